@@ -1,0 +1,1 @@
+"""Scans: reading, recording, simulating, phase retrieval, and the service that publishes them."""

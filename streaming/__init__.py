@@ -1,0 +1,1 @@
+"""Messages, sockets, keys and telemetry: everything that crosses a process boundary."""

@@ -1,0 +1,127 @@
+"""Multipart wire format: one msgpack header, then one raw part per array, sent and received without a copy."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Generic, TypeVar
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+import zmq
+
+from streaming.messages import SCHEMA_VERSION
+
+Arrays = dict[str, npt.NDArray[Any]]
+BodyT = TypeVar("BodyT")
+
+DTYPES = frozenset(
+    "bool uint8 uint16 uint32 uint64 int8 int16 int32 int64 float16 float32 float64 complex64 complex128".split()
+)
+MAX_ARRAYS = 64
+MAX_DIMENSIONS = 6
+MAX_HEADER_BYTES = 1 << 20
+
+
+class MalformedMessage(ValueError):
+    """A message that does not follow the wire format; its text gives the reason. Count it, log it, drop it."""
+
+
+class _ArrayInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    name: Annotated[str, msgspec.Meta(max_length=64)]
+    dtype: Annotated[str, msgspec.Meta(max_length=16)]
+    shape: Annotated[list[Annotated[int, msgspec.Meta(ge=0)]], msgspec.Meta(max_length=MAX_DIMENSIONS)]
+
+
+class _Schema(msgspec.Struct):
+    schema: int
+
+
+class _Header(msgspec.Struct, Generic[BodyT], frozen=True, forbid_unknown_fields=True):
+    schema: int
+    sequence: int
+    body: BodyT
+    arrays: Annotated[list[_ArrayInfo], msgspec.Meta(max_length=MAX_ARRAYS)]
+
+
+class Codec(Generic[BodyT]):
+    """Encodes and decodes one union of message structs.
+
+    Args:
+        body_type: a `msgspec.Struct` or a union of tagged ones.
+        max_message_bytes: a message whose arrays would be larger is refused.
+    """
+
+    def __init__(self, body_type: Any, max_message_bytes: int = 1 << 30) -> None:
+        self._encoder = msgspec.msgpack.Encoder()
+        self._decoder: msgspec.msgpack.Decoder[_Header[BodyT]] = msgspec.msgpack.Decoder(_Header[body_type])
+        self._schema_decoder = msgspec.msgpack.Decoder(_Schema)
+        self._max_message_bytes = max_message_bytes
+
+    def encode(
+        self, body: BodyT, arrays: Mapping[str, npt.NDArray[Any]] | None = None, sequence: int = 0
+    ) -> list[bytes | memoryview]:
+        """Return the parts of a message. The array parts alias the arrays: do not change them until they are sent."""
+        contiguous = {name: np.ascontiguousarray(array) for name, array in (arrays or {}).items()}
+        infos = [_ArrayInfo(name, array.dtype.name, list(array.shape)) for name, array in contiguous.items()]
+        header = _Header(SCHEMA_VERSION, sequence, body, infos)
+        return [self._encoder.encode(header), *(_raw(array) for array in contiguous.values())]
+
+    def decode(self, parts: Sequence[bytes | memoryview | zmq.Frame]) -> tuple[BodyT, Arrays, int]:
+        """Return (body, arrays, sequence). The arrays are read-only views of the received parts.
+
+        Raises:
+            MalformedMessage: unknown schema version, unknown kind, missing or surplus parts, a part whose size
+                differs from its declared dtype and shape, or a message over `max_message_bytes`.
+        """
+        if not parts:
+            raise MalformedMessage("message has no header")
+        header = self._decode_header(_buffer(parts[0]))
+        payloads = parts[1:]
+        if len(payloads) != len(header.arrays):
+            raise MalformedMessage(f"header declares {len(header.arrays)} arrays, message carries {len(payloads)}")
+        declared_bytes = sum(_declared_bytes(info) for info in header.arrays)
+        if declared_bytes > self._max_message_bytes:
+            raise MalformedMessage(f"message of {declared_bytes} bytes exceeds the limit of {self._max_message_bytes}")
+        arrays = {info.name: _view(info, _buffer(part)) for info, part in zip(header.arrays, payloads, strict=True)}
+        if len(arrays) != len(header.arrays):
+            raise MalformedMessage("two arrays of one message share a name")
+        return header.body, arrays, header.sequence
+
+    def _decode_header(self, raw: memoryview) -> _Header[BodyT]:
+        if raw.nbytes > MAX_HEADER_BYTES:
+            raise MalformedMessage(f"header of {raw.nbytes} bytes exceeds {MAX_HEADER_BYTES}")
+        try:
+            schema = self._schema_decoder.decode(raw).schema
+            if schema != SCHEMA_VERSION:
+                raise MalformedMessage(f"schema version {schema}, this side speaks {SCHEMA_VERSION}")
+            return self._decoder.decode(raw)
+        except msgspec.DecodeError as error:
+            raise MalformedMessage(f"header: {error}") from error
+
+
+def _raw(array: npt.NDArray[Any]) -> memoryview:
+    if array.dtype.name not in DTYPES:
+        raise TypeError(f"arrays of dtype {array.dtype} cannot be sent; use one of {sorted(DTYPES)}")
+    return memoryview(array.reshape(-1).view(np.uint8))
+
+
+def _buffer(part: bytes | memoryview | zmq.Frame) -> memoryview:
+    return part.buffer if isinstance(part, zmq.Frame) else memoryview(part)
+
+
+def _declared_bytes(info: _ArrayInfo) -> int:
+    if info.dtype not in DTYPES:
+        raise MalformedMessage(f"array {info.name!r} has dtype {info.dtype!r}, which is not allowed")
+    return math.prod(info.shape) * np.dtype(info.dtype).itemsize
+
+
+def _view(info: _ArrayInfo, raw: memoryview) -> npt.NDArray[Any]:
+    if raw.nbytes != _declared_bytes(info):
+        raise MalformedMessage(
+            f"array {info.name!r}: {raw.nbytes} bytes arrived, {info.dtype} {info.shape} takes {_declared_bytes(info)}"
+        )
+    array = np.frombuffer(raw, dtype=info.dtype).reshape(info.shape)
+    array.flags.writeable = False
+    return array

@@ -1,0 +1,279 @@
+"""Telemetry events: what every part reports. The dashboard, the ledger and `summary.json` are made from these alone.
+
+Counters are cumulative since the start of the run, so a lost or repeated event does no harm.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+import msgspec
+
+from streaming.messages import GroundTruthSource
+
+
+class Part(StrEnum):
+    """The parts of a run."""
+
+    ACQUISITION = "acquisition"
+    TRAINER = "trainer"
+    EDGE = "edge"
+    DASHBOARD = "dashboard"
+    WORKFLOW = "workflow"
+
+
+class PartState(StrEnum):
+    """What a part is doing."""
+
+    STARTING = "starting"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+
+
+class MosaicKind(StrEnum):
+    """Which stitched image an array shows."""
+
+    FIRST_PASS = "first_pass"
+    """Every frame imaged once, on arrival, with the weights of that moment."""
+    REFRESHED = "refreshed"
+    """Imaged again with newer weights."""
+    REFERENCE = "reference"
+    """The ground truth's image."""
+
+
+class Event(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Base of all telemetry events."""
+
+
+class Channels(msgspec.Struct, frozen=True):
+    """One figure per image channel."""
+
+    amplitude: float
+    phase: float
+
+
+class Quality(msgspec.Struct, frozen=True):
+    """Image quality against the reference over the area that enough frames cover."""
+
+    psnr_db: Channels
+    ssim: Channels
+    correlation: Channels
+    """Pearson correlation of the pixels."""
+
+
+class PartStatus(Event, tag="part_status", frozen=True):
+    """A part changed state; `text` says why, in words for a person."""
+
+    part: Part
+    state: PartState
+    text: str = ""
+
+
+class WarningRaised(Event, tag="warning", frozen=True):
+    """Something a user should know before trusting the result."""
+
+    part: Part
+    text: str
+
+
+class ScanInfo(Event, tag="scan_info", frozen=True):
+    """What is being scanned; sent once by the acquisition."""
+
+    source: str
+    perspectives: int | None
+    frames_expected: int | None
+    frame_shape_px: tuple[int, int]
+    target_shape_px: tuple[int, int]
+    object_pixel_size_m: tuple[float, float]
+    energy_eV: float  # noqa: N815
+    ground_truth: GroundTruthSource
+    notes: list[str]
+    """What was estimated or assumed, in words (a missing probe, say)."""
+
+
+class AcquisitionCounts(Event, tag="acquisition_counts", frozen=True):
+    """The acquisition's side of the frame ledger."""
+
+    acquired: int
+    published: int
+    """Frames sent to the edge."""
+    samples: int
+    """Frames sent to the trainer with ground truth (training and validation)."""
+    void: int
+    held_out: int
+    excluded: int
+    unlabelled: int
+    rejected: int
+    resent_batches: int
+    spooled_bytes: int
+
+
+class GroundTruthReady(Event, tag="ground_truth_ready", frozen=True):
+    """One perspective's ground truth is available."""
+
+    perspective: int
+    source: GroundTruthSource
+    seconds: float
+    frames: int
+
+
+class RankCounts(Event, tag="rank_counts", frozen=True):
+    """One trainer rank's side of the frame ledger; distinct frame ids."""
+
+    rank: int
+    trained: int
+    validation: int
+    duplicates: int
+    rejected: int
+    """Samples refused by the trainer (non-finite, wrong shape)."""
+
+
+class TrainingStep(Event, tag="training_step", frozen=True):
+    """Progress of training, from rank 0, a few times a second at most."""
+
+    step: int
+    loss: float
+    loss_amplitude: float
+    loss_phase: float
+    learning_rate: float
+    stream_samples: int
+    """Samples of the stream trained on so far, all ranks."""
+    rehearsed_samples: int
+    """Representatives trained on so far, all ranks."""
+    samples_per_s: float
+
+
+class StepBreakdown(Event, tag="step_breakdown", frozen=True):
+    """Mean milliseconds per step since the last report on rank 0."""
+
+    step: int
+    load_ms: float
+    train_ms: float
+    buffer_wait_ms: float
+    buffer_background_ms: float
+
+
+class BufferReport(Event, tag="buffer_report", frozen=True):
+    """The rehearsal buffer of one rank."""
+
+    rank: int
+    capacity: int
+    """Total over all ranks."""
+    size: int
+    """Items on this rank."""
+    transport: str
+    hidden_fraction: float
+    waited_ms: float
+    background_ms: float
+
+
+class ValidationLoss(Event, tag="validation_loss", frozen=True):
+    """Validation loss after a perspective (L1 amplitude + L1 phase), over validation frames of all ranks."""
+
+    after_perspective: int
+    step: int
+    per_perspective: dict[int, float]
+    mean_over_seen: float
+    constant: float
+    """The loss of always predicting the mean training patch."""
+
+
+class WeightsPublished(Event, tag="weights_published", frozen=True):
+    """The trainer published a version."""
+
+    version: int
+    step: int
+    sha256: str
+    validation_loss: float | None
+    final: bool
+
+
+class WeightsApplied(Event, tag="weights_applied", frozen=True):
+    """An edge now infers with this version."""
+
+    version: int
+
+
+class WeightsRejected(Event, tag="weights_rejected", frozen=True):
+    """An edge refused a version and goes on with the one before."""
+
+    version: int
+    reason: str
+
+
+class EdgeCounts(Event, tag="edge_counts", frozen=True):
+    """The edge's side of the frame ledger, with rates."""
+
+    inferred: int
+    """Distinct frames imaged on arrival."""
+    refreshed: int
+    """Times that a frame was imaged again with newer weights."""
+    duplicates: int
+    frames_per_s: float
+    frame_to_image_p50_ms: float
+    frame_to_image_p99_ms: float
+
+
+class PerspectiveScores(Event, tag="perspective_scores", frozen=True):
+    """Quality of one perspective's stitched image."""
+
+    perspective: int
+    angle_deg: float
+    frames: int
+    kind: MosaicKind
+    quality: Quality
+    constant: Quality
+    """Of stitching the mean training patch everywhere."""
+    model_versions: list[int]
+    """Versions that contributed to the image, oldest first."""
+
+
+class HeldOutScores(Event, tag="held_out_scores", frozen=True):
+    """Quality over held-out frames alone: a region, or the last perspective."""
+
+    perspective: int
+    frames: int
+    quality: Quality
+    constant: Quality
+    model_version: int
+
+
+class MosaicImage(Event, tag="mosaic_image", frozen=True):
+    """A stitched image. Arrays: `amplitude`, `phase` float32 (y, x), NaN where nothing covers the pixel."""
+
+    perspective: int
+    kind: MosaicKind
+    model_version: int
+    origin_px: tuple[float, float]
+    pixel_size_m: tuple[float, float]
+
+
+AnyEvent = (
+    PartStatus
+    | WarningRaised
+    | ScanInfo
+    | AcquisitionCounts
+    | GroundTruthReady
+    | RankCounts
+    | TrainingStep
+    | StepBreakdown
+    | BufferReport
+    | ValidationLoss
+    | WeightsPublished
+    | WeightsApplied
+    | WeightsRejected
+    | EdgeCounts
+    | PerspectiveScores
+    | HeldOutScores
+    | MosaicImage
+)
+
+
+class Telemetry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One event on the wire and one line of `telemetry.jsonl`."""
+
+    time_s: float
+    sender: str
+    """Part, host and process, for people."""
+    event: AnyEvent

@@ -1,0 +1,153 @@
+"""What the parts say to each other on the data sockets (frames, samples, weights).
+
+Every message is one struct below plus named arrays. Array axes are named in the docstrings; `n` counts
+the frames of a batch, `y` and `x` are rows and columns. Frames are joined by id `(perspective, index)`,
+never by arrival order.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum, StrEnum
+
+import msgspec
+
+SCHEMA_VERSION = 1
+
+
+class FrameRole(IntEnum):
+    """What a frame may be used for; chosen at the publisher by a seeded hash of its id or by its position."""
+
+    TRAIN = 0
+    VALIDATION = 1
+    HELD_OUT = 2
+    EXCLUDED = 3
+    """Inside the gap around a held-out region: its patch overlaps held-out area, so nothing may learn from it."""
+
+
+class GroundTruthSource(StrEnum):
+    """Where a perspective's ground truth comes from."""
+
+    PTYCHI = "ptychi"
+    RECORDED = "recorded"
+    SIMULATED = "simulated"
+    TIKE = "tike"
+
+
+class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Base of all data messages."""
+
+
+class ScanStart(Message, tag="scan_start", frozen=True):
+    """Sent once per connection, before anything else."""
+
+    run: str
+    perspectives: int | None
+    """How many will come; None when the source cannot tell."""
+    frame_shape_px: tuple[int, int]
+    target_shape_px: tuple[int, int]
+    """Shape of the central ground-truth patch that samples carry."""
+    object_pixel_size_m: tuple[float, float]
+    energy_eV: float
+    detector_distance_m: float
+    detector_pixel_size_m: tuple[float, float]
+
+
+class Frames(Message, tag="frames", frozen=True):
+    """Frames of one perspective in acquisition order, for the edge.
+
+    Arrays: `index` int32 (n,), `role` uint8 (n,) of FrameRole, `position_px` float64 (n, 2) as (y, x) in object
+    pixels, `diffraction` (n, y, x) counts with zero frequency at pixel (y // 2, x // 2).
+    """
+
+    perspective: int
+    angle_deg: float
+    acquired_at_s: float
+    """`time.time()` when the last frame of the batch was acquired."""
+
+
+class Samples(Message, tag="samples", frozen=True):
+    """Frames with their ground truth, for one trainer rank.
+
+    Arrays: `index` int32 (n,), `role` uint8 (n,) (TRAIN or VALIDATION only), `diffraction` (n, y, x) counts,
+    `amplitude` and `phase` float16 (n, target y, target x); phase in radians within ±π.
+    """
+
+    perspective: int
+
+
+class Reference(Message, tag="reference", frozen=True):
+    """The ground-truth image of one perspective, in the common gauge, for the edge.
+
+    Arrays: `amplitude`, `phase` float32 (y, x). Pixel (0, 0) lies at `origin_px` in the coordinates of
+    `position_px`: pixel (i, j) shows the object at position `origin_px + (i, j)`.
+    """
+
+    perspective: int
+    angle_deg: float
+    origin_px: tuple[float, float]
+    source: GroundTruthSource
+    seconds: float
+    """Wall time that computing it took; 0 where it was recorded or simulated."""
+
+
+class PerspectiveEnd(Message, tag="perspective_end", frozen=True):
+    """All frames (for the edge) or all samples (for a rank) of a perspective have been sent."""
+
+    perspective: int
+    angle_deg: float
+    frames: int
+    """Frames acquired in this perspective."""
+
+
+class ScanEnd(Message, tag="scan_end", frozen=True):
+    """Nothing more will come."""
+
+    frames: int
+    """Frames acquired in the whole scan."""
+
+
+class Weights(Message, tag="weights", frozen=True):
+    """A version of the model. Arrays: `safetensors` uint8 (bytes,), the file as written by the trainer.
+
+    The tensors `constant.amplitude` and `constant.phase` in the file hold the training mean, the prediction
+    that a model has to beat.
+    """
+
+    version: int
+    sha256: str
+    """Hex digest of the array `safetensors`."""
+    step: int
+    final: bool
+    """The trainer will publish nothing newer."""
+
+
+DataMessage = ScanStart | Frames | Samples | Reference | PerspectiveEnd | ScanEnd | Weights
+
+
+class Hello(Message, tag="hello", frozen=True):
+    """A consumer announces itself; the publisher sends again what this consumer has not acknowledged."""
+
+    consumer: str
+    """`edge`, or `rank-R`."""
+    session: str
+    """New for every start of the consumer."""
+    world_size: int
+    """Ranks of the trainer; 0 from an edge."""
+
+
+class Acknowledge(Message, tag="acknowledge", frozen=True):
+    """Batches that the consumer has finished with: imaged (edge) or trained on (ranks)."""
+
+    consumer: str
+    session: str
+    sequences: list[int]
+
+
+ControlMessage = Hello | Acknowledge
+
+
+class WeightsRequest(Message, tag="weights_request", frozen=True):
+    """An edge asks for weights newer than `newer_than`; answered as soon as there are any."""
+
+    edge: str
+    newer_than: int

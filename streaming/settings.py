@@ -1,0 +1,56 @@
+"""Base class of every configuration section, and the network section that all parts share."""
+
+from __future__ import annotations
+
+import ipaddress
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt
+
+
+class Settings(BaseModel):
+    """A validated, immutable configuration section; an unknown key is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+Port = NonNegativeInt
+
+
+class NetworkSettings(Settings):
+    """Where the parts of one run find each other. Port 0 lets the launcher choose a free one."""
+
+    acquisition_host: str = "127.0.0.1"
+    """Host that publishes frames and samples and collects acknowledgements."""
+    trainer_host: str = "127.0.0.1"
+    """Host of trainer rank 0, which serves the newest weights."""
+    hub_host: str = "127.0.0.1"
+    """Host that collects telemetry and fans it out to dashboards."""
+    frames_port: Port = 0
+    """Frames and reference images for the edge."""
+    samples_port: Port = 0
+    """Samples for trainer rank 0; rank r uses `samples_port + r`."""
+    acknowledgements_port: Port = 0
+    """Where consumers announce themselves and acknowledge batches."""
+    weights_port: Port = 0
+    """Where the edge asks for weights newer than its own."""
+    telemetry_port: Port = 0
+    """Where every part sends telemetry."""
+    fanout_port: Port = 0
+    """Where dashboards subscribe to telemetry."""
+    keys_dir: Path | None = None
+    """CURVE keys made by `ptychoflow keys`; required for every host that is not loopback."""
+    high_water_mark: PositiveInt = 64
+    """Batches that ZeroMQ queues per socket before the sender spools."""
+    max_message_bytes: PositiveInt = Field(default=1 << 30)
+    """A message that declares more than this is refused before anything is allocated."""
+
+
+def is_loopback(host: str) -> bool:
+    """Whether `host` (a name or an address) can be reached from this machine only."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False

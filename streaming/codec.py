@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Annotated, Any, Generic, TypeVar
 
 import msgspec
@@ -16,9 +17,8 @@ from streaming.messages import SCHEMA_VERSION
 Arrays = dict[str, npt.NDArray[Any]]
 BodyT = TypeVar("BodyT")
 
-DTYPES = frozenset(
-    "bool uint8 uint16 uint32 uint64 int8 int16 int32 int64 float16 float32 float64 complex64 complex128".split()
-)
+INTEGERS = ("uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64")
+DTYPES = frozenset((*INTEGERS, "bool", "float16", "float32", "float64", "complex64", "complex128"))
 MAX_ARRAYS = 64
 MAX_DIMENSIONS = 6
 MAX_HEADER_BYTES = 1 << 20
@@ -40,9 +40,20 @@ class _Schema(msgspec.Struct):
 
 class _Header(msgspec.Struct, Generic[BodyT], frozen=True, forbid_unknown_fields=True):
     schema: int
+    session: str
     sequence: int
     body: BodyT
     arrays: Annotated[list[_ArrayInfo], msgspec.Meta(max_length=MAX_ARRAYS)]
+
+
+@dataclass(frozen=True)
+class Decoded(Generic[BodyT]):
+    """A message as it came in; the arrays are read-only views of the received parts."""
+
+    body: BodyT
+    arrays: Arrays
+    session: str
+    sequence: int
 
 
 class Codec(Generic[BodyT]):
@@ -60,16 +71,25 @@ class Codec(Generic[BodyT]):
         self._max_message_bytes = max_message_bytes
 
     def encode(
-        self, body: BodyT, arrays: Mapping[str, npt.NDArray[Any]] | None = None, sequence: int = 0
+        self,
+        body: BodyT,
+        arrays: Mapping[str, npt.NDArray[Any]] | None = None,
+        *,
+        session: str = "",
+        sequence: int = 0,
     ) -> list[bytes | memoryview]:
-        """Return the parts of a message. The array parts alias the arrays: do not change them until they are sent."""
+        """Return the parts of a message. The array parts alias the arrays: do not change them until they are sent.
+
+        `session` and `sequence` number the message within one consumer's session; sockets that need no
+        acknowledgement leave them out.
+        """
         contiguous = {name: np.ascontiguousarray(array) for name, array in (arrays or {}).items()}
         infos = [_ArrayInfo(name, array.dtype.name, list(array.shape)) for name, array in contiguous.items()]
-        header = _Header(SCHEMA_VERSION, sequence, body, infos)
+        header = _Header(SCHEMA_VERSION, session, sequence, body, infos)
         return [self._encoder.encode(header), *(_raw(array) for array in contiguous.values())]
 
-    def decode(self, parts: Sequence[bytes | memoryview | zmq.Frame]) -> tuple[BodyT, Arrays, int]:
-        """Return (body, arrays, sequence). The arrays are read-only views of the received parts.
+    def decode(self, parts: Sequence[bytes | memoryview | zmq.Frame]) -> Decoded[BodyT]:
+        """Return the message, its arrays as read-only views of `parts`.
 
         Raises:
             MalformedMessage: unknown schema version, unknown kind, missing or surplus parts, a part whose size
@@ -87,7 +107,7 @@ class Codec(Generic[BodyT]):
         arrays = {info.name: _view(info, _buffer(part)) for info, part in zip(header.arrays, payloads, strict=True)}
         if len(arrays) != len(header.arrays):
             raise MalformedMessage("two arrays of one message share a name")
-        return header.body, arrays, header.sequence
+        return Decoded(header.body, arrays, header.session, header.sequence)
 
     def _decode_header(self, raw: memoryview) -> _Header[BodyT]:
         if raw.nbytes > MAX_HEADER_BYTES:
@@ -104,7 +124,7 @@ class Codec(Generic[BodyT]):
 def _raw(array: npt.NDArray[Any]) -> memoryview:
     if array.dtype.name not in DTYPES:
         raise TypeError(f"arrays of dtype {array.dtype} cannot be sent; use one of {sorted(DTYPES)}")
-    return memoryview(array.reshape(-1).view(np.uint8))
+    return array.reshape(-1).view(np.uint8).data
 
 
 def _buffer(part: bytes | memoryview | zmq.Frame) -> memoryview:

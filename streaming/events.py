@@ -86,7 +86,7 @@ class ScanInfo(Event, tag="scan_info", frozen=True):
     frame_shape_px: tuple[int, int]
     target_shape_px: tuple[int, int]
     object_pixel_size_m: tuple[float, float]
-    energy_eV: float  # noqa: N815
+    energy_eV: float
     ground_truth: GroundTruthSource
     notes: list[str]
     """What was estimated or assumed, in words (a missing probe, say)."""

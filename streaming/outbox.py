@@ -1,0 +1,201 @@
+"""What one consumer has still to get: numbered, kept until acknowledged, in memory first and on disk beyond a bound.
+
+PUSH/PULL alone loses what is in flight when a receiver dies; an entry therefore stays here until its consumer
+acknowledges it, and is sent again after a reconnection.
+"""
+
+from __future__ import annotations
+
+import logging
+import struct
+from collections import OrderedDict, deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import zmq
+
+from streaming.codec import Arrays, Codec
+from streaming.messages import DataMessage
+from streaming.sockets import Socket
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Entry:
+    """A message on its way, in memory or in a spool file."""
+
+    order: int
+    """Place in the publisher's order over all consumers."""
+    message: DataMessage
+    arrays: Arrays | None
+    file: Path | None = None
+    consumers: set[str] = field(default_factory=set)
+    """Who has yet to acknowledge it."""
+
+    @property
+    def bytes_in_memory(self) -> int:
+        """Bytes of the arrays that are held in memory."""
+        return sum(array.nbytes for array in self.arrays.values()) if self.arrays is not None else 0
+
+
+class Spool:
+    """Keeps entries in memory up to a bound and writes the rest to files in `directory`.
+
+    Args:
+        directory: made when the first file is written.
+        memory_bytes: arrays held in memory at most.
+    """
+
+    def __init__(self, directory: Path, *, memory_bytes: int) -> None:
+        self._directory = directory
+        self._codec: Codec[DataMessage] = Codec(DataMessage)
+        self._memory_limit = memory_bytes
+        self._memory = 0
+        self.written_bytes = 0
+        self.disk_error: str | None = None
+        """Why the last spool file could not be written; None while the disk takes them."""
+
+    @property
+    def full(self) -> bool:
+        """Whether memory is over its bound because the disk takes no more: stop acquiring until this clears."""
+        return self._memory > self._memory_limit
+
+    def add(self, entry: Entry) -> None:
+        """Take an entry; blocks for a disk write when memory is full. Nothing is lost when the disk is full too."""
+        if self._memory + entry.bytes_in_memory > self._memory_limit and entry.arrays:
+            self._try_to_write(entry)
+        self._memory += entry.bytes_in_memory
+
+    def load(self, entry: Entry) -> Arrays:
+        """Return the entry's arrays, from its file when it is spooled."""
+        if entry.arrays is not None:
+            return entry.arrays
+        if entry.file is None:
+            raise AssertionError(f"entry {entry.order} is neither in memory nor on disk")
+        return self._codec.decode(_split(entry.file.read_bytes())).arrays
+
+    def remove(self, entry: Entry) -> None:
+        """Forget an entry that every consumer has acknowledged."""
+        self._memory -= entry.bytes_in_memory
+        if entry.file is not None:
+            entry.file.unlink(missing_ok=True)
+
+    def _try_to_write(self, entry: Entry) -> None:
+        try:
+            self._write(entry)
+        except OSError as error:
+            if self.disk_error is None:
+                log.warning("cannot spool to %s (%s): holding batches in memory", self._directory, error.strerror)
+            self.disk_error = error.strerror or str(error)
+        else:
+            self.disk_error = None
+
+    def _write(self, entry: Entry) -> None:
+        self._directory.mkdir(parents=True, exist_ok=True)
+        path = self._directory / f"{entry.order:010d}.batch"
+        parts = self._codec.encode(entry.message, entry.arrays)
+        try:
+            with path.open("wb") as file:
+                for part in parts:
+                    file.write(struct.pack("<Q", len(part)))
+                    file.write(part)
+        except OSError:
+            path.unlink(missing_ok=True)
+            raise
+        self.written_bytes += path.stat().st_size
+        entry.arrays, entry.file = None, path
+
+
+class Outbox:
+    """Entries for one consumer, sent in order over one PUSH socket.
+
+    Args:
+        consumer: its name, `edge` or `rank-R`.
+        socket: bound PUSH socket that only this consumer connects to.
+        spool: holds the entries' arrays.
+    """
+
+    def __init__(self, consumer: str, *, socket: Socket, spool: Spool) -> None:
+        self.consumer = consumer
+        self.session: str | None = None
+        self.socket = socket
+        self.resent = 0
+        self._spool = spool
+        self._codec: Codec[DataMessage] = Codec(DataMessage)
+        self._waiting: deque[tuple[int, Entry]] = deque()
+        self._sent: OrderedDict[int, Entry] = OrderedDict()
+        self._next_sequence = 0
+
+    @property
+    def can_send(self) -> bool:
+        """Whether entries wait and the consumer has announced itself."""
+        return bool(self._waiting) and self.session is not None
+
+    @property
+    def unacknowledged(self) -> list[Entry]:
+        """Entries that the consumer has not finished with, in order."""
+        return [*self._sent.values(), *(entry for _sequence, entry in self._waiting)]
+
+    def post(self, entry: Entry) -> None:
+        """Append an entry."""
+        entry.consumers.add(self.consumer)
+        self._waiting.append((self._next_sequence, entry))
+        self._next_sequence += 1
+
+    def hello(self, session: str) -> None:
+        """The consumer connected: queue again what it has not acknowledged; a new session counts from 0."""
+        entries = self.unacknowledged
+        self.resent += len(self._sent)
+        if session == self.session:
+            numbers = [*self._sent, *(sequence for sequence, _entry in self._waiting)]
+        else:
+            numbers = list(range(len(entries)))
+            self._next_sequence = len(entries)
+        self.session = session
+        self._sent.clear()
+        self._waiting = deque(zip(numbers, entries, strict=True))
+
+    def send(self) -> int:
+        """Send entries until none waits or the socket is at its high-water mark; return how many left. Never blocks."""
+        count = 0
+        while self.can_send:
+            sequence, entry = self._waiting[0]
+            arrays = self._spool.load(entry)
+            parts = self._codec.encode(entry.message, arrays, session=self.session or "", sequence=sequence)
+            try:
+                self.socket.send_multipart(parts, flags=zmq.DONTWAIT, copy=False)
+            except zmq.Again:
+                break
+            self._waiting.popleft()
+            self._sent[sequence] = entry
+            count += 1
+        return count
+
+    def acknowledge(self, session: str, sequences: Iterable[int]) -> list[Entry]:
+        """Return the entries that this acknowledgement settles; those of an earlier session are ignored."""
+        if session != self.session:
+            return []
+        settled = [self._sent.pop(sequence) for sequence in sequences if sequence in self._sent]
+        for entry in settled:
+            entry.consumers.discard(self.consumer)
+        return settled
+
+    def take_unacknowledged(self) -> list[Entry]:
+        """Remove and return everything that is not acknowledged, to be dealt out again."""
+        entries = self.unacknowledged
+        for entry in entries:
+            entry.consumers.discard(self.consumer)
+        self._sent.clear()
+        self._waiting.clear()
+        return entries
+
+
+def _split(raw: bytes) -> list[memoryview]:
+    view, parts, offset = memoryview(raw), [], 0
+    while offset < len(view):
+        (length,) = struct.unpack_from("<Q", view, offset)
+        parts.append(view[offset + 8 : offset + 8 + length])
+        offset += 8 + length
+    return parts

@@ -1,0 +1,195 @@
+"""The sending end of a run's data: frames to the edge, samples dealt out to the trainer's ranks.
+
+One thread calls `pump` regularly; nothing here blocks except spooling to disk.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy.typing as npt
+import zmq
+
+from streaming.codec import Codec, MalformedMessage
+from streaming.messages import Acknowledge, ControlMessage, DataMessage, Hello, Samples
+from streaming.outbox import Entry, Outbox, Spool
+from streaming.settings import NetworkSettings
+from streaming.sockets import Sockets
+
+log = logging.getLogger(__name__)
+
+EDGE = "edge"
+
+
+def rank_name(rank: int) -> str:
+    """Return the consumer name of a trainer rank."""
+    return f"rank-{rank}"
+
+
+class Publisher:
+    """Numbers, sends, keeps and sends again, until every consumer has acknowledged. A context manager.
+
+    Samples posted before the first rank announced itself wait, because the number of ranks is not known.
+
+    Args:
+        network: hosts, ports and keys of the run.
+        spool_dir: folder for what memory does not hold.
+        memory_bytes: unacknowledged arrays held in memory at most.
+        edge: whether an edge will take frames.
+        trainer: whether ranks will take samples.
+    """
+
+    def __init__(
+        self, network: NetworkSettings, *, spool_dir: Path, memory_bytes: int, edge: bool = True, trainer: bool = True
+    ) -> None:
+        self._network = network
+        self._trainer = trainer
+        self.spool = Spool(spool_dir, memory_bytes=memory_bytes)
+        self.malformed = 0
+        self._codec: Codec[ControlMessage] = Codec(ControlMessage)
+        self._sockets = Sockets(network)
+        self._control = self._bind(zmq.PULL, network.acknowledgements_port)
+        self._order = 0
+        self._edge = self._open_outbox(EDGE, network.frames_port) if edge else None
+        self._ranks: list[Outbox] = []
+        self._undealt: list[Entry] = []
+        self._next_rank: Iterator[int] = iter(())
+        self._kept = 0
+
+    @property
+    def unacknowledged(self) -> int:
+        """Messages that some consumer has not finished with."""
+        return self._kept
+
+    @property
+    def resent(self) -> int:
+        """Messages sent again after a reconnection."""
+        return sum(outbox.resent for outbox in self._outboxes())
+
+    @property
+    def world_size(self) -> int:
+        """Ranks that samples are dealt out to; 0 until the first one announced itself."""
+        return len(self._ranks)
+
+    def post_to_edge(self, message: DataMessage, arrays: Mapping[str, npt.NDArray[Any]] | None = None) -> None:
+        """Queue a message for the edge; the arrays must not be changed afterwards."""
+        if self._edge is not None:
+            self._edge.post(self._keep(message, arrays))
+
+    def post_samples(self, message: DataMessage, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Queue a batch for the next rank in turn; the arrays must not be changed afterwards."""
+        if self._trainer:
+            self._deal(self._keep(message, arrays))
+
+    def post_to_ranks(self, message: DataMessage) -> None:
+        """Queue a message for every rank, behind the samples posted so far."""
+        if self._trainer:
+            self._deal(self._keep(message, {}))
+
+    def pump(self, timeout_s: float) -> None:
+        """Send what can be sent and take in acknowledgements; wait up to `timeout_s` when there is nothing to do."""
+        poller = zmq.Poller()
+        poller.register(self._control, zmq.POLLIN)
+        for outbox in self._outboxes():
+            if outbox.can_send:
+                poller.register(outbox.socket, zmq.POLLOUT)
+        poller.poll(int(timeout_s * 1000))
+        self._take_control_messages()
+        for outbox in self._outboxes():
+            outbox.send()
+
+    def close(self, linger_s: float = 0.0) -> None:
+        """Close the sockets; what ZeroMQ still holds gets `linger_s` seconds to leave."""
+        self._sockets.close(linger_s=linger_s)
+
+    def __enter__(self) -> Self:
+        """Return itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the sockets."""
+        self.close()
+
+    def _bind(self, kind: int, port: int) -> zmq.Socket[bytes]:
+        return self._sockets.bind(kind, self._network.acquisition_host, port)
+
+    def _open_outbox(self, consumer: str, port: int) -> Outbox:
+        return Outbox(consumer, socket=self._bind(zmq.PUSH, port), spool=self.spool)
+
+    def _outboxes(self) -> list[Outbox]:
+        return [*([self._edge] if self._edge else []), *self._ranks]
+
+    def _keep(self, message: DataMessage, arrays: Mapping[str, npt.NDArray[Any]] | None) -> Entry:
+        entry = Entry(self._order, message, dict(arrays or {}))
+        self._order += 1
+        self._kept += 1
+        self.spool.add(entry)
+        return entry
+
+    def _deal(self, entry: Entry) -> None:
+        if not self._ranks:
+            self._undealt.append(entry)
+        elif isinstance(entry.message, Samples):
+            self._ranks[next(self._next_rank)].post(entry)
+        else:
+            for outbox in self._ranks:
+                outbox.post(entry)
+
+    def _take_control_messages(self) -> None:
+        while True:
+            try:
+                parts = self._control.recv_multipart(flags=zmq.DONTWAIT)
+            except zmq.Again:
+                return
+            try:
+                message = self._codec.decode(parts).body
+            except MalformedMessage as error:
+                self.malformed += 1
+                log.warning("dropped a malformed acknowledgement: %s", error)
+                continue
+            self._take(message)
+
+    def _take(self, message: ControlMessage) -> None:
+        match message:
+            case Hello(consumer, session, world_size):
+                log.info("%s is here (session %s)", consumer, session[:8])
+                if consumer != EDGE and world_size != self.world_size:
+                    self._share_among(world_size)
+                for outbox in self._outboxes():
+                    if outbox.consumer == consumer:
+                        outbox.hello(session)
+            case Acknowledge(consumer, session, sequences):
+                for outbox in self._outboxes():
+                    if outbox.consumer == consumer:
+                        self._settle(outbox.acknowledge(session, sequences))
+
+    def _settle(self, entries: list[Entry]) -> None:
+        for entry in entries:
+            if not entry.consumers:
+                self._kept -= 1
+                self.spool.remove(entry)
+
+    def _share_among(self, ranks: int) -> None:
+        """Deal out everything unacknowledged, in order, among another number of ranks."""
+        log.info("dealing samples out to %d ranks (before: %d)", ranks, self.world_size)
+        entries = {entry.order: entry for outbox in self._ranks for entry in outbox.take_unacknowledged()}
+        entries |= {entry.order: entry for entry in self._undealt}
+        self._undealt.clear()
+        while len(self._ranks) < ranks:
+            rank = len(self._ranks)
+            self._ranks.append(self._open_outbox(rank_name(rank), self._network.samples_port + rank))
+        for outbox in self._ranks[ranks:]:
+            self._sockets.release(outbox.socket)
+        del self._ranks[ranks:]
+        for outbox in self._ranks:
+            outbox.session = None
+        self._next_rank = itertools.cycle(range(ranks))
+        for order in sorted(entries):
+            self._deal(entries[order])

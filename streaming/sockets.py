@@ -1,0 +1,121 @@
+"""ZeroMQ sockets with the project's policy: encrypted and authenticated off loopback, bounded, never lingering."""
+
+from __future__ import annotations
+
+import logging
+from types import TracebackType
+from typing import Self
+
+import zmq
+from zmq.auth.thread import ThreadAuthenticator
+
+from streaming.errors import UserError
+from streaming.keys import AUTHORISED, apply_client_keys, apply_server_keys
+from streaming.settings import NetworkSettings, is_loopback
+
+log = logging.getLogger(__name__)
+
+HEARTBEAT_INTERVAL_MS = 2_000
+HEARTBEAT_TIMEOUT_MS = 20_000
+"""A peer silent for this long is disconnected; long enough for a process that waits for a busy core."""
+
+Socket = zmq.Socket[bytes]
+
+
+class Sockets:
+    """Opens the sockets of one part. Close it to close them all; a context manager.
+
+    Args:
+        network: hosts, ports and keys of the run.
+    """
+
+    def __init__(self, network: NetworkSettings) -> None:
+        self.network = network
+        self._context = zmq.Context()
+        self._open: list[Socket] = []
+        self._authenticator: ThreadAuthenticator | None = None
+
+    def bind(self, kind: int, host: str, port: int) -> Socket:
+        """Return a socket bound to `host:port`; port 0 takes a free one (`port_of` tells which).
+
+        Raises:
+            UserError: the port is in use, the host is not this machine's, or keys are missing off loopback.
+        """
+        socket = self._socket(kind, host)
+        if self.network.keys_dir is not None:
+            self._authenticate_clients()
+            apply_server_keys(socket, self.network.keys_dir)
+        try:
+            socket.bind(f"tcp://{host}:{port or '*'}")
+        except zmq.ZMQError as error:
+            raise UserError(f"cannot listen on {host}:{port}: {error.strerror}; choose another port or host") from error
+        return socket
+
+    def connect(self, kind: int, host: str, port: int) -> Socket:
+        """Return a socket connected to `host:port`; ZeroMQ connects again by itself after a break.
+
+        Raises:
+            UserError: keys are missing off loopback.
+        """
+        socket = self._socket(kind, host)
+        if self.network.keys_dir is not None:
+            apply_client_keys(socket, self.network.keys_dir)
+        socket.connect(f"tcp://{host}:{port}")
+        return socket
+
+    def wait_for_connection(self, socket: Socket) -> Socket:
+        """Return a monitor socket that reports each completed handshake of `socket`."""
+        monitor = socket.get_monitor_socket(zmq.Event.HANDSHAKE_SUCCEEDED)
+        self._open.append(monitor)
+        return monitor
+
+    def release(self, socket: Socket) -> None:
+        """Close one socket at once."""
+        self._open.remove(socket)
+        socket.close(linger=0)
+
+    def close(self, linger_s: float = 0.0) -> None:
+        """Close all sockets; what is queued for sending gets `linger_s` seconds to leave."""
+        for socket in self._open:
+            socket.close(linger=int(linger_s * 1000))
+        self._open.clear()
+        if self._authenticator is not None:
+            self._authenticator.stop()
+            self._authenticator = None
+        self._context.term()
+
+    def __enter__(self) -> Self:
+        """Return itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close all sockets at once."""
+        self.close()
+
+    def _socket(self, kind: int, host: str) -> Socket:
+        if self.network.keys_dir is None and not is_loopback(host):
+            raise UserError(f"{host} is not loopback and needs keys: run `ptychoflow keys DIR`, set network.keys_dir")
+        socket = self._context.socket(kind)
+        self._open.append(socket)
+        socket.set_hwm(self.network.high_water_mark)
+        socket.heartbeat_ivl = HEARTBEAT_INTERVAL_MS
+        socket.heartbeat_timeout = HEARTBEAT_TIMEOUT_MS
+        socket.reconnect_ivl = 50
+        socket.reconnect_ivl_max = 1000
+        socket.maxmsgsize = self.network.max_message_bytes
+        socket.ipv6 = ":" in host
+        return socket
+
+    def _authenticate_clients(self) -> None:
+        if self._authenticator is None and self.network.keys_dir is not None:
+            self._authenticator = ThreadAuthenticator(self._context, log=log)
+            self._authenticator.start()
+            self._authenticator.configure_curve(domain="*", location=self.network.keys_dir / AUTHORISED)
+
+
+def port_of(socket: Socket) -> int:
+    """Return the TCP port that a bound socket listens on."""
+    endpoint = socket.getsockopt_string(zmq.LAST_ENDPOINT)
+    return int(endpoint.rsplit(":", 1)[1])

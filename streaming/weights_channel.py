@@ -1,0 +1,141 @@
+"""Weights from the trainer to any number of edges: an edge asks for what is newer than its own, newest wins.
+
+Asking keeps the channel empty of stale versions, serves late joiners at once, and needs no memory of who is there.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+
+import numpy as np
+import zmq
+
+from streaming.codec import Codec, MalformedMessage
+from streaming.messages import Weights, WeightsRequest
+from streaming.settings import NetworkSettings
+from streaming.sockets import Sockets
+
+log = logging.getLogger(__name__)
+
+POLL_MS = 100
+ASK_AGAIN_S = 5.0
+"""A request is repeated after this long, in case the trainer restarted and forgot it."""
+
+
+class WeightsServer:
+    """Serves the newest weights from a thread of its own.
+
+    Args:
+        network: hosts, ports and keys of the run; binds `trainer_host:weights_port`.
+
+    Raises:
+        UserError: the port is in use.
+    """
+
+    def __init__(self, network: NetworkSettings) -> None:
+        self._sockets = Sockets(network)
+        self._socket = self._sockets.bind(zmq.ROUTER, network.trainer_host, network.weights_port)
+        self._requests: Codec[WeightsRequest] = Codec(WeightsRequest)
+        self._replies: Codec[Weights] = Codec(Weights)
+        self._newest: tuple[Weights, bytes] | None = None
+        self._asking: dict[bytes, int] = {}
+        self._changed = threading.Condition()
+        self._served_final = False
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._serve, name="weights-server", daemon=True)
+        self._thread.start()
+
+    def publish(self, weights: Weights, safetensors: bytes) -> None:
+        """Offer a new version; returns at once."""
+        with self._changed:
+            self._newest = (weights, safetensors)
+
+    def close(self, *, wait_until_served_s: float = 0.0) -> None:
+        """Stop serving; wait at most `wait_until_served_s` seconds for an edge to fetch the final version."""
+        with self._changed:
+            if not self._changed.wait_for(lambda: self._served_final, timeout=wait_until_served_s):
+                log.info("no edge fetched the final weights within %.0f s", wait_until_served_s)
+        self._stop.set()
+        self._thread.join()
+        self._sockets.close(linger_s=2.0)
+
+    def _serve(self) -> None:
+        while not self._stop.is_set():
+            if self._socket.poll(POLL_MS):
+                self._take_request()
+            self._answer()
+
+    def _take_request(self) -> None:
+        edge, *parts = self._socket.recv_multipart()
+        try:
+            self._asking[edge] = self._requests.decode(parts).body.newer_than
+        except MalformedMessage as error:
+            log.warning("dropped a malformed request for weights: %s", error)
+
+    def _answer(self) -> None:
+        with self._changed:
+            newest = self._newest
+        if newest is None:
+            return
+        weights, safetensors = newest
+        for edge in [edge for edge, version in self._asking.items() if version < weights.version]:
+            del self._asking[edge]
+            arrays = {"safetensors": np.frombuffer(safetensors, np.uint8)}
+            self._socket.send_multipart([edge, *self._replies.encode(weights, arrays)], copy=False)
+            if weights.final:
+                with self._changed:
+                    self._served_final = True
+                    self._changed.notify_all()
+
+
+class WeightsClient:
+    """Fetches the newest weights. Use it from one thread only.
+
+    Args:
+        network: hosts, ports and keys of the run; connects to `trainer_host:weights_port`.
+        edge: name for the trainer's log.
+    """
+
+    def __init__(self, network: NetworkSettings, *, edge: str) -> None:
+        self._edge = edge
+        self._sockets = Sockets(network)
+        self._socket = self._sockets.connect(zmq.DEALER, network.trainer_host, network.weights_port)
+        self._requests: Codec[WeightsRequest] = Codec(WeightsRequest)
+        self._replies: Codec[Weights] = Codec(Weights, network.max_message_bytes)
+        self._version = -1
+        self._asked_at_s = float("-inf")
+
+    def poll(self, timeout_s: float = 0.0) -> tuple[Weights, bytes] | None:
+        """Return a version newer than any before, or None after `timeout_s` seconds without one."""
+        self._ask()
+        if not self._socket.poll(int(timeout_s * 1000)):
+            return None
+        try:
+            decoded = self._replies.decode(self._socket.recv_multipart(copy=False))
+        except MalformedMessage as error:
+            log.warning("dropped malformed weights: %s", error)
+            return None
+        if decoded.body.version <= self._version or "safetensors" not in decoded.arrays:
+            return None
+        self._version = decoded.body.version
+        self._asked_at_s = float("-inf")
+        self._ask()
+        return decoded.body, decoded.arrays["safetensors"].tobytes()
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._sockets.close()
+
+    def _ask(self) -> None:
+        now_s = time.monotonic()
+        if now_s - self._asked_at_s < ASK_AGAIN_S:
+            return
+        self._asked_at_s = now_s
+        try:
+            self._socket.send_multipart(
+                self._requests.encode(WeightsRequest(self._edge, self._version)), flags=zmq.DONTWAIT
+            )
+        except zmq.Again:
+            log.debug("the trainer is not there yet")

@@ -1,0 +1,54 @@
+"""Configuration of the edge."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from pydantic import Field, PositiveFloat, PositiveInt
+
+from streaming.settings import Settings
+
+
+class Precision(StrEnum):
+    """Arithmetic of the network's layers; results are float32 either way."""
+
+    BFLOAT16 = "bfloat16"
+    FLOAT32 = "float32"
+
+
+class DeviceChoice(StrEnum):
+    """Where the network runs."""
+
+    AUTO = "auto"
+    """CUDA where there is one, else CPU; the choice is logged."""
+    CPU = "cpu"
+    CUDA = "cuda"
+
+
+class EdgeSettings(Settings):
+    """The `[edge]` section."""
+
+    device: DeviceChoice = DeviceChoice.AUTO
+    """Where the network runs."""
+    precision: Precision = Precision.BFLOAT16
+    """bfloat16 autocast is several times faster than float32 on CPUs that have it."""
+    threads: PositiveInt = 1
+    """Threads for one inference on CPU; the trainer may share the host."""
+    batch_max: PositiveInt = 64
+    """Frames imaged together at most; fewer when fewer are waiting."""
+    queue_max: PositiveInt = 2048
+    """Frames waiting in memory at most; beyond, nothing is received and the publisher spools."""
+    patch_crop_px: PositiveInt | None = None
+    """Stitch only the central part of each patch, this many pixels high and wide; all of it by default."""
+    min_coverage: PositiveInt = 2
+    """Quality is measured where at least this many frames cover the image."""
+    keep: PositiveInt = 2
+    """Perspectives whose frames are kept to be imaged again with newer weights, the current one included."""
+    refresh_share: float = Field(default=0.5, gt=0, le=1)
+    """Largest share of the time spent on imaging again while the scan runs; other parts may need the processor."""
+    image_period_s: PositiveFloat = 0.5
+    """A stitched image is reported at most this often."""
+    score_period_s: PositiveFloat = 2.0
+    """An image that keeps changing is scored at most this often."""
+    report_period_s: PositiveFloat = 1.0
+    """Counts, rates and latencies are reported this often."""

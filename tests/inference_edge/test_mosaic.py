@@ -1,0 +1,175 @@
+"""Stitching against a slow reference implementation, and its conventions."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import ndimage
+from skimage.registration import phase_cross_correlation
+
+from inference_edge.mosaic import Mosaic, StitchedImage, crop_centre, spread_patches
+from streaming.errors import UserError
+
+
+def stitch(amplitude, phase, positions_px, batches=1) -> StitchedImage:
+    mosaic = Mosaic()
+    for chosen in np.array_split(np.arange(len(positions_px)), batches):
+        mosaic.add(spread_patches(amplitude[chosen], phase[chosen], positions_px[chosen]))
+    return mosaic.image()
+
+
+def stitch_slowly(amplitude, phase, positions_px):
+    """Pixel by pixel in dictionaries: {(y, x): (amplitude, phase, coverage)}."""
+    sums: dict[tuple[int, int], list[complex]] = {}
+    frames_at: dict[tuple[int, int], set[int]] = {}
+    for frame, (values, angles, position) in enumerate(zip(amplitude, phase, positions_px, strict=True)):
+        for i, j in np.ndindex(values.shape):
+            y = position[0] + i - values.shape[0] // 2
+            x = position[1] + j - values.shape[1] // 2
+            for row in (int(np.floor(y)), int(np.floor(y)) + 1):
+                for column in (int(np.floor(x)), int(np.floor(x)) + 1):
+                    weight = (1 - abs(y - row)) * (1 - abs(x - column))
+                    if weight <= 0:
+                        continue
+                    total = sums.setdefault((row, column), [0, 0, 0])
+                    total[0] += weight * values[i, j]
+                    total[1] += weight * np.exp(1j * angles[i, j])
+                    total[2] += weight
+                    frames_at.setdefault((row, column), set()).add(frame)
+    return {
+        pixel: (total[0].real / total[2].real, np.angle(total[1]), len(frames_at[pixel]))
+        for pixel, total in sums.items()
+    }
+
+
+def assert_equal_to_slow(image: StitchedImage, expected: dict) -> None:
+    assert int((image.coverage > 0).sum()) == len(expected)
+    assert np.isnan(image.amplitude[image.coverage == 0]).all()
+    for (y, x), (amplitude, phase, coverage) in expected.items():
+        pixel = y - image.origin_px[0], x - image.origin_px[1]
+        assert image.coverage[pixel] == coverage
+        assert image.amplitude[pixel] == pytest.approx(amplitude, abs=1e-6)
+        assert abs(np.angle(np.exp(1j * (image.phase[pixel] - phase)))) < 1e-6
+
+
+def random_patches(count, shape, seed=0):
+    rng = np.random.default_rng(seed)
+    amplitude = rng.uniform(0, 1.5, (count, *shape)).astype(np.float32)
+    phase = rng.uniform(-0.6, 0.6, (count, *shape)).astype(np.float32)
+    return amplitude, phase
+
+
+@pytest.mark.parametrize("shape", [(6, 6), (5, 8)])
+def test_equals_slow_reference_at_fractional_negative_and_integer_positions(shape):
+    amplitude, phase = random_patches(7, shape)
+    amplitude[:, 1:3] = 0.0
+    positions = np.array([[0, 0], [-7.25, 3.5], [2.999, -4.001], [3, -4], [-0.5, 0.5], [1e-3, 2], [4.75, -6]])
+    for batches in (1, 3, 7):
+        assert_equal_to_slow(stitch(amplitude, phase, positions, batches), stitch_slowly(amplitude, phase, positions))
+
+
+def test_grows_in_every_direction():
+    amplitude, phase = random_patches(5, (4, 4), seed=1)
+    positions = np.array([[0, 0], [200.25, -3], [-150.5, 90.75], [3, -170], [1.5, 1.5]])
+    assert_equal_to_slow(stitch(amplitude, phase, positions, 5), stitch_slowly(amplitude, phase, positions))
+
+
+def test_true_zeros_count_in_the_mean():
+    amplitude = np.stack([np.zeros((4, 4)), np.ones((4, 4))]).astype(np.float32)
+    image = stitch(amplitude, np.zeros_like(amplitude), np.zeros((2, 2)))
+    assert image.amplitude.tolist() == [[0.5] * 4] * 4
+    assert (image.coverage == 2).all()
+    assert image.origin_px == (-2, -2)
+
+
+def test_phase_wraps_do_not_tear():
+    phase = np.stack([np.full((4, 4), np.pi - 0.1), np.full((4, 4), -np.pi + 0.1)]).astype(np.float32)
+    image = stitch(np.ones_like(phase), phase, np.zeros((2, 2)))
+    assert np.abs(image.phase) == pytest.approx(np.pi, abs=1e-6)
+
+
+def test_an_integer_position_puts_the_patch_centre_there_untouched():
+    amplitude, phase = random_patches(1, (8, 8))
+    image = stitch(amplitude, phase, np.array([[10.0, -3.0]]))
+    assert image.origin_px == (10 - 4, -3 - 4)
+    np.testing.assert_array_equal(image.amplitude[:8, :8], amplitude[0])
+    assert image.coverage.sum() == 64
+
+
+def test_nothing_added_gives_an_empty_image():
+    image = Mosaic().image()
+    assert image.amplitude.shape == (0, 0)
+
+
+def test_positions_in_another_unit_are_the_users_mistake():
+    amplitude, phase = random_patches(2, (4, 4))
+    with pytest.raises(UserError, match="positions"):
+        stitch(amplitude, phase, np.array([[0, 0], [1e9, 1e9]]))
+
+
+def test_crop_keeps_the_pixel_at_the_position():
+    for size, cropped in [(8, 4), (8, 5), (9, 4), (9, 9), (6, 20)]:
+        patch = np.zeros((1, size, size))
+        patch[0, size // 2, size // 2] = 1
+        central = crop_centre(patch, cropped)
+        kept = min(size, cropped)
+        assert central.shape == (1, kept, kept)
+        assert central[0, kept // 2, kept // 2] == 1
+    assert crop_centre(patch, None) is patch
+
+
+def asymmetric_object(shape=(120, 140)):
+    """Smooth and random: no mirror image, transpose or conjugate of it resembles it."""
+    rng = np.random.default_rng(3)
+    amplitude = 0.8 + 0.1 * ndimage.gaussian_filter(rng.standard_normal(shape), 3) * 10
+    phase = 5 * ndimage.gaussian_filter(rng.standard_normal(shape), 3)
+    return amplitude, phase
+
+
+def cut_patches(values, positions_px, size):
+    """Sample the object at each patch pixel's exact position (cubic splines)."""
+    offsets = np.mgrid[:size, :size] - size // 2
+    return np.stack(
+        [ndimage.map_coordinates(values, offsets + position[:, None, None], order=3) for position in positions_px]
+    ).astype(np.float32)
+
+
+def correlation(first, second):
+    return float(np.corrcoef(first.ravel(), second.ravel())[0, 1])
+
+
+def shift_between(first, second):
+    window = np.outer(*(np.hanning(length) for length in first.shape))
+    windowed = [(values - values.mean()) * window for values in (first, second)]
+    return np.abs(phase_cross_correlation(*windowed, upsample_factor=100, normalization=None)[0]).max()
+
+
+def test_stitching_true_patches_gives_the_object_back_in_its_orientation():
+    amplitude, phase = asymmetric_object()
+    size = 24
+    rng = np.random.default_rng(5)
+    grid = np.stack(np.meshgrid(np.arange(20, 100, 7), np.arange(20, 120, 7), indexing="ij"), -1).reshape(-1, 2)
+    positions = grid + rng.uniform(-1, 1, grid.shape)
+    patches = cut_patches(amplitude, positions, size), cut_patches(phase, positions, size)
+    image = stitch(*patches, positions)
+
+    top, left = image.origin_px
+    inner = slice(12, -12), slice(12, -12)
+    true = slice(top, top + image.amplitude.shape[0]), slice(left, left + image.amplitude.shape[1])
+    for stitched, expected in (
+        (image.amplitude[inner], amplitude[true][inner]),
+        (image.phase[inner], phase[true][inner]),
+    ):
+        assert correlation(stitched, expected) > 0.999
+        assert shift_between(stitched, expected) < 0.05
+        half_pixel_off = ndimage.shift(expected, (0.5, 0.5), order=3, mode="mirror")
+        assert shift_between(stitched, half_pixel_off) > 0.4
+        for wrong in (expected[::-1], expected[:, ::-1], expected[::-1, ::-1], -expected):
+            assert correlation(stitched, wrong) < 0.5
+
+    for wrong_positions in (positions[:, ::-1], positions + 0.5):
+        wrong = stitch(*patches, np.ascontiguousarray(wrong_positions))
+        height, width = wrong.phase[inner].shape
+        expected = phase[wrong.origin_px[0] + 12 :, wrong.origin_px[1] + 12 :][:height, :width]
+        shown = wrong.phase[inner][: expected.shape[0], : expected.shape[1]]
+        assert correlation(shown, expected) < 0.995

@@ -1,0 +1,71 @@
+"""Start from weights that exist: an earlier run's weights file, or a published PyTorch state dict."""
+
+from __future__ import annotations
+
+import pickle
+import zipfile
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from streaming.errors import UserError
+from trainer.models.frame_network import FrameNetwork
+from trainer.models.weights_file import BadWeights, read_weights
+
+
+def load_initial_weights(network: FrameNetwork, path: Path) -> None:
+    """Load `path` into `network` strictly.
+
+    A `.safetensors` file of ours replaces everything, `input_scale` too. A `.pth` or `.pt` state dict (keys
+    `encoder.N`, `decoder1.N`, `decoder2.N`) replaces the PtychoNN and leaves the input transform as it is.
+
+    Raises:
+        UserError: the file cannot be read or belongs to another layout.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            _load_own(network, path)
+        else:
+            _load_published(network, path)
+    except OSError as error:
+        raise UserError(f"cannot read initial weights {path}: {error.strerror or error}") from error
+
+
+def _load_own(network: FrameNetwork, path: Path) -> None:
+    try:
+        loaded = read_weights(path.read_bytes())
+    except BadWeights as error:
+        raise UserError(f"initial weights {path} cannot be used: {error}") from error
+    if loaded.manifest.network != network.config:
+        raise UserError(
+            f"initial weights {path} belong to another network ({loaded.manifest.network.model_dump_json()}); "
+            f"set trainer.model and the target shape accordingly"
+        )
+    network.load_state_dict(loaded.network.state_dict())
+
+
+def _load_published(network: FrameNetwork, path: Path) -> None:
+    state = _read_state_dict(path)
+    try:
+        network.ptychonn.load_state_dict(state)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"{path} does not fit trainer.model: {reason}; the edge model is heads = 'phase', "
+            "levels = 4, width = 16, batch_norm = false"
+        ) from error
+
+
+def _read_state_dict(path: Path) -> dict[str, Tensor]:
+    refused = f"{path} is not a PyTorch state dict of plain tensors; give a .safetensors or a .pth file"
+    with path.open("rb") as file:
+        if not zipfile.is_zipfile(file):
+            raise UserError(refused)
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        raise UserError(refused) from error
+    if not isinstance(state, dict):
+        raise UserError(refused)
+    return state

@@ -1,0 +1,58 @@
+"""What fixes a network: its layout, its input and output shapes, and how counts become its input."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+from pydantic import Field, PositiveFloat
+
+from streaming.settings import Settings
+
+ShapePx = tuple[Annotated[int, Field(ge=1, le=8192)], Annotated[int, Field(ge=1, le=8192)]]
+
+
+class Heads(StrEnum):
+    """Which image channels a network predicts."""
+
+    BOTH = "both"
+    PHASE = "phase"
+    """Phase alone; the amplitude is taken to be 1 everywhere."""
+
+
+class InputTransform(StrEnum):
+    """How counts become the network's input, before the multiplication by `input_scale`."""
+
+    SQRT = "sqrt"
+    """Square root of the counts: the modulus of the diffracted wave."""
+    COUNTS = "counts"
+
+
+class ModelSettings(Settings):
+    """Layout of a PtychoNN; the defaults suit frames of 64 to 128 px on a CPU."""
+
+    width: int = Field(default=16, ge=1, le=512)
+    """Channels after the first level of the encoder; each further level doubles them."""
+    levels: int = Field(default=3, ge=1, le=7)
+    """Levels of the encoder, each of two convolutions and a halving of the image."""
+    decoder_floor: int = Field(default=1, ge=1, le=8)
+    """A decoder stage is never narrower than this many times `width` (original PtychoNN: 2, edge model: 1)."""
+    fold: int = Field(default=1, ge=1, le=8)
+    """Fold blocks of `fold` × `fold` detector pixels into channels first; nothing is lost, and the first level,
+    the most expensive one, works on an image smaller by that factor."""
+    batch_norm: bool = True
+    """Without it the network is prone to settle on the mean patch."""
+    heads: Heads = Heads.BOTH
+    input_transform: InputTransform = InputTransform.SQRT
+
+
+class NetworkConfig(Settings):
+    """Everything needed to rebuild a network before its tensors are loaded."""
+
+    model: ModelSettings
+    frame_shape_px: ShapePx
+    """(y, x) of a diffraction frame."""
+    target_shape_px: ShapePx
+    """(y, x) of the central patch that is predicted."""
+    amplitude_scale: PositiveFloat = 2.0
+    """Upper end of the amplitude head's range; reconstructed amplitudes exceed 1, a plain sigmoid cannot."""

@@ -1,0 +1,72 @@
+"""The frame ledger: where every acquired frame ended, counted from what each part reports by itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from streaming.events import AcquisitionCounts, AnyEvent, EdgeCounts, RankCounts
+
+
+@dataclass(frozen=True)
+class FrameCounts:
+    """Frames by their end. `acquired` and `lost` come from different processes, so a lost frame shows."""
+
+    acquired: int = 0
+    published: int = 0
+    """Sent to the edge."""
+    trained: int = 0
+    validation: int = 0
+    void: int = 0
+    held_out: int = 0
+    excluded: int = 0
+    unlabelled: int = 0
+    rejected: int = 0
+    """Refused by the acquisition or by a trainer rank."""
+    inferred: int = 0
+    refreshed: int = 0
+
+    @property
+    def accounted(self) -> int:
+        """Frames whose end is known."""
+        set_aside = self.void + self.held_out + self.excluded + self.unlabelled + self.rejected
+        return self.trained + self.validation + set_aside
+
+    @property
+    def lost(self) -> int:
+        """Acquired frames whose end is unknown: on their way during a run, lost after it. Negative: counted twice."""
+        return self.acquired - self.accounted
+
+
+class FrameLedger:
+    """Keeps the newest counts of every part; a lost or repeated event does no harm."""
+
+    def __init__(self) -> None:
+        self._acquisition: AcquisitionCounts | None = None
+        self._edge: EdgeCounts | None = None
+        self._ranks: dict[int, RankCounts] = {}
+
+    def add(self, event: AnyEvent) -> None:
+        """Take in one event; kinds that carry no frame counts are ignored."""
+        if isinstance(event, AcquisitionCounts):
+            self._acquisition = event
+        elif isinstance(event, EdgeCounts):
+            self._edge = event
+        elif isinstance(event, RankCounts):
+            self._ranks[event.rank] = event
+
+    def counts(self) -> FrameCounts:
+        """Return the counts of all parts together, trainer ranks summed."""
+        acquisition, edge, ranks = self._acquisition, self._edge, self._ranks.values()
+        return FrameCounts(
+            acquired=acquisition.acquired if acquisition else 0,
+            published=acquisition.published if acquisition else 0,
+            trained=sum(rank.trained for rank in ranks),
+            validation=sum(rank.validation for rank in ranks),
+            void=acquisition.void if acquisition else 0,
+            held_out=acquisition.held_out if acquisition else 0,
+            excluded=acquisition.excluded if acquisition else 0,
+            unlabelled=acquisition.unlabelled if acquisition else 0,
+            rejected=(acquisition.rejected if acquisition else 0) + sum(rank.rejected for rank in ranks),
+            inferred=edge.inferred if edge else 0,
+            refreshed=edge.refreshed if edge else 0,
+        )

@@ -1,0 +1,50 @@
+from streaming.events import AcquisitionCounts, EdgeCounts, RankCounts
+from streaming.ledger import FrameCounts, FrameLedger
+
+
+def acquisition(acquired: int) -> AcquisitionCounts:
+    return AcquisitionCounts(
+        acquired=acquired, published=acquired, samples=70, void=9, held_out=11, excluded=5, unlabelled=3, rejected=1,
+        resent_batches=0, spooled_bytes=0,
+    )  # fmt: skip
+
+
+def rank(index: int, trained: int, validation: int, rejected: int = 0) -> RankCounts:
+    return RankCounts(rank=index, trained=trained, validation=validation, duplicates=4, rejected=rejected)
+
+
+def test_counts_of_ranks_add_up_and_the_balance_closes():
+    ledger = FrameLedger()
+    for event in (acquisition(100), rank(0, 30, 4), rank(1, 31, 4, rejected=2), EdgeCounts(100, 40, 7, 50.0, 3.0, 9.0)):
+        ledger.add(event)
+    counts = ledger.counts()
+    assert counts == FrameCounts(
+        acquired=100, published=100, trained=61, validation=8, void=9, held_out=11, excluded=5, unlabelled=3,
+        rejected=3, inferred=100, refreshed=40,
+    )  # fmt: skip
+    assert (counts.accounted, counts.lost) == (100, 0)
+
+
+def test_a_frame_that_never_reached_a_rank_is_lost():
+    ledger = FrameLedger()
+    for event in (acquisition(100), rank(0, 30, 4), rank(1, 31, 3, rejected=2)):
+        ledger.add(event)
+    assert ledger.counts().lost == 1
+
+
+def test_a_frame_counted_by_two_ranks_shows_as_negative():
+    ledger = FrameLedger()
+    for event in (acquisition(100), rank(0, 31, 4), rank(1, 31, 4, rejected=2)):
+        ledger.add(event)
+    assert ledger.counts().lost == -1
+
+
+def test_repeated_and_newer_reports_replace_older_ones():
+    ledger = FrameLedger()
+    for event in (rank(0, 10, 1), rank(0, 20, 2), rank(0, 20, 2)):
+        ledger.add(event)
+    assert (ledger.counts().trained, ledger.counts().validation) == (20, 2)
+
+
+def test_an_empty_ledger_is_all_zero():
+    assert FrameLedger().counts() == FrameCounts()

@@ -1,0 +1,207 @@
+import json
+import math
+
+import pytest
+
+from streaming.events import (
+    AcquisitionCounts,
+    AnyEvent,
+    BufferReport,
+    Channels,
+    EdgeCounts,
+    GroundTruthReady,
+    HeldOutScores,
+    MosaicKind,
+    Part,
+    PartState,
+    PartStatus,
+    PerspectiveScores,
+    Quality,
+    RankCounts,
+    ScanInfo,
+    StepBreakdown,
+    Telemetry,
+    TrainingStep,
+    ValidationLoss,
+    WarningRaised,
+    WeightsApplied,
+    WeightsPublished,
+    WeightsRejected,
+)
+from streaming.messages import GroundTruthSource
+from workflow.summary import SummaryBuilder
+
+
+def quality(psnr_db: float, ssim: float = 0.5, correlation: float = 0.7) -> Quality:
+    return Quality(Channels(psnr_db, psnr_db + 1), Channels(ssim, ssim + 0.1), Channels(correlation, correlation + 0.1))
+
+
+def summarise(*timed: tuple[float, AnyEvent]) -> dict:
+    builder = SummaryBuilder()
+    for time_s, event in timed:
+        builder.add(Telemetry(time_s, "test", event))
+    return builder.summary()
+
+
+def counts(acquired: int = 100) -> AcquisitionCounts:
+    return AcquisitionCounts(
+        acquired=acquired, published=acquired, samples=80, void=5, held_out=10, excluded=4, unlabelled=1, rejected=0,
+        resent_batches=0, spooled_bytes=0,
+    )  # fmt: skip
+
+
+def test_frames_balance_over_acquisition_ranks_and_edge():
+    frames = summarise(
+        (0, counts()),
+        (1, RankCounts(rank=0, trained=40, validation=4, duplicates=9, rejected=0)),
+        (2, RankCounts(rank=1, trained=31, validation=4, duplicates=0, rejected=1)),
+        (3, EdgeCounts(100, 250, 2, 10.0, 5.0, 9.0)),
+    )["frames"]
+    assert frames == {
+        "acquired": 100, "published": 100, "trained": 71, "validation": 8, "void": 5, "held_out": 10, "excluded": 4,
+        "unlabelled": 1, "rejected": 1, "inferred": 100, "refreshed": 250, "lost": 0,
+    }  # fmt: skip
+
+
+def test_a_lost_frame_is_found():
+    frames = summarise((0, counts()), (1, RankCounts(0, 71, 7, 0, 0)))["frames"]
+    assert frames["lost"] == 100 - 71 - 7 - 5 - 10 - 4 - 1 == 2
+
+
+def test_held_out_scores_of_one_region_are_kept_exactly():
+    early = HeldOutScores(0, 200, quality(10.0), quality(9.0), model_version=3)
+    final = HeldOutScores(0, 200, quality(13.3), quality(9.2, 0.2, 0.0), model_version=8)
+    assert summarise((0, early), (1, final))["held_out"] == {
+        "perspectives": [0],
+        "frames": 200,
+        "model_version": 8,
+        "psnr_db": {"amplitude": 13.3, "phase": 14.3},
+        "ssim": {"amplitude": 0.5, "phase": 0.6},
+        "correlation": {"amplitude": 0.7, "phase": 0.7 + 0.1},
+        "constant": {
+            "psnr_db": {"amplitude": 9.2, "phase": 10.2},
+            "ssim": {"amplitude": 0.2, "phase": 0.2 + 0.1},
+            "correlation": {"amplitude": 0.0, "phase": 0.1},
+        },
+    }
+
+
+def test_held_out_regions_of_several_perspectives_are_averaged():
+    held_out = summarise(
+        (0, HeldOutScores(1, 20, quality(14.0), quality(8.0), 5)),
+        (1, HeldOutScores(0, 10, quality(10.0), quality(9.0), 5)),
+    )["held_out"]
+    assert (held_out["perspectives"], held_out["frames"]) == ([0, 1], 30)
+    assert held_out["psnr_db"] == {"amplitude": 12.0, "phase": 13.0}
+    assert held_out["constant"]["psnr_db"]["amplitude"] == 8.5
+
+
+def test_perspectives_join_both_passes_and_the_ground_truth():
+    first = PerspectiveScores(0, 12.5, 400, MosaicKind.FIRST_PASS, quality(8.0), quality(7.0), [1, 2])
+    refreshed = PerspectiveScores(0, 12.5, 400, MosaicKind.REFRESHED, quality(11.0), quality(7.5), [4])
+    truth = [GroundTruthReady(index, GroundTruthSource.PTYCHI, 2.5, 400) for index in (0, 1)]
+    rows = summarise((0, truth[0]), (1, first), (2, refreshed), (3, truth[1]))["perspectives"]
+    assert [row["index"] for row in rows] == [0, 1]
+    assert (rows[0]["angle_deg"], rows[0]["frames"], rows[0]["ground_truth"]) == (12.5, 400, "ptychi")
+    assert rows[0]["first_pass"]["model_versions"] == [1, 2]
+    assert rows[0]["first_pass"]["psnr_db"] == {"amplitude": 8.0, "phase": 9.0}
+    assert rows[0]["refreshed"]["psnr_db"] == {"amplitude": 11.0, "phase": 12.0}
+    assert rows[0]["constant"]["psnr_db"]["amplitude"] == 7.5, "the constant of the newest pass"
+    assert (rows[1]["first_pass"], rows[1]["refreshed"], rows[1]["constant"]) == (None, None, None)
+
+
+def test_validation_loss_keeps_every_evaluation_in_order():
+    events = [ValidationLoss(0, 10, {0: 0.3}, 0.3, 0.2), ValidationLoss(1, 20, {0: 0.2, 1: 0.1}, 0.15, 0.19)]
+    assert summarise(*enumerate(events))["validation_loss"] == [
+        {"after_perspective": 0, "step": 10, "mean_over_seen": 0.3, "constant": 0.2},
+        {"after_perspective": 1, "step": 20, "mean_over_seen": 0.15, "constant": 0.19},
+    ]
+
+
+def test_weights_are_counted_by_version():
+    published = WeightsPublished(1, 10, "aa", None, final=False), WeightsPublished(2, 20, "bb", 0.1, final=True)
+    applied = WeightsApplied(1), WeightsApplied(1), WeightsApplied(2)
+    summary = summarise(*enumerate([*published, *applied, WeightsRejected(3, "digest")]))
+    assert summary["weights"] == {"published": 2, "applied": 2, "rejected": 1}
+
+
+def test_regime_sums_the_seconds_of_ground_truth_once_per_perspective():
+    truth = [GroundTruthReady(index, GroundTruthSource.PTYCHI, 2.5, 400) for index in (0, 1, 1)]
+    assert summarise(*enumerate(truth))["regime"] == {
+        "name": "learning", "switches": 0, "ground_truth_seconds": 5.0, "ground_truth_seconds_saved": 0.0,
+    }  # fmt: skip
+
+
+def test_buffer_adds_sizes_and_averages_times_over_ranks():
+    reports = BufferReport(0, 4000, 1500, "ucx", 0.9, 1.0, 10.0), BufferReport(1, 4000, 1400, "ucx", 0.8, 3.0, 14.0)
+    buffer = summarise(*enumerate(reports))["buffer"]
+    assert buffer.pop("hidden_fraction") == pytest.approx(0.85)
+    assert buffer == {"capacity": 4000, "size": 2900, "transport": "ucx", "waited_ms": 2.0, "background_ms": 12.0}
+
+
+def test_throughput_is_the_mean_rate_while_counts_rose():
+    summary = summarise(
+        (10.0, EdgeCounts(100, 0, 0, 55.0, 3.0, 9.0)),
+        (14.0, EdgeCounts(500, 0, 0, 90.0, 4.0, 8.0)),
+        (30.0, EdgeCounts(500, 200, 0, 0.0, 4.5, 8.5)),
+        (10.0, TrainingStep(1, 1.0, 0.5, 0.5, 1e-3, 16, 0, 30.0)),
+        (20.0, TrainingStep(9, 0.5, 0.2, 0.3, 1e-3, 144, 192, 40.0)),
+    )
+    assert summary["throughput"] == {
+        "frames_per_s": 100.0,
+        "samples_trained_per_s": 32.0,
+        "frame_to_image_ms": {"p50": 4.5, "p99": 8.5},
+    }
+    assert summary["seconds"] == 20.0
+    assert summary["training"] == {"steps": 9, "stream_samples": 144, "rehearsed_samples": 192, "step_ms": None}
+
+
+def test_a_single_report_gives_the_rate_that_the_part_measured():
+    throughput = summarise((1, EdgeCounts(9, 0, 0, 55.0, 3.0, 9.0)))["throughput"]
+    assert (throughput["frames_per_s"], throughput["samples_trained_per_s"]) == (55.0, None)
+
+
+def test_step_breakdown_is_the_mean_over_reports():
+    step = TrainingStep(9, 0.5, 0.2, 0.3, 1e-3, 144, 192, 40.0)
+    breakdown = StepBreakdown(4, 1.0, 20.0, 0.5, 8.0), StepBreakdown(9, 3.0, 30.0, 1.5, 10.0)
+    assert summarise((0, step), (1, breakdown[0]), (2, breakdown[1]))["training"]["step_ms"] == {
+        "load_ms": 2.0, "train_ms": 25.0, "buffer_wait_ms": 1.0, "buffer_background_ms": 9.0,
+    }  # fmt: skip
+
+
+def test_warnings_are_counted_and_failures_named_once():
+    warning = WarningRaised(Part.EDGE, "no reference for perspective 3")
+    failed = PartStatus(Part.TRAINER, PartState.FAILED, "rank 1 ran out of memory")
+    summary = summarise(
+        (0, warning), (1, warning), (2, failed), (3, failed), (4, PartStatus(Part.EDGE, PartState.DONE))
+    )
+    assert summary["warnings"] == [{"part": "edge", "text": "no reference for perspective 3", "count": 2}]
+    assert summary["failures"] == [{"part": "trainer", "text": "rank 1 ran out of memory"}]
+
+
+def test_scan_is_reported():
+    scan = ScanInfo(
+        "siemens_star.cxi", 1, 880, (128, 128), (64, 64), (8e-9, 9e-9), 8800.0, GroundTruthSource.PTYCHI, ["x"]
+    )
+    assert summarise((0, scan))["scan"] == {
+        "source": "siemens_star.cxi", "perspectives": 1, "frames_expected": 880, "frame_shape_px": [128, 128],
+        "target_shape_px": [64, 64], "object_pixel_size_m": [8e-9, 9e-9], "energy_eV": 8800.0,
+        "ground_truth": "ptychi", "notes": ["x"],
+    }  # fmt: skip
+
+
+def test_the_summary_of_nothing_is_valid_json_with_every_section():
+    summary = json.loads(json.dumps(SummaryBuilder().summary(), allow_nan=False))
+    assert summary["frames"]["lost"] == 0
+    assert (summary["held_out"], summary["buffer"], summary["perspectives"], summary["seconds"]) == (
+        None,
+        None,
+        [],
+        0.0,
+    )
+
+
+def test_figures_that_are_not_finite_become_null():
+    summary = summarise((0, HeldOutScores(0, 9, quality(math.inf), quality(math.nan), 1)))
+    assert summary["held_out"]["psnr_db"] == {"amplitude": None, "phase": None}
+    json.dumps(summary, allow_nan=False)

@@ -83,7 +83,7 @@ class Codec(Generic[BodyT]):
         `session` and `sequence` number the message within one consumer's session; sockets that need no
         acknowledgement leave them out.
         """
-        contiguous = {name: np.ascontiguousarray(array) for name, array in (arrays or {}).items()}
+        contiguous = {name: np.asarray(array, order="C") for name, array in (arrays or {}).items()}
         infos = [_ArrayInfo(name, array.dtype.name, list(array.shape)) for name, array in contiguous.items()]
         header = _Header(SCHEMA_VERSION, session, sequence, body, infos)
         return [self._encoder.encode(header), *(_raw(array) for array in contiguous.values())]

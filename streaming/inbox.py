@@ -50,35 +50,41 @@ class Inbox:
         self._control: Codec[ControlMessage] = Codec(ControlMessage)
         self._next_sequence = 0
         self._early: dict[int, Delivery] = {}
+        self._unsettled: set[int] = set()
         self._sockets = Sockets(network)
         host = network.acquisition_host
         self._acknowledgements = self._sockets.connect(zmq.PUSH, host, network.acknowledgements_port)
         self._pull = self._sockets.connect(zmq.PULL, host, port)
-        self._connections = self._sockets.wait_for_connection(self._pull)
+        self._connections = [self._sockets.monitor(one) for one in (self._acknowledgements, self._pull)]
+        self._handshakes = 0
         self._poller = zmq.Poller()
-        self._poller.register(self._pull, zmq.POLLIN)
-        self._poller.register(self._connections, zmq.POLLIN)
+        for socket in (self._pull, *self._connections):
+            self._poller.register(socket, zmq.POLLIN)
+        self._say_hello()
 
     def receive(self, timeout_s: float) -> Delivery | None:
         """Return the next message in order, or None after `timeout_s` seconds without one."""
         if (delivery := self._take_early()) is not None:
             return delivery
-        deadline_events = dict(self._poller.poll(int(timeout_s * 1000)))
-        if self._connections in deadline_events:
-            self._connections.recv_multipart()
-            self._send(Hello(self._consumer, self._session, self._world_size))
-        if self._pull in deadline_events:
+        ready = dict(self._poller.poll(int(timeout_s * 1000)))
+        for monitor in self._connections:
+            if monitor in ready:
+                monitor.recv_multipart()
+                self._note_handshake()
+        if self._pull in ready:
             self._accept(self._pull.recv_multipart(copy=False))
         return self._take_early()
 
     def acknowledge(self, sequences: Iterable[int]) -> None:
         """Tell the publisher that it may forget these messages."""
         if settled := list(sequences):
+            self._unsettled.difference_update(settled)
             self._send(Acknowledge(self._consumer, self._session, settled))
 
     def close(self) -> None:
         """Close the sockets; acknowledgements on their way get a second to leave."""
-        self._pull.disable_monitor()
+        for socket in (self._acknowledgements, self._pull):
+            socket.disable_monitor()
         self._sockets.close(linger_s=1.0)
 
     def __enter__(self) -> Self:
@@ -90,6 +96,16 @@ class Inbox:
     ) -> None:
         """Close the sockets."""
         self.close()
+
+    def _note_handshake(self) -> None:
+        self._handshakes += 1
+        if self._handshakes > len(self._connections):
+            log.info("%s is connected again and asks for what it missed", self._consumer)
+            self._early.clear()
+            self._say_hello()
+
+    def _say_hello(self) -> None:
+        self._send(Hello(self._consumer, self._session, self._world_size, self._next_sequence))
 
     def _accept(self, parts: list[zmq.Frame]) -> None:
         try:
@@ -105,13 +121,20 @@ class Inbox:
             return  # meant for a session before this one; the publisher numbers it anew after our hello
         if decoded.sequence < self._next_sequence or decoded.sequence in self._early:
             self.duplicates += 1
+            self._acknowledge_again(decoded.sequence)
             return
         self._early[decoded.sequence] = Delivery(decoded.sequence, decoded.body, decoded.arrays)
+
+    def _acknowledge_again(self, sequence: int) -> None:
+        """Repeat an acknowledgement that was lost with its connection."""
+        if sequence < self._next_sequence and sequence not in self._unsettled:
+            self.acknowledge([sequence])
 
     def _take_early(self) -> Delivery | None:
         delivery = self._early.pop(self._next_sequence, None)
         if delivery is not None:
             self._next_sequence += 1
+            self._unsettled.add(delivery.sequence)
         return delivery
 
     def _send(self, message: ControlMessage) -> None:

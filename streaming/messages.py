@@ -133,6 +133,8 @@ class Hello(Message, tag="hello", frozen=True):
     """New for every start of the consumer."""
     world_size: int
     """Ranks of the trainer; 0 from an edge."""
+    next_sequence: int
+    """The number that this session expects next; a publisher that does not know the session counts from here."""
 
 
 class Acknowledge(Message, tag="acknowledge", frozen=True):

@@ -144,15 +144,15 @@ class Outbox:
         self._waiting.append((self._next_sequence, entry))
         self._next_sequence += 1
 
-    def hello(self, session: str) -> None:
-        """The consumer connected: queue again what it has not acknowledged; a new session counts from 0."""
+    def hello(self, session: str, next_sequence: int) -> None:
+        """Queue again what the consumer has not acknowledged; an unknown session is counted from `next_sequence`."""
         entries = self.unacknowledged
         self.resent += len(self._sent)
         if session == self.session:
             numbers = [*self._sent, *(sequence for sequence, _entry in self._waiting)]
         else:
-            numbers = list(range(len(entries)))
-            self._next_sequence = len(entries)
+            self._next_sequence = next_sequence + len(entries)
+            numbers = list(range(next_sequence, self._next_sequence))
         self.session = session
         self._sent.clear()
         self._waiting = deque(zip(numbers, entries, strict=True))

@@ -158,13 +158,13 @@ class Publisher:
 
     def _take(self, message: ControlMessage) -> None:
         match message:
-            case Hello(consumer, session, world_size):
+            case Hello(consumer, session, world_size, next_sequence):
                 log.info("%s is here (session %s)", consumer, session[:8])
                 if consumer != EDGE and world_size != self.world_size:
                     self._share_among(world_size)
                 for outbox in self._outboxes():
                     if outbox.consumer == consumer:
-                        outbox.hello(session)
+                        outbox.hello(session, next_sequence)
             case Acknowledge(consumer, session, sequences):
                 for outbox in self._outboxes():
                     if outbox.consumer == consumer:

@@ -63,7 +63,7 @@ class Sockets:
         socket.connect(f"tcp://{host}:{port}")
         return socket
 
-    def wait_for_connection(self, socket: Socket) -> Socket:
+    def monitor(self, socket: Socket) -> Socket:
         """Return a monitor socket that reports each completed handshake of `socket`."""
         monitor = socket.get_monitor_socket(zmq.Event.HANDSHAKE_SUCCEEDED)
         self._open.append(monitor)

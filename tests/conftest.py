@@ -3,43 +3,12 @@
 from __future__ import annotations
 
 import os
-import socket
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from support import free_block, free_ports
 
 from streaming.settings import NetworkSettings
-
-
-def free_ports(count: int) -> list[int]:
-    """Return ports of loopback that were free a moment ago, all different."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
-    finally:
-        for one in sockets:
-            one.close()
-
-
-def free_block(count: int) -> int:
-    """Return the first of `count` neighbouring free ports of loopback."""
-    for start in range(20_000 + os.getpid() % 10_000, 60_000, count):
-        if all(_is_free(start + offset) for offset in range(count)):
-            return start
-    raise RuntimeError("no block of free ports")
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as one:
-        try:
-            one.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True
 
 
 @pytest.fixture
@@ -54,15 +23,6 @@ def network() -> NetworkSettings:
         telemetry_port=telemetry,
         fanout_port=fanout,
     )
-
-
-def wait_until(condition: Callable[[], bool], *, timeout_s: float = 20.0) -> None:
-    """Poll `condition` until it holds; fail after `timeout_s`."""
-    deadline_s = time.monotonic() + timeout_s
-    while not condition():
-        if time.monotonic() > deadline_s:
-            raise TimeoutError(f"{condition} did not hold within {timeout_s} s")
-        time.sleep(0.005)
 
 
 @pytest.fixture

@@ -1,0 +1,126 @@
+"""Weights and telemetry over real sockets."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from pathlib import Path
+
+import msgspec
+import numpy as np
+from support import wait_until
+
+from streaming.codec import Arrays
+from streaming.events import MosaicImage, MosaicKind, Telemetry, WeightsApplied
+from streaming.messages import Weights
+from streaming.settings import NetworkSettings
+from streaming.telemetry import TelemetryHub, TelemetrySender, TelemetrySubscriber
+from streaming.weights_channel import WeightsClient, WeightsServer
+
+
+def weights(version: int, *, final: bool = False) -> tuple[Weights, bytes]:
+    data = bytes([version]) * 1000
+    return Weights(version, hashlib.sha256(data).hexdigest(), step=version * 10, final=final), data
+
+
+def fetch(client: WeightsClient) -> tuple[Weights, bytes]:
+    got: list[tuple[Weights, bytes]] = []
+
+    def step() -> bool:
+        if (answer := client.poll(0.05)) is not None:
+            got.append(answer)
+        return bool(got)
+
+    wait_until(step)
+    return got[0]
+
+
+def test_the_newest_version_wins_and_late_joiners_get_it_at_once(network: NetworkSettings) -> None:
+    server = WeightsServer(network)
+    client = WeightsClient(network, edge="edge")
+    assert client.poll(0.2) is None
+    server.publish(*weights(1))
+    assert fetch(client) == weights(1)
+    for version in (2, 3, 4):
+        server.publish(*weights(version))
+    versions = []
+    while not versions or versions[-1] < 4:
+        versions.append(fetch(client)[0].version)
+    assert versions == sorted(set(versions))
+    late = WeightsClient(network, edge="late")
+    assert fetch(late) == weights(4)
+    assert client.poll(0.3) is None
+    for one in (client, late):
+        one.close()
+    server.close()
+
+
+def test_closing_waits_until_the_final_version_was_fetched(network: NetworkSettings) -> None:
+    server = WeightsServer(network)
+    server.publish(*weights(1, final=True))
+    began_s = time.monotonic()
+    server.close(wait_until_served_s=0.3)
+    assert 0.3 <= time.monotonic() - began_s < 5
+    server = WeightsServer(network)
+    client = WeightsClient(network, edge="edge")
+    server.publish(*weights(2, final=True))
+    assert fetch(client)[0].final
+    began_s = time.monotonic()
+    server.close(wait_until_served_s=60.0)
+    assert time.monotonic() - began_s < 30
+    client.close()
+
+
+def test_a_client_survives_the_restart_of_the_trainer(network: NetworkSettings) -> None:
+    client = WeightsClient(network, edge="edge")
+    server = WeightsServer(network)
+    server.publish(*weights(1))
+    assert fetch(client) == weights(1)
+    server.close()
+    server = WeightsServer(network)
+    server.publish(*weights(2))
+    assert fetch(client) == weights(2)
+    server.close()
+    client.close()
+
+
+def test_events_reach_the_file_the_callback_and_the_viewers(network: NetworkSettings, tmp_path: Path) -> None:
+    seen: list[tuple[Telemetry, Arrays]] = []
+    hub = TelemetryHub(network, jsonl=tmp_path / "telemetry.jsonl", on_event=lambda *event: seen.append(event))
+    viewer = TelemetrySubscriber(network)
+    sender = TelemetrySender(network, sender="test")
+    image = MosaicImage(2, MosaicKind.REFRESHED, 7, (1.5, -2.0), (1e-8, 1e-8))
+    arrays = {"phase": np.arange(6, dtype=np.float32).reshape(2, 3)}
+    shown: list[tuple[Telemetry, Arrays]] = []
+
+    def step() -> bool:
+        sender.send(image, arrays)
+        if (event := viewer.receive(0.05)) is not None:
+            shown.append(event)
+        return bool(shown)
+
+    wait_until(step)
+    sender.send(WeightsApplied(9))
+    sender.close()
+    wait_until(lambda: seen[-1][0].event == WeightsApplied(9))
+    hub.close()
+    viewer.close()
+    for telemetry, received in (seen[0], shown[0]):
+        assert (telemetry.sender, telemetry.event) == ("test", image)
+        np.testing.assert_array_equal(received["phase"], arrays["phase"])
+    lines = (tmp_path / "telemetry.jsonl").read_bytes().splitlines()
+    assert [msgspec.json.decode(line, type=Telemetry).event for line in (lines[0], lines[-1])] == [
+        image,
+        WeightsApplied(9),
+    ]
+    assert sender.dropped == 0
+
+
+def test_a_sender_without_a_hub_never_blocks(network: NetworkSettings) -> None:
+    sender = TelemetrySender(network, sender="test")
+    began_s = time.monotonic()
+    for _ in range(10_050):
+        sender.send(WeightsApplied(1))
+    assert sender.dropped == 50
+    assert time.monotonic() - began_s < 20
+    sender.close()

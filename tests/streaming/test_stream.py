@@ -1,0 +1,208 @@
+"""Publisher to inbox over real sockets: order, acknowledgement, broken connections, dead receivers, changing ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zmq
+from support import Proxy, wait_until
+
+from streaming.inbox import Delivery, Inbox
+from streaming.messages import Frames, PerspectiveEnd, Samples
+from streaming.publisher import Publisher, rank_name
+from streaming.settings import NetworkSettings
+
+MakePublisher = Callable[..., Publisher]
+
+
+@pytest.fixture
+def publisher_of(network: NetworkSettings, tmp_path: Path) -> Iterator[MakePublisher]:
+    opened: list[Publisher] = []
+
+    def make(memory_bytes: int = 1 << 30, **options: bool) -> Publisher:
+        opened.append(Publisher(network, spool_dir=tmp_path / "spool", memory_bytes=memory_bytes, **options))
+        return opened[-1]
+
+    yield make
+    for publisher in opened:
+        publisher.close()
+
+
+def edge_inbox(network: NetworkSettings, port: int | None = None) -> Inbox:
+    return Inbox(network, consumer="edge", port=port or network.frames_port)
+
+
+def rank_inbox(network: NetworkSettings, rank: int, world_size: int) -> Inbox:
+    return Inbox(network, consumer=rank_name(rank), port=network.samples_port + rank, world_size=world_size)
+
+
+def post_batches(publisher: Publisher, count: int, *, start: int = 0, side: int = 16) -> None:
+    for number in range(start, start + count):
+        frames = np.full((4, side, side), number, np.uint16)
+        publisher.post_to_edge(Frames(0, 0.0, 0.0), {"diffraction": frames})
+
+
+def collect(publisher: Publisher, inbox: Inbox, count: int, *, acknowledge: bool = True) -> list[Delivery]:
+    got: list[Delivery] = []
+
+    def step() -> bool:
+        publisher.pump(0.0)
+        if (delivery := inbox.receive(0.01)) is not None:
+            got.append(delivery)
+            if acknowledge:
+                inbox.acknowledge([delivery.sequence])
+        return len(got) >= count
+
+    wait_until(step)
+    return got
+
+
+def settle(publisher: Publisher) -> None:
+    def step() -> bool:
+        publisher.pump(0.01)
+        return publisher.unacknowledged == 0
+
+    wait_until(step)
+
+
+def numbers(deliveries: list[Delivery]) -> list[int]:
+    return [int(delivery.arrays["diffraction"][0, 0, 0]) for delivery in deliveries]
+
+
+def test_batches_arrive_in_order_and_are_forgotten_when_acknowledged(
+    network: NetworkSettings, publisher_of: MakePublisher
+) -> None:
+    publisher = publisher_of(trainer=False)
+    post_batches(publisher, 200)
+    with edge_inbox(network) as inbox:
+        assert numbers(collect(publisher, inbox, 200)) == list(range(200))
+        settle(publisher)
+        assert (inbox.duplicates, publisher.resent) == (0, 0)
+
+
+def test_a_connection_cut_in_the_middle_loses_and_repeats_nothing(
+    network: NetworkSettings, publisher_of: MakePublisher
+) -> None:
+    publisher = publisher_of(trainer=False)
+    proxy = Proxy(network.frames_port, limit_bytes=2_000_000)
+    post_batches(publisher, 300, side=64)
+    with edge_inbox(network, proxy.port) as inbox:
+        assert numbers(collect(publisher, inbox, 300)) == list(range(300))
+        settle(publisher)
+        assert proxy.connections >= 2
+        assert publisher.resent > 0
+    proxy.close()
+
+
+def test_what_a_dead_receiver_had_not_acknowledged_goes_to_its_successor(
+    network: NetworkSettings, publisher_of: MakePublisher
+) -> None:
+    publisher = publisher_of(trainer=False)
+    post_batches(publisher, 100)
+    with edge_inbox(network) as inbox:
+        first = collect(publisher, inbox, 60, acknowledge=False)
+        inbox.acknowledge([first[index].sequence for index in (0, 1, 5)])
+
+        def acknowledged() -> bool:
+            publisher.pump(0.01)
+            return publisher.unacknowledged == 97
+
+        wait_until(acknowledged)
+    with edge_inbox(network) as successor:
+        rest = numbers(collect(publisher, successor, 97))
+        settle(publisher)
+    assert rest == [2, 3, 4, *range(6, 100)]
+
+
+def test_a_slow_receiver_makes_the_sender_spool_to_disk(
+    network: NetworkSettings, publisher_of: MakePublisher, tmp_path: Path
+) -> None:
+    publisher = publisher_of(memory_bytes=100_000, trainer=False)
+    post_batches(publisher, 200)
+    assert publisher.spool.written_bytes > 200 * 4 * 16 * 16 * 2 - 100_000
+    assert len(list((tmp_path / "spool").iterdir())) > 100
+    with edge_inbox(network) as inbox:
+        assert numbers(collect(publisher, inbox, 200)) == list(range(200))
+        settle(publisher)
+    assert list((tmp_path / "spool").iterdir()) == []
+    assert not publisher.spool.full
+
+
+def test_a_full_disk_keeps_batches_in_memory_and_says_so(
+    network: NetworkSettings, publisher_of: MakePublisher, tmp_path: Path
+) -> None:
+    (tmp_path / "spool").write_text("a file where the folder should be")
+    publisher = publisher_of(memory_bytes=10_000, trainer=False)
+    post_batches(publisher, 50)
+    assert publisher.spool.full
+    assert publisher.spool.disk_error is not None
+    with edge_inbox(network) as inbox:
+        assert numbers(collect(publisher, inbox, 50)) == list(range(50))
+        settle(publisher)
+    assert not publisher.spool.full
+
+
+def post_samples(publisher: Publisher, batches: int, *, start: int = 0) -> None:
+    for number in range(start, start + batches):
+        publisher.post_samples(Samples(0), {"diffraction": np.full((2, 4, 4), number, np.uint16)})
+
+
+def test_samples_posted_before_any_rank_is_there_are_dealt_out_in_turn(
+    network: NetworkSettings, publisher_of: MakePublisher
+) -> None:
+    publisher = publisher_of(edge=False)
+    post_samples(publisher, 10)
+    publisher.post_to_ranks(PerspectiveEnd(0, 0.0, 20))
+    with rank_inbox(network, 0, 2) as zero, rank_inbox(network, 1, 2) as one:
+        got = [collect(publisher, inbox, 6) for inbox in (zero, one)]
+        settle(publisher)
+    assert numbers(got[0][:5]) == [0, 2, 4, 6, 8]
+    assert numbers(got[1][:5]) == [1, 3, 5, 7, 9]
+    assert [deliveries[5].message for deliveries in got] == [PerspectiveEnd(0, 0.0, 20)] * 2
+
+
+def test_what_two_ranks_had_not_finished_is_dealt_to_the_one_that_comes_after_them(
+    network: NetworkSettings, publisher_of: MakePublisher
+) -> None:
+    publisher = publisher_of(edge=False)
+    post_samples(publisher, 10)
+    publisher.post_to_ranks(PerspectiveEnd(0, 0.0, 20))
+    post_samples(publisher, 2, start=10)
+    with rank_inbox(network, 0, 2) as zero, rank_inbox(network, 1, 2) as one:
+        first = collect(publisher, zero, 7, acknowledge=False)
+        collect(publisher, one, 7, acknowledge=False)
+        zero.acknowledge([first[1].sequence])  # batch 2
+
+        def acknowledged() -> bool:
+            publisher.pump(0.01)
+            return publisher.unacknowledged == 12
+
+        wait_until(acknowledged)
+    with rank_inbox(network, 0, 1) as alone:
+        got = collect(publisher, alone, 12)
+        settle(publisher)
+    assert isinstance(got[9].message, PerspectiveEnd)
+    assert numbers(got[:9] + got[10:]) == [0, 1, *range(3, 12)]
+
+
+def test_malformed_messages_are_counted_and_dropped_on_both_sides(
+    network: NetworkSettings, publisher_of: MakePublisher
+) -> None:
+    publisher = publisher_of(trainer=False)
+    context = zmq.Context()
+    stranger = context.socket(zmq.PUSH)
+    stranger.connect(f"tcp://127.0.0.1:{network.acknowledgements_port}")
+    stranger.send_multipart([b"\x80\x04pickle", b"?"])
+
+    def counted() -> bool:
+        publisher.pump(0.01)
+        return publisher.malformed == 1
+
+    wait_until(counted)
+    post_batches(publisher, 3)
+    with edge_inbox(network) as inbox:
+        assert numbers(collect(publisher, inbox, 3)) == [0, 1, 2]
+    context.destroy(linger=0)

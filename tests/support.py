@@ -1,0 +1,100 @@
+"""Helpers that tests import: free ports, waiting for a condition, a connection that can be cut."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable
+
+
+def free_ports(count: int) -> list[int]:
+    """Return ports of loopback that were free a moment ago, all different."""
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in sockets]
+    finally:
+        for one in sockets:
+            one.close()
+
+
+def free_block(count: int) -> int:
+    """Return the first of `count` neighbouring free ports of loopback."""
+    for start in range(20_000 + os.getpid() % 10_000, 60_000, count):
+        if all(_is_free(start + offset) for offset in range(count)):
+            return start
+    raise RuntimeError("no block of free ports")
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as one:
+        try:
+            one.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def wait_until(condition: Callable[[], bool], *, timeout_s: float = 20.0) -> None:
+    """Poll `condition` until it holds; fail after `timeout_s`."""
+    deadline_s = time.monotonic() + timeout_s
+    while not condition():
+        if time.monotonic() > deadline_s:
+            raise TimeoutError(f"{condition} did not hold within {timeout_s} s")
+        time.sleep(0.005)
+
+
+class Proxy:
+    """A TCP relay on loopback whose connections a test can cut.
+
+    Args:
+        target_port: where connections are relayed to.
+        limit_bytes: cut the first connection after this many bytes towards the client; None never cuts.
+    """
+
+    def __init__(self, target_port: int, *, limit_bytes: int | None = None) -> None:
+        self._target_port, self._limit = target_port, limit_bytes
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listener.getsockname()[1]
+        self.connections = 0
+        self._pairs: list[tuple[socket.socket, socket.socket]] = []
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def cut(self) -> None:
+        """Break all connections; new ones are relayed again."""
+        for pair in self._pairs:
+            for one in pair:
+                with contextlib.suppress(OSError):
+                    one.shutdown(socket.SHUT_RDWR)
+                one.close()
+        self._pairs.clear()
+
+    def close(self) -> None:
+        """Stop relaying."""
+        self._listener.close()
+        self.cut()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                client, _ = self._listener.accept()
+                server = socket.create_connection(("127.0.0.1", self._target_port))
+                self.connections += 1
+                self._pairs.append((client, server))
+                limit = self._limit if self.connections == 1 else None
+                threading.Thread(target=self._relay, args=(client, server, None), daemon=True).start()
+                threading.Thread(target=self._relay, args=(server, client, limit), daemon=True).start()
+
+    def _relay(self, source: socket.socket, sink: socket.socket, limit: int | None) -> None:
+        relayed = 0
+        with contextlib.suppress(OSError):
+            while data := source.recv(1 << 16):
+                relayed += len(data)
+                if limit is not None and relayed > limit:
+                    self.cut()
+                    return
+                sink.sendall(data)

@@ -1,0 +1,1 @@
+"""Simulated scans of a rotating specimen."""

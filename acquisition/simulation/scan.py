@@ -1,0 +1,170 @@
+"""A simulated scan: perspectives of a rotating specimen, made when they are asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache, partial
+
+import numpy as np
+import numpy.typing as npt
+
+from acquisition.propagation import far_field_intensity, propagate, shift_image
+from acquisition.scan import Geometry, ObjectImage, Perspective, Scan
+from acquisition.simulation.cells import cells
+from acquisition.simulation.integrated_circuit import integrated_circuit
+from acquisition.simulation.probe import make_probe
+from acquisition.simulation.specimen import Projection, Specimen
+from acquisition.simulation.trajectory import field_shape_px, scan_positions
+from acquisition.source_settings import SimulationSettings, SpecimenKind
+
+SPECIMENS: dict[SpecimenKind, Callable[[tuple[int, int], np.random.Generator], Specimen]] = {
+    SpecimenKind.INTEGRATED_CIRCUIT: integrated_circuit,
+    SpecimenKind.CELLS: cells,
+}
+FRAMES_PER_BLOCK = 64
+"""Frames are made in blocks, each with random numbers of its own, so that a frame does not depend on how it is read."""
+SCALING_ANGLES = 13
+"""Angles at which the strongest phase shift is looked for."""
+
+_SPECIMEN_STREAM, _DETECTOR_STREAM, _POSITION_STREAM, _PHOTON_STREAM = range(4)
+
+
+class SimulatedScan(Scan):
+    """Perspectives of one specimen at evenly spaced angles."""
+
+    def __init__(self, settings: SimulationSettings) -> None:
+        self.name = f"simulated {settings.specimen.value.replace('_', ' ')}"
+        self.notes = ["The scan is simulated; its ground truth is the true object"]
+        self._settings = settings
+        self._field_px = field_shape_px(settings)
+        self._specimen = SPECIMENS[settings.specimen](self._field_px, _random(settings, _SPECIMEN_STREAM))
+        self._geometry = Geometry(
+            energy_eV=settings.energy_eV,
+            detector_distance_m=settings.detector_distance_m,
+            detector_pixel_size_m=settings.detector_pixel_size_m,
+            frame_shape_px=settings.frame_shape_px,
+        )
+        self._probe = make_probe(settings.probe, settings.frame_shape_px, photons=settings.photons_per_frame)
+        self._mask = _dead_pixels(settings)
+        self._angles_deg = np.linspace(*settings.angle_range_deg, settings.perspectives)
+        self._strongest = self._strongest_projection()
+
+    def __len__(self) -> int:
+        """Return the number of angles."""
+        return self._settings.perspectives
+
+    def perspective(self, index: int) -> SimulatedPerspective:
+        """Return perspective `index`; its frames are made when they are read."""
+        if not 0 <= index < len(self):
+            raise IndexError(f"perspective {index} of {len(self)}")
+        angle_deg = float(self._angles_deg[index])
+        return SimulatedPerspective(
+            self._settings,
+            index,
+            angle_deg,
+            geometry=self._geometry,
+            probe=self._probe,
+            mask=self._mask,
+            ground_truth=self._transmission(self._specimen.project(angle_deg, self._field_px)),
+        )
+
+    def _strongest_projection(self) -> Projection:
+        """Return the largest path integrals over the range of angles, as arrays of no dimension."""
+        angles_deg = np.linspace(*self._settings.angle_range_deg, SCALING_ANGLES)
+        projections = [self._specimen.project(angle_deg, self._field_px) for angle_deg in angles_deg]
+        return Projection(*(np.max(integrals) for integrals in zip(*projections, strict=True)))
+
+    def _transmission(self, projection: Projection) -> ObjectImage:
+        """Scale path integrals so that the strongest one meets the settings; what exceeds it is cut off.
+
+        The wave is exp(i·k·z − i·ω·t), so matter delays it and the phase is negative.
+        """
+        refraction, absorption = (
+            np.clip(integral / strongest, 0.0, 1.0)
+            for integral, strongest in zip(projection, self._strongest, strict=True)
+        )
+        amplitude = self._settings.minimum_amplitude**absorption
+        values = amplitude * np.exp(-1j * self._settings.phase_range_rad * refraction)
+        origin_y, origin_x = (-float(pixels // 2) for pixels in self._field_px)
+        return ObjectImage(values.astype(np.complex64), (origin_y, origin_x))
+
+
+class SimulatedPerspective(Perspective):
+    """One angle. Frames are uint16, or uint32 when the direct beam is too bright for that."""
+
+    def __init__(
+        self,
+        settings: SimulationSettings,
+        index: int,
+        angle_deg: float,
+        *,
+        geometry: Geometry,
+        probe: npt.NDArray[np.complex64],
+        mask: npt.NDArray[np.bool_] | None,
+        ground_truth: ObjectImage,
+    ) -> None:
+        self.index = index
+        self.angle_deg = angle_deg
+        self.geometry = geometry
+        self.positions_px = scan_positions(settings, _random(settings, _POSITION_STREAM, index))
+        self.probe = probe
+        self.mask = mask
+        self.ground_truth = ground_truth
+        self._expected = partial(expected_frames, probe, ground_truth)
+        self._settings = settings
+        self._dtype = _count_dtype(probe)
+        self._block = lru_cache(maxsize=2)(self._make_block)
+
+    def read(self, start: int, stop: int) -> npt.NDArray[np.generic]:
+        """Return frames start to stop; computes them, about 10 µs per 1,000 pixels."""
+        start, stop, _ = slice(start, stop).indices(len(self))
+        frames = np.empty((max(stop - start, 0), *self.geometry.frame_shape_px), self._dtype)
+        done = 0
+        while done < len(frames):
+            block, offset = divmod(start + done, FRAMES_PER_BLOCK)
+            part = self._block(block)[offset : offset + len(frames) - done]
+            frames[done : done + len(part)] = part
+            done += len(part)
+        return frames
+
+    def _make_block(self, block: int) -> npt.NDArray[np.generic]:
+        positions_px = self.positions_px[block * FRAMES_PER_BLOCK : (block + 1) * FRAMES_PER_BLOCK]
+        expected = self._expected(positions_px)
+        counts = _random(self._settings, _PHOTON_STREAM, self.index, block).poisson(expected)
+        if self.mask is not None:
+            counts[:, self.mask] = 0
+        return np.minimum(counts, np.iinfo(self._dtype).max).astype(self._dtype)
+
+
+def expected_frames(
+    probe: npt.NDArray[np.complex64], image: ObjectImage, positions_px: npt.NDArray[np.float64]
+) -> npt.NDArray[np.floating]:
+    """Return the frames (n, y, x) at `positions_px` without noise.
+
+    Patches start at whole pixels of the object and the probe moves by the rest. That shifts the exit wave, which
+    the intensity does not see, and leaves the object without interpolation.
+    """
+    frame_shape = np.array(probe.shape[-2:])
+    nearest = np.floor(positions_px + 0.5)
+    first = (nearest - image.origin_px).astype(int) - frame_shape // 2
+    windows = np.lib.stride_tricks.sliding_window_view(image.values, tuple(frame_shape))
+    patches = windows[first[:, 0], first[:, 1]]
+    probes = shift_image(probe[np.newaxis], (positions_px - nearest)[:, np.newaxis])
+    return far_field_intensity(probes, patches)
+
+
+def _random(settings: SimulationSettings, *stream: int) -> np.random.Generator:
+    return np.random.default_rng([settings.seed, *stream])
+
+
+def _dead_pixels(settings: SimulationSettings) -> npt.NDArray[np.bool_] | None:
+    if settings.dead_pixel_fraction == 0:
+        return None
+    draw = _random(settings, _DETECTOR_STREAM).random(settings.frame_shape_px)
+    return draw < settings.dead_pixel_fraction
+
+
+def _count_dtype(probe: npt.NDArray[np.complex64]) -> type[np.uint16] | type[np.uint32]:
+    """Choose a type that holds four times the brightest pixel of the direct beam."""
+    direct_beam = np.sum(np.abs(propagate(probe)) ** 2, axis=0)
+    return np.uint16 if 4 * direct_beam.max() < np.iinfo(np.uint16).max else np.uint32

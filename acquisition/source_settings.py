@@ -1,0 +1,184 @@
+"""Configuration of scan sources: replay of a file or simulation, and what each frame is used for."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+
+from streaming.settings import Settings
+
+PixelPair = tuple[PositiveInt, PositiveInt]
+Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
+PositiveFraction = Annotated[float, Field(gt=0.0, le=1.0)]
+
+
+class PreprocessSettings(Settings):
+    """How the frames and positions of a real file are brought to the project's conventions.
+
+    Frames are first transposed, then flipped about the beam centre, then cropped about it.
+    """
+
+    crop_px: PixelPair | None = None
+    """Shape (y, x) to cut out around the beam centre, after transposing; None keeps the frame's shape."""
+    centre_px: tuple[NonNegativeInt, NonNegativeInt] | None = None
+    """Pixel (y, x) of the direct beam in the frame as stored; None means (y // 2, x // 2)."""
+    transpose: bool = False
+    """Exchange the frame's y and x axes."""
+    flip_y: bool = False
+    """Mirror frames along y."""
+    flip_x: bool = False
+    """Mirror frames along x."""
+    mask: Path | None = None
+    """`.npy` file with the shape of a stored frame; what is not zero is ignored, in addition to the file's own mask."""
+    saturation_counts: PositiveFloat | None = None
+    """A pixel that reaches this value in any of the frames looked at is ignored in all frames."""
+    swap_positions: bool = False
+    """Exchange the y and x of positions, before the signs are applied."""
+    position_sign_y: Literal[1, -1] = 1
+    """-1 when y positions grow in the other direction than rows."""
+    position_sign_x: Literal[1, -1] = 1
+    """-1 when x positions grow in the other direction than columns."""
+    position_scale: PositiveFloat = 1.0
+    """Factor on all positions, to correct their unit or calibration."""
+
+    @property
+    def changes_frame_axes(self) -> bool:
+        """Whether pixels are moved or cut."""
+        return bool(self.crop_px or self.centre_px or self.transpose or self.flip_y or self.flip_x)
+
+    @property
+    def changes_positions(self) -> bool:
+        """Whether positions are changed other than by a crop's change of the object pixel."""
+        signs = (self.position_sign_y, self.position_sign_x)
+        return self.swap_positions or signs != (1, 1) or self.position_scale != 1.0
+
+
+class ReplaySettings(Settings):
+    """Replay of a recorded scan."""
+
+    kind: Literal["replay"] = "replay"
+    path: Path
+    """CXI file, a recording of this project, or any HDF5 file together with `dataset_map`."""
+    dataset_map: Path | None = None
+    """TOML file that says where an HDF5 file of another layout keeps what; see `acquisition.readers.dataset_map`."""
+    preprocess: PreprocessSettings = PreprocessSettings()
+    """Corrections of the file's frames and positions."""
+
+
+class SpecimenKind(StrEnum):
+    """What is simulated."""
+
+    INTEGRATED_CIRCUIT = "integrated_circuit"
+    """Layers of wires, vias and pads."""
+    CELLS = "cells"
+    """Cells with nuclei and granules among metal nanoparticles."""
+
+
+class Trajectory(StrEnum):
+    """Order in which the lines of a scan are walked."""
+
+    RASTER = "raster"
+    """Every line from low to high x."""
+    SNAKE = "snake"
+    """Every other line backwards."""
+
+
+class ProbeKind(StrEnum):
+    """Shape of the lens that makes the simulated probe."""
+
+    DEFOCUSED = "defocused"
+    """Round lens: a disc with fringes."""
+    ZONE_PLATE = "zone_plate"
+    """Lens with a central stop: a ring, as behind a Fresnel zone plate."""
+
+
+class ProbeSettings(Settings):
+    """A simulated probe: the image of a lens, out of focus."""
+
+    kind: ProbeKind = ProbeKind.DEFOCUSED
+    """Shape of the lens."""
+    diameter_fraction: PositiveFraction = 0.4
+    """Diameter of the probe over the width of the frame's field of view; sets the defocus."""
+    pupil_fraction: PositiveFraction = 0.3
+    """Diameter of the direct beam on the detector over the detector's width; sets the finest detail of the probe."""
+    central_stop_fraction: Fraction = 0.4
+    """Diameter of a zone plate's central stop over that of the lens; a defocused lens has none."""
+
+
+class SimulationSettings(Settings):
+    """A simulated scan of a rotating specimen."""
+
+    kind: Literal["simulation"] = "simulation"
+    specimen: SpecimenKind = SpecimenKind.INTEGRATED_CIRCUIT
+    """What is scanned."""
+    seed: NonNegativeInt = 0
+    """The same seed gives the same scan, frame by frame."""
+    perspectives: PositiveInt = 16
+    """Rotation angles."""
+    frames_per_perspective: PositiveInt = 400
+    """Scan positions at each angle."""
+    frame_shape_px: PixelPair = (64, 64)
+    """Detector pixels (y, x)."""
+    angle_range_deg: tuple[float, float] = (-45.0, 45.0)
+    """First and last rotation angle about the y axis."""
+    trajectory: Trajectory = Trajectory.SNAKE
+    """Order of the scan positions."""
+    overlap: Fraction = 0.7
+    """Share of the probe's diameter that neighbouring positions have in common; sets the step."""
+    position_jitter_px: NonNegativeFloat = 1.0
+    """Standard deviation of the scan positions about the regular grid, along y and x."""
+    probe: ProbeSettings = ProbeSettings()
+    """The illumination."""
+    photons_per_frame: PositiveFloat = 1e6
+    """Photons in the probe."""
+    phase_range_rad: Annotated[float, Field(gt=0.0, lt=3.14)] = 2.5
+    """The strongest phase shift; phases lie in [-phase_range_rad, 0], so none wraps."""
+    minimum_amplitude: PositiveFraction = 0.75
+    """Amplitude behind the most absorbing part of the specimen."""
+    dead_pixel_fraction: Fraction = 0.0
+    """Share of detector pixels that always read 0 and are in the mask."""
+    energy_eV: PositiveFloat = 8800.0
+    """Photon energy."""
+    detector_distance_m: PositiveFloat = 1.5
+    """Specimen to detector."""
+    detector_pixel_size_m: tuple[PositiveFloat, PositiveFloat] = (75e-6, 75e-6)
+    """Detector pixel (y, x)."""
+
+
+SourceSettings = Annotated[ReplaySettings | SimulationSettings, Field(discriminator="kind")]
+
+
+class HoldOut(StrEnum):
+    """What is kept away from training, to test generalisation."""
+
+    NONE = "none"
+    LAST_PERSPECTIVE = "last_perspective"
+    REGION = "region"
+    """One end of every perspective's scanned area."""
+
+
+class RegionEnd(StrEnum):
+    """Which end of the scanned area is held out."""
+
+    LOW_Y = "low_y"
+    HIGH_Y = "high_y"
+    LOW_X = "low_x"
+    HIGH_X = "high_x"
+
+
+class RoleSettings(Settings):
+    """What each frame is used for."""
+
+    validation_fraction: Fraction = 0.1
+    """Share of each perspective's frames for validation, chosen by a seeded hash of the frame id."""
+    hold_out: HoldOut = HoldOut.NONE
+    """What is kept away from training and validation."""
+    region_end: RegionEnd = RegionEnd.HIGH_Y
+    """Where the held-out region lies."""
+    region_fraction: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.2
+    """Size of the held-out region over the extent of the positions along its axis."""
+    gap_px: NonNegativeFloat = 0.0
+    """Added to the gap that keeps training patches from overlapping held-out ones, in object pixels."""

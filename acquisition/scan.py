@@ -28,7 +28,7 @@ ELEMENTARY_CHARGE_C = 1.602176634e-19
 class Geometry:
     """Far-field geometry. Pairs are (y, x)."""
 
-    energy_eV: float  # noqa: N815
+    energy_eV: float
     detector_distance_m: float
     detector_pixel_size_m: tuple[float, float]
     frame_shape_px: tuple[int, int]

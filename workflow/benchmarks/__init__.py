@@ -1,0 +1,1 @@
+"""Benchmarks: each measures the project's code and a bare counterpart side by side in one run."""

@@ -54,6 +54,8 @@ class Comparison:
     reference_phase: Image
     area: Area
     origin_px: tuple[int, int]
+    global_phase_rad: float
+    """The constant that was removed."""
 
 
 def compare(image: StitchedImage, reference: ReferenceImage, *, min_coverage: int) -> Comparison | None:
@@ -74,13 +76,17 @@ def compare(image: StitchedImage, reference: ReferenceImage, *, min_coverage: in
         np.where(area, values[box], 0.0).astype(np.float64)
         for values in (image.amplitude[here], image.phase[here], reference_amplitude, reference_phase)
     )
+    difference = np.exp(1j * (phase - reference_phase))
+    global_phase_rad = float(np.angle(difference[area].sum()))
+    aligned = reference_phase + np.angle(difference * np.exp(-1j * global_phase_rad))
     return Comparison(
         amplitude=amplitude,
-        phase=_align_phase(phase, reference_phase, area),
+        phase=np.where(area, aligned, 0.0),
         reference_amplitude=reference_amplitude,
         reference_phase=reference_phase,
         area=area,
         origin_px=(origin[0] + box[0].start, origin[1] + box[1].start),
+        global_phase_rad=global_phase_rad,
     )
 
 
@@ -126,13 +132,6 @@ def _correlation(values: Image, expected: Image) -> float:
     if centred.std() <= _ROUNDING * np.abs(values).max():
         return 0.0
     return float(centred @ expected_centred / (np.linalg.norm(centred) * np.linalg.norm(expected_centred)))
-
-
-def _align_phase(phase: Image, reference_phase: Image, area: Area) -> Image:
-    difference = np.exp(1j * (phase - reference_phase))
-    constant = np.angle(difference[area].sum())
-    aligned: Image = np.where(area, reference_phase + np.angle(difference * np.exp(-1j * constant)), 0.0)
-    return aligned
 
 
 def _on_integer_grid(reference: ReferenceImage) -> tuple[Image, Image, tuple[int, int]]:

@@ -1,0 +1,162 @@
+"""What stays of a perspective in the run's folder: an HDF5 file with the arrays, and pictures."""
+
+from __future__ import annotations
+
+import logging
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+
+from inference_edge.figures import ColourScale, amplitude_scale, difference_scale, phase_scale, write_picture
+from inference_edge.mosaic import StitchedImage
+from inference_edge.quality import Comparison, ReferenceImage, compare
+from streaming.errors import UserError
+from streaming.events import MosaicKind
+
+log = logging.getLogger(__name__)
+
+FILE_STEM = "perspective_{:04d}"
+LABELS = {"amplitude": "amplitude", "phase": "phase (rad)"}
+Channel = npt.NDArray[np.floating]
+
+
+@dataclass(frozen=True)
+class PerspectiveImages:
+    """Everything about one perspective that is written."""
+
+    perspective: int
+    angle_deg: float
+    pixel_size_m: tuple[float, float]
+    min_coverage: int
+    images: dict[MosaicKind, StitchedImage]
+    """First pass and refreshed."""
+    model_versions: dict[MosaicKind, list[int]]
+    reference: ReferenceImage | None
+
+
+class Archive:
+    """Writes perspectives from a thread of its own, so that imaging does not wait for pictures.
+
+    Raises:
+        UserError: the folder cannot be made.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise _cannot_write(directory, error) from error
+        self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="image-archive")
+        self._pending: list[Future[None]] = []
+
+    def write(self, images: PerspectiveImages) -> None:
+        """Queue a perspective; returns at once. Files of the same perspective are replaced.
+
+        Raises:
+            UserError: an earlier perspective could not be written.
+        """
+        self._raise_failures([future for future in self._pending if future.done()])
+        self._pending = [future for future in self._pending if not future.done()]
+        self._pending.append(self._writer.submit(_write_perspective, self._directory, images))
+
+    def close(self) -> None:
+        """Wait until everything is written.
+
+        Raises:
+            UserError: a perspective could not be written.
+        """
+        self._writer.shutdown()
+        self._raise_failures(self._pending)
+
+    def _raise_failures(self, finished: list[Future[None]]) -> None:
+        for future in finished:
+            try:
+                future.result()
+            except OSError as error:
+                raise _cannot_write(self._directory, error) from error
+
+
+def _cannot_write(directory: Path, error: OSError) -> UserError:
+    return UserError(f"cannot write images to {directory}: {error.strerror or error}; check permission and disk space")
+
+
+def _write_perspective(directory: Path, images: PerspectiveImages) -> None:
+    stem = FILE_STEM.format(images.perspective)
+    comparison = None
+    if images.reference is not None:
+        refreshed = images.images[MosaicKind.REFRESHED]
+        comparison = compare(refreshed, images.reference, min_coverage=images.min_coverage)
+    partial = directory / f"{stem}.h5.part"
+    with h5py.File(partial, "w") as file:
+        _write_arrays(file, images, comparison)
+    partial.replace(directory / f"{stem}.h5")
+    for name, values, scale in _pictures(images, comparison):
+        label = LABELS[name.rpartition("_")[2]]
+        path = directory / f"{stem}_{name}.png"
+        write_picture(path, values, scale=scale, label=label, pixel_size_m=images.pixel_size_m)
+    log.info("wrote the images of perspective %d", images.perspective)
+
+
+def _write_arrays(file: h5py.File, images: PerspectiveImages, comparison: Comparison | None) -> None:
+    """Write one group per image: datasets `amplitude`, `phase`, and `origin_px`; phases as predicted, in radians."""
+    file.attrs.update(
+        perspective=images.perspective, angle_deg=images.angle_deg, pixel_size_m=np.array(images.pixel_size_m)
+    )
+    for kind, image in images.images.items():
+        group = _write_image(file, kind.value, image)
+        group["coverage"] = image.coverage
+        group.attrs["model_versions"] = np.array(images.model_versions[kind], dtype=np.int64)
+    if images.reference is not None:
+        _write_image(file, MosaicKind.REFERENCE.value, images.reference)
+    if comparison is not None:
+        group = file.create_group("difference")
+        group.attrs.update(origin_px=comparison.origin_px, global_phase_rad=comparison.global_phase_rad)
+        for channel, values in _differences(comparison).items():
+            group[channel] = values
+
+
+def _write_image(file: h5py.File, name: str, image: StitchedImage | ReferenceImage) -> Any:
+    group = file.create_group(name)
+    group["amplitude"], group["phase"] = image.amplitude, image.phase
+    group.attrs["origin_px"] = np.array(image.origin_px, dtype=np.float64)
+    return group
+
+
+def _differences(comparison: Comparison) -> dict[str, npt.NDArray[np.float32]]:
+    """Return refreshed minus reference on the compared area, NaN elsewhere."""
+    pairs = {
+        "amplitude": comparison.amplitude - comparison.reference_amplitude,
+        "phase": comparison.phase - comparison.reference_phase,
+    }
+    return {name: np.where(comparison.area, values, np.nan).astype(np.float32) for name, values in pairs.items()}
+
+
+def _pictures(images: PerspectiveImages, comparison: Comparison | None) -> list[tuple[str, Channel, ColourScale]]:
+    """Return name, values and colours of each picture; those of one channel share their colours.
+
+    Phases are shown with the global phase of the reference, as far as there is one.
+    """
+    turn_rad = comparison.global_phase_rad if comparison is not None else 0.0
+    amplitudes: dict[str, Channel] = {kind.value: image.amplitude for kind, image in images.images.items()}
+    phases: dict[str, Channel] = {
+        kind.value: np.angle(np.exp(1j * (image.phase - turn_rad))) for kind, image in images.images.items()
+    }
+    standard = MosaicKind.REFRESHED.value
+    if images.reference is not None:
+        standard = MosaicKind.REFERENCE.value
+        amplitudes[standard], phases[standard] = images.reference.amplitude, images.reference.phase
+    scales = {"amplitude": amplitude_scale(amplitudes[standard]), "phase": phase_scale(phases[standard])}
+    pictures = [
+        (f"{name}_{channel}", values, scales[channel])
+        for channel, shown in (("amplitude", amplitudes), ("phase", phases))
+        for name, values in shown.items()
+        if values.size
+    ]
+    differences = {} if comparison is None else _differences(comparison)
+    return pictures + [(f"difference_{name}", values, difference_scale(values)) for name, values in differences.items()]

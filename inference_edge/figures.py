@@ -1,0 +1,92 @@
+"""Pictures of stitched images: one channel each, with a colour bar and a scale bar."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+ROBUST_PERCENTILES = (0.5, 99.5)
+CYCLIC_RANGE_RAD = 1.7 * math.pi
+DPI = 120
+IMAGE_WIDTH_IN = 5.0
+
+
+@dataclass(frozen=True)
+class ColourScale:
+    """Limits and colour map that pictures to be compared share."""
+
+    lower: float
+    upper: float
+    colour_map: str
+
+
+def amplitude_scale(values: npt.NDArray[np.floating]) -> ColourScale:
+    """Grey between the robust limits of `values`, NaN ignored."""
+    return ColourScale(*_robust_limits(values), "gray")
+
+
+def phase_scale(values: npt.NDArray[np.floating]) -> ColourScale:
+    """Like an amplitude's; the cyclic `twilight` over ±π where the phase uses nearly the whole circle."""
+    lower, upper = _robust_limits(values)
+    if upper - lower > CYCLIC_RANGE_RAD:
+        return ColourScale(-math.pi, math.pi, "twilight")
+    return ColourScale(lower, upper, "gray")
+
+
+def difference_scale(values: npt.NDArray[np.floating]) -> ColourScale:
+    """Blue below, white at and red above zero, symmetrical."""
+    largest = max(abs(limit) for limit in _robust_limits(values))
+    return ColourScale(-largest, largest, "RdBu_r")
+
+
+def write_picture(
+    path: Path, values: npt.NDArray[np.floating], *, scale: ColourScale, label: str, pixel_size_m: tuple[float, float]
+) -> None:
+    """Write `values` (y, x) as PNG; NaN is left white. Row 0 is at the top."""
+    height, width = values.shape
+    aspect = pixel_size_m[0] / pixel_size_m[1]
+    figure = Figure(
+        figsize=(IMAGE_WIDTH_IN + 1.2, IMAGE_WIDTH_IN * height * aspect / width + 0.2), layout="constrained"
+    )
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    axes.set_axis_off()
+    shown = axes.imshow(
+        values, cmap=scale.colour_map, vmin=scale.lower, vmax=scale.upper, aspect=aspect, interpolation="nearest"
+    )
+    figure.colorbar(shown, ax=axes, label=label, fraction=0.046, pad=0.02)
+    length_m = _round_length(width * pixel_size_m[1] / 4)
+    length_px = length_m / pixel_size_m[1]
+    left, bottom, thickness = 0.04 * width, 0.955 * height, 0.012 * height
+    bar = Rectangle((left, bottom - thickness), length_px, thickness, facecolor="white", edgecolor="black", lw=0.6)
+    axes.add_patch(bar)
+    axes.text(
+        left + length_px / 2,
+        bottom - 1.8 * thickness,
+        f"{length_m * 1e6:g} µm",
+        ha="center",
+        va="bottom",
+        bbox={"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 1.5},
+    )
+    figure.savefig(path, dpi=DPI)
+
+
+def _robust_limits(values: npt.NDArray[np.floating]) -> tuple[float, float]:
+    finite = values[np.isfinite(values)]
+    if not finite.size:
+        return 0.0, 1.0
+    lower, upper = (float(limit) for limit in np.percentile(finite, ROBUST_PERCENTILES))
+    return (lower, upper) if upper > lower else (lower, lower + 1e-6)
+
+
+def _round_length(length_m: float) -> float:
+    """Return the largest of 1, 2, 5 × a power of ten that is not longer than `length_m`."""
+    power = 10.0 ** math.floor(math.log10(length_m))
+    return max(step * power for step in (1, 2, 5) if step * power <= length_m * (1 + 1e-9))

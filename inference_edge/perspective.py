@@ -1,0 +1,132 @@
+"""What the edge knows of one perspective: its frames, its stitched images, its reference."""
+
+from __future__ import annotations
+
+from collections import deque
+
+import numpy as np
+import numpy.typing as npt
+
+from inference_edge.frame_block import FrameBlock, join
+from inference_edge.mosaic import Mosaic, SpreadPatches
+from inference_edge.quality import ReferenceImage
+from streaming.events import MosaicKind
+
+
+class Rendering:
+    """One stitching of a perspective: all frames, and beside it the held-out frames alone."""
+
+    def __init__(self) -> None:
+        self.whole = Mosaic()
+        self.held_out = Mosaic()
+        self.versions: set[int] = set()
+        """Model versions that contributed."""
+
+    def add(self, patches: SpreadPatches, *, held_out: npt.NDArray[np.bool_], version: int) -> None:
+        """Add patches that `version` predicted; `held_out` is bool (n,)."""
+        self.whole.add(patches)
+        self.held_out.add(patches.select(held_out))
+        self.versions.add(version)
+
+    def state(self) -> tuple[int, frozenset[int]]:
+        """Return what differs whenever the image has changed."""
+        return self.whole.frames, frozenset(self.versions)
+
+
+class _RefreshPass:
+    """Frames still to be imaged again, and the image that grows from them."""
+
+    def __init__(self, blocks: list[FrameBlock]) -> None:
+        self.waiting = deque(blocks)
+        self.rendering = Rendering()
+
+
+class Perspective:
+    """One perspective while its images can still change.
+
+    The refreshed image shows every frame as it was imaged last. It is replaced as a whole when all kept frames have
+    been imaged again. A pass during which yet newer weights came goes on with them and is followed by another,
+    so that the image gets newer however often weights come.
+    """
+
+    def __init__(self, index: int, angle_deg: float) -> None:
+        self.index = index
+        self.angle_deg = angle_deg
+        self.reference: ReferenceImage | None = None
+        self.ended = False
+        """All frames have been received."""
+        self.queued = 0
+        """Frames received and not yet imaged."""
+        self._known: set[int] = set()
+        self._blocks: list[FrameBlock] = []
+        self._placed: list[tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]] = []
+        self._renderings = {MosaicKind.FIRST_PASS: Rendering(), MosaicKind.REFRESHED: Rendering()}
+        self._pass: _RefreshPass | None = None
+
+    @property
+    def complete(self) -> bool:
+        """Whether every frame has been imaged once."""
+        return self.ended and self.queued == 0
+
+    @property
+    def kept(self) -> bool:
+        """Whether frames are held to be imaged again."""
+        return bool(self._blocks)
+
+    def rendering(self, kind: MosaicKind) -> Rendering:
+        """Return the first-pass or the refreshed stitching."""
+        return self._renderings[kind]
+
+    def placements(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
+        """Return positions (n, 2) of all stitched frames, and which of them are held out, (n,)."""
+        positions, held_out = zip(*self._placed, strict=True)
+        return np.concatenate(positions), np.concatenate(held_out)
+
+    def drop_known(self, block: FrameBlock) -> FrameBlock:
+        """Return the frames of `block` that have not been received before, and remember them."""
+        new = np.zeros(len(block), dtype=bool)
+        for i, index in enumerate(block.index.tolist()):
+            new[i] = index not in self._known
+            self._known.add(index)
+        return block.select(new)
+
+    def add(self, block: FrameBlock, patches: SpreadPatches, version: int) -> None:
+        """Stitch frames imaged on arrival and keep them for later."""
+        renderings = [*self._renderings.values(), *([self._pass.rendering] if self._pass else [])]
+        for rendering in renderings:
+            rendering.add(patches, held_out=block.held_out, version=version)
+        self._blocks.append(block)
+        self._placed.append((block.position_px, block.held_out))
+
+    def outdated(self, version: int) -> bool:
+        """Whether kept frames were last imaged by weights older than `version`."""
+        versions = self._renderings[MosaicKind.REFRESHED].versions
+        return self.kept and (self._pass is not None or min(versions, default=version) < version)
+
+    def next_to_refresh(self, frames_max: int) -> FrameBlock:
+        """Return the next kept frames to be imaged again, about `frames_max` at most, and begin a pass if none runs."""
+        if self._pass is None:
+            self._pass = _RefreshPass(self._blocks)
+        waiting = self._pass.waiting
+        taken = [waiting.popleft()]
+        while waiting and sum(map(len, taken)) + len(waiting[0]) <= frames_max:
+            taken.append(waiting.popleft())
+        return join(taken)
+
+    def add_refreshed(self, block: FrameBlock, patches: SpreadPatches, version: int) -> None:
+        """Stitch frames imaged again; the refreshed image is replaced after the last of a pass."""
+        if self._pass is None:
+            raise RuntimeError("frames were imaged again outside of a refresh pass")
+        self._pass.rendering.add(patches, held_out=block.held_out, version=version)
+        if not self._pass.waiting:
+            self._renderings[MosaicKind.REFRESHED] = self._pass.rendering
+            self._pass = None
+
+    def abandon_pass(self) -> None:
+        """Drop a running pass; the next one begins anew."""
+        self._pass = None
+
+    def release_frames(self) -> None:
+        """Let go of the frames; the images stay as they are."""
+        self._blocks = []
+        self._pass = None

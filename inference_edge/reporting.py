@@ -1,0 +1,74 @@
+"""What the edge tells the rest of the run: counts and rates, images and scores, none of them too often."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Hashable
+
+import numpy as np
+
+from streaming.events import EdgeCounts
+
+RECENT_BATCHES = 4096
+RATE_WINDOW_BATCHES = 256
+
+
+class EdgeCounter:
+    """Counts frames and keeps the times of recent batches."""
+
+    def __init__(self) -> None:
+        self.inferred = 0
+        self.refreshed = 0
+        self.duplicates = 0
+        self._latencies: deque[tuple[float, int]] = deque(maxlen=RECENT_BATCHES)
+        self._done: deque[tuple[float, int]] = deque(maxlen=RATE_WINDOW_BATCHES)
+
+    def imaged(self, frames: int, *, acquired_at_s: float) -> None:
+        """Count frames imaged on arrival, just now."""
+        now_s = time.time()
+        self.inferred += frames
+        self._latencies.append((now_s - acquired_at_s, frames))
+        self._done.append((now_s, frames))
+
+    def event(self) -> EdgeCounts:
+        """Return the counts, the rate over the last 256 batches, and latencies over the last 4096."""
+        p50_ms, p99_ms = self._latency_percentiles_ms()
+        return EdgeCounts(
+            inferred=self.inferred,
+            refreshed=self.refreshed,
+            duplicates=self.duplicates,
+            frames_per_s=self._frames_per_s(),
+            frame_to_image_p50_ms=p50_ms,
+            frame_to_image_p99_ms=p99_ms,
+        )
+
+    def _frames_per_s(self) -> float:
+        if len(self._done) < 2 or self._done[-1][0] <= self._done[0][0]:
+            return 0.0
+        frames = sum(count for _, count in self._done) - self._done[0][1]
+        return frames / (self._done[-1][0] - self._done[0][0])
+
+    def _latency_percentiles_ms(self) -> tuple[float, float]:
+        if not self._latencies:
+            return 0.0, 0.0
+        seconds, frames = zip(*self._latencies, strict=True)
+        p50_s, p99_s = np.percentile(np.repeat(seconds, frames), (50, 99))
+        return float(p50_s) * 1000, float(p99_s) * 1000
+
+
+class Cadence:
+    """Says when something that changes is due to be reported: changed since the last time, and not too soon after."""
+
+    def __init__(self, period_s: float) -> None:
+        self._period_s = period_s
+        self._reported: dict[Hashable, tuple[float, Hashable]] = {}
+
+    def due(self, key: Hashable, state: Hashable, *, at_once: bool = False) -> bool:
+        """Return whether `state` of `key` should be reported now, and take it as reported if so."""
+        last_s, last_state = self._reported.get(key, (-float("inf"), None))
+        now_s = time.monotonic()
+        if state == last_state or (now_s - last_s < self._period_s and not at_once):
+            return False
+        self._reported[key] = now_s, state
+        return True

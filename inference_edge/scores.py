@@ -1,0 +1,75 @@
+"""Scores of a perspective's stitched images, each beside the score of the constant prediction."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from inference_edge.inference import Prediction
+from inference_edge.mosaic import Mosaic, crop_centre, spread_patches
+from inference_edge.perspective import Perspective
+from inference_edge.quality import ReferenceImage, compare, measure
+from inference_edge.weights import Model
+from streaming.events import HeldOutScores, MosaicKind, PerspectiveScores, Quality
+
+STITCHED_AT_ONCE = 64
+
+
+class Scorer:
+    """Scores against the reference over the area that at least `min_coverage` frames cover.
+
+    The constant prediction is the training mean of the newest weights, stitched at the same positions.
+    """
+
+    def __init__(self, *, min_coverage: int, patch_crop_px: int | None) -> None:
+        self._min_coverage = min_coverage
+        self._patch_crop_px = patch_crop_px
+
+    def score(self, perspective: Perspective, kind: MosaicKind, model: Model) -> PerspectiveScores | None:
+        """Score one image; None without a reference, or where quality is not defined."""
+        if perspective.reference is None:
+            return None
+        rendering = perspective.rendering(kind)
+        quality = self._quality(rendering.whole, perspective.reference)
+        if quality is None:
+            return None
+        positions_px, _ = perspective.placements()
+        constant = self._constant_quality(positions_px, model.constant, perspective.reference)
+        if constant is None:
+            return None
+        return PerspectiveScores(
+            perspective=perspective.index,
+            angle_deg=perspective.angle_deg,
+            frames=rendering.whole.frames,
+            kind=kind,
+            quality=quality,
+            constant=constant,
+            model_versions=sorted(rendering.versions),
+        )
+
+    def score_held_out(self, perspective: Perspective, model: Model) -> HeldOutScores | None:
+        """Score the held-out frames alone; None unless there are some, all last imaged by `model`, and a reference."""
+        rendering = perspective.rendering(MosaicKind.REFRESHED)
+        if perspective.reference is None or not rendering.held_out.frames or rendering.versions != {model.version}:
+            return None
+        quality = self._quality(rendering.held_out, perspective.reference)
+        positions_px, held_out = perspective.placements()
+        constant = self._constant_quality(positions_px[held_out], model.constant, perspective.reference)
+        if quality is None or constant is None:
+            return None
+        return HeldOutScores(perspective.index, rendering.held_out.frames, quality, constant, model.version)
+
+    def _quality(self, mosaic: Mosaic, reference: ReferenceImage) -> Quality | None:
+        comparison = compare(mosaic.image(), reference, min_coverage=self._min_coverage)
+        return None if comparison is None else measure(comparison)
+
+    def _constant_quality(
+        self, positions_px: npt.NDArray[np.float64], constant: Prediction, reference: ReferenceImage
+    ) -> Quality | None:
+        mosaic = Mosaic()
+        patch = [crop_centre(channel, self._patch_crop_px) for channel in constant]
+        for start in range(0, len(positions_px), STITCHED_AT_ONCE):
+            some_px = positions_px[start : start + STITCHED_AT_ONCE]
+            amplitude, phase = (np.broadcast_to(one, (len(some_px), *one.shape[1:])) for one in patch)
+            mosaic.add(spread_patches(amplitude, phase, some_px))
+        return self._quality(mosaic, reference)

@@ -52,4 +52,5 @@ def _point_in_ball(radius: float, rng: np.random.Generator) -> FloatArray:
     """Return a point (z, y, x), evenly distributed in a ball about the origin."""
     direction = rng.standard_normal(3)
     distance = radius * np.cbrt(rng.random())
-    return direction * (distance / float(np.linalg.norm(direction)))
+    direction *= distance / np.linalg.norm(direction)
+    return direction

@@ -120,8 +120,9 @@ def _coordinates(pixels: int) -> FloatArray:
     return np.arange(pixels) - float(pixels // 2)
 
 
-def _trapezoids(centre: FloatArray, wide: FloatArray, narrow: FloatArray, *, pixels: int) -> npt.NDArray[np.floating]:
+def _trapezoids(centre: FloatArray, wide: FloatArray, narrow: FloatArray, *, pixels: int) -> FloatArray:
     """Return the convolution of two unit-area rectangles per shape, (n, pixels)."""
     top, ramp = np.maximum(wide, 1.0)[:, np.newaxis], np.maximum(narrow, 1.0)[:, np.newaxis]
     distance = np.abs(_coordinates(pixels) - centre[:, np.newaxis])
-    return np.clip(((top + ramp) / 2 - distance) / ramp, 0.0, 1.0) / top
+    height: FloatArray = np.clip(((top + ramp) / 2 - distance) / ramp, 0.0, 1.0)
+    return height / top

@@ -1,0 +1,171 @@
+"""Bring the frames, positions and probe of a file to the project's conventions."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from acquisition.probe_estimate import estimate_probe
+from acquisition.propagation import back_propagate, propagate
+from acquisition.readers.stored import StoredPerspective
+from acquisition.scan import Geometry, Perspective
+from acquisition.source_settings import PreprocessSettings
+from streaming.errors import UserError
+
+SAMPLED_FRAMES = 64
+"""Frames, evenly spread over the perspective, that bad pixels and a missing probe are looked for in."""
+
+
+class FrameTransform:
+    """Transposes frames, flips them about the beam centre and cuts them out around it."""
+
+    def __init__(self, settings: PreprocessSettings, stored_shape: tuple[int, int]) -> None:
+        centre = settings.centre_px or (stored_shape[0] // 2, stored_shape[1] // 2)
+        self._transpose = settings.transpose
+        self._signs = (-1 if settings.flip_y else 1, -1 if settings.flip_x else 1)
+        shape = stored_shape[::-1] if settings.transpose else stored_shape
+        centre = centre[::-1] if settings.transpose else centre
+        self.shape = settings.crop_px or shape
+        self.identity = not settings.changes_frame_axes
+        (self._rows, good_rows), (self._columns, good_columns) = (
+            _source_pixels(length, pixels, middle, sign)
+            for length, pixels, middle, sign in zip(shape, self.shape, centre, self._signs, strict=True)
+        )
+        self.outside = ~(good_rows[:, np.newaxis] & good_columns)
+        """(y, x), True for pixels that the stored frame does not have."""
+
+    def apply(self, images: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
+        """Transform images (..., y, x) on the detector; pixels that the stored frame does not have become 0."""
+        if self.identity:
+            return images
+        if self._transpose:
+            images = images.swapaxes(-2, -1)
+        moved = images[..., self._rows[:, np.newaxis], self._columns]
+        moved[..., self.outside] = 0
+        return moved
+
+    def apply_to_probe(self, probe: npt.NDArray[np.complex64]) -> npt.NDArray[np.complex64]:
+        """Transform a probe (mode, y, x) so that it makes the transformed frames: cut in the detector's plane."""
+        if self.identity:
+            return probe
+        wave = propagate(probe)
+        if self._transpose:
+            wave = wave.swapaxes(-2, -1)
+        (rows, good_rows), (columns, good_columns) = (
+            _source_pixels(length, pixels, length // 2, sign)
+            for length, pixels, sign in zip(wave.shape[-2:], self.shape, self._signs, strict=True)
+        )
+        wave = wave[..., rows[:, np.newaxis], columns] * (good_rows[:, np.newaxis] & good_columns)
+        return back_propagate(wave).astype(np.complex64)
+
+    def apply_to_geometry(self, geometry: Geometry) -> Geometry:
+        """Return the geometry of the transformed frames."""
+        pixel_y, pixel_x = geometry.detector_pixel_size_m
+        pixel_size = (pixel_x, pixel_y) if self._transpose else (pixel_y, pixel_x)
+        return replace(geometry, detector_pixel_size_m=pixel_size, frame_shape_px=self.shape)
+
+
+def _source_pixels(
+    length: int, pixels: int, centre: int, sign: int
+) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.bool_]]:
+    """Return where each of `pixels` pixels about `centre` comes from on an axis, and whether it exists there."""
+    source = centre + sign * (np.arange(pixels) - pixels // 2)
+    return np.clip(source, 0, length - 1), (source >= 0) & (source < length)
+
+
+class FilePerspective(Perspective):
+    """A perspective of a file. Masked pixels read as 0."""
+
+    def __init__(self, stored: StoredPerspective, settings: PreprocessSettings) -> None:
+        self._stored = stored
+        self._transform = FrameTransform(settings, stored.geometry.frame_shape_px)
+        self.notes = list(stored.notes)
+        self.index = stored.index
+        self.angle_deg = stored.angle_deg
+        self.geometry = self._transform.apply_to_geometry(stored.geometry)
+        self.positions_px = _transform_positions(stored, settings, self.geometry)
+        self.mask = self._find_mask(settings)
+        self.ground_truth = stored.ground_truth
+        if stored.ground_truth is not None and (settings.changes_frame_axes or settings.changes_positions):
+            self.ground_truth = None
+            self.notes.append("The recorded ground truth is left out: it does not fit the preprocessed frames")
+        self.probe = self._find_probe()
+
+    def read(self, start: int, stop: int) -> npt.NDArray[np.generic]:
+        """Return frames start to stop. Reads from disk; raises `UserError` when the file is damaged there."""
+        frames = self._transform.apply(self._read_stored(start, stop))
+        if self.mask is not None:
+            frames[:, self.mask] = 0
+        return frames
+
+    def sample(self) -> npt.NDArray[np.generic]:
+        """Return up to `SAMPLED_FRAMES` frames, evenly spread."""
+        return np.concatenate([self.read(index, index + 1) for index in _spread(len(self))])
+
+    def _read_stored(self, start: int, stop: int) -> npt.NDArray[np.generic]:
+        try:
+            frames = self._stored.read(start, stop)
+        except OSError as error:
+            raise UserError(f"{self._stored.where}: frames {start} to {stop} cannot be read: {error}") from error
+        return frames.astype(frames.dtype.newbyteorder("="), copy=False)
+
+    def _find_mask(self, settings: PreprocessSettings) -> npt.NDArray[np.bool_] | None:
+        masks = [self._stored.mask, _load_mask(settings.mask, self._stored), self._find_bad_pixels(settings)]
+        known = [self._transform.apply(mask) for mask in masks if mask is not None]
+        if self._transform.outside.any():
+            known.append(self._transform.outside)
+        return np.logical_or.reduce(known) if known else None
+
+    def _find_bad_pixels(self, settings: PreprocessSettings) -> npt.NDArray[np.bool_] | None:
+        """Return stored pixels that are saturated, negative or not finite in a sampled frame; None if none is."""
+        threshold = settings.saturation_counts
+        if threshold is None and self._stored.dtype.kind == "u":
+            return None
+        bad = np.zeros(self._stored.geometry.frame_shape_px, dtype=bool)
+        for index in _spread(self._stored.frame_count):
+            frame = self._read_stored(index, index + 1)[0]
+            bad |= ~np.isfinite(frame) | (frame < 0)
+            if threshold is not None:
+                bad |= frame >= threshold
+        if not bad.any():
+            return None
+        self.notes.append(f"{bad.sum()} pixels are saturated, negative or not finite in sampled frames and are ignored")
+        return bad
+
+    def _find_probe(self) -> npt.NDArray[np.complex64]:
+        if self._stored.probe is not None:
+            return self._transform.apply_to_probe(self._stored.probe)
+        self.notes.append("The file has no probe; it was estimated from the frames")
+        return estimate_probe(self.sample())
+
+
+def _spread(frames: int) -> list[int]:
+    count = min(frames, SAMPLED_FRAMES)
+    return [index * frames // count for index in range(count)]
+
+
+def _transform_positions(
+    stored: StoredPerspective, settings: PreprocessSettings, geometry: Geometry
+) -> npt.NDArray[np.float64]:
+    order = [1, 0] if settings.swap_positions else [0, 1]
+    pixel_ratio = np.array(stored.geometry.object_pixel_size_m)[order] / geometry.object_pixel_size_m
+    signs = np.array([settings.position_sign_y, settings.position_sign_x])
+    factor: npt.NDArray[np.float64] = pixel_ratio * signs * settings.position_scale
+    return stored.positions_px[:, order] * factor
+
+
+def _load_mask(path: Path | None, stored: StoredPerspective) -> npt.NDArray[np.bool_] | None:
+    if path is None:
+        return None
+    try:
+        mask = np.load(path, allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: the mask cannot be read as a .npy array: {error}") from error
+    if mask.shape != stored.geometry.frame_shape_px:
+        raise UserError(
+            f"{path}: the mask has shape {mask.shape} but stored frames have {stored.geometry.frame_shape_px}"
+        )
+    return np.asarray(mask != 0)

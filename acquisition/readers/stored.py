@@ -1,0 +1,148 @@
+"""What a reader finds in a file for one perspective, and the checks that it must pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import NoReturn
+
+import numpy as np
+import numpy.typing as npt
+from scipy.spatial import KDTree
+
+from acquisition.scan import Geometry, ObjectImage
+from streaming.errors import UserError
+
+MINIMUM_ENERGY_EV = 10.0
+MAXIMUM_ENERGY_EV = 1e6
+
+
+@dataclass(frozen=True)
+class StoredPerspective:
+    """One perspective as it is in the file, in the units and axes of `acquisition.scan`."""
+
+    where: str
+    """File and group, for error messages."""
+    index: int
+    angle_deg: float
+    geometry: Geometry
+    positions_px: npt.NDArray[np.float64]
+    frame_count: int
+    dtype: np.dtype[np.generic]
+    read: Callable[[int, int], npt.NDArray[np.generic]]
+    """Frames start to stop, (stop - start, y, x)."""
+    probe: npt.NDArray[np.complex64] | None = None
+    """(mode, y, x)."""
+    mask: npt.NDArray[np.bool_] | None = None
+    ground_truth: ObjectImage | None = None
+    notes: list[str] = field(default_factory=list)
+
+
+def check(stored: StoredPerspective) -> None:
+    """Raise `UserError` for what cannot be a far-field ptychographic scan."""
+    _check_frames(stored)
+    _check_positions(stored)
+    _check_geometry(stored)
+    _check_illumination(stored)
+
+
+def _fail(stored: StoredPerspective, text: str) -> NoReturn:
+    raise UserError(f"{stored.where}: {text}")
+
+
+def _check_frames(stored: StoredPerspective) -> None:
+    if stored.dtype.kind == "c":
+        _fail(stored, "the frames are complex; give measured intensities (counts), which are real")
+    if stored.dtype.kind not in "iuf":
+        _fail(stored, f"the frames are of type {stored.dtype}; give integer or floating-point counts")
+    if stored.frame_count == 0:
+        _fail(stored, "the scan has no frames")
+    if min(stored.geometry.frame_shape_px) < 2:
+        _fail(stored, f"frames of {stored.geometry.frame_shape_px} pixels are no diffraction patterns; check the axes")
+
+
+def _check_positions(stored: StoredPerspective) -> None:
+    positions = stored.positions_px
+    if len(positions) != stored.frame_count:
+        _fail(
+            stored,
+            f"there are {stored.frame_count} frames but {len(positions)} positions; every frame needs its own position",
+        )
+    broken = np.flatnonzero(~np.isfinite(positions).all(axis=1))
+    if len(broken):
+        _fail(
+            stored,
+            f"{len(broken)} positions are not finite numbers, the first one of frame {broken[0]}; repair the file",
+        )
+    if len(positions) > 1 and np.ptp(positions, axis=0).max() == 0:
+        _fail(stored, "all positions are the same; ptychography needs a scan")
+
+
+def _check_geometry(stored: StoredPerspective) -> None:
+    geometry = stored.geometry
+    quantities = {
+        "photon energy": geometry.energy_eV,
+        "detector distance": geometry.detector_distance_m,
+        "detector pixel size along y": geometry.detector_pixel_size_m[0],
+        "detector pixel size along x": geometry.detector_pixel_size_m[1],
+    }
+    for name, value in quantities.items():
+        if not (np.isfinite(value) and value > 0):
+            _fail(stored, f"the {name} is {value:g}; it must be a positive number")
+    if not MINIMUM_ENERGY_EV <= geometry.energy_eV <= MAXIMUM_ENERGY_EV:
+        _fail(
+            stored,
+            f"a photon energy of {geometry.energy_eV:g} eV is outside {MINIMUM_ENERGY_EV:g} to "
+            f"{MAXIMUM_ENERGY_EV:g} eV; check its unit (CXI: joule) and that it is not the storage ring's",
+        )
+    field_px = max(geometry.frame_shape_px)
+    if len(stored.positions_px) > 1 and (step := nearest_neighbour_px(stored.positions_px)) > field_px:
+        _fail(
+            stored,
+            f"unsupported geometry: neighbouring positions are {step:.3g} object pixels apart but a far-field frame "
+            f"covers {field_px}, so nothing overlaps; check units, or is this a near-field scan?",
+        )
+
+
+def _check_illumination(stored: StoredPerspective) -> None:
+    for name, array in (("probe", stored.probe), ("mask", stored.mask)):
+        if array is not None and array.shape[-2:] != stored.geometry.frame_shape_px:
+            _fail(
+                stored,
+                f"the {name} has {array.shape[-2:]} pixels but the frames have {stored.geometry.frame_shape_px}",
+            )
+    if stored.probe is None:
+        return
+    if not np.isfinite(stored.probe).all() or not np.any(stored.probe):
+        _fail(stored, "the probe is zero or not finite; leave it out and it is estimated from the frames")
+    if (fresnel := fresnel_number(stored.probe, stored.geometry)) > 1:
+        _fail(
+            stored,
+            f"unsupported geometry: the Fresnel number of the probe is {fresnel:.3g}, a near-field scan; "
+            "only far-field scans (below 1) can be processed",
+        )
+
+
+def nearest_neighbour_px(positions_px: npt.NDArray[np.float64]) -> float:
+    """Return the median distance from a position to the nearest other one; at least two positions are needed."""
+    distances, _ = KDTree(positions_px).query(positions_px, k=2)
+    return float(np.median(distances[:, 1]))
+
+
+def probe_diameter_px(probe: npt.NDArray[np.complexfloating]) -> tuple[float, float]:
+    """Return four standard deviations of the probe's intensity along y and x, the beam diameter of ISO 11146."""
+    intensity = np.sum(np.abs(probe.astype(np.complex128)) ** 2, axis=0)
+    intensity /= intensity.sum()
+    return _four_sigma(intensity.sum(axis=1)), _four_sigma(intensity.sum(axis=0))
+
+
+def _four_sigma(profile: npt.NDArray[np.float64]) -> float:
+    place = np.arange(len(profile))
+    mean = np.sum(profile * place)
+    return float(4 * np.sqrt(np.sum(profile * (place - mean) ** 2)))
+
+
+def fresnel_number(probe: npt.NDArray[np.complexfloating], geometry: Geometry) -> float:
+    """Return a²/(λ·z) for the larger diameter a of the probe."""
+    diameters = np.array(probe_diameter_px(probe)) * geometry.object_pixel_size_m
+    return float(diameters.max() ** 2 / (geometry.wavelength_m * geometry.detector_distance_m))

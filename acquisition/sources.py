@@ -1,0 +1,108 @@
+"""Open a scan source: a file or a simulation."""
+
+from __future__ import annotations
+
+import logging
+from typing import Protocol
+
+import h5py
+
+from acquisition.preprocess import FilePerspective
+from acquisition.readers.cxi import CxiReader
+from acquisition.readers.dataset_map import load_dataset_map
+from acquisition.readers.hdf5 import open_hdf5
+from acquisition.readers.mapped import MappedReader
+from acquisition.readers.recording import RecordingReader
+from acquisition.readers.stored import StoredPerspective, check
+from acquisition.scan import Scan
+from acquisition.simulation.scan import SimulatedScan
+from acquisition.source_settings import PreprocessSettings, ReplaySettings, SimulationSettings
+from streaming.errors import UserError
+
+log = logging.getLogger(__name__)
+
+
+class Reader(Protocol):
+    """What every file format offers."""
+
+    format_name: str
+    name: str
+
+    def __len__(self) -> int:
+        """Return the number of perspectives."""
+
+    def read(self, index: int) -> StoredPerspective:
+        """Return perspective `index` without its frames."""
+
+
+def open_scan(settings: ReplaySettings | SimulationSettings) -> Scan:
+    """Open the source. Every perspective's positions and geometry are checked; frames are read later, in parts.
+
+    Raises `UserError` for a file that is missing, damaged, of unknown layout, or no far-field ptychographic scan.
+    """
+    if isinstance(settings, SimulationSettings):
+        return SimulatedScan(settings)
+    file = open_hdf5(settings.path)
+    try:
+        reader = _choose_reader(file, settings)
+        log.info("%s: read as %s", settings.path, reader.format_name)
+        return FileScan(file, reader, settings.preprocess)
+    except UserError:
+        file.close()
+        raise
+
+
+def _choose_reader(file: h5py.File, settings: ReplaySettings) -> Reader:
+    if settings.dataset_map is not None:
+        return MappedReader(file, load_dataset_map(settings.dataset_map))
+    if RecordingReader.recognises(file):
+        return RecordingReader(file)
+    if CxiReader.recognises(file):
+        return CxiReader(file)
+    raise UserError(
+        f"{file.filename}: neither CXI nor a recording; say in a dataset map (dataset_map = TOML file) where its data "
+        f"is. Datasets with frames may be: {', '.join(_stacks(file)) or 'none'}"
+    )
+
+
+def _stacks(file: h5py.File) -> list[str]:
+    """Return the names of all datasets with three axes."""
+    names: list[str] = []
+
+    def collect(name: str, item: h5py.Group | h5py.Dataset) -> None:
+        if isinstance(item, h5py.Dataset) and item.ndim == 3:
+            names.append(f"/{name}")
+
+    file.visititems(collect)
+    return names
+
+
+class FileScan(Scan):
+    """The perspectives of one file."""
+
+    def __init__(self, file: h5py.File, reader: Reader, preprocess: PreprocessSettings) -> None:
+        self.name = reader.name
+        self.format_name = reader.format_name
+        self._file = file
+        self._preprocess = preprocess
+        self._stored = [reader.read(index) for index in range(len(reader))]
+        for stored in self._stored:
+            check(stored)
+        self._perspectives: dict[int, FilePerspective] = {}
+        self.notes = self.perspective(0).notes
+
+    def __len__(self) -> int:
+        """Return the number of perspectives."""
+        return len(self._stored)
+
+    def perspective(self, index: int) -> FilePerspective:
+        """Return perspective `index`. Reads frames where a probe or bad pixels must be found."""
+        if not 0 <= index < len(self):
+            raise IndexError(f"perspective {index} of {len(self)}")
+        if index not in self._perspectives:
+            self._perspectives[index] = FilePerspective(self._stored[index], self._preprocess)
+        return self._perspectives[index]
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()

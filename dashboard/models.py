@@ -1,0 +1,223 @@
+"""What the dashboard answers: one snapshot of the present, and patches of the histories."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict
+
+from dashboard.series import SeriesPatch
+from streaming.events import MosaicKind, Part, PartState
+
+
+class Model(BaseModel):
+    """Base of all answers."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True, from_attributes=True)
+
+
+class Health(Model):
+    """Answer of `/healthz`."""
+
+    status: str = "ok"
+    run: str
+    events: int
+    """Telemetry events taken in so far."""
+
+
+class LastWord(Model):
+    """Something that a part said about itself."""
+
+    time_s: float
+    state: PartState
+    text: str
+
+
+class PartHealth(Model):
+    """One part of the run."""
+
+    part: Part
+    state: PartState
+    text: str
+    last_heard_s: float
+    """When any telemetry of this part arrived last, seconds since 1970."""
+    words: list[LastWord]
+    """The last few, oldest first."""
+
+
+class Scan(Model):
+    """What is being scanned."""
+
+    source: str
+    perspectives: int | None
+    frames_expected: int | None
+    frame_shape_px: tuple[int, int]
+    target_shape_px: tuple[int, int]
+    object_pixel_size_m: tuple[float, float]
+    energy_eV: float
+    ground_truth: str
+    notes: list[str]
+
+
+class Frames(Model):
+    """The frame ledger."""
+
+    acquired: int
+    published: int
+    trained: int
+    validation: int
+    void: int
+    held_out: int
+    excluded: int
+    unlabelled: int
+    rejected: int
+    inferred: int
+    refreshed: int
+    accounted: int
+    """Frames whose end is known."""
+    lost: int
+    """Acquired and not accounted for: still on their way while the run goes on."""
+
+
+class Training(Model):
+    """The newest training step."""
+
+    step: int
+    loss: float
+    loss_amplitude: float
+    loss_phase: float
+    learning_rate: float
+    stream_samples: int
+    rehearsed_samples: int
+    samples_per_s: float
+
+
+class Inference(Model):
+    """Rates of the edge."""
+
+    frames_per_s: float
+    frame_to_image_p50_ms: float
+    frame_to_image_p99_ms: float
+
+
+class RankBuffer(Model):
+    """The rehearsal buffer of one rank."""
+
+    rank: int
+    capacity: int
+    """Total over all ranks."""
+    size: int
+    transport: str
+    hidden_fraction: float
+    waited_ms: float
+    background_ms: float
+
+
+class WeightsHistory(Model):
+    """Versions of the network."""
+
+    published: int | None = None
+    """Newest version that the trainer published."""
+    applied: int | None = None
+    """Version that the edge infers with."""
+    rejected: int = 0
+    last_rejection: str | None = None
+
+
+class GroundTruth(Model):
+    """Phase retrieval so far."""
+
+    perspectives: int = 0
+    seconds: float = 0.0
+
+
+class Figures(Model):
+    """Image quality per channel."""
+
+    psnr_amplitude_db: float
+    psnr_phase_db: float
+    ssim_amplitude: float
+    ssim_phase: float
+    correlation_amplitude: float
+    correlation_phase: float
+
+
+class HeldOut(Model):
+    """Quality over frames that nothing learned from."""
+
+    perspective: int
+    frames: int
+    model_version: int
+    quality: Figures
+    constant: Figures
+
+
+class PerspectiveRow(Model):
+    """Scores of one perspective."""
+
+    perspective: int
+    angle_deg: float | None = None
+    frames: int = 0
+    first_pass: Figures | None = None
+    refreshed: Figures | None = None
+    constant: Figures | None = None
+    """Of always predicting the mean training patch; from the newest score."""
+    validation_loss: float | None = None
+    """Newest validation loss on this perspective."""
+
+
+class MosaicRow(Model):
+    """An image that can be fetched."""
+
+    perspective: int
+    kind: MosaicKind
+    model_version: int
+    revision: int
+    """Changes with the image."""
+    shape_px: tuple[int, int]
+    origin_px: tuple[float, float]
+    pixel_size_m: tuple[float, float]
+
+
+class Warned(Model):
+    """A warning; repeated ones are counted."""
+
+    id: int
+    time_s: float
+    part: Part
+    text: str
+    count: int
+
+
+class Present(Model):
+    """How the run stands."""
+
+    run: str
+    instance: str
+    """New for every start of the dashboard."""
+    state: PartState
+    now_s: float
+    """Clock of the dashboard's host, seconds since 1970."""
+    started_s: float | None
+    last_event_s: float | None
+    events: int
+    scan: Scan | None
+    parts: list[PartHealth]
+    frames: Frames
+    training: Training | None
+    inference: Inference | None
+    buffer: list[RankBuffer]
+    weights: WeightsHistory
+    ground_truth: GroundTruth
+    held_out: list[HeldOut]
+    mosaics: list[MosaicRow]
+
+
+class StateUpdate(Model):
+    """The present, and what changed in the histories since the viewer's last update (everything in `/api/state`)."""
+
+    present: Present
+    series: dict[str, SeriesPatch]
+    """Curves: `training`, `validation`, `first_pass`, `refreshed`, `edge`, `buffer`, `steps`."""
+    perspectives: list[PerspectiveRow]
+    """New and changed rows, by perspective."""
+    warnings: list[Warned]
+    """New and changed rows, by id."""

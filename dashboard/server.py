@@ -1,0 +1,160 @@
+"""Runs the dashboard: telemetry in, web page out."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import threading
+from abc import ABC, abstractmethod
+from pathlib import Path
+
+import uvicorn
+
+from dashboard.app import create_app
+from dashboard.settings import DashboardSettings
+from dashboard.state import DashboardState
+from streaming.errors import UserError
+from streaming.events import Part, PartState, PartStatus
+from streaming.settings import NetworkSettings, RunContext, is_loopback
+from streaming.telemetry import TelemetrySender, TelemetrySubscriber
+from streaming.telemetry_log import read_telemetry_log
+
+log = logging.getLogger(__name__)
+
+POLL_S = 0.1
+SHUTDOWN_S = 3
+
+
+def serve_dashboard(
+    settings: DashboardSettings, *, network: NetworkSettings, run: RunContext, stop: threading.Event
+) -> None:
+    """Serve the page of a run until `stop` is set. Blocks.
+
+    What the run's folder already holds of telemetry is read first, so that a dashboard started late shows the history.
+
+    Raises:
+        UserError: the port is in use or the host is not this machine's.
+    """
+    with open_listener(settings) as listener:
+        url = page_url(settings.host, listener)
+        if not is_loopback(settings.host):
+            log.warning("the dashboard at %s is not on loopback: everybody who reaches this host can watch", url)
+        state = DashboardState(run.name, settings)
+        intake = _Intake(state, network, run.directory / "telemetry.jsonl")
+        sender = TelemetrySender(network, sender=f"{Part.DASHBOARD} {socket.gethostname()} {os.getpid()}")
+        server = _start_server(settings, state, listener)
+        try:
+            log.info("dashboard at %s", url)
+            sender.send(PartStatus(Part.DASHBOARD, PartState.RUNNING, url))
+            while not stop.wait(POLL_S):
+                server.check()
+                intake.check()
+            sender.send(PartStatus(Part.DASHBOARD, PartState.DONE, "stopped"))
+        finally:
+            server.close()
+            intake.close()
+            sender.close()
+
+
+def open_listener(settings: DashboardSettings) -> socket.socket:
+    """Return a listening socket.
+
+    Raises:
+        UserError: the port is in use or the host is not this machine's.
+    """
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    try:
+        return socket.create_server((settings.host, settings.port), family=family, backlog=128)
+    except OSError as error:
+        raise UserError(
+            f"dashboard: cannot listen on {settings.host}:{settings.port}: {error.strerror}; "
+            "choose another with --set dashboard.port=N, or 0 for a free one"
+        ) from error
+
+
+def page_url(host: str, listener: socket.socket) -> str:
+    """Return the address of the page."""
+    name = f"[{host}]" if ":" in host else host
+    return f"http://{name}:{listener.getsockname()[1]}/"
+
+
+class _Thread(ABC):
+    """A thread whose failure is raised in the thread that checks on it."""
+
+    def __init__(self, name: str) -> None:
+        self._failure: BaseException | None = None
+        self._thread = threading.Thread(target=self._guard, name=name, daemon=True)
+
+    def check(self) -> None:
+        """Raise if the thread has ended before its time."""
+        if not self._thread.is_alive():
+            raise RuntimeError(f"{self._thread.name} ended unexpectedly") from self._failure
+
+    def _guard(self) -> None:
+        try:
+            self._run()
+        except BaseException as error:
+            self._failure = error
+            raise
+
+    @abstractmethod
+    def _run(self) -> None: ...
+
+
+class _Intake(_Thread):
+    """Feeds telemetry to the state: first what the run's folder holds, then what arrives."""
+
+    def __init__(self, state: DashboardState, network: NetworkSettings, history: Path) -> None:
+        super().__init__("dashboard-telemetry")
+        self._state = state
+        self._history = history
+        self._known_until_s: dict[str, float] = {}
+        self._stop = threading.Event()
+        self._subscriber = TelemetrySubscriber(network)
+        self._thread.start()
+
+    def close(self) -> None:
+        self._stop.set()
+        self._thread.join()
+        self._subscriber.close()
+
+    def _run(self) -> None:
+        # The subscription is open before the file is read, so no event is missed; one that comes twice is skipped.
+        if self._history.exists():
+            for telemetry in read_telemetry_log(self._history):
+                self._state.apply(telemetry)
+                self._known_until_s[telemetry.sender] = telemetry.time_s
+        while not self._stop.is_set():
+            received = self._subscriber.receive(POLL_S)
+            if received is not None and received[0].time_s > self._known_until_s.get(received[0].sender, 0.0):
+                self._state.apply(*received)
+
+
+class _Server(_Thread):
+    """Runs uvicorn in a thread, so that signals stay with the entry point."""
+
+    def __init__(self, server: uvicorn.Server, listener: socket.socket) -> None:
+        super().__init__("dashboard-server")
+        self._server = server
+        self._listener = listener
+        self._thread.start()
+
+    def close(self) -> None:
+        self._server.should_exit = True
+        self._thread.join()
+
+    def _run(self) -> None:
+        self._server.run(sockets=[self._listener])
+
+
+def _start_server(settings: DashboardSettings, state: DashboardState, listener: socket.socket) -> _Server:
+    config = uvicorn.Config(
+        create_app(state, settings),
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        ws_max_size=1 << 16,
+        timeout_graceful_shutdown=SHUTDOWN_S,
+    )
+    return _Server(uvicorn.Server(config), listener)

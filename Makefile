@@ -1,0 +1,42 @@
+# Everything happens in .venv; `make demo` and `make test` make it when it is missing or out of date.
+
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+export PTYCHOFLOW_DATA ?= $(abspath ../shared/data)
+
+.PHONY: help demo test lint format clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make demo    run the whole workflow on this host, about three minutes; ends by naming its report"
+	@echo "make test    lint, types and tests"
+	@echo "make lint    lint and types only"
+	@echo "make format  bring the code into the project's format"
+	@echo "make clean   remove the environment and caches; runs/ stays"
+
+demo: $(STAMP)
+	$(BIN)/ptychoflow run --preset demo
+
+test: lint
+	$(BIN)/pytest
+
+lint: $(STAMP)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+format: $(STAMP)
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+clean:
+	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed; name one with PYTHON=...") if sys.version_info < (3, 11) else None'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev,ucx]'
+	touch $@

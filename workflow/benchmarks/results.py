@@ -1,0 +1,43 @@
+"""How every benchmark tells what it measured: a table for people, JSON for machines."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from streaming.errors import UserError
+from workflow.environment import describe_environment
+from workflow.run_folder import write_json
+
+MISSED_STATUS = 1
+
+
+def tell(measured: dict[str, Any], json_file: Path | None) -> int:
+    """Print `results` and `targets`, write them as JSON if asked; return the exit status, 1 where a target is missed.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    console = Console(file=sys.stdout)
+    for case in measured["results"]:
+        console.print(_table("measured", case))
+    for target in measured["targets"]:
+        console.print(_table("target met" if target["met"] else "target missed", target))
+    if json_file is not None:
+        content = {"command": " ".join(sys.argv[1:]), "environment": describe_environment(), **measured}
+        try:
+            write_json(content, json_file)
+        except OSError as error:
+            raise UserError(f"cannot write {json_file}: {error.strerror}") from error
+    return 0 if all(target["met"] for target in measured["targets"]) else MISSED_STATUS
+
+
+def _table(title: str, figures: dict[str, Any]) -> Table:
+    table = Table(title=title, title_justify="left", show_header=False)
+    for name, value in figures.items():
+        table.add_row(name, f"{value:,.4g}" if isinstance(value, float) else str(value))
+    return table

@@ -1,0 +1,22 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+PresetOption = Annotated[
+    str | None, typer.Option("--preset", help="Start from a preset: demo, simulated, thesis-scan ...", metavar="NAME")
+]
+ConfigOption = Annotated[
+    Path | None, typer.Option("--config", help="TOML file; its keys replace the preset's.", metavar="FILE")
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Replace one key; may be repeated.", metavar="SECTION.KEY=VALUE"),
+]
+JsonOption = Annotated[
+    Path | None, typer.Option("--json", help="Also write the results as JSON to this file.", metavar="FILE")
+]

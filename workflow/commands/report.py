@@ -1,0 +1,20 @@
+"""`ptychoflow report`: the report of a run that has ended."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from streaming.errors import UserError
+from workflow.run_folder import RunFolder
+
+
+def report(run: Annotated[Path, typer.Argument(help="Folder of a run, runs/<name>.", metavar="RUN")]) -> None:
+    """Write report.html again from what lies in a run's folder."""
+    from workflow.report import write_report
+
+    if not RunFolder(run).summary.is_file():
+        raise UserError(f"{run} is not the folder of a run that has ended: it holds no summary.json")
+    typer.echo(str(write_report(run)))

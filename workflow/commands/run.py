@@ -1,0 +1,46 @@
+"""`ptychoflow run`: the whole workflow on this host."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from workflow.commands.options import ConfigOption, PresetOption, SetOption
+from workflow.config import load_config, option_table
+
+ScanArgument = Annotated[Path | None, typer.Argument(help="Recorded scan to replay (HDF5).", metavar="[SCAN]")]
+
+
+def run(
+    scan: ScanArgument = None,
+    *,
+    preset: PresetOption = None,
+    config: ConfigOption = None,
+    assignments: SetOption = None,
+    name: Annotated[str | None, typer.Option(help="Name of the run's folder.")] = None,
+    rate: Annotated[float | None, typer.Option(help="Frames per second; as fast as possible by default.")] = None,
+    ranks: Annotated[int | None, typer.Option(help="Trainer processes.")] = None,
+    record: Annotated[bool | None, typer.Option("--record", help="Write the frames to recording.h5.")] = None,
+    init_weights: Annotated[
+        Path | None, typer.Option(help="Start from published weights or from an earlier run.", metavar="FILE|RUN")
+    ] = None,
+    dashboard: Annotated[
+        bool | None, typer.Option("--dashboard/--no-dashboard", help="Serve the live page (default: yes).")
+    ] = None,
+) -> int:
+    """Run acquisition, trainer, edge and dashboard on this host and end with a report."""
+    from workflow.launcher import launch
+
+    options = option_table(
+        source__kind=None if scan is None else "replay",
+        source__path=None if scan is None else str(scan),
+        run__name=name,
+        run__ranks=ranks,
+        acquisition__rate_hz=rate,
+        acquisition__record=record,
+        dashboard__enabled=dashboard,
+        trainer__init_weights=None if init_weights is None else str(init_weights),
+    )
+    return launch(load_config(preset, config, assignments or (), options=options))

@@ -1,0 +1,23 @@
+"""`ptychoflow train`: one trainer rank alone; torchrun starts several."""
+
+from __future__ import annotations
+
+import os
+
+from streaming.events import Part
+from workflow.commands.options import ConfigOption, SetOption
+from workflow.parent_death import die_with_parent
+from workflow.part_process import part_process
+
+TORCHRUN_VARIABLE = "TORCHELASTIC_RUN_ID"
+
+
+def train(config: ConfigOption = None, assignments: SetOption = None) -> None:
+    """Train on the stream and serve the weights (one part; start it under torchrun for several ranks)."""
+    if TORCHRUN_VARIABLE in os.environ:
+        die_with_parent(os.getppid())
+    from trainer.service import train as run_trainer
+
+    with part_process(Part.TRAINER, config, assignments) as part:
+        settings = part.config
+        run_trainer(settings.trainer, network=settings.network, run=settings.run.context(), stop=part.stop)

@@ -1,0 +1,106 @@
+"""Turns what pydantic says about a configuration into one line that names the key, its origin and the remedy."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from typing import Any, get_args
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from streaming.errors import UserError
+
+Location = tuple[int | str, ...]
+
+
+def explain(error: ValidationError, *, model: type[BaseModel], values: Any, origins: Mapping[str, str]) -> UserError:
+    """Return one error that names every wrong key of `values`, which failed to become `model`.
+
+    `origins` maps dotted keys to where they were set.
+    """
+    lines = [_explain_one(details, model=model, values=values, origins=origins) for details in error.errors()]
+    return UserError("; ".join(dict.fromkeys(lines)))
+
+
+def _explain_one(details: ErrorDetails, *, model: type[BaseModel], values: Any, origins: Mapping[str, str]) -> str:
+    path = _path_in(values, details["loc"])
+    key = ".".join(path)
+    origin = _origin(path, origins)
+    if details["type"] == "extra_forbidden":
+        return f"unknown setting {key}{origin}{_suggestion(path, model, values)}"
+    if details["type"] in ("union_tag_not_found", "union_tag_invalid"):
+        return _explain_kind(details, key, origin)
+    if details["type"] == "missing":
+        return f"setting {key} is missing: give it with --set {key}=... or in a --config file"
+    message = details["msg"].removeprefix("Value error, ")
+    if isinstance(details["input"], dict):
+        return f"setting {key or 'file'}{origin} is wrong: {message}"
+    return f"setting {key} = {details['input']!r}{origin} is wrong: {message}"
+
+
+def _explain_kind(details: ErrorDetails, key: str, origin: str) -> str:
+    context = details.get("ctx", {})
+    name = str(context["discriminator"]).strip("'")
+    if details["type"] == "union_tag_not_found":
+        return f"setting {key}.{name} is missing{origin}: it says what the other keys of [{key}] mean"
+    return f"setting {key}.{name} = {context['tag']!r}{origin} is wrong: use one of {context['expected_tags']}"
+
+
+def _path_in(values: Any, location: Location) -> list[str]:
+    """Drop from a pydantic location the names of union members, which are no keys of the file."""
+    path: list[str] = []
+    here = values
+    for position, step in enumerate(location):
+        is_last = position == len(location) - 1
+        if isinstance(here, dict) and step not in here and not is_last:
+            continue
+        path.append(str(step))
+        here = here.get(step) if isinstance(here, dict) else None
+    return path
+
+
+def _origin(path: list[str], origins: Mapping[str, str]) -> str:
+    for length in range(len(path), 0, -1):
+        origin = origins.get(".".join(path[:length]))
+        if origin is not None:
+            return f" (from {origin})"
+    return ""
+
+
+def _suggestion(path: list[str], model: type[BaseModel], values: Any) -> str:
+    names = _valid_names(path[:-1], model, values)
+    near = difflib.get_close_matches(path[-1], names, n=1, cutoff=0.5)
+    if near:
+        return f"; did you mean {'.'.join([*path[:-1], near[0]])}?"
+    return f"; valid here: {', '.join(sorted(names))}"
+
+
+def _valid_names(path: list[str], model: type[BaseModel], values: Any) -> list[str]:
+    models = [model]
+    here = values
+    for name in path:
+        here = here.get(name, {}) if isinstance(here, dict) else {}
+        models = [found for parent in models for found in _models_of_field(parent, name)]
+        models = _of_kind(models, here) or models
+    return [name for found in models for name in found.model_fields]
+
+
+def _models_of_field(parent: type[BaseModel], name: str) -> list[type[BaseModel]]:
+    field = parent.model_fields.get(name)
+    return _models_in(field.annotation) if field else []
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [found for part in get_args(annotation) for found in _models_in(part)]
+
+
+def _of_kind(models: list[type[BaseModel]], values: Any) -> list[type[BaseModel]]:
+    kind = values.get("kind") if isinstance(values, dict) else None
+    return [found for found in models if "kind" in found.model_fields and kind in _choices(found)]
+
+
+def _choices(model: type[BaseModel]) -> tuple[Any, ...]:
+    return get_args(model.model_fields["kind"].annotation)

@@ -1,0 +1,132 @@
+"""`ptychoflow run`: all parts of a run on this host, from the first check to the report."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+
+from acquisition.sources import open_scan
+from streaming.events import Part, PartState, PartStatus, Telemetry
+from streaming.telemetry import TelemetryHub, TelemetrySender
+from workflow.config import Config
+from workflow.logs import log_to_file, print_error, stderr_console
+from workflow.part_commands import part_command
+from workflow.part_process import INTERRUPTED_STATUS, stop_on_signals
+from workflow.ports import choose_port, require_free, resolve_ports
+from workflow.progress import ProgressDisplay, RunProgress
+from workflow.results import Summary, headline, ledger_complaint, write_results
+from workflow.run_folder import RunFolder, create_run_folder
+from workflow.summary import SummaryBuilder
+from workflow.supervision import PartCommand, PartEnd, Supervisor
+
+log = logging.getLogger(__name__)
+
+POLL_S = 0.2
+WORKING = (Part.ACQUISITION, Part.TRAINER, Part.EDGE)
+"""Parts that end by themselves when the scan has ended, in this order."""
+START_ORDER = (Part.DASHBOARD, Part.EDGE, Part.TRAINER, Part.ACQUISITION)
+STOP_ORDER = (*WORKING, Part.DASHBOARD)
+FAILED_STATUS = 1
+
+
+def launch(config: Config) -> int:
+    """Run a whole workflow on this host; blocks until it has ended. Return the exit status of the command.
+
+    0: all parts ended well and every frame is accounted for. 1: a part failed, or the ledger does not balance.
+    130: interrupted. The summary and the report are written in each case, and no part is left running.
+
+    Raises:
+        UserError: before anything starts: the scan cannot be read, a port is in use, the run folder cannot be made.
+    """
+    open_scan(config.source).close()
+    config = _with_ports(config)
+    folder = create_run_folder(config)
+    log_to_file(folder.log("launcher"))
+    log.info("run %s in %s", config.run.name, folder.path)
+    builder, progress = SummaryBuilder(), RunProgress()
+    stop = threading.Event()
+    with stop_on_signals(stop):
+        with _telemetry(config, folder, builder, progress) as reporter:
+            failure = _run_parts(_commands(config, folder), reporter, progress, stop=stop)
+        summary, report = write_results(builder, folder)
+        log.info("report: %s", report)
+    return _conclude(summary, failure, interrupted=stop.is_set())
+
+
+def _with_ports(config: Config) -> Config:
+    network = resolve_ports(config.network, ranks=config.run.ranks)
+    dashboard = config.dashboard
+    if dashboard.enabled and dashboard.port:
+        require_free(dashboard.port, host=dashboard.host, setting="dashboard.port")
+    elif dashboard.enabled:
+        port = choose_port(network, ranks=config.run.ranks)
+        dashboard = dashboard.model_copy(update={"port": port})
+    return config.model_copy(update={"network": network, "dashboard": dashboard})
+
+
+def _commands(config: Config, folder: RunFolder) -> list[PartCommand]:
+    parts = [part for part in START_ORDER if config.dashboard.enabled or part is not Part.DASHBOARD]
+    master_port = choose_port(config.network, ranks=config.run.ranks)
+    return [part_command(part, folder, ranks=config.run.ranks, master_port=master_port) for part in parts]
+
+
+@contextmanager
+def _telemetry(
+    config: Config, folder: RunFolder, builder: SummaryBuilder, progress: RunProgress
+) -> Iterator[TelemetrySender]:
+    """Collect the telemetry of all parts within the context; yields a sender for what the launcher itself observes."""
+
+    def take(telemetry: Telemetry, _arrays: object) -> None:
+        builder.add(telemetry)
+        progress.add(telemetry)
+
+    with (
+        closing(TelemetryHub(config.network, jsonl=folder.telemetry, on_event=take)),
+        closing(TelemetrySender(config.network, sender=Part.WORKFLOW)) as sender,
+    ):
+        yield sender
+
+
+def _run_parts(
+    commands: Sequence[PartCommand], reporter: TelemetrySender, progress: RunProgress, *, stop: threading.Event
+) -> PartEnd | None:
+    """Run the parts to their end; return the one that failed, if any. None is left when this returns."""
+    with Supervisor() as supervisor, ProgressDisplay(progress, stderr_console()) as display:
+        for command in commands:
+            supervisor.start(command)
+            reporter.send(PartStatus(command.part, PartState.STARTING))
+        failure = _watch(supervisor, display, stop)
+        if failure is not None:
+            log.error("%s", failure.describe())
+            reporter.send(PartStatus(failure.part, PartState.FAILED, failure.describe()))
+        supervisor.stop(STOP_ORDER)
+    return failure
+
+
+def _watch(supervisor: Supervisor, display: ProgressDisplay, stop: threading.Event) -> PartEnd | None:
+    """Block until the working parts have ended, one part has failed, or `stop` is set."""
+    while not stop.is_set() and not supervisor.running.isdisjoint(WORKING):
+        for end in supervisor.ended():
+            if end.failed:
+                return end
+            log.info("%s is done", end.part)
+        display.refresh()
+        stop.wait(POLL_S)
+    return None
+
+
+def _conclude(summary: Summary, failure: PartEnd | None, *, interrupted: bool) -> int:
+    log.info("%s", headline(summary))
+    if failure is not None:
+        print_error(failure.describe())
+        return FAILED_STATUS
+    if interrupted:
+        print_error("interrupted; the summary holds what was done until then")
+        return INTERRUPTED_STATUS
+    complaint = ledger_complaint(summary)
+    if complaint is not None:
+        print_error(complaint)
+        return FAILED_STATUS
+    return 0

@@ -1,0 +1,102 @@
+"""Logging of every command: for people on standard error, and for later in the run's folder."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+import stat
+import sys
+import tempfile
+from pathlib import Path
+from types import TracebackType
+
+from rich.console import Console
+from rich.logging import RichHandler
+
+PROGRAM = "ptychoflow"
+FILE_FORMAT = "%(levelname)s %(name)s: %(message)s"
+RANK_VARIABLE = "RANK"
+"""Set by torchrun, whose ranks share one log."""
+NOISY = ("asyncio", "h5py", "matplotlib", "numba", "PIL", "uvicorn.access", "websockets")
+TAIL_BYTES = 8192
+
+log = logging.getLogger(__name__)
+
+
+@functools.cache
+def stderr_console() -> Console:
+    """Return the one console of standard error; log lines and a live display share it so that they do not collide."""
+    return Console(stderr=True)
+
+
+def configure_logging(*, verbose: bool = False) -> None:
+    """Send the log to standard error: short coloured lines on a terminal, full plain ones elsewhere."""
+    handler: logging.Handler
+    if sys.stderr.isatty():
+        handler = RichHandler(console=stderr_console(), show_path=False, markup=False)
+        handler.setFormatter(logging.Formatter("%(message)s", datefmt="[%X]"))
+    else:
+        handler = logging.StreamHandler(sys.stderr)
+        handler.setFormatter(_file_formatter())
+    logging.basicConfig(level=logging.DEBUG if verbose else logging.INFO, handlers=[handler], force=True)
+    logging.captureWarnings(True)
+    for name in NOISY:
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def log_to_file(path: Path) -> None:
+    """Also append the log to a file, unless standard error already goes there, as it does under the launcher."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+    if os.path.samestat(os.fstat(sys.stderr.fileno()), path.stat()):
+        return
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(_file_formatter())
+    logging.getLogger().addHandler(handler)
+
+
+def _file_formatter() -> logging.Formatter:
+    rank = os.environ.get(RANK_VARIABLE)
+    return logging.Formatter(f"%(asctime)s rank {rank} {FILE_FORMAT}" if rank else f"%(asctime)s {FILE_FORMAT}")
+
+
+def print_error(message: str) -> None:
+    """Print the one line that ends a command which could not do its work."""
+    one_line = " ".join(message.split())
+    print(f"{PROGRAM}: {one_line}", file=sys.stderr)  # noqa: T201 this is the command's answer, not a log entry
+
+
+def report_bug(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """`sys.excepthook`: keep the traceback of a bug in a log file and print one line that names it."""
+    handlers, path = _bug_handlers()
+    record = log.makeRecord(log.name, logging.CRITICAL, __file__, 0, "unexpected error", (), (kind, error, trace))
+    for handler in handlers:
+        handler.handle(record)
+    print_error(f"unexpected {kind.__name__}: {error}; the traceback is in {path}")
+
+
+def _bug_handlers() -> tuple[list[logging.Handler], str]:
+    """Return where a traceback goes: the run's log, or standard error if that is the log, or a new file."""
+    present = logging.getLogger().handlers
+    files = [handler for handler in present if isinstance(handler, logging.FileHandler)]
+    if files:
+        return list(files), files[0].baseFilename
+    if stat.S_ISREG(os.fstat(sys.stderr.fileno()).st_mode):
+        return list(present), "this log"
+    descriptor, path = tempfile.mkstemp(prefix=f"{PROGRAM}-error-", suffix=".log")
+    os.close(descriptor)
+    return [logging.FileHandler(path, encoding="utf-8")], path
+
+
+def last_words(path: Path) -> str:
+    """Return the last non-empty line of a log, preferring the line in which the part said why it gave up."""
+    if not path.exists():
+        return ""
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - TAIL_BYTES))
+        lines = [line.strip() for line in file.read().decode("utf-8", errors="replace").splitlines() if line.strip()]
+    for line in reversed(lines):
+        if line.startswith(f"{PROGRAM}: "):
+            return line.removeprefix(f"{PROGRAM}: ")
+    return lines[-1] if lines else ""

@@ -1,0 +1,115 @@
+"""Layers of configuration: nested tables from TOML files and options, merged in order, each key's origin kept."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from streaming.errors import UserError
+
+Table = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One source of settings; `origin` names it for a person ("my.toml", "--set")."""
+
+    origin: str
+    values: Table
+
+
+def read_layer(path: Path, *, origin: str | None = None) -> Layer:
+    """Read a TOML file.
+
+    Raises:
+        UserError: the file is missing, not readable, or not TOML.
+    """
+    name = origin or str(path)
+    try:
+        return Layer(name, tomllib.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        raise UserError(f"configuration file {path} does not exist") from None
+    except OSError as error:
+        raise UserError(f"configuration file {path} cannot be read: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"configuration file {path} is not valid TOML: {error}") from error
+
+
+def parse_assignments(assignments: Iterable[str]) -> Layer:
+    """Turn `section.key=value` texts into a layer; values follow TOML, and what is not TOML is a plain string.
+
+    Raises:
+        UserError: an assignment without a key or without `=`, or two that contradict each other.
+    """
+    values: Table = {}
+    for text in assignments:
+        key, separator, raw = text.partition("=")
+        names = [name.strip() for name in key.split(".")]
+        if not separator or not all(names) or len(names) < 2:
+            raise UserError(f"--set {text!r} is not of the form section.key=value, such as trainer.batch_size=16")
+        _assign(values, names, _parse_value(raw.strip()))
+    return Layer("--set", values)
+
+
+def merge(layers: Iterable[Layer]) -> tuple[Table, dict[str, str]]:
+    """Merge layers, later ones win; return the merged table and the origin of every dotted key.
+
+    Tables merge key by key, except that a section whose `kind` changes replaces the one before: the settings of
+    another kind of source do not apply to it.
+    """
+    merged: Table = {}
+    origins: dict[str, str] = {}
+    for layer in layers:
+        for name, value in layer.values.items():
+            _merge_section(merged, name, value)
+        origins.update(dict.fromkeys(_dotted_keys(layer.values), layer.origin))
+    return merged, origins
+
+
+def _assign(values: Table, names: list[str], value: Any) -> None:
+    table = values
+    for name in names[:-1]:
+        table = table.setdefault(name, {})
+        if not isinstance(table, dict):
+            raise UserError(f"--set {'.'.join(names)} contradicts another --set: {name} is already a plain value")
+    table[names[-1]] = value
+
+
+def _parse_value(raw: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {raw}")["value"]
+    except tomllib.TOMLDecodeError:
+        return raw
+
+
+def _merge_section(merged: Table, name: str, value: Any) -> None:
+    present = merged.get(name)
+    if _is_other_kind(present, value):
+        del merged[name]
+    _merge_into(merged, {name: value})
+
+
+def _merge_into(target: Table, extra: Mapping[str, Any]) -> None:
+    for name, value in extra.items():
+        if isinstance(value, dict):
+            if not isinstance(target.get(name), dict):
+                target[name] = {}
+            _merge_into(target[name], value)
+        else:
+            target[name] = value
+
+
+def _is_other_kind(present: Any, extra: Any) -> bool:
+    if not isinstance(present, dict) or not isinstance(extra, dict):
+        return False
+    return "kind" in extra and "kind" in present and extra["kind"] != present["kind"]
+
+
+def _dotted_keys(table: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    for name, value in table.items():
+        yield f"{prefix}{name}"
+        if isinstance(value, dict):
+            yield from _dotted_keys(value, f"{prefix}{name}.")

@@ -1,0 +1,55 @@
+"""The command line and environment with which the launcher starts each part."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+
+from streaming.events import Part
+from workflow.environment import available_processors
+from workflow.run_folder import RunFolder
+from workflow.supervision import PartCommand
+
+COMMAND_OF_PART: Mapping[Part, str] = {
+    Part.ACQUISITION: "acquire",
+    Part.TRAINER: "train",
+    Part.EDGE: "edge",
+    Part.DASHBOARD: "dashboard",
+}
+THREADS_VARIABLE = "OMP_NUM_THREADS"
+
+
+def part_command(part: Part, folder: RunFolder, *, ranks: int, master_port: int) -> PartCommand:
+    """Return how to start `part` of the run in `folder`.
+
+    Args:
+        ranks: trainer processes; more than one are started by torchrun.
+        master_port: where the ranks meet; used for more than one rank only.
+    """
+    own = ["-m", "workflow", COMMAND_OF_PART[part], "--config", str(folder.config)]
+    if part is Part.DASHBOARD:
+        own.append("--no-hub")
+    python = [sys.executable]
+    if part is Part.TRAINER and ranks > 1:
+        python += _torchrun(ranks, master_port)
+    return PartCommand(part, [*python, *own], folder.log(part), _environment(part, ranks))
+
+
+def _torchrun(ranks: int, master_port: int) -> list[str]:
+    return [
+        "-m",
+        "torch.distributed.run",
+        f"--nproc_per_node={ranks}",
+        "--max_restarts=0",
+        "--master_addr=127.0.0.1",
+        f"--master_port={master_port}",
+    ]
+
+
+def _environment(part: Part, ranks: int) -> dict[str, str]:
+    """Share the processors: without a limit every part would start one thread per processor, and they would fight."""
+    if THREADS_VARIABLE in os.environ:
+        return {}
+    processes = ranks if part is Part.TRAINER else 1
+    return {THREADS_VARIABLE: str(max(1, available_processors() // processes))}

@@ -1,0 +1,93 @@
+"""What every part does around its work, whether the launcher or a person started it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+import signal
+import sys
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+from streaming.errors import UserError
+from streaming.events import Part, PartState, PartStatus
+from streaming.settings import NetworkSettings
+from streaming.telemetry import TelemetrySender
+from workflow.config import Config, load_config
+from workflow.logs import log_to_file
+from workflow.ports import require_fixed
+from workflow.run_folder import RunFolder
+
+log = logging.getLogger(__name__)
+
+INTERRUPTED_STATUS = 130
+"""Exit status after Ctrl-C, as shells count it."""
+
+
+@dataclass(frozen=True)
+class PartProcess:
+    """A part that is about to work."""
+
+    config: Config
+    folder: RunFolder
+    stop: threading.Event
+    """Set by SIGTERM and by Ctrl-C."""
+
+
+@contextmanager
+def part_process(part: Part, file: Path | None, assignments: Iterable[str] | None) -> Iterator[PartProcess]:
+    """Load the configuration, log to the run's folder, and turn signals into `stop`.
+
+    Exits with status 130 after the work has ended in order because of Ctrl-C.
+
+    Raises:
+        UserError: the configuration is wrong, has ports that are 0, or the run folder cannot be written.
+    """
+    config = load_config(file=file, assignments=assignments or ())
+    require_fixed(config.network)
+    folder = RunFolder(config.run.context().directory)
+    try:
+        log_to_file(folder.log(part))
+    except OSError as error:
+        raise UserError(f"cannot write the run folder {folder.path}: {error.strerror}") from error
+    stop, interrupted = threading.Event(), threading.Event()
+    with stop_on_signals(stop, interrupted=interrupted), _failure_reported(part, config.network):
+        log.info("%s of run %s starts, process %d", part, config.run.name, os.getpid())
+        yield PartProcess(config, folder, stop)
+        log.info("%s has ended", part)
+    if interrupted.is_set():
+        sys.exit(INTERRUPTED_STATUS)
+
+
+@contextmanager
+def _failure_reported(part: Part, network: NetworkSettings) -> Iterator[None]:
+    """Tell the hub why the part gives up; what goes well the part tells by itself."""
+    try:
+        yield
+    except Exception as error:
+        with closing(TelemetrySender(network, sender=f"{part} {platform.node()} {os.getpid()}")) as sender:
+            sender.send(PartStatus(part, PartState.FAILED, str(error)))
+        raise
+
+
+@contextmanager
+def stop_on_signals(stop: threading.Event, *, interrupted: threading.Event | None = None) -> Iterator[None]:
+    """Within the context, SIGTERM, SIGHUP and SIGINT set `stop`, and SIGINT also sets `interrupted`."""
+
+    def request_stop(number: int, _frame: FrameType | None) -> None:
+        stop.set()
+        if number == signal.SIGINT and interrupted is not None:
+            interrupted.set()
+
+    signals = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
+    previous = [signal.signal(number, request_stop) for number in signals]
+    try:
+        yield
+    finally:
+        for number, handler in zip(signals, previous, strict=True):
+            signal.signal(number, handler)

@@ -1,0 +1,90 @@
+"""Choosing free ports for those that are 0, and refusing those that are taken before anything starts."""
+
+from __future__ import annotations
+
+import random
+import socket
+
+from streaming.errors import UserError
+from streaming.settings import NetworkSettings
+
+FIRST_PORT, LAST_PORT = 20000, 32000
+"""Below the range from which the system takes ports for outgoing connections, so nobody is given one meanwhile."""
+ATTEMPTS = 200
+
+PORT_FIELDS = tuple(name for name in NetworkSettings.model_fields if name.endswith("_port"))
+
+
+def is_free(port: int, *, host: str = "127.0.0.1") -> bool:
+    """Whether a socket can listen on the port now."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        # without it, a connection of an earlier run that still lingers would look like a port in use
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return False
+    return True
+
+
+def resolve_ports(network: NetworkSettings, *, ranks: int) -> NetworkSettings:
+    """Return the settings with every port 0 replaced by a free one; `samples_port` gets `ranks` consecutive ones.
+
+    Raises:
+        UserError: a port that the configuration fixes is in use on this host.
+    """
+    for name in PORT_FIELDS:
+        for port in _claimed(network, name, ranks):
+            require_free(port, setting=f"network.{name}")
+    for name in PORT_FIELDS:
+        if not getattr(network, name):
+            taken = _all_claimed(network, ranks)
+            network = network.model_copy(update={name: _choose(_width(name, ranks), taken)})
+    return network
+
+
+def choose_port(network: NetworkSettings, *, ranks: int) -> int:
+    """Return a free port that the network of a run with so many ranks does not use."""
+    return _choose(1, _all_claimed(network, ranks))
+
+
+def require_free(port: int, *, setting: str, host: str = "127.0.0.1") -> None:
+    """Raise UserError if the port that `setting` names is in use on this host."""
+    if port and not is_free(port, host=host):
+        raise UserError(
+            f"port {port} is in use on {host}; stop what holds it, or choose another with --set {setting}=N"
+        )
+
+
+def require_fixed(network: NetworkSettings) -> None:
+    """Raise UserError if a port is 0: parts that are started one by one cannot find each other then."""
+    missing = [f"network.{name}" for name in PORT_FIELDS if not getattr(network, name)]
+    if missing:
+        raise UserError(
+            f"{', '.join(missing)}: port 0 is chosen by `ptychoflow run` only; "
+            "give every part that is started alone the same --config with fixed ports"
+        )
+
+
+def _width(name: str, ranks: int) -> int:
+    return ranks if name == "samples_port" else 1
+
+
+def _all_claimed(network: NetworkSettings, ranks: int) -> set[int]:
+    return {port for name in PORT_FIELDS for port in _claimed(network, name, ranks)}
+
+
+def _claimed(network: NetworkSettings, name: str, ranks: int) -> range:
+    first = getattr(network, name)
+    return range(first, first + _width(name, ranks)) if first else range(0)
+
+
+def _choose(count: int, taken: set[int]) -> int:
+    """Return the first of `count` consecutive free ports, none of them in `taken`."""
+    for _ in range(ATTEMPTS):
+        first = random.randrange(FIRST_PORT, LAST_PORT - count)  # noqa: S311 not a secret
+        ports = range(first, first + count)
+        if taken.isdisjoint(ports) and all(is_free(port) for port in ports):
+            return first
+    raise UserError(f"found no {count} consecutive free ports between {FIRST_PORT} and {LAST_PORT} on this host")

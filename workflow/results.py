@@ -1,0 +1,65 @@
+"""The end of a run: its summary and report on disk, its result in words, and whether it was sound."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from workflow.report import write_report
+from workflow.run_folder import RunFolder, write_json
+from workflow.summary import SummaryBuilder
+
+Summary = dict[str, Any]
+
+
+def write_results(builder: SummaryBuilder, folder: RunFolder) -> tuple[Summary, Path]:
+    """Write `summary.json` and `report.html`; return the summary and the report's path."""
+    summary = builder.summary()
+    write_json(summary, folder.summary)
+    return summary, write_report(folder.path)
+
+
+def ledger_complaint(summary: Summary) -> str | None:
+    """Return what is wrong with the frame ledger, or None where every acquired frame is accounted for."""
+    frames = summary["frames"]
+    if not frames["acquired"]:
+        return "no frame was acquired"
+    if frames["lost"]:
+        return f"the frame ledger does not balance: {frames['lost']} of {frames['acquired']} frames are unaccounted for"
+    if frames["inferred"] != frames["acquired"]:
+        return f"{frames['inferred']} of {frames['acquired']} acquired frames were imaged"
+    return None
+
+
+def headline(summary: Summary) -> str:
+    """Return the result in one line: quality of the held-out image, or else of the last perspective, and the ledger."""
+    frames = summary["frames"]
+    ledger = f"{frames['acquired']} frames acquired, {frames['inferred']} imaged, {frames['lost']} lost"
+    return f"{_quality(summary)}; {ledger}"
+
+
+def _quality(summary: Summary) -> str:
+    held_out = summary["held_out"]
+    if held_out is not None:
+        return "held-out phase: " + _compare(held_out, held_out["constant"])
+    for perspective in reversed(summary["perspectives"]):
+        scores = perspective["refreshed"] or perspective["first_pass"]
+        if scores is not None:
+            return f"phase of perspective {perspective['index']}: " + _compare(scores, perspective["constant"])
+    return "no image was scored"
+
+
+def _compare(scores: Summary, constant: Summary) -> str:
+    correlation, psnr_db, constant_db = (
+        scores["correlation"]["phase"],
+        scores["psnr_db"]["phase"],
+        constant["psnr_db"]["phase"],
+    )
+    return (
+        f"correlation {_figure(correlation, '.2f')}, PSNR {_figure(psnr_db, '.1f')} dB "
+        f"(constant prediction {_figure(constant_db, '.1f')} dB)"
+    )
+
+
+def _figure(value: float | None, form: str) -> str:
+    return "unknown" if value is None else format(value, form)

@@ -1,0 +1,76 @@
+"""The folder of one run: made before anything starts, and the names of what lies in it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from streaming.errors import UserError
+from workflow.config import Config, write_config
+from workflow.environment import describe_environment
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Paths inside `runs/<name>/`."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        """The configuration as resolved, ports included."""
+        return self.path / "config.toml"
+
+    @property
+    def environment(self) -> Path:
+        """Versions, host, git revision, seed."""
+        return self.path / "environment.json"
+
+    @property
+    def telemetry(self) -> Path:
+        """Every event of the run, one JSON object a line."""
+        return self.path / "telemetry.jsonl"
+
+    @property
+    def summary(self) -> Path:
+        """The run's result."""
+        return self.path / "summary.json"
+
+    def log(self, name: str) -> Path:
+        """Return the log of one part."""
+        return self.path / "logs" / f"{name}.log"
+
+
+def create_run_folder(config: Config) -> RunFolder:
+    """Make the folder of a new run with `config.toml` and `environment.json`.
+
+    Raises:
+        UserError: a run of this name exists, or the folder cannot be written.
+    """
+    folder = RunFolder(config.run.context().directory)
+    try:
+        folder.path.parent.mkdir(parents=True, exist_ok=True)
+        folder.path.mkdir()
+        folder.log("launcher").parent.mkdir()
+        write_config(config, folder.config)
+        write_json(describe_environment() | {"seed": config.run.seed}, folder.environment)
+    except FileExistsError:
+        raise _exists_error(folder.path) from None
+    except OSError as error:
+        raise UserError(
+            f"cannot write the run folder {folder.path}: {error.strerror}; choose another with --set run.directory=..."
+        ) from error
+    return folder
+
+
+def write_json(content: dict[str, Any], path: Path) -> None:
+    """Write plain JSON values, indented."""
+    path.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def _exists_error(path: Path) -> UserError:
+    if path.is_dir():
+        return UserError(f"run {path} exists already; choose another --name")
+    return UserError(f"cannot make the run folder {path}: a part of this path is a file")

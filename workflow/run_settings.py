@@ -1,0 +1,34 @@
+"""The section `[run]`: the name, the folder and the seed of a run."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+
+from pydantic import Field, NonNegativeInt, PositiveInt
+
+from streaming.settings import RunContext, Settings
+
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+
+
+def timestamp_name() -> str:
+    """Return a name made of the local date and time, to the second."""
+    return datetime.now().astimezone().strftime("%Y%m%d-%H%M%S")
+
+
+class RunSettings(Settings):
+    """What the parts of one run share."""
+
+    name: str = Field(default_factory=timestamp_name, pattern=NAME_PATTERN)
+    """Name of the run's folder; the date and time unless given."""
+    directory: Path = Path("runs")
+    """Folder that holds the runs' folders."""
+    seed: NonNegativeInt = 0
+    """Seed of everything random in the run: specimen, noise, validation choice, weights, rehearsal."""
+    ranks: PositiveInt = 1
+    """Trainer processes that `ptychoflow run` starts on this host; on several hosts torchrun decides."""
+
+    def context(self) -> RunContext:
+        """Return what every part of this run is given."""
+        return RunContext(name=self.name, directory=self.directory / self.name, seed=self.seed)

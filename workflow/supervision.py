@@ -1,0 +1,111 @@
+"""Starts the parts as child processes, notices how each one ends, and ends them in order."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+
+from streaming.events import Part
+from workflow.logs import last_words
+from workflow.processes import terminate_in_order
+from workflow.watchdog import Watchdog
+
+GRACE_S = 8.0
+"""Parts that have not ended this long after they were asked to are killed."""
+
+
+@dataclass(frozen=True)
+class PartCommand:
+    """How to start one part."""
+
+    part: Part
+    arguments: Sequence[str]
+    log: Path
+    """Receives the part's standard output and standard error."""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """Variables added to those of the launcher."""
+
+
+@dataclass(frozen=True)
+class PartEnd:
+    """How a part ended."""
+
+    part: Part
+    status: int
+    """Exit status; -N after signal N, as in `subprocess`."""
+    last_words: str
+    log: Path
+
+    @property
+    def failed(self) -> bool:
+        """Whether the part ended otherwise than with status 0."""
+        return self.status != 0
+
+    def describe(self) -> str:
+        """Say in one line which part ended, how, with what last words, and where its log is."""
+        words = f": {self.last_words}" if self.last_words else ""
+        return f"{self.part} failed ({_cause(self.status)}){words}; its log is {self.log}"
+
+
+class Supervisor:
+    """The parts of one run as child processes, each in its own session. Not thread-safe.
+
+    A context manager: leaving it ends whatever still runs, and so does a watchdog should this process be killed.
+    """
+
+    def __init__(self) -> None:
+        self._watchdog = Watchdog()
+        self._running: dict[Part, tuple[subprocess.Popen[bytes], PartCommand]] = {}
+
+    def __enter__(self) -> Supervisor:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop(list(self._running))
+        self._watchdog.close()
+
+    @property
+    def running(self) -> frozenset[Part]:
+        """Parts that were started and not yet seen to end."""
+        return frozenset(self._running)
+
+    def start(self, command: PartCommand) -> None:
+        """Start one part with its output appended to its log."""
+        with command.log.open("ab") as log:
+            process = subprocess.Popen(  # noqa: S603 our own command line
+                list(command.arguments),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, **command.environment},
+                start_new_session=True,
+            )
+        self._watchdog.watch(process.pid)
+        self._running[command.part] = (process, command)
+
+    def ended(self) -> list[PartEnd]:
+        """Return the parts that ended since the last call. Does not block."""
+        return [self._forget(part) for part, (process, _) in list(self._running.items()) if process.poll() is not None]
+
+    def stop(self, order: Sequence[Part], *, grace_s: float = GRACE_S) -> list[PartEnd]:
+        """End the parts of `order` that still run, one after the other, and kill what is left after `grace_s`.
+
+        Blocks for at most about `grace_s`; returns how each one ended.
+        """
+        parts = [part for part in order if part in self._running]
+        terminate_in_order([psutil.Process(self._running[part][0].pid) for part in parts], grace_s=grace_s)
+        return [self._forget(part) for part in parts]
+
+    def _forget(self, part: Part) -> PartEnd:
+        process, command = self._running.pop(part)
+        return PartEnd(part, process.wait(), last_words(command.log), command.log)
+
+
+def _cause(status: int) -> str:
+    return f"ended by signal {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"

@@ -1,0 +1,70 @@
+"""A process that outlives a killed launcher long enough to end the parts.
+
+The launcher holds the writing end of this process's standard input and writes the id of every part that it starts.
+The input ends when the launcher does, however it ends; what still runs then is terminated, in the order of starting.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import subprocess
+import sys
+from typing import IO
+
+import psutil
+
+from workflow.processes import terminate_in_order
+
+GRACE_S = 8.0
+
+
+class Watchdog:
+    """The launcher's side: starts the watching process, tells it about parts, and lets it go at the end."""
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "workflow.watchdog"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+            text=True,
+        )
+
+    def __enter__(self) -> Watchdog:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def watch(self, pid: int) -> None:
+        """End this process, should the launcher disappear; it must lead its own process group."""
+        pipe = self._pipe()
+        pipe.write(f"{pid}\n")
+        pipe.flush()
+
+    def close(self) -> None:
+        """End the watching process, which first ends every part that still runs. Blocks for at most its grace time."""
+        self._pipe().close()
+        self._process.wait()
+
+    def _pipe(self) -> IO[str]:
+        if self._process.stdin is None:
+            raise RuntimeError("the watchdog was started without a pipe")
+        return self._process.stdin
+
+
+def watch_input(lines: IO[str], *, grace_s: float = GRACE_S) -> None:
+    """Collect process ids, one a line, until the input ends; then end those that still run."""
+    processes: list[psutil.Process] = []
+    for line in lines:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            processes.append(psutil.Process(int(line)))
+    terminate_in_order(processes, grace_s=grace_s)
+
+
+if __name__ == "__main__":
+    for ignored in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(ignored, signal.SIG_IGN)
+    watch_input(sys.stdin)

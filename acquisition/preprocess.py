@@ -77,7 +77,7 @@ def _source_pixels(
 
 
 class FilePerspective(Perspective):
-    """A perspective of a file. Masked pixels read as 0."""
+    """A perspective of a file. Masked pixels and negative counts (of frames with a background removed) read as 0."""
 
     def __init__(self, stored: StoredPerspective, settings: PreprocessSettings) -> None:
         self._stored = stored
@@ -97,6 +97,8 @@ class FilePerspective(Perspective):
     def read(self, start: int, stop: int) -> npt.NDArray[np.generic]:
         """Return frames start to stop. Reads from disk; raises `UserError` when the file is damaged there."""
         frames = self._transform.apply(self._read_stored(start, stop))
+        if frames.dtype.kind != "u":
+            np.maximum(frames, 0, out=frames)
         if self.mask is not None:
             frames[:, self.mask] = 0
         return frames
@@ -120,19 +122,25 @@ class FilePerspective(Perspective):
         return np.logical_or.reduce(known) if known else None
 
     def _find_bad_pixels(self, settings: PreprocessSettings) -> npt.NDArray[np.bool_] | None:
-        """Return stored pixels that are saturated, negative or not finite in a sampled frame; None if none is."""
+        """Look through sampled stored frames for pixels that cannot be used; None if the dtype leaves nothing to find.
+
+        Markers of gaps (negative or not finite) are there in every frame, saturation need not be.
+        """
         threshold = settings.saturation_counts
         if threshold is None and self._stored.dtype.kind == "u":
             return None
-        bad = np.zeros(self._stored.geometry.frame_shape_px, dtype=bool)
+        marked = np.ones(self._stored.geometry.frame_shape_px, dtype=bool)
+        saturated = np.zeros_like(marked)
         for index in _spread(self._stored.frame_count):
             frame = self._read_stored(index, index + 1)[0]
-            bad |= ~np.isfinite(frame) | (frame < 0)
+            marked &= ~(frame >= 0)
             if threshold is not None:
-                bad |= frame >= threshold
-        if not bad.any():
-            return None
-        self.notes.append(f"{bad.sum()} pixels are saturated, negative or not finite in sampled frames and are ignored")
+                saturated |= frame >= threshold
+        bad: npt.NDArray[np.bool_] = marked | saturated
+        if bad.any():
+            self.notes.append(
+                f"{bad.sum()} pixels are saturated, or negative in every frame looked at; they are ignored"
+            )
         return bad
 
     def _find_probe(self) -> npt.NDArray[np.complex64]:

@@ -117,7 +117,7 @@ def _gather(
 
 
 def _coordinates(pixels: int) -> FloatArray:
-    return np.arange(pixels) - float(pixels // 2)
+    return np.arange(pixels, dtype=np.float64) - pixels // 2
 
 
 def _trapezoids(centre: FloatArray, wide: FloatArray, narrow: FloatArray, *, pixels: int) -> FloatArray:

@@ -1,0 +1,93 @@
+"""Draw what is in a scan, without processing it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from acquisition.scan import Perspective, Scan
+from streaming.errors import UserError
+
+MEAN_FRAMES = 64
+SAMPLE_FRAMES = 4
+
+
+def plot_scan(scan: Scan, png_path: Path) -> None:
+    """Write a PNG of the first perspective: mean frame, positions, probe, object if known, and some frames.
+
+    Raises `UserError` when the file cannot be written.
+    """
+    perspective = scan.perspective(0)
+    figure = Figure(figsize=(14, 7.5), layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle(f"{scan.name}: {len(scan)} perspectives, {len(perspective)} frames in the first")
+    upper, lower = figure.subplots(2, 4)
+    _draw_mean(upper[0], perspective)
+    _draw_positions(upper[1], perspective)
+    _draw_probe(upper[2], perspective)
+    _draw_object(upper[3], perspective)
+    for axes, index in zip(lower, _spread(len(perspective), SAMPLE_FRAMES), strict=False):
+        _draw_image(axes, _log_counts(perspective.read(index, index + 1)[0]), f"frame {index}, log(1 + counts)")
+    try:
+        figure.savefig(png_path, dpi=100, format="png")
+    except OSError as error:
+        raise UserError(f"{png_path}: the plot cannot be written: {error.strerror}") from error
+
+
+def _spread(frames: int, count: int) -> list[int]:
+    count = min(frames, count)
+    return [number * frames // count for number in range(count)]
+
+
+def _log_counts(frame: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    return np.log1p(frame.astype(np.float64))
+
+
+def _draw_image(axes: Axes, image: npt.NDArray[Any], title: str, **style: Any) -> None:
+    axes.imshow(image, **style)
+    axes.set_title(title)
+    axes.set_xlabel("x (px)")
+    axes.set_ylabel("y (px)")
+
+
+def _draw_mean(axes: Axes, perspective: Perspective) -> None:
+    frames = [perspective.read(index, index + 1)[0] for index in _spread(len(perspective), MEAN_FRAMES)]
+    image = _log_counts(np.mean(frames, axis=0))
+    if perspective.mask is not None:
+        image[perspective.mask] = np.nan
+    _draw_image(axes, image, f"mean of {len(frames)} frames, log(1 + counts)")
+
+
+def _draw_positions(axes: Axes, perspective: Perspective) -> None:
+    y, x = perspective.positions_px.T
+    axes.plot(x, y, color="0.8", linewidth=0.5)
+    axes.scatter(x, y, c=np.arange(len(x)), s=4)
+    axes.set_aspect("equal")
+    axes.invert_yaxis()
+    axes.set_title("positions, dark to light in order")
+    axes.set_xlabel("x (object px)")
+    axes.set_ylabel("y (object px)")
+
+
+def _draw_probe(axes: Axes, perspective: Perspective) -> None:
+    if perspective.probe is None:
+        axes.set_axis_off()
+        return
+    _draw_image(axes, np.sqrt(np.sum(np.abs(perspective.probe) ** 2, axis=0)), "probe amplitude")
+
+
+def _draw_object(axes: Axes, perspective: Perspective) -> None:
+    if perspective.ground_truth is None:
+        axes.set_axis_off()
+        axes.set_title("no recorded ground truth")
+        return
+    origin_y, origin_x = perspective.ground_truth.origin_px
+    height, width = perspective.ground_truth.values.shape
+    extent = (origin_x - 0.5, origin_x + width - 0.5, origin_y + height - 0.5, origin_y - 0.5)
+    _draw_image(axes, np.angle(perspective.ground_truth.values), "ground truth, phase", cmap="gray", extent=extent)

@@ -106,13 +106,17 @@ class Mosaic:
         self._origin: IntArray = np.zeros(2, dtype=np.int64)
         self._sums = np.zeros((4, 0, 0), dtype=np.float64)
         self._coverage = np.zeros((0, 0), dtype=np.int32)
+        self._finished: StitchedImage | None = None
 
     def add(self, patches: SpreadPatches) -> None:
         """Add patches.
 
         Raises:
             UserError: the positions span an area that no scan has; they are probably in another unit.
+            RuntimeError: the mosaic is finished.
         """
+        if self._finished is not None:
+            raise RuntimeError("a patch came for a mosaic that is finished")
         if not len(patches):
             return
         height, width = patches.layers.shape[-2:]
@@ -126,6 +130,8 @@ class Mosaic:
 
     def image(self) -> StitchedImage:
         """Return the image of what was added so far, as small as holds it; 0 × 0 pixels before anything was added."""
+        if self._finished is not None:
+            return self._finished
         box = bounding_box(self._coverage > 0)
         amplitude_sum, cosine_sum, sine_sum, weight = self._sums[:, *box]
         coverage = self._coverage[box].copy()
@@ -135,6 +141,11 @@ class Mosaic:
         phase[covered] = np.arctan2(sine_sum[covered], cosine_sum[covered])
         origin_px = int(self._origin[0]) + box[0].start, int(self._origin[1]) + box[1].start
         return StitchedImage(amplitude, phase, coverage, origin_px)
+
+    def finish(self) -> None:
+        """Keep the image and let go of the sums behind it, several times as large; nothing can be added any more."""
+        self._finished = self.image()
+        self._sums, self._coverage = np.zeros((4, 0, 0)), np.zeros((0, 0), dtype=np.int32)
 
     def _make_room(self, lower: IntArray, upper: IntArray) -> None:
         """Enlarge the canvas with a margin on the sides that need it, so that growing stays rare."""

@@ -28,6 +28,11 @@ class Rendering:
         self.held_out.add(patches.select(held_out))
         self.versions.add(version)
 
+    def finish(self) -> None:
+        """Keep only the images; nothing can be added any more."""
+        self.whole.finish()
+        self.held_out.finish()
+
     def state(self) -> tuple[int, frozenset[int]]:
         """Return what differs whenever the image has changed."""
         return self.whole.frames, frozenset(self.versions)
@@ -57,6 +62,8 @@ class Perspective:
         """All frames have been received."""
         self.queued = 0
         """Frames received and not yet imaged."""
+        self.released = False
+        """The frames are no longer kept."""
         self._known: set[int] = set()
         self._blocks: list[FrameBlock] = []
         self._placed: list[tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]] = []
@@ -95,7 +102,8 @@ class Perspective:
         renderings = [*self._renderings.values(), *([self._pass.rendering] if self._pass else [])]
         for rendering in renderings:
             rendering.add(patches, held_out=block.held_out, version=version)
-        self._blocks.append(block)
+        if not self.released:
+            self._blocks.append(block)
         self._placed.append((block.position_px, block.held_out))
 
     def outdated(self, version: int) -> bool:
@@ -127,6 +135,10 @@ class Perspective:
         self._pass = None
 
     def release_frames(self) -> None:
-        """Let go of the frames; the images stay as they are."""
+        """Let go of the frames; the images stay as they are, and no longer change once the perspective is complete."""
+        self.released = True
         self._blocks = []
         self._pass = None
+        if self.complete:
+            for rendering in self._renderings.values():
+                rendering.finish()

@@ -9,7 +9,9 @@ circle before anything is measured. Phase differences are taken on the circle to
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +19,7 @@ from scipy import ndimage
 from skimage.metrics import structural_similarity
 
 from inference_edge.mosaic import StitchedImage, bounding_box
+from streaming.codec import MalformedMessage
 from streaming.events import Channels, Quality
 
 Image = npt.NDArray[np.float64]
@@ -38,6 +41,22 @@ class ReferenceImage:
     amplitude: npt.NDArray[np.floating]
     phase: npt.NDArray[np.floating]
     origin_px: tuple[float, float]
+
+
+def reference_from_arrays(arrays: Mapping[str, npt.NDArray[Any]], origin_px: tuple[float, float]) -> ReferenceImage:
+    """Take the arrays of a `Reference` message.
+
+    Raises:
+        MalformedMessage: a channel is missing, or they are not images of one shape, or the origin is not finite.
+    """
+    if missing := {"amplitude", "phase"} - arrays.keys():
+        raise MalformedMessage(f"reference without {', '.join(sorted(missing))}")
+    amplitude, phase = arrays["amplitude"], arrays["phase"]
+    if amplitude.ndim != 2 or amplitude.shape != phase.shape:
+        raise MalformedMessage(f"reference: amplitude is {amplitude.shape}, phase {phase.shape}")
+    if not all(map(math.isfinite, origin_px)):
+        raise MalformedMessage("reference: its origin is not finite")
+    return ReferenceImage(amplitude, phase, origin_px)
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,16 @@ from collections.abc import Hashable
 
 import numpy as np
 
-from streaming.events import EdgeCounts
+from inference_edge.perspective import Perspective
+from inference_edge.scores import Scorer
+from inference_edge.settings import EdgeSettings
+from inference_edge.weights import Model
+from streaming.events import EdgeCounts, MosaicImage, MosaicKind
+from streaming.telemetry import TelemetrySender
 
 RECENT_BATCHES = 4096
 RATE_WINDOW_BATCHES = 256
+STITCHED = (MosaicKind.FIRST_PASS, MosaicKind.REFRESHED)
 
 
 class EdgeCounter:
@@ -72,3 +78,59 @@ class Cadence:
             return False
         self._reported[key] = now_s, state
         return True
+
+
+class Reporter:
+    """Sends counts, images and scores as telemetry, each when it changed and no more often than configured."""
+
+    def __init__(self, telemetry: TelemetrySender, settings: EdgeSettings) -> None:
+        self.counter = EdgeCounter()
+        self._telemetry = telemetry
+        self._counts = Cadence(settings.report_period_s)
+        self._images = Cadence(settings.image_period_s)
+        self._scores = Cadence(settings.score_period_s)
+        self._scorer = Scorer(min_coverage=settings.min_coverage, patch_crop_px=settings.patch_crop_px)
+
+    def counts(self, *, at_once: bool = False) -> None:
+        """Report counts and rates."""
+        counter = self.counter
+        if self._counts.due("counts", (counter.inferred, counter.refreshed, counter.duplicates), at_once=at_once):
+            self._telemetry.send(counter.event())
+
+    def perspective(
+        self, perspective: Perspective, model: Model, *, pixel_size_m: tuple[float, float], at_once: bool = False
+    ) -> None:
+        """Report stitched images and their scores as far as they changed."""
+        for kind in STITCHED:
+            rendering = perspective.rendering(kind)
+            if not rendering.whole.frames:
+                continue
+            key, state = (perspective.index, kind), rendering.state()
+            if self._images.due(key, state, at_once=at_once):
+                self._send_image(perspective, kind, pixel_size_m)
+            if perspective.reference is not None and self._scores.due(key, state, at_once=at_once):
+                self._send_scores(perspective, kind, model)
+
+    def reference(self, perspective: Perspective, *, pixel_size_m: tuple[float, float]) -> None:
+        """Report the reference image, once, when it came."""
+        reference = perspective.reference
+        if reference is None:
+            return
+        event = MosaicImage(perspective.index, MosaicKind.REFERENCE, 0, reference.origin_px, pixel_size_m)
+        arrays = {"amplitude": reference.amplitude, "phase": reference.phase}
+        self._telemetry.send(event, {name: array.astype(np.float32) for name, array in arrays.items()})
+
+    def held_out(self, perspective: Perspective, model: Model) -> None:
+        """Report the scores of the held-out frames, where there are any that `model` imaged last."""
+        if (scores := self._scorer.score_held_out(perspective, model)) is not None:
+            self._telemetry.send(scores)
+
+    def _send_image(self, perspective: Perspective, kind: MosaicKind, pixel_size_m: tuple[float, float]) -> None:
+        rendering = perspective.rendering(kind)
+        image = rendering.whole.image()
+        event = MosaicImage(perspective.index, kind, max(rendering.versions), image.origin_px, pixel_size_m)
+        self._telemetry.send(event, {"amplitude": image.amplitude, "phase": image.phase})
+
+    def _send_scores(self, perspective: Perspective, kind: MosaicKind, model: Model) -> None:
+        if (scores := self._scorer.score(perspective, kind, model)) is not None:
+            self._telemetry.send(scores)

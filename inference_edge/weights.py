@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,10 +10,15 @@ import numpy as np
 import numpy.typing as npt
 
 from inference_edge.inference import Imager, Prediction
+from streaming.events import WeightsApplied, WeightsRejected
 from streaming.messages import ScanStart, Weights
+from streaming.telemetry import TelemetrySender
+from streaming.weights_channel import WeightsClient
 from trainer.models.frame_network import FrameNetwork
 from trainer.models.settings import NetworkConfig
 from trainer.models.weights_file import BadWeights, read_weights
+
+log = logging.getLogger(__name__)
 
 CANARY_FRAMES = 8
 
@@ -55,8 +61,41 @@ def accept_weights(
     return Model(announced.version, announced.final, network, constant)
 
 
-def blank_canary(scan: ScanStart) -> npt.NDArray[np.float32]:
-    """Return one frame of single counts, for weights that come before the first frame."""
+class WeightsIntake:
+    """Holds the model in use and replaces it when better weights come; bad ones change nothing."""
+
+    def __init__(self, client: WeightsClient, *, imager: Imager, telemetry: TelemetrySender) -> None:
+        self.model: Model | None = None
+        """The newest version that was accepted."""
+        self.final_seen = False
+        """The trainer's final version came, be it accepted or refused."""
+        self._client, self._imager, self._telemetry = client, imager, telemetry
+
+    def poll(self, scan: ScanStart, canary: npt.NDArray[Any] | None) -> bool:
+        """Take the newest weights, if any came; return whether the model was replaced. Does not wait.
+
+        Args:
+            scan: the scan whose frames are imaged.
+            canary: the last frames received, counts (n, y, x); None before the first.
+        """
+        received = self._client.poll()
+        if received is None:
+            return False
+        announced, data = received
+        self.final_seen |= announced.final
+        frames = _blank_canary(scan) if canary is None else canary
+        try:
+            self.model = accept_weights(announced, data, scan=scan, imager=self._imager, canary=frames)
+        except BadWeights as error:
+            log.warning("refused weights version %d: %s", announced.version, error)
+            self._telemetry.send(WeightsRejected(announced.version, str(error)))
+            return False
+        self._telemetry.send(WeightsApplied(announced.version))
+        return True
+
+
+def _blank_canary(scan: ScanStart) -> npt.NDArray[np.float32]:
+    """Return one frame of single counts."""
     return np.ones((1, *scan.frame_shape_px), dtype=np.float32)
 
 

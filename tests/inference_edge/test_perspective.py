@@ -1,0 +1,137 @@
+"""What a perspective keeps, and how its images follow the weights."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from inference_edge.frame_block import FrameBlock, block_from_arrays, join
+from inference_edge.mosaic import spread_patches
+from inference_edge.perspective import Perspective
+from streaming.codec import MalformedMessage
+from streaming.events import MosaicKind
+from streaming.messages import FrameRole
+
+
+def block(*indices: int, role: FrameRole = FrameRole.TRAIN) -> FrameBlock:
+    index = np.array(indices, dtype=np.int32)
+    return FrameBlock(
+        index=index,
+        role=np.full(len(index), role, dtype=np.uint8),
+        position_px=np.stack([index, index], axis=1).astype(float),
+        diffraction=np.ones((len(index), 8, 8), dtype=np.uint16),
+    )
+
+
+def patches(frames: FrameBlock, value: float):
+    amplitude = np.full((len(frames), 4, 4), value, dtype=np.float32)
+    return spread_patches(amplitude, np.zeros_like(amplitude), frames.position_px)
+
+
+def add(perspective: Perspective, frames: FrameBlock, version: int) -> None:
+    perspective.add(frames, patches(frames, version), version)
+
+
+def refresh(perspective: Perspective, version: int, frames_max: int = 1) -> list[int]:
+    frames = perspective.next_to_refresh(frames_max)
+    perspective.add_refreshed(frames, patches(frames, version), version)
+    return frames.index.tolist()
+
+
+def values(perspective: Perspective, kind: MosaicKind) -> set[float]:
+    amplitude = perspective.rendering(kind).whole.image().amplitude
+    return set(amplitude[np.isfinite(amplitude)].tolist())
+
+
+def test_a_frame_is_taken_once():
+    perspective = Perspective(0, 0.0)
+    assert perspective.drop_known(block(1, 2, 2, 3)).index.tolist() == [1, 2, 3]
+    assert perspective.drop_known(block(3, 4)).index.tolist() == [4]
+
+
+def test_the_refreshed_image_is_replaced_as_a_whole():
+    perspective = Perspective(0, 0.0)
+    add(perspective, block(0, 1), 1)
+    add(perspective, block(2), 1)
+    assert not perspective.outdated(1)
+    assert perspective.outdated(2)
+    assert refresh(perspective, 2) == [0, 1]
+    assert values(perspective, MosaicKind.REFRESHED) == {1.0}
+    assert refresh(perspective, 2) == [2]
+    assert values(perspective, MosaicKind.REFRESHED) == {2.0}
+    assert values(perspective, MosaicKind.FIRST_PASS) == {1.0}
+    assert not perspective.outdated(2)
+
+
+def test_frames_that_arrive_during_a_pass_are_in_the_refreshed_image_once():
+    perspective = Perspective(0, 0.0)
+    add(perspective, block(0), 1)
+    add(perspective, block(1), 1)
+    refresh(perspective, 2)
+    add(perspective, block(2), 2)
+    assert perspective.rendering(MosaicKind.REFRESHED).whole.frames == 3
+    refresh(perspective, 2)
+    assert perspective.rendering(MosaicKind.REFRESHED).whole.frames == 3
+    assert values(perspective, MosaicKind.REFRESHED) == {2.0}
+    assert perspective.rendering(MosaicKind.FIRST_PASS).versions == {1, 2}
+
+
+def test_a_pass_with_mixed_versions_is_followed_by_another():
+    perspective = Perspective(0, 0.0)
+    add(perspective, block(0), 1)
+    add(perspective, block(1), 1)
+    refresh(perspective, 2)
+    refresh(perspective, 3)
+    assert perspective.rendering(MosaicKind.REFRESHED).versions == {2, 3}
+    assert perspective.outdated(3)
+    assert refresh(perspective, 3, frames_max=8) == [0, 1]
+    assert perspective.rendering(MosaicKind.REFRESHED).versions == {3}
+
+
+def test_an_abandoned_pass_begins_anew():
+    perspective = Perspective(0, 0.0)
+    add(perspective, block(0), 1)
+    add(perspective, block(1), 1)
+    refresh(perspective, 2)
+    perspective.abandon_pass()
+    assert refresh(perspective, 3) == [0]
+    assert refresh(perspective, 3) == [1]
+    assert perspective.rendering(MosaicKind.REFRESHED).versions == {3}
+
+
+def test_held_out_frames_are_stitched_apart_too():
+    perspective = Perspective(0, 0.0)
+    add(perspective, join([block(0, 1), block(40, role=FrameRole.HELD_OUT)]), 1)
+    rendering = perspective.rendering(MosaicKind.REFRESHED)
+    assert rendering.whole.frames == 3
+    assert rendering.held_out.frames == 1
+    assert rendering.held_out.image().origin_px == (38, 38)
+    positions_px, held_out = perspective.placements()
+    assert positions_px[held_out].tolist() == [[40.0, 40.0]]
+
+
+def test_released_frames_are_not_imaged_again():
+    perspective = Perspective(0, 0.0)
+    add(perspective, block(0), 1)
+    perspective.ended = True
+    perspective.release_frames()
+    assert not perspective.outdated(2)
+    assert values(perspective, MosaicKind.FIRST_PASS) == {1.0}
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"position_px": None}, "without position_px"),
+        ({"role": np.zeros(2, np.uint8)}, "role"),
+        ({"diffraction": np.zeros((3, 8, 9), np.uint16)}, "diffraction"),
+        ({"position_px": np.full((3, 2), np.nan)}, "not finite"),
+    ],
+)
+def test_malformed_frames_are_refused_with_the_reason(change, reason):
+    good = block(0, 1, 2)
+    arrays = {name: getattr(good, name) for name in ("index", "role", "position_px", "diffraction")}
+    assert len(block_from_arrays(arrays, (8, 8))) == 3
+    arrays = {name: array for name, array in (arrays | change).items() if array is not None}
+    with pytest.raises(MalformedMessage, match=reason):
+        block_from_arrays(arrays, (8, 8))

@@ -1,0 +1,137 @@
+"""Ground truth of one perspective: an amplitude and a phase patch for every frame, and one reference image.
+
+Source of the object, then the common gauge, then patches; every source goes the same way.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from acquisition.gauge import find_gauge
+from acquisition.illumination import well_lit
+from acquisition.patches import cut_patches
+from acquisition.probe_estimate import estimate_probe
+from acquisition.retrieval.engine import Measurement, Reconstruction
+from acquisition.retrieval.engines import make_engine
+from acquisition.retrieval.settings import RetrievalSettings
+from acquisition.scan import ObjectImage
+from streaming.errors import UserError
+from streaming.messages import GroundTruthSource
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class GroundTruthJob:
+    """What is known of one perspective. Rows of `frames` and `positions_px` belong together."""
+
+    perspective: int
+    frames: npt.NDArray[np.generic]
+    """Counts (n, y, x), zero frequency at pixel (y // 2, x // 2)."""
+    positions_px: npt.NDArray[np.float64]
+    """(n, 2) as (y, x)."""
+    probe: npt.NDArray[np.complex64] | None
+    """Starting probe (mode, y, x); None has it estimated from the frames."""
+    mask: npt.NDArray[np.bool_] | None
+    """(y, x), True for pixels that must be ignored."""
+    recorded: ObjectImage | None
+    """The object as recorded or simulated, in any gauge."""
+    target_shape_px: tuple[int, int]
+    """Shape of the central patch of each frame."""
+
+
+@dataclass(frozen=True)
+class GroundTruth:
+    """Ground truth in the common gauge (`acquisition.gauge`), one row per frame of the job."""
+
+    amplitude: npt.NDArray[np.float16]
+    """(n, target y, target x)."""
+    phase: npt.NDArray[np.float16]
+    """(n, target y, target x), radians within ±π."""
+    void: npt.NDArray[np.bool_]
+    """(n,), True where the mean squared phase is below the threshold."""
+    reference_amplitude: npt.NDArray[np.float32]
+    """(y, x) over all pixels that belong to some frame's patch, and the rest of their bounding box."""
+    reference_phase: npt.NDArray[np.float32]
+    """Like `reference_amplitude`, radians within ±π."""
+    origin_px: tuple[float, float]
+    """Position of the reference's pixel (0, 0)."""
+    source: GroundTruthSource
+    seconds: float
+    """Wall time of phase retrieval; 0 for an object that was recorded or simulated."""
+
+
+def compute_ground_truth(job: GroundTruthJob, settings: RetrievalSettings) -> GroundTruth:
+    """Return the ground truth of one perspective. Blocks for as long as phase retrieval takes.
+
+    Raises:
+        UserError: the source asked for has no object, an object that leaves frames uncovered, or no engine.
+    """
+    started_s = time.monotonic()
+    found = _find_object(job, settings)
+    seconds = time.monotonic() - started_s if settings.source in _RETRIEVED else 0.0
+    image = _in_common_gauge(found, job, settings)
+    patches = _patches(image, job)
+    phase = np.angle(patches)
+    reference = _crop(image, job)
+    return GroundTruth(
+        amplitude=np.abs(patches).astype(np.float16),
+        phase=phase.astype(np.float16),
+        void=np.mean(phase**2, axis=(1, 2)) < settings.void_threshold,
+        reference_amplitude=np.abs(reference.values),
+        reference_phase=np.angle(reference.values),
+        origin_px=reference.origin_px,
+        source=settings.source,
+        seconds=seconds,
+    )
+
+
+_RETRIEVED = (GroundTruthSource.PTYCHI, GroundTruthSource.TIKE)
+
+
+def _find_object(job: GroundTruthJob, settings: RetrievalSettings) -> Reconstruction:
+    probe = estimate_probe(job.frames) if job.probe is None else job.probe
+    if settings.source in _RETRIEVED:
+        return make_engine(settings).reconstruct(Measurement(job.frames, job.positions_px, probe, job.mask))
+    if job.recorded is None:
+        raise UserError(
+            f"perspective {job.perspective} carries no {settings.source.value} object: "
+            f"set retrieval.source to {GroundTruthSource.PTYCHI.value}"
+        )
+    return Reconstruction(job.recorded, probe)
+
+
+def _in_common_gauge(found: Reconstruction, job: GroundTruthJob, settings: RetrievalSettings) -> ObjectImage:
+    image = found.object_image
+    lit = well_lit(image, found.probe, job.positions_px, minimum_illumination=settings.minimum_illumination)
+    try:
+        gauge = find_gauge(image.values, lit)
+    except ValueError as error:
+        raise UserError(f"ground truth of perspective {job.perspective}: {error}") from error
+    log.info("perspective %d: void covers %.0f %% of the lit area", job.perspective, 100 * gauge.void_share)
+    values = gauge.apply(image.values)
+    if settings.source is not GroundTruthSource.SIMULATED:
+        values = np.where(lit, values, np.complex64(1))
+    return ObjectImage(values, image.origin_px)
+
+
+def _patches(image: ObjectImage, job: GroundTruthJob) -> npt.NDArray[np.complex64]:
+    try:
+        return cut_patches(image, job.positions_px, job.target_shape_px)
+    except ValueError as error:
+        raise UserError(f"ground truth of perspective {job.perspective}: {error}; use a smaller target") from error
+
+
+def _crop(image: ObjectImage, job: GroundTruthJob) -> ObjectImage:
+    """Cut `image` to the whole pixels that some patch touches."""
+    target = np.asarray(job.target_shape_px)
+    corners = job.positions_px - image.origin_px - target // 2
+    top, left = np.floor(corners.min(axis=0)).astype(int)
+    bottom, right = np.ceil(corners.max(axis=0)).astype(int) + target
+    origin_y, origin_x = image.origin_px
+    return ObjectImage(image.values[top:bottom, left:right], (origin_y + float(top), origin_x + float(left)))

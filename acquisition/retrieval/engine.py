@@ -1,0 +1,65 @@
+"""What every phase-retrieval engine takes and gives."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from acquisition.scan import ObjectImage
+
+MARGIN_PX = 2
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """The frames of one perspective, in the conventions of `acquisition.scan`."""
+
+    frames: npt.NDArray[np.generic]
+    """Counts (n, y, x), zero frequency at pixel (y // 2, x // 2)."""
+    positions_px: npt.NDArray[np.float64]
+    """(n, 2) as (y, x)."""
+    probe: npt.NDArray[np.complex64]
+    """Starting probe (mode, y, x); its power does not matter."""
+    mask: npt.NDArray[np.bool_] | None
+    """(y, x), True for pixels that must be ignored."""
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """What phase retrieval found. The object is in no particular gauge."""
+
+    object_image: ObjectImage
+    probe: npt.NDArray[np.complex64]
+    """Refined probe (mode, y, x), in the square root of counts per pixel under a unitary transform."""
+
+
+class Engine(Protocol):
+    """An iterative phase-retrieval algorithm."""
+
+    def reconstruct(self, measurement: Measurement) -> Reconstruction:
+        """Return object and probe. Blocks until all epochs are done.
+
+        Raises:
+            UserError: what the engine needs is not installed or not there.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Canvas:
+    """The object grid that holds the patches of all positions with a margin; its origin is a whole pixel."""
+
+    origin_px: tuple[int, int]
+    shape_px: tuple[int, int]
+
+
+def canvas_for(positions_px: npt.NDArray[np.float64], frame_shape_px: tuple[int, int]) -> Canvas:
+    """Return the canvas for patches of `frame_shape_px` at `positions_px` (n, 2)."""
+    frame = np.asarray(frame_shape_px)
+    start = np.floor(positions_px.min(axis=0)).astype(int) - frame // 2 - MARGIN_PX
+    stop = np.ceil(positions_px.max(axis=0)).astype(int) - frame // 2 + frame + MARGIN_PX
+    height, width = stop - start
+    return Canvas((int(start[0]), int(start[1])), (int(height), int(width)))

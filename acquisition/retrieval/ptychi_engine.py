@@ -1,0 +1,112 @@
+"""Phase retrieval with pty-chi (https://github.com/AdvancedPhotonSource/pty-chi).
+
+pty-chi places a patch by its geometric centre, pixel (N - 1) / 2, keeps zero frequency at pixel (0, 0) and uses a
+transform that is not unitary. This file is the only place that knows it.
+"""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+import torch
+from ptychi import api
+from ptychi.api.task import PtychographyTask
+from scipy import fft
+
+from acquisition.retrieval.engine import Canvas, Measurement, Reconstruction, canvas_for
+from acquisition.retrieval.probe import add_modes, scale_to_frames
+from acquisition.retrieval.settings import Algorithm, Device, RetrievalSettings
+from acquisition.scan import ObjectImage
+from streaming.errors import UserError
+
+Options = api.LSQMLOptions | api.RPIEOptions | api.DMOptions
+log = logging.getLogger(__name__)
+
+FRAME_AXES = (-2, -1)
+
+
+class PtychiEngine:
+    """Runs one of pty-chi's algorithms.
+
+    `reconstruct` seeds the global random generators of Python, numpy and torch and sets torch's default device, as
+    pty-chi does: run it in a process of its own.
+    """
+
+    def __init__(self, settings: RetrievalSettings) -> None:
+        self._settings = settings
+        self._device = _choose_device(settings.device)
+
+    def reconstruct(self, measurement: Measurement) -> Reconstruction:
+        """Return object and probe; the same measurement and settings give the same bits on CPU."""
+        logging.getLogger("ptychi").setLevel(logging.WARNING)
+        canvas = canvas_for(measurement.positions_px, _frame_shape(measurement))
+        task = self._make_task(measurement, canvas)
+        task.run()
+        values = task.get_data("object").cpu().numpy()[0]
+        probe = task.get_data("probe").cpu().numpy()[0]
+        origin_y, origin_x = canvas.origin_px
+        unitary = np.sqrt(np.prod(_frame_shape(measurement)))
+        return Reconstruction(
+            ObjectImage(values.astype(np.complex64), (float(origin_y), float(origin_x))),
+            (probe * unitary).astype(np.complex64),
+        )
+
+    def _make_task(self, measurement: Measurement, canvas: Canvas) -> PtychographyTask:
+        frame_shape = _frame_shape(measurement)
+        unitary = np.sqrt(np.prod(frame_shape))
+        scaled = scale_to_frames(measurement.probe, measurement.frames, measurement.mask)
+        probe = add_modes(scaled, self._settings.probe_modes) / unitary
+        positions = measurement.positions_px - canvas.origin_px
+        valid = np.ones(frame_shape, bool) if measurement.mask is None else ~measurement.mask
+        counts = np.where(valid, measurement.frames, 0).astype(np.float32)
+        return PtychographyTask(
+            self._options(len(positions), frame_shape),
+            diffraction_data=fft.ifftshift(counts, axes=FRAME_AXES),
+            object_data=np.ones((1, *canvas.shape_px), np.complex64),
+            probe_data=probe[np.newaxis].astype(np.complex64),
+            probe_position_y_px=positions[:, 0],
+            probe_position_x_px=positions[:, 1],
+            valid_pixel_mask=fft.ifftshift(valid),
+        )
+
+    def _options(self, frames: int, frame_shape_px: tuple[int, int]) -> Options:
+        options = _options_of(self._settings.algorithm)
+        options.data_options.fft_shift = False
+        options.object_options.determine_position_origin_coords_by = api.ObjectPosOriginCoordsMethods.SPECIFIED
+        options.object_options.position_origin_coords = [(size - 1) / 2 - size // 2 for size in frame_shape_px]
+        options.probe_options.optimizable = self._settings.refine_probe
+        options.probe_options.optimization_plan.start = self._settings.fixed_probe_epochs
+        reconstructor = options.reconstructor_options
+        reconstructor.num_epochs = self._settings.epochs
+        reconstructor.batch_size = min(self._settings.batch_size, frames)
+        reconstructor.default_device = api.Devices.GPU if self._device is Device.CUDA else api.Devices.CPU
+        reconstructor.random_seed = self._settings.seed
+        reconstructor.allow_nondeterministic_algorithms = self._device is not Device.CUDA
+        return options
+
+
+def _options_of(algorithm: Algorithm) -> Options:
+    match algorithm:
+        case Algorithm.LSQML:
+            options = api.LSQMLOptions()
+            options.reconstructor_options.rescale_probe_intensity_in_first_epoch = False
+            return options
+        case Algorithm.RPIE:
+            return api.RPIEOptions()
+        case Algorithm.DM:
+            return api.DMOptions()
+
+
+def _choose_device(device: Device) -> Device:
+    available = torch.cuda.is_available()
+    if device is Device.CUDA and not available:
+        raise UserError("retrieval.device is cuda, but this machine has no usable GPU: set it to auto or cpu")
+    chosen = Device.CUDA if available and device is not Device.CPU else Device.CPU
+    log.info("phase retrieval runs on %s", chosen.value)
+    return chosen
+
+
+def _frame_shape(measurement: Measurement) -> tuple[int, int]:
+    height, width = measurement.frames.shape[1:]
+    return height, width

@@ -1,0 +1,63 @@
+"""Configuration of ground truth: where it comes from, and how phase retrieval computes it."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
+
+from streaming.messages import GroundTruthSource
+from streaming.settings import Settings
+
+
+class Algorithm(StrEnum):
+    """Iterative algorithms that pty-chi offers and that converge here at these settings."""
+
+    LSQML = "lsqml"
+    """Least squares with maximum likelihood (Odstrčil et al., Optics Express 26, 3108, 2018)."""
+    RPIE = "rpie"
+    """Regularised ptychographic iterative engine (Maiden et al., Optica 4, 736, 2017)."""
+    DM = "dm"
+    """Difference map (Thibault et al., Ultramicroscopy 109, 338, 2009); uses all frames at once."""
+
+
+class Device(StrEnum):
+    """Where phase retrieval runs."""
+
+    AUTO = "auto"
+    """CUDA if there is a GPU, else CPU; the choice is logged."""
+    CPU = "cpu"
+    CUDA = "cuda"
+
+
+class RetrievalSettings(Settings):
+    """Ground truth for the trainer and the reference images of the edge."""
+
+    source: GroundTruthSource = GroundTruthSource.PTYCHI
+    """Phase retrieval with pty-chi or tike, the object recorded in the file, or the simulated one."""
+    algorithm: Algorithm = Algorithm.LSQML
+    """pty-chi's algorithm; tike always runs its least-squares solver."""
+    epochs: PositiveInt = 20
+    """Passes over all frames of a perspective."""
+    batch_size: PositiveInt = 50
+    """Frames per update of object and probe."""
+    refine_probe: bool = True
+    """Update the probe together with the object."""
+    fixed_probe_epochs: NonNegativeInt = 1
+    """Epochs before probe refinement starts."""
+    probe_modes: PositiveInt = 1
+    """Incoherent probe modes at least; modes that the scan does not bring start as weak variants of its first."""
+    device: Device = Device.AUTO
+    """Where phase retrieval runs."""
+    threads: PositiveInt = 1
+    """CPU threads of the worker process."""
+    seed: NonNegativeInt = 0
+    """The same seed and frames give the same reconstruction."""
+    void_threshold: NonNegativeFloat = 0.02
+    """A frame is void when the mean squared phase (rad²) of its ground-truth patch is below this."""
+    target_shape_px: tuple[PositiveInt, PositiveInt] | None = None
+    """Shape (y, x) of the central ground-truth patch of a frame; None takes the frame's shape."""
+    minimum_illumination: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.05
+    """Pixels that got less light than this share of the median inside the scanned area are noise: the gauge does
+    not look at them, and a retrieved or recorded object is replaced there by void (amplitude 1, phase 0)."""

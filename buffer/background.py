@@ -1,0 +1,174 @@
+"""The one thread that owns this rank's store: it inserts, draws, and serves other ranks."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from buffer.generators import Generators
+from buffer.index import Ints
+from buffer.local_store import LocalStore
+from buffer.outputs import Outputs
+from buffer.policies import Candidate
+from buffer.sampling import plan_draw
+from buffer.statistics import StepClock
+from buffer.ticket import Ticket
+from buffer.transport.transport import Transport
+
+Result = TypeVar("Result")
+States = dict[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Offer:
+    """Candidates whose tensors are being copied, or were, to `rows` of the store."""
+
+    rows: list[int]
+    candidates: Callable[[], list[Candidate]]
+    """Waits until the copies have arrived, then tells what is known of the candidates."""
+
+
+@dataclass(frozen=True)
+class DrawTiming:
+    """Seconds of background work for one offer."""
+
+    populate_s: float
+    augment_s: float
+
+
+class Background:
+    """Performs tickets one after the other; between and during them it serves other ranks.
+
+    Since one thread reads and writes all live items, no lock guards them and none is held while bytes are copied; the
+    copies themselves release the interpreter's lock.
+    """
+
+    def __init__(
+        self,
+        store: LocalStore,
+        transport: Transport,
+        outputs: Outputs,
+        *,
+        representatives: int,
+        generators: Generators,
+        clock: StepClock,
+    ) -> None:
+        self._store = store
+        self._transport = transport
+        self._outputs = outputs
+        self._representatives = representatives
+        self._generators = generators
+        self._clock = clock
+        self._rank = store.rank
+        self._queue: deque[Ticket[object]] = deque()
+        self._newest_offer: Offer | None = None
+        self._stopping = False
+        self._ended = False
+        self._lock = threading.Lock()
+        self.draws = 0
+        self.drawn = 0
+        self.cpu_s = 0.0
+        self._thread = threading.Thread(target=self._run, name="rehearsal-buffer", daemon=True)
+        self._thread.start()
+
+    def submit(self, work: Callable[[], Result]) -> Ticket[Result]:
+        """Queue work for the background thread; returns at once."""
+        ticket = Ticket(work)
+        with self._lock:
+            if self._ended:
+                raise RuntimeError("The buffer's background thread has ended.")
+            self._queue.append(ticket)  # type: ignore[arg-type]
+        self._transport.wake()
+        return ticket
+
+    def submit_offer(self, offer: Offer) -> Ticket[DrawTiming]:
+        """Queue an insertion and the draw that follows it."""
+        self._newest_offer = offer
+        return self.submit(lambda: self._populate_and_augment(offer))
+
+    def annotate(self, ids: Ints, states: Mapping[str, torch.Tensor]) -> int:
+        """Rewrite states here and on other ranks; for the background thread."""
+        homes = self._store.homes(ids)
+        for rank in np.unique(homes).tolist():
+            if rank in self._transport.sizes:
+                self._transport.request_annotation(rank, *_part(ids, states, homes == rank))
+        written = self._store.annotate(*_part(ids, states, homes == self._rank))
+        return written + self._transport.collect().annotated
+
+    def close(self) -> None:
+        """End the thread once its current ticket is done; waiting tickets fail."""
+        self._stopping = True
+        self._transport.interrupt()
+        self._thread.join()
+
+    def _run(self) -> None:
+        try:
+            while not self._stopping:
+                self._perform_next()
+                self.cpu_s = time.thread_time()
+            self._transport.close()
+        finally:
+            self._end(sys.exception())
+
+    def _perform_next(self) -> None:
+        if self._queue:
+            ticket = self._queue[0]
+            ticket.perform()
+            self._queue.popleft()
+        else:
+            self._transport.pump(None)
+
+    def _end(self, cause: BaseException | None) -> None:
+        with self._lock:
+            self._ended = True
+            waiting = list(self._queue)
+            self._queue.clear()
+        self._store.free.close()
+        for ticket in waiting:
+            ticket.fail(cause)
+
+    def _populate_and_augment(self, offer: Offer) -> DrawTiming:
+        started = time.perf_counter()
+        size_before = self._store.index.size
+        self._store.insert(offer.rows, offer.candidates(), self._generators.policy)
+        if self._store.index.size > size_before:
+            self._transport.announce()
+        populated = time.perf_counter()
+        if offer is self._newest_offer:
+            self._draw()
+        timing = DrawTiming(populate_s=populated - started, augment_s=time.perf_counter() - populated)
+        self._clock.add_background(timing.populate_s, timing.augment_s)
+        return timing
+
+    def _draw(self) -> None:
+        """Fill the next output; starts again with the ranks that remain if one was lost meanwhile."""
+        while not self._draw_once() and not self._stopping:
+            self._outputs.abandon_filling()
+        self.draws += 1
+        self.drawn += self._outputs.filling.filled
+
+    def _draw_once(self) -> bool:
+        sizes = {self._rank: self._store.index.size, **self._transport.sizes}
+        plan = plan_draw(sizes, self._representatives, self._generators.draw)
+        here = plan.pop(self._rank, 0)
+        outputs = self._outputs.filling
+        outputs.filled = here
+        for rank, count in plan.items():
+            self._transport.request_items(rank, count=count, into=outputs, first=outputs.filled)
+            outputs.filled += count
+        self._store.draw(here, outputs, first=0, rng=self._generators.draw)
+        return self._transport.collect().complete
+
+
+def _part(ids: Ints, states: Mapping[str, torch.Tensor], chosen: npt.NDArray[np.bool_]) -> tuple[Ints, States]:
+    rows = torch.from_numpy(np.flatnonzero(chosen))
+    return ids[chosen], {name: values[rows] for name, values in states.items()}

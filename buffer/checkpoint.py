@@ -1,0 +1,147 @@
+"""A rank's shard as plain tensors, numbers and text, and the same run continued on any number of ranks."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from buffer.capacity import class_quotas
+from buffer.dealing import Deal, deal_anew, keep_ranks
+from buffer.generators import Generators
+from buffer.index import Ints
+from buffer.local_store import RANK_BITS, LocalStore
+from buffer.memory import byte_rows
+from buffer.options import Options
+
+FORMAT = 1
+Shard = Mapping[str, Any]
+_log = logging.getLogger(__name__)
+
+
+def save_shard(store: LocalStore, generators: Generators, *, options: Options, step: int) -> dict[str, object]:
+    """Everything that this rank must remember. The items are copied, so the store may go on changing."""
+    index = store.index
+    return {
+        "format": FORMAT,
+        "rank": store.rank,
+        "world_size": options.world_size,
+        "step": step,
+        "schema": repr(store.schema),
+        "next_number": store.next_number,
+        "seen": {str(label): count for label, count in index.seen.items()},
+        "items": store.rows.copy_of(index.rows[: index.size]),
+        "ids": torch.from_numpy(index.ids[: index.size].copy()),
+        "labels": torch.from_numpy(index.labels[: index.size].copy()),
+        "places": torch.from_numpy(index.places[: index.size].copy()),
+        "scores": torch.from_numpy(index.scores[: index.size].copy()),
+        "features": torch.from_numpy(index.live_features()),
+        "policy": type(store.policy).__name__,
+        "policy_state": store.policy.state_dict(),
+        "random_state": generators.state(),
+    }
+
+
+def check_shards(shards: Sequence[Shard], store: LocalStore, *, options: Options) -> None:
+    """ValueError if the shards are not a whole set that fits this buffer's schema, policy, classes and capacity."""
+    if not shards:
+        raise ValueError("There are no shards to restore.")
+    for rank, shard in enumerate(shards):
+        _check_shard(shard, rank, len(shards), store)
+    if not store.policy.open_classes:
+        _check_room(shards, options)
+    elif sum(len(shard["ids"]) for shard in shards) > options.capacity:
+        raise ValueError(f"The shards hold more items than the capacity of {options.capacity}.")
+
+
+def _check_shard(shard: Shard, rank: int, count: int, store: LocalStore) -> None:
+    expected = {
+        "format": FORMAT,
+        "rank": rank,
+        "world_size": count,
+        "schema": repr(store.schema),
+        "policy": type(store.policy).__name__,
+    }
+    for key, value in expected.items():
+        if shard[key] != value:
+            raise ValueError(f"Shard {rank} of {count} has {key} {shard[key]!r}; this buffer needs {value!r}.")
+
+
+def _check_room(shards: Sequence[Shard], options: Options) -> None:
+    held = np.bincount(torch.cat([shard["labels"] for shard in shards]).numpy(), minlength=options.classes)
+    if len(held) > options.classes:
+        raise ValueError(f"The shards hold labels up to {len(held) - 1}; this buffer has {options.classes} classes.")
+    room = class_quotas(options.capacity, classes=options.classes, rank=0, world_size=1)
+    full = np.flatnonzero(held > room)
+    if len(full):
+        label = int(full[0])
+        raise ValueError(f"The shards hold {held[label]} items of class {label}; there is room for {room[label]}.")
+
+
+def restore_shards(shards: Sequence[Shard], store: LocalStore, generators: Generators, *, options: Options) -> int:
+    """Fill the empty store with this rank's part of checked shards; returns the step at which the run stood."""
+    exact = len(shards) == options.world_size
+    deal = keep_ranks(shards) if exact else deal_anew(shards, quotas_per_rank(store, options))
+    _fill(store, shards, deal, exact=exact)
+    _restore_counters(store, shards, exact=exact, capacity=options.capacity)
+    _remember_moves(store, deal)
+    step = int(max(shard["step"] for shard in shards))
+    if exact:
+        generators.restore(shards[store.rank]["random_state"])
+        store.policy.load_state_dict([shards[store.rank]["policy_state"]], exact=True)
+    else:
+        _log.info("buffer restored from %d ranks onto %d: random state begins anew", len(shards), options.world_size)
+        generators.reseed(options.seed, store.rank, options.world_size, step)
+        store.policy.load_state_dict([shard["policy_state"] for shard in shards], exact=False)
+    return step
+
+
+def _fill(store: LocalStore, shards: Sequence[Shard], deal: Deal, *, exact: bool) -> None:
+    """Copy this rank's items shard by shard, so that one shard at a time needs to be read."""
+    mine = np.flatnonzero(deal.homes == store.rank)
+    mine = mine[np.argsort(deal.shards[mine], kind="stable")]
+    targets = np.array(store.free.reserve(len(mine)), np.int64)
+    columns: dict[str, list[npt.NDArray[Any]]] = {"labels": [], "places": [], "scores": [], "features": []}
+    for number in np.unique(deal.shards[mine]).tolist():
+        here = deal.shards[mine] == number
+        wanted = deal.rows[mine[here]]
+        for name, rows in store.rows.bytes.items():
+            rows[targets[here]] = byte_rows(shards[number]["items"][name])[wanted]
+        for name, parts in columns.items():
+            parts.append(shards[number][name].numpy()[wanted])
+    if len(mine):
+        order = np.arange(len(mine)) if exact else np.argsort(deal.ids[mine], kind="stable")
+        known = {name: np.concatenate(parts)[order] for name, parts in columns.items()}
+        store.index.load(rows=targets[order], ids=deal.ids[mine][order], **known, keep_places=exact)
+
+
+def _restore_counters(store: LocalStore, shards: Sequence[Shard], *, exact: bool, capacity: int) -> None:
+    """Continue the streams: on other ranks, each as long as this rank's share of the capacity is of the whole."""
+    store.next_number = max(shard["next_number"] for shard in shards)
+    if exact:
+        store.index.seen.update({int(label): count for label, count in shards[store.rank]["seen"].items()})
+        return
+    for shard in shards:
+        for label, count in shard["seen"].items():
+            store.index.seen[int(label)] += count
+    for label, count in store.index.seen.items():
+        store.index.seen[label] = round(count * store.index.capacity / capacity)
+
+
+def _remember_moves(store: LocalStore, deal: Deal) -> None:
+    moved = np.flatnonzero(deal.ids & ((1 << RANK_BITS) - 1) != deal.homes)
+    moved = moved[np.argsort(deal.ids[moved])]
+    store.moved_ids, store.moved_homes = deal.ids[moved], deal.homes[moved]
+
+
+def quotas_per_rank(store: LocalStore, options: Options) -> Ints:
+    """Room on every rank, shape (ranks, classes); one column for everything where classes are open."""
+    ranks = range(options.world_size)
+    classes = 1 if store.policy.open_classes else options.classes
+    return np.stack(
+        [class_quotas(options.capacity, classes=classes, rank=r, world_size=options.world_size) for r in ranks]
+    )

@@ -1,0 +1,106 @@
+"""This rank's part of the buffer: rows of items, the index of live ones, and the policy that decides between them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from buffer.free_rows import FreeRows
+from buffer.index import Index, Ints
+from buffer.memory import Rows
+from buffer.outputs import OutputSet
+from buffer.policies import APPEND, REJECT, Candidate, Policy
+from buffer.sampling import draw_positions
+from buffer.schema import Schema
+
+RANK_BITS = 20
+"""An item's id is its number on the rank that took it, followed by that rank in this many bits."""
+
+
+@dataclass
+class StoreCounters:
+    """What became of the candidates since the buffer was made."""
+
+    candidates: int = 0
+    accepted: int = 0
+    replaced: int = 0
+    annotated: int = 0
+    bytes_copied: int = 0
+
+
+class LocalStore:
+    """Used by the background thread alone, but for the rows that `free` has handed out: those belong to their offer."""
+
+    def __init__(
+        self, schema: Schema, *, quotas: Ints, spare_rows: int, policy: Policy, rank: int, pinned: bool
+    ) -> None:
+        self.schema = schema
+        self.policy = policy
+        self.index = Index(quotas)
+        self.rows = Rows(schema, self.index.capacity + spare_rows, pinned=pinned)
+        self.free = FreeRows(range(self.rows.count))
+        self.counters = StoreCounters()
+        self.next_number = 0
+        self.rank = rank
+        self.moved_ids = np.zeros(0, np.int64)
+        """Ids of items that a restored checkpoint put on another rank than the one that took them, ascending."""
+        self.moved_homes = np.zeros(0, np.int64)
+        """Where those live."""
+
+    def insert(self, rows: Sequence[int], candidates: Sequence[Candidate], rng: np.random.Generator) -> None:
+        """Let the policy place candidates whose tensors already stand in `rows`."""
+        unused = [self._place(row, candidate, rng) for row, candidate in zip(rows, candidates, strict=True)]
+        self.counters.candidates += len(rows)
+        self.free.release(row for row in unused if row is not None)
+
+    def _place(self, row: int, candidate: Candidate, rng: np.random.Generator) -> int | None:
+        """Returns the row that is free afterwards, if any."""
+        self.index.seen[candidate.label] += 1
+        self.policy.observe(candidate)
+        position = self.policy.place(candidate, self.index, rng)
+        if position == REJECT:
+            return row
+        self.counters.accepted += 1
+        if position == APPEND:
+            self.index.append(candidate, item_id=self._new_id(), row=row)
+            return None
+        self.counters.replaced += 1
+        return self.index.replace(position, candidate, item_id=self._new_id(), row=row)
+
+    def _new_id(self) -> int:
+        self.next_number += 1
+        return (self.next_number - 1) << RANK_BITS | self.rank
+
+    def homes(self, ids: Ints) -> Ints:
+        """The rank on which each item lives, or lived: the one that took it, unless a restored checkpoint moved it."""
+        homes = ids & ((1 << RANK_BITS) - 1)
+        if len(self.moved_ids):
+            places = np.minimum(np.searchsorted(self.moved_ids, ids), len(self.moved_ids) - 1)
+            moved = self.moved_ids[places] == ids
+            homes[moved] = self.moved_homes[places[moved]]
+        return homes
+
+    def draw(self, count: int, into: OutputSet, *, first: int, rng: np.random.Generator) -> None:
+        """Copy `count` distinct live items, drawn uniformly, to `into` from row `first` on."""
+        positions = draw_positions(self.index.size, count, rng)
+        self.counters.bytes_copied += self.rows.gather(self.index.rows[positions], into.rows, first=first)
+        into.ids[first : first + count] = self.index.ids[positions]
+        into.labels[first : first + count] = self.index.labels[positions]
+
+    def annotate(self, ids: npt.NDArray[np.int64], states: Mapping[str, torch.Tensor]) -> int:
+        """Rewrite fields of the items among `ids` that still live; returns how many that are."""
+        written = 0
+        for item, item_id in enumerate(ids.tolist()):
+            position = self.index.find(item_id)
+            if position is None:
+                continue
+            row = int(self.index.rows[position])
+            for name, values in states.items():
+                self.rows.tensors[name][row].copy_(values[item])
+            written += 1
+        self.counters.annotated += written
+        return written

@@ -1,0 +1,29 @@
+"""Which candidates are kept and what they replace: one policy a file."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from buffer.policies.fifo import FifoPolicy
+from buffer.policies.policy import APPEND, REJECT, Candidate, Policy
+from buffer.policies.random import RandomPolicy
+from buffer.policies.reservoir import ReservoirPolicy
+
+PolicyName = Literal["random", "reservoir", "balanced_reservoir", "fifo", "loss_aware", "herding"]
+
+__all__ = ["APPEND", "REJECT", "Candidate", "Policy", "PolicyName", "make_policy"]
+
+_POLICIES: dict[str, type[Policy]] = {
+    "random": RandomPolicy,
+    "reservoir": ReservoirPolicy,
+    "fifo": FifoPolicy,
+}
+
+
+def make_policy(policy: PolicyName | Policy) -> Policy:
+    """The policy of that name, or the object given; ValueError for an unknown name."""
+    if isinstance(policy, Policy):
+        return policy
+    if policy not in _POLICIES:
+        raise ValueError(f"Policy {policy!r} is unknown; use one of {', '.join(_POLICIES)}, or a Policy object.")
+    return _POLICIES[policy]()

@@ -1,0 +1,42 @@
+"""Work handed to the background thread, and the wait for its result."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+Result = TypeVar("Result")
+
+
+class Ticket(Generic[Result]):
+    """One piece of work. The result can be read once it is done, and never before."""
+
+    def __init__(self, work: Callable[[], Result]) -> None:
+        self._work = work
+        self._finished = threading.Event()
+        self._results: list[Result] = []
+        self._cause: BaseException | None = None
+
+    @property
+    def finished(self) -> bool:
+        """Whether `result` would return or raise at once."""
+        return self._finished.is_set()
+
+    def perform(self) -> None:
+        """Do the work; for the background thread."""
+        self._results.append(self._work())
+        self._finished.set()
+
+    def fail(self, cause: BaseException | None) -> None:
+        """Give the work up because the background thread ended."""
+        self._cause = cause
+        self._finished.set()
+
+    def result(self) -> Result:
+        """Wait for the result; RuntimeError if the background thread ended before."""
+        self._finished.wait()
+        if not self._results:
+            reason = f" by {type(self._cause).__name__}: {self._cause}" if self._cause else ""
+            raise RuntimeError(f"The buffer's background thread was ended{reason}.") from self._cause
+        return self._results[0]

@@ -1,0 +1,50 @@
+"""No other ranks: what the draws of one process, or of a rank that keeps to its own items, need."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from buffer.outputs import OutputSet
+from buffer.transport.transport import Collected, Transport
+
+
+class LocalTransport(Transport):
+    """Knows no peers, so nothing is ever requested."""
+
+    name = "local"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._woken = threading.Event()
+
+    def wake(self) -> None:
+        """See `Transport.wake`."""
+        self._woken.set()
+
+    def pump(self, timeout_s: float | None) -> None:
+        """See `Transport.pump`."""
+        self._woken.wait(timeout_s)
+        self._woken.clear()
+
+    def announce(self) -> None:
+        """There is nobody to tell."""
+
+    def request_items(self, rank: int, *, count: int, into: OutputSet, first: int) -> None:
+        """There is no other rank."""
+        raise AssertionError(f"rank {rank} cannot be asked over the local transport")
+
+    def request_annotation(self, rank: int, ids: npt.NDArray[np.int64], states: Mapping[str, torch.Tensor]) -> None:
+        """There is no other rank."""
+        raise AssertionError(f"rank {rank} cannot be asked over the local transport")
+
+    def collect(self) -> Collected:
+        """Nothing was asked for."""
+        return Collected(complete=True)
+
+    def close(self) -> None:
+        """There is nothing to release."""

@@ -1,0 +1,88 @@
+"""What the background thread needs of other ranks, whatever carries the bytes."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from buffer.outputs import OutputSet
+
+TransportName = Literal["auto", "ucx", "tcp", "local"]
+
+
+@dataclass
+class TransportCounters:
+    """Traffic with other ranks since the start."""
+
+    bytes_sent: int = 0
+    bytes_received: int = 0
+    messages_sent: int = 0
+    items_served: int = 0
+
+
+class Transport(ABC):
+    """Requests to other ranks and service of theirs. All methods but `wake` belong to the background thread.
+
+    Nothing here polls: `pump` sleeps in the kernel until a peer, a deadline or `wake` needs the thread.
+    """
+
+    name: str
+
+    def __init__(self) -> None:
+        self.counters = TransportCounters()
+        self.sizes: dict[int, int] = {}
+        """Live items of every other rank still in the group, as last heard."""
+        self.lost: dict[int, str] = {}
+        """Ranks given up, and why."""
+        self.left: list[int] = []
+        """Ranks that closed their buffer."""
+        self.interrupted = False
+
+    def interrupt(self) -> None:
+        """Make `pump` and `collect` return because the buffer is being closed. May be called from any thread."""
+        self.interrupted = True
+        self.wake()
+
+    @abstractmethod
+    def wake(self) -> None:
+        """Make the current or next `pump` return. May be called from any thread."""
+
+    @abstractmethod
+    def pump(self, timeout_s: float | None) -> None:
+        """Sleep until something happened or `timeout_s` passed (None: for ever), and serve what came."""
+
+    @abstractmethod
+    def announce(self) -> None:
+        """Tell every other rank how many items live here."""
+
+    @abstractmethod
+    def request_items(self, rank: int, *, count: int, into: OutputSet, first: int) -> None:
+        """Ask a rank for `count` items of its choice, to be written to rows `first` and on."""
+
+    @abstractmethod
+    def request_annotation(self, rank: int, ids: npt.NDArray[np.int64], states: Mapping[str, torch.Tensor]) -> None:
+        """Ask a rank to rewrite states; `states` must stay as they are until `collect` has returned."""
+
+    @abstractmethod
+    def collect(self) -> Collected:
+        """Serve others until all requests are answered; ranks that let `timeout_s` pass are given up."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Tell the others, let replies that are under way finish, and release sockets and memory."""
+
+
+@dataclass(frozen=True)
+class Collected:
+    """The answers to the requests since the last `collect`."""
+
+    complete: bool
+    """Whether every rank delivered all it was asked for."""
+    annotated: int = 0
+    """Items that other ranks rewrote."""

@@ -8,7 +8,6 @@ from typing import Any
 
 import tomli_w
 from pydantic import Field, ValidationError
-from trainer.settings import TrainerSettings
 
 from acquisition.retrieval.settings import RetrievalSettings
 from acquisition.settings import AcquisitionSettings
@@ -17,6 +16,7 @@ from dashboard.settings import DashboardSettings
 from inference_edge.settings import EdgeSettings
 from streaming.errors import UserError
 from streaming.settings import NetworkSettings, Settings
+from trainer.settings import TrainerSettings
 from workflow.config_errors import explain
 from workflow.overrides import Layer, Table, merge, parse_assignments, read_layer
 from workflow.presets import read_preset

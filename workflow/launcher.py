@@ -56,20 +56,20 @@ def launch(config: Config) -> int:
 
 
 def _with_ports(config: Config) -> Config:
-    network = resolve_ports(config.network, ranks=config.run.ranks)
+    network = resolve_ports(config.network, ranks=config.trainer.ranks)
     dashboard = config.dashboard
     if dashboard.enabled and dashboard.port:
         require_free(dashboard.port, host=dashboard.host, setting="dashboard.port")
     elif dashboard.enabled:
-        port = choose_port(network, ranks=config.run.ranks)
+        port = choose_port(network, ranks=config.trainer.ranks)
         dashboard = dashboard.model_copy(update={"port": port})
     return config.model_copy(update={"network": network, "dashboard": dashboard})
 
 
 def _commands(config: Config, folder: RunFolder) -> list[PartCommand]:
     parts = [part for part in START_ORDER if config.dashboard.enabled or part is not Part.DASHBOARD]
-    master_port = choose_port(config.network, ranks=config.run.ranks)
-    return [part_command(part, folder, ranks=config.run.ranks, master_port=master_port) for part in parts]
+    master_port = choose_port(config.network, ranks=config.trainer.ranks)
+    return [part_command(part, folder, ranks=config.trainer.ranks, master_port=master_port) for part in parts]
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from pathlib import Path
 
-from pydantic import Field, NonNegativeInt, PositiveInt
+from pydantic import Field, NonNegativeInt
 
 from streaming.settings import RunContext, Settings
 
@@ -26,8 +26,6 @@ class RunSettings(Settings):
     """Folder that holds the runs' folders."""
     seed: NonNegativeInt = 0
     """Seed of everything random in the run: specimen, noise, validation choice, weights, rehearsal."""
-    ranks: PositiveInt = 1
-    """Trainer processes that `ptychoflow run` starts on this host; on several hosts torchrun decides."""
 
     def context(self) -> RunContext:
         """Return what every part of this run is given."""

@@ -16,8 +16,8 @@ from workflow.logs import last_words
 from workflow.processes import terminate_in_order
 from workflow.watchdog import Watchdog
 
-GRACE_S = 8.0
-"""Parts that have not ended this long after they were asked to are killed."""
+GRACE_S = 7.0
+"""Leaves time for the summary within the ten seconds in which Ctrl-C ends everything."""
 
 
 @dataclass(frozen=True)
@@ -57,10 +57,14 @@ class Supervisor:
     """The parts of one run as child processes, each in its own session. Not thread-safe.
 
     A context manager: leaving it ends whatever still runs, and so does a watchdog should this process be killed.
+
+    Args:
+        grace_s: parts that have not ended this long after they were asked to are killed.
     """
 
-    def __init__(self) -> None:
-        self._watchdog = Watchdog()
+    def __init__(self, *, grace_s: float = GRACE_S) -> None:
+        self._grace_s = grace_s
+        self._watchdog = Watchdog(grace_s=grace_s)
         self._running: dict[Part, tuple[subprocess.Popen[bytes], PartCommand]] = {}
 
     def __enter__(self) -> Supervisor:
@@ -93,13 +97,13 @@ class Supervisor:
         """Return the parts that ended since the last call. Does not block."""
         return [self._forget(part) for part, (process, _) in list(self._running.items()) if process.poll() is not None]
 
-    def stop(self, order: Sequence[Part], *, grace_s: float = GRACE_S) -> list[PartEnd]:
-        """End the parts of `order` that still run, one after the other, and kill what is left after `grace_s`.
+    def stop(self, order: Sequence[Part]) -> list[PartEnd]:
+        """End the parts of `order` that still run, one after the other, and kill what is left after the grace time.
 
-        Blocks for at most about `grace_s`; returns how each one ended.
+        Blocks for at most about the grace time; returns how each one ended.
         """
         parts = [part for part in order if part in self._running]
-        terminate_in_order([psutil.Process(self._running[part][0].pid) for part in parts], grace_s=grace_s)
+        terminate_in_order([psutil.Process(self._running[part][0].pid) for part in parts], grace_s=self._grace_s)
         return [self._forget(part) for part in parts]
 
     def _forget(self, part: Part) -> PartEnd:

@@ -16,15 +16,17 @@ import psutil
 
 from workflow.processes import terminate_in_order
 
-GRACE_S = 8.0
-
 
 class Watchdog:
-    """The launcher's side: starts the watching process, tells it about parts, and lets it go at the end."""
+    """The launcher's side: starts the watching process, tells it about parts, and lets it go at the end.
 
-    def __init__(self) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "workflow.watchdog"],
+    Args:
+        grace_s: parts that have not ended this long after they were asked to are killed.
+    """
+
+    def __init__(self, *, grace_s: float) -> None:
+        self._process = subprocess.Popen(  # noqa: S603 our own command line
+            [sys.executable, "-m", "workflow.watchdog", str(grace_s)],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -55,7 +57,7 @@ class Watchdog:
         return self._process.stdin
 
 
-def watch_input(lines: IO[str], *, grace_s: float = GRACE_S) -> None:
+def watch_input(lines: IO[str], *, grace_s: float) -> None:
     """Collect process ids, one a line, until the input ends; then end those that still run."""
     processes: list[psutil.Process] = []
     for line in lines:
@@ -67,4 +69,4 @@ def watch_input(lines: IO[str], *, grace_s: float = GRACE_S) -> None:
 if __name__ == "__main__":
     for ignored in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(ignored, signal.SIG_IGN)
-    watch_input(sys.stdin)
+    watch_input(sys.stdin, grace_s=float(sys.argv[1]))

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from streaming.events import Part
 from workflow.commands.options import ConfigOption, SetOption
-from workflow.part_process import part_process
 
 
 def acquire(config: ConfigOption = None, assignments: SetOption = None) -> None:
-    """Read or simulate the scan, compute ground truth and publish frames and samples (one part, for several hosts)."""
+    """Publish a scan: its frames, and samples with ground truth.
+
+    One part of a run over several hosts.
+    """
     from acquisition.service import acquire as run_acquisition
+    from workflow.part_process import part_process
 
     with part_process(Part.ACQUISITION, config, assignments) as part:
         settings = part.config

@@ -6,7 +6,7 @@ import typer
 
 from workflow.commands.options import JsonOption
 
-app = typer.Typer(help="Measure a part beside a bare counterpart.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(help="Measure a part beside a bare counterpart.", rich_markup_mode=None)
 
 
 @app.command()

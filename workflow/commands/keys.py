@@ -11,6 +11,9 @@ from streaming.keys import make_keys
 
 
 def keys(directory: Annotated[Path, typer.Argument(help="New folder for the keys.", metavar="DIR")]) -> None:
-    """Make CURVE keys; copy the folder to every host of a run and name it in network.keys_dir."""
+    """Make keys for a run over several hosts.
+
+    Copy the folder to every host of the run and name it in network.keys_dir.
+    """
     make_keys(directory)
     typer.echo(f"keys written to {directory}; who holds this folder can join the run")

@@ -12,7 +12,7 @@ from workflow.run_folder import RunFolder
 
 
 def report(run: Annotated[Path, typer.Argument(help="Folder of a run, runs/<name>.", metavar="RUN")]) -> None:
-    """Write report.html again from what lies in a run's folder."""
+    """Write the report of a run again."""
     from workflow.report import write_report
 
     if not RunFolder(run).summary.is_file():

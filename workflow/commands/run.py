@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 from workflow.commands.options import ConfigOption, PresetOption, SetOption
-from workflow.config import load_config, option_table
 
 ScanArgument = Annotated[Path | None, typer.Argument(help="Recorded scan to replay (HDF5).", metavar="[SCAN]")]
 
@@ -30,14 +29,15 @@ def run(
         bool | None, typer.Option("--dashboard/--no-dashboard", help="Serve the live page (default: yes).")
     ] = None,
 ) -> int:
-    """Run acquisition, trainer, edge and dashboard on this host and end with a report."""
+    """Run the whole workflow on this host."""
+    from workflow.config import load_config, option_table
     from workflow.launcher import launch
 
     options = option_table(
         source__kind=None if scan is None else "replay",
         source__path=None if scan is None else str(scan),
         run__name=name,
-        run__ranks=ranks,
+        trainer__ranks=ranks,
         acquisition__rate_hz=rate,
         acquisition__record=record,
         dashboard__enabled=dashboard,

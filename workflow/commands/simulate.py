@@ -10,9 +10,6 @@ import typer
 from acquisition.source_settings import SimulationSettings
 from streaming.errors import UserError
 from workflow.commands.options import ConfigOption, PresetOption, SetOption
-from workflow.config import load_config
-
-FRAMES_AT_ONCE = 64
 
 
 def simulate(
@@ -22,20 +19,21 @@ def simulate(
     config: ConfigOption = None,
     assignments: SetOption = None,
 ) -> None:
-    """Simulate the scan of a rotating specimen and write it as a recording that can be replayed."""
-    from acquisition.recorder import Recorder
-    from acquisition.sources import open_scan
+    """Write a simulated scan to a file.
+
+    The file is a recording with its ground truth, which `ptychoflow run OUT.h5` replays.
+    """
+    from rich.progress import Progress
+
+    from acquisition.simulate import simulate_to_file
+    from workflow.config import load_config
+    from workflow.logs import stderr_console
 
     source = load_config(preset, config, assignments or ()).source
     if not isinstance(source, SimulationSettings):
-        raise UserError("source.kind is not 'simulation': there is nothing to simulate")
-    scan = open_scan(source)
-    frames = 0
-    with Recorder(out, name=scan.name) as recorder:
-        for perspective in scan:
-            recorder.start_perspective(perspective)
-            for start in range(0, len(perspective), FRAMES_AT_ONCE):
-                stop = min(start + FRAMES_AT_ONCE, len(perspective))
-                recorder.append(perspective.read(start, stop), start=start)
-            frames += len(perspective)
-    typer.echo(f"{out}: {len(scan)} perspectives, {frames} frames")
+        raise UserError("source.kind is 'replay': there is nothing to simulate; choose another --preset or --config")
+    frames = source.perspectives * source.frames_per_perspective
+    with Progress(console=stderr_console(), disable=not stderr_console().is_terminal) as progress:
+        task = progress.add_task("simulating", total=frames)
+        simulate_to_file(source, out, on_frames=lambda count: progress.advance(task, count))
+    typer.echo(f"{out}: {source.perspectives} perspectives, {frames} frames")

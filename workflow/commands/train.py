@@ -7,16 +7,20 @@ import os
 from streaming.events import Part
 from workflow.commands.options import ConfigOption, SetOption
 from workflow.parent_death import die_with_parent
-from workflow.part_process import part_process
 
 TORCHRUN_VARIABLE = "TORCHELASTIC_RUN_ID"
 
 
 def train(config: ConfigOption = None, assignments: SetOption = None) -> None:
-    """Train on the stream and serve the weights (one part; start it under torchrun for several ranks)."""
+    """Train on the stream and serve the weights.
+
+    One part of a run over several hosts; start it under torchrun for several ranks.
+    """
     if TORCHRUN_VARIABLE in os.environ:
         die_with_parent(os.getppid())
     from trainer.service import train as run_trainer
+
+    from workflow.part_process import part_process
 
     with part_process(Part.TRAINER, config, assignments) as part:
         settings = part.config

@@ -1,0 +1,175 @@
+"""Configuration: presets, layers, and the one line that every mistake gets."""
+
+from pathlib import Path
+
+import pytest
+
+from acquisition.source_settings import ReplaySettings, SimulationSettings
+from streaming.errors import UserError
+from workflow.config import load_config, option_table, write_config
+from workflow.presets import DATA_VARIABLE, MEASURED_SCAN, preset_names
+
+
+@pytest.fixture
+def measured_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    scan = tmp_path / "data" / MEASURED_SCAN
+    scan.parent.mkdir()
+    scan.touch()
+    monkeypatch.setenv(DATA_VARIABLE, str(scan.parent))
+    return scan
+
+
+@pytest.fixture
+def no_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(DATA_VARIABLE, raising=False)
+
+
+def mistake(*assignments: str, preset: str | None = "simulated", file: Path | None = None) -> str:
+    with pytest.raises(UserError) as caught:
+        load_config(preset, file, assignments)
+    text = str(caught.value)
+    assert "\n" not in text
+    return text
+
+
+@pytest.mark.parametrize("name", ["demo-simulated", "simulated", "thesis-scan"])
+def test_presets_are_valid(name: str) -> None:
+    assert isinstance(load_config(name).source, SimulationSettings)
+
+
+def test_the_thesis_preset_is_the_thesis() -> None:
+    config = load_config("thesis-scan")
+    assert isinstance(config.source, SimulationSettings)
+    assert (config.source.perspectives, config.source.frames_per_perspective) == (157, 950)
+    buffer = config.trainer.buffer
+    assert (config.trainer.batch_size, buffer.representatives, buffer.candidates) == (16, 24, 14)
+    assert config.trainer.schedule.kind == "cyclic"
+
+
+def test_the_demo_replays_measured_data_where_there_are_some(measured_data: Path) -> None:
+    source = load_config("demo").source
+    assert isinstance(source, ReplaySettings)
+    assert source.path == measured_data
+
+
+@pytest.mark.usefixtures("no_data")
+def test_the_demo_simulates_where_there_are_none() -> None:
+    assert isinstance(load_config("demo").source, SimulationSettings)
+
+
+@pytest.mark.usefixtures("no_data")
+def test_the_measured_demo_says_where_its_data_should_be() -> None:
+    assert DATA_VARIABLE in mistake(preset="demo-measured")
+
+
+def test_an_unknown_preset_is_told_the_presets() -> None:
+    text = mistake(preset="dmeo")
+    assert "'dmeo'" in text
+    assert all(name in text for name in preset_names())
+
+
+def test_options_win_over_assignments_over_the_file_over_the_preset(tmp_path: Path) -> None:
+    file = tmp_path / "my.toml"
+    file.write_text('[trainer]\nbatch_size = 7\nlearning_rate = 0.5\n[run]\nname = "from-file"\nseed = 4')
+    config = load_config(
+        "simulated", file, ["trainer.learning_rate=0.25", "run.name=from-set"], options={"run": {"name": "from-option"}}
+    )
+    assert config.trainer.ranks == 2
+    assert (config.trainer.batch_size, config.trainer.learning_rate) == (7, 0.25)
+    assert (config.run.name, config.run.seed) == ("from-option", 4)
+
+
+def test_a_scan_file_replaces_the_presets_simulation() -> None:
+    config = load_config("simulated", options=option_table(source__kind="replay", source__path="scan.cxi"))
+    assert config.source == ReplaySettings(path=Path("scan.cxi"))
+
+
+def test_options_that_were_not_given_set_nothing() -> None:
+    assert option_table(a__x=1, a__y=None, b__z=None, a__w=False) == {"a": {"x": 1, "w": False}}
+
+
+def test_a_written_configuration_reads_back_equal(tmp_path: Path) -> None:
+    config = load_config("simulated", assignments=["network.frames_port=5000", "source.probe.kind=zone_plate"])
+    write_config(config, tmp_path / "config.toml")
+    assert load_config(file=tmp_path / "config.toml") == config
+
+
+def test_an_unknown_key_is_told_its_origin_and_the_nearest_one(tmp_path: Path) -> None:
+    file = tmp_path / "my.toml"
+    file.write_text("[trainer]\nbatchsize = 16")
+    text = mistake(file=file)
+    assert text == f"unknown setting trainer.batchsize (from {file}); did you mean trainer.batch_size?"
+
+
+def test_an_unknown_section_is_told_the_nearest_one() -> None:
+    assert mistake("trianer.batch_size=16") == "unknown setting trianer (from --set); did you mean trainer?"
+
+
+def test_an_unknown_key_without_a_near_one_is_told_all() -> None:
+    text = mistake("run.zzz=1")
+    assert text.startswith("unknown setting run.zzz (from --set); valid here: ")
+    assert "seed" in text
+
+
+def test_an_unknown_nested_key_is_found() -> None:
+    assert "did you mean trainer.buffer.capacity?" in mistake("trainer.buffer.capacty=3")
+
+
+def test_an_unknown_key_of_a_source_is_compared_with_that_kind_only() -> None:
+    assert "did you mean source.perspectives?" in mistake("source.perspectivs=3")
+    text = mistake("source.kind=replay", "source.path=x", "source.perspectives=3")
+    assert "unknown setting source.perspectives" in text
+    assert "preprocess" in text
+    assert "frames_per_perspective" not in text
+
+
+def test_a_value_of_the_wrong_type_is_shown_with_its_key() -> None:
+    text = mistake("trainer.batch_size=many")
+    assert text.startswith("setting trainer.batch_size = 'many' (from --set) is wrong: ")
+    assert "integer" in text
+
+
+def test_a_value_out_of_range_names_the_preset_or_option() -> None:
+    assert mistake("trainer.ranks=0").startswith("setting trainer.ranks = 0 (from --set) is wrong: ")
+
+
+def test_a_choice_lists_the_choices() -> None:
+    text = mistake("trainer.pace=slow")
+    assert "'stream'" in text
+    assert "'continuous'" in text
+
+
+def test_a_value_in_place_of_a_section_is_named() -> None:
+    assert "setting trainer.buffer = 3 (from --set) is wrong" in mistake("trainer.buffer=3")
+
+
+def test_a_missing_key_says_how_to_give_it() -> None:
+    text = mistake("source.kind=replay", preset=None)
+    assert text == "setting source.path is missing: give it with --set source.path=... or in a --config file"
+
+
+def test_a_source_without_kind_or_of_unknown_kind_is_told() -> None:
+    assert mistake("source.path=x", preset=None).startswith("setting source.kind is missing (from --set)")
+    text = mistake("source.kind=relpay")
+    assert text == "setting source.kind = 'relpay' (from --set) is wrong: use one of 'replay', 'simulation'"
+
+
+def test_a_check_across_keys_keeps_its_words() -> None:
+    text = mistake("trainer.queue_samples=16")
+    assert text == "setting trainer (from --set) is wrong: queue_samples must be at least twice batch_size"
+
+
+def test_every_mistake_is_in_the_line() -> None:
+    text = mistake("trainer.ranks=0", "run.sed=1")
+    assert "trainer.ranks" in text
+    assert "did you mean run.seed?" in text
+
+
+def test_a_name_that_is_no_folder_name_is_refused() -> None:
+    assert mistake("run.name=../elsewhere").startswith("setting run.name = '../elsewhere'")
+
+
+def test_without_anything_to_scan_the_choices_are_told() -> None:
+    text = mistake(preset=None)
+    assert "--preset" in text
+    assert "scan file" in text

@@ -1,0 +1,184 @@
+"""Supervision of real child processes: how they end is noticed, and none is left, whatever happens."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from streaming.events import Part
+from workflow.processes import is_alive, terminate_in_order
+from workflow.supervision import PartCommand, PartEnd, Supervisor
+
+ANNOUNCE = (
+    "import os, pathlib, sys; own = pathlib.Path(sys.argv[1]); new = own.with_name(own.name + '.new');"
+    "new.write_text(str(os.getpid())); new.rename(own);"
+)
+SLEEP = f"{ANNOUNCE} import time; time.sleep(600)"
+IGNORE_SIGTERM = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN);"
+DEAF_SLEEP = f"{IGNORE_SIGTERM} {SLEEP}"
+
+
+def wait_for(condition: Callable[[], object], *, timeout_s: float = 20.0) -> None:
+    deadline_s = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline_s, "waited in vain"
+        time.sleep(0.02)
+
+
+def gone(pid: int) -> bool:
+    try:
+        return not is_alive(psutil.Process(pid))
+    except psutil.NoSuchProcess:
+        return True
+
+
+class Children:
+    """Makes commands that run Python code; a child announces itself by a file with its process id."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def command(self, part: Part, code: str, **environment: str) -> PartCommand:
+        arguments = [sys.executable, "-c", code, str(self.folder / part)]
+        return PartCommand(part, arguments, self.folder / f"{part}.log", environment)
+
+    def pid(self, name: str) -> int:
+        wait_for((self.folder / name).exists)
+        return int((self.folder / name).read_text())
+
+
+@pytest.fixture
+def children(tmp_path: Path) -> Children:
+    return Children(tmp_path)
+
+
+@pytest.fixture
+def supervisor() -> Iterator[Supervisor]:
+    with Supervisor(grace_s=1.0) as running:
+        yield running
+
+
+def first_end(supervisor: Supervisor) -> PartEnd:
+    ends: list[PartEnd] = []
+    wait_for(lambda: ends.extend(supervisor.ended()) or ends)
+    return ends[0]
+
+
+def test_a_failure_is_told_with_status_last_words_and_log(supervisor: Supervisor, children: Children) -> None:
+    code = "import sys; print('began'); print('ptychoflow: disk full'); print('trailing noise'); sys.exit(3)"
+    supervisor.start(children.command(Part.TRAINER, code))
+    end = first_end(supervisor)
+    assert (end.part, end.status, end.failed, end.last_words) == (Part.TRAINER, 3, True, "disk full")
+    assert end.describe() == f"trainer failed (exit status 3): disk full; its log is {children.folder / 'trainer.log'}"
+    assert supervisor.running == frozenset()
+
+
+def test_a_part_that_ends_well_has_not_failed(supervisor: Supervisor, children: Children) -> None:
+    supervisor.start(children.command(Part.EDGE, "import os; print(os.environ['GIVEN'])", GIVEN="by the launcher"))
+    end = first_end(supervisor)
+    assert not end.failed
+    assert (children.folder / "edge.log").read_text() == "by the launcher\n"
+
+
+def test_a_killed_part_is_told_by_its_signal(supervisor: Supervisor, children: Children) -> None:
+    supervisor.start(children.command(Part.EDGE, SLEEP))
+    os.kill(children.pid("edge"), signal.SIGKILL)
+    assert "edge failed (ended by signal SIGKILL)" in first_end(supervisor).describe()
+
+
+def test_parts_are_asked_to_end_one_after_the_other(supervisor: Supervisor, children: Children) -> None:
+    on_term = f"""
+import signal, sys, time, pathlib
+def end(*_):
+    time.sleep(0.2)
+    with (pathlib.Path(sys.argv[1]).parent / "order").open("a") as order:
+        order.write(pathlib.Path(sys.argv[1]).name + " ")
+    sys.exit(0)
+signal.signal(signal.SIGTERM, end)
+{SLEEP}
+"""
+    order = (Part.ACQUISITION, Part.TRAINER, Part.EDGE)
+    for part in reversed(order):
+        supervisor.start(children.command(part, on_term))
+    for part in order:
+        children.pid(part)
+    ends = supervisor.stop(order)
+    assert [(end.part, end.status) for end in ends] == [(part, 0) for part in order]
+    assert (children.folder / "order").read_text() == "acquisition trainer edge "
+
+
+def test_who_ignores_the_request_is_killed_with_all_descendants(supervisor: Supervisor, children: Children) -> None:
+    code = f"""
+{IGNORE_SIGTERM}
+import subprocess, sys
+inner = {DEAF_SLEEP!r}
+subprocess.Popen([sys.executable, "-c", inner, sys.argv[1] + ".same-group"])
+subprocess.Popen([sys.executable, "-c", inner, sys.argv[1] + ".own-session"], start_new_session=True)
+{SLEEP}
+"""
+    supervisor.start(children.command(Part.TRAINER, code))
+    pids = [children.pid(name) for name in ("trainer", "trainer.same-group", "trainer.own-session")]
+    began_s = time.monotonic()
+    (end,) = supervisor.stop([Part.TRAINER])
+    assert time.monotonic() - began_s < 5.0
+    assert end.status == -signal.SIGKILL
+    wait_for(lambda: all(gone(pid) for pid in pids))
+
+
+def test_a_descendant_that_outlives_its_part_is_killed(children: Children, supervisor: Supervisor) -> None:
+    code = f"""
+import subprocess, sys, time
+subprocess.Popen([sys.executable, "-c", {DEAF_SLEEP!r}, sys.argv[1] + ".child"])
+{SLEEP}
+"""
+    supervisor.start(children.command(Part.ACQUISITION, code))
+    pids = [children.pid(name) for name in ("acquisition", "acquisition.child")]
+    supervisor.stop([Part.ACQUISITION])
+    wait_for(lambda: all(gone(pid) for pid in pids))
+
+
+def test_leaving_the_context_ends_what_still_runs(children: Children) -> None:
+    with pytest.raises(ValueError, match="bug"), Supervisor() as supervisor:
+        supervisor.start(children.command(Part.DASHBOARD, SLEEP))
+        pid = children.pid("dashboard")
+        raise ValueError("bug")
+    assert gone(pid)
+
+
+LAUNCHER = """
+import sys, time
+from pathlib import Path
+from streaming.events import Part
+from workflow.supervision import PartCommand, Supervisor
+folder = Path(sys.argv[1])
+supervisor = Supervisor(grace_s=1.0)
+for part, code in ((Part.EDGE, sys.argv[2]), (Part.TRAINER, sys.argv[3])):
+    supervisor.start(PartCommand(part, [sys.executable, "-c", code, str(folder / part)], folder / "log"))
+(folder / "launched").write_text("0")
+time.sleep(600)
+"""
+
+
+def test_a_killed_launcher_leaves_nobody_behind(children: Children) -> None:
+    launcher = subprocess.Popen([sys.executable, "-c", LAUNCHER, str(children.folder), SLEEP, DEAF_SLEEP])
+    try:
+        pids = [children.pid("edge"), children.pid("trainer")]
+        wait_for((children.folder / "launched").exists)
+        watchers = psutil.Process(launcher.pid).children(recursive=True)
+    finally:
+        launcher.kill()
+        launcher.wait()
+    wait_for(lambda: all(gone(pid) for pid in pids))
+    wait_for(lambda: not any(is_alive(process) for process in watchers))
+
+
+def test_terminating_nobody_takes_no_time() -> None:
+    began_s = time.monotonic()
+    terminate_in_order([], grace_s=10.0)
+    assert time.monotonic() - began_s < 1.0

@@ -155,8 +155,8 @@ def on_grid_of(prediction: Mosaic, reference: Mosaic, channel: Channel) -> Float
     image = reference.channels[channel]
     values = np.exp(1j * image) if channel is Channel.PHASE else image
     shifted = _shift_rows(_shift_rows(values, offset_y, prediction.shape_px[0]).T, offset_x, prediction.shape_px[1]).T
-    aligned: npt.NDArray[Any] = np.angle(shifted) if channel is Channel.PHASE else shifted
-    return aligned.astype(np.float32)
+    aligned = np.angle(shifted) if channel is Channel.PHASE else shifted
+    return np.asarray(aligned, dtype=np.float32)
 
 
 def _shift_rows(values: npt.NDArray[Any], offset: float, count: int) -> npt.NDArray[Any]:
@@ -182,7 +182,7 @@ def difference(prediction: Mosaic, reference: Mosaic, channel: Channel) -> Float
         return prediction.channels[channel] - aligned
     phasor = np.exp(1j * (prediction.channels[channel] - aligned))
     common = np.conj(np.nansum(phasor))
-    return np.angle(phasor * common).astype(np.float32)
+    return np.asarray(np.angle(phasor * common), dtype=np.float32)
 
 
 def colour_limits(image: FloatImage) -> tuple[float, float]:

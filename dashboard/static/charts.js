@@ -1,0 +1,151 @@
+// The histories, drawn by plotly.
+
+import { byId, chosen, element } from "./dom.js";
+import { perspectivesInOrder, store } from "./store.js";
+
+const REDRAW_MS = 1_000;
+const LOSS_TICKS = [0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5];
+const CHARTS = [
+  { id: "psnr", title: "PSNR, dB", draw: () => overTime((channel) => `psnr_${channel}_db`) },
+  { id: "ssim", title: "SSIM", draw: () => overTime((channel) => `ssim_${channel}`) },
+  { id: "per-perspective", title: "PSNR per perspective, dB", draw: perPerspective },
+  { id: "loss", title: "Loss, |amplitude| + |phase|", draw: losses },
+  { id: "rate", title: "Rates, 1/s", draw: rates },
+  { id: "latency", title: "Frame to image, ms", draw: latencies },
+  { id: "buffer", title: "Rehearsal buffer, items", draw: bufferFill },
+  { id: "steps", title: "Training step, ms", draw: stepBreakdown },
+];
+
+let drawnAt = 0;
+let drawnFor = "";
+
+export function drawCharts() {
+  if (!globalThis.Plotly) return;
+  if (!byId("charts").childElementCount) build();
+  const look = `${chosen("channel")} ${document.documentElement.dataset.theme} ${innerWidth}`;
+  if (Date.now() - drawnAt < REDRAW_MS && look === drawnFor) return;
+  [drawnAt, drawnFor] = [Date.now(), look];
+  for (const chart of CHARTS) {
+    const { traces, layout } = chart.draw();
+    const some = traces.some((trace) => trace.x.length);
+    byId(`chart-${chart.id}`).closest(".chart").classList.toggle("empty", !some);
+    Plotly.react(`chart-${chart.id}`, traces, merged(layout), { displayModeBar: false, responsive: true });
+  }
+}
+
+function build() {
+  for (const chart of CHARTS) {
+    byId("charts").append(element("section", { className: "chart card" }, element("h3", { textContent: chart.title }), element("div", { id: `chart-${chart.id}` })));
+  }
+}
+
+function overTime(columnOf) {
+  const column = columnOf(chosen("channel"));
+  const newest = store.series.refreshed?.time_s.length ? "refreshed" : "first_pass";
+  return {
+    traces: [
+      line("refreshed", column, "refreshed", "--refreshed", { mode: "lines+markers" }),
+      line("first_pass", column, "first pass", "--first-pass", { mode: "lines+markers" }),
+      line(newest, `constant_${column}`, "constant", "--constant", { dash: "dash" }),
+    ],
+    layout: timeAxis(),
+  };
+}
+
+function perPerspective() {
+  const column = `psnr_${chosen("channel")}_db`;
+  const rows = perspectivesInOrder();
+  const trace = (pass, name, colour, dash) => {
+    const shown = rows.filter((row) => row[pass]?.[column] != null);
+    return { x: shown.map((row) => row.perspective), y: shown.map((row) => row[pass][column]), name, mode: "lines+markers", ...stroke(colour, dash) };
+  };
+  return {
+    traces: [trace("refreshed", "refreshed", "--refreshed"), trace("first_pass", "first pass", "--first-pass"), trace("constant", "constant", "--constant", "dash")],
+    layout: { xaxis: { title: { text: "perspective" }, tickformat: "d", nticks: Math.min(rows.length + 1, 9) } },
+  };
+}
+
+function losses() {
+  return {
+    traces: [
+      line("training", "loss", "training", "--training"),
+      line("validation", "mean_over_seen", "validation", "--validation", { mode: "lines+markers" }),
+      line("validation", "constant", "constant", "--constant", { dash: "dash" }),
+    ],
+    layout: { ...timeAxis(), yaxis: { type: "log", tickvals: LOSS_TICKS, ticktext: LOSS_TICKS.map(String) } },
+  };
+}
+
+function rates() {
+  return {
+    traces: [line("edge", "frames_per_s", "frames imaged", "--refreshed"), line("training", "samples_per_s", "samples trained", "--training")],
+    layout: { ...timeAxis(), yaxis: { rangemode: "tozero" } },
+  };
+}
+
+function latencies() {
+  return {
+    traces: [line("edge", "frame_to_image_p99_ms", "p99", "--first-pass"), line("edge", "frame_to_image_p50_ms", "p50", "--refreshed")],
+    layout: { ...timeAxis(), yaxis: { rangemode: "tozero" } },
+  };
+}
+
+function bufferFill() {
+  return {
+    traces: [line("buffer", "size", "stored", "--validation", { fill: "tozeroy" }), line("buffer", "capacity", "capacity", "--constant", { dash: "dash" })],
+    layout: { ...timeAxis(), yaxis: { rangemode: "tozero" } },
+  };
+}
+
+function stepBreakdown() {
+  const stacked = (column, name, colour) => line("steps", column, name, colour, { stackgroup: "step" });
+  return {
+    traces: [
+      stacked("load_ms", "load", "--first-pass"), stacked("train_ms", "train", "--refreshed"), stacked("buffer_wait_ms", "wait for buffer", "--bad"),
+      line("steps", "buffer_background_ms", "buffer, in background", "--constant", { dash: "dot" }),
+    ],
+    layout: { ...timeAxis(), yaxis: { rangemode: "tozero" } },
+  };
+}
+
+function line(series, column, name, colour, { mode = "lines", dash = "solid", ...more } = {}) {
+  const data = store.series[series] ?? { time_s: [] };
+  const { start, unit } = clock();
+  return { x: data.time_s.map((time) => (time - start) / unit), y: data[column] ?? [], name, mode, ...stroke(colour, dash), ...more };
+}
+
+function stroke(colour, dash = "solid") {
+  return { line: { color: token(colour), width: dash === "solid" ? 2 : 1.5, dash }, marker: { size: 4, color: token(colour) } };
+}
+
+function clock() {
+  const start = store.present.started_s ?? 0;
+  const elapsed = (store.present.last_event_s ?? start) - start;
+  return elapsed > 7200 ? { start, unit: 3600, name: "hours" } : { start, unit: 60, name: "minutes" };
+}
+
+function timeAxis() {
+  return { xaxis: { title: { text: clock().name }, rangemode: "tozero" } };
+}
+
+function token(name) {
+  return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+}
+
+function merged(layout) {
+  const axis = { gridcolor: token("--grid"), linecolor: token("--grid"), zeroline: false, ticks: "", automargin: true };
+  const title = { font: { size: 11 }, standoff: 6 };
+  return {
+    height: 210,
+    margin: { l: 44, r: 10, t: 26, b: 36 },
+    paper_bgcolor: "rgba(0,0,0,0)",
+    plot_bgcolor: "rgba(0,0,0,0)",
+    font: { family: getComputedStyle(document.body).fontFamily, size: 11, color: token("--muted") },
+    hovermode: "x unified",
+    hoverlabel: { bgcolor: token("--card"), bordercolor: token("--line"), font: { color: token("--ink") } },
+    legend: { orientation: "h", x: 0, y: 1.02, yanchor: "bottom", font: { size: 11 }, bgcolor: "rgba(0,0,0,0)" },
+    showlegend: true,
+    xaxis: { ...axis, ...layout.xaxis, title: { ...title, ...layout.xaxis?.title } },
+    yaxis: { ...axis, ...layout.yaxis },
+  };
+}

@@ -9,9 +9,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from inference_edge.settings import DeviceChoice, EdgeSettings, Precision
+from inference_edge.settings import DeviceChoice, EdgeSettings
 from streaming.errors import UserError
 from trainer.models.frame_network import FrameNetwork
+from trainer.models.precision import autocast
 
 log = logging.getLogger(__name__)
 
@@ -37,9 +38,9 @@ class Imager:
 
     def __init__(self, settings: EdgeSettings) -> None:
         self._device = _choose_device(settings.device)
-        self._autocast = settings.precision is Precision.BFLOAT16
+        self._precision = settings.precision.on(self._device)
         self._batch_max = settings.batch_max
-        log.info("inference on %s in %s", self._device, settings.precision.value)
+        log.info("inference on %s in %s", self._device, self._precision.value)
 
     def prepare(self, network: FrameNetwork) -> FrameNetwork:
         """Move a network to the device, in evaluation mode and in the memory layout that is fastest there."""
@@ -56,7 +57,7 @@ class Imager:
     @torch.inference_mode()
     def _predict_batch(self, network: FrameNetwork, frames: npt.NDArray[Any]) -> Prediction:
         counts = torch.from_numpy(frames.astype(np.float32)).to(self._device)
-        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._autocast):
+        with autocast(self._precision, self._device):
             patches = network(counts)
         return Prediction(*(patch.float().cpu().numpy() for patch in patches))
 

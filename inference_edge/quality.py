@@ -44,7 +44,7 @@ class ReferenceImage:
 
 
 def reference_from_arrays(arrays: Mapping[str, npt.NDArray[Any]], origin_px: tuple[float, float]) -> ReferenceImage:
-    """Take the arrays of a `Reference` message.
+    """Take the arrays of a `Reference` message and bring them to the integer grid.
 
     Raises:
         MalformedMessage: a channel is missing, or they are not images of one shape, or the origin is not finite.
@@ -56,7 +56,7 @@ def reference_from_arrays(arrays: Mapping[str, npt.NDArray[Any]], origin_px: tup
         raise MalformedMessage(f"reference: amplitude is {amplitude.shape}, phase {phase.shape}")
     if not all(map(math.isfinite, origin_px)):
         raise MalformedMessage("reference: its origin is not finite")
-    return ReferenceImage(amplitude, phase, origin_px)
+    return on_integer_grid(ReferenceImage(amplitude, phase, origin_px))
 
 
 @dataclass(frozen=True)
@@ -83,9 +83,12 @@ def compare(image: StitchedImage, reference: ReferenceImage, *, min_coverage: in
     Returns:
         None where no pixel of the reference is covered by so many frames.
     """
-    reference_amplitude, reference_phase, reference_origin = _on_integer_grid(reference)
-    here, there, origin = _overlap(image.coverage.shape, image.origin_px, reference_amplitude.shape, reference_origin)
-    reference_amplitude, reference_phase = reference_amplitude[there], reference_phase[there]
+    reference = on_integer_grid(reference)
+    reference_origin_px = round(reference.origin_px[0]), round(reference.origin_px[1])
+    here, there, origin = _overlap(
+        image.coverage.shape, image.origin_px, reference.amplitude.shape, reference_origin_px
+    )
+    reference_amplitude, reference_phase = reference.amplitude[there], reference.phase[there]
     area = (image.coverage[here] >= min_coverage) & np.isfinite(reference_amplitude) & np.isfinite(reference_phase)
     if not area.any():
         return None
@@ -153,15 +156,14 @@ def _correlation(values: Image, expected: Image) -> float:
     return float(centred @ expected_centred / (np.linalg.norm(centred) * np.linalg.norm(expected_centred)))
 
 
-def _on_integer_grid(reference: ReferenceImage) -> tuple[Image, Image, tuple[int, int]]:
-    """Return amplitude, phase and origin of the reference on the integer grid; the last row or column may be lost."""
-    nearest = [round(origin) for origin in reference.origin_px]
-    if all(abs(origin - grid) < _ON_GRID_PX for origin, grid in zip(reference.origin_px, nearest, strict=True)):
-        return reference.amplitude.astype(np.float64), reference.phase.astype(np.float64), (nearest[0], nearest[1])
-    grid_y, grid_x = (math.ceil(origin) for origin in reference.origin_px)
-    ahead_px = (grid_y - reference.origin_px[0], grid_x - reference.origin_px[1])
+def on_integer_grid(reference: ReferenceImage) -> ReferenceImage:
+    """Return the reference with an integer origin; itself if it has one. The last row or column may be lost."""
+    if all(abs(origin - round(origin)) < _ON_GRID_PX for origin in reference.origin_px):
+        return reference
+    grid_y, grid_x = (math.ceil(origin - _ON_GRID_PX) for origin in reference.origin_px)
+    ahead_px = (max(0.0, grid_y - reference.origin_px[0]), max(0.0, grid_x - reference.origin_px[1]))
     cosine, sine = _sample_ahead(np.cos(reference.phase), ahead_px), _sample_ahead(np.sin(reference.phase), ahead_px)
-    return _sample_ahead(reference.amplitude, ahead_px), np.arctan2(sine, cosine), (grid_y, grid_x)
+    return ReferenceImage(_sample_ahead(reference.amplitude, ahead_px), np.arctan2(sine, cosine), (grid_y, grid_x))
 
 
 def _sample_ahead(values: npt.NDArray[np.floating], ahead_px: tuple[float, float]) -> Image:

@@ -24,6 +24,7 @@ class Scorer:
     def __init__(self, *, min_coverage: int, patch_crop_px: int | None) -> None:
         self._min_coverage = min_coverage
         self._patch_crop_px = patch_crop_px
+        self._constants: dict[int, tuple[tuple[int, int], Quality | None]] = {}
 
     def score(self, perspective: Perspective, kind: MosaicKind, model: Model) -> PerspectiveScores | None:
         """Score one image; None without a reference, or where quality is not defined."""
@@ -33,8 +34,7 @@ class Scorer:
         quality = self._quality(rendering.whole, perspective.reference)
         if quality is None:
             return None
-        positions_px, _ = perspective.placements()
-        constant = self._constant_quality(positions_px, model.constant, perspective.reference)
+        constant = self._whole_constant(perspective, perspective.reference, model)
         if constant is None:
             return None
         return PerspectiveScores(
@@ -58,6 +58,16 @@ class Scorer:
         if quality is None or constant is None:
             return None
         return HeldOutScores(perspective.index, rendering.held_out.frames, quality, constant, model.version)
+
+    def _whole_constant(self, perspective: Perspective, reference: ReferenceImage, model: Model) -> Quality | None:
+        """Return the constant's quality, which both images of a perspective share."""
+        positions_px, _ = perspective.placements()
+        state = len(positions_px), model.version
+        known = self._constants.get(perspective.index)
+        if known is None or known[0] != state:
+            known = state, self._constant_quality(positions_px, model.constant, reference)
+            self._constants[perspective.index] = known
+        return known[1]
 
     def _quality(self, mosaic: Mosaic, reference: ReferenceImage) -> Quality | None:
         comparison = compare(mosaic.image(), reference, min_coverage=self._min_coverage)

@@ -251,7 +251,7 @@ class _Edge:
         return next((one for one in reversed(self._kept) if one.outdated(model.version)), None)
 
     def _may_refresh(self) -> bool:
-        return self._scan_ended or time.monotonic() >= self._refresh_from_s
+        return self._weights.final_seen or time.monotonic() >= self._refresh_from_s
 
     def _refresh_some(self) -> None:
         """Image one batch of kept frames again, if weights are newer and other parts have had their share of time."""

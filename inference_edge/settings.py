@@ -7,13 +7,7 @@ from enum import StrEnum
 from pydantic import Field, PositiveFloat, PositiveInt
 
 from streaming.settings import Settings
-
-
-class Precision(StrEnum):
-    """Arithmetic of the network's layers; results are float32 either way."""
-
-    BFLOAT16 = "bfloat16"
-    FLOAT32 = "float32"
+from trainer.models.precision import Precision
 
 
 class DeviceChoice(StrEnum):
@@ -30,8 +24,8 @@ class EdgeSettings(Settings):
 
     device: DeviceChoice = DeviceChoice.AUTO
     """Where the network runs."""
-    precision: Precision = Precision.BFLOAT16
-    """bfloat16 autocast is several times faster than float32 on CPUs that have it."""
+    precision: Precision = Precision.AUTO
+    """Arithmetic of the network's layers; patches are float32 either way."""
     threads: PositiveInt = 1
     """Threads for one inference on CPU; the trainer may share the host."""
     batch_max: PositiveInt = 64
@@ -44,11 +38,11 @@ class EdgeSettings(Settings):
     """Quality is measured where at least this many frames cover the image."""
     keep: PositiveInt = 2
     """Perspectives whose frames are kept to be imaged again with newer weights, the current one included."""
-    refresh_share: float = Field(default=0.5, gt=0, le=1)
-    """Largest share of the time spent on imaging again while the scan runs; other parts may need the processor."""
+    refresh_share: float = Field(default=0.3, gt=0, le=1)
+    """Largest share of the time spent on imaging again until the final weights are there; the trainer may share the host."""
     image_period_s: PositiveFloat = 0.5
     """A stitched image is reported at most this often."""
-    score_period_s: PositiveFloat = 2.0
+    score_period_s: PositiveFloat = 5.0
     """An image that keeps changing is scored at most this often."""
     report_period_s: PositiveFloat = 1.0
     """Counts, rates and latencies are reported this often."""

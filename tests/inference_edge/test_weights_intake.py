@@ -11,13 +11,14 @@ import torch
 from support import wait_until
 
 from inference_edge.inference import Imager
-from inference_edge.settings import DeviceChoice, EdgeSettings, Precision
+from inference_edge.settings import DeviceChoice, EdgeSettings
 from inference_edge.weights import WeightsIntake
 from streaming.events import WeightsApplied, WeightsRejected
 from streaming.messages import ScanStart, Weights
 from streaming.telemetry import TelemetryHub, TelemetrySender
 from streaming.weights_channel import WeightsClient, WeightsServer
 from trainer.models.frame_network import FrameNetwork
+from trainer.models.precision import Precision
 from trainer.models.ptychonn import Patches
 from trainer.models.settings import ModelSettings, NetworkConfig
 from trainer.models.weights_file import Manifest, write_weights

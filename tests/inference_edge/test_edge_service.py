@@ -17,7 +17,7 @@ from support import wait_until
 from inference_edge.inference import Imager
 from inference_edge.mosaic import Mosaic, spread_patches
 from inference_edge.service import serve_edge
-from inference_edge.settings import DeviceChoice, EdgeSettings, Precision
+from inference_edge.settings import DeviceChoice, EdgeSettings
 from streaming.events import (
     EdgeCounts,
     HeldOutScores,
@@ -45,6 +45,7 @@ from streaming.settings import RunContext
 from streaming.telemetry import TelemetryHub
 from streaming.weights_channel import WeightsServer
 from trainer.models.frame_network import FrameNetwork
+from trainer.models.precision import Precision
 from trainer.models.ptychonn import Patches
 from trainer.models.settings import ModelSettings, NetworkConfig
 from trainer.models.weights_file import Manifest, write_weights
@@ -337,4 +338,24 @@ def test_malformed_frames_are_dropped_and_the_scan_goes_on(run):
     run.wait_for_end()
     assert run.inferred() == 12
     assert any("position" in one.text for one in run.of(WarningRaised))
+    wait_until(lambda: run.unacknowledged == 0)
+
+
+def test_an_edge_that_is_started_again_takes_up_the_scan(run):
+    run.start_edge()
+    run.trainer.publish(*weights(1))
+    run.post_perspective(0)
+    wait_until(lambda: run.inferred() == FRAMES_EACH)
+    run.stop.set()
+    run.wait_for_end()
+    run.stop.clear()
+    run.events.clear()
+    run.post_perspective(1)
+    run.trainer.publish(*weights(2, final=True))
+    run.start_edge()
+    run.post(ScanEnd(2 * FRAMES_EACH))
+    run.wait_for_end()
+    assert run.of(EdgeCounts)[-1].inferred == FRAMES_EACH
+    assert_shows(run, 0, MosaicKind.FIRST_PASS, version=1)
+    assert_shows(run, 1, MosaicKind.REFRESHED, version=2)
     wait_until(lambda: run.unacknowledged == 0)

@@ -1,0 +1,34 @@
+"""Counts, rates, latencies and when they are reported."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from inference_edge.reporting import Cadence, EdgeCounter
+
+
+def test_counts_and_latencies_weigh_frames_not_batches():
+    counter = EdgeCounter()
+    assert counter.event().frames_per_s == 0
+    counter.imaged(98, acquired_at_s=time.time() - 1)
+    counter.imaged(2, acquired_at_s=time.time() - 60)
+    event = counter.event()
+    assert event.inferred == 100
+    assert event.frames_per_s > 0
+    assert event.frame_to_image_p50_ms == pytest.approx(1000, rel=0.1)
+    assert event.frame_to_image_p99_ms == pytest.approx(60_000, rel=0.1)
+
+
+def test_only_changes_are_due_and_not_too_often():
+    cadence = Cadence(period_s=1000)
+    assert cadence.due("a", 1)
+    assert not cadence.due("a", 2)
+    assert cadence.due("b", 2)
+    assert cadence.due("a", 2, at_once=True)
+    assert not cadence.due("a", 2, at_once=True)
+    always = Cadence(period_s=1e-9)
+    assert always.due("a", 1)
+    assert not always.due("a", 1)
+    assert always.due("a", 2)

@@ -99,7 +99,7 @@ def _find_void(values: Complex, lit: Mask) -> Mask:
     return flat
 
 
-def _window_mean(values: Floats) -> Floats:
+def _window_mean(values: npt.NDArray[np.floating]) -> Floats:
     return np.asarray(ndimage.uniform_filter(values, VOID_WINDOW_PX, mode="nearest"))
 
 

@@ -17,7 +17,7 @@ from acquisition.illumination import well_lit
 from acquisition.patches import cut_patches
 from acquisition.probe_estimate import estimate_probe
 from acquisition.retrieval.engine import Measurement, Reconstruction
-from acquisition.retrieval.engines import make_engine
+from acquisition.retrieval.engines import RETRIEVING, make_engine
 from acquisition.retrieval.settings import RetrievalSettings
 from acquisition.scan import ObjectImage
 from streaming.errors import UserError
@@ -74,7 +74,7 @@ def compute_ground_truth(job: GroundTruthJob, settings: RetrievalSettings) -> Gr
     """
     started_s = time.monotonic()
     found = _find_object(job, settings)
-    seconds = time.monotonic() - started_s if settings.source in _RETRIEVED else 0.0
+    seconds = time.monotonic() - started_s if settings.source in RETRIEVING else 0.0
     image = _in_common_gauge(found, job, settings)
     patches = _patches(image, job)
     phase = np.angle(patches)
@@ -91,12 +91,9 @@ def compute_ground_truth(job: GroundTruthJob, settings: RetrievalSettings) -> Gr
     )
 
 
-_RETRIEVED = (GroundTruthSource.PTYCHI, GroundTruthSource.TIKE)
-
-
 def _find_object(job: GroundTruthJob, settings: RetrievalSettings) -> Reconstruction:
-    probe = estimate_probe(job.frames) if job.probe is None else job.probe
-    if settings.source in _RETRIEVED:
+    probe = estimate_probe(job.frames, job.positions_px).probe if job.probe is None else job.probe
+    if settings.source in RETRIEVING:
         return make_engine(settings).reconstruct(Measurement(job.frames, job.positions_px, probe, job.mask))
     if job.recorded is None:
         raise UserError(

@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
+import importlib.util
+
 from acquisition.retrieval.engine import Engine
 from acquisition.retrieval.settings import RetrievalSettings
+from streaming.errors import UserError
 from streaming.messages import GroundTruthSource
+
+RETRIEVING = (GroundTruthSource.PTYCHI, GroundTruthSource.TIKE)
+"""Sources that are phase retrieval, and the names of the libraries that do it."""
+
+
+def check_installed(source: GroundTruthSource) -> None:
+    """Raise `UserError` when `source` is phase retrieval and its library is not installed. Imports nothing."""
+    if source in RETRIEVING and importlib.util.find_spec(source.value) is None:
+        raise UserError(
+            f"retrieval.source is {source.value}, which is not installed: "
+            f"install it, or set retrieval.source to {GroundTruthSource.PTYCHI.value}"
+        )
 
 
 def make_engine(settings: RetrievalSettings) -> Engine:
     """Return the engine for `settings.source`.
 
     Raises:
-        UserError: the engine's library is not installed, or the device asked for is not there.
+        UserError: the engine's library cannot be imported, or the device asked for is not there.
         ValueError: the source is no phase retrieval.
     """
     match settings.source:

@@ -41,6 +41,7 @@ class PtychiEngine:
         """Return object and probe; the same measurement and settings give the same bits on CPU."""
         logging.getLogger("ptychi").setLevel(logging.WARNING)
         canvas = canvas_for(measurement.positions_px, _frame_shape(measurement))
+        log.info("%s of %d frames on %s", self._settings.algorithm.value, len(measurement.frames), self._device.value)
         task = self._make_task(measurement, canvas)
         task.run()
         values = task.get_data("object").cpu().numpy()[0]
@@ -102,9 +103,7 @@ def _choose_device(device: Device) -> Device:
     available = torch.cuda.is_available()
     if device is Device.CUDA and not available:
         raise UserError("retrieval.device is cuda, but this machine has no usable GPU: set it to auto or cpu")
-    chosen = Device.CUDA if available and device is not Device.CPU else Device.CPU
-    log.info("phase retrieval runs on %s", chosen.value)
-    return chosen
+    return Device.CUDA if available and device is not Device.CPU else Device.CPU
 
 
 def _frame_shape(measurement: Measurement) -> tuple[int, int]:

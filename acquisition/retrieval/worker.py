@@ -1,0 +1,125 @@
+"""Ground truth beside the acquisition: one worker process that does one perspective after the other."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import tempfile
+from collections import deque
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import msgspec
+
+from acquisition.ground_truth import GroundTruth, GroundTruthJob
+from acquisition.retrieval.child import Child, ChildEnded
+from acquisition.retrieval.engines import check_installed
+from acquisition.retrieval.settings import RetrievalSettings
+from acquisition.retrieval.worker_messages import (
+    AnswerMessage,
+    FailedMessage,
+    JobMessage,
+    read_ground_truth,
+    write_job,
+)
+
+log = logging.getLogger(__name__)
+
+WORKER_MODULE = "acquisition.retrieval.worker_process"
+
+
+@dataclass(frozen=True)
+class GroundTruthResult:
+    """The answer to one job: ground truth, or the reason why there is none."""
+
+    perspective: int
+    ground_truth: GroundTruth | None
+    error: str | None
+
+
+class GroundTruthWorker:
+    """Computes ground truth in a process of its own. Use it from one thread.
+
+    Results come in the order of the jobs. A job that kills the worker has failed; the jobs behind it go to a new one.
+    The worker ends with this object, and when this process is killed. Arrays pass through files in a folder of this
+    object's own in `spool_dir`, which is removed at the end.
+
+    Raises:
+        UserError: the library that `settings.source` needs is not installed.
+    """
+
+    def __init__(self, settings: RetrievalSettings, *, spool_dir: Path) -> None:
+        check_installed(settings.source)
+        spool_dir.mkdir(parents=True, exist_ok=True)
+        self._settings = settings
+        self._spool_dir = Path(tempfile.mkdtemp(dir=spool_dir))
+        self._waiting: deque[JobMessage] = deque()
+        self._jobs = 0
+        self._child = self._start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def pending(self) -> int:
+        """Jobs whose result has not been polled."""
+        return len(self._waiting)
+
+    @property
+    def pid(self) -> int:
+        """Process id of the worker."""
+        return self._child.pid
+
+    def submit(self, job: GroundTruthJob) -> None:
+        """Hand over a job and return as soon as its arrays are written."""
+        message = write_job(job, self._spool_dir / str(self._jobs))
+        self._jobs += 1
+        self._waiting.append(message)
+        self._child.send(msgspec.json.encode(message))
+
+    def poll(self, timeout_s: float = 0.0) -> GroundTruthResult | None:
+        """Return the next result; None when none came within `timeout_s`, or when no job is pending."""
+        if not self._waiting:
+            return None
+        try:
+            line = self._child.receive(timeout_s)
+        except ChildEnded as end:
+            reason = f"the ground-truth worker is gone: {end}"
+            log.warning("%s", reason)
+            self._restart()
+            return self._finish(FailedMessage(self._waiting[0].perspective, reason))
+        return None if line is None else self._finish(msgspec.json.decode(line, type=AnswerMessage))
+
+    def close(self) -> None:
+        """End the worker, in the middle of a job if need be, and drop what was not polled."""
+        self._child.close()
+        self._waiting.clear()
+        shutil.rmtree(self._spool_dir, ignore_errors=True)
+
+    def _start(self) -> Child:
+        arguments = [self._settings.model_dump_json(), str(self._spool_dir)]
+        return Child(WORKER_MODULE, arguments, threads=self._settings.threads)
+
+    def _restart(self) -> None:
+        """Start a new worker and give it the jobs behind the first."""
+        self._child.close()
+        self._child = self._start()
+        for message in list(self._waiting)[1:]:
+            self._child.send(msgspec.json.encode(message))
+
+    def _finish(self, answer: AnswerMessage) -> GroundTruthResult:
+        directory = Path(self._waiting.popleft().directory)
+        truth, reason = None, None
+        if isinstance(answer, FailedMessage):
+            reason = answer.reason
+        else:
+            truth = read_ground_truth(answer, directory)
+        shutil.rmtree(directory, ignore_errors=True)
+        return GroundTruthResult(answer.perspective, truth, reason)

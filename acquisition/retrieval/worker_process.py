@@ -1,0 +1,81 @@
+"""The ground-truth worker's own process: reads jobs from standard input, answers on standard output.
+
+It ends as soon as standard input is closed, so also when its parent is killed, in the middle of a job if need be.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import queue
+import shutil
+import signal
+import sys
+import threading
+import warnings
+from pathlib import Path
+from typing import BinaryIO
+
+import msgspec
+
+from acquisition.ground_truth import compute_ground_truth
+from acquisition.retrieval.engines import RETRIEVING, make_engine
+from acquisition.retrieval.settings import RetrievalSettings
+from acquisition.retrieval.worker_messages import (
+    AnswerMessage,
+    FailedMessage,
+    JobMessage,
+    read_job,
+    write_ground_truth,
+)
+from streaming.errors import UserError
+
+
+def main() -> None:
+    """Do jobs until standard input is closed. Arguments: the settings as JSON, the folder of the jobs' arrays."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    logging.basicConfig(format="%(asctime)s %(name)s: %(message)s", level=logging.WARNING)
+    logging.getLogger("acquisition").setLevel(logging.INFO)
+    warnings.filterwarnings("ignore", category=UserWarning, module=r"torch\.")
+    settings = RetrievalSettings.model_validate_json(sys.argv[1])
+    answers = _take_over_standard_output()
+    jobs: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+    threading.Thread(target=_read_jobs, args=(jobs, Path(sys.argv[2])), daemon=True).start()
+    if settings.source in RETRIEVING:
+        # The engine's libraries load while the first frames are taken; what is missing is said with the first job.
+        with contextlib.suppress(UserError):
+            make_engine(settings)
+    while True:
+        answer = _do(msgspec.json.decode(jobs.get(), type=JobMessage), settings)
+        answers.write(msgspec.json.encode(answer) + b"\n")
+        answers.flush()
+
+
+def _take_over_standard_output() -> BinaryIO:
+    """Return the pipe to the parent; what libraries print goes to standard error from now on."""
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    return answers
+
+
+def _read_jobs(jobs: queue.SimpleQueue[bytes], spool_dir: Path) -> None:
+    for line in sys.stdin.buffer:
+        jobs.put(line)
+    shutil.rmtree(spool_dir, ignore_errors=True)
+    os._exit(0)
+
+
+def _do(message: JobMessage, settings: RetrievalSettings) -> AnswerMessage:
+    try:
+        truth = compute_ground_truth(read_job(message), settings)
+        return write_ground_truth(truth, message.perspective, Path(message.directory))
+    except UserError as error:
+        return FailedMessage(message.perspective, str(error))
+    except (ArithmeticError, MemoryError, OSError, RuntimeError, ValueError) as error:
+        logging.getLogger(__name__).exception("perspective %d", message.perspective)
+        return FailedMessage(message.perspective, f"{type(error).__name__}: {error}")
+
+
+if __name__ == "__main__":
+    main()

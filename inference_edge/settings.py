@@ -39,7 +39,7 @@ class EdgeSettings(Settings):
     keep: PositiveInt = 2
     """Perspectives whose frames are kept to be imaged again with newer weights, the current one included."""
     refresh_share: float = Field(default=0.3, gt=0, le=1)
-    """Largest share of the time spent on imaging again until the final weights are there; the trainer may share the host."""
+    """Largest share of the time spent on imaging again until the final weights come; the trainer may share the host."""
     image_period_s: PositiveFloat = 0.5
     """A stitched image is reported at most this often."""
     score_period_s: PositiveFloat = 5.0

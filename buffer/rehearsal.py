@@ -17,7 +17,7 @@ from buffer.generators import make_generators
 from buffer.intake import take_in
 from buffer.local_store import LocalStore
 from buffer.membership import membership
-from buffer.offer_checks import check_offer
+from buffer.offer_checks import OfferCheck
 from buffer.options import Options, total_capacity
 from buffer.outputs import Outputs, Representatives
 from buffer.policies import Policy, PolicyName, make_policy
@@ -87,6 +87,7 @@ class RehearsalBuffer:
             timeout_s=timeout_s,
             world_size=member.world_size,
         )
+        self._check = OfferCheck(schema, classes=classes, policy=self._policy)
         self._generators = make_generators(seed, rank=member.rank)
         self._store = LocalStore(
             schema,
@@ -179,15 +180,7 @@ class RehearsalBuffer:
         scores: torch.Tensor | None,
         features: torch.Tensor | None,
     ) -> Offer:
-        count = check_offer(
-            minibatch,
-            labels=labels,
-            scores=scores,
-            features=features,
-            schema=self._schema,
-            classes=self._options.classes,
-            policy=self._policy,
-        )
+        count = self._check.count(minibatch, labels=labels, scores=scores, features=features)
         self._offered_samples += count
         chosen = self._generators.select.permutation(count)[: self._options.candidates]
         return take_in(

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
+from buffer.policies.balanced_reservoir import BalancedReservoirPolicy
 from buffer.policies.fifo import FifoPolicy
+from buffer.policies.herding import HerdingPolicy
+from buffer.policies.loss_aware import LossAwarePolicy
 from buffer.policies.policy import APPEND, REJECT, Candidate, Policy
 from buffer.policies.random import RandomPolicy
 from buffer.policies.reservoir import ReservoirPolicy
@@ -16,7 +19,10 @@ __all__ = ["APPEND", "REJECT", "Candidate", "Policy", "PolicyName", "make_policy
 _POLICIES: dict[str, type[Policy]] = {
     "random": RandomPolicy,
     "reservoir": ReservoirPolicy,
+    "balanced_reservoir": BalancedReservoirPolicy,
     "fifo": FifoPolicy,
+    "loss_aware": LossAwarePolicy,
+    "herding": HerdingPolicy,
 }
 
 

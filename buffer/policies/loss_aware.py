@@ -1,0 +1,35 @@
+"""A reservoir that gives up items the model already handles well."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from buffer.policies.policy import APPEND, REJECT, Candidate, Policy
+
+if TYPE_CHECKING:
+    from buffer.index import Index
+
+
+class LossAwarePolicy(Policy):
+    """After loss-aware reservoir sampling (Buzzega et al. 2020), per class and with a weight that is simple to state.
+
+    A candidate enters as in a reservoir of its class. The item it replaces is drawn with a probability inversely
+    proportional to its score, so one with half the loss leaves twice as likely. Scores below a thousandth of the
+    class's mean count as that thousandth. A score stays as it was offered.
+    """
+
+    needs_scores = True
+
+    def place(self, candidate: Candidate, index: Index, rng: np.random.Generator) -> int:
+        """See `Policy.place`."""
+        if index.has_room(candidate.label):
+            return APPEND
+        members = index.positions(candidate.label)
+        if rng.integers(index.seen[candidate.label]) >= len(members):
+            return REJECT
+        scores = np.maximum(index.scores[members], 0.0)
+        floor = scores.mean() * 1e-3
+        weights = 1.0 / np.maximum(scores, floor) if floor > 0 else np.ones(len(members))
+        return int(rng.choice(members, p=weights / weights.sum()))

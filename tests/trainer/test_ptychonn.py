@@ -111,6 +111,6 @@ def test_input_transform_and_scale(transform: InputTransform, expected: list[lis
     counts = torch.tensor([[[-5.0, 0.0], [4.0, 9.0]]])
     assert torch.equal(network.transform(counts), torch.tensor([expected], dtype=torch.float32))
     assert counts[0, 0, 0] == -5.0, "the caller's frames stay as they are"
-    network.fit_input_scale(counts)
+    network.scale_input_to(network.input_power(counts))
     scaled = network.transform(counts) * network.input_scale
     assert scaled.square().mean().item() == pytest.approx(1.0)

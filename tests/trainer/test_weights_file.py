@@ -37,7 +37,7 @@ def manifest(config: NetworkConfig = CONFIG) -> Manifest:
 def network() -> FrameNetwork:
     torch.manual_seed(0)
     network = FrameNetwork(CONFIG)
-    network.fit_input_scale(torch.full((1, 16, 16), 9.0))
+    network.scale_input_to(9.0)
     return network
 
 

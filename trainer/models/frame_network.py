@@ -42,7 +42,10 @@ class FrameNetwork(nn.Module):
         return values.sqrt() if self.config.model.input_transform is InputTransform.SQRT else values
 
     @torch.no_grad()
-    def fit_input_scale(self, counts: Tensor) -> None:
-        """Choose `input_scale` so that the input's root mean square over `counts` (n, y, x) is 1; all dark keeps 1."""
-        power = self.transform(counts).square().mean().item()
+    def input_power(self, counts: Tensor) -> float:
+        """Return the mean square of the input before scaling, over frames (n, y, x)."""
+        return self.transform(counts).square().mean().item()
+
+    def scale_input_to(self, power: float) -> None:
+        """Choose `input_scale` so that inputs of this mean square get 1; dark frames (0) keep the scale 1."""
         self.input_scale.fill_(power**-0.5 if power > 0.0 else 1.0)

@@ -1,0 +1,64 @@
+"""One small all-reduce at the beginning of every step, so that all ranks take the same kind of step."""
+
+from __future__ import annotations
+
+from dataclasses import astuple, dataclass
+
+import torch
+import torch.distributed as dist
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """What this rank has for the next step."""
+
+    stream: int
+    """Samples of the stream."""
+    samples: int
+    """Samples altogether."""
+    perspective_ended: bool
+    """All samples of the perspective have been trained on, apart from those of this proposal."""
+    scan_ended: bool
+    """Likewise of the scan."""
+    stop: bool
+    """The part was told to stop."""
+    publish: bool
+    """Weights are due; rank 0 alone proposes this."""
+    finish: float
+    """How much of the training after the end of the stream is done; rank 0 alone proposes this."""
+
+
+@dataclass(frozen=True)
+class Agreed:
+    """What all ranks do in this step."""
+
+    stream: int
+    """Samples of the stream on all ranks."""
+    samples: int
+    """Samples altogether on all ranks; 0: no rank has any, no step is made."""
+    perspective_ended: bool
+    """On every rank."""
+    scan_ended: bool
+    """On every rank."""
+    stop: bool
+    publish: bool
+    finish: float
+
+
+def agree(proposal: Proposal) -> Agreed:
+    """Join the proposals of all ranks; blocks until every rank has made its own."""
+    sums = torch.tensor([float(value) for value in astuple(proposal)], dtype=torch.float64)
+    world_size = 1
+    if dist.is_initialized():
+        world_size = dist.get_world_size()
+        dist.all_reduce(sums)
+    stream, samples, perspective_ended, scan_ended, stop, publish, finish = sums.tolist()
+    return Agreed(
+        stream=int(stream),
+        samples=int(samples),
+        perspective_ended=perspective_ended == world_size,
+        scan_ended=scan_ended == world_size,
+        stop=stop > 0,
+        publish=publish > 0,
+        finish=finish,
+    )

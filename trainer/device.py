@@ -1,0 +1,75 @@
+"""Which device, precision and threads a rank uses, and its place among the ranks."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+
+from streaming.errors import UserError
+from trainer.models.precision import Precision
+from trainer.settings import Device, TrainerSettings
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Rank:
+    """One process of the trainer."""
+
+    rank: int
+    world_size: int
+    device: torch.device
+    precision: Precision
+    """FLOAT32 or BFLOAT16."""
+
+
+@contextmanager
+def join_ranks(settings: TrainerSettings) -> Iterator[Rank]:
+    """Join the process group that torchrun's environment describes, or stay alone without one.
+
+    Blocks until all ranks have come. CPU tensors travel by gloo, CUDA tensors by NCCL.
+
+    Raises:
+        UserError: CUDA is asked for and there is none.
+    """
+    local_rank, local_ranks = int(os.environ.get("LOCAL_RANK", "0")), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    device = _device(settings.device, local_rank)
+    torch.set_num_threads(settings.threads or max(1, len(os.sched_getaffinity(0)) // local_ranks))
+    distributed = "RANK" in os.environ and "WORLD_SIZE" in os.environ
+    if distributed:
+        dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
+    try:
+        rank = Rank(
+            rank=dist.get_rank() if distributed else 0,
+            world_size=dist.get_world_size() if distributed else 1,
+            device=device,
+            precision=settings.precision.on(device),
+        )
+        log.info(
+            "rank %d of %d on %s, %s, %d threads",
+            rank.rank,
+            rank.world_size,
+            device,
+            rank.precision,
+            torch.get_num_threads(),
+        )
+        yield rank
+    finally:
+        if distributed:
+            dist.destroy_process_group()
+
+
+def _device(choice: Device, local_rank: int) -> torch.device:
+    available = torch.cuda.is_available()
+    if choice is Device.CUDA and not available:
+        raise UserError("trainer.device is 'cuda' but PyTorch finds no CUDA device; use 'auto' or 'cpu'")
+    if choice is Device.CPU or not available:
+        return torch.device("cpu")
+    torch.cuda.set_device(local_rank)
+    return torch.device("cuda", local_rank)

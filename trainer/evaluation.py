@@ -1,0 +1,113 @@
+"""Validation loss per perspective, over the validation frames of all ranks, beside that of the constant prediction."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from streaming.codec import Arrays
+from trainer.loss import absolute_error
+from trainer.models.frame_network import FrameNetwork
+from trainer.models.precision import Precision, autocast
+from trainer.models.ptychonn import Patches
+
+BATCH = 64
+LEAST_PER_PERSPECTIVE = 4
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """L1 amplitude + L1 phase."""
+
+    per_perspective: dict[int, float]
+    mean_over_seen: float
+    """Mean over perspectives."""
+    constant: float
+    """The same mean for always predicting the mean training patch."""
+
+
+class Evaluator:
+    """Evaluates networks on this rank's share of the validation frames; results are those of all ranks.
+
+    Args:
+        precision: resolved by `Precision.on`.
+        device: where the networks are.
+    """
+
+    def __init__(self, *, precision: Precision, device: torch.device) -> None:
+        self._precision = precision
+        self._device = device
+
+    @torch.inference_mode()
+    def evaluate(
+        self, network: FrameNetwork, constant: Patches, samples: Mapping[int, Arrays], *, limit: int | None
+    ) -> Evaluation | None:
+        """Return the losses, or None if no rank has a validation frame. Collective.
+
+        Args:
+            network: in evaluation mode, the same on all ranks (`AveragedNetwork.share_statistics`).
+            constant: the mean training patch (y, x).
+            samples: this rank's validation samples by perspective.
+            limit: frames used on this rank at most, so that the stream is not held up; None uses all. Every
+                perspective keeps at least four, spread evenly over it.
+        """
+        chosen = _at_most(samples, limit)
+        sums = torch.zeros(_perspectives(samples, self._device), 3, dtype=torch.float64, device=self._device)
+        for perspective, arrays in chosen.items():
+            sums[perspective] = self._losses(network, constant, arrays)
+        if dist.is_initialized():
+            dist.all_reduce(sums)
+        return _summary(sums)
+
+    def _losses(self, network: FrameNetwork, constant: Patches, arrays: Arrays) -> Tensor:
+        """Return (network's loss, constant's loss, frames), summed over the frames."""
+        sums = torch.zeros(3, dtype=torch.float64, device=self._device)
+        for start in range(0, len(arrays["diffraction"]), BATCH):
+            part = {name: torch.from_numpy(array[start : start + BATCH]) for name, array in arrays.items()}
+            target = Patches(
+                amplitude=part["amplitude"].to(self._device).float(), phase=part["phase"].to(self._device).float()
+            )
+            with autocast(self._precision, self._device):
+                output = network(part["diffraction"].to(self._device))
+            sums[0] += absolute_error(output, target).total
+            sums[1] += absolute_error(target, constant).total
+            sums[2] += len(target.phase)
+        return sums
+
+
+def _perspectives(samples: Mapping[int, Arrays], device: torch.device) -> int:
+    """Return one more than the largest perspective on any rank."""
+    largest = torch.tensor([max(samples, default=-1) + 1], device=device)
+    if dist.is_initialized():
+        dist.all_reduce(largest, op=dist.ReduceOp.MAX)
+    return int(largest.item())
+
+
+def _at_most(samples: Mapping[int, Arrays], limit: int | None) -> Mapping[int, Arrays]:
+    if limit is None or not samples:
+        return samples
+    share = max(LEAST_PER_PERSPECTIVE, limit // len(samples))
+    return {perspective: _spread(arrays, share) for perspective, arrays in samples.items()}
+
+
+def _spread(arrays: Arrays, count: int) -> Arrays:
+    available = len(arrays["diffraction"])
+    rows = np.linspace(0, available - 1, min(count, available)).round().astype(int)
+    return {name: array[rows] for name, array in arrays.items()}
+
+
+def _summary(sums: Tensor) -> Evaluation | None:
+    seen = sums[:, 2] > 0
+    if not bool(seen.any()):
+        return None
+    means = sums[:, :2] / sums[:, 2:].clamp(min=1)
+    return Evaluation(
+        per_perspective={int(perspective): means[perspective, 0].item() for perspective in seen.nonzero().flatten()},
+        mean_over_seen=means[seen, 0].mean().item(),
+        constant=means[seen, 1].mean().item(),
+    )

@@ -1,0 +1,51 @@
+"""The thread between the network and the loop: receives samples, acknowledges those that are done with."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import Future, ThreadPoolExecutor
+from types import TracebackType
+from typing import Self
+
+from streaming.inbox import Inbox
+from streaming.settings import NetworkSettings
+from trainer.arrivals import Arrivals
+
+POLL_S = 0.02
+
+
+class Intake:
+    """Receives one rank's samples into `arrivals` while it is open; a context manager.
+
+    Nothing is received while the queue of samples is full, so the publisher spools instead of this process growing.
+    """
+
+    def __init__(self, network: NetworkSettings, arrivals: Arrivals, *, rank: int, world_size: int) -> None:
+        self._network, self._arrivals = network, arrivals
+        self._rank, self._world_size = rank, world_size
+        self._closing = threading.Event()
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix="intake")
+
+    def __enter__(self) -> Self:
+        """Begin to receive."""
+        self._executor.submit(self._run).add_done_callback(self._note_end)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Acknowledge what is done with, and stop."""
+        self._closing.set()
+        self._executor.shutdown()
+
+    def _run(self) -> None:
+        port = self._network.samples_port + self._rank
+        with Inbox(self._network, consumer=f"rank-{self._rank}", port=port, world_size=self._world_size) as inbox:
+            while not self._closing.is_set():
+                inbox.acknowledge(self._arrivals.settled())
+                if self._arrivals.queue.wait_for_room(POLL_S) and (delivery := inbox.receive(POLL_S)) is not None:
+                    self._arrivals.take(delivery.sequence, delivery.message, delivery.arrays)
+            inbox.acknowledge(self._arrivals.settled())
+
+    def _note_end(self, thread: Future[None]) -> None:
+        self._arrivals.failure = thread.exception()

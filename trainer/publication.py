@@ -1,0 +1,102 @@
+"""Weights on their way to the edge: written to the run's folder, then offered to whoever asks."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from streaming.events import WeightsPublished
+from streaming.messages import Weights
+from streaming.settings import NetworkSettings
+from streaming.weights_channel import WeightsServer
+from trainer.models.frame_network import FrameNetwork
+from trainer.models.ptychonn import Patches
+from trainer.models.weights_file import Manifest, digest, write_weights
+
+OnPublished = Callable[[WeightsPublished], None]
+
+
+class Publication:
+    """Publishes versions from a thread of its own, so that serialisation does not hold up the loop. Rank 0 only.
+
+    Args:
+        network: hosts, ports and keys of the run; binds the weights port.
+        folder: gets one file `vNNNNNN.safetensors` per version.
+        run: the run's name, for the manifest.
+        on_published: called in the publishing thread after each version.
+
+    Raises:
+        UserError: the port is in use.
+    """
+
+    def __init__(self, network: NetworkSettings, *, folder: Path, run: str, on_published: OnPublished) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._server = WeightsServer(network)
+        self._folder, self._run, self._on_published = folder, run, on_published
+        self._version = 0
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix="publication")
+        self._last: Future[None] | None = None
+        self._wait_until_served_s = 0.0
+
+    def publish(
+        self, network: FrameNetwork, constant: Patches, *, step: int, validation_loss: float | None, final: bool
+    ) -> None:
+        """Publish a network on the CPU that nobody changes any more; waits only for the version before.
+
+        Raises:
+            OSError: the version before could not be written.
+        """
+        self._finish_last()
+        self._version += 1
+        manifest = Manifest(
+            version=self._version,
+            step=step,
+            network=network.config,
+            validation_loss=validation_loss,
+            final=final,
+            created_at=datetime.now(UTC),
+            run=self._run,
+        )
+        self._last = self._executor.submit(self._write, network, manifest, constant)
+
+    def wait_until_served(self, timeout_s: float) -> None:
+        """Let `close` wait this long for an edge to fetch the final version."""
+        self._wait_until_served_s = timeout_s
+
+    def __enter__(self) -> Self:
+        """Return itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Finish the last version, give an edge time to fetch it, and close the port."""
+        try:
+            self._finish_last()
+        finally:
+            self._executor.shutdown()
+            self._server.close(wait_until_served_s=self._wait_until_served_s)
+
+    def _finish_last(self) -> None:
+        if self._last is not None:
+            self._last.result()
+
+    def _write(self, network: FrameNetwork, manifest: Manifest, constant: Patches) -> None:
+        data = write_weights(network, manifest, constant=constant)
+        sha256 = digest(data)
+        path = self._folder / f"v{manifest.version:06d}.safetensors"
+        unfinished = path.with_suffix(".part")
+        with unfinished.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        unfinished.replace(path)
+        self._server.publish(Weights(manifest.version, sha256, manifest.step, manifest.final), data)
+        self._on_published(
+            WeightsPublished(manifest.version, manifest.step, sha256, manifest.validation_loss, manifest.final)
+        )

@@ -1,0 +1,148 @@
+"""What the trainer tells the dashboard and the run's record about its steps."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+from buffer import BufferStats, RehearsalBuffer
+from streaming.events import AnyEvent, BufferReport, Part, RankCounts, StepBreakdown, TrainingStep, WarningRaised
+from trainer.agreement import Agreed
+from trainer.arrivals import SampleCounts
+from trainer.batch import Batch
+from trainer.learner import Learner
+from trainer.loss import PatchLoss, no_loss
+
+PERIOD_S = 0.3
+COUNTS_PERIOD_S = 1.0
+
+
+class Telemetry(Protocol):
+    """Where events go; `streaming.telemetry.TelemetrySender` in a run."""
+
+    def send(self, event: AnyEvent) -> None:
+        """Take an event; must not block."""
+
+
+class Stopwatch:
+    """Adds up the time spent in one part of the steps."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Count the time spent inside."""
+        started = time.perf_counter()
+        yield
+        self.seconds += time.perf_counter() - started
+
+    def take_ms(self, steps: int) -> float:
+        """Return mean milliseconds per step and start again."""
+        seconds, self.seconds = self.seconds, 0.0
+        return 1000.0 * seconds / max(1, steps)
+
+
+class StepReport:
+    """Sums what happened since the last report and sends it a few times a second at most.
+
+    Args:
+        telemetry: where events go.
+        rank: progress is reported by rank 0, counts and the buffer by every rank.
+        buffer: the rehearsal buffer, if the strategy has one.
+    """
+
+    def __init__(self, telemetry: Telemetry, *, rank: int, buffer: RehearsalBuffer | None) -> None:
+        self.load, self.train = Stopwatch(), Stopwatch()
+        self._telemetry, self._rank, self._buffer = telemetry, rank, buffer
+        self._stream_samples = self._samples = self._samples_before = 0
+        self._reported_s = self._counted_s = time.monotonic()
+        self._buffer_before: BufferStats | None = None
+        self._steps = self._local_samples = 0
+        self._loss = no_loss()
+
+    def warn(self, text: str) -> None:
+        """Say something that a user should know before trusting the result."""
+        self._telemetry.send(WarningRaised(Part.TRAINER, text))
+
+    def send(self, event: AnyEvent) -> None:
+        """Send an event of one's own."""
+        self._telemetry.send(event)
+
+    def step_done(
+        self, learner: Learner, loss: PatchLoss, batch: Batch | None, *, agreed: Agreed, counts: SampleCounts
+    ) -> None:
+        """Take in a step of the learner whose `loss` is the sum over this rank's batch."""
+        self._steps += 1
+        self._local_samples += len(batch) if batch else 0
+        self._loss = PatchLoss(self._loss.amplitude + loss.amplitude.detach(), self._loss.phase + loss.phase.detach())
+        self._stream_samples += agreed.stream
+        self._samples += agreed.samples
+        now_s = time.monotonic()
+        if now_s - self._reported_s >= PERIOD_S and self._rank == 0 and self._local_samples > 0:
+            self._report_progress(learner, elapsed_s=now_s - self._reported_s)
+            self._reported_s = now_s
+        if now_s - self._counted_s >= COUNTS_PERIOD_S:
+            self.report_counts(counts)
+            self._counted_s = now_s
+
+    def report_counts(self, counts: SampleCounts) -> None:
+        """Send this rank's ledger and the state of its buffer."""
+        rejected = sum(counts.rejected.values())
+        self._telemetry.send(RankCounts(self._rank, counts.trained, counts.validation, counts.duplicates, rejected))
+        if self._buffer is None:
+            return
+        stats = self._buffer.stats()
+        self._telemetry.send(
+            BufferReport(
+                rank=self._rank,
+                capacity=stats.capacity,
+                size=stats.size,
+                transport=stats.transport,
+                hidden_fraction=stats.hidden_fraction,
+                waited_ms=1000.0 * stats.waited_s / max(1, stats.taken),
+                background_ms=1000.0 * stats.background_s / max(1, stats.draws),
+            )
+        )
+
+    def _report_progress(self, learner: Learner, *, elapsed_s: float) -> None:
+        amplitude, phase = (channel.item() / self._local_samples for channel in self._loss)
+        self._telemetry.send(
+            TrainingStep(
+                step=learner.steps,
+                loss=amplitude + phase,
+                loss_amplitude=amplitude,
+                loss_phase=phase,
+                learning_rate=learner.rate,
+                stream_samples=self._stream_samples,
+                rehearsed_samples=self._samples - self._stream_samples,
+                samples_per_s=(self._samples - self._samples_before) / elapsed_s,
+            )
+        )
+        waited_ms, background_ms = self._buffer_ms()
+        self._telemetry.send(
+            StepBreakdown(
+                step=learner.steps,
+                load_ms=max(0.0, self.load.take_ms(self._steps) - waited_ms),
+                train_ms=self.train.take_ms(self._steps),
+                buffer_wait_ms=waited_ms,
+                buffer_background_ms=background_ms,
+            )
+        )
+        self._start_again()
+
+    def _buffer_ms(self) -> tuple[float, float]:
+        """Return milliseconds per step waited for the buffer and spent by it in the background."""
+        if self._buffer is None:
+            return 0.0, 0.0
+        before, self._buffer_before = self._buffer_before, self._buffer.stats()
+        waited_s = self._buffer_before.waited_s - (before.waited_s if before else 0.0)
+        background_s = self._buffer_before.background_s - (before.background_s if before else 0.0)
+        return 1000.0 * waited_s / self._steps, 1000.0 * background_s / self._steps
+
+    def _start_again(self) -> None:
+        self._steps = self._local_samples = 0
+        self._loss = no_loss()
+        self._samples_before = self._samples

@@ -1,0 +1,157 @@
+"""The trainer as a part of a run: receives samples, trains, publishes weights, reports."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+
+from buffer import Field, RehearsalBuffer, Schema
+from buffer.schema import DTypeName
+from streaming.errors import UserError
+from streaming.events import Part, PartState, PartStatus
+from streaming.settings import NetworkSettings, RunContext
+from streaming.telemetry import TelemetrySender
+from trainer.arrivals import Arrivals
+from trainer.constant import MeanPatch
+from trainer.device import Rank, join_ranks
+from trainer.evaluation import Evaluator
+from trainer.intake import Intake
+from trainer.learner import Learner
+from trainer.loop import TrainingLoop
+from trainer.models.frame_network import FrameNetwork
+from trainer.models.initial_weights import load_initial_weights
+from trainer.models.settings import NetworkConfig
+from trainer.publication import Publication
+from trainer.reporting import StepReport
+from trainer.settings import StrategyName, TrainerSettings
+from trainer.start import Announced, fit_input_scale, wait_for_samples
+from trainer.strategies.er import ExperienceReplay
+from trainer.strategies.incremental import Incremental
+from trainer.strategies.strategy import Strategy
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class _Session:
+    settings: TrainerSettings
+    network: NetworkSettings
+    run: RunContext
+    stop: threading.Event
+    rank: Rank
+    telemetry: TelemetrySender
+
+
+def train(settings: TrainerSettings, *, network: NetworkSettings, run: RunContext, stop: threading.Event) -> None:
+    """Train on the stream until the scan has ended, or `stop` is set; blocks. Called in every rank.
+
+    torchrun's environment tells the rank; without it there is one. Rank 0 serves the weights and writes them to
+    `run.directory / "weights"`.
+
+    Raises:
+        UserError: a port in use, no CUDA where it is demanded, a network that does not fit the scan, initial weights
+            or buffer sizes that cannot be used.
+    """
+    with join_ranks(settings) as rank, closing(TelemetrySender(network, sender=f"trainer-{rank.rank}")) as telemetry:
+        session = _Session(settings, network, run, stop, rank, telemetry)
+        if rank.rank == 0:
+            _serve_and_publish(session)
+        else:
+            _serve(session, publication=None)
+
+
+def _serve_and_publish(session: _Session) -> None:
+    session.telemetry.send(PartStatus(Part.TRAINER, PartState.RUNNING))
+    with Publication(
+        session.network,
+        folder=session.run.directory / "weights",
+        run=session.run.name,
+        on_published=session.telemetry.send,
+    ) as publication:
+        _serve(session, publication=publication)
+        if not session.stop.is_set():
+            publication.wait_until_served(session.settings.wait_until_served_s)
+    session.telemetry.send(PartStatus(Part.TRAINER, PartState.DONE))
+
+
+def _serve(session: _Session, *, publication: Publication | None) -> None:
+    """Receive and train."""
+    rank, arrivals = session.rank, Arrivals(queue_samples=session.settings.queue_samples)
+    with Intake(session.network, arrivals, rank=rank.rank, world_size=rank.world_size), ExitStack() as stack:
+        announced = wait_for_samples(arrivals, stop=session.stop)
+        if announced is None:
+            return
+        learner = _learner(session, announced, arrivals)
+        buffer = _buffer(session, announced)
+        if buffer is not None:
+            stack.enter_context(buffer)
+        report = StepReport(session.telemetry, rank=rank.rank, buffer=buffer)
+        if announced.frame_dtype is None and publication is not None:
+            report.warn("the scan ended without a single training sample: the weights are untrained")
+        TrainingLoop(
+            session.settings,
+            arrivals=arrivals,
+            strategy=Incremental(device=rank.device)
+            if buffer is None
+            else ExperienceReplay(buffer, device=rank.device),
+            learner=learner,
+            evaluator=Evaluator(precision=rank.precision, device=rank.device),
+            mean_patch=MeanPatch(announced.scan.target_shape_px, device=rank.device),
+            publication=publication,
+            report=report,
+            stop=session.stop,
+        ).run()
+
+
+def _strategy(buffer: RehearsalBuffer | None, *, device: torch.device) -> Strategy:
+    return Incremental(device=device) if buffer is None else ExperienceReplay(buffer, device=device)
+
+
+def _learner(session: _Session, announced: Announced, arrivals: Arrivals) -> Learner:
+    settings = session.settings
+    config = NetworkConfig(
+        model=settings.model,
+        frame_shape_px=announced.scan.frame_shape_px,
+        target_shape_px=announced.scan.target_shape_px,
+        amplitude_scale=settings.amplitude_scale,
+    )
+    torch.manual_seed(session.run.seed)
+    network = FrameNetwork(config)
+    if settings.init_weights is None:
+        fit_input_scale(network, arrivals)
+    else:
+        load_initial_weights(network, settings.init_weights)
+        log.info("training starts from %s", settings.init_weights)
+    log.info("network %s, input scale %.3g", config.model_dump_json(), network.input_scale.item())
+    return Learner(network, settings, device=session.rank.device, precision=session.rank.precision)
+
+
+def _buffer(session: _Session, announced: Announced) -> RehearsalBuffer | None:
+    settings = session.settings
+    if settings.strategy is StrategyName.INCREMENTAL or announced.frame_dtype is None:
+        return None
+    buffer, frame, target = settings.buffer, announced.scan.frame_shape_px, announced.scan.target_shape_px
+    try:
+        schema = Schema(
+            diffraction=Field(frame, cast(DTypeName, announced.frame_dtype)),
+            amplitude=Field(target, "float16"),
+            phase=Field(target, "float16"),
+        )
+        return RehearsalBuffer(
+            schema,
+            capacity=buffer.capacity,
+            representatives=buffer.representatives,
+            candidates=buffer.candidates,
+            policy=buffer.policy,
+            transport=buffer.transport,
+            seed=session.run.seed,
+            device=session.rank.device,
+            timeout_s=buffer.timeout_s,
+        )
+    except ValueError as error:
+        raise UserError(f"trainer.buffer: {error}") from error

@@ -1,0 +1,123 @@
+"""Configuration of the trainer."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Self
+
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+
+from buffer.policies import PolicyName
+from buffer.transport.transport import TransportName
+from streaming.settings import Settings
+from trainer.models.precision import Precision
+from trainer.models.settings import ModelSettings
+
+
+class StrategyName(StrEnum):
+    """What each training step learns from."""
+
+    INCREMENTAL = "incremental"
+    """The stream alone, each sample once."""
+    ER = "er"
+    """The stream and representatives of the past from the rehearsal buffer."""
+
+
+class Pace(StrEnum):
+    """What happens while no minibatch of the stream is waiting."""
+
+    STREAM = "stream"
+    """One step per arriving minibatch; else wait."""
+    CONTINUOUS = "continuous"
+    """Train on draws from the buffer, so that no idle moment is wasted."""
+
+
+class Device(StrEnum):
+    """Where the network is trained."""
+
+    AUTO = "auto"
+    """CUDA where there is one, else CPU; the choice is logged."""
+    CPU = "cpu"
+    CUDA = "cuda"
+
+
+class ScheduleKind(StrEnum):
+    """How the learning rate moves with the step."""
+
+    CONSTANT = "constant"
+    CYCLIC = "cyclic"
+    """Triangle waves whose height shrinks exponentially (`exp_range`; the thesis)."""
+
+
+class ScheduleSettings(Settings):
+    """Learning-rate schedule; its upper end is `learning_rate`."""
+
+    kind: ScheduleKind = ScheduleKind.CONSTANT
+    lower_rate: PositiveFloat = 1e-4
+    """Lower end of the cycles."""
+    half_cycle_steps: PositiveInt = 184
+    """Steps from the lower to the upper end."""
+    gamma: float = Field(default=0.996, gt=0, le=1)
+    """The height of the cycles is multiplied by this at every step."""
+    finish_fraction: float = Field(default=0.02, gt=0, le=1)
+    """While training goes on after the end of the stream, the rate falls linearly to this share of itself."""
+
+
+class BufferSettings(Settings):
+    """The rehearsal buffer; see `buffer.RehearsalBuffer`."""
+
+    capacity: PositiveInt = 4000
+    """Items over all ranks together."""
+    representatives: PositiveInt = 24
+    """Items drawn per step and rank (r)."""
+    candidates: PositiveInt = 14
+    """Samples of each minibatch and rank that are offered for storage (c)."""
+    policy: PolicyName = "random"
+    transport: TransportName = "auto"
+    timeout_s: PositiveFloat = 30.0
+    """A rank that does not answer a request for this long is given up."""
+
+
+class TrainerSettings(Settings):
+    """The `[trainer]` section."""
+
+    ranks: PositiveInt = 1
+    """Data-parallel processes that the launcher starts."""
+    strategy: StrategyName = StrategyName.ER
+    pace: Pace = Pace.CONTINUOUS
+    model: ModelSettings = Field(default_factory=ModelSettings)
+    buffer: BufferSettings = Field(default_factory=BufferSettings)
+    batch_size: PositiveInt = 16
+    """Samples of the stream per step and rank (b)."""
+    learning_rate: PositiveFloat = 1e-3
+    schedule: ScheduleSettings = Field(default_factory=ScheduleSettings)
+    averaging: float = Field(default=0.98, ge=0, lt=1)
+    """Decay per step of the moving average of the weights that is evaluated and published; 0 averages nothing."""
+    finish_s: NonNegativeFloat = 0.0
+    """Train on draws from the buffer for this long after the end of the stream."""
+    publish_every_s: NonNegativeFloat = 5.0
+    """Publish weights at least this often while training; 0 publishes at perspective ends only."""
+    publish_every_steps: NonNegativeInt = 0
+    """Publish every so many steps as well; 0 does not."""
+    evaluation_frames: PositiveInt = 512
+    """Validation frames per rank that an evaluation at the end of a perspective uses at most, spread evenly over the
+    perspectives seen; the last evaluation uses all."""
+    wait_until_served_s: NonNegativeFloat = 10.0
+    """How long the final weights wait for an edge to fetch them."""
+    amplitude_scale: PositiveFloat = 2.0
+    """Upper end of the amplitudes that the network can predict; a vacuum has 1."""
+    init_weights: Path | None = None
+    """Start from this weights file of an earlier run, or from a published `.pth` state dict."""
+    queue_samples: PositiveInt = 4096
+    """Samples waiting in memory per rank; beyond, nothing is received and the publisher spools."""
+    device: Device = Device.AUTO
+    precision: Precision = Precision.AUTO
+    threads: NonNegativeInt = 0
+    """CPU threads per rank; 0 shares the cores evenly between the ranks of this host."""
+
+    @model_validator(mode="after")
+    def _queue_holds_a_minibatch(self) -> Self:
+        if self.queue_samples < 2 * self.batch_size:
+            raise ValueError("queue_samples must be at least twice batch_size")
+        return self

@@ -1,0 +1,1 @@
+"""What each step learns from: one strategy a file."""

@@ -72,7 +72,7 @@ class PtychiEngine:
         )
 
     def _options(self, frames: int, frame_shape_px: tuple[int, int]) -> Options:
-        options = _options_of(self._settings.algorithm)
+        options = _options_of(self._settings)
         options.data_options.fft_shift = False
         options.object_options.determine_position_origin_coords_by = api.ObjectPosOriginCoordsMethods.SPECIFIED
         options.object_options.position_origin_coords = [(size - 1) / 2 - size // 2 for size in frame_shape_px]
@@ -87,16 +87,18 @@ class PtychiEngine:
         return options
 
 
-def _options_of(algorithm: Algorithm) -> Options:
-    match algorithm:
+def _options_of(settings: RetrievalSettings) -> Options:
+    match settings.algorithm:
         case Algorithm.LSQML:
-            options = api.LSQMLOptions()
-            options.reconstructor_options.rescale_probe_intensity_in_first_epoch = False
-            return options
+            lsqml = api.LSQMLOptions()
+            lsqml.reconstructor_options.rescale_probe_intensity_in_first_epoch = False
+            return lsqml
         case Algorithm.RPIE:
             return api.RPIEOptions()
         case Algorithm.DM:
-            return api.DMOptions()
+            dm = api.DMOptions()
+            dm.reconstructor_options.chunk_length = settings.batch_size
+            return dm
 
 
 def _choose_device(device: Device) -> Device:

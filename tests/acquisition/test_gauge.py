@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from acquisition.gauge import find_gauge
 
@@ -23,8 +24,6 @@ def bars_on_void():
 
 
 def rough_without_void(seed=1, strength=1.5):
-    from scipy import ndimage
-
     noise = np.random.default_rng(seed).normal(size=(2, *SHAPE))
     smooth = np.stack([ndimage.gaussian_filter(one, 2, mode="wrap") for one in noise])
     smooth /= smooth.std(axis=(1, 2), keepdims=True)
@@ -36,9 +35,9 @@ def phase_difference(first, second):
 
 
 AMBIGUITIES = [
-    dict(level=3.7, constant=2.9, slope=(0.011, -0.017)),
-    dict(level=0.02, constant=-1.3, slope=(-0.4, 0.9)),
-    dict(level=1.0, constant=np.pi, slope=(3.0, -2.6)),
+    {"level": 3.7, "constant": 2.9, "slope": (0.011, -0.017)},
+    {"level": 0.02, "constant": -1.3, "slope": (-0.4, 0.9)},
+    {"level": 1.0, "constant": np.pi, "slope": (3.0, -2.6)},
 ]
 
 

@@ -1,0 +1,153 @@
+"""The ground-truth worker: a real process that answers in order, dies loudly, and never outlives its parent."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import psutil
+import pytest
+
+from acquisition.ground_truth import GroundTruthJob, compute_ground_truth
+from acquisition.propagation import far_field_intensity
+from acquisition.retrieval.settings import RetrievalSettings
+from acquisition.retrieval.worker import GroundTruthWorker
+from acquisition.scan import ObjectImage
+from streaming.errors import UserError
+
+RECORDED = RetrievalSettings(source="recorded")
+ENDLESS = RetrievalSettings(source="ptychi", epochs=100_000)
+
+
+def make_job(perspective=0, *, with_object=True, size_px=24):
+    rng = np.random.default_rng(perspective)
+    values = np.ones((80, 80), complex)
+    values[20:50, 30:44] = 0.9 * np.exp(-1j * (0.5 + 0.1 * perspective))
+    positions = rng.uniform([125, -5], [155, 25], (60, 2))
+    y, x = np.mgrid[:size_px, :size_px] - size_px // 2
+    probe = (100 * np.exp(-(y**2 + x**2) / 32 + 0.05j * y**2))[np.newaxis].astype(np.complex64)
+    corners = np.round(positions - [100, -30]).astype(int) - size_px // 2
+    patches = np.stack([values[top : top + size_px, left : left + size_px] for top, left in corners])
+    return GroundTruthJob(
+        perspective=perspective,
+        frames=rng.poisson(far_field_intensity(probe, patches)).astype(np.uint16),
+        positions_px=np.round(positions),
+        probe=probe,
+        mask=None,
+        recorded=ObjectImage(values.astype(np.complex64), (100.0, -30.0)) if with_object else None,
+        target_shape_px=(16, 16),
+    )
+
+
+def is_running(pid):
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def wait_until_gone(pid, timeout_s=20.0):
+    deadline_s = time.monotonic() + timeout_s
+    while is_running(pid):
+        assert time.monotonic() < deadline_s, f"process {pid} is still there"
+        time.sleep(0.01)
+
+
+def assert_same(first, second):
+    for name in ("amplitude", "phase", "void", "reference_amplitude", "reference_phase"):
+        np.testing.assert_array_equal(getattr(first, name), getattr(second, name))
+    assert first.origin_px == second.origin_px
+
+
+def test_results_are_those_of_this_process_and_come_in_order(tmp_path):
+    jobs = [make_job(perspective) for perspective in (4, 2, 9)]
+    with GroundTruthWorker(RECORDED, spool_dir=tmp_path) as worker:
+        for job in jobs:
+            worker.submit(job)
+        assert worker.pending == 3
+        results = [worker.poll(60.0) for _ in jobs]
+        assert worker.pending == 0
+        assert worker.poll(60.0) is None
+    assert [result.perspective for result in results] == [4, 2, 9]
+    for job, result in zip(jobs, results, strict=True):
+        assert result.error is None
+        assert_same(result.ground_truth, compute_ground_truth(job, RECORDED))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_same_frames_give_the_same_bits_and_a_failed_job_does_not_end_the_worker(tmp_path):
+    settings = RetrievalSettings(epochs=6, batch_size=20, target_shape_px=(16, 16))
+    job = make_job(1, with_object=False)
+    broken = GroundTruthJob(**{**vars(job), "positions_px": job.positions_px[:-1], "perspective": 5})
+    with GroundTruthWorker(settings, spool_dir=tmp_path) as worker:
+        for one in (job, broken, job):
+            worker.submit(one)
+        first, failed, second = (worker.poll(120.0) for _ in range(3))
+    assert first.ground_truth.seconds > 0
+    assert_same(first.ground_truth, second.ground_truth)
+    assert failed.perspective == 5
+    assert failed.ground_truth is None
+    assert "ValueError" in failed.error
+
+
+def test_a_users_mistake_comes_back_as_its_line(tmp_path):
+    with GroundTruthWorker(RECORDED, spool_dir=tmp_path) as worker:
+        worker.submit(make_job(3, with_object=False))
+        result = worker.poll(60.0)
+    assert result.ground_truth is None
+    assert result.error == "perspective 3 carries no recorded object: set retrieval.source to ptychi"
+
+
+def test_a_library_that_is_missing_is_said_at_once(tmp_path):
+    with pytest.raises(UserError, match=r"retrieval\.source is tike, which is not installed"):
+        GroundTruthWorker(RetrievalSettings(source="tike"), spool_dir=tmp_path)
+
+
+def test_a_killed_worker_fails_its_job_and_a_new_one_does_the_next(tmp_path):
+    with GroundTruthWorker(RECORDED, spool_dir=tmp_path) as worker:
+        first_pid = worker.pid
+        os.kill(first_pid, signal.SIGSTOP)
+        worker.submit(make_job(0))
+        worker.submit(make_job(1))
+        assert worker.poll() is None
+        os.kill(first_pid, signal.SIGKILL)
+        killed, done = worker.poll(60.0), worker.poll(60.0)
+        second_pid = worker.pid
+    assert (killed.perspective, killed.ground_truth) == (0, None)
+    assert killed.error == "the ground-truth worker is gone: it was ended by SIGKILL"
+    assert (done.perspective, done.error) == (1, None)
+    assert second_pid != first_pid
+    assert not is_running(second_pid)
+
+
+def test_submitting_and_closing_do_not_wait_for_a_job(tmp_path):
+    with GroundTruthWorker(ENDLESS, spool_dir=tmp_path) as worker:
+        started_s = time.monotonic()
+        worker.submit(make_job(0, with_object=False))
+        assert worker.poll() is None
+        assert time.monotonic() - started_s < 1.0
+        pid = worker.pid
+    assert not is_running(pid)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_worker_ends_when_its_parent_is_killed(tmp_path):
+    script = (
+        "import sys, time; from pathlib import Path\n"
+        "from acquisition.retrieval.settings import RetrievalSettings\n"
+        "from acquisition.retrieval.worker import GroundTruthWorker\n"
+        "worker = GroundTruthWorker(RetrievalSettings(source='recorded'), spool_dir=Path(sys.argv[1]))\n"
+        "print(worker.pid, flush=True); time.sleep(600)\n"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE)
+    try:
+        worker_pid = int(parent.stdout.readline())
+        assert is_running(worker_pid)
+    finally:
+        parent.kill()
+        parent.wait()
+        parent.stdout.close()
+    wait_until_gone(worker_pid)
+    assert list(tmp_path.iterdir()) == []

@@ -92,9 +92,7 @@ class ScanDescription:
         yield "counts", f"{counts.dtype}, {counts.mean_per_frame:.3g} a frame, largest {counts.largest:g}"
 
     def _perspective_table(self) -> Table:
-        table = Table(
-            "perspective", "angle", "frames", "extent (px)", "step (px)", "masked pixels", "ground truth (px)"
-        )
+        table = Table("no.", "angle", "frames", "extent (px)", "step (px)", "masked", "truth (px)")
         for perspective in self.perspectives:
             truth = perspective.ground_truth_shape_px
             table.add_row(

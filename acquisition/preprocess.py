@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from acquisition.probe_estimate import estimate_probe
+from acquisition.probe_estimate import choose_frames, estimate_probe
 from acquisition.propagation import back_propagate, propagate
 from acquisition.readers.stored import StoredPerspective
 from acquisition.scan import Geometry, Perspective
@@ -16,7 +16,7 @@ from acquisition.source_settings import PreprocessSettings
 from streaming.errors import UserError
 
 SAMPLED_FRAMES = 64
-"""Frames, evenly spread over the perspective, that bad pixels and a missing probe are looked for in."""
+"""Frames, evenly spread over the perspective, that bad pixels are looked for in."""
 
 
 class FrameTransform:
@@ -103,10 +103,6 @@ class FilePerspective(Perspective):
             frames[:, self.mask] = 0
         return frames
 
-    def sample(self) -> npt.NDArray[np.generic]:
-        """Return up to `SAMPLED_FRAMES` frames, evenly spread."""
-        return np.concatenate([self.read(index, index + 1) for index in _spread(len(self))])
-
     def _read_stored(self, start: int, stop: int) -> npt.NDArray[np.generic]:
         try:
             frames = self._stored.read(start, stop)
@@ -146,8 +142,18 @@ class FilePerspective(Perspective):
     def _find_probe(self) -> npt.NDArray[np.complex64]:
         if self._stored.probe is not None:
             return self._transform.apply_to_probe(self._stored.probe)
-        self.notes.append("The file has no probe; it was estimated from the frames")
-        return estimate_probe(self.sample())
+        if len(self) < 2:
+            raise UserError(f"{self._stored.where}: the file has no probe, and one frame is not enough to estimate it")
+        indices = choose_frames(self.positions_px)
+        frames = np.concatenate([self.read(index, index + 1) for index in indices.tolist()])
+        if not frames.any():
+            raise UserError(f"{self._stored.where}: the file has no probe, and frames without counts cannot show it")
+        estimate = estimate_probe(frames, self.positions_px[indices])
+        self.notes.append(
+            f"The file has no probe; it was estimated from {len(indices)} frames, "
+            f"with a diameter of {estimate.diameter_fraction:.0%} of the field of view"
+        )
+        return estimate.probe
 
 
 def _spread(frames: int) -> list[int]:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -13,6 +11,7 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
+from acquisition.disk_file import DiskFile
 from acquisition.readers import layout
 from acquisition.readers.hdf5 import PARTIAL_SUFFIX
 from acquisition.scan import ELEMENTARY_CHARGE_C, Perspective
@@ -40,11 +39,14 @@ class Recorder:
         self._entry: h5py.Group | None = None
         self._positions = 0
         self._recorded = 0
-        with self._disk_errors():
+        try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = h5py.File(self._partial, "w")
-            self._file[layout.VERSION] = layout.CXI_VERSION
-            self._file.attrs[layout.NAME_ATTRIBUTE] = name
+            self._disk = DiskFile(self._partial, "w+")
+        except OSError as error:
+            raise self._failure(error) from error
+        self._file = h5py.File(self._disk, "w")
+        self._file[layout.VERSION] = layout.CXI_VERSION
+        self._file.attrs[layout.NAME_ATTRIBUTE] = name
 
     def __enter__(self) -> Self:
         """Return the recorder."""
@@ -58,17 +60,16 @@ class Recorder:
             self._complete()
         else:
             log.warning("%s: the recording was not finished", self._partial)
-            with self._disk_errors_logged():
-                self._file.close()
+            self._close()
 
     def start_perspective(self, perspective: Perspective) -> None:
         """Write everything but the frames of the next perspective, and end the one before."""
-        with self._disk_errors():
-            self._end_perspective()
-            entry = self._file.create_group(layout.entry_name(perspective.index))
-            _write_positions(entry, perspective)
-            _write_geometry(entry, perspective)
-            _write_images(entry, perspective)
+        self._end_perspective()
+        entry = self._file.create_group(layout.entry_name(perspective.index))
+        _write_positions(entry, perspective)
+        _write_geometry(entry, perspective)
+        _write_images(entry, perspective)
+        self._raise_failure()
         self._entry, self._positions, self._recorded = entry, len(perspective), 0
 
     def append(self, frames: npt.NDArray[np.generic], *, start: int) -> None:
@@ -77,12 +78,12 @@ class Recorder:
             raise RuntimeError("no perspective has been started")
         if start != self._recorded or start + len(frames) > self._positions:
             raise ValueError(f"frames {start} to {start + len(frames)} do not follow {self._recorded} recorded ones")
-        with self._disk_errors():
-            if self._frames is None:
-                self._frames = _create_frames(self._entry, frames)
-            self._frames.resize(start + len(frames), axis=0)
-            self._frames[start:] = frames
+        if self._frames is None:
+            self._frames = _create_frames(self._entry, frames)
+        self._frames.resize(start + len(frames), axis=0)
+        self._frames[start:] = frames
         self._recorded += len(frames)
+        self._raise_failure()
 
     def _end_perspective(self) -> None:
         """Cut positions to the frames recorded, so that a scan that was stopped is still a valid file."""
@@ -97,29 +98,23 @@ class Recorder:
         self._entry = self._frames = None
 
     def _complete(self) -> None:
-        with self._disk_errors():
-            self._end_perspective()
-            self._file.attrs[layout.RECORDING_VERSION_ATTRIBUTE] = layout.RECORDING_VERSION
-            self._file.close()
-            self._partial.rename(self._path)
+        self._end_perspective()
+        self._file.attrs[layout.RECORDING_VERSION_ATTRIBUTE] = layout.RECORDING_VERSION
+        self._close()
+        self._raise_failure()
+        self._partial.rename(self._path)
         log.info("%s: recording complete", self._path)
 
-    @contextmanager
-    def _disk_errors(self) -> Iterator[None]:
-        try:
-            yield
-        except PermissionError as error:
-            raise UserError(f"{self._path}: no permission to write here; choose another place") from error
-        # HDF5 reports a full disk as OSError when it writes and as RuntimeError when it closes.
-        except (OSError, RuntimeError) as error:
-            raise UserError(f"{self._path}: the recording cannot be written ({error}); is the disk full?") from error
+    def _close(self) -> None:
+        self._file.close()
+        self._disk.close()
 
-    @contextmanager
-    def _disk_errors_logged(self) -> Iterator[None]:
-        try:
-            yield
-        except (OSError, RuntimeError) as error:
-            log.warning("%s: closing failed: %s", self._partial, error)
+    def _raise_failure(self) -> None:
+        if self._disk.error is not None:
+            raise self._failure(self._disk.error) from self._disk.error
+
+    def _failure(self, error: OSError) -> UserError:
+        return UserError(f"{self._path}: the recording cannot be written: {error.strerror}; choose another place")
 
 
 def _write_positions(entry: h5py.Group, perspective: Perspective) -> None:

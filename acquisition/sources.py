@@ -82,14 +82,13 @@ class FileScan(Scan):
 
     def __init__(self, file: h5py.File, reader: Reader, preprocess: PreprocessSettings) -> None:
         self.name = reader.name
-        self.format_name = reader.format_name
         self._file = file
         self._preprocess = preprocess
         self._stored = [reader.read(index) for index in range(len(reader))]
         for stored in self._stored:
             check(stored)
         self._perspectives: dict[int, FilePerspective] = {}
-        self.notes = self.perspective(0).notes
+        self.notes = [f"Read as {reader.format_name}", *self.perspective(0).notes]
 
     def __len__(self) -> int:
         """Return the number of perspectives."""

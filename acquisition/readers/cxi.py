@@ -17,7 +17,7 @@ import numpy.typing as npt
 from acquisition.readers import layout
 from acquisition.readers.hdf5 import find_dataset, location, read_array, read_number, require_dataset
 from acquisition.readers.illumination import read_mask, read_probe
-from acquisition.readers.stored import StoredPerspective
+from acquisition.readers.stored import StoredPerspective, check_geometry
 from acquisition.scan import ELEMENTARY_CHARGE_C, Geometry
 from streaming.errors import UserError
 
@@ -48,7 +48,7 @@ class CxiReader:
         frames = require_dataset(entry, layout.FRAMES_ALTERNATIVES, what="frames")
         probe = find_dataset(entry, layout.PROBE_ALTERNATIVES)
         mask = find_dataset(entry, [layout.MASK])
-        geometry = _read_geometry(entry, frames)
+        geometry = check_geometry(_read_geometry(entry, frames), where=location(entry))
         return StoredPerspective(
             where=location(entry),
             index=index,

@@ -24,7 +24,7 @@ from acquisition.readers.dataset_map import (
 )
 from acquisition.readers.hdf5 import location, read_array, read_number, require_dataset
 from acquisition.readers.illumination import read_mask, read_probe
-from acquisition.readers.stored import StoredPerspective
+from acquisition.readers.stored import StoredPerspective, check_geometry
 from acquisition.scan import ELEMENTARY_CHARGE_C, PLANCK_J_S, SPEED_OF_LIGHT_M_S, Geometry
 from streaming.errors import UserError
 
@@ -49,7 +49,9 @@ class MappedReader:
         if frames.ndim != 3:
             raise UserError(f"{location(frames)}: frames must have three axes, not shape {frames.shape}")
         lengths = dict(zip(self._map.frames.axes, frames.shape, strict=True))
-        geometry = _read_geometry(self._file, self._map.geometry, (lengths[FrameAxis.Y], lengths[FrameAxis.X]))
+        frame_shape_px = (lengths[FrameAxis.Y], lengths[FrameAxis.X])
+        geometry = _read_geometry(self._file, self._map.geometry, frame_shape_px)
+        check_geometry(geometry, where=location(frames))
         probe, mask, angle = self._map.probe, self._map.mask, self._map.angle_deg
         return StoredPerspective(
             where=location(frames),

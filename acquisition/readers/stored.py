@@ -42,7 +42,7 @@ def check(stored: StoredPerspective) -> None:
     """Raise `UserError` for what cannot be a far-field ptychographic scan."""
     _check_frames(stored)
     _check_positions(stored)
-    _check_geometry(stored)
+    _check_step(stored)
     _check_illumination(stored)
 
 
@@ -78,8 +78,8 @@ def _check_positions(stored: StoredPerspective) -> None:
         _fail(stored, "all positions are the same; ptychography needs a scan")
 
 
-def _check_geometry(stored: StoredPerspective) -> None:
-    geometry = stored.geometry
+def check_geometry(geometry: Geometry, *, where: str) -> Geometry:
+    """Return `geometry` if lengths can be computed from it; raise `UserError` if not."""
     quantities = {
         "photon energy": geometry.energy_eV,
         "detector distance": geometry.detector_distance_m,
@@ -88,14 +88,17 @@ def _check_geometry(stored: StoredPerspective) -> None:
     }
     for name, value in quantities.items():
         if not (np.isfinite(value) and value > 0):
-            _fail(stored, f"the {name} is {value:g}; it must be a positive number")
+            raise UserError(f"{where}: the {name} is {value:g}; it must be a positive number")
     if not MINIMUM_ENERGY_EV <= geometry.energy_eV <= MAXIMUM_ENERGY_EV:
-        _fail(
-            stored,
-            f"a photon energy of {geometry.energy_eV:g} eV is outside {MINIMUM_ENERGY_EV:g} to "
-            f"{MAXIMUM_ENERGY_EV:g} eV; check its unit (CXI: joule) and that it is not the storage ring's",
+        raise UserError(
+            f"{where}: a photon energy of {geometry.energy_eV:g} eV is outside {MINIMUM_ENERGY_EV:g} to "
+            f"{MAXIMUM_ENERGY_EV:g} eV; check its unit (CXI: joule) and that it is not the storage ring's"
         )
-    field_px = max(geometry.frame_shape_px)
+    return geometry
+
+
+def _check_step(stored: StoredPerspective) -> None:
+    field_px = max(stored.geometry.frame_shape_px)
     if len(stored.positions_px) > 1 and (step := nearest_neighbour_px(stored.positions_px)) > field_px:
         _fail(
             stored,

@@ -26,6 +26,8 @@ from streaming.events import MosaicKind
 STATIC = Path(__file__).with_name("static")
 CHECK_EACH_TIME = {"Cache-Control": "no-cache"}
 A_DAY = {"Cache-Control": "max-age=86400"}
+WRAPPING_RANGE_RAD = 1.7 * math.pi
+"""A phase that uses more of the circle than this is shown with cyclic colours."""
 
 Limit = Annotated[float | None, Query(description="Colour limit; chosen from the reference if left out.")]
 
@@ -90,15 +92,17 @@ def _add_images(app: FastAPI, state: DashboardState) -> None:
     ) -> Response:
         """Return a picture of a stitched image, transparent where nothing covers it.
 
-        The limits used are in the headers `X-Lower` and `X-Upper`; they are shared by prediction and reference.
+        The headers `X-Lower`, `X-Upper` and `X-Colour-Map` say what was used; prediction and reference share them.
         """
         shown = state.picture(perspective, kind, channel)
         if shown is None:
             raise HTTPException(404, f"perspective {perspective} has no image {kind}")
-        limits = _limits(lower, upper, shown.limits)
-        colours = colour_map or default_colour_map(kind, channel)
+        suggested, fitting = colours_of(kind, channel, shown.limits)
+        limits = _limits(lower, upper, suggested)
+        colours = colour_map or fitting
         etag = f'"{state.instance}-{shown.revision}-{colours}-{limits[0]:.6g}-{limits[1]:.6g}"'
-        headers = CHECK_EACH_TIME | {"ETag": etag, "X-Lower": f"{limits[0]:.9g}", "X-Upper": f"{limits[1]:.9g}"}
+        used = {"X-Lower": f"{limits[0]:.9g}", "X-Upper": f"{limits[1]:.9g}", "X-Colour-Map": colours}
+        headers = CHECK_EACH_TIME | {"ETag": etag} | used
         if if_none_match == etag:
             return Response(status_code=304, headers=headers)
         return Response(encode_png(shown.values, limits, colours), media_type="image/png", headers=headers)
@@ -119,11 +123,17 @@ def _add_images(app: FastAPI, state: DashboardState) -> None:
         return Response(colour_bar_png(colour_map), media_type="image/png", headers=A_DAY)
 
 
-def default_colour_map(kind: PictureKind, channel: Channel) -> ColourMap:
-    """Return the colour map for a kind of picture: diverging for differences, sequential otherwise."""
+def colours_of(
+    kind: PictureKind, channel: Channel, limits: tuple[float, float]
+) -> tuple[tuple[float, float], ColourMap]:
+    """Return the limits and colour map for a picture: diverging for differences, cyclic for phases that wrap."""
     if kind in DIFFERENCES:
-        return ColourMap.BLUE_RED
-    return ColourMap.GRAY if channel is Channel.AMPLITUDE else ColourMap.VIRIDIS
+        return limits, ColourMap.BLUE_RED
+    if channel is Channel.AMPLITUDE:
+        return limits, ColourMap.GRAY
+    if limits[1] - limits[0] > WRAPPING_RANGE_RAD:
+        return (-math.pi, math.pi), ColourMap.TWILIGHT
+    return limits, ColourMap.VIRIDIS
 
 
 def _limits(lower: float | None, upper: float | None, otherwise: tuple[float, float]) -> tuple[float, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
@@ -35,16 +36,17 @@ class Feed:
             return
         self._viewers += 1
         sending = asyncio.create_task(self._send(websocket))
-        leaving = asyncio.create_task(_wait_until_left(websocket))
         try:
-            await asyncio.wait((sending, leaving), return_when=asyncio.FIRST_COMPLETED)
+            await _wait_until_left(websocket)
         finally:
             self._viewers -= 1
-            for task in (sending, leaving):
-                task.cancel()
-            await asyncio.gather(sending, leaving, return_exceptions=True)
+            sending.cancel()
 
     async def _send(self, websocket: WebSocket) -> None:
+        with contextlib.suppress(WebSocketDisconnect):
+            await self._send_updates(websocket)
+
+    async def _send_updates(self, websocket: WebSocket) -> None:
         cursor, sent_at_s = StateCursor(events=-1), -KEEP_ALIVE_S
         while True:
             quiet = self._state.events == cursor.events
@@ -57,8 +59,6 @@ class Feed:
 
 async def _wait_until_left(websocket: WebSocket) -> None:
     """Drop what a viewer sends: the dashboard is read-only."""
-    try:
+    with contextlib.suppress(WebSocketDisconnect):
         while True:
             await websocket.receive_text()
-    except WebSocketDisconnect:
-        return

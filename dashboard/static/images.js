@@ -5,8 +5,8 @@ import { fixed, length } from "./format.js";
 import { store } from "./store.js";
 
 const CHANNELS = [
-  { name: "phase", title: "Phase", unit: "rad", colours: "viridis" },
-  { name: "amplitude", title: "Amplitude", unit: "", colours: "gray" },
+  { name: "phase", title: "Phase", unit: "rad" },
+  { name: "amplitude", title: "Amplitude", unit: "" },
 ];
 const VIEWS = [
   { name: "network", title: "Network" },
@@ -95,17 +95,16 @@ function makeFigure(channel, view) {
   const canvas = element("canvas", { width: 1, height: 1, ariaLabel: title, role: "img" });
   const scaleBar = element("div", { className: "scale-bar", hidden: true }, element("i"), element("span"));
   const waiting = element("span", { className: "waiting", textContent: "waiting" });
-  const colours = view.name === "difference" ? "RdBu_r" : channel.colours;
   const lower = element("span", { className: "lower" });
   const upper = element("span", { className: "upper" });
-  const bar = element("img", { src: `/api/colour_maps/${colours}.png`, alt: "", className: "colours" });
+  const bar = element("img", { alt: "", className: "colours" });
   const node = element(
     "figure", { dataset: { view: view.name, channel: channel.name } },
     element("figcaption", {}, element("b", { textContent: channel.title }), ` ${view.title.toLowerCase()}`),
     element("div", { className: "frame" }, canvas, scaleBar, waiting),
     element("div", { className: "colour-bar" }, lower, bar, upper),
   );
-  return { node, canvas, scaleBar, waiting, lower, upper, channel, view, shown: "", loading: false };
+  return { node, canvas, scaleBar, waiting, bar, lower, upper, channel, view, shown: "", loading: false };
 }
 
 function showFigure(figure, rows, pass) {
@@ -138,6 +137,7 @@ async function load(figure, address, grid) {
     if (!answer.ok) return;
     paint(figure, await createImageBitmap(await answer.blob()));
     const [lower, upper] = ["X-Lower", "X-Upper"].map((name) => Number(answer.headers.get(name)));
+    figure.bar.src = `/api/colour_maps/${answer.headers.get("X-Colour-Map")}.png`;
     figure.lower.textContent = fixed(lower, 2);
     figure.upper.textContent = `${fixed(upper, 2)} ${figure.channel.unit}`.trim();
     figure.shown = address;

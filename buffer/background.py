@@ -12,11 +12,11 @@ from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from buffer.generators import Generators
 from buffer.index import Ints
 from buffer.local_store import LocalStore
+from buffer.memory import ByteRows
 from buffer.outputs import Outputs
 from buffer.policies import Candidate
 from buffer.sampling import plan_draw
@@ -25,7 +25,6 @@ from buffer.ticket import Ticket
 from buffer.transport.transport import Transport
 
 Result = TypeVar("Result")
-States = dict[str, torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -87,7 +86,7 @@ class Background:
             if self._ended:
                 raise RuntimeError("The buffer's background thread has ended.")
             self._queue.append(ticket)  # type: ignore[arg-type]
-        self._transport.wake()
+            self._transport.wake()
         return ticket
 
     def submit_offer(self, offer: Offer) -> Ticket[DrawTiming]:
@@ -95,7 +94,7 @@ class Background:
         self._newest_offer = offer
         return self.submit(lambda: self._populate_and_augment(offer))
 
-    def annotate(self, ids: Ints, states: Mapping[str, torch.Tensor]) -> int:
+    def annotate(self, ids: Ints, states: Mapping[str, ByteRows]) -> int:
         """Rewrite states here and on other ranks; for the background thread."""
         homes = self._store.homes(ids)
         for rank in np.unique(homes).tolist():
@@ -106,8 +105,10 @@ class Background:
 
     def close(self) -> None:
         """End the thread once its current ticket is done; waiting tickets fail."""
-        self._stopping = True
-        self._transport.interrupt()
+        with self._lock:
+            self._stopping = True
+            if not self._ended:
+                self._transport.interrupt()
         self._thread.join()
 
     def _run(self) -> None:
@@ -115,15 +116,16 @@ class Background:
             while not self._stopping:
                 self._perform_next()
                 self.cpu_s = time.thread_time()
-            self._transport.close()
         finally:
             self._end(sys.exception())
+            self._transport.close()
 
     def _perform_next(self) -> None:
         if self._queue:
             ticket = self._queue[0]
             ticket.perform()
             self._queue.popleft()
+            self._transport.pump(0)
         else:
             self._transport.pump(None)
 
@@ -169,6 +171,5 @@ class Background:
         return self._transport.collect().complete
 
 
-def _part(ids: Ints, states: Mapping[str, torch.Tensor], chosen: npt.NDArray[np.bool_]) -> tuple[Ints, States]:
-    rows = torch.from_numpy(np.flatnonzero(chosen))
-    return ids[chosen], {name: values[rows] for name, values in states.items()}
+def _part(ids: Ints, states: Mapping[str, ByteRows], chosen: npt.NDArray[np.bool_]) -> tuple[Ints, dict[str, ByteRows]]:
+    return ids[chosen], {name: values[chosen] for name, values in states.items()}

@@ -6,12 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
-import torch
 
 from buffer.free_rows import FreeRows
 from buffer.index import Index, Ints
-from buffer.memory import Rows
+from buffer.memory import ByteRows, Rows
 from buffer.outputs import OutputSet
 from buffer.policies import APPEND, REJECT, Candidate, Policy
 from buffer.sampling import draw_positions
@@ -91,8 +89,8 @@ class LocalStore:
         into.ids[first : first + count] = self.index.ids[positions]
         into.labels[first : first + count] = self.index.labels[positions]
 
-    def annotate(self, ids: npt.NDArray[np.int64], states: Mapping[str, torch.Tensor]) -> int:
-        """Rewrite fields of the items among `ids` that still live; returns how many that are."""
+    def annotate(self, ids: Ints, states: Mapping[str, ByteRows]) -> int:
+        """Rewrite fields, given as rows of bytes, of those items that still live; returns how many that are."""
         written = 0
         for item, item_id in enumerate(ids.tolist()):
             position = self.index.find(item_id)
@@ -100,7 +98,7 @@ class LocalStore:
                 continue
             row = int(self.index.rows[position])
             for name, values in states.items():
-                self.rows.tensors[name][row].copy_(values[item])
+                self.rows.bytes[name][row] = values[item]
             written += 1
         self.counters.annotated += written
         return written

@@ -17,13 +17,14 @@ from buffer.generators import make_generators
 from buffer.intake import take_in
 from buffer.local_store import LocalStore
 from buffer.membership import membership
+from buffer.memory import byte_rows
 from buffer.offer_checks import OfferCheck
 from buffer.options import Options, total_capacity
 from buffer.outputs import Outputs, Representatives
 from buffer.policies import Policy, PolicyName, make_policy
 from buffer.schema import Schema
 from buffer.statistics import BufferStats, StepClock, StepTiming
-from buffer.transport.opening import open_transport
+from buffer.transport.opening import check_transport, open_transport
 from buffer.transport.transport import TransportName
 
 if TYPE_CHECKING:
@@ -72,6 +73,7 @@ class RehearsalBuffer:
         self._member = member
         self._device = torch.device(device)
         self._policy = make_policy(policy)
+        check_transport(transport)
         self._options = Options(
             capacity=total_capacity(
                 capacity,
@@ -100,7 +102,9 @@ class RehearsalBuffer:
             pinned=self._device.type == "cuda",
         )
         self._outputs = Outputs(schema, representatives)
-        self._transport = open_transport(transport, member, self._store)
+        self._transport = open_transport(
+            transport, member, self._store, options=self._options, serve_rng=self._generators.serve
+        )
         self._clock = StepClock()
         self._background = Background(
             self._store,
@@ -221,7 +225,7 @@ class RehearsalBuffer:
         if ids.dtype != torch.int64 or tuple(ids.shape) != (count,):
             raise ValueError(f"ids must be {count} int64 numbers, not {tuple(ids.shape)} of {ids.dtype}.")
         known_ids = ids.cpu().numpy()
-        copies = {name: states[name].detach().cpu().contiguous() for name in self._schema if name in states}
+        copies = {name: byte_rows(states[name].detach().cpu()) for name in self._schema if name in states}
         return self._background.submit(lambda: self._background.annotate(known_ids, copies)).result()
 
     def stats(self) -> BufferStats:

@@ -5,10 +5,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping
 
-import numpy as np
-import numpy.typing as npt
-import torch
-
+from buffer.index import Ints
+from buffer.memory import ByteRows
 from buffer.outputs import OutputSet
 from buffer.transport.transport import Collected, Transport
 
@@ -38,7 +36,7 @@ class LocalTransport(Transport):
         """There is no other rank."""
         raise AssertionError(f"rank {rank} cannot be asked over the local transport")
 
-    def request_annotation(self, rank: int, ids: npt.NDArray[np.int64], states: Mapping[str, torch.Tensor]) -> None:
+    def request_annotation(self, rank: int, ids: Ints, states: Mapping[str, ByteRows]) -> None:
         """There is no other rank."""
         raise AssertionError(f"rank {rank} cannot be asked over the local transport")
 

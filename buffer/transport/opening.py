@@ -2,16 +2,69 @@
 
 from __future__ import annotations
 
+import importlib.util
+import logging
 from typing import get_args
+
+import numpy as np
 
 from buffer.local_store import LocalStore
 from buffer.membership import Membership
+from buffer.options import Options
+from buffer.transport.lane import Lane
 from buffer.transport.local import LocalTransport
+from buffer.transport.mesh import MeshTransport
+from buffer.transport.rendezvous import meet
+from buffer.transport.tcp import TcpLane
 from buffer.transport.transport import Transport, TransportName
 
+_log = logging.getLogger(__name__)
 
-def open_transport(name: TransportName, member: Membership, store: LocalStore) -> Transport:
-    """The transport of that name, connected to all ranks of the group; ValueError for an unknown name."""
+
+def check_transport(name: TransportName) -> None:
+    """ValueError for an unknown name, or for "ucx" where UCXX is not installed."""
     if name not in get_args(TransportName):
         raise ValueError(f"Transport {name!r} is unknown; use one of {', '.join(get_args(TransportName))}.")
-    return LocalTransport()
+    if name == "ucx" and not _has_ucxx():
+        raise ValueError('Transport "ucx" needs the package ucxx, which is not installed; use "tcp" or "auto".')
+
+
+def open_transport(
+    name: TransportName, member: Membership, store: LocalStore, *, options: Options, serve_rng: np.random.Generator
+) -> Transport:
+    """The transport of that name, connected to all ranks of the group; a rank alone needs none but "local"."""
+    if name == "local" or member.store is None or member.world_size == 1:
+        return LocalTransport()
+    lane = _make_lane(name)
+    peers = meet(
+        member.store,
+        rank=member.rank,
+        world_size=member.world_size,
+        description=f"{lane.name}, {store.schema}, {options}",
+        lane_address=lane.address,
+        timeout_s=options.timeout_s,
+    )
+    lane.connect(peers.lane_addresses)
+    return MeshTransport(
+        peers,
+        lane,
+        store,
+        serve_rng=serve_rng,
+        largest_draw=options.representatives,
+        timeout_s=options.timeout_s,
+    )
+
+
+def _make_lane(name: TransportName) -> Lane:
+    if name == "auto":
+        name = "ucx" if _has_ucxx() else "tcp"
+        _log.info("rehearsal buffer: transport %s chosen", name)
+    if name == "tcp":
+        return TcpLane()
+    from buffer.transport.ucx import UcxLane  # noqa: PLC0415  an optional dependency
+
+    return UcxLane()
+
+
+def _has_ucxx() -> bool:
+    return importlib.util.find_spec("ucxx") is not None

@@ -7,10 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
-import numpy.typing as npt
-import torch
-
+from buffer.index import Ints
+from buffer.memory import ByteRows
 from buffer.outputs import OutputSet
 
 TransportName = Literal["auto", "ucx", "tcp", "local"]
@@ -66,7 +64,7 @@ class Transport(ABC):
         """Ask a rank for `count` items of its choice, to be written to rows `first` and on."""
 
     @abstractmethod
-    def request_annotation(self, rank: int, ids: npt.NDArray[np.int64], states: Mapping[str, torch.Tensor]) -> None:
+    def request_annotation(self, rank: int, ids: Ints, states: Mapping[str, ByteRows]) -> None:
         """Ask a rank to rewrite states; `states` must stay as they are until `collect` has returned."""
 
     @abstractmethod

@@ -1,0 +1,60 @@
+"""What carries the rows of items, beside the TCP connection that carries everything else."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Sequence
+
+from buffer.transport.connection import Connection
+
+
+class Lane(ABC):
+    """Sends and receives the fields' rows of one reply. Used by the background thread alone."""
+
+    name: str
+    address: bytes = b""
+    """What other ranks need to reach this one, beside its TCP address."""
+
+    @abstractmethod
+    def connect(self, addresses: dict[int, bytes]) -> None:
+        """Learn how to reach the other ranks."""
+
+    @abstractmethod
+    def send(
+        self, connection: Connection, *, rank: int, ticket: int, parts: Iterable[memoryview], sent: Callable[[], None]
+    ) -> None:
+        """Send the rows that answer `ticket`; `parts` must not change until `sent` was called."""
+
+    @abstractmethod
+    def receive(
+        self, *, rank: int, ticket: int, parts: Sequence[memoryview], received: Callable[[], None]
+    ) -> Iterable[memoryview]:
+        """The memory to be filled from the TCP stream; what goes another way is received besides.
+
+        `received` is called once all of `parts` is there.
+        """
+
+    @abstractmethod
+    def drop(self, rank: int) -> None:
+        """Forget a rank that is gone: what is pending with it never completes."""
+
+    @property
+    @abstractmethod
+    def idle(self) -> bool:
+        """Whether all that was sent has arrived."""
+
+    @abstractmethod
+    def settle(self) -> bool:
+        """Do what can be done now; returns whether the thread may sleep until a file descriptor wakes it."""
+
+    @abstractmethod
+    def failures(self) -> list[tuple[int, str]]:
+        """Ranks with which a transfer failed since the last call, and how."""
+
+    @abstractmethod
+    def filenos(self) -> Iterable[int]:
+        """File descriptors that become readable when `settle` has something to do."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Release everything."""

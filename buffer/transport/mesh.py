@@ -1,0 +1,303 @@
+"""Every rank connected to every other: requests, replies, and who is gone."""
+
+from __future__ import annotations
+
+import logging
+import selectors
+import socket
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from buffer.index import Ints
+from buffer.local_store import LocalStore
+from buffer.memory import ByteRows
+from buffer.outputs import OutputSet
+from buffer.transport.connection import Connection
+from buffer.transport.lane import Lane
+from buffer.transport.rendezvous import Peers
+from buffer.transport.staging import Staging
+from buffer.transport.transport import Collected, Transport
+from buffer.transport.wire import HEADER_BYTES, Kind, Message
+
+_LINGER_S = 2.0
+_log = logging.getLogger(__name__)
+
+
+@dataclass
+class _Request:
+    """A question that was put to a rank and is not fully answered."""
+
+    rank: int
+    count: int
+    into: OutputSet | None = None
+    first: int = 0
+
+
+class MeshTransport(Transport):
+    """One TCP connection per pair of ranks carries requests, sizes and short replies, and shows when a rank dies.
+
+    The rows of items travel by the lane. A rank is given up when its connection breaks, when it breaks the protocol, or
+    when it leaves a request unanswered for `timeout_s`; it is not readmitted, and its unfinished replies end in memory
+    that nobody reads.
+    """
+
+    def __init__(
+        self,
+        peers: Peers,
+        lane: Lane,
+        store: LocalStore,
+        *,
+        serve_rng: np.random.Generator,
+        largest_draw: int,
+        timeout_s: float,
+    ) -> None:
+        super().__init__()
+        self.name = lane.name
+        self._lane = lane
+        self._store = store
+        self._serve_rng = serve_rng
+        self._largest_draw = largest_draw
+        self._timeout_s = timeout_s
+        self._staging = Staging(store.schema)
+        self._requests: dict[int, _Request] = {}
+        self._next_ticket = 0
+        self._short = False
+        self._annotated = 0
+        self._closing = False
+        self._selector = selectors.DefaultSelector()
+        self._woken, self._waker = socket.socketpair()
+        self._woken.setblocking(False)
+        self._waker.setblocking(False)
+        self._selector.register(self._woken, selectors.EVENT_READ)
+        for fileno in lane.filenos():
+            self._selector.register(fileno, selectors.EVENT_READ)
+        self._connections: dict[int, Connection] = {}
+        for rank, sock in peers.sockets.items():
+            self._connections[rank] = Connection(sock, self._read(rank))
+            self._selector.register(self._connections[rank], selectors.EVENT_READ, rank)
+            self.sizes[rank] = 0
+
+    def wake(self) -> None:
+        """See `Transport.wake`; a full pipe means that a wake-up is pending already."""
+        try:
+            self._waker.send(b"\0")
+        except BlockingIOError:
+            return
+
+    def pump(self, timeout_s: float | None) -> None:
+        """See `Transport.pump`."""
+        may_sleep = self._lane.settle()
+        for rank, reason in self._lane.failures():
+            self._give_up(rank, reason)
+        for key, events in self._selector.select(timeout_s if may_sleep else 0):
+            if key.fileobj is self._woken:
+                self._woken.recv(4096)
+            elif key.data is not None and key.data in self._connections:
+                self._exchange(key.data, events)
+
+    def _exchange(self, rank: int, events: int) -> None:
+        connection = self._connections[rank]
+        if events & selectors.EVENT_READ:
+            self._guarded(rank, connection.receive)
+        if events & selectors.EVENT_WRITE and rank in self._connections:
+            self._guarded(rank, connection.flush)
+
+    def _guarded(self, rank: int, action: Callable[[], None]) -> None:
+        """Do something with a connection; give its rank up if that fails, else wait for what it needs next."""
+        try:
+            action()
+        except _FarewellError:
+            self._let_go(rank)
+        except (OSError, ValueError) as error:
+            self._give_up(rank, f"connection lost: {error}")
+        connection = self._connections.get(rank)
+        if connection is not None:
+            wanted = selectors.EVENT_READ if connection.idle else selectors.EVENT_READ | selectors.EVENT_WRITE
+            if self._selector.get_key(connection).events != wanted:
+                self._selector.modify(connection, wanted, rank)
+
+    def _send(self, rank: int, message: Message, *parts: bytes | memoryview) -> None:
+        self.counters.messages_sent += 1
+        connection = self._connections[rank]
+        self._guarded(rank, lambda: connection.send(message.pack(), *parts))
+
+    def announce(self) -> None:
+        """See `Transport.announce`."""
+        for rank in list(self._connections):
+            self._send(rank, Message(Kind.SIZE, self._store.index.size))
+
+    def request_items(self, rank: int, *, count: int, into: OutputSet, first: int) -> None:
+        """See `Transport.request_items`."""
+        ticket = self._open(_Request(rank, count, into, first))
+        self._send(rank, Message(Kind.WANT_ITEMS, self._store.index.size, ticket, count))
+
+    def request_annotation(self, rank: int, ids: Ints, states: Mapping[str, ByteRows]) -> None:
+        """See `Transport.request_annotation`."""
+        ticket = self._open(_Request(rank, len(ids)))
+        fields = sum(1 << place for place, name in enumerate(self._store.schema) if name in states)
+        rows = [states[name].reshape(-1).data for name in self._store.schema if name in states]
+        message = Message(Kind.WANT_ANNOTATION, self._store.index.size, ticket, len(ids), fields)
+        self._send(rank, message, ids.tobytes(), *rows)
+
+    def _open(self, request: _Request) -> int:
+        self._next_ticket += 1
+        self._requests[self._next_ticket] = request
+        return self._next_ticket
+
+    def collect(self) -> Collected:
+        """See `Transport.collect`."""
+        deadline = time.monotonic() + self._timeout_s
+        while self._requests and not self.interrupted:
+            remaining = deadline - time.monotonic()
+            if remaining <= 0:
+                for rank in {request.rank for request in self._requests.values()}:
+                    self._give_up(rank, f"no answer for {self._timeout_s:g} s")
+            else:
+                self.pump(remaining)
+        collected = Collected(complete=not self._short and not self._requests, annotated=self._annotated)
+        self._short, self._annotated = False, 0
+        return collected
+
+    def close(self) -> None:
+        """See `Transport.close`: replies under way are finished, then every other rank is told."""
+        deadline = time.monotonic() + min(_LINGER_S, self._timeout_s)
+        self._pump_until(self._quiet, deadline)
+        self._closing = True
+        for rank in list(self._connections):
+            self._send(rank, Message(Kind.BYE, self._store.index.size))
+        self._pump_until(self._quiet, deadline)
+        for rank in list(self._connections):
+            self._guarded(rank, self._connections[rank].finish_sending)
+        self._pump_until(lambda: not self._connections, deadline)
+        for rank in list(self._connections):
+            self._disconnect(rank)
+        self._lane.close()
+        self._selector.close()
+        self._woken.close()
+        self._waker.close()
+
+    def _quiet(self) -> bool:
+        return self._lane.idle and all(connection.idle for connection in self._connections.values())
+
+    def _pump_until(self, reached: Callable[[], bool], deadline: float) -> None:
+        while not reached() and (remaining := deadline - time.monotonic()) > 0:
+            self.pump(remaining)
+
+    def _let_go(self, rank: int) -> None:
+        self.left.append(rank)
+        self._disconnect(rank)
+
+    def _give_up(self, rank: int, reason: str) -> None:
+        if rank not in self._connections:
+            return
+        if not self._closing:
+            self.lost[rank] = reason
+            _log.warning("rank %d: going on without rank %d and its items: %s", self._store.rank, rank, reason)
+        self._disconnect(rank)
+
+    def _disconnect(self, rank: int) -> None:
+        connection = self._connections.pop(rank)
+        self._selector.unregister(connection)
+        connection.close()
+        self._lane.drop(rank)
+        del self.sizes[rank]
+        unanswered = [ticket for ticket, request in self._requests.items() if request.rank == rank]
+        for ticket in unanswered:
+            del self._requests[ticket]
+        self._short = self._short or bool(unanswered)
+
+    def _read(self, rank: int) -> Iterator[memoryview]:
+        """What a rank sends, message after message; ValueError if it breaks the protocol."""
+        handlers = {
+            Kind.WANT_ITEMS: self._serve_items,
+            Kind.ITEMS: self._take_items,
+            Kind.WANT_ANNOTATION: self._serve_annotation,
+            Kind.ANNOTATED: self._take_annotated,
+        }
+        header = bytearray(HEADER_BYTES)
+        while True:
+            yield memoryview(header)
+            message = Message.unpack(header)
+            if message.kind is Kind.BYE:
+                raise _FarewellError
+            self.sizes[rank] = message.size
+            if message.kind in handlers:
+                yield from handlers[message.kind](rank, message)
+
+    def _serve_items(self, rank: int, message: Message) -> Iterator[memoryview]:
+        """Answer a draw of another rank: nothing more is to be read."""
+        if message.items > self._largest_draw:
+            raise ValueError(f"it asks for {message.items} items at once")
+        count = min(message.items, self._store.index.size)
+        staged = self._staging.take(max(count, 1))
+        self._store.draw(count, staged, first=0, rng=self._serve_rng)
+        known = staged.ids[:count].tobytes() + staged.labels[:count].tobytes()
+        self._send(rank, Message(Kind.ITEMS, self._store.index.size, message.ticket, count), known)
+        if rank in self._connections and count:
+            self.counters.items_served += count
+            self.counters.bytes_sent += count * self._store.schema.nbytes
+            self._guarded(rank, lambda: self._send_rows(rank, message.ticket, staged, count))
+        yield from ()
+
+    def _send_rows(self, rank: int, ticket: int, staged: OutputSet, count: int) -> None:
+        self._lane.send(
+            self._connections[rank],
+            rank=rank,
+            ticket=ticket,
+            parts=staged.rows.parts(0, count),
+            sent=lambda: self._staging.give_back(staged),
+        )
+
+    def _take_items(self, rank: int, message: Message) -> Iterator[memoryview]:
+        """Let the items of a reply land in the rows of the draw that asked for them."""
+        request = self._request(rank, message)
+        if request.into is None:
+            raise ValueError("it sends items that were not asked for")
+        if message.items:
+            first, last = request.first, request.first + message.items
+            yield request.into.ids[first:last].view(np.uint8).data
+            yield request.into.labels[first:last].view(np.uint8).data
+            yield from self._lane.receive(
+                rank=rank,
+                ticket=message.ticket,
+                parts=list(request.into.rows.parts(first, message.items)),
+                received=lambda: self._answered(message.ticket, message.items),
+            )
+        else:
+            self._answered(message.ticket, 0)
+
+    def _answered(self, ticket: int, count: int) -> None:
+        request = self._requests.pop(ticket)
+        self.counters.bytes_received += count * self._store.schema.nbytes
+        self._short = self._short or count < request.count
+
+    def _request(self, rank: int, message: Message) -> _Request:
+        request = self._requests.get(message.ticket)
+        if request is None or request.rank != rank or message.items > request.count:
+            raise ValueError(f"it answers {message.items} items to ticket {message.ticket}, which was not asked for")
+        return request
+
+    def _serve_annotation(self, rank: int, message: Message) -> Iterator[memoryview]:
+        """Rewrite states for another rank."""
+        names = [name for place, name in enumerate(self._store.schema) if message.fields >> place & 1]
+        ids = np.empty(message.items, np.int64)
+        states = {name: np.empty((message.items, self._store.schema[name].nbytes), np.uint8) for name in names}
+        yield ids.view(np.uint8).data
+        for rows in states.values():
+            yield rows.reshape(-1).data
+        written = self._store.annotate(ids, states)
+        self._send(rank, Message(Kind.ANNOTATED, self._store.index.size, message.ticket, written))
+
+    def _take_annotated(self, rank: int, message: Message) -> Iterator[memoryview]:
+        """Count what another rank has rewritten."""
+        self._request(rank, message)
+        del self._requests[message.ticket]
+        self._annotated += message.items
+        yield from ()
+
+
+class _FarewellError(ConnectionError):
+    """The other rank said that it leaves."""

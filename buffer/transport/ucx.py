@@ -1,0 +1,129 @@
+"""Rows of items over UCX: shared memory between ranks of one host, RDMA or TCP between hosts, as UCX finds them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import ucxx._lib.libucxx as ucx
+from ucxx._lib.arr import Array
+
+from buffer.transport.connection import Connection
+from buffer.transport.lane import Lane
+
+_PART_BITS = 16
+_log = logging.getLogger(__name__)
+
+
+@dataclass
+class _Transfer:
+    """Messages of one reply that UCX has not completed yet."""
+
+    rank: int
+    requests: list[Any]
+    parts: Sequence[memoryview]
+    finished: Callable[[], None]
+
+
+class UcxLane(Lane):
+    """One UCX worker in blocking mode: its thread sleeps on a file descriptor, so nothing spins.
+
+    Endpoints are made from worker addresses, because those made through a listener stay on TCP even on one host, and
+    without UCX's error handling, which excludes shared memory: that a rank is gone shows on its TCP connection.
+    """
+
+    name = "ucx"
+
+    def __init__(self) -> None:
+        context = ucx.UCXContext(feature_flags=(ucx.Feature.TAG, ucx.Feature.WAKEUP))
+        self._worker = ucx.UCXWorker(context)
+        self._worker.init_blocking_progress_mode()
+        self.address = bytes(self._worker.address.tobytes())
+        self._endpoints: dict[int, Any] = {}
+        self._sending: list[_Transfer] = []
+        self._receiving: list[_Transfer] = []
+        self._dropped: list[_Transfer] = []
+        self._failures: list[tuple[int, str]] = []
+
+    def connect(self, addresses: dict[int, bytes]) -> None:
+        """See `Lane.connect`."""
+        for rank, address in addresses.items():
+            remote = ucx.UCXAddress.create_from_buffer(address)
+            self._endpoints[rank] = self._worker.create_endpoint_from_worker_address(
+                remote, endpoint_error_handling=False
+            )
+
+    def send(
+        self, connection: Connection, *, rank: int, ticket: int, parts: Iterable[memoryview], sent: Callable[[], None]
+    ) -> None:
+        """See `Lane.send`."""
+        views = list(parts)
+        endpoint = self._endpoints[rank]
+        requests = [endpoint.tag_send(Array(view), _tag(ticket, part)) for part, view in enumerate(views)]
+        self._sending.append(_Transfer(rank, requests, views, sent))
+
+    def receive(
+        self, *, rank: int, ticket: int, parts: Sequence[memoryview], received: Callable[[], None]
+    ) -> Iterable[memoryview]:
+        """See `Lane.receive`."""
+        requests = [self._worker.tag_recv(Array(view), _tag(ticket, part)) for part, view in enumerate(parts)]
+        self._receiving.append(_Transfer(rank, requests, parts, received))
+        return ()
+
+    def drop(self, rank: int) -> None:
+        """See `Lane.drop`; the memory of what is pending is kept, since UCX may still touch it."""
+        for transfers in (self._sending, self._receiving):
+            self._dropped += [transfer for transfer in transfers if transfer.rank == rank]
+            transfers[:] = [transfer for transfer in transfers if transfer.rank != rank]
+
+    @property
+    def idle(self) -> bool:
+        """See `Lane.idle`."""
+        return not self._sending
+
+    def settle(self) -> bool:
+        """See `Lane.settle`."""
+        while self._worker.progress_once():
+            pass
+        finished = [*_take_finished(self._sending), *_take_finished(self._receiving)]
+        for transfer in finished:
+            self._conclude(transfer)
+        return not finished and bool(self._worker.arm())
+
+    def _conclude(self, transfer: _Transfer) -> None:
+        try:
+            for request in transfer.requests:
+                request.check_error()
+        except ucx.UCXError as error:
+            self._failures.append((transfer.rank, f"UCX: {error}"))
+        else:
+            transfer.finished()
+
+    def failures(self) -> list[tuple[int, str]]:
+        """See `Lane.failures`."""
+        failures, self._failures = self._failures, []
+        return failures
+
+    def filenos(self) -> Iterable[int]:
+        """See `Lane.filenos`."""
+        return (self._worker.epoll_file_descriptor,)
+
+    def close(self) -> None:
+        """See `Lane.close`."""
+        self._worker.cancel_inflight_requests()
+        self._endpoints.clear()
+
+
+def _tag(ticket: int, part: int) -> ucx.UCXXTag:
+    """Tickets are unique on the receiving worker, which is the one that asked."""
+    return ucx.UCXXTag(ticket << _PART_BITS | part)
+
+
+def _take_finished(transfers: list[_Transfer]) -> list[_Transfer]:
+    """Remove and return the transfers all of whose messages are done with."""
+    finished = [transfer for transfer in transfers if all(request.completed for request in transfer.requests)]
+    for transfer in finished:
+        transfers.remove(transfer)
+    return finished

@@ -17,9 +17,9 @@ class Algorithm(StrEnum):
     LSQML = "lsqml"
     """Least squares with maximum likelihood (Odstrčil et al., Optics Express 26, 3108, 2018)."""
     RPIE = "rpie"
-    """Regularised ptychographic iterative engine (Maiden et al., Optica 4, 736, 2017)."""
+    """Regularised ptychographic iterative engine (Maiden et al., Optica 4, 736, 2017); diverges with large batches: 8."""
     DM = "dm"
-    """Difference map (Thibault et al., Ultramicroscopy 109, 338, 2009); uses all frames at once."""
+    """Difference map (Thibault et al., Ultramicroscopy 109, 338, 2009); uses all frames at once, and more epochs."""
 
 
 class Device(StrEnum):

@@ -1,36 +1,15 @@
-"""The command `ptychoflow`: its sub-commands, and how every one of them ends."""
+"""The command `ptychoflow`: how every one of its sub-commands ends."""
 
 from __future__ import annotations
 
 import sys
 
-import typer
-from typer.main import get_command
-
 from streaming.errors import UserError
-from workflow.commands.acquire import acquire
-from workflow.commands.bench import app as bench
-from workflow.commands.dashboard import dashboard
-from workflow.commands.edge import edge
-from workflow.commands.inspect import inspect
-from workflow.commands.keys import keys
-from workflow.commands.report import report
-from workflow.commands.run import run
-from workflow.commands.simulate import simulate
-from workflow.commands.train import train
-from workflow.logs import configure_logging, print_error, report_bug
+from workflow.logs import PROGRAM, configure_logging, print_error, report_bug
 
 USER_ERROR_STATUS = 2
-
-app = typer.Typer(
-    name="ptychoflow",
-    help="Live X-ray ptychography: a network learns phase retrieval from the running scan and images at beam rate.",
-    add_completion=False,
-    rich_markup_mode=None,
-)
-for _command in (run, inspect, simulate, report, acquire, train, edge, dashboard, keys):
-    app.command()(_command)
-app.add_typer(bench, name="bench")
+INTERRUPTED_STATUS = 130
+"""As shells count it."""
 
 
 def main() -> None:
@@ -40,16 +19,27 @@ def main() -> None:
     """
     sys.excepthook = report_bug
     configure_logging()
-    sys.exit(_run(sys.argv[1:]))
-
-
-def _run(arguments: list[str]) -> int:
     try:
-        status = get_command(app).main(args=arguments, prog_name="ptychoflow", standalone_mode=False)
+        sys.exit(run_command_line(sys.argv[1:]))
+    except KeyboardInterrupt:
+        print_error("interrupted")
+        sys.exit(INTERRUPTED_STATUS)
+
+
+def run_command_line(arguments: list[str]) -> int:
+    """Run one command line in this process, print the line of a user's mistake, and return the exit status."""
+    # imported here, so that Ctrl-C during this second ends like any other
+    import typer  # noqa: PLC0415
+    from typer.main import get_command  # noqa: PLC0415
+
+    from workflow.app import create_app  # noqa: PLC0415
+
+    try:
+        status = get_command(create_app()).main(args=arguments, prog_name=PROGRAM, standalone_mode=False)
     except UserError as error:
         print_error(str(error))
         return USER_ERROR_STATUS
     except typer.TyperException as error:
-        print_error(f"{error.format_message().rstrip('.')}; try 'ptychoflow --help'")
+        print_error(f"{error.format_message().rstrip('.')}; try '{PROGRAM} --help'")
         return USER_ERROR_STATUS
     return int(status or 0)

@@ -10,10 +10,11 @@ from contextlib import closing, contextmanager
 from acquisition.sources import open_scan
 from streaming.events import Part, PartState, PartStatus, Telemetry
 from streaming.telemetry import TelemetryHub, TelemetrySender
+from workflow.cli import INTERRUPTED_STATUS
 from workflow.config import Config
 from workflow.logs import log_to_file, print_error, stderr_console
 from workflow.part_commands import part_command
-from workflow.part_process import INTERRUPTED_STATUS, stop_on_signals
+from workflow.part_process import stop_on_signals
 from workflow.ports import choose_port, require_free, resolve_ports
 from workflow.progress import ProgressDisplay, RunProgress
 from workflow.results import Summary, headline, ledger_complaint, write_results

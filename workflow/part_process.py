@@ -18,15 +18,13 @@ from streaming.errors import UserError
 from streaming.events import Part, PartState, PartStatus
 from streaming.settings import NetworkSettings
 from streaming.telemetry import TelemetrySender
+from workflow.cli import INTERRUPTED_STATUS
 from workflow.config import Config, load_config
 from workflow.logs import log_to_file
 from workflow.ports import require_fixed
 from workflow.run_folder import RunFolder
 
 log = logging.getLogger(__name__)
-
-INTERRUPTED_STATUS = 130
-"""Exit status after Ctrl-C, as shells count it."""
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ POLL_S = 0.05
 def is_alive(process: psutil.Process) -> bool:
     """Whether the process runs; a zombie does not."""
     try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False
 
@@ -43,7 +43,7 @@ def terminate_in_order(processes: Sequence[psutil.Process], *, grace_s: float) -
 def family(process: psutil.Process) -> list[psutil.Process]:
     """Return the process's descendants, which may have left its process group."""
     try:
-        return process.children(recursive=True)
+        return list(process.children(recursive=True))
     except psutil.NoSuchProcess:
         return []
 

@@ -19,7 +19,6 @@ def train(config: ConfigOption = None, assignments: SetOption = None) -> None:
     if TORCHRUN_VARIABLE in os.environ:
         die_with_parent(os.getppid())
     from trainer.service import train as run_trainer
-
     from workflow.part_process import part_process
 
     with part_process(Part.TRAINER, config, assignments) as part:

@@ -1,0 +1,154 @@
+"""The command line as a user meets it: real processes, their exit status, and what they print."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import h5py
+import pytest
+
+from workflow.benchmarks.results import tell
+from workflow.cli import run_command_line
+
+
+class Answer(NamedTuple):
+    status: int
+    stdout: str
+    stderr: str
+
+
+Command = Callable[..., Answer]
+
+
+@pytest.fixture
+def ptychoflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    """Runs a command line in an empty folder, in this process: importing everything anew takes seconds."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str | Path) -> Answer:
+        status = run_command_line([str(argument) for argument in arguments])
+        return Answer(status, *capsys.readouterr())
+
+    return run
+
+
+def complaint(answer: Answer) -> str:
+    """Return the one line of a command that refused to work."""
+    assert answer.status == 2, answer.stderr
+    assert answer.stdout == ""
+    assert answer.stderr.startswith("ptychoflow: ")
+    assert answer.stderr.count("\n") == 1, answer.stderr
+    return answer.stderr.removeprefix("ptychoflow: ").rstrip("\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "Missing command"),
+        (["rnu"], "No such command 'rnu'"),
+        (["run", "--rats", "3"], "No such option: --rats"),
+        (["run", "--preset", "dmeo"], "unknown preset 'dmeo'; the presets are demo, "),
+    ],
+)
+def test_a_process_ends_with_status_2_and_one_line(tmp_path: Path, arguments: list[str], said: str) -> None:
+    command = [sys.executable, "-m", "workflow", *arguments]
+    answer = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+    assert said in complaint(Answer(answer.returncode, answer.stdout, answer.stderr))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["run", "--rate", "fast"], "'--rate'"),
+        (["run", "--config"], "'--config' requires an argument"),
+        (["run", "a.h5", "b.h5"], "b.h5"),
+        (["inspect"], "Missing argument 'FILE'"),
+        (["bench", "coffee"], "'coffee'"),
+        (["run"], "nothing to scan"),
+        (["run", "--preset", "simulated", "--set", "trainer.bach_size=1"], "did you mean trainer.batch_size?"),
+        (["run", "--preset", "simulated", "--ranks", "0"], "setting trainer.ranks = 0 (from the command line)"),
+        (["run", "--config", "absent.toml"], "absent.toml does not exist"),
+        (["run", "absent.h5"], "absent.h5"),
+        (["report", "absent"], "absent is not the folder of a run"),
+        (["edge", "--config", "alone.toml"], "port 0 is chosen by `ptychoflow run` only"),
+    ],
+)
+def test_a_mistake_gets_one_line_and_leaves_nothing(
+    ptychoflow: Command, tmp_path: Path, arguments: list[str], said: str
+) -> None:
+    (tmp_path / "alone.toml").write_text('[source]\nkind = "simulation"\n')
+    assert said in complaint(ptychoflow(*arguments))
+    assert [path.name for path in tmp_path.iterdir()] == ["alone.toml"]
+
+
+def test_a_file_that_is_no_scan_is_refused_before_anything_is_made(ptychoflow: Command, tmp_path: Path) -> None:
+    (tmp_path / "notes.h5").write_text("not HDF5")
+    with h5py.File(tmp_path / "empty.h5", "w"):
+        pass
+    for name in ("notes.h5", "empty.h5"):
+        assert name in complaint(ptychoflow("run", name))
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_taken_dashboard_port_is_refused_before_anything_is_made(ptychoflow: Command, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        answer = ptychoflow("run", "--preset", "simulated", "--set", f"dashboard.port={port}")
+    assert f"port {port} is in use" in complaint(answer)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_run_folder_that_cannot_be_made_is_refused(ptychoflow: Command, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for directory in (tmp_path / "file", Path("/proc")):
+        answer = ptychoflow("run", "--preset", "simulated", "--set", f"run.directory={directory}", "--no-dashboard")
+        assert str(directory) in complaint(answer)
+
+
+def test_keys_are_made_once(ptychoflow: Command, tmp_path: Path) -> None:
+    assert ptychoflow("keys", "keys").status == 0
+    assert "keys already" in complaint(ptychoflow("keys", "keys"))
+
+
+def test_a_simulated_scan_can_be_inspected_and_drawn(ptychoflow: Command, tmp_path: Path) -> None:
+    small = ["--set", "source.perspectives=2", "--set", "source.frames_per_perspective=9"]
+    small += ["--set", "source.frame_shape_px=[32, 32]"]
+    assert ptychoflow("simulate", "scan.h5", *small).status == 0
+    answer = ptychoflow("inspect", "scan.h5", "--plot", "scan.png")
+    assert answer.status == 0, answer.stderr
+    assert "18 of 32 × 32 px in 2 perspectives" in answer.stdout
+    assert (tmp_path / "scan.png").read_bytes().startswith(b"\x89PNG")
+    assert "not overwritten" in complaint(ptychoflow("simulate", "scan.h5", *small))
+
+
+def test_a_replay_cannot_be_simulated(ptychoflow: Command, tmp_path: Path) -> None:
+    replay = ["--set", "source.kind=replay", "--set", "source.path=x.h5"]
+    assert "nothing to simulate" in complaint(ptychoflow("simulate", "scan.h5", *replay))
+
+
+def test_a_bug_keeps_its_traceback_in_a_file_and_prints_one_line(tmp_path: Path) -> None:
+    code = "import sys, workflow.logs as logs; sys.excepthook = logs.report_bug; raise ZeroDivisionError('a bug')"
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    command = [sys.executable, "-c", code]
+    answer = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    (log,) = tmp_path.glob("ptychoflow-error-*.log")
+    assert answer.returncode == 1
+    assert answer.stderr == f"ptychoflow: unexpected ZeroDivisionError: a bug; the traceback is in {log}\n"
+    assert "Traceback" in log.read_text()
+
+
+@pytest.mark.parametrize(("met", "status"), [(True, 0), (False, 1)])
+def test_benchmark_results_are_json_and_a_missed_target_fails(tmp_path: Path, met: bool, status: int) -> None:
+    target = {"name": "ratio", "value": 0.4, "target": 0.5, "direction": "min", "met": met}
+    assert tell({"results": [{"frames_per_s": 1.0}], "targets": [target]}, tmp_path / "out.json") == status
+    content = json.loads((tmp_path / "out.json").read_text())
+    assert content["results"] == [{"frames_per_s": 1.0}]
+    assert content["targets"] == [target]
+    assert content["environment"]["versions"]["numpy"]
+    assert content["command"]

@@ -1,0 +1,120 @@
+"""What surrounds a part's work: signals, logs, and the word to the hub when it fails."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from streaming.errors import UserError
+from streaming.events import Part, PartState, PartStatus
+from streaming.settings import NetworkSettings
+from streaming.telemetry import TelemetryHub
+from workflow.config import Config, load_config, write_config
+from workflow.part_process import part_process, stop_on_signals
+from workflow.ports import resolve_ports
+
+
+def wait_for(condition: Callable[[], object], *, timeout_s: float = 30.0) -> None:
+    deadline_s = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline_s, "waited in vain"
+        time.sleep(0.02)
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Config:
+    resolved = load_config("simulated", assignments=[f"run.directory={tmp_path}", "run.name=run"])
+    network = resolve_ports(NetworkSettings(), ranks=2)
+    return resolved.model_copy(update={"network": network})
+
+
+@pytest.fixture
+def config_file(config: Config, tmp_path: Path) -> Path:
+    write_config(config, tmp_path / "config.toml")
+    return tmp_path / "config.toml"
+
+
+def test_signals_set_stop_and_only_ctrl_c_counts_as_interruption() -> None:
+    for number, interruption in ((signal.SIGTERM, False), (signal.SIGHUP, False), (signal.SIGINT, True)):
+        stop, interrupted = threading.Event(), threading.Event()
+        before = signal.getsignal(number)
+        with stop_on_signals(stop, interrupted=interrupted):
+            os.kill(os.getpid(), number)
+            wait_for(stop.is_set)
+        assert interrupted.is_set() is interruption
+        assert signal.getsignal(number) is before
+
+
+PART = """
+import sys
+from pathlib import Path
+from streaming.events import Part
+from workflow.logs import configure_logging
+from workflow.part_process import part_process
+configure_logging()
+with part_process(Part.EDGE, Path(sys.argv[1]), None) as part:
+    print("ready", flush=True)
+    part.stop.wait()
+    print("ending in order", flush=True)
+"""
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+def test_a_part_ends_in_order_on_a_signal(config_file: Path, number: signal.Signals, status: int) -> None:
+    command = [sys.executable, "-c", PART, str(config_file)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(number)
+        rest, _ = process.communicate(timeout=30)
+    assert rest == "ending in order\n"
+    assert process.returncode == status
+    assert "edge has ended" in (config_file.parent / "run" / "logs" / "edge.log").read_text()
+
+
+def test_the_hub_hears_why_a_part_gives_up(config: Config, config_file: Path, tmp_path: Path) -> None:
+    heard: list[object] = []
+    hub = TelemetryHub(config.network, jsonl=tmp_path / "t.jsonl", on_event=lambda event, _: heard.append(event.event))
+    try:
+        with (
+            pytest.raises(UserError, match="no beam"),
+            part_process(Part.ACQUISITION, config_file, None),
+        ):
+            raise UserError("no beam")
+        wait_for(lambda: heard)
+    finally:
+        hub.close()
+    assert heard == [PartStatus(Part.ACQUISITION, PartState.FAILED, "no beam")]
+
+
+PARENT = """
+import subprocess, sys, time
+child = "import os, sys, time; from workflow.parent_death import die_with_parent; die_with_parent(os.getppid());"
+child += "print(os.getpid(), flush=True); time.sleep(600)"
+subprocess.Popen([sys.executable, "-c", child], start_new_session=True)
+time.sleep(600)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process of its parent's death")
+def test_a_rank_dies_with_torchrun() -> None:
+    with subprocess.Popen([sys.executable, "-c", PARENT], stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        pid = int(parent.stdout.readline())
+        parent.kill()
+        parent.wait()
+        # the child holds the other end of the pipe until it dies
+        assert parent.stdout.read() == ""
+    wait_for(lambda: not Path(f"/proc/{pid}").exists() or "State:\tZ" in Path(f"/proc/{pid}/status").read_text())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process of its parent's death")
+def test_a_rank_whose_parent_died_meanwhile_dies_at_once() -> None:
+    code = "from workflow.parent_death import die_with_parent; die_with_parent(1 << 30)"
+    assert subprocess.run([sys.executable, "-c", code], check=False, timeout=30).returncode == -signal.SIGKILL

@@ -1,0 +1,74 @@
+"""The progress of a run in one line."""
+
+import io
+import logging
+
+import pytest
+from rich.console import Console
+
+from streaming.events import (
+    AcquisitionCounts,
+    Channels,
+    EdgeCounts,
+    MosaicKind,
+    Part,
+    PerspectiveScores,
+    Quality,
+    RankCounts,
+    ScanInfo,
+    Telemetry,
+    TrainingStep,
+    WarningRaised,
+)
+from streaming.messages import GroundTruthSource
+from workflow.progress import ProgressDisplay, RunProgress
+
+FLAT = Channels(0.0, 0.0)
+
+
+def progress_after_some_events() -> RunProgress:
+    progress = RunProgress()
+    scan = ScanInfo("x", 2, 80, (64, 64), (64, 64), (1e-8, 1e-8), 8800.0, GroundTruthSource.SIMULATED, [])
+    learned, constant = Quality(Channels(1, 20.04), FLAT, FLAT), Quality(Channels(1, 15), FLAT, FLAT)
+    scores = PerspectiveScores(0, 0.0, 40, MosaicKind.FIRST_PASS, learned, constant, [1])
+    for event in (
+        scan,
+        AcquisitionCounts(40, 40, 30, 0, 0, 0, 0, 0, 0, 0),
+        RankCounts(0, 12, 0, 0, 0),
+        RankCounts(1, 11, 0, 0, 0),
+        EdgeCounts(38, 0, 0, 50.0, 1.0, 2.0),
+        TrainingStep(9, 0.1234, 0.1, 0.0234, 1e-3, 23, 0, 210.4),
+        scores,
+    ):
+        progress.add(Telemetry(0.0, "test", event))
+    return progress
+
+
+def test_the_line_tells_frames_training_and_quality() -> None:
+    progress = progress_after_some_events()
+    assert (progress.imaged, progress.expected) == (38, 80)
+    assert progress.describe() == (
+        "acquired 40, imaged 38, trained on 23, step 9, loss 0.123, 210 samples/s, phase PSNR 20.0 dB (constant 15.0)"
+    )
+
+
+def test_a_terminal_shows_a_bar_and_the_line() -> None:
+    screen = io.StringIO()
+    console = Console(file=screen, force_terminal=True, width=200)
+    with ProgressDisplay(progress_after_some_events(), console):
+        pass
+    assert "38/80" in screen.getvalue()
+    assert "loss 0.123" in screen.getvalue()
+
+
+def test_no_bar_is_drawn_into_a_file() -> None:
+    screen = io.StringIO()
+    with ProgressDisplay(progress_after_some_events(), Console(file=screen, force_terminal=False)) as display:
+        display.refresh()
+    assert screen.getvalue() == ""
+
+
+def test_a_parts_warning_reaches_the_user(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        RunProgress().add(Telemetry(0.0, "test", WarningRaised(Part.EDGE, "the probe was estimated")))
+    assert "edge: the probe was estimated" in caplog.text

@@ -1,0 +1,52 @@
+"""The verdict on a run and its result in words."""
+
+from typing import Any
+
+import pytest
+
+from streaming.events import AcquisitionCounts, Channels, EdgeCounts, HeldOutScores, Quality, RankCounts, Telemetry
+from workflow.results import headline, ledger_complaint
+from workflow.summary import SummaryBuilder
+
+
+def quality(psnr_db: float, correlation: float) -> Quality:
+    return Quality(Channels(0.0, psnr_db), Channels(0.5, 0.5), Channels(0.0, correlation))
+
+
+def summary(*, acquired: int = 10, trained: int = 8, inferred: int = 10, scored: bool = True) -> dict[str, Any]:
+    builder = SummaryBuilder()
+    counts = AcquisitionCounts(acquired, acquired, 8, 2, 0, 0, 0, 0, 0, 0)
+    events = [counts, RankCounts(0, trained, 0, 0, 0), EdgeCounts(inferred, 0, 0, 1.0, 1.0, 1.0)]
+    if scored:
+        events.append(HeldOutScores(0, 5, quality(21.34, 0.784), quality(17.2, float("nan")), 3))
+    for event in events:
+        builder.add(Telemetry(1.0, "test", event))
+    return builder.summary()
+
+
+def test_a_balanced_ledger_has_no_complaint() -> None:
+    assert ledger_complaint(summary()) is None
+
+
+@pytest.mark.parametrize(
+    ("case", "said"),
+    [
+        ({"trained": 5}, "3 of 10 frames are unaccounted for"),
+        ({"trained": 9}, "-1 of 10 frames"),
+        ({"inferred": 9}, "9 of 10 acquired frames were imaged"),
+        ({"acquired": 0, "trained": 0, "inferred": 0}, "no frame was acquired"),
+    ],
+)
+def test_what_does_not_balance_is_told(case: dict[str, int], said: str) -> None:
+    assert said in (ledger_complaint(summary(**case)) or "")
+
+
+def test_the_headline_sets_the_result_beside_the_constant_prediction() -> None:
+    assert headline(summary()) == (
+        "held-out phase: correlation 0.78, PSNR 21.3 dB (constant prediction 17.2 dB); "
+        "10 frames acquired, 10 imaged, 0 lost"
+    )
+
+
+def test_a_run_without_scores_says_so() -> None:
+    assert headline(summary(scored=False)).startswith("no image was scored; ")

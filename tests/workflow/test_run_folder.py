@@ -1,0 +1,55 @@
+"""The folder of a run: what it holds from the start, and when it is refused."""
+
+import json
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from streaming.errors import UserError
+from workflow.config import Config, load_config
+from workflow.run_folder import create_run_folder, write_json
+
+
+def config_in(directory: Path, name: str = "first") -> Config:
+    return load_config("simulated", assignments=[f"run.directory={directory}", f"run.name={name}", "run.seed=7"])
+
+
+def test_a_new_folder_holds_the_resolved_configuration_and_the_environment(tmp_path: Path) -> None:
+    folder = create_run_folder(config_in(tmp_path / "deep" / "runs"))
+    assert folder.path == tmp_path / "deep" / "runs" / "first"
+    resolved = tomllib.loads(folder.config.read_text())
+    assert resolved["run"]["seed"] == 7
+    assert resolved["trainer"]["batch_size"] > 0, "defaults are written out too"
+    environment = json.loads(folder.environment.read_text())
+    assert environment["seed"] == 7
+    assert environment["host"]
+    assert environment["versions"]["torch"]
+    assert environment["started_at"]
+    assert "git_revision" in environment
+
+
+def test_an_existing_run_is_never_touched(tmp_path: Path) -> None:
+    folder = create_run_folder(config_in(tmp_path))
+    before = folder.config.read_bytes()
+    with pytest.raises(UserError, match="exists already; choose another --name"):
+        create_run_folder(config_in(tmp_path))
+    assert folder.config.read_bytes() == before
+
+
+def test_a_file_in_the_way_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="file"):
+        create_run_folder(config_in(tmp_path / "file"))
+    with pytest.raises(UserError, match="is a file"):
+        create_run_folder(config_in(tmp_path, name="file"))
+
+
+def test_a_place_that_cannot_be_written_is_told() -> None:
+    with pytest.raises(UserError, match=r"cannot write the run folder /proc/first.*run\.directory"):
+        create_run_folder(config_in(Path("/proc")))
+
+
+def test_figures_that_json_does_not_know_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="JSON"):
+        write_json({"value": float("nan")}, tmp_path / "out.json")

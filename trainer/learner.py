@@ -59,7 +59,8 @@ class Learner:
         # DDP divides the sum of the ranks' gradients by their number.
         mean = loss.total * (self._world_size / agreed.samples)
         self._optimizer.zero_grad()
-        torch.autograd.backward(mean)
+        # A loss that is not finite must show in the gradient, which all ranks share; clamped heads could hide it.
+        torch.autograd.backward(mean, 1.0 + 0.0 * mean.detach())
         if not self._gradient_is_finite():
             self.averaged.restore_statistics()
             return None

@@ -1,4 +1,4 @@
-"""Streams of samples for the trainer's tests."""
+"""Streams of small samples for the trainer's tests."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from streaming.messages import FrameRole, ScanStart
 FRAME, TARGET = (16, 16), (8, 8)
 
 
-def scan_start(perspectives: int = 1) -> ScanStart:
+def scan_start() -> ScanStart:
+    """Announce frames of 16 px and patches of 8 px."""
     return ScanStart(
         run="test",
-        perspectives=perspectives,
+        perspectives=None,
         frame_shape_px=FRAME,
         target_shape_px=TARGET,
         object_pixel_size_m=(1e-8, 1e-8),
@@ -24,18 +25,19 @@ def scan_start(perspectives: int = 1) -> ScanStart:
     )
 
 
-def samples(index: list[int], *, role: FrameRole = FrameRole.TRAIN, seed: int = 0) -> Arrays:
-    """Frames whose patches can be learnt: a bright quarter of the frame says where the patch is bright."""
-    patches = [patch(frame, seed=seed) for frame in index]
+def samples(index: range | list[int], *, role: FrameRole = FrameRole.TRAIN) -> Arrays:
+    """Make samples that can be learnt: each quarter of a frame is as bright as that quarter of the patch is high."""
+    patches = np.stack([patch(frame) for frame in index])
+    counts = 40.0 * (patches + 1.0).repeat(2, axis=1).repeat(2, axis=2)
     return {
         "index": np.array(index, np.int32),
         "role": np.full(len(index), role, np.uint8),
-        "diffraction": np.stack([np.kron(p + 1.0, np.full((2, 2), 40)) for p in patches]).astype(np.uint16),
-        "amplitude": np.stack([0.8 + 0.1 * p for p in patches]).astype(np.float16),
-        "phase": np.stack(patches).astype(np.float16),
+        "diffraction": counts.astype(np.uint16),
+        "amplitude": (0.8 + 0.1 * patches).astype(np.float16),
+        "phase": patches.astype(np.float16),
     }
 
 
-def patch(frame: int, *, seed: int = 0) -> NDArray[np.float64]:
-    values = np.random.default_rng((seed, frame)).uniform(-1, 1, (2, 2))
-    return np.kron(values, np.ones((4, 4)))
+def patch(frame: int) -> NDArray[np.float64]:
+    """Four quarters with values within ±1."""
+    return np.kron(np.random.default_rng(frame).uniform(-1, 1, (2, 2)), np.ones((4, 4)))

@@ -1,0 +1,210 @@
+from __future__ import annotations
+
+import multiprocessing
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+from support import free_ports
+from torch import Tensor
+from trainer_streams import FRAME, TARGET, samples
+
+from trainer.agreement import Agreed, Proposal, agree
+from trainer.averaging import WARM_UP_STEPS, AveragedNetwork
+from trainer.batch import Batch, Minibatch, join
+from trainer.constant import MeanPatch
+from trainer.learner import Learner
+from trainer.models.frame_network import FrameNetwork
+from trainer.models.precision import Precision
+from trainer.models.ptychonn import Patches
+from trainer.models.settings import ModelSettings, NetworkConfig
+from trainer.settings import TrainerSettings
+from trainer.strategies.incremental import Incremental
+
+CPU = torch.device("cpu")
+SHARES = [(4, 1), (0, 3), (5, 0), (2, 2)]
+"""Samples that rank 0 and rank 1 have in each step."""
+
+
+def minibatch(index: range) -> Minibatch | None:
+    arrays = samples(index) if len(index) else {}
+    return {name: torch.from_numpy(arrays[name]) for name in ("diffraction", "amplitude", "phase")} if arrays else None
+
+
+def batch(index: range) -> Batch | None:
+    found = minibatch(index)
+    return join(found, {}, device=CPU) if found else None
+
+
+def learner(*, batch_norm: bool, seed: int = 0) -> Learner:
+    config = NetworkConfig(
+        model=ModelSettings(width=4, levels=2, batch_norm=batch_norm), frame_shape_px=FRAME, target_shape_px=TARGET
+    )
+    torch.manual_seed(seed)
+    network = FrameNetwork(config)
+    network.scale_input_to(50.0)
+    settings = TrainerSettings(averaging=0.5, learning_rate=1e-3)
+    return Learner(network, settings, device=CPU, precision=Precision.FLOAT32)
+
+
+def propose(samples: int, **changes: float) -> Proposal:
+    fields = {"stream": samples, "samples": samples, "perspective_ended": False, "scan_ended": False}
+    return Proposal(**(fields | {"stop": False, "publish": False, "finish": 0.0} | changes))  # type: ignore[arg-type]
+
+
+def train_steps(trained: Learner, rank: int) -> list[float]:
+    """Train on this rank's share of each step; with rank -1 on all of it."""
+    losses, first, strategy = [], 0, Incremental(device=CPU)
+    for shares in SHARES:
+        starts = [first, first + shares[0]]
+        mine = range(first, first + sum(shares)) if rank < 0 else range(starts[rank], starts[rank] + shares[rank])
+        first += sum(shares)
+        agreed = agree(propose(len(mine)))
+        assert agreed.samples == sum(shares)
+        loss = trained.train(batch(mine), strategy, agreed)
+        assert loss is not None
+        losses.append(loss.total.item())
+    return losses
+
+
+@pytest.fixture(scope="module")
+def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """What two processes joined by gloo found."""
+    folder = tmp_path_factory.mktemp("ranks")
+    (port,) = free_ports(1)
+    context = multiprocessing.get_context("spawn")
+    processes = [context.Process(target=in_group, args=(rank, port, folder)) for rank in (0, 1)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(120.0)
+    for process in processes:
+        if process.is_alive():
+            process.kill()
+    assert [process.exitcode for process in processes] == [0, 0]
+    return [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in (0, 1)]
+
+
+def in_group(rank: int, port: int, folder: Path) -> None:
+    torch.set_num_threads(1)
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "RANK": str(rank), "WORLD_SIZE": "2"}
+    dist.init_process_group("gloo")
+    found = train_one_rank(rank) | share_one_rank(rank) | agree_on_everything(rank)
+    torch.save(found, folder / f"rank{rank}.pt")
+    dist.destroy_process_group()
+
+
+def train_one_rank(rank: int) -> dict[str, Any]:
+    trained = learner(batch_norm=False, seed=rank)
+    losses = train_steps(trained, rank)
+    return {"losses": losses, "state": trained.averaged.network.state_dict()}
+
+
+def share_one_rank(rank: int) -> dict[str, Any]:
+    trained = learner(batch_norm=True)
+    before = statistics(trained)
+    mine = batch(range(3)) if rank == 0 else None
+    assert trained.train(mine, Incremental(device=CPU), agree(propose(3 if rank == 0 else 0))) is not None
+    local = statistics(trained)
+    trained.averaged.share_statistics()
+    return {"before": before, "local": local, "shared": statistics(trained)}
+
+
+def statistics(trained: Learner) -> list[Tensor]:
+    return [buffer.clone() for name, buffer in trained.averaged.network.named_buffers() if "running" in name]
+
+
+def agree_on_everything(rank: int) -> dict[str, Any]:
+    ended = {"perspective_ended": True, "scan_ended": rank == 0}
+    agreed = agree(propose(3 + rank, **ended, stop=rank == 1, publish=rank == 0, finish=0.25 if rank == 0 else 0.0))
+    mean_patch = MeanPatch((8, 8), device=CPU)
+    own = batch(range(3) if rank == 0 else range(3, 4))
+    assert own is not None
+    mean_patch.add(own.target, first=len(own))
+    return {"agreed": asdict(agreed), "mean_phase": mean_patch.over_all_ranks().phase}
+
+
+def test_two_ranks_with_unequal_shares_equal_one_with_all_samples(ranks: list[dict[str, Any]]) -> None:
+    alone = learner(batch_norm=False)
+    losses = train_steps(alone, -1)
+    together = [first + second for first, second in zip(ranks[0]["losses"], ranks[1]["losses"], strict=True)]
+    assert together == pytest.approx(losses, rel=1e-4)
+    for name, tensor in alone.averaged.network.state_dict().items():
+        torch.testing.assert_close(ranks[0]["state"][name], tensor, rtol=1e-4, atol=1e-6)
+        assert torch.equal(ranks[0]["state"][name], ranks[1]["state"][name]), name
+
+
+def test_a_rank_without_samples_leaves_its_batch_norm_statistics_alone(ranks: list[dict[str, Any]]) -> None:
+    for rank, found in enumerate(ranks):
+        moved = [not torch.equal(old, new) for old, new in zip(found["before"], found["local"], strict=True)]
+        assert any(moved) == (rank == 0)
+
+
+def test_batch_norm_statistics_are_averaged_over_ranks(ranks: list[dict[str, Any]]) -> None:
+    for position, shared in enumerate(ranks[0]["shared"]):
+        assert torch.equal(shared, ranks[1]["shared"][position])
+        torch.testing.assert_close(shared, (ranks[0]["local"][position] + ranks[1]["local"][position]) / 2)
+
+
+def test_ranks_agree_on_the_kind_of_step(ranks: list[dict[str, Any]]) -> None:
+    expected = Agreed(
+        stream=7, samples=7, perspective_ended=True, scan_ended=False, stop=True, publish=True, finish=0.25
+    )
+    assert [found["agreed"] for found in ranks] == [asdict(expected)] * 2
+
+
+def test_the_mean_patch_is_that_of_all_ranks(ranks: list[dict[str, Any]]) -> None:
+    expected = samples(range(4))["phase"].astype(np.float32).mean(axis=0)
+    for found in ranks:
+        np.testing.assert_allclose(found["mean_phase"].numpy(), expected, atol=1e-6)
+
+
+def test_a_step_that_is_not_finite_changes_nothing() -> None:
+    trained = learner(batch_norm=True)
+    strategy = Incremental(device=CPU)
+    good = batch(range(4))
+    assert good is not None
+    assert trained.train(good, strategy, agree(propose(4))) is not None
+    before = {name: tensor.clone() for name, tensor in trained.averaged.network.state_dict().items()}
+    for bad in (good.diffraction.float() * float("inf"), good.diffraction.float() * float("nan")):
+        assert trained.train(Batch(bad, good.target, stream=4), strategy, agree(propose(4))) is None
+    target = Patches(amplitude=good.target.amplitude, phase=good.target.phase * float("nan"))
+    assert trained.train(Batch(good.diffraction, target, stream=4), strategy, agree(propose(4))) is None
+    assert trained.steps == 1
+    after = trained.averaged.network.state_dict()
+    assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
+    loss = trained.train(good, strategy, agree(propose(4)))
+    assert loss is not None
+    assert loss.total.isfinite()
+    assert all(tensor.isfinite().all() for tensor in trained.averaged.network.state_dict().values())
+
+
+def test_the_average_follows_the_network() -> None:
+    torch.manual_seed(0)
+    network = FrameNetwork(NetworkConfig(model=ModelSettings(width=1), frame_shape_px=FRAME, target_shape_px=TARGET))
+    averaged = AveragedNetwork(network, decay=0.9)
+    parameter = next(network.parameters())
+    expected = parameter.detach().clone()
+    for step in range(1, 200):
+        with torch.no_grad():
+            parameter.add_(1.0)
+        averaged.update()
+        decay = min(0.9, step / (step + WARM_UP_STEPS))
+        expected = decay * expected + (1 - decay) * parameter.detach()
+    torch.testing.assert_close(next(averaged.network.parameters()), expected)
+
+
+def test_a_few_samples_can_be_learnt_far_below_the_constant_prediction() -> None:
+    trained, strategy, few = learner(batch_norm=True), Incremental(device=CPU), batch(range(8))
+    assert few is not None
+    mean = [channel.mean(dim=0) for channel in few.target]
+    constant = sum((channel - m).abs().mean().item() for channel, m in zip(few.target, mean, strict=True))
+    for _ in range(250):
+        loss = trained.train(few, strategy, agree(propose(8)))
+    assert loss is not None
+    assert loss.total.item() / 8 < 0.4 * constant

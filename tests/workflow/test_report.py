@@ -1,0 +1,220 @@
+import base64
+import json
+from collections.abc import Iterable
+from html.parser import HTMLParser
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from streaming.errors import UserError
+from streaming.events import (
+    AcquisitionCounts,
+    AnyEvent,
+    Channels,
+    HeldOutScores,
+    MosaicKind,
+    Part,
+    PartState,
+    PartStatus,
+    PerspectiveScores,
+    Quality,
+    RankCounts,
+    ScanInfo,
+    StepBreakdown,
+    Telemetry,
+    TrainingStep,
+    ValidationLoss,
+    WarningRaised,
+)
+from streaming.messages import GroundTruthSource
+from workflow.report import judge, write_report
+from workflow.summary import SummaryBuilder
+
+
+class Page(HTMLParser):
+    """What a reader sees of a report, and what it refers to."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.references: list[str] = []
+        self.tags: list[str] = []
+        self.comments: list[str] = []
+        self._texts: list[str] = []
+        self.feed(html)
+        self.text = " ".join(" ".join(self._texts).split())
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.references += [value for name, value in attrs if name in ("src", "href", "data") and value]
+
+    def handle_data(self, data):
+        self._texts.append(data)
+
+    def handle_comment(self, data):
+        self.comments.append(data.strip())
+
+
+def quality(psnr_db: float, correlation: float = 0.7) -> Quality:
+    return Quality(Channels(psnr_db + 5, psnr_db), Channels(0.6, 0.5), Channels(0.1, correlation))
+
+
+def held_out(gain_db: float, perspective: int = 0) -> HeldOutScores:
+    return HeldOutScores(perspective, 170, quality(10.0 + gain_db), quality(10.0), 4)
+
+
+def scores(perspective: int, kind: MosaicKind, psnr_db: float) -> PerspectiveScores:
+    return PerspectiveScores(perspective, 7.5 * perspective, 400, kind, quality(psnr_db), quality(9.0), [1])
+
+
+def counts(acquired: int) -> AcquisitionCounts:
+    return AcquisitionCounts(acquired, acquired, 90, 3, 2, 0, 0, 0, 0, 0)
+
+
+def run_folder(folder: Path, events: Iterable[AnyEvent]) -> Path:
+    builder = SummaryBuilder()
+    lines = []
+    for time_s, event in enumerate(events):
+        builder.add(Telemetry(float(time_s), "test", event))
+        lines.append(msgspec.json.encode(Telemetry(float(time_s), "test", event)))
+    (folder / "telemetry.jsonl").write_bytes(b"\n".join(lines) + b"\n")
+    (folder / "summary.json").write_text(json.dumps(builder.summary()))
+    (folder / "images").mkdir(exist_ok=True)
+    return folder
+
+
+def page_of(folder: Path, *events: AnyEvent) -> Page:
+    return Page(write_report(run_folder(folder, events)).read_text())
+
+
+def summary_of(*events: AnyEvent) -> dict:
+    builder = SummaryBuilder()
+    for event in events:
+        builder.add(Telemetry(0.0, "test", event))
+    return builder.summary()
+
+
+@pytest.mark.parametrize(
+    ("gain_db", "grade", "words"),
+    [
+        (4.04, "good", "the network beats the constant prediction by 4.0 dB in phase and 4.0 dB in amplitude"),
+        (0.3, "slight", "is only slightly better than the constant prediction by 0.3 dB"),
+        (0.0, "bad", "no better than the constant prediction: 0.0 dB in phase. It has learned nothing"),
+        (-1.5, "bad", "no better than the constant prediction: −1.5 dB"),
+        (float("nan"), "unknown", "could not be scored"),
+    ],
+)
+def test_the_verdict_compares_held_out_frames_with_the_constant_prediction(gain_db, grade, words):
+    verdict = judge(summary_of(held_out(gain_db), scores(0, MosaicKind.REFRESHED, 30.0)))
+    assert verdict.grade == grade
+    assert words in verdict.text
+    assert verdict.text.startswith("On the held-out frames")
+
+
+def test_without_held_out_frames_the_last_scored_perspective_counts_and_it_is_said():
+    verdict = judge(summary_of(scores(0, MosaicKind.REFRESHED, 9.1), scores(1, MosaicKind.FIRST_PASS, 12.0)))
+    assert verdict.grade == "good"
+    assert verdict.text.startswith("On perspective 1 (nothing was held out")
+    assert "by 3.0 dB in phase" in verdict.text
+
+
+def test_nothing_scored_is_said():
+    assert judge(summary_of()).grade == "unknown"
+
+
+def test_the_report_tells_the_whole_run(tmp_path):
+    scan = ScanInfo(
+        "star.cxi", 1, 98, (128, 128), (64, 64), (9e-9, 9e-9), 8800.0, GroundTruthSource.PTYCHI, ["probe was estimated"]
+    )
+    page = page_of(
+        tmp_path, scan, counts(98), RankCounts(0, 83, 10, 0, 0), held_out(4.0), scores(0, MosaicKind.REFRESHED, 13.0),
+        TrainingStep(1, 0.5, 0.2, 0.3, 1e-3, 16, 24, 50.0), TrainingStep(9, 0.2, 0.1, 0.1, 1e-3, 160, 240, 50.0),
+        StepBreakdown(9, 1.25, 20.5, 0.5, 8.0), ValidationLoss(0, 9, {0: 0.15}, 0.15, 0.2),
+        WarningRaised(Part.EDGE, "clock differs by 3 s"),
+    )  # fmt: skip
+    for words in (
+        "star.cxi: 98 frames of 128 × 128 pixels in 1 perspective,",
+        "170 frames that neither training nor validation saw",
+        "Network 14.00 0.500 0.70 19.00 0.600 0.10",
+        "Constant 10.00 0.500 0.70 15.00 0.600 0.10",
+        "Refreshed 13.00",
+        "the network is 25 % below it",
+        "Train 20.5",
+        "Trained on 83 Kept for validation 10 Held out 2",
+        "Lost 0 Acquired 98",
+        "probe was estimated",
+        "Edge: clock differs by 3 s",
+    ):
+        assert words in page.text, words
+    assert {"training", "validation, perspectives so far", "constant prediction"} <= set(page.comments)
+
+
+def test_a_lost_frame_and_a_failed_part_come_first(tmp_path):
+    failed = PartStatus(Part.TRAINER, PartState.FAILED, "rank 1 ran out of memory")
+    page = page_of(tmp_path, counts(98), RankCounts(0, 82, 10, 0, 0), failed)
+    assert "The trainer failed: rank 1 ran out of memory" in page.text
+    assert "does not balance: 1 of 98 frames are unaccounted for" in page.text
+
+
+def test_the_report_needs_nothing_else_and_embeds_the_pictures_as_they_are(tmp_path):
+    run_folder(tmp_path, [held_out(4.0, perspective=0)])
+    for index in range(9):
+        for kind in ("first_pass", "refreshed", "reference", "difference"):
+            for channel in ("amplitude", "phase"):
+                content = f"{index} {kind} {channel}".encode()
+                (tmp_path / "images" / f"perspective_{index:04d}_{kind}_{channel}.png").write_bytes(content)
+    page = Page(write_report(tmp_path).read_text())
+    assert all(reference.startswith(("data:image/png;base64,", "#")) for reference in page.references)
+    assert not {"script", "link", "iframe"} & set(page.tags)
+    pictures = [
+        base64.b64decode(reference.split(",")[1]).decode() for reference in page.references if reference[0] == "d"
+    ]
+    assert pictures[:4] == ["0 refreshed phase", "0 reference phase", "0 difference phase", "0 refreshed amplitude"]
+    assert list(dict.fromkeys(picture[0] for picture in pictures)) == ["0", "8", "4"], "held-out, last, middle"
+    assert len(pictures) == 3 * 8
+
+
+def test_quality_over_perspectives_is_drawn_from_two_on(tmp_path):
+    one = page_of(tmp_path, scores(0, MosaicKind.FIRST_PASS, 12.0))
+    two = page_of(tmp_path, scores(0, MosaicKind.FIRST_PASS, 12.0), scores(1, MosaicKind.FIRST_PASS, 13.0))
+    assert "phase PSNR in dB" not in one.comments
+    assert {"phase PSNR in dB", "phase SSIM"} <= set(two.comments)
+
+
+def test_text_from_the_run_is_never_markup(tmp_path):
+    page = page_of(tmp_path, WarningRaised(Part.EDGE, "<script>alert(1)</script>"))
+    assert "script" not in page.tags
+    assert "<script>alert(1)</script>" in page.text
+
+
+def test_configuration_and_environment_are_shown(tmp_path):
+    (tmp_path / "config.toml").write_text('[trainer]\nbatch_size = 40 # "quoted" <b>\n')
+    environment = {
+        "started_at": "2026-01-01T00:00:00+00:00", "command": ["ptychoflow", "run"], "host": "beamline", "seed": 7,
+        "platform": "Linux", "processors": 2, "python": "3.11.7", "versions": {"torch": "2.15"}, "git_revision": None,
+    }  # fmt: skip
+    (tmp_path / "environment.json").write_text(json.dumps(environment))
+    page = page_of(tmp_path)
+    assert 'batch_size = 40 # "quoted" <b>' in page.text
+    assert "Python 3.11.7 on Linux, 2 processors, revision unknown, seed 7. torch 2.15." in page.text
+
+
+def test_a_cut_off_telemetry_log_is_read_as_far_as_it_goes(tmp_path):
+    run_folder(tmp_path, [TrainingStep(1, 0.5, 0.2, 0.3, 1e-3, 16, 24, 50.0)])
+    with (tmp_path / "telemetry.jsonl").open("ab") as log:
+        log.write(b'{"time_s": 5.0, "sender')
+    assert "training" in Page(write_report(tmp_path).read_text()).comments
+
+
+def test_a_folder_that_is_no_run_is_one_clear_line(tmp_path):
+    with pytest.raises(UserError, match=r"is not the folder of a run that has ended: it holds no summary\.json"):
+        write_report(tmp_path)
+    (tmp_path / "summary.json").write_text("{")
+    with pytest.raises(UserError, match=r"summary\.json is not valid JSON"):
+        write_report(tmp_path)
+
+
+def test_a_report_that_cannot_be_replaced_is_one_clear_line(tmp_path):
+    (run_folder(tmp_path, []) / "report.html").mkdir()
+    with pytest.raises(UserError, match=r"cannot write .*report\.html: "):
+        write_report(tmp_path)

@@ -1,0 +1,187 @@
+"""Writes the report of a run: one HTML file that needs nothing else."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from streaming.errors import UserError
+from streaming.telemetry_log import read_telemetry_log
+from workflow.report_plots import Curves, collect_curves, loss_plot, quality_plot
+
+Summary = dict[str, Any]
+
+TEMPLATES = Path(__file__).with_name("templates")
+CLEAR_GAIN_DB = 0.5
+"""A smaller advantage over the constant prediction is called slight."""
+PERSPECTIVES_SHOWN = 3
+CHANNELS = ("phase", "amplitude")
+PICTURES = {
+    "refreshed": "Network, refreshed",
+    "reference": "Reference",
+    "difference": "Difference",
+}
+SET_ASIDE = {
+    "trained": "Trained on",
+    "validation": "Kept for validation",
+    "held_out": "Held out",
+    "excluded": "In the gap around the held-out region",
+    "void": "Over void",
+    "unlabelled": "Without ground truth",
+    "rejected": "Rejected",
+}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The result in words, and how good it is."""
+
+    text: str
+    grade: Literal["good", "slight", "bad", "unknown"]
+
+
+def write_report(run_directory: Path) -> Path:
+    """Write `report.html` into the folder of a run that has ended, and return its path.
+
+    Raises:
+        UserError: the folder holds no readable `summary.json`, or cannot be written.
+    """
+    summary = _read_json(run_directory / "summary.json")
+    report = run_directory / "report.html"
+    try:
+        report.write_text(_render(run_directory, summary), encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"cannot write {report}: {error.strerror}; check permission and disk space") from error
+    return report
+
+
+def judge(summary: Summary) -> Verdict:
+    """Say whether the network beats the constant prediction, on held-out frames or else on the last perspective."""
+    held_out = summary["held_out"]
+    if held_out is not None:
+        return _compare("On the held-out frames, which nothing learned from,", held_out, held_out["constant"])
+    for row in reversed(summary["perspectives"]):
+        scores = row["refreshed"] or row["first_pass"]
+        if scores is not None:
+            where = (
+                f"On perspective {row['index']} (nothing was held out, so it may be one that the network learned from)"
+            )
+            return _compare(where, scores, row["constant"])
+    return Verdict("No image could be compared with a reference, so the quality is unknown.", "unknown")
+
+
+def _compare(where: str, scores: Summary, constant: Summary) -> Verdict:
+    gain_db = _gain_db(scores, constant, "phase")
+    if gain_db is None:
+        return Verdict(f"{where} the phase image could not be scored.", "unknown")
+    if gain_db <= 0:
+        return Verdict(
+            f"{where} the network is no better than the constant prediction: {_decimal(gain_db, 1)} dB in phase. "
+            "It has learned nothing that helps there.",
+            "bad",
+        )
+    correlation, gains = scores["correlation"]["phase"], f"{gain_db:.1f} dB in phase"
+    if (amplitude_db := _gain_db(scores, constant, "amplitude")) is not None:
+        gains += f" and {_decimal(amplitude_db, 1)} dB in amplitude"
+    how = "beats" if gain_db >= CLEAR_GAIN_DB else "is only slightly better than"
+    text = (
+        f"{where} the network {how} the constant prediction by {gains}; phase correlation {_decimal(correlation, 2)}."
+    )
+    return Verdict(text, "good" if gain_db >= CLEAR_GAIN_DB else "slight")
+
+
+def _gain_db(scores: Summary, constant: Summary, channel: str) -> float | None:
+    own, baseline = scores["psnr_db"][channel], constant["psnr_db"][channel]
+    return None if own is None or baseline is None else own - baseline
+
+
+def _render(run_directory: Path, summary: Summary) -> str:
+    environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined)
+    environment.filters.update(decimal=_decimal, count=_count)
+    log = run_directory / "telemetry.jsonl"
+    curves = collect_curves(read_telemetry_log(log)) if log.exists() else Curves()
+    return environment.get_template("report.html.j2").render(
+        name=run_directory.resolve().name,
+        summary=summary,
+        verdict=judge(summary),
+        set_aside=SET_ASIDE,
+        channels=CHANNELS,
+        images=_images(run_directory / "images", summary),
+        loss=_markup(loss_plot(curves)),
+        psnr=_markup(quality_plot(summary["perspectives"], "psnr_db", "phase PSNR in dB")),
+        ssim=_markup(quality_plot(summary["perspectives"], "ssim", "phase SSIM")),
+        config=_read_text(run_directory / "config.toml"),
+        environment=_read_json(run_directory / "environment.json", missing={}),
+    )
+
+
+def _images(folder: Path, summary: Summary) -> list[Summary]:
+    """Return the pictures of the perspectives shown, each as a data URL."""
+    shown = []
+    for index in _perspectives_shown(folder, summary):
+        rows = [[(kind, channel, title) for kind, title in PICTURES.items()] for channel in CHANNELS]
+        rows.append([("first_pass", channel, "Network, first pass") for channel in CHANNELS])
+        shown.append({"index": index, "rows": [_pictures(folder, index, row) for row in rows]})
+    return shown
+
+
+def _pictures(folder: Path, index: int, wanted: Sequence[tuple[str, str, str]]) -> list[Summary]:
+    paths = [
+        (folder / f"perspective_{index:04d}_{kind}_{channel}.png", channel, title) for kind, channel, title in wanted
+    ]
+    return [
+        {"title": f"{channel.capitalize()}: {title.lower()}", "url": _data_url(path)}
+        for path, channel, title in paths
+        if path.exists()
+    ]
+
+
+def _perspectives_shown(folder: Path, summary: Summary) -> Sequence[int]:
+    """Return those with held-out frames, then the last, the middle and the first, as far as they have pictures."""
+    names = (re.match(r"perspective_(\d+)_", path.name) for path in folder.glob("perspective_*.png"))
+    there = sorted({int(name[1]) for name in names if name})
+    if not there:
+        return []
+    held_out = summary["held_out"]["perspectives"] if summary["held_out"] else []
+    wanted = [*reversed(held_out), there[-1], there[len(there) // 2], there[0]]
+    return [index for index in dict.fromkeys(wanted) if index in there][:PERSPECTIVES_SHOWN]
+
+
+def _data_url(path: Path) -> str:
+    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode("ascii")
+
+
+def _read_text(path: Path) -> str | None:
+    return path.read_text(encoding="utf-8") if path.exists() else None
+
+
+def _read_json(path: Path, *, missing: Summary | None = None) -> Summary:
+    if missing is not None and not path.exists():
+        return missing
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        raise UserError(f"{path.parent} is not the folder of a run that has ended: it holds no {path.name}") from None
+    except ValueError as error:
+        raise UserError(f"{path} is not valid JSON ({error}); the run may have been cut off") from error
+
+
+def _markup(svg: str | None) -> Markup | None:
+    """The SVG is matplotlib's own output, whose text is escaped already."""
+    return None if svg is None else Markup(svg)  # noqa: S704
+
+
+def _decimal(value: float | None, digits: int) -> str:
+    return "–" if value is None else f"{value:.{digits}f}".replace("-", "−")
+
+
+def _count(value: int | None) -> str:
+    return "–" if value is None else f"{value:,}".replace(",", "\u202f")

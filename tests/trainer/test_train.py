@@ -1,0 +1,194 @@
+"""The trainer as a whole: real sockets, a publisher, and for two ranks real processes."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import threading
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from support import free_ports
+from trainer_streams import samples, scan_start
+
+from streaming.events import (
+    BufferReport,
+    RankCounts,
+    Telemetry,
+    TrainingStep,
+    ValidationLoss,
+    WeightsPublished,
+)
+from streaming.messages import FrameRole, PerspectiveEnd, Samples, ScanEnd
+from streaming.publisher import Publisher
+from streaming.settings import NetworkSettings, RunContext
+from streaming.telemetry import TelemetryHub
+from streaming.weights_channel import WeightsClient
+from trainer.models.settings import ModelSettings
+from trainer.models.weights_file import LoadedWeights, read_weights
+from trainer.service import train
+from trainer.settings import BufferSettings, Pace, StrategyName, TrainerSettings
+
+TRAINING, VALIDATION = 45, 5
+PERSPECTIVES = 3
+BATCH = 7
+"""Samples per message: neither minibatches nor perspectives are a multiple of it."""
+
+SETTINGS = TrainerSettings(
+    model=ModelSettings(width=4, levels=2),
+    batch_size=4,
+    buffer=BufferSettings(capacity=200, representatives=8, candidates=4, transport="local"),
+    pace=Pace.STREAM,
+    finish_s=3.0,
+    publish_every_steps=5,
+    wait_until_served_s=60.0,
+    threads=1,
+    learning_rate=3e-3,
+)
+
+
+def post_scan(publisher: Publisher) -> None:
+    publisher.post_to_ranks(scan_start())
+    for perspective in range(PERSPECTIVES):
+        first = 1000 * perspective
+        for start in range(first, first + TRAINING, BATCH):
+            rows = range(start, min(start + BATCH, first + TRAINING))
+            publisher.post_samples(Samples(perspective=perspective), samples(rows))
+        held = samples(range(first + TRAINING, first + TRAINING + VALIDATION), role=FrameRole.VALIDATION)
+        publisher.post_samples(Samples(perspective=perspective), held)
+        publisher.post_to_ranks(PerspectiveEnd(perspective, angle_deg=0.0, frames=TRAINING + VALIDATION))
+    publisher.post_to_ranks(ScanEnd(frames=PERSPECTIVES * (TRAINING + VALIDATION)))
+
+
+class Run:
+    """Publishes the scan, collects telemetry and fetches weights until the final ones have come."""
+
+    def __init__(self, network: NetworkSettings, directory: Path) -> None:
+        self.network, self.directory = network, directory
+        self.final: LoadedWeights | None = None
+        self.unacknowledged = -1
+
+    def follow(self, alive: Any) -> None:
+        """Pump until the final weights are here and every message is acknowledged, or the trainer is not alive."""
+        client = WeightsClient(self.network, edge="test")
+        hub = TelemetryHub(self.network, jsonl=self.directory / "telemetry.jsonl")
+        with Publisher(self.network, spool_dir=self.directory, memory_bytes=1 << 24, edge=False) as publisher:
+            post_scan(publisher)
+            while alive():
+                publisher.pump(0.02)
+                if (found := client.poll()) is not None:
+                    weights, data = found
+                    loaded = read_weights(data, weights.sha256)
+                    self.final = loaded if weights.final else self.final
+            publisher.pump(0.5)
+            self.unacknowledged = publisher.unacknowledged
+        client.close()
+        hub.close()
+
+    def events(self, kind: type[Any]) -> list[Any]:
+        lines = (self.directory / "telemetry.jsonl").read_bytes().splitlines()
+        events = [msgspec.json.decode(line, type=Telemetry).event for line in lines]
+        return [event for event in events if isinstance(event, kind)]
+
+
+def train_here(settings: TrainerSettings, network: NetworkSettings, directory: Path) -> Run:
+    run, failures = Run(network, directory), []
+
+    def target() -> None:
+        try:
+            train(settings, network=network, run=RunContext("test", directory, 1), stop=threading.Event())
+        except BaseException as error:
+            failures.append(error)
+            raise
+
+    thread = threading.Thread(target=target)
+    thread.start()
+    run.follow(thread.is_alive)
+    thread.join(60.0)
+    assert not failures
+    return run
+
+
+def train_rank(rank: int, ports: tuple[int, NetworkSettings], directory: Path) -> None:
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": "2"}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(ports[0])}
+    train(SETTINGS, network=ports[1], run=RunContext("test", directory, 1), stop=threading.Event())
+
+
+def check(run: Run, *, ranks: int) -> None:
+    newest = {event.rank: event for event in run.events(RankCounts)}
+    assert sum(event.trained for event in newest.values()) == PERSPECTIVES * TRAINING, "no sample is skipped"
+    assert sum(event.validation for event in newest.values()) == PERSPECTIVES * VALIDATION
+    assert len(newest) == ranks
+    assert run.unacknowledged == 0
+    assert run.final is not None
+    assert run.final.manifest.final
+    losses = run.events(ValidationLoss)
+    assert [event.after_perspective for event in losses] == [0, 1, 2, 2]
+    assert sorted(losses[-1].per_perspective) == [0, 1, 2]
+    assert losses[-1].mean_over_seen < 0.7 * losses[-1].constant
+    assert run.final.manifest.validation_loss == pytest.approx(losses[-1].mean_over_seen)
+    published = run.events(WeightsPublished)
+    versions = [event.version for event in published]
+    assert versions == list(range(1, len(published) + 1))
+    assert [event.final for event in published] == [False] * (len(published) - 1) + [True]
+    files = sorted(path.name for path in (run.directory / "weights").iterdir())
+    assert files == [f"v{version:06d}.safetensors" for version in versions]
+    read_weights((run.directory / "weights" / files[-1]).read_bytes(), published[-1].sha256)
+
+
+def test_one_rank_trains_on_every_sample_and_publishes(network: NetworkSettings, tmp_path: Path) -> None:
+    run = train_here(SETTINGS, network, tmp_path)
+    check(run, ranks=1)
+    steps = run.events(TrainingStep)
+    assert steps[-1].stream_samples == PERSPECTIVES * TRAINING
+    assert steps[-1].rehearsed_samples > PERSPECTIVES * TRAINING, "training went on after the end of the stream"
+    assert run.events(BufferReport)[-1].size >= 100
+
+
+def test_two_ranks_train_on_every_sample_together(network: NetworkSettings, tmp_path: Path) -> None:
+    (master,) = free_ports(1)
+    context = multiprocessing.get_context("spawn")
+    processes = [context.Process(target=train_rank, args=(rank, (master, network), tmp_path)) for rank in (0, 1)]
+    for process in processes:
+        process.start()
+    run = Run(network, tmp_path)
+    try:
+        run.follow(lambda: any(process.is_alive() for process in processes))
+    finally:
+        for process in processes:
+            process.kill() if process.is_alive() else process.join()
+    assert [process.exitcode for process in processes] == [0, 0]
+    check(run, ranks=2)
+
+
+def test_incremental_training_uses_the_stream_alone(network: NetworkSettings, tmp_path: Path) -> None:
+    settings = SETTINGS.model_copy(update={"strategy": StrategyName.INCREMENTAL})
+    run = train_here(settings, network, tmp_path)
+    newest = run.events(RankCounts)[-1]
+    assert newest.trained == PERSPECTIVES * TRAINING
+    assert not run.events(BufferReport)
+    assert all(event.rehearsed_samples == 0 for event in run.events(TrainingStep))
+    assert run.final is not None
+    assert run.final.manifest.step == PERSPECTIVES * 12, "45 samples are 11 minibatches of 4 and one of 1"
+
+
+def test_stop_ends_training_in_order(network: NetworkSettings, tmp_path: Path) -> None:
+    stop = threading.Event()
+    settings = SETTINGS.model_copy(update={"pace": Pace.CONTINUOUS, "finish_s": 1000.0})
+    context = RunContext("test", tmp_path, 1)
+    thread = threading.Thread(target=train, args=(settings,), kwargs={"network": network, "run": context, "stop": stop})
+    thread.start()
+    client = WeightsClient(network, edge="test")
+    with Publisher(network, spool_dir=tmp_path, memory_bytes=1 << 24, edge=False) as publisher:
+        post_scan(publisher)
+        while client.poll() is None:
+            publisher.pump(0.02)
+        stop.set()
+        thread.join(10.0)
+    client.close()
+    assert not thread.is_alive()
+    newest = sorted((tmp_path / "weights").iterdir())[-1]
+    assert read_weights(newest.read_bytes()).manifest.final

@@ -30,7 +30,7 @@ Mask = npt.NDArray[np.bool_]
 VOID_WINDOW_PX = 5
 FLATNESS = 0.985
 """Least |local mean| / local root mean square of void; a phase spread of 0.17 rad."""
-BRIGHTNESS = 0.96
+BRIGHTNESS = 0.98
 """Least amplitude of void over the bright end of the flat pixels."""
 BRIGHT_QUANTILE = 0.95
 MINIMUM_VOID_SHARE = 0.03

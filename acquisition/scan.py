@@ -92,6 +92,11 @@ class Scan(ABC):
     def __len__(self) -> int:
         """Return the number of perspectives."""
 
+    @property
+    @abstractmethod
+    def frames(self) -> int:
+        """Frames of all perspectives together."""
+
     @abstractmethod
     def perspective(self, index: int) -> Perspective:
         """Return perspective `index`, from 0."""

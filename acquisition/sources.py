@@ -94,6 +94,11 @@ class FileScan(Scan):
         """Return the number of perspectives."""
         return len(self._stored)
 
+    @property
+    def frames(self) -> int:
+        """Frames of all perspectives together."""
+        return sum(len(stored.positions_px) for stored in self._stored)
+
     def perspective(self, index: int) -> FilePerspective:
         """Return perspective `index`. Reads frames where a probe or bad pixels must be found."""
         if not 0 <= index < len(self):

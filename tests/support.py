@@ -82,7 +82,11 @@ class Proxy:
         with contextlib.suppress(OSError):
             while True:
                 client, _ = self._listener.accept()
-                server = socket.create_connection(("127.0.0.1", self._target_port))
+                try:
+                    server = socket.create_connection(("127.0.0.1", self._target_port))
+                except ConnectionRefusedError:
+                    client.close()
+                    continue
                 self.connections += 1
                 self._pairs.append((client, server))
                 limit = self._limit if self.connections == 1 else None

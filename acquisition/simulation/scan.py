@@ -53,6 +53,11 @@ class SimulatedScan(Scan):
         """Return the number of angles."""
         return self._settings.perspectives
 
+    @property
+    def frames(self) -> int:
+        """Frames of all perspectives together."""
+        return self._settings.perspectives * self._settings.frames_per_perspective
+
     def perspective(self, index: int) -> SimulatedPerspective:
         """Return perspective `index`; its frames are made when they are read."""
         if not 0 <= index < len(self):

@@ -1,0 +1,57 @@
+"""The acquisition's side of the frame ledger."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from streaming.events import AcquisitionCounts
+from streaming.messages import FrameRole
+
+
+@dataclass
+class Ledger:
+    """Counts of frames; every frame ends in exactly one of samples, void, held_out, excluded, unlabelled, rejected."""
+
+    acquired: int = 0
+    published: int = 0
+    samples: int = 0
+    void: int = 0
+    held_out: int = 0
+    excluded: int = 0
+    unlabelled: int = 0
+    rejected: int = 0
+
+    def count_frames(self, roles: npt.NDArray[np.uint8], usable: npt.NDArray[np.bool_]) -> None:
+        """Count frames as they are acquired: arrays (n,) of FrameRole and of whether the frame can be used."""
+        self.acquired += len(roles)
+        self.published += int(usable.sum())
+        self.rejected += int((~usable).sum())
+        self.held_out += int((usable & (roles == FrameRole.HELD_OUT)).sum())
+        self.excluded += int((usable & (roles == FrameRole.EXCLUDED)).sum())
+
+    def count_labels(self, void: npt.NDArray[np.bool_]) -> None:
+        """Count training and validation frames whose ground truth came: `void` (n,) says which are set aside."""
+        self.void += int(void.sum())
+        self.samples += int((~void).sum())
+
+    def count_unlabelled(self, frames: int) -> None:
+        """Count training and validation frames that get no ground truth."""
+        self.unlabelled += frames
+
+    def event(self, *, resent_batches: int, spooled_bytes: int) -> AcquisitionCounts:
+        """Return the counts as telemetry."""
+        return AcquisitionCounts(
+            acquired=self.acquired,
+            published=self.published,
+            samples=self.samples,
+            void=self.void,
+            held_out=self.held_out,
+            excluded=self.excluded,
+            unlabelled=self.unlabelled,
+            rejected=self.rejected,
+            resent_batches=resent_batches,
+            spooled_bytes=spooled_bytes,
+        )

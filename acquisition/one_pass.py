@@ -1,0 +1,280 @@
+"""One pass over a scan: frames go out at once, samples as their ground truth comes.
+
+Data moves one way: scan, publisher to the edge; scan, ground-truth worker, publisher to the ranks. Everything runs
+in one thread that never waits without pumping the publisher.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from acquisition.frame_check import as_streamed, usable
+from acquisition.ground_truth import GroundTruth, GroundTruthJob
+from acquisition.ledger import Ledger
+from acquisition.pacing import Pacer
+from acquisition.recorder import Recorder
+from acquisition.retrieval.settings import RetrievalSettings
+from acquisition.retrieval.worker import GroundTruthResult, GroundTruthWorker
+from acquisition.roles import assign_roles
+from acquisition.scan import Perspective, Scan
+from acquisition.settings import AcquisitionSettings
+from streaming.codec import Arrays
+from streaming.events import AnyEvent, GroundTruthReady, Part, PartState, PartStatus, ScanInfo, WarningRaised
+from streaming.messages import FrameRole, Frames, PerspectiveEnd, Reference, Samples, ScanEnd, ScanStart
+from streaming.publisher import Publisher
+from streaming.settings import RunContext
+from streaming.telemetry import TelemetrySender
+
+log = logging.getLogger(__name__)
+
+IDLE_S = 0.02
+COUNTS_PERIOD_S = 0.5
+LEARNED_FROM = (FrameRole.TRAIN, FrameRole.VALIDATION)
+
+
+class Stopped(Exception):
+    """The run was asked to end."""
+
+
+@dataclass(frozen=True)
+class Acquired:
+    """What is kept of a perspective until its ground truth comes; arrays have one row per usable frame."""
+
+    perspective: Perspective
+    frames: npt.NDArray[np.generic]
+    indices: npt.NDArray[np.int32]
+    roles: npt.NDArray[np.uint8]
+
+    @property
+    def learned_from(self) -> npt.NDArray[np.bool_]:
+        """Which frames become samples unless they show void, bool (n,)."""
+        return np.isin(self.roles, LEARNED_FROM)
+
+    def end(self) -> PerspectiveEnd:
+        """Return the message that closes this perspective."""
+        return PerspectiveEnd(self.perspective.index, self.perspective.angle_deg, len(self.perspective))
+
+
+@dataclass
+class OnePass:
+    """Acquires a scan from its first frame to its last.
+
+    A perspective whose ground truth fails is not lost: its frames are imaged, counted as unlabelled, and said so.
+    """
+
+    scan: Scan
+    settings: AcquisitionSettings
+    retrieval: RetrievalSettings
+    run: RunContext
+    publisher: Publisher
+    worker: GroundTruthWorker
+    recorder: Recorder | None
+    telemetry: TelemetrySender
+    stop: threading.Event
+    ledger: Ledger = field(default_factory=Ledger, init=False)
+    _awaiting: dict[int, Acquired] = field(default_factory=dict, init=False)
+    _counts_due_s: float = field(default=0.0, init=False)
+
+    def run_to_end(self) -> None:
+        """Acquire everything and wait until every receiver has finished with it, or until `stop` is set."""
+        try:
+            self._announce()
+            pacer = Pacer(self.settings.rate_hz)
+            for perspective in self.scan:
+                self._acquire(perspective, pacer)
+            self._await_ground_truth()
+            self._end()
+        except Stopped:
+            self._give_up_ground_truth()
+            log.info("asked to stop: %d frames acquired", self.ledger.acquired)
+        self._send_counts()
+        self.telemetry.send(PartStatus(Part.ACQUISITION, PartState.DONE))
+
+    def _announce(self) -> None:
+        first = self.scan.perspective(0)
+        geometry = first.geometry
+        start = ScanStart(
+            run=self.run.name,
+            perspectives=len(self.scan),
+            frame_shape_px=geometry.frame_shape_px,
+            target_shape_px=self._target_shape_px(first),
+            object_pixel_size_m=geometry.object_pixel_size_m,
+            energy_eV=geometry.energy_eV,
+            detector_distance_m=geometry.detector_distance_m,
+            detector_pixel_size_m=geometry.detector_pixel_size_m,
+        )
+        self.publisher.post_to_edge(start)
+        self.publisher.post_to_ranks(start)
+        info = ScanInfo(
+            source=self.scan.name,
+            perspectives=start.perspectives,
+            frames_expected=self.scan.frames,
+            frame_shape_px=start.frame_shape_px,
+            target_shape_px=start.target_shape_px,
+            object_pixel_size_m=start.object_pixel_size_m,
+            energy_eV=start.energy_eV,
+            ground_truth=self.retrieval.source,
+            notes=self.scan.notes,
+        )
+        self._send(info)
+        self._send(PartStatus(Part.ACQUISITION, PartState.RUNNING))
+
+    def _target_shape_px(self, perspective: Perspective) -> tuple[int, int]:
+        return self.retrieval.target_shape_px or perspective.geometry.frame_shape_px
+
+    def _acquire(self, perspective: Perspective, pacer: Pacer) -> None:
+        """Take one perspective's frames, publish them to the edge, and ask for their ground truth."""
+        log.info("perspective %d: %d frames at %.2f°", perspective.index, len(perspective), perspective.angle_deg)
+        roles = assign_roles(
+            self.settings.roles,
+            perspective.positions_px,
+            perspective=perspective.index,
+            perspectives=len(self.scan),
+            target_shape_px=self._target_shape_px(perspective),
+            seed=self.run.seed,
+        )
+        if self.recorder is not None:
+            self.recorder.start_perspective(perspective)
+        kept = []
+        for start in range(0, len(perspective), self.settings.batch_frames):
+            stop = min(start + self.settings.batch_frames, len(perspective))
+            self._work_for(pacer.wait_s(stop - start))
+            self._wait_for_room()
+            kept.append(self._take_batch(perspective, roles, start, stop))
+        frames, indices = (np.concatenate(parts) for parts in zip(*kept, strict=True))
+        acquired = Acquired(perspective, frames, indices, roles[indices])
+        self.publisher.post_to_edge(acquired.end())
+        self._ask_for_ground_truth(acquired)
+
+    def _take_batch(
+        self, perspective: Perspective, roles: npt.NDArray[np.uint8], start: int, stop: int
+    ) -> tuple[npt.NDArray[np.generic], npt.NDArray[np.int32]]:
+        """Publish frames start to stop; return those that can be used, with their indices."""
+        stored = perspective.read(start, stop)
+        if self.recorder is not None:
+            self.recorder.append(stored, start=start)
+        good = usable(stored)
+        frames = as_streamed(stored[good])
+        indices = np.arange(start, stop, dtype=np.int32)[good]
+        self.ledger.count_frames(roles[start:stop], good)
+        if not good.all():
+            self._warn(f"perspective {perspective.index}: {int((~good).sum())} frames hold NaN or negative counts")
+        arrays: Arrays = {
+            "index": indices,
+            "role": roles[indices],
+            "position_px": perspective.positions_px[indices],
+            "diffraction": frames,
+        }
+        self.publisher.post_to_edge(Frames(perspective.index, perspective.angle_deg, time.time()), arrays)
+        return frames, indices
+
+    def _ask_for_ground_truth(self, acquired: Acquired) -> None:
+        perspective = acquired.perspective
+        self._awaiting[perspective.index] = acquired
+        self.worker.submit(
+            GroundTruthJob(
+                perspective=perspective.index,
+                frames=acquired.frames,
+                positions_px=perspective.positions_px[acquired.indices],
+                probe=perspective.probe,
+                mask=perspective.mask,
+                recorded=perspective.ground_truth,
+                target_shape_px=self._target_shape_px(perspective),
+            )
+        )
+
+    def _publish_ground_truth(self, result: GroundTruthResult) -> None:
+        """Send a perspective's reference image to the edge and its samples to the ranks."""
+        acquired = self._awaiting.pop(result.perspective)
+        if result.ground_truth is None:
+            self.ledger.count_unlabelled(int(acquired.learned_from.sum()))
+            self._warn(f"no ground truth for perspective {result.perspective}: {result.error}")
+        else:
+            self._publish_reference(acquired, result.ground_truth)
+            self._publish_samples(acquired, result.ground_truth)
+        self.publisher.post_to_ranks(acquired.end())
+
+    def _publish_reference(self, acquired: Acquired, truth: GroundTruth) -> None:
+        perspective = acquired.perspective
+        self._send(GroundTruthReady(perspective.index, truth.source, truth.seconds, len(acquired.frames)))
+        reference = Reference(
+            perspective=perspective.index,
+            angle_deg=perspective.angle_deg,
+            origin_px=truth.origin_px,
+            source=truth.source,
+            seconds=truth.seconds,
+        )
+        images = {"amplitude": truth.reference_amplitude, "phase": truth.reference_phase}
+        self.publisher.post_to_edge(reference, images)
+
+    def _publish_samples(self, acquired: Acquired, truth: GroundTruth) -> None:
+        self.ledger.count_labels(truth.void[acquired.learned_from])
+        chosen = np.flatnonzero(acquired.learned_from & ~truth.void)
+        for start in range(0, len(chosen), self.settings.batch_frames):
+            rows = chosen[start : start + self.settings.batch_frames]
+            arrays: Arrays = {
+                "index": acquired.indices[rows],
+                "role": acquired.roles[rows],
+                "diffraction": acquired.frames[rows],
+                "amplitude": truth.amplitude[rows],
+                "phase": truth.phase[rows],
+            }
+            self.publisher.post_samples(Samples(acquired.perspective.index), arrays)
+
+    def _await_ground_truth(self) -> None:
+        while self._awaiting:
+            self._work_for(IDLE_S)
+
+    def _give_up_ground_truth(self) -> None:
+        for acquired in self._awaiting.values():
+            self.ledger.count_unlabelled(int(acquired.learned_from.sum()))
+        self._awaiting.clear()
+
+    def _end(self) -> None:
+        """Close the stream, then stay until every receiver has finished with it."""
+        end = ScanEnd(self.ledger.acquired)
+        self.publisher.post_to_edge(end)
+        self.publisher.post_to_ranks(end)
+        log.info("the scan is over: %d frames; waiting for the receivers", self.ledger.acquired)
+        while self.publisher.unacknowledged:
+            self._work_for(IDLE_S)
+
+    def _wait_for_room(self) -> None:
+        """Hold the scan while neither memory nor disk takes more."""
+        if self.publisher.spool.full:
+            self._warn(f"acquisition waits: the spool is full ({self.publisher.spool.disk_error})")
+        while self.publisher.spool.full:
+            self._work_for(IDLE_S)
+
+    def _work_for(self, seconds: float) -> None:
+        """Pump the publisher and take in ground truth for at least this long."""
+        deadline_s = time.monotonic() + seconds
+        while True:
+            remaining_s = deadline_s - time.monotonic()
+            self.publisher.pump(min(max(remaining_s, 0.0), IDLE_S))
+            if (result := self.worker.poll()) is not None:
+                self._publish_ground_truth(result)
+            if time.monotonic() >= self._counts_due_s:
+                self._send_counts()
+            if self.stop.is_set():
+                raise Stopped
+            if remaining_s <= 0.0:
+                return
+
+    def _send_counts(self) -> None:
+        self._counts_due_s = time.monotonic() + COUNTS_PERIOD_S
+        publisher = self.publisher
+        self._send(self.ledger.event(resent_batches=publisher.resent, spooled_bytes=publisher.spool.written_bytes))
+
+    def _warn(self, text: str) -> None:
+        log.warning("%s", text)
+        self._send(WarningRaised(Part.ACQUISITION, text))
+
+    def _send(self, event: AnyEvent) -> None:
+        self.telemetry.send(event)

@@ -1,0 +1,260 @@
+"""The publishing service with real sockets and its real worker process: every frame accounted for, joined by id."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+from support import Proxy, wait_until
+
+from acquisition.readers.layout import OBJECT, entry_name
+from acquisition.retrieval.settings import RetrievalSettings
+from acquisition.service import acquire
+from acquisition.settings import AcquisitionSettings
+from acquisition.simulate import simulate_to_file
+from acquisition.source_settings import HoldOut, ReplaySettings, RoleSettings, SimulationSettings, SourceSettings
+from acquisition.sources import open_scan
+from streaming.events import AcquisitionCounts, AnyEvent, WarningRaised
+from streaming.inbox import Inbox
+from streaming.messages import FrameRole, Frames, GroundTruthSource, PerspectiveEnd, Reference, Samples, ScanEnd
+from streaming.publisher import rank_name
+from streaming.settings import NetworkSettings, RunContext
+from streaming.telemetry import TelemetryHub
+
+SOURCE = SimulationSettings(perspectives=3, frames_per_perspective=60, frame_shape_px=(32, 32), seed=3)
+TRUE_OBJECT = RetrievalSettings(source=GroundTruthSource.SIMULATED)
+Id = tuple[int, int]
+
+
+@dataclass
+class Receiver:
+    """What one consumer got, by frame id."""
+
+    consumer: str
+    frames: dict[Id, npt.NDArray[Any]] = field(default_factory=dict)
+    positions_px: dict[Id, npt.NDArray[Any]] = field(default_factory=dict)
+    roles: dict[Id, int] = field(default_factory=dict)
+    phases: dict[Id, npt.NDArray[Any]] = field(default_factory=dict)
+    repeated: int = 0
+    ends: list[int] = field(default_factory=list)
+    references: dict[int, tuple[Reference, npt.NDArray[Any]]] = field(default_factory=dict)
+    done: bool = False
+
+    def run(self, network: NetworkSettings, port: int, world_size: int) -> None:
+        with Inbox(network, consumer=self.consumer, port=port, world_size=world_size) as inbox:
+            while not self.done:
+                if (delivery := inbox.receive(0.2)) is not None:
+                    self._take(delivery.message, delivery.arrays)
+                    inbox.acknowledge([delivery.sequence])
+
+    def _take(self, message: object, arrays: dict[str, npt.NDArray[Any]]) -> None:
+        match message:
+            case Frames() | Samples():
+                self._take_frames(message.perspective, arrays)
+            case Reference():
+                self.references[message.perspective] = message, arrays["phase"].copy()
+            case PerspectiveEnd():
+                self.ends.append(message.perspective)
+            case ScanEnd():
+                self.done = True
+
+    def _take_frames(self, perspective: int, arrays: dict[str, npt.NDArray[Any]]) -> None:
+        for row, index in enumerate(arrays["index"]):
+            frame_id = perspective, int(index)
+            self.repeated += frame_id in self.frames
+            self.frames[frame_id] = arrays["diffraction"][row].copy()
+            self.roles[frame_id] = int(arrays["role"][row])
+            if "phase" in arrays:
+                self.phases[frame_id] = arrays["phase"][row].copy()
+            else:
+                self.positions_px[frame_id] = arrays["position_px"][row].copy()
+
+
+@dataclass
+class Outcome:
+    edge: Receiver
+    ranks: list[Receiver]
+    events: list[AnyEvent]
+
+    @property
+    def counts(self) -> AcquisitionCounts:
+        return [event for event in self.events if isinstance(event, AcquisitionCounts)][-1]
+
+    @property
+    def samples(self) -> dict[Id, int]:
+        return {frame_id: role for rank in self.ranks for frame_id, role in rank.roles.items()}
+
+
+@contextmanager
+def receivers(network: NetworkSettings, ranks: int, edge_port: int | None = None) -> Iterator[list[Receiver]]:
+    started = [Receiver("edge"), *(Receiver(rank_name(rank)) for rank in range(ranks))]
+    ports = [edge_port or network.frames_port, *(network.samples_port + rank for rank in range(ranks))]
+    threads = [
+        threading.Thread(target=one.run, args=(network, port, 0 if one.consumer == "edge" else ranks))
+        for one, port in zip(started, ports, strict=True)
+    ]
+    for thread in threads:
+        thread.start()
+    try:
+        yield started
+    finally:
+        for one in started:
+            one.done = True
+        for thread in threads:
+            thread.join()
+
+
+def hub_into(events: list[AnyEvent], network: NetworkSettings, directory: Path) -> TelemetryHub:
+    return TelemetryHub(
+        network, jsonl=directory / "telemetry.jsonl", on_event=lambda telemetry, _: events.append(telemetry.event)
+    )
+
+
+def run_acquisition(
+    network: NetworkSettings,
+    directory: Path,
+    *,
+    source: SourceSettings = SOURCE,
+    settings: AcquisitionSettings | None = None,
+    retrieval: RetrievalSettings = TRUE_OBJECT,
+    ranks: int = 1,
+    edge_port: int | None = None,
+) -> Outcome:
+    directory.mkdir(exist_ok=True)
+    events: list[AnyEvent] = []
+    hub = TelemetryHub(
+        network, jsonl=directory / "telemetry.jsonl", on_event=lambda event, _: events.append(event.event)
+    )
+    with receivers(network, ranks, edge_port) as (edge, *others):
+        acquire(
+            source,
+            settings or AcquisitionSettings(),
+            retrieval,
+            network=network,
+            run=RunContext("test", directory, seed=1),
+            stop=threading.Event(),
+        )
+    hub.close()
+    return Outcome(edge, others, events)
+
+
+def test_every_frame_reaches_the_edge_and_every_labelled_one_exactly_one_rank(
+    network: NetworkSettings, tmp_path: Path
+) -> None:
+    outcome = run_acquisition(network, tmp_path, ranks=2)
+    assert set(outcome.edge.frames) == {(perspective, index) for perspective in range(3) for index in range(60)}
+    assert outcome.edge.repeated == 0
+    assert outcome.edge.ends == [0, 1, 2]
+    assert all(rank.ends == [0, 1, 2] for rank in outcome.ranks)
+    assert len(outcome.samples) == sum(len(rank.roles) for rank in outcome.ranks)
+    assert all(len(rank.roles) > 0 for rank in outcome.ranks)
+    for rank in outcome.ranks:
+        for frame_id, frame in rank.frames.items():
+            np.testing.assert_array_equal(frame, outcome.edge.frames[frame_id])
+            assert rank.roles[frame_id] == outcome.edge.roles[frame_id]
+    counts = outcome.counts
+    assert counts.acquired == counts.published == 180
+    assert counts.samples == len(outcome.samples)
+    assert counts.acquired == counts.samples + counts.void
+    assert counts.held_out == counts.excluded == counts.unlabelled == counts.rejected == 0
+
+
+def test_frames_are_those_of_the_source_and_patches_show_the_reference_around_their_position(
+    network: NetworkSettings, tmp_path: Path
+) -> None:
+    outcome = run_acquisition(network, tmp_path)
+    scan = open_scan(SOURCE)
+    perspective = scan.perspective(1)
+    frames = perspective.read(0, len(perspective))
+    (rank,) = outcome.ranks
+    reference, phase = outcome.edge.references[1]
+    compared = 0
+    for (which, index), patch in rank.phases.items():
+        if which != 1:
+            continue
+        np.testing.assert_array_equal(rank.frames[1, index], frames[index])
+        np.testing.assert_allclose(outcome.edge.positions_px[1, index], perspective.positions_px[index])
+        corner = np.round(perspective.positions_px[index] - reference.origin_px).astype(int) - 16
+        if (corner >= 0).all() and (corner + 32 <= phase.shape).all():
+            shown = phase[corner[0] : corner[0] + 32, corner[1] : corner[1] + 32]
+            shifted = phase[corner[0] : corner[0] + 32, corner[1] : corner[1] + 32][::-1]
+            error = np.abs(shown - patch.astype(float)).mean()
+            assert error < 0.5 * np.abs(shifted - patch.astype(float)).mean()
+            compared += 1
+    assert compared > 10
+
+
+def test_the_last_perspective_is_held_out(network: NetworkSettings, tmp_path: Path) -> None:
+    settings = AcquisitionSettings(roles=RoleSettings(hold_out=HoldOut.LAST_PERSPECTIVE))
+    outcome = run_acquisition(network, tmp_path, settings=settings)
+    assert {perspective for perspective, _ in outcome.samples} == {0, 1}
+    assert all(outcome.edge.roles[2, index] == FrameRole.HELD_OUT for index in range(60))
+    assert outcome.counts.held_out == 60
+    assert outcome.counts.acquired == outcome.counts.samples + outcome.counts.void + 60
+    assert 2 in outcome.edge.references
+
+
+def test_a_broken_connection_loses_no_frame(network: NetworkSettings, tmp_path: Path) -> None:
+    proxy = Proxy(network.frames_port, limit_bytes=150_000)
+    outcome = run_acquisition(network, tmp_path, edge_port=proxy.port)
+    proxy.close()
+    assert proxy.connections >= 2
+    assert len(outcome.edge.frames) == 180
+    assert outcome.edge.repeated == 0
+    assert outcome.counts.published == 180
+
+
+def test_a_recording_replays_the_same_frames_and_roles(network: NetworkSettings, tmp_path: Path) -> None:
+    recorded = run_acquisition(network, tmp_path / "a", settings=AcquisitionSettings(record=True))
+    replay = ReplaySettings(path=tmp_path / "a" / "recording.h5")
+    recorded_object = RetrievalSettings(source=GroundTruthSource.RECORDED)
+    replayed = run_acquisition(network, tmp_path / "b", source=replay, retrieval=recorded_object)
+    assert replayed.edge.roles == recorded.edge.roles
+    for frame_id, frame in recorded.edge.frames.items():
+        np.testing.assert_array_equal(replayed.edge.frames[frame_id], frame)
+        np.testing.assert_allclose(
+            replayed.edge.positions_px[frame_id], recorded.edge.positions_px[frame_id], atol=1e-9
+        )
+
+
+def test_failed_ground_truth_is_counted_and_said(network: NetworkSettings, tmp_path: Path) -> None:
+    path = tmp_path / "scan.h5"
+    simulate_to_file(SOURCE, path)
+    with h5py.File(path, "r+") as file:
+        for index in range(3):
+            del file[entry_name(index)][OBJECT]
+    recorded_object = RetrievalSettings(source=GroundTruthSource.RECORDED)
+    outcome = run_acquisition(network, tmp_path, source=ReplaySettings(path=path), retrieval=recorded_object)
+    assert len(outcome.edge.frames) == 180
+    assert outcome.counts.unlabelled == 180
+    assert outcome.counts.samples == 0
+    warnings = [event.text for event in outcome.events if isinstance(event, WarningRaised)]
+    assert [text.split(":")[0] for text in warnings] == [f"no ground truth for perspective {i}" for i in range(3)]
+    assert "carries no recorded object" in warnings[0]
+
+
+def test_stop_ends_a_slow_scan_in_order(network: NetworkSettings, tmp_path: Path) -> None:
+    stop = threading.Event()
+    settings = AcquisitionSettings(rate_hz=20.0, edge=True, trainer=True)
+    events: list[AnyEvent] = []
+    hub = TelemetryHub(
+        network, jsonl=tmp_path / "telemetry.jsonl", on_event=lambda event, _: events.append(event.event)
+    )
+    run = RunContext("test", tmp_path, seed=1)
+    options: dict[str, Any] = {"network": network, "run": run, "stop": stop}
+    thread = threading.Thread(target=acquire, args=(SOURCE, settings, TRUE_OBJECT), kwargs=options)
+    thread.start()
+    wait_until(lambda: any(isinstance(event, AcquisitionCounts) and event.acquired > 0 for event in events))
+    stop.set()
+    thread.join(timeout=10)
+    assert not thread.is_alive()
+    hub.close()
+    last = [event for event in events if isinstance(event, AcquisitionCounts)][-1]
+    assert 0 < last.acquired < 180

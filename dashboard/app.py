@@ -16,7 +16,8 @@ from fastapi.staticfiles import StaticFiles
 
 from dashboard import models
 from dashboard.feed import Feed
-from dashboard.mosaics import DIFFERENCES, Channel, PictureKind
+from dashboard.mosaics import Channel
+from dashboard.pictures import DIFFERENCES, PictureKind, make_picture
 from dashboard.png import ColourMap, colour_bar_png, encode_png
 from dashboard.security import SecureRequests
 from dashboard.settings import DashboardSettings
@@ -94,7 +95,7 @@ def _add_images(app: FastAPI, state: DashboardState) -> None:
 
         The headers `X-Lower`, `X-Upper` and `X-Colour-Map` say what was used; prediction and reference share them.
         """
-        shown = state.picture(perspective, kind, channel)
+        shown = make_picture(state.images(perspective), kind, channel)
         if shown is None:
             raise HTTPException(404, f"perspective {perspective} has no image {kind}")
         suggested, fitting = colours_of(kind, channel, shown.limits)
@@ -110,7 +111,7 @@ def _add_images(app: FastAPI, state: DashboardState) -> None:
     @app.get("/api/mosaics/{perspective}/{kind}/{channel}.npy", response_class=Response, tags=["images"])
     def values(perspective: int, kind: MosaicKind, channel: Channel) -> Response:
         """Return a stitched image as the edge sent it: NumPy file, float32 (y, x), NaN where nothing covers it."""
-        mosaic = state.mosaic(perspective, kind)
+        mosaic = state.images(perspective).get(kind)
         if mosaic is None:
             raise HTTPException(404, f"perspective {perspective} has no image {kind}")
         file = io.BytesIO()

@@ -1,4 +1,4 @@
-"""The newest stitched images of the last few perspectives, and the pictures that the page shows of them."""
+"""The newest stitched images of the last few perspectives."""
 
 from __future__ import annotations
 
@@ -13,34 +13,12 @@ from streaming.events import MosaicImage, MosaicKind
 
 FloatImage = npt.NDArray[np.float32]
 
-LIMIT_PERCENTILES = (0.5, 99.5)
-MAX_PIXELS_FOR_LIMITS = 250_000
-
 
 class Channel(StrEnum):
     """The two images that a transmission function consists of."""
 
     AMPLITUDE = "amplitude"
     PHASE = "phase"
-
-
-class PictureKind(StrEnum):
-    """What can be looked at: the images that the edge sends, and their differences from the reference."""
-
-    FIRST_PASS = "first_pass"
-    REFRESHED = "refreshed"
-    REFERENCE = "reference"
-    DIFFERENCE_FIRST_PASS = "difference_first_pass"
-    DIFFERENCE_REFRESHED = "difference_refreshed"
-
-
-PREDICTION_OF = {
-    PictureKind.FIRST_PASS: MosaicKind.FIRST_PASS,
-    PictureKind.REFRESHED: MosaicKind.REFRESHED,
-    PictureKind.DIFFERENCE_FIRST_PASS: MosaicKind.FIRST_PASS,
-    PictureKind.DIFFERENCE_REFRESHED: MosaicKind.REFRESHED,
-}
-DIFFERENCES = frozenset((PictureKind.DIFFERENCE_FIRST_PASS, PictureKind.DIFFERENCE_REFRESHED))
 
 
 @dataclass(frozen=True)
@@ -62,16 +40,6 @@ class Mosaic:
     def nbytes(self) -> int:
         """Memory that the channels take."""
         return sum(image.nbytes for image in self.channels.values())
-
-
-@dataclass(frozen=True)
-class Picture:
-    """An image to show, float32 (y, x), with the colour limits that suit it."""
-
-    values: FloatImage
-    limits: tuple[float, float]
-    revision: int
-    """Changes whenever the values do."""
 
 
 class MosaicStore:
@@ -99,43 +67,9 @@ class MosaicStore:
         """Return all images kept, by perspective."""
         return [mosaic for index in sorted(self._perspectives) for mosaic in self._perspectives[index].values()]
 
-    def get(self, perspective: int, kind: MosaicKind) -> Mosaic | None:
-        """Return the newest image of that kind, or None."""
-        return self._perspectives.get(perspective, {}).get(kind)
-
-    def picture(self, perspective: int, kind: PictureKind, channel: Channel) -> Picture | None:
-        """Return what to show, or None while an image that it needs is not there.
-
-        The reference is shown on the grid of the newest prediction, so that both lie side by side pixel by pixel.
-        """
-        reference = self.get(perspective, MosaicKind.REFERENCE)
-        if kind is PictureKind.REFERENCE:
-            return None if reference is None else self._reference_picture(reference, channel)
-        prediction = self.get(perspective, PREDICTION_OF[kind])
-        if prediction is None:
-            return None
-        if kind not in DIFFERENCES:
-            return self._prediction_picture(prediction, reference, channel)
-        return None if reference is None else _difference_picture(prediction, reference, channel)
-
-    def _reference_picture(self, reference: Mosaic, channel: Channel) -> Picture:
-        prediction = self._newest_prediction(reference.info.perspective)
-        if prediction is None:
-            image = reference.channels[channel]
-            return Picture(image, colour_limits(image), reference.revision)
-        image = on_grid_of(prediction, reference, channel)
-        revision = max(reference.revision, prediction.revision)
-        return Picture(image, _shared_limits(prediction, reference, channel), revision)
-
-    def _prediction_picture(self, prediction: Mosaic, reference: Mosaic | None, channel: Channel) -> Picture:
-        image = prediction.channels[channel]
-        if reference is None:
-            return Picture(image, colour_limits(image), prediction.revision)
-        revision = max(reference.revision, prediction.revision)
-        return Picture(image, _shared_limits(prediction, reference, channel), revision)
-
-    def _newest_prediction(self, perspective: int) -> Mosaic | None:
-        return self.get(perspective, MosaicKind.REFRESHED) or self.get(perspective, MosaicKind.FIRST_PASS)
+    def of(self, perspective: int) -> dict[MosaicKind, Mosaic]:
+        """Return the images kept of one perspective."""
+        return dict(self._perspectives.get(perspective, {}))
 
     def _let_go(self) -> None:
         while len(self._perspectives) > 1 and self._too_much():
@@ -144,67 +78,3 @@ class MosaicStore:
     def _too_much(self) -> bool:
         nbytes = sum(mosaic.nbytes for mosaic in self.all())
         return len(self._perspectives) > self._kept_perspectives or nbytes > self._max_bytes
-
-
-def on_grid_of(prediction: Mosaic, reference: Mosaic, channel: Channel) -> FloatImage:
-    """Return the reference on the pixel grid of the prediction, bilinear, NaN outside the reference.
-
-    The phase is interpolated as a unit phasor, so that a wrap does not tear.
-    """
-    offset_y, offset_x = (p - r for p, r in zip(prediction.info.origin_px, reference.info.origin_px, strict=True))
-    image = reference.channels[channel]
-    values = np.exp(1j * image) if channel is Channel.PHASE else image
-    shifted = _shift_rows(_shift_rows(values, offset_y, prediction.shape_px[0]).T, offset_x, prediction.shape_px[1]).T
-    aligned = np.angle(shifted) if channel is Channel.PHASE else shifted
-    return np.asarray(aligned, dtype=np.float32)
-
-
-def _shift_rows(values: npt.NDArray[Any], offset: float, count: int) -> npt.NDArray[Any]:
-    """Return rows `offset` to `offset + count` of `values`, interpolated linearly, NaN outside."""
-    whole = int(np.floor(offset))
-    part = offset - whole
-    near = _rows(values, whole, count)
-    return near if part == 0 else (1 - part) * near + part * _rows(values, whole + 1, count)
-
-
-def _rows(values: npt.NDArray[Any], start: int, count: int) -> npt.NDArray[Any]:
-    rows = np.full((count, values.shape[1]), np.nan, dtype=values.dtype)
-    first, last = max(start, 0), min(start + count, len(values))
-    if first < last:
-        rows[first - start : last - start] = values[first:last]
-    return rows
-
-
-def difference(prediction: Mosaic, reference: Mosaic, channel: Channel) -> FloatImage:
-    """Return prediction − reference; a constant phase is not observable and is taken out, differences wrap at ±π."""
-    aligned = on_grid_of(prediction, reference, channel)
-    if channel is Channel.AMPLITUDE:
-        return prediction.channels[channel] - aligned
-    phasor = np.exp(1j * (prediction.channels[channel] - aligned))
-    common = np.conj(np.nansum(phasor))
-    return np.asarray(np.angle(phasor * common), dtype=np.float32)
-
-
-def colour_limits(image: FloatImage) -> tuple[float, float]:
-    """Return limits that leave out the extreme percentiles of the finite pixels; (0, 1) where there are none."""
-    step = max(1, int(np.sqrt(image.size / MAX_PIXELS_FOR_LIMITS)))
-    sample = image[::step, ::step]
-    finite = sample[np.isfinite(sample)]
-    if not finite.size:
-        return 0.0, 1.0
-    low, high = (float(limit) for limit in np.percentile(finite, LIMIT_PERCENTILES))
-    return (low, high) if high > low else (low - 0.5, low + 0.5)
-
-
-def _shared_limits(prediction: Mosaic, reference: Mosaic, channel: Channel) -> tuple[float, float]:
-    """Return the limits of the reference where the prediction covers it, so that equal values have equal colours."""
-    image = on_grid_of(prediction, reference, channel)
-    return colour_limits(np.where(np.isfinite(prediction.channels[channel]), image, np.float32(np.nan)))
-
-
-def _difference_picture(prediction: Mosaic, reference: Mosaic, channel: Channel) -> Picture:
-    """Limits are half the range of the reference to either side, so that a difference has the scale of the image."""
-    low, high = _shared_limits(prediction, reference, channel)
-    reach = (high - low) / 2
-    revision = max(prediction.revision, reference.revision)
-    return Picture(difference(prediction, reference, channel), (-reach, reach), revision)

@@ -14,7 +14,7 @@ import msgspec
 import numpy.typing as npt
 
 from dashboard import models
-from dashboard.mosaics import Channel, Mosaic, MosaicStore, Picture, PictureKind
+from dashboard.mosaics import Channel, Mosaic, MosaicStore
 from dashboard.series import Series, SeriesCursor
 from dashboard.settings import DashboardSettings
 from streaming.events import (
@@ -165,15 +165,10 @@ class DashboardState:
             )
             return update, StateCursor(self._events, {name: series.cursor() for name, series in self._series.items()})
 
-    def picture(self, perspective: int, kind: PictureKind, channel: Channel) -> Picture | None:
-        """Return what to show, or None while there is nothing."""
+    def images(self, perspective: int) -> dict[MosaicKind, Mosaic]:
+        """Return the newest images of a perspective as the edge sent them; empty where none is kept."""
         with self._lock:
-            return self._mosaics.picture(perspective, kind, channel)
-
-    def mosaic(self, perspective: int, kind: MosaicKind) -> Mosaic | None:
-        """Return the newest image as the edge sent it, or None."""
-        with self._lock:
-            return self._mosaics.get(perspective, kind)
+            return self._mosaics.of(perspective)
 
     @singledispatchmethod
     def _take(self, event: AnyEvent, time_s: float) -> None:
@@ -266,8 +261,8 @@ class DashboardState:
         )
 
     def _take_mosaic(self, event: MosaicImage, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
-        """Events read back from the run's folder come without arrays: there is nothing to show then."""
-        if all(channel in arrays for channel in Channel):
+        """An image of no pixels, or an event read back from the run's folder without its arrays, shows nothing."""
+        if all(channel in arrays and arrays[channel].ndim == 2 and arrays[channel].size for channel in Channel):
             self._mosaics.put(event, dict(arrays))
 
     def _hear(self, telemetry: Telemetry) -> None:

@@ -75,7 +75,7 @@ function drawQuality() {
 function qualityTable(title, quality, constant) {
   const gain = quality.psnr_phase_db - constant.psnr_phase_db;
   const finite = quality.psnr_phase_db != null && constant.psnr_phase_db != null;
-  const verdict = gain > 0 ? "dB in phase above the constant prediction" : "dB in phase: no better than the constant prediction";
+  const verdict = gain > 0 ? "dB phase, above the constant" : "dB phase, no better than the constant";
   const head = element("tr", {}, ...["", "PSNR / dB", "SSIM", "corr."].map((text) => element("th", { textContent: text, scope: "col" })));
   const lines = [["Phase", quality, "phase"], ["Amplitude", quality, "amplitude"], ["Constant, phase", constant, "phase"], ["Constant, ampl.", constant, "amplitude"]];
   const body = lines.map(([name, figures, channel]) => element(

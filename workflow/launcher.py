@@ -12,6 +12,7 @@ from streaming.events import Part, PartState, PartStatus, Telemetry
 from streaming.telemetry import TelemetryHub, TelemetrySender
 from workflow.cli import INTERRUPTED_STATUS
 from workflow.config import Config
+from workflow.initial_weights import with_found_weights
 from workflow.logs import log_to_file, print_error, stderr_console
 from workflow.part_commands import part_command
 from workflow.part_process import stop_on_signals
@@ -39,10 +40,11 @@ def launch(config: Config) -> int:
     130: interrupted. The summary and the report are written in each case, and no part is left running.
 
     Raises:
-        UserError: before anything starts: the scan cannot be read, a port is in use, the run folder cannot be made.
+        UserError: before anything starts: the scan or the initial weights cannot be read, a port is in use, or the
+            run folder cannot be made.
     """
     open_scan(config.source).close()
-    config = _with_ports(config)
+    config = _with_ports(with_found_weights(config))
     folder = create_run_folder(config)
     log_to_file(folder.log("launcher"))
     log.info("run %s in %s", config.run.name, folder.path)
@@ -100,8 +102,8 @@ def _run_parts(
             reporter.send(PartStatus(command.part, PartState.STARTING))
         failure = _watch(supervisor, display, stop)
         if failure is not None:
-            log.error("%s", failure.describe())
-            reporter.send(PartStatus(failure.part, PartState.FAILED, failure.describe()))
+            log.warning("%s failed, ending the other parts", failure.part)
+            reporter.send(PartStatus(failure.part, PartState.FAILED, failure.reason))
         supervisor.stop(STOP_ORDER)
     return failure
 

@@ -90,12 +90,13 @@ def _bug_handlers() -> tuple[list[logging.Handler], str]:
 
 
 def last_words(path: Path) -> str:
-    """Return the last non-empty line of a log, preferring the line in which the part said why it gave up."""
+    """Return the last line of a log that has words, preferring the one in which the part said why it gave up."""
     if not path.exists():
         return ""
     with path.open("rb") as file:
         file.seek(max(0, path.stat().st_size - TAIL_BYTES))
-        lines = [line.strip() for line in file.read().decode("utf-8", errors="replace").splitlines() if line.strip()]
+        text = file.read().decode("utf-8", errors="replace")
+    lines = [line.strip() for line in text.splitlines() if any(character.isalnum() for character in line)]
     for line in reversed(lines):
         if line.startswith(f"{PROGRAM}: "):
             return line.removeprefix(f"{PROGRAM}: ")

@@ -16,7 +16,7 @@ from workflow.logs import last_words
 from workflow.processes import terminate_in_order
 from workflow.watchdog import Watchdog
 
-GRACE_S = 7.0
+GRACE_S = 6.0
 """Leaves time for the summary within the ten seconds in which Ctrl-C ends everything."""
 
 
@@ -46,6 +46,11 @@ class PartEnd:
     def failed(self) -> bool:
         """Whether the part ended otherwise than with status 0."""
         return self.status != 0
+
+    @property
+    def reason(self) -> str:
+        """The part's last words, or else how it ended."""
+        return self.last_words or _cause(self.status)
 
     def describe(self) -> str:
         """Say in one line which part ended, how, with what last words, and where its log is."""

@@ -152,6 +152,7 @@ def _start_server(settings: DashboardSettings, state: DashboardState, listener: 
     config = uvicorn.Config(
         create_app(state, settings),
         log_config=None,
+        log_level="warning",
         access_log=False,
         server_header=False,
         ws_max_size=1 << 16,

@@ -27,7 +27,7 @@ export function drawCharts() {
   [drawnAt, drawnFor] = [Date.now(), look];
   for (const chart of CHARTS) {
     const { traces, layout } = chart.draw();
-    const some = traces.some((trace) => trace.x.length);
+    const some = traces.some((trace) => trace.x.length > 1);
     byId(`chart-${chart.id}`).closest(".chart").classList.toggle("empty", !some);
     Plotly.react(`chart-${chart.id}`, traces, merged(layout), { displayModeBar: false, responsive: true });
   }

@@ -18,7 +18,7 @@ export function signed(value, digits) {
 
 export function rate(value) {
   if (value == null) return missing;
-  return value >= 100 ? count(value) : fixed(value, 1);
+  return `${value >= 100 ? count(value) : fixed(value, 1)} /s`;
 }
 
 export function milliseconds(value) {

@@ -24,6 +24,8 @@ export function drawImages() {
   const perspective = chosenPerspective();
   const rows = (store.present.mosaics ?? []).filter((row) => row.perspective === perspective);
   const pass = chosenPass(rows);
+  const [height, width] = gridOf(rows, pass)?.shape_px ?? [1, 1];
+  byId("figures").style.setProperty("--aspect", String(width / height));
   for (const channel of CHANNELS) {
     for (const view of VIEWS) showFigure(figures.get(`${view.name}-${channel.name}`), rows, pass);
   }
@@ -39,6 +41,10 @@ export function step(direction) {
 export function chosenPerspective() {
   const value = byId("perspective").value;
   return value === "newest" ? newest() : Number(value);
+}
+
+function gridOf(rows, pass) {
+  return rows.find((row) => row.kind === pass) ?? rows.find((row) => row.kind === "reference");
 }
 
 // The refreshed image is there only once newer weights came: the first pass stands in until then.
@@ -76,7 +82,7 @@ function drawNote(rows, pass) {
   const text = shown
     ? `${label(shown.perspective)}, up to model version ${shown.model_version}. Pixel ${length(shown.pixel_size_m[1])}. ` +
       `Network and reference (${GROUND_TRUTHS[store.present.scan?.ground_truth] ?? "ground truth"}) share their colours.${substitute}`
-    : "Images appear when the edge has stitched the first frames.";
+    : "Images appear as soon as the edge has weights and frames.";
   setText("images-note", text);
 }
 
@@ -109,12 +115,12 @@ function makeFigure(channel, view) {
 
 function showFigure(figure, rows, pass) {
   const kind = { network: pass, reference: "reference", difference: `difference_${pass}` }[figure.view.name];
-  const grid = rows.find((row) => row.kind === pass) ?? rows.find((row) => row.kind === "reference");
+  const grid = gridOf(rows, pass);
   const needed = { network: [pass], reference: ["reference"], difference: [pass, "reference"] }[figure.view.name];
   const there = needed.every((name) => rows.some((row) => row.kind === name));
   figure.node.classList.toggle("empty", !there);
   if (!there) {
-    figure.waiting.textContent = figure.view.name === "network" ? "waiting for the first frames" : "waiting for the reference";
+    figure.waiting.textContent = figure.view.name === "network" ? waitingFor() : "waiting for the reference";
     figure.scaleBar.hidden = true;
     figure.shown = "";
     return;
@@ -123,6 +129,10 @@ function showFigure(figure, rows, pass) {
   const address = `/api/mosaics/${grid.perspective}/${kind}/${figure.channel.name}.png?v=${store.present.instance}-${revision}`;
   drawScaleBar(figure, grid);
   if (address !== figure.shown && !figure.loading) load(figure, address, grid);
+}
+
+function waitingFor() {
+  return store.present.weights.applied == null ? "waiting for the network’s first weights" : "waiting for frames";
 }
 
 // Colours come from the reference, and the reference is shown on the grid of the newest prediction.
@@ -152,7 +162,6 @@ async function load(figure, address, grid) {
 function paint(figure, bitmap) {
   Object.assign(figure.canvas, { width: bitmap.width, height: bitmap.height });
   figure.canvas.getContext("2d").drawImage(bitmap, 0, 0);
-  figure.canvas.parentElement.style.setProperty("--aspect", String(bitmap.width / bitmap.height));
   bitmap.close();
 }
 

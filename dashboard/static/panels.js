@@ -127,15 +127,16 @@ function row(title, text, end = "") {
 }
 
 function drawRates() {
-  const { inference, training, buffer, ground_truth: truth } = store.present;
+  const { frames, training, buffer, ground_truth: truth } = store.present;
+  const inference = frames.inferred ? store.present.inference : null;
   const size = buffer.reduce((sum, rank) => sum + rank.size, 0);
   const hidden = buffer.reduce((sum, rank) => sum + rank.hidden_fraction, 0) / buffer.length;
   const fill = buffer.length ? `${count(size)} of ${count(buffer[0].capacity)}` : missing;
   byId("rates").replaceChildren(
-    row("Frames imaged", `${rate(inference?.frames_per_s)} /s`),
+    row("Frames imaged", rate(inference?.frames_per_s)),
     row("Frame to image, median", milliseconds(inference?.frame_to_image_p50_ms)),
     row("Frame to image, 99 %", milliseconds(inference?.frame_to_image_p99_ms)),
-    row("Samples trained", `${rate(training?.samples_per_s)} /s`),
+    row("Samples trained", rate(training?.samples_per_s)),
     row("Training step", count(training?.step)),
     row("Rehearsal buffer", fill),
     row("Buffer work hidden", buffer.length ? `${percent(hidden)} (${buffer[0].transport})` : missing),

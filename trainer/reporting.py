@@ -57,7 +57,7 @@ class StepReport:
     def __init__(self, telemetry: Telemetry, *, rank: int, buffer: RehearsalBuffer | None) -> None:
         self.load, self.train = Stopwatch(), Stopwatch()
         self._telemetry, self._rank, self._buffer = telemetry, rank, buffer
-        self._stream_samples = self._samples = self._samples_before = 0
+        self._stream_samples = self.samples = self._samples_reported = 0
         self._reported_s = self._counted_s = time.monotonic()
         self._buffer_before: BufferStats | None = None
         self._steps = self._local_samples = 0
@@ -79,7 +79,7 @@ class StepReport:
         self._local_samples += len(batch) if batch else 0
         self._loss = PatchLoss(self._loss.amplitude + loss.amplitude.detach(), self._loss.phase + loss.phase.detach())
         self._stream_samples += agreed.stream
-        self._samples += agreed.samples
+        self.samples += agreed.samples
         now_s = time.monotonic()
         if now_s - self._reported_s >= PERIOD_S and self._rank == 0 and self._local_samples > 0:
             self._report_progress(learner, elapsed_s=now_s - self._reported_s)
@@ -117,8 +117,8 @@ class StepReport:
                 loss_phase=phase,
                 learning_rate=learner.rate,
                 stream_samples=self._stream_samples,
-                rehearsed_samples=self._samples - self._stream_samples,
-                samples_per_s=(self._samples - self._samples_before) / elapsed_s,
+                rehearsed_samples=self.samples - self._stream_samples,
+                samples_per_s=(self.samples - self._samples_reported) / elapsed_s,
             )
         )
         waited_ms, background_ms = self._buffer_ms()
@@ -145,4 +145,4 @@ class StepReport:
     def _start_again(self) -> None:
         self._steps = self._local_samples = 0
         self._loss = no_loss()
-        self._samples_before = self._samples
+        self._samples_reported = self.samples

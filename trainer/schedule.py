@@ -17,7 +17,8 @@ def learning_rate(settings: ScheduleSettings, upper_rate: float, *, step: int, f
         finish: how much of the training after the end of the stream is done, 0 to 1; 0 while the stream runs.
     """
     rate = upper_rate if settings.kind is ScheduleKind.CONSTANT else _cyclic(settings, upper_rate, step)
-    return rate * (1.0 - min(finish, 1.0) * (1.0 - settings.finish_fraction))
+    lowered = max(0.0, min(finish, 1.0) - settings.finish_hold) / (1.0 - settings.finish_hold)
+    return rate * (1.0 - lowered * (1.0 - settings.finish_fraction))
 
 
 def _cyclic(settings: ScheduleSettings, upper_rate: float, step: int) -> float:

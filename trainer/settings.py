@@ -60,8 +60,10 @@ class ScheduleSettings(Settings):
     """Steps from the lower to the upper end."""
     gamma: float = Field(default=0.996, gt=0, le=1)
     """The height of the cycles is multiplied by this at every step."""
+    finish_hold: float = Field(default=0.5, ge=0, lt=1)
+    """Training after the end of the stream keeps the rate for this share of its time, then lowers it linearly."""
     finish_fraction: float = Field(default=0.02, gt=0, le=1)
-    """While training goes on after the end of the stream, the rate falls linearly to this share of itself."""
+    """Share of the rate that is left at the end of that."""
 
 
 class BufferSettings(Settings):

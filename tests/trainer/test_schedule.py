@@ -24,7 +24,7 @@ def test_cycles_are_those_of_pytorch() -> None:
         reference.step()
 
 
-def test_the_rate_falls_linearly_after_the_end_of_the_stream() -> None:
-    settings = ScheduleSettings(finish_fraction=0.1)
-    rates = [learning_rate(settings, 1.0, step=7, finish=finish) for finish in (0.0, 0.5, 1.0)]
-    assert rates == pytest.approx([1.0, 0.55, 0.1])
+def test_the_rate_falls_linearly_late_after_the_end_of_the_stream() -> None:
+    settings = ScheduleSettings(finish_hold=0.6, finish_fraction=0.1)
+    rates = [learning_rate(settings, 1.0, step=7, finish=finish) for finish in (0.0, 0.6, 0.8, 1.0)]
+    assert rates == pytest.approx([1.0, 1.0, 0.55, 0.1])

@@ -1,0 +1,24 @@
+from __future__ import annotations
+
+import pytest
+
+from trainer.benchmark import bench_train
+from trainer.models.settings import ModelSettings
+from trainer.settings import BufferSettings, TrainerSettings
+
+
+def test_the_benchmark_measures_both_loops_and_judges_their_ratio() -> None:
+    settings = TrainerSettings(
+        model=ModelSettings(width=2, levels=2),
+        batch_size=4,
+        buffer=BufferSettings(capacity=50, representatives=6, candidates=4),
+        threads=1,
+    )
+    measured = bench_train(frame_px=16, steps=3, rounds=3, settings=settings)
+    (result,), (target,) = measured["results"], measured["targets"]
+    assert result["ours_samples_per_s"] > 0
+    assert result["bare_samples_per_s"] > 0
+    assert (result["batch"], result["representatives"]) == (4, 6)
+    assert target["name"] == "train_ratio_to_bare"
+    assert target["value"] == pytest.approx(result["ratio"])
+    assert target["met"] == (result["ratio"] >= 0.95)

@@ -14,8 +14,9 @@ import uvicorn
 from dashboard.app import create_app
 from dashboard.settings import DashboardSettings
 from dashboard.state import DashboardState
+from streaming.codec import Arrays
 from streaming.errors import UserError
-from streaming.events import Part, PartState, PartStatus
+from streaming.events import Part, PartState, PartStatus, Telemetry
 from streaming.settings import NetworkSettings, RunContext, is_loopback
 from streaming.telemetry import TelemetrySender, TelemetrySubscriber
 from streaming.telemetry_log import read_telemetry_log
@@ -127,8 +128,12 @@ class _Intake(_Thread):
                 self._known_until_s[telemetry.sender] = telemetry.time_s
         while not self._stop.is_set():
             received = self._subscriber.receive(POLL_S)
-            if received is not None and received[0].time_s > self._known_until_s.get(received[0].sender, 0.0):
+            if received is not None and self._is_new(*received):
                 self._state.apply(*received)
+
+    def _is_new(self, telemetry: Telemetry, arrays: Arrays) -> bool:
+        """The file holds no arrays, so an event that brings some is new in any case."""
+        return bool(arrays) or telemetry.time_s > self._known_until_s.get(telemetry.sender, 0.0)
 
 
 class _Server(_Thread):

@@ -143,16 +143,22 @@ def test_events_that_the_history_already_holds_are_not_taken_twice(network, tmp_
     log = tmp_path / "telemetry.jsonl"
     log.write_bytes(msgspec.json.encode(Telemetry(2e9 * 10, "test", step(1))) + b"\n")
     hub = TelemetryHub(network, jsonl=tmp_path / "other.jsonl")
+
+    def arrived(present: dict) -> bool:
+        return present["frames"]["acquired"] == 7 and bool(present["mosaics"])
+
     sender, other = TelemetrySender(network, sender="test"), TelemetrySender(network, sender="other")
     with dashboard(network, tmp_path) as served:
         served.wait_until(lambda state: len(state["present"]["parts"]) == 2)
         sender.send(step(5))
+        sender.send(*mosaic(3, MosaicKind.FIRST_PASS, ramp(), ramp()))
         time_limit = time.monotonic() + PATIENCE_S
-        while time.monotonic() < time_limit and served.state()["present"]["frames"]["acquired"] != 7:
+        while time.monotonic() < time_limit and not arrived(served.state()["present"]):
             other.send(acquired(7))
         state = served.state()
     assert state["present"]["frames"]["acquired"] == 7
     assert state["present"]["training"]["step"] == 1
+    assert [row["perspective"] for row in state["present"]["mosaics"]] == [3], "the file holds no images"
     for closing in (sender, other, hub):
         closing.close()
 

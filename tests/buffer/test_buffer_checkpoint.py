@@ -1,0 +1,223 @@
+"""Shards: an uninterrupted run and one that was restored, on the same and on other numbers of ranks."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import distributed as dist
+
+from buffer import Field, RehearsalBuffer, Schema
+from buffer.policies import PolicyName
+
+RunRanks = Callable[..., list[Any]]
+SCHEMA = Schema(number=Field((), "int64"), image=Field((3, 2), "uint16"), state=Field((2,), "bfloat16"))
+POLICIES: list[PolicyName] = ["random", "reservoir", "balanced_reservoir", "fifo", "loss_aware", "herding"]
+
+
+def make(policy: PolicyName = "random", **settings: Any) -> RehearsalBuffer:
+    defaults = {"capacity": 30, "representatives": 8, "candidates": 4, "classes": 3, "seed": 7, "timeout_s": 20.0}
+    return RehearsalBuffer(SCHEMA, policy=policy, **(defaults | settings))
+
+
+def offer(buffer: RehearsalBuffer, step: int) -> None:
+    numbers = torch.arange(6 * step, 6 * step + 6)
+    features = torch.stack([numbers.sin(), numbers.cos()], dim=1).float()
+    minibatch = {
+        "number": numbers,
+        "image": numbers.view(-1, 1, 1).expand(6, 3, 2).to(torch.uint16),
+        "state": numbers.view(-1, 1).expand(6, 2).bfloat16(),
+    }
+    buffer.offer(minibatch, labels=numbers // 2 % 3, scores=1 + numbers.cos(), features=features)
+
+
+def through_a_file(shard: dict[str, object], path: Path) -> dict[str, Any]:
+    torch.save(shard, path)
+    loaded: dict[str, Any] = torch.load(path, weights_only=True, mmap=True)
+    return loaded
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_a_restored_run_goes_on_as_if_never_interrupted(policy: PolicyName, tmp_path: Path) -> None:
+    with make(policy) as whole, make(policy) as first, make(policy) as second:
+        for step in range(40):
+            offer(whole, step)
+            offer(first, step)
+            whole.take()
+            first.take()
+        second.load_state_dict([through_a_file(first.state_dict(), tmp_path / "shard.pt")])
+        assert second.stats().offered == 40
+        for step in range(40, 80):
+            offer(whole, step)
+            offer(second, step)
+            expected, drawn = whole.take(), second.take()
+            assert torch.equal(drawn.ids, expected.ids)
+            assert torch.equal(drawn.labels, expected.labels)
+            for name in SCHEMA:
+                assert torch.equal(drawn.tensors[name], expected.tensors[name])
+
+
+def save(rank: int, folder: str, steps: int, policy: PolicyName) -> None:
+    with make(policy) as buffer:
+        for step in range(steps):
+            offer(buffer, 2 * step + rank)
+        torch.save(buffer.state_dict(), Path(folder) / f"{rank}.pt")
+        dist.barrier()
+
+
+def load(rank: int, folder: str, saved_ranks: int, policy: PolicyName) -> dict[str, Any]:
+    shards = [torch.load(Path(folder) / f"{shard}.pt", weights_only=True, mmap=True) for shard in range(saved_ranks)]
+    held = sum(len(shard["ids"]) for shard in shards)
+    with make(policy, representatives=30) as buffer:
+        buffer.load_state_dict(shards)
+        deadline = time.monotonic() + 20
+        while sum(buffer.stats().size_per_rank.values()) < held:
+            assert time.monotonic() < deadline
+            time.sleep(0.002)
+        dist.barrier()
+        buffer.offer(None)
+        drawn = buffer.take()
+        numbers, ids = drawn.tensors["number"].clone(), drawn.ids.clone()
+        assert (drawn.tensors["image"].long() == numbers.view(-1, 1, 1)).all()
+        dist.barrier()
+        annotated = buffer.annotate(ids, state=torch.zeros(len(ids), 2, dtype=torch.bfloat16)) if rank == 0 else 0
+        dist.barrier()
+        stats = buffer.stats()
+        for step in range(1000, 1010):
+            offer(buffer, 2 * step + rank)
+        shard = buffer.state_dict()
+        dist.barrier()
+        return {
+            "size": stats.size,
+            "capacity": stats.capacity_rank,
+            "per_class": stats.size_per_class,
+            "pairs": sorted(zip(ids.tolist(), numbers.tolist(), strict=True)),
+            "annotated": annotated,
+            "random": shard["random_state"],
+            "later_ids": shard["ids"].tolist(),
+            "later_numbers": shard["items"]["number"].tolist(),
+        }
+
+
+@pytest.mark.parametrize(
+    ("saved_ranks", "ranks", "steps", "policy"),
+    [(2, 3, 30, "random"), (3, 2, 30, "fifo"), (3, 1, 2, "reservoir"), (2, 2, 30, "herding"), (1, 3, 9, "loss_aware")],
+)
+def test_another_number_of_ranks_keeps_every_item(
+    run_ranks: RunRanks, tmp_path: Path, saved_ranks: int, ranks: int, steps: int, policy: PolicyName
+) -> None:
+    run_ranks(save, saved_ranks, str(tmp_path), steps, policy)
+    shards = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(saved_ranks)]
+    expected = sorted(
+        pair for shard in shards for pair in zip(shard["ids"].tolist(), shard["items"]["number"].tolist(), strict=True)
+    )
+    results = run_ranks(load, ranks, str(tmp_path), saved_ranks, policy)
+    for result in results:
+        assert result["pairs"] == expected
+        assert result["size"] <= result["capacity"]
+    assert sum(result["size"] for result in results) == len(expected)
+    for label in range(3):
+        counts = [result["per_class"].get(label, 0) for result in results]
+        assert max(counts) - min(counts) <= (1 if ranks != saved_ranks else 10)
+    assert results[0]["annotated"] == len(expected)
+    assert len({result["random"] for result in results}) == ranks
+    later = [pair for result in results for pair in zip(result["later_ids"], result["later_numbers"], strict=True)]
+    assert len({item for item, _ in later}) == len(later)
+    new = {item for item, number in later if number >= 6000}
+    assert new
+    assert not new & {item for item, _ in expected}
+
+
+def test_fifo_still_removes_the_oldest_after_a_restore(tmp_path: Path) -> None:
+    settings = {"capacity": 12, "classes": 1, "policy": "fifo", "candidates": 6}
+
+    def add(buffer: RehearsalBuffer, first: int) -> None:
+        numbers = torch.arange(first, first + 6)
+        buffer.offer(
+            {
+                "number": numbers,
+                "image": torch.zeros(6, 3, 2, dtype=torch.uint16),
+                "state": torch.zeros(6, 2, dtype=torch.bfloat16),
+            }
+        )
+
+    with make(**settings) as before, make(**settings) as after:
+        for first in (0, 6, 12):
+            add(before, first)
+        after.load_state_dict([before.state_dict()])
+        add(after, 18)
+        assert sorted(after.state_dict()["items"]["number"].tolist()) == list(range(12, 24))  # type: ignore[index]
+
+
+def test_reservoir_goes_on_as_one_stream_after_a_restore_on_fewer_ranks() -> None:
+    """Streams of 2 ranks with 300 candidates each become one of 600."""
+    shards: list[dict[str, Any]] = []
+    for rank in range(2):
+        with make("reservoir", capacity=15, classes=1, candidates=6) as buffer:
+            for step in range(50):
+                numbers = torch.arange(6 * step, 6 * step + 6)
+                buffer.offer(
+                    {
+                        "number": numbers,
+                        "image": torch.zeros(6, 3, 2, dtype=torch.uint16),
+                        "state": torch.zeros(6, 2, dtype=torch.bfloat16),
+                    }
+                )
+            shard: dict[str, Any] = buffer.state_dict()
+            shards.append(shard | {"rank": rank, "world_size": 2, "ids": shard["ids"] | rank})
+    with make("reservoir", capacity=30, classes=1) as buffer:
+        buffer.load_state_dict(shards)
+        assert buffer.state_dict()["seen"] == {"0": 600}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"capacity": 15}, "hold 10 items of class 0; there is room for 5"),
+        ({"classes": 2}, "hold labels up to 2; this buffer has 2 classes"),
+        ({"policy": "fifo"}, "has policy 'RandomPolicy'; this buffer needs 'FifoPolicy'"),
+    ],
+)
+def test_shards_that_do_not_fit_are_refused(change: dict[str, Any], message: str) -> None:
+    with make() as buffer:
+        for step in range(40):
+            offer(buffer, step)
+        shard = buffer.state_dict()
+    with make(**change) as other, pytest.raises(ValueError, match=message):
+        other.load_state_dict([shard])
+
+
+def test_incomplete_sets_and_late_restores_are_refused() -> None:
+    with make() as buffer:
+        offer(buffer, 0)
+        shard = buffer.state_dict()
+        with pytest.raises(ValueError, match="before the first offer"):
+            buffer.load_state_dict([shard])
+    with make() as other:
+        with pytest.raises(ValueError, match="no shards"):
+            other.load_state_dict([])
+        with pytest.raises(ValueError, match="world_size 1; this buffer needs 2"):
+            other.load_state_dict([shard, shard])
+
+
+def test_a_shard_is_plain_data() -> None:
+    with make("herding") as buffer:
+        for step in range(5):
+            offer(buffer, step)
+        shard = buffer.state_dict()
+
+    def check(value: object) -> None:
+        if isinstance(value, dict):
+            assert all(isinstance(key, str) for key in value)
+            for inner in value.values():
+                check(inner)
+        else:
+            assert type(value) in (torch.Tensor, int, float, str)
+            assert not isinstance(value, np.generic)
+
+    check(shard)

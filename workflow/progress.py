@@ -58,6 +58,8 @@ class RunProgress:
         with self._lock:
             counts, step, scores = self._ledger.counts(), self._step, self._scores
         texts = [f"acquired {counts.acquired}", f"imaged {counts.inferred}", f"trained on {counts.trained}"]
+        if step is None and counts.acquired:
+            texts.append("waiting for the first ground truth")
         if step is not None:
             texts += [f"step {step.step}", f"loss {step.loss:.3f}", f"{step.samples_per_s:.0f} samples/s"]
         if scores is not None:
@@ -73,7 +75,6 @@ class ProgressDisplay:
         self._progress = progress
         self._bar = _bar(console) if console.is_terminal else None
         self._task = self._bar.add_task("waiting for frames", total=None) if self._bar else None
-        self._last_line = ""
         self._next_line_s = time.monotonic() + LINE_PERIOD_S
 
     def __enter__(self) -> ProgressDisplay:
@@ -93,9 +94,8 @@ class ProgressDisplay:
             self._bar.update(
                 self._task, completed=self._progress.imaged, total=self._progress.expected, description=text
             )
-        elif time.monotonic() >= self._next_line_s and text != self._last_line:
+        elif time.monotonic() >= self._next_line_s:
             log.info("%s", text)
-            self._last_line = text
             self._next_line_s = time.monotonic() + LINE_PERIOD_S
 
 

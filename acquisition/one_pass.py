@@ -94,7 +94,7 @@ class OnePass:
             self._give_up_ground_truth()
             log.info("asked to stop: %d frames acquired", self.ledger.acquired)
         self._send_counts()
-        self.telemetry.send(PartStatus(Part.ACQUISITION, PartState.DONE))
+        self._send(PartStatus(Part.ACQUISITION, PartState.DONE, f"{self.ledger.acquired} frames acquired"))
 
     def _announce(self) -> None:
         first = self.scan.perspective(0)
@@ -123,7 +123,7 @@ class OnePass:
             notes=self.scan.notes,
         )
         self._send(info)
-        self._send(PartStatus(Part.ACQUISITION, PartState.RUNNING))
+        self._send(PartStatus(Part.ACQUISITION, PartState.RUNNING, "scanning"))
 
     def _target_shape_px(self, perspective: Perspective) -> tuple[int, int]:
         return self.retrieval.target_shape_px or perspective.geometry.frame_shape_px
@@ -228,6 +228,8 @@ class OnePass:
             self.publisher.post_samples(Samples(acquired.perspective.index), arrays)
 
     def _await_ground_truth(self) -> None:
+        if self._awaiting:
+            self._send(PartStatus(Part.ACQUISITION, PartState.RUNNING, "waiting for ground truth"))
         while self._awaiting:
             self._work_for(IDLE_S)
 
@@ -242,6 +244,7 @@ class OnePass:
         self.publisher.post_to_edge(end)
         self.publisher.post_to_ranks(end)
         log.info("the scan is over: %d frames; waiting for the receivers", self.ledger.acquired)
+        self._send(PartStatus(Part.ACQUISITION, PartState.RUNNING, "the scan is over; waiting for the receivers"))
         while self.publisher.unacknowledged:
             self._work_for(IDLE_S)
 

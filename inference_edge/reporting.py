@@ -17,6 +17,8 @@ from streaming.telemetry import TelemetrySender
 
 RECENT_BATCHES = 4096
 RATE_WINDOW_BATCHES = 256
+RATE_MIN_SPAN_S = 0.5
+"""Batches that were imaged in one go say nothing about a rate."""
 STITCHED = (MosaicKind.FIRST_PASS, MosaicKind.REFRESHED)
 
 
@@ -30,9 +32,8 @@ class EdgeCounter:
         self._latencies: deque[tuple[float, int]] = deque(maxlen=RECENT_BATCHES)
         self._done: deque[tuple[float, int]] = deque(maxlen=RATE_WINDOW_BATCHES)
 
-    def imaged(self, frames: int, *, acquired_at_s: float) -> None:
-        """Count frames imaged on arrival, just now."""
-        now_s = time.time()
+    def imaged(self, frames: int, *, acquired_at_s: float, now_s: float) -> None:
+        """Count frames imaged on arrival at `now_s`; both times are those of `time.time()`."""
         self.inferred += frames
         self._latencies.append((now_s - acquired_at_s, frames))
         self._done.append((now_s, frames))
@@ -50,7 +51,7 @@ class EdgeCounter:
         )
 
     def _frames_per_s(self) -> float:
-        if len(self._done) < 2 or self._done[-1][0] <= self._done[0][0]:
+        if not self._done or self._done[-1][0] - self._done[0][0] < RATE_MIN_SPAN_S:
             return 0.0
         frames = sum(count for _, count in self._done) - self._done[0][1]
         return frames / (self._done[-1][0] - self._done[0][0])

@@ -189,6 +189,8 @@ class _Edge:
     def _take_weights(self) -> None:
         if self._scan is None or not self._weights.poll(self._scan, self._canary):
             return
+        if self._weights.model is not None:
+            self._tell(PartState.RUNNING, f"imaging with weights {self._weights.model.version}")
         if self._weights.final_seen:
             for perspective in self._kept:
                 perspective.abandon_pass()
@@ -202,9 +204,10 @@ class _Edge:
         perspective = taken[0].perspective
         block, patches = self._image(model, join([waiting.block for waiting in taken]))
         perspective.add(block, patches, model.version)
+        now_s = time.time()
         for waiting in taken:
             perspective.queued -= len(waiting.block)
-            self._report.counter.imaged(len(waiting.block), acquired_at_s=waiting.acquired_at_s)
+            self._report.counter.imaged(len(waiting.block), acquired_at_s=waiting.acquired_at_s, now_s=now_s)
         self._inbox.acknowledge(waiting.sequence for waiting in taken)
         self._keep(perspective)
         return True

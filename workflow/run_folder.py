@@ -54,8 +54,7 @@ def create_run_folder(config: Config) -> RunFolder:
         folder.path.parent.mkdir(parents=True, exist_ok=True)
         folder.path.mkdir()
         folder.log("launcher").parent.mkdir()
-        write_config(config, folder.config)
-        write_json(describe_environment() | {"seed": config.run.seed}, folder.environment)
+        describe_run(config, folder)
     except FileExistsError:
         raise _exists_error(folder.path) from None
     except OSError as error:
@@ -63,6 +62,12 @@ def create_run_folder(config: Config) -> RunFolder:
             f"cannot write the run folder {folder.path}: {error.strerror}; choose another with --set run.directory=..."
         ) from error
     return folder
+
+
+def describe_run(config: Config, folder: RunFolder) -> None:
+    """Write `config.toml` and `environment.json` into the folder."""
+    write_config(config, folder.config)
+    write_json(describe_environment() | {"seed": config.run.seed}, folder.environment)
 
 
 def write_json(content: dict[str, Any], path: Path) -> None:

@@ -6,20 +6,23 @@ import logging
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 
-from streaming.settings import NetworkSettings
 from streaming.telemetry import TelemetryHub
+from workflow.config import Config
 from workflow.results import headline, write_results
-from workflow.run_folder import RunFolder
+from workflow.run_folder import RunFolder, describe_run
 from workflow.summary import SummaryBuilder
 
 log = logging.getLogger(__name__)
 
 
 @contextmanager
-def collected_telemetry(network: NetworkSettings, folder: RunFolder) -> Iterator[None]:
-    """Collect telemetry within the context; write `summary.json` and `report.html` at its end."""
+def collected_telemetry(config: Config, folder: RunFolder) -> Iterator[None]:
+    """Collect telemetry within the context; write what a run's folder holds, summary and report at the end."""
+    describe_run(config, folder)
     builder = SummaryBuilder()
-    hub = TelemetryHub(network, jsonl=folder.telemetry, on_event=lambda telemetry, _arrays: builder.add(telemetry))
+    hub = TelemetryHub(
+        config.network, jsonl=folder.telemetry, on_event=lambda telemetry, _arrays: builder.add(telemetry)
+    )
     with closing(hub):
         yield
     summary, report = write_results(builder, folder)

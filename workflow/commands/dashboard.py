@@ -31,5 +31,5 @@ def dashboard(
         part = stack.enter_context(part_process(Part.DASHBOARD, config, assignments))
         settings = part.config
         if hub:
-            stack.enter_context(collected_telemetry(settings.network, part.folder))
+            stack.enter_context(collected_telemetry(settings, part.folder))
         serve_dashboard(settings.dashboard, network=settings.network, run=settings.run.context(), stop=part.stop)

@@ -1,0 +1,26 @@
+"""Telemetry that comes together where no launcher runs."""
+
+import json
+from contextlib import closing
+from pathlib import Path
+
+from streaming.events import AcquisitionCounts
+from streaming.settings import NetworkSettings
+from streaming.telemetry import TelemetrySender
+from workflow.config import load_config
+from workflow.ports import resolve_ports
+from workflow.run_folder import RunFolder
+from workflow.telemetry_collection import collected_telemetry
+
+
+def test_what_the_parts_tell_becomes_summary_and_report(tmp_path: Path) -> None:
+    config = load_config("simulated").model_copy(update={"network": resolve_ports(NetworkSettings(), ranks=1)})
+    folder = RunFolder(tmp_path)
+    with collected_telemetry(config, folder), closing(TelemetrySender(config.network, sender="test")) as sender:
+        sender.send(AcquisitionCounts(7, 7, 0, 7, 0, 0, 0, 0, 0, 0))
+    frames = json.loads(folder.summary.read_text())["frames"]
+    assert (frames["acquired"], frames["void"], frames["lost"]) == (7, 7, 0)
+    assert len(folder.telemetry.read_text().splitlines()) == 1
+    assert folder.config.exists()
+    assert folder.environment.exists()
+    assert (tmp_path / "report.html").exists()

@@ -30,7 +30,8 @@ class Child:
             [sys.executable, "-m", module, *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env=os.environ | limits,
+            # Threads that spin while they wait cost several times the work on a machine that is shared.
+            env=os.environ | limits | {"OMP_WAIT_POLICY": "PASSIVE"},
         )
         self._lines: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         self._reader = threading.Thread(target=self._read, name=module, daemon=True)

@@ -17,7 +17,11 @@ class Algorithm(StrEnum):
     LSQML = "lsqml"
     """Least squares with maximum likelihood (Odstrčil et al., Optics Express 26, 3108, 2018)."""
     RPIE = "rpie"
-    """Regularised ptychographic iterative engine (Maiden et al., Optica 4, 736, 2017); diverges with large batches: 8."""
+    """Regularised ptychographic iterative engine (Maiden et al., Optica 4, 736, 2017).
+
+    Finds slow phase changes in fewer epochs than LSQML. It adds up the updates of a batch, so it diverges when the
+    frames of a batch overlap much: use batches of 8 to 20.
+    """
     DM = "dm"
     """Difference map (Thibault et al., Ultramicroscopy 109, 338, 2009); uses all frames at once, and more epochs."""
 

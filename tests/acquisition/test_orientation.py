@@ -146,5 +146,5 @@ def test_a_recorded_object_gives_the_same_patches_as_the_true_one():
 
 @pytest.mark.parametrize("algorithm", [Algorithm.RPIE, Algorithm.DM])
 def test_the_other_algorithms_agree(algorithm):
-    found = compute_ground_truth(job_of(48), RetrievalSettings(algorithm=algorithm, epochs=25, batch_size=20))
+    found = compute_ground_truth(job_of(48), RetrievalSettings(algorithm=algorithm, epochs=25, batch_size=10))
     assert correlation(np.angle(true_patches(48)), found.phase) > 0.9

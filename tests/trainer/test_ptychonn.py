@@ -21,10 +21,9 @@ ORIGINAL = NetworkConfig(model=original_model(), frame_shape_px=(64, 64), target
 EDGE = NetworkConfig(model=edge_model(), frame_shape_px=(128, 128), target_shape_px=(128, 128))
 
 
-def tiny(frame: tuple[int, int], target: tuple[int, int], **model: object) -> NetworkConfig:
-    return NetworkConfig(
-        model=ModelSettings.model_validate({"width": 2} | model), frame_shape_px=frame, target_shape_px=target
-    )
+def tiny(frame: tuple[int, int], target: tuple[int, int], **changes: object) -> NetworkConfig:
+    model = ModelSettings.model_validate({"width": 2, "fold": 1} | changes)
+    return NetworkConfig(model=model, frame_shape_px=frame, target_shape_px=target)
 
 
 def parameters(config: NetworkConfig) -> int:

@@ -5,20 +5,25 @@ from __future__ import annotations
 import multiprocessing
 import os
 import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 from support import free_ports
 from trainer_streams import samples, scan_start
 
+from streaming.codec import Arrays
 from streaming.events import (
     BufferReport,
     RankCounts,
     Telemetry,
     TrainingStep,
     ValidationLoss,
+    WarningRaised,
     WeightsPublished,
 )
 from streaming.messages import FrameRole, PerspectiveEnd, Samples, ScanEnd
@@ -63,21 +68,36 @@ def post_scan(publisher: Publisher) -> None:
 
 
 class Run:
-    """Publishes the scan, collects telemetry and fetches weights until the final ones have come."""
+    """Publishes a scan, collects telemetry and fetches weights until the trainer has ended.
 
-    def __init__(self, network: NetworkSettings, directory: Path) -> None:
+    With `end_after`, the end of the scan is posted once rank 0 has rehearsed that many samples.
+    """
+
+    def __init__(
+        self,
+        network: NetworkSettings,
+        directory: Path,
+        *,
+        post: Callable[[Publisher], None] = post_scan,
+        end_after: int | None = None,
+    ) -> None:
         self.network, self.directory = network, directory
         self.final: LoadedWeights | None = None
         self.unacknowledged = -1
+        self._post, self._end_after = post, end_after
+        self._end_due = threading.Event()
 
-    def follow(self, alive: Any) -> None:
-        """Pump until the final weights are here and every message is acknowledged, or the trainer is not alive."""
+    def follow(self, alive: Callable[[], bool]) -> None:
+        """Pump while the trainer is alive."""
         client = WeightsClient(self.network, edge="test")
-        hub = TelemetryHub(self.network, jsonl=self.directory / "telemetry.jsonl")
+        hub = TelemetryHub(self.network, jsonl=self.directory / "telemetry.jsonl", on_event=self._watch)
         with Publisher(self.network, spool_dir=self.directory, memory_bytes=1 << 24, edge=False) as publisher:
-            post_scan(publisher)
+            self._post(publisher)
             while alive():
                 publisher.pump(0.02)
+                if self._end_due.is_set() and self._end_after is not None:
+                    self._end_after = None
+                    publisher.post_to_ranks(ScanEnd(frames=0))
                 if (found := client.poll()) is not None:
                     weights, data = found
                     loaded = read_weights(data, weights.sha256)
@@ -87,27 +107,24 @@ class Run:
         client.close()
         hub.close()
 
+    def _watch(self, telemetry: Telemetry, _arrays: Arrays) -> None:
+        event, enough = telemetry.event, self._end_after
+        if enough is not None and isinstance(event, TrainingStep) and event.rehearsed_samples > enough:
+            self._end_due.set()
+
     def events(self, kind: type[Any]) -> list[Any]:
         lines = (self.directory / "telemetry.jsonl").read_bytes().splitlines()
         events = [msgspec.json.decode(line, type=Telemetry).event for line in lines]
         return [event for event in events if isinstance(event, kind)]
 
 
-def train_here(settings: TrainerSettings, network: NetworkSettings, directory: Path) -> Run:
-    run, failures = Run(network, directory), []
-
-    def target() -> None:
-        try:
-            train(settings, network=network, run=RunContext("test", directory, 1), stop=threading.Event())
-        except BaseException as error:
-            failures.append(error)
-            raise
-
-    thread = threading.Thread(target=target)
-    thread.start()
-    run.follow(thread.is_alive)
-    thread.join(60.0)
-    assert not failures
+def train_here(settings: TrainerSettings, run: Run) -> Run:
+    """Train in a thread of this process; what the thread raises is raised here."""
+    context = RunContext("test", run.directory, 1)
+    with ThreadPoolExecutor(1) as executor:
+        future = executor.submit(train, settings, network=run.network, run=context, stop=threading.Event())
+        run.follow(lambda: not future.done())
+        future.result()
     return run
 
 
@@ -140,7 +157,7 @@ def check(run: Run, *, ranks: int) -> None:
 
 
 def test_one_rank_trains_on_every_sample_and_publishes(network: NetworkSettings, tmp_path: Path) -> None:
-    run = train_here(SETTINGS, network, tmp_path)
+    run = train_here(SETTINGS, Run(network, tmp_path))
     check(run, ranks=1)
     steps = run.events(TrainingStep)
     assert steps[-1].stream_samples == PERSPECTIVES * TRAINING
@@ -166,13 +183,41 @@ def test_two_ranks_train_on_every_sample_together(network: NetworkSettings, tmp_
 
 def test_incremental_training_uses_the_stream_alone(network: NetworkSettings, tmp_path: Path) -> None:
     settings = SETTINGS.model_copy(update={"strategy": StrategyName.INCREMENTAL})
-    run = train_here(settings, network, tmp_path)
+    run = train_here(settings, Run(network, tmp_path))
     newest = run.events(RankCounts)[-1]
     assert newest.trained == PERSPECTIVES * TRAINING
     assert not run.events(BufferReport)
     assert all(event.rehearsed_samples == 0 for event in run.events(TrainingStep))
     assert run.final is not None
     assert run.final.manifest.step == PERSPECTIVES * 12, "45 samples are 11 minibatches of 4 and one of 1"
+
+
+def test_a_scan_without_samples_leaves_untrained_weights_and_a_warning(
+    network: NetworkSettings, tmp_path: Path
+) -> None:
+    def post_nothing(publisher: Publisher) -> None:
+        publisher.post_to_ranks(scan_start())
+        publisher.post_to_ranks(ScanEnd(frames=7))
+
+    run = train_here(SETTINGS, Run(network, tmp_path, post=post_nothing))
+    assert run.final is not None
+    assert run.final.manifest.step == 0
+    assert ["untrained" in event.text for event in run.events(WarningRaised)] == [True]
+
+
+def test_continuous_pace_trains_on_while_the_stream_is_silent(network: NetworkSettings, tmp_path: Path) -> None:
+    def post_some(publisher: Publisher) -> None:
+        publisher.post_to_ranks(scan_start())
+        for start in range(0, 20, 10):
+            bright = samples(range(start, start + 10))
+            bright["amplitude"] += np.float16(2.0)
+            publisher.post_samples(Samples(perspective=0), bright)
+
+    settings = SETTINGS.model_copy(update={"pace": Pace.CONTINUOUS, "finish_s": 0.0})
+    run = train_here(settings, Run(network, tmp_path, post=post_some, end_after=400))
+    assert run.events(RankCounts)[-1].trained == 20
+    assert run.events(TrainingStep)[-1].rehearsed_samples > 400
+    assert any("exceed trainer.amplitude_scale = 2" in event.text for event in run.events(WarningRaised))
 
 
 def test_stop_ends_training_in_order(network: NetworkSettings, tmp_path: Path) -> None:

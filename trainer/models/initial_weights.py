@@ -53,7 +53,7 @@ def _load_published(network: FrameNetwork, path: Path) -> None:
         reason = " ".join(str(error).split())[:200]
         raise UserError(
             f"{path} does not fit trainer.model: {reason}; the edge model is heads = 'phase', "
-            "levels = 4, width = 16, batch_norm = false"
+            "levels = 4, width = 16, fold = 1, batch_norm = false"
         ) from error
 
 

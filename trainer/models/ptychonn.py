@@ -61,12 +61,12 @@ class PtychoNN(nn.Module):
 
 def original_model() -> ModelSettings:
     """Return the layout of the original PtychoNN (64 × 64 px, two decoders, 1,247,074 parameters)."""
-    return ModelSettings(width=32, levels=3, decoder_floor=2, batch_norm=False)
+    return ModelSettings(width=32, levels=3, decoder_floor=2, fold=1, batch_norm=False)
 
 
 def edge_model() -> ModelSettings:
     """Return the layout of the published edge model (128 × 128 px, phase only, 733,921 parameters)."""
-    return ModelSettings(width=16, levels=4, batch_norm=False, heads=Heads.PHASE)
+    return ModelSettings(width=16, levels=4, fold=1, batch_norm=False, heads=Heads.PHASE)
 
 
 def _doublings(config: NetworkConfig) -> int:

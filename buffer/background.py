@@ -167,7 +167,8 @@ class Background:
         for rank, count in plan.items():
             self._transport.request_items(rank, count=count, into=outputs, first=outputs.filled)
             outputs.filled += count
-        self._store.draw(here, outputs, first=0, rng=self._generators.draw)
+        for _ in self._store.draw(here, outputs, first=0, rng=self._generators.draw):
+            pass
         return self._transport.collect().complete
 
 

@@ -27,8 +27,7 @@ def take_in(
     """Copy the samples `chosen` of `batch`; blocks only while two earlier offers are not inserted yet."""
     targets = free.reserve(len(chosen))
     batch = {name: tensor.detach() for name, tensor in batch.items()}
-    for row, item in zip(targets, chosen.tolist(), strict=True):
-        rows.write(row, batch, item)
+    rows.write(targets, batch, chosen.tolist())
     index = torch.from_numpy(chosen)
     candidates = _candidates(
         len(chosen),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -82,12 +82,17 @@ class LocalStore:
             homes[moved] = self.moved_homes[places[moved]]
         return homes
 
-    def draw(self, count: int, into: OutputSet, *, first: int, rng: np.random.Generator) -> None:
-        """Copy `count` distinct live items, drawn uniformly, to `into` from row `first` on."""
+    def draw(self, count: int, into: OutputSet, *, first: int, rng: np.random.Generator) -> Iterator[memoryview]:
+        """Draw `count` distinct live items uniformly into rows `first` and on of `into`.
+
+        Ids and labels are there on return; the fields' rows are copied one field at a time as the iterator is advanced,
+        which must happen before the store changes. Yields each field's bytes.
+        """
         positions = draw_positions(self.index.size, count, rng)
-        self.counters.bytes_copied += self.rows.gather(self.index.rows[positions], into.rows, first=first)
         into.ids[first : first + count] = self.index.ids[positions]
         into.labels[first : first + count] = self.index.labels[positions]
+        self.counters.bytes_copied += count * self.schema.nbytes
+        return self.rows.gather(self.index.rows[positions], into.rows, first=first)
 
     def annotate(self, ids: Ints, states: Mapping[str, ByteRows]) -> int:
         """Rewrite fields, given as rows of bytes, of those items that still live; returns how many that are."""

@@ -23,7 +23,7 @@ class Lane(ABC):
     def send(
         self, connection: Connection, *, rank: int, ticket: int, parts: Iterable[memoryview], sent: Callable[[], None]
     ) -> None:
-        """Send the rows that answer `ticket`; `parts` must not change until `sent` was called."""
+        """Send the rows that answer `ticket`, each part as it comes; no part changes until `sent` is called."""
 
     @abstractmethod
     def receive(

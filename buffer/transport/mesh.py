@@ -233,21 +233,22 @@ class MeshTransport(Transport):
             raise ValueError(f"it asks for {message.items} items at once")
         count = min(message.items, self._store.index.size)
         staged = self._staging.take(max(count, 1))
-        self._store.draw(count, staged, first=0, rng=self._serve_rng)
+        rows = self._store.draw(count, staged, first=0, rng=self._serve_rng)
         known = staged.ids[:count].tobytes() + staged.labels[:count].tobytes()
         self._send(rank, Message(Kind.ITEMS, self._store.index.size, message.ticket, count), known)
         if rank in self._connections and count:
             self.counters.items_served += count
             self.counters.bytes_sent += count * self._store.schema.nbytes
-            self._guarded(rank, lambda: self._send_rows(rank, message.ticket, staged, count))
+            self._guarded(rank, lambda: self._send_rows(rank, message.ticket, staged, rows))
         yield from ()
 
-    def _send_rows(self, rank: int, ticket: int, staged: OutputSet, count: int) -> None:
+    def _send_rows(self, rank: int, ticket: int, staged: OutputSet, rows: Iterator[memoryview]) -> None:
+        """Each field is on its way while the next is still being copied."""
         self._lane.send(
             self._connections[rank],
             rank=rank,
             ticket=ticket,
-            parts=staged.rows.parts(0, count),
+            parts=rows,
             sent=lambda: self._staging.give_back(staged),
         )
 

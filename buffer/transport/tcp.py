@@ -20,7 +20,9 @@ class TcpLane(Lane):
         self, connection: Connection, *, rank: int, ticket: int, parts: Iterable[memoryview], sent: Callable[[], None]
     ) -> None:
         """See `Lane.send`."""
-        connection.send(*parts, sent=sent)
+        for part in parts:
+            connection.send(part)
+        connection.send(b"", sent=sent)
 
     def receive(
         self, *, rank: int, ticket: int, parts: Sequence[memoryview], received: Callable[[], None]

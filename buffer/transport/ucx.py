@@ -23,7 +23,7 @@ class _Transfer:
 
     rank: int
     requests: list[Any]
-    parts: Sequence[memoryview]
+    parts: list[memoryview]
     finished: Callable[[], None]
 
 
@@ -59,17 +59,18 @@ class UcxLane(Lane):
         self, connection: Connection, *, rank: int, ticket: int, parts: Iterable[memoryview], sent: Callable[[], None]
     ) -> None:
         """See `Lane.send`."""
-        views = list(parts)
-        endpoint = self._endpoints[rank]
-        requests = [endpoint.tag_send(Array(view), _tag(ticket, part)) for part, view in enumerate(views)]
-        self._sending.append(_Transfer(rank, requests, views, sent))
+        transfer = _Transfer(rank, [], [], sent)
+        for part, view in enumerate(parts):
+            transfer.requests.append(self._endpoints[rank].tag_send(Array(view), _tag(ticket, part)))
+            transfer.parts.append(view)
+        self._sending.append(transfer)
 
     def receive(
         self, *, rank: int, ticket: int, parts: Sequence[memoryview], received: Callable[[], None]
     ) -> Iterable[memoryview]:
         """See `Lane.receive`."""
         requests = [self._worker.tag_recv(Array(view), _tag(ticket, part)) for part, view in enumerate(parts)]
-        self._receiving.append(_Transfer(rank, requests, parts, received))
+        self._receiving.append(_Transfer(rank, requests, list(parts), received))
         return ()
 
     def drop(self, rank: int) -> None:

@@ -1,0 +1,153 @@
+"""`ptychoflow bench buffer`: what the buffer costs, beside memcpy and beside a training step without it, in one run."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import platform
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from importlib import metadata
+from multiprocessing.connection import Connection
+from typing import Any
+
+import torch
+from torch import distributed as dist
+from torch._C._distributed_c10d import TCPStore
+
+from buffer.benchmark_rank import Case, Figures, Precision, measure, threads_per_rank
+from buffer.transport.transport import TransportName
+
+_LARGEST = max, ("idle_cpu_fraction", "waited_fraction_of_step", "step_slowdown", "step_with_ms", "waited_ms")
+
+
+def bench_buffer(
+    *,
+    ranks: Sequence[int] = (2, 4),
+    transports: Sequence[TransportName] = ("ucx", "tcp"),
+    precisions: Sequence[Precision] = ("float32", "compact"),
+    width: int = 32,
+    steps: int = 10,
+    scaling: bool = True,
+    device: str = "cpu",
+) -> dict[str, Any]:
+    """Measure every combination with real processes on this host; minutes at the published network width of 32.
+
+    `width`: of PtychoNN at 128 px, 0 leaves training out. `steps`: training steps per block. `scaling`: measure also
+    how draws grow with ranks (1, 2, 4, 8) and with representatives. Returns what `--json` writes.
+    """
+    cases = [
+        Case(ranks=count, transport=transport, precision=precision, width=width, steps=steps, device=device)
+        for transport in transports
+        for count in ranks
+        for precision in precisions
+    ]
+    if scaling:
+        cases += _scaling_cases(transports[0], device)
+    results = [run_case(case) for case in cases]
+    return {
+        "command": "bench buffer",
+        "environment": environment(),
+        "results": results,
+        "targets": _targets(results),
+    }
+
+
+def _scaling_cases(transport: TransportName, device: str) -> list[Case]:
+    by_ranks = [Case(count, transport, "float32", width=0, draws=100, device=device) for count in (1, 2, 4, 8)]
+    by_draw = [
+        Case(2, transport, "float32", representatives=r, width=0, draws=100, device=device) for r in (6, 12, 48, 96)
+    ]
+    return by_ranks + by_draw
+
+
+def run_case(case: Case) -> dict[str, Any]:
+    """The case's parameters and figures: means over the ranks, but the worst rank where a rank waits for the worst."""
+    context = multiprocessing.get_context("spawn")
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    receivers, processes = [], []
+    for rank in range(case.ranks):
+        receiver, sender = context.Pipe(duplex=False)
+        process = context.Process(target=_rank, args=(case, rank, store.port, sender))
+        process.start()
+        sender.close()
+        receivers.append(receiver)
+        processes.append(process)
+    figures = [_receive(receiver, rank, case) for rank, receiver in enumerate(receivers)]
+    for process in processes:
+        process.join()
+    return asdict(case) | _over_ranks(figures)
+
+
+def _receive(receiver: Connection, rank: int, case: Case) -> Figures:
+    try:
+        figures: Figures = receiver.recv()
+    except EOFError:
+        raise RuntimeError(f"Rank {rank} of {case} ended without a result; its message stands above.") from None
+    return figures
+
+
+def _rank(case: Case, rank: int, port: int, sender: Connection) -> None:
+    torch.set_num_threads(threads_per_rank(case.ranks))
+    store = TCPStore("127.0.0.1", port, is_master=False)
+    dist.init_process_group("gloo", store=store, rank=rank, world_size=case.ranks)
+    sender.send(measure(case, rank))
+    dist.destroy_process_group()
+
+
+def _over_ranks(figures: Sequence[Figures]) -> Figures:
+    largest, worst = _LARGEST
+    merged = {}
+    for name in figures[0]:
+        values = [rank_figures[name] for rank_figures in figures if name in rank_figures]
+        merged[name] = largest(values) if name in worst else sum(values) / len(values)
+    return merged
+
+
+def _targets(results: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The ratios that were promised, each the worst over the cases for which it was promised."""
+    results = list(results)
+    cores = os.cpu_count() or 1
+    trained = [result for result in results if "step_slowdown" in result and result["ranks"] <= cores]
+    pairs = [result for result in results if result["ranks"] == 2 and result["representatives"] == 24]
+    ucx = [result for result in pairs if result["transport"] == "ucx"]
+    return [
+        *_target("waited_fraction_of_step", (result["waited_fraction_of_step"] for result in trained), 0.01, "max"),
+        *_target("idle_cpu_fraction", (result["idle_cpu_fraction"] for result in results), 0.01, "max"),
+        *_target("step_slowdown", (result["step_slowdown"] for result in trained), 1.03, "max"),
+        *_target(
+            "draw_insert_over_memcpy",
+            (result["draw_insert_alone_ms"] / result["memcpy_ms"] for result in ucx),
+            3,
+            "max",
+        ),
+        *_target(
+            "ucx_draw_over_memcpy_rate",
+            (result["draw_alone_gb_per_s"] / result["memcpy_gb_per_s"] for result in ucx),
+            0.5,
+            "min",
+        ),
+    ]
+
+
+def _target(name: str, values: Iterable[float], target: float, direction: str) -> list[dict[str, Any]]:
+    """`direction`: "max" if the value must not be above the target, "min" if it must not be below."""
+    measured = list(values)
+    if not measured:
+        return []
+    value = max(measured) if direction == "max" else min(measured)
+    met = value <= target if direction == "max" else value >= target
+    return [{"name": name, "value": value, "target": target, "direction": direction, "met": met}]
+
+
+def environment() -> dict[str, Any]:
+    """What the figures depend on."""
+    packages = ("torch", "numpy", "ucxx-cu13", "ucxx-cu12")
+    installed = {dist_.metadata["Name"]: dist_.version for dist_ in metadata.distributions()}
+    return {
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "cpu_count": os.cpu_count(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "packages": {name: installed[name] for name in packages if name in installed},
+    }

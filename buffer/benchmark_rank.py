@@ -1,0 +1,211 @@
+"""What one rank of the benchmark measures."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import distributed as dist
+
+from buffer.benchmark_step import Tensors, TrainStep, make_train_step
+from buffer.memory import ByteRows, byte_rows
+from buffer.rehearsal import RehearsalBuffer
+from buffer.sampling import draw_positions
+from buffer.schema import Field, Schema
+from buffer.transport.transport import TransportName
+
+Precision = Literal["float32", "compact"]
+_PIXELS = 128
+
+
+@dataclass(frozen=True)
+class Case:
+    """One setting that is measured."""
+
+    ranks: int
+    transport: TransportName
+    precision: Precision
+    representatives: int = 24
+    candidates: int = 14
+    minibatch: int = 16
+    items_per_rank: int = 500
+    width: int = 32
+    """Width of PtychoNN; 0 leaves the training steps out."""
+    steps: int = 10
+    """Training steps in each of the four blocks: without, with, without, with a buffer."""
+    draws: int = 200
+    device: str = "cpu"
+
+
+Figures = dict[str, float]
+
+
+def item_schema(precision: Precision) -> Schema:
+    """Diffraction, ground truth and activations of one sample: 320 KiB in float32, 160 KiB compact."""
+    counts, values = ("float32", "float32") if precision == "float32" else ("uint16", "float16")
+    shape = (1, _PIXELS, _PIXELS)
+    return Schema(
+        diffraction=Field(shape, counts),  # type: ignore[arg-type]
+        **{
+            name: Field(shape, values)  # type: ignore[arg-type]
+            for name in ("amplitude", "phase", "activation_amplitude", "activation_phase")
+        },
+    )
+
+
+def measure(case: Case, rank: int) -> Figures:
+    """Everything this rank measures for the case; collective over the default process group."""
+    schema = item_schema(case.precision)
+    minibatch = _random_batch(schema, case.minibatch, torch.device(case.device))
+    with RehearsalBuffer(
+        schema,
+        capacity=case.ranks * case.items_per_rank,
+        representatives=case.representatives,
+        candidates=case.candidates,
+        transport=case.transport,
+        device=case.device,
+    ) as buffer:
+        while buffer.stats().size < case.items_per_rank:
+            buffer.update(minibatch)
+        _meet()
+        figures = _memcpy(schema, case) | _idle(buffer)
+        _meet()
+        if rank == 0:
+            figures |= _draws(buffer, None, case, "draw_alone") | _draws(buffer, minibatch, case, "draw_insert_alone")
+        _meet()
+        figures |= _draws(buffer, None, case, "draw_together")
+        _meet()
+        if case.width:
+            figures |= _training(buffer, minibatch, case)
+        _meet()
+    return figures
+
+
+def _random_batch(schema: Schema, count: int, device: torch.device) -> Tensors:
+    generator = torch.Generator().manual_seed(0)
+    return {
+        name: (torch.rand(count, *field.shape, generator=generator) * 100).to(device, field.torch_dtype)
+        for name, field in schema.items()
+    }
+
+
+def _meet() -> None:
+    if dist.is_initialized():
+        dist.barrier()
+
+
+def _memcpy(schema: Schema, case: Case) -> Figures:
+    """A plain gather of as many random items as a draw has, between ordinary tensors."""
+    rng = np.random.default_rng(0)
+    stored = [_plain_rows(case.items_per_rank, field.nbytes) for field in schema.values()]
+    targets = [_plain_rows(case.representatives, field.nbytes) for field in schema.values()]
+
+    def gather() -> None:
+        chosen = draw_positions(case.items_per_rank, case.representatives, rng)
+        for source, target in zip(stored, targets, strict=True):
+            np.take(source, chosen, axis=0, out=target, mode="clip")
+
+    seconds = _median_seconds(gather, case.draws)
+    return {"memcpy_ms": 1e3 * seconds, "memcpy_gb_per_s": case.representatives * schema.nbytes / seconds / 1e9}
+
+
+def _plain_rows(count: int, nbytes: int) -> ByteRows:
+    return byte_rows(torch.zeros(count, nbytes, dtype=torch.uint8))
+
+
+def _idle(buffer: RehearsalBuffer, seconds: float = 2.0) -> Figures:
+    """Processor time of this process while nobody uses the buffer."""
+    buffer.update(None)
+    buffer.take()
+    used = time.process_time()
+    time.sleep(seconds)
+    return {"idle_cpu_fraction": (time.process_time() - used) / seconds}
+
+
+def _draws(buffer: RehearsalBuffer, offered: Tensors | None, case: Case, name: str) -> Figures:
+    """Draws one after the other, each waited for; with insertion if there is something to offer."""
+
+    def draw() -> None:
+        buffer.offer(offered)
+        buffer.take()
+
+    buffer.offer(None)
+    buffer.take()
+    before, used = buffer.stats(), time.process_time()
+    seconds = _median_seconds(draw, case.draws)
+    drawn_bytes = case.representatives * item_schema(case.precision).nbytes
+    return {
+        f"{name}_ms": 1e3 * seconds,
+        f"{name}_gb_per_s": drawn_bytes / seconds / 1e9,
+        f"{name}_cpu_ms": 1e3 * (time.process_time() - used) / case.draws,
+        f"{name}_background_ms": 1e3 * (buffer.stats().background_s - before.background_s) / case.draws,
+    }
+
+
+def _training(buffer: RehearsalBuffer, minibatch: Tensors, case: Case) -> Figures:
+    """Steps without a buffer, on an equally large batch, and with it, in alternating blocks."""
+    step = make_train_step(case.width, torch.device(case.device))
+    buffer.offer(None)
+    fixed = {name: tensor.clone() for name, tensor in buffer.take().tensors.items()}
+    without, with_buffer = [], []
+    _timed_steps(lambda: step(minibatch, fixed, lambda _: None), 2, case)
+    buffer.offer(None)
+    before = buffer.stats()
+    for _ in range(2):
+        _meet()
+        without += _timed_steps(lambda: step(minibatch, fixed, lambda _: None), case.steps, case)
+        _meet()
+        with_buffer += _timed_steps(lambda: _rehearse(buffer, step, minibatch), case.steps, case)
+    after = buffer.stats()
+    steps = 2 * case.steps
+    figures = {
+        "step_without_ms": 1e3 * statistics.median(without),
+        "step_with_ms": 1e3 * statistics.median(with_buffer),
+        "waited_ms": 1e3 * (after.waited_s - before.waited_s) / steps,
+        "offer_ms": 1e3 * (after.offered_s - before.offered_s) / steps,
+        "populate_ms": 1e3 * (after.populate_s - before.populate_s) / steps,
+        "augment_ms": 1e3 * (after.augment_s - before.augment_s) / steps,
+        "background_cpu_ms": 1e3 * (after.background_cpu_s - before.background_cpu_s) / steps,
+    }
+    background_ms = figures["populate_ms"] + figures["augment_ms"]
+    return figures | {
+        "background_ms": background_ms,
+        "hidden_fraction": 1 - figures["waited_ms"] / background_ms,
+        "draw_beside_training_gb_per_s": case.representatives
+        * item_schema(case.precision).nbytes
+        / (1e6 * figures["augment_ms"]),
+        "step_slowdown": figures["step_with_ms"] / figures["step_without_ms"],
+        "waited_fraction_of_step": figures["waited_ms"] / figures["step_with_ms"],
+    }
+
+
+def _rehearse(buffer: RehearsalBuffer, step: TrainStep, minibatch: Tensors) -> None:
+    step(minibatch, buffer.take().tensors, buffer.offer)
+
+
+def _timed_steps(step: Callable[[], None], count: int, case: Case) -> list[float]:
+    return [_seconds(step, case.device) for _ in range(count)]
+
+
+def _seconds(work: Callable[[], None], device: str = "cpu") -> float:
+    started = time.perf_counter()
+    work()
+    if torch.device(device).type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - started
+
+
+def _median_seconds(work: Callable[[], None], count: int) -> float:
+    work()
+    return statistics.median(_seconds(work) for _ in range(count))
+
+
+def threads_per_rank(ranks: int) -> int:
+    """The cores of this host shared among its ranks."""
+    return max(1, (os.cpu_count() or 1) // ranks)

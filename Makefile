@@ -3,6 +3,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
+# threads that spin while they wait cost several times the work where processes outnumber processors
+export OMP_WAIT_POLICY ?= PASSIVE
 export PTYCHOFLOW_DATA ?= $(abspath ../shared/data)
 
 .PHONY: help demo test lint format clean

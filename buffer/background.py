@@ -7,6 +7,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -15,25 +16,16 @@ import numpy.typing as npt
 
 from buffer.generators import Generators
 from buffer.index import Ints
+from buffer.intake import Offer
 from buffer.local_store import LocalStore
 from buffer.memory import ByteRows
 from buffer.outputs import Outputs
-from buffer.policies import Candidate
 from buffer.sampling import plan_draw
 from buffer.statistics import StepClock
 from buffer.ticket import Ticket
 from buffer.transport.transport import Transport
 
 Result = TypeVar("Result")
-
-
-@dataclass(frozen=True)
-class Offer:
-    """Candidates whose tensors are being copied, or were, to `rows` of the store."""
-
-    rows: list[int]
-    candidates: Callable[[], list[Candidate]]
-    """Waits until the copies have arrived, then tells what is known of the candidates."""
 
 
 @dataclass(frozen=True)
@@ -79,20 +71,27 @@ class Background:
         self._thread = threading.Thread(target=self._run, name="rehearsal-buffer", daemon=True)
         self._thread.start()
 
-    def submit(self, work: Callable[[], Result]) -> Ticket[Result]:
-        """Queue work for the background thread; returns at once."""
-        ticket = Ticket(work)
+    def submit(self, work: Callable[[], Result], *, after: Future[None] | None = None) -> Ticket[Result]:
+        """Queue work for the background thread, to be done once `after` is; returns at once."""
+        ticket = Ticket(work, after)
         with self._lock:
             if self._ended:
                 raise RuntimeError("The buffer's background thread has ended.")
             self._queue.append(ticket)  # type: ignore[arg-type]
             self._transport.wake()
+        if after is not None:
+            after.add_done_callback(lambda _: self._wake())
         return ticket
+
+    def _wake(self) -> None:
+        with self._lock:
+            if not self._ended:
+                self._transport.wake()
 
     def submit_offer(self, offer: Offer) -> Ticket[DrawTiming]:
         """Queue an insertion and the draw that follows it."""
         self._newest_offer = offer
-        return self.submit(lambda: self._populate_and_augment(offer))
+        return self.submit(lambda: self._populate_and_augment(offer), after=offer.arrival)
 
     def annotate(self, ids: Ints, states: Mapping[str, ByteRows]) -> int:
         """Rewrite states here and on other ranks; for the background thread."""
@@ -121,9 +120,8 @@ class Background:
             self._transport.close()
 
     def _perform_next(self) -> None:
-        if self._queue:
-            ticket = self._queue[0]
-            ticket.perform()
+        if self._queue and self._queue[0].ready:
+            self._queue[0].perform()
             self._queue.popleft()
             self._transport.pump(0)
         else:
@@ -155,6 +153,7 @@ class Background:
         """Fill the next output; starts again with the ranks that remain if one was lost meanwhile."""
         while not self._draw_once() and not self._stopping:
             self._outputs.abandon_filling()
+        self._outputs.filling.finish()
         self.draws += 1
         self.drawn += self._outputs.filling.filled
 
@@ -163,6 +162,7 @@ class Background:
         plan = plan_draw(sizes, self._representatives, self._generators.draw)
         here = plan.pop(self._rank, 0)
         outputs = self._outputs.filling
+        outputs.begin()
         outputs.filled = here
         for rank, count in plan.items():
             self._transport.request_items(rank, count=count, into=outputs, first=outputs.filled)

@@ -2,40 +2,74 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from buffer.background import Offer
+from buffer.cuda import DeviceIntake
 from buffer.free_rows import FreeRows
 from buffer.memory import Rows
 from buffer.policies import Candidate
 
 
-def take_in(
-    batch: Mapping[str, torch.Tensor],
-    *,
-    chosen: npt.NDArray[np.int64],
-    labels: torch.Tensor | None,
-    scores: torch.Tensor | None,
-    features: torch.Tensor | None,
-    rows: Rows,
-    free: FreeRows,
-) -> Offer:
-    """Copy the samples `chosen` of `batch`; blocks only while two earlier offers are not inserted yet."""
-    targets = free.reserve(len(chosen))
-    batch = {name: tensor.detach() for name, tensor in batch.items()}
-    rows.write(targets, batch, chosen.tolist())
-    index = torch.from_numpy(chosen)
-    candidates = _candidates(
-        len(chosen),
-        None if labels is None else labels[index],
-        None if scores is None else scores.detach()[index],
-        None if features is None else features.detach()[index],
-    )
-    return Offer(targets, lambda: candidates)
+@dataclass(frozen=True)
+class Offer:
+    """Candidates whose tensors stand, or are about to arrive, in `rows` of the store."""
+
+    rows: list[int]
+    candidates: Callable[[], list[Candidate]]
+    """What is known of them; to be called once they have arrived."""
+    arrival: Future[None] | None = None
+    """Done when the tensors have arrived; None if they are there."""
+
+
+def no_candidates() -> Offer:
+    """An offer that only begins a draw."""
+    return Offer([], list)
+
+
+class Intake:
+    """Writes to the store's free rows from the caller's thread."""
+
+    def __init__(self, rows: Rows, free: FreeRows, device: torch.device) -> None:
+        self._rows = rows
+        self._free = free
+        self._device = DeviceIntake(device) if device.type == "cuda" else None
+
+    def take_in(
+        self,
+        minibatch: Mapping[str, torch.Tensor],
+        chosen: npt.NDArray[np.int64],
+        *,
+        labels: torch.Tensor | None,
+        scores: torch.Tensor | None,
+        features: torch.Tensor | None,
+    ) -> Offer:
+        """Copy the samples `chosen`; blocks only while two earlier offers are not inserted yet."""
+        targets = self._free.reserve(len(chosen))
+        index = torch.from_numpy(chosen)
+        batch = {name: tensor.detach() for name, tensor in minibatch.items()}
+        on_gpu = {name: tensor for name, tensor in batch.items() if tensor.is_cuda and self._device is not None}
+        self._rows.write(targets, {name: batch[name].cpu() for name in batch if name not in on_gpu}, chosen.tolist())
+        known = [None if values is None else _to_host(values.detach()[index]) for values in (labels, scores, features)]
+        arrival = None
+        if self._device is not None and on_gpu:
+            arrival = self._device.write(self._rows, targets, self._device.choose(on_gpu, index))
+        return Offer(targets, lambda: _candidates(len(chosen), *known), arrival)
+
+    def close(self) -> None:
+        """Release the device's part."""
+        if self._device is not None:
+            self._device.close()
+
+
+def _to_host(values: torch.Tensor) -> torch.Tensor:
+    """A copy on the host; from a GPU it is queued on the caller's stream, ahead of the tensors of the same offer."""
+    return values.to("cpu", non_blocking=True)
 
 
 def _candidates(
@@ -43,5 +77,5 @@ def _candidates(
 ) -> list[Candidate]:
     label_list = [0] * count if labels is None else labels.tolist()
     score_list = [0.0] * count if scores is None else scores.tolist()
-    feature_list = [None] * count if features is None else list(features.to("cpu", torch.float32, copy=True).numpy())
+    feature_list = [None] * count if features is None else list(features.float().numpy())
     return [Candidate(*known) for known in zip(label_list, score_list, feature_list, strict=True)]

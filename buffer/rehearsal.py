@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Self
 
 import torch
 
-from buffer.background import Background, DrawTiming, Offer
+from buffer.background import Background, DrawTiming
 from buffer.capacity import class_quotas
 from buffer.checkpoint import Shard, check_shards, restore_shards, save_shard
 from buffer.generators import make_generators
-from buffer.intake import take_in
+from buffer.intake import Intake, Offer, no_candidates
 from buffer.local_store import LocalStore
 from buffer.membership import membership
 from buffer.memory import byte_rows
@@ -101,7 +101,8 @@ class RehearsalBuffer:
             rank=member.rank,
             pinned=self._device.type == "cuda",
         )
-        self._outputs = Outputs(schema, representatives)
+        self._intake = Intake(self._store.rows, self._store.free, self._device)
+        self._outputs = Outputs(schema, representatives, device=self._device)
         self._transport = open_transport(
             transport, member, self._store, options=self._options, serve_rng=self._generators.serve
         )
@@ -170,7 +171,7 @@ class RehearsalBuffer:
         with self._calls:
             self._check_open()
             started = time.perf_counter()
-            offer = Offer([], list) if minibatch is None else self._take_in(minibatch, labels, scores, features)
+            offer = no_candidates() if minibatch is None else self._take_in(minibatch, labels, scores, features)
             self._pending = self._background.submit_offer(offer)
             self._may_take = True
             self._offers += 1
@@ -187,15 +188,7 @@ class RehearsalBuffer:
         count = self._check.count(minibatch, labels=labels, scores=scores, features=features)
         self._offered_samples += count
         chosen = self._generators.select.permutation(count)[: self._options.candidates]
-        return take_in(
-            minibatch,
-            chosen=chosen,
-            labels=labels,
-            scores=scores,
-            features=features,
-            rows=self._store.rows,
-            free=self._store.free,
-        )
+        return self._intake.take_in(minibatch, chosen, labels=labels, scores=scores, features=features)
 
     def update(
         self,
@@ -300,6 +293,7 @@ class RehearsalBuffer:
         if not self._closed:
             self._closed = True
             self._background.close()
+            self._intake.close()
 
     def __enter__(self) -> Self:
         return self

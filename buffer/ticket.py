@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future
 from typing import Generic, TypeVar
 
 Result = TypeVar("Result")
@@ -12,11 +13,18 @@ Result = TypeVar("Result")
 class Ticket(Generic[Result]):
     """One piece of work. The result can be read once it is done, and never before."""
 
-    def __init__(self, work: Callable[[], Result]) -> None:
+    def __init__(self, work: Callable[[], Result], after: Future[None] | None = None) -> None:
+        """`after`: what must be done first, or None."""
+        self._after = after
         self._work = work
         self._finished = threading.Event()
         self._results: list[Result] = []
         self._cause: BaseException | None = None
+
+    @property
+    def ready(self) -> bool:
+        """Whether the work can be done now."""
+        return self._after is None or self._after.done()
 
     @property
     def finished(self) -> bool:

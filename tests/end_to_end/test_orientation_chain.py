@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import numpy.typing as npt
 import pytest
 from skimage.registration import phase_cross_correlation
 
-from acquisition.ground_truth import GroundTruth, GroundTruthJob, compute_ground_truth
+from acquisition.ground_truth import GroundTruth, GroundTruthJob
 from acquisition.retrieval.settings import RetrievalSettings
+from acquisition.retrieval.worker import GroundTruthWorker
 from acquisition.scan import Perspective
 from acquisition.simulate import simulate_to_file
 from acquisition.source_settings import ReplaySettings, SimulationSettings
@@ -33,20 +36,21 @@ VARIANTS = {
 @pytest.fixture(scope="module")
 def truth_and_stitched(tmp_path_factory: pytest.TempPathFactory) -> tuple[Image, Image, StitchedImage]:
     """The simulator's true phase, and what is stitched of the patches that phase retrieval gives for its recording."""
-    path = tmp_path_factory.mktemp("scan") / "scan.h5"
+    spool_dir = tmp_path_factory.mktemp("scan")
+    path = spool_dir / "scan.h5"
     simulate_to_file(SIMULATION, path)
     replayed = open_scan(ReplaySettings(path=path)).perspective(0)
     simulated = open_scan(SIMULATION).perspective(0)
-    truth = label(replayed, RetrievalSettings(epochs=30))
+    truth = label(replayed, RetrievalSettings(epochs=20), spool_dir)
     image = stitch(truth, replayed.positions_px)
-    expected = on_grid(label(simulated, RetrievalSettings(source=GroundTruthSource.SIMULATED)), image)
+    expected = on_grid(label(simulated, RetrievalSettings(source=GroundTruthSource.SIMULATED), spool_dir), image)
     inside = image.coverage >= 6
     rows, columns = np.flatnonzero(inside.any(axis=1)), np.flatnonzero(inside.any(axis=0))
     box = slice(rows[0] + 8, rows[-1] - 8), slice(columns[0] + 8, columns[-1] - 8)
     return expected[box], image.phase[box], image
 
 
-def label(perspective: Perspective, settings: RetrievalSettings) -> GroundTruth:
+def label(perspective: Perspective, settings: RetrievalSettings, spool_dir: Path) -> GroundTruth:
     job = GroundTruthJob(
         perspective=0,
         frames=perspective.read(0, len(perspective)),
@@ -56,7 +60,12 @@ def label(perspective: Perspective, settings: RetrievalSettings) -> GroundTruth:
         recorded=perspective.ground_truth,
         target_shape_px=(32, 32),
     )
-    return compute_ground_truth(job, settings)
+    with GroundTruthWorker(settings, spool_dir=spool_dir) as worker:
+        worker.submit(job)
+        result = worker.poll(timeout_s=120)
+    assert result is not None
+    assert result.ground_truth is not None, result.error
+    return result.ground_truth
 
 
 def stitch(truth: GroundTruth, positions_px: npt.NDArray[np.float64]) -> StitchedImage:

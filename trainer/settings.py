@@ -96,7 +96,7 @@ class TrainerSettings(Settings):
     schedule: ScheduleSettings = Field(default_factory=ScheduleSettings)
     averaging: float = Field(default=0.98, ge=0, lt=1)
     """Decay per step of the moving average of the weights that is evaluated and published; 0 averages nothing."""
-    finish_s: NonNegativeFloat = 0.0
+    finish_s: NonNegativeFloat = 60.0
     """Train on draws from the buffer for this long after the end of the stream."""
     publish_every_s: NonNegativeFloat = 5.0
     """Publish weights at least this often while training; 0 publishes at perspective ends only."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 from streaming.errors import UserError
@@ -19,11 +20,21 @@ def main() -> None:
     """
     sys.excepthook = report_bug
     configure_logging()
+    let_waiting_threads_sleep()
     try:
         sys.exit(run_command_line(sys.argv[1:]))
     except KeyboardInterrupt:
         print_error("interrupted")
         sys.exit(INTERRUPTED_STATUS)
+
+
+def let_waiting_threads_sleep() -> None:
+    """Make OpenMP's threads sleep while they wait, in this process and its children, unless the user said otherwise.
+
+    By default they spin, which costs several times the work where parts outnumber processors. The variable is read
+    when torch is loaded, so it must be set before.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def run_command_line(arguments: list[str]) -> int:

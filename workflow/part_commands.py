@@ -19,6 +19,9 @@ COMMAND_OF_PART: Mapping[Part, str] = {
 }
 
 
+THREADS_VARIABLE = "OMP_NUM_THREADS"
+
+
 def part_command(part: Part, folder: RunFolder, *, ranks: int, master_port: int) -> PartCommand:
     """Return how to start `part` of the run in `folder`.
 
@@ -47,14 +50,8 @@ def _torchrun(ranks: int, master_port: int) -> list[str]:
 
 
 def _environment(part: Part, ranks: int) -> dict[str, str]:
-    """Share the processors, unless the user's environment says how.
-
-    Without a limit every part would start one thread per processor; and threads that spin while they wait cost
-    several times the work where parts outnumber processors.
-    """
+    """Share the processors: without a limit every part would start one thread per processor, and they would fight."""
+    if THREADS_VARIABLE in os.environ:
+        return {}
     processes = ranks if part is Part.TRAINER else 1
-    shared = {
-        "OMP_NUM_THREADS": str(max(1, available_processors() // processes)),
-        "OMP_WAIT_POLICY": "PASSIVE",
-    }
-    return {name: value for name, value in shared.items() if name not in os.environ}
+    return {THREADS_VARIABLE: str(max(1, available_processors() // processes))}

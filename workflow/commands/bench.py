@@ -22,7 +22,6 @@ def stream(json_file: JsonOption = None) -> int:
 def train(json_file: JsonOption = None) -> int:
     """Samples per second of the trainer's loop, beside a bare PyTorch loop of the same model and batch."""
     from trainer.benchmark import bench_train
-
     from workflow.benchmarks.results import tell
 
     return tell(bench_train(), json_file)

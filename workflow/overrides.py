@@ -57,15 +57,21 @@ def parse_assignments(assignments: Iterable[str]) -> Layer:
 def merge(layers: Iterable[Layer]) -> tuple[Table, dict[str, str]]:
     """Merge layers, later ones win; return the merged table and the origin of every dotted key.
 
-    Tables merge key by key, except that a section whose `kind` changes replaces the one before: the settings of
-    another kind of source do not apply to it.
+    Tables merge key by key, except that a section of another `kind` than the last one named is left out: the settings
+    of another kind of source do not apply. A section that names no kind always counts.
     """
+    layers = list(layers)
+    kinds = {name: value["kind"] for layer in layers for name, value in layer.values.items() if _names_kind(value)}
     merged: Table = {}
     origins: dict[str, str] = {}
     for layer in layers:
-        for name, value in layer.values.items():
-            _merge_section(merged, name, value)
-        origins.update(dict.fromkeys(_dotted_keys(layer.values), layer.origin))
+        chosen = {
+            name: value
+            for name, value in layer.values.items()
+            if not _names_kind(value) or value["kind"] == kinds[name]
+        }
+        _merge_into(merged, chosen)
+        origins.update(dict.fromkeys(_dotted_keys(chosen), layer.origin))
     return merged, origins
 
 
@@ -85,13 +91,6 @@ def _parse_value(raw: str) -> Any:
         return raw
 
 
-def _merge_section(merged: Table, name: str, value: Any) -> None:
-    present = merged.get(name)
-    if _is_other_kind(present, value):
-        del merged[name]
-    _merge_into(merged, {name: value})
-
-
 def _merge_into(target: Table, extra: Mapping[str, Any]) -> None:
     for name, value in extra.items():
         if isinstance(value, dict):
@@ -102,10 +101,8 @@ def _merge_into(target: Table, extra: Mapping[str, Any]) -> None:
             target[name] = value
 
 
-def _is_other_kind(present: Any, extra: Any) -> bool:
-    if not isinstance(present, dict) or not isinstance(extra, dict):
-        return False
-    return "kind" in extra and "kind" in present and extra["kind"] != present["kind"]
+def _names_kind(section: Any) -> bool:
+    return isinstance(section, dict) and "kind" in section
 
 
 def _dotted_keys(table: Mapping[str, Any], prefix: str = "") -> Iterator[str]:

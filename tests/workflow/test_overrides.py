@@ -69,6 +69,15 @@ def test_a_section_of_another_kind_replaces_the_one_before() -> None:
     assert other["source"] == {"kind": "replay", "path": "x.cxi"}
 
 
+def test_what_applies_to_the_kind_that_is_named_last_is_kept() -> None:
+    preset = Layer("preset", {"source": {"kind": "simulation", "perspectives": 3}})
+    assignments = parse_assignments(["source.preprocess.flip_x=true"])
+    options = Layer("the command line", {"source": {"kind": "replay", "path": "x.cxi"}})
+    merged, origins = merge([preset, assignments, options])
+    assert merged["source"] == {"kind": "replay", "path": "x.cxi", "preprocess": {"flip_x": True}}
+    assert "source.perspectives" not in origins
+
+
 def test_merging_leaves_the_layers_as_they_were() -> None:
     first = Layer("first", {"a": {"x": {"y": 1}}})
     merge([first, Layer("second", {"a": {"x": {"y": 2}}})])

@@ -26,8 +26,8 @@ def ledger_complaint(summary: Summary) -> str | None:
         return "no frame was acquired"
     if frames["lost"]:
         return f"the frame ledger does not balance: {frames['lost']} of {frames['acquired']} frames are unaccounted for"
-    if frames["inferred"] != frames["acquired"]:
-        return f"{frames['inferred']} of {frames['acquired']} acquired frames were imaged"
+    if frames["inferred"] != frames["published"]:
+        return f"{frames['inferred']} of {frames['published']} published frames were imaged"
     return None
 
 

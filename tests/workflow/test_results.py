@@ -28,12 +28,20 @@ def test_a_balanced_ledger_has_no_complaint() -> None:
     assert ledger_complaint(summary()) is None
 
 
+def test_a_frame_that_was_refused_for_its_counts_needs_no_image() -> None:
+    builder = SummaryBuilder()
+    counts = AcquisitionCounts(10, 9, 7, 2, 0, 0, 0, 1, 0, 0)
+    for event in (counts, RankCounts(0, 7, 0, 0, 0), EdgeCounts(9, 0, 0, 1.0, 1.0, 1.0)):
+        builder.add(Telemetry(1.0, "test", event))
+    assert ledger_complaint(builder.summary()) is None
+
+
 @pytest.mark.parametrize(
     ("case", "said"),
     [
         ({"trained": 5}, "3 of 10 frames are unaccounted for"),
         ({"trained": 9}, "-1 of 10 frames"),
-        ({"inferred": 9}, "9 of 10 acquired frames were imaged"),
+        ({"inferred": 9}, "9 of 10 published frames were imaged"),
         ({"acquired": 0, "trained": 0, "inferred": 0}, "no frame was acquired"),
     ],
 )

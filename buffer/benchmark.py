@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import os
 import platform
@@ -18,7 +19,8 @@ from torch._C._distributed_c10d import TCPStore
 from buffer.benchmark_rank import Case, Figures, Precision, measure, threads_per_rank
 from buffer.transport.transport import TransportName
 
-_LARGEST = max, ("idle_cpu_fraction", "waited_fraction_of_step", "step_slowdown", "step_with_ms", "waited_ms")
+_log = logging.getLogger(__name__)
+_WORST_RANK = ("idle_cpu_fraction", "waited_fraction_of_step", "step_slowdown", "step_with_ms", "waited_ms")
 
 
 def bench_buffer(
@@ -28,23 +30,29 @@ def bench_buffer(
     precisions: Sequence[Precision] = ("float32", "compact"),
     width: int = 32,
     steps: int = 10,
+    draws: int = 200,
     scaling: bool = True,
     device: str = "cpu",
 ) -> dict[str, Any]:
     """Measure every combination with real processes on this host; minutes at the published network width of 32.
 
-    `width`: of PtychoNN at 128 px, 0 leaves training out. `steps`: training steps per block. `scaling`: measure also
-    how draws grow with ranks (1, 2, 4, 8) and with representatives. Returns what `--json` writes.
+    `width`: of PtychoNN at 128 px, 0 leaves training out. `steps`: training steps per block. `draws`: draws per figure.
+    `scaling`: measure also how draws grow with ranks (1, 2, 4, 8) and with r. Returns what `--json` writes.
     """
     cases = [
-        Case(ranks=count, transport=transport, precision=precision, width=width, steps=steps, device=device)
+        Case(
+            ranks=count, transport=transport, precision=precision, width=width, steps=steps, draws=draws, device=device
+        )
         for transport in transports
         for count in ranks
         for precision in precisions
     ]
     if scaling:
         cases += _scaling_cases(transports[0], device)
-    results = [run_case(case) for case in cases]
+    results = []
+    for number, case in enumerate(cases, 1):
+        _log.info("case %d of %d: %s", number, len(cases), case)
+        results.append(run_case(case))
     return {
         "command": "bench buffer",
         "environment": environment(),
@@ -68,7 +76,7 @@ def run_case(case: Case) -> dict[str, Any]:
     receivers, processes = [], []
     for rank in range(case.ranks):
         receiver, sender = context.Pipe(duplex=False)
-        process = context.Process(target=_rank, args=(case, rank, store.port, sender))
+        process = context.Process(target=_rank, args=(case, rank, store.port, sender), daemon=True)
         process.start()
         sender.close()
         receivers.append(receiver)
@@ -96,11 +104,10 @@ def _rank(case: Case, rank: int, port: int, sender: Connection) -> None:
 
 
 def _over_ranks(figures: Sequence[Figures]) -> Figures:
-    largest, worst = _LARGEST
     merged = {}
     for name in figures[0]:
         values = [rank_figures[name] for rank_figures in figures if name in rank_figures]
-        merged[name] = largest(values) if name in worst else sum(values) / len(values)
+        merged[name] = max(values) if name in _WORST_RANK else sum(values) / len(values)
     return merged
 
 

@@ -48,8 +48,9 @@ def _decoder(width: int) -> nn.Sequential:
 
 
 def make_train_step(width: int, device: torch.device) -> TrainStep:
-    """A step on a network of that width; on the CPU in bfloat16 and channels last, which is several times faster."""
+    """A step on a network of that width, channels last, in bfloat16 where the device computes in it."""
     network = PtychoNN(width).to(device).to(memory_format=torch.channels_last)
+    bfloat16 = device.type == "cuda" or torch.ops.mkldnn._is_mkldnn_bf16_supported()
     optimizer = torch.optim.Adam(network.parameters(), lr=8.8e-4)
 
     def step(
@@ -59,7 +60,7 @@ def make_train_step(width: int, device: torch.device) -> TrainStep:
     ) -> None:
         joined = {name: torch.cat([minibatch[name], representatives[name]]).float() for name in minibatch}
         stored = {name: representatives[name].float() for name in ("activation_amplitude", "activation_phase")}
-        with torch.autocast(device.type, dtype=torch.bfloat16):
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bfloat16):
             amplitude, phase = network(joined["diffraction"].contiguous(memory_format=torch.channels_last))
         dtype = representatives["activation_phase"].dtype
         new = len(joined["phase"]) - len(stored["activation_phase"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import os
 from typing import get_args
 
 import numpy as np
@@ -61,6 +62,7 @@ def _make_lane(name: TransportName) -> Lane:
         _log.info("rehearsal buffer: transport %s chosen", name)
     if name == "tcp":
         return TcpLane()
+    os.environ.setdefault("UCX_WARN_UNUSED_ENV_VARS", "n")  # UCXX sets variables that UCX then warns of
     from buffer.transport.ucx import UcxLane  # noqa: PLC0415  an optional dependency
 
     return UcxLane()

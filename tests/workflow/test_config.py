@@ -155,7 +155,7 @@ def test_a_source_without_kind_or_of_unknown_kind_is_told() -> None:
 
 
 def test_a_check_across_keys_keeps_its_words() -> None:
-    text = mistake("trainer.queue_samples=16")
+    text = mistake("trainer.batch_size=16", "trainer.queue_samples=16")
     assert text == "setting trainer (from --set) is wrong: queue_samples must be at least twice batch_size"
 
 

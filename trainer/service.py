@@ -96,9 +96,7 @@ def _serve(session: _Session, *, publication: Publication | None) -> None:
         TrainingLoop(
             session.settings,
             arrivals=arrivals,
-            strategy=Incremental(device=rank.device)
-            if buffer is None
-            else ExperienceReplay(buffer, device=rank.device),
+            strategy=_strategy(buffer, device=rank.device),
             learner=learner,
             evaluator=Evaluator(precision=rank.precision, device=rank.device),
             mean_patch=MeanPatch(announced.scan.target_shape_px, device=rank.device),

@@ -30,7 +30,7 @@ def stderr_console() -> Console:
     return Console(stderr=True)
 
 
-def configure_logging(*, verbose: bool = False) -> None:
+def configure_logging() -> None:
     """Send the log to standard error: short coloured lines on a terminal, full plain ones elsewhere."""
     handler: logging.Handler
     if sys.stderr.isatty():
@@ -39,7 +39,7 @@ def configure_logging(*, verbose: bool = False) -> None:
     else:
         handler = logging.StreamHandler(sys.stderr)
         handler.setFormatter(_file_formatter())
-    logging.basicConfig(level=logging.DEBUG if verbose else logging.INFO, handlers=[handler], force=True)
+    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
     logging.captureWarnings(True)
     for name in NOISY:
         logging.getLogger(name).setLevel(logging.WARNING)

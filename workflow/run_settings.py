@@ -25,7 +25,8 @@ class RunSettings(Settings):
     directory: Path = Path("runs")
     """Folder that holds the runs' folders."""
     seed: NonNegativeInt = 0
-    """Seed of everything random in the run: specimen, noise, validation choice, weights, rehearsal."""
+    """Seed of what the run chooses: validation frames, first weights, rehearsal. A simulated scan has `source.seed`,
+    phase retrieval `retrieval.seed`."""
 
     def context(self) -> RunContext:
         """Return what every part of this run is given."""

@@ -41,6 +41,11 @@ class Ledger:
         """Count training and validation frames that get no ground truth."""
         self.unlabelled += frames
 
+    def count_rest_unlabelled(self) -> None:
+        """Count every frame that has no end yet as unlabelled: the scan was stopped before its ground truth came."""
+        ended = self.samples + self.void + self.held_out + self.excluded + self.unlabelled + self.rejected
+        self.unlabelled += self.acquired - ended
+
     def event(self, *, resent_batches: int, spooled_bytes: int) -> AcquisitionCounts:
         """Return the counts as telemetry."""
         return AcquisitionCounts(

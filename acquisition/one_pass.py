@@ -91,7 +91,7 @@ class OnePass:
             self._await_ground_truth()
             self._end()
         except Stopped:
-            self._give_up_ground_truth()
+            self.ledger.count_rest_unlabelled()
             log.info("asked to stop: %d frames acquired", self.ledger.acquired)
         self._send_counts()
         self._send(PartStatus(Part.ACQUISITION, PartState.DONE, f"{self.ledger.acquired} frames acquired"))
@@ -232,11 +232,6 @@ class OnePass:
             self._send(PartStatus(Part.ACQUISITION, PartState.RUNNING, "waiting for ground truth"))
         while self._awaiting:
             self._work_for(IDLE_S)
-
-    def _give_up_ground_truth(self) -> None:
-        for acquired in self._awaiting.values():
-            self.ledger.count_unlabelled(int(acquired.learned_from.sum()))
-        self._awaiting.clear()
 
     def _end(self) -> None:
         """Close the stream, then stay until every receiver has finished with it."""

@@ -258,3 +258,5 @@ def test_stop_ends_a_slow_scan_in_order(network: NetworkSettings, tmp_path: Path
     hub.close()
     last = [event for event in events if isinstance(event, AcquisitionCounts)][-1]
     assert 0 < last.acquired < 180
+    set_aside = last.void + last.held_out + last.excluded + last.unlabelled + last.rejected
+    assert last.samples + set_aside == last.acquired

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -150,7 +150,7 @@ class OnePass:
         frames, indices = (np.concatenate(parts) for parts in zip(*kept, strict=True))
         acquired = Acquired(perspective, frames, indices, roles[indices])
         self.publisher.post_to_edge(acquired.end())
-        self._ask_for_ground_truth(acquired)
+        self._awaiting[perspective.index] = replace(acquired, frames=self._ask_for_ground_truth(acquired))
 
     def _take_batch(
         self, perspective: Perspective, roles: npt.NDArray[np.uint8], start: int, stop: int
@@ -174,10 +174,10 @@ class OnePass:
         self.publisher.post_to_edge(Frames(perspective.index, perspective.angle_deg, time.time()), arrays)
         return frames, indices
 
-    def _ask_for_ground_truth(self, acquired: Acquired) -> None:
+    def _ask_for_ground_truth(self, acquired: Acquired) -> npt.NDArray[np.generic]:
+        """Return the frames as they lie on disk until the ground truth comes: a scan need not fit into memory."""
         perspective = acquired.perspective
-        self._awaiting[perspective.index] = acquired
-        self.worker.submit(
+        return self.worker.submit(
             GroundTruthJob(
                 perspective=perspective.index,
                 frames=acquired.frames,

@@ -12,6 +12,8 @@ from types import TracebackType
 from typing import Self
 
 import msgspec
+import numpy as np
+import numpy.typing as npt
 
 from acquisition.ground_truth import GroundTruth, GroundTruthJob
 from acquisition.retrieval.child import Child, ChildEnded
@@ -21,6 +23,7 @@ from acquisition.retrieval.worker_messages import (
     AnswerMessage,
     FailedMessage,
     JobMessage,
+    map_frames,
     read_ground_truth,
     write_job,
 )
@@ -77,12 +80,18 @@ class GroundTruthWorker:
         """Process id of the worker."""
         return self._child.pid
 
-    def submit(self, job: GroundTruthJob) -> None:
-        """Hand over a job and return as soon as its arrays are written."""
+    def submit(self, job: GroundTruthJob) -> npt.NDArray[np.generic]:
+        """Hand over a job and return as soon as its arrays are written.
+
+        Returns:
+            The job's frames, mapped from the file that the worker reads: who waits for many results with these holds
+            none of them in memory.
+        """
         message = write_job(job, self._spool_dir / str(self._jobs))
         self._jobs += 1
         self._waiting.append(message)
         self._child.send(msgspec.json.encode(message))
+        return map_frames(message)
 
     def poll(self, timeout_s: float = 0.0) -> GroundTruthResult | None:
         """Return the next result; None when none came within `timeout_s`, or when no job is pending."""

@@ -57,6 +57,12 @@ def write_job(job: GroundTruthJob, directory: Path) -> JobMessage:
     return JobMessage(job.perspective, str(directory), job.target_shape_px, origin)
 
 
+def map_frames(message: JobMessage) -> npt.NDArray[Any]:
+    """Return the job's frames (n, y, x) mapped from their file, read-only; they stay valid when the file is removed."""
+    frames: npt.NDArray[Any] = np.load(Path(message.directory) / "frames.npy", mmap_mode="r", allow_pickle=False)
+    return frames
+
+
 def read_job(message: JobMessage) -> GroundTruthJob:
     """Invert `write_job`."""
     directory = Path(message.directory)

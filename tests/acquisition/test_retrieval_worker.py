@@ -100,6 +100,16 @@ def test_a_users_mistake_comes_back_as_its_line(tmp_path):
     assert result.error == "perspective 3 carries no recorded object: set retrieval.source to ptychi"
 
 
+def test_frames_that_wait_lie_on_disk_and_outlive_the_worker(tmp_path):
+    job = make_job(1)
+    with GroundTruthWorker(RECORDED, spool_dir=tmp_path) as worker:
+        frames = worker.submit(job)
+        assert isinstance(frames, np.memmap)
+        assert worker.poll(60.0).ground_truth is not None
+    assert not list(tmp_path.iterdir())
+    np.testing.assert_array_equal(frames, job.frames)
+
+
 def test_a_library_that_is_missing_is_said_at_once(tmp_path):
     with pytest.raises(UserError, match=r"retrieval\.source is tike, which is not installed"):
         GroundTruthWorker(RetrievalSettings(source="tike"), spool_dir=tmp_path)

@@ -23,6 +23,7 @@ from inference_edge.reporting import STITCHED, Reporter
 from inference_edge.settings import EdgeSettings
 from inference_edge.weights import Model, WeightsIntake
 from streaming.codec import Arrays, MalformedMessage
+from streaming.errors import UserError
 from streaming.events import MosaicKind, Part, PartState, PartStatus, WarningRaised
 from streaming.inbox import Delivery, Inbox
 from streaming.messages import Frames, PerspectiveEnd, Reference, ScanEnd, ScanStart
@@ -42,7 +43,8 @@ def serve_edge(settings: EdgeSettings, *, network: NetworkSettings, run: RunCont
     Blocks. Sets the number of PyTorch's CPU threads of this process. Images are written to `run.directory / "images"`.
 
     Raises:
-        UserError: CUDA is asked for and there is none, the images cannot be written, or the positions cannot be right.
+        UserError: CUDA is asked for and there is none, the images cannot be written, the positions cannot be right, or
+            the trainer has ended without weights that can be used.
     """
     torch.set_num_threads(settings.threads)
     archive = Archive(run.directory / "images")
@@ -110,6 +112,7 @@ class _Edge:
         timeout_s = 0.0 if self._busy() else IDLE_S
         for _ in range(DELIVERIES_AT_ONCE):
             if sum(len(waiting.block) for waiting in self._queue) >= self._settings.queue_max:
+                time.sleep(timeout_s)
                 return
             delivery = self._inbox.receive(timeout_s)
             if delivery is None:
@@ -187,7 +190,12 @@ class _Edge:
     # Imaging
 
     def _take_weights(self) -> None:
-        if self._scan is None or not self._weights.poll(self._scan, self._canary):
+        if self._scan is None:
+            return
+        replaced = self._weights.poll(self._scan, self._canary)
+        if self._weights.final_seen and self._weights.model is None:
+            raise UserError("edge: no frame can be imaged, all weights up to the final ones were refused; see its log")
+        if not replaced:
             return
         if self._weights.model is not None:
             self._tell(PartState.RUNNING, f"imaging with weights {self._weights.model.version}")

@@ -18,6 +18,7 @@ from inference_edge.inference import Imager
 from inference_edge.mosaic import Mosaic, spread_patches
 from inference_edge.service import serve_edge
 from inference_edge.settings import DeviceChoice, EdgeSettings
+from streaming.errors import UserError
 from streaming.events import (
     EdgeCounts,
     HeldOutScores,
@@ -312,6 +313,24 @@ def test_a_reference_that_comes_perspectives_later_is_still_scored(run):
     images = run.folder / "images"
     assert (images / "perspective_0000_difference_phase.png").exists()
     assert not (images / "perspective_0001_difference_phase.png").exists()
+
+
+def test_an_edge_that_can_never_image_says_so(run):
+    announced, data = weights(1, final=True)
+    run.post_perspective(0)
+    run.trainer.publish(announced, data[:-8])
+    context = RunContext("test", run.folder, 0)
+    with pytest.raises(UserError, match="all weights up to the final ones were refused"):
+        serve_edge(SETTINGS, network=run.network, run=context, stop=run.stop)
+
+
+def test_waiting_for_weights_with_a_full_queue_leaves_the_processor_alone(run):
+    run.start_edge(SETTINGS.model_copy(update={"queue_max": 12}))
+    run.post_perspective(0)
+    wait_until(lambda: any(one.state is PartState.RUNNING for one in run.of(PartStatus)))
+    began_s, busy_s = time.monotonic(), time.process_time()
+    wait_until(lambda: time.monotonic() - began_s > 1.0)
+    assert time.process_time() - busy_s < 0.5
 
 
 def test_stop_writes_what_is_there(run):

@@ -160,7 +160,8 @@ class Outbox:
     def send(self) -> int:
         """Send entries until none waits or the socket is at its high-water mark; return how many left. Never blocks."""
         count = 0
-        while self.can_send:
+        # Asked first, because an entry may have to be read from disk only to be refused.
+        while self.can_send and self.socket.poll(0, zmq.POLLOUT):
             sequence, entry = self._waiting[0]
             arrays = self._spool.load(entry)
             parts = self._codec.encode(entry.message, arrays, session=self.session or "", sequence=sequence)

@@ -55,7 +55,8 @@ class WeightsServer:
     def close(self, *, wait_until_served_s: float = 0.0) -> None:
         """Stop serving; wait at most `wait_until_served_s` seconds for an edge to fetch the final version."""
         with self._changed:
-            if not self._changed.wait_for(lambda: self._served_final, timeout=wait_until_served_s):
+            served = self._changed.wait_for(lambda: self._served_final, timeout=wait_until_served_s)
+            if wait_until_served_s > 0 and not served:
                 log.info("no edge fetched the final weights within %.0f s", wait_until_served_s)
         self._stop.set()
         self._thread.join()

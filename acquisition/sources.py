@@ -77,6 +77,17 @@ def _stacks(file: h5py.File) -> list[str]:
     return names
 
 
+def _check_same_frames(perspectives: list[StoredPerspective]) -> None:
+    """Raise `UserError` unless one network fits the frames of all perspectives."""
+    first, *others = perspectives
+    for other in others:
+        if other.geometry.frame_shape_px != first.geometry.frame_shape_px:
+            raise UserError(
+                f"{other.where}: frames have {other.geometry.frame_shape_px} pixels but those of {first.where} have "
+                f"{first.geometry.frame_shape_px}; put perspectives of different frames into files of their own"
+            )
+
+
 class FileScan(Scan):
     """The perspectives of one file."""
 
@@ -87,6 +98,7 @@ class FileScan(Scan):
         self._stored = [reader.read(index) for index in range(len(reader))]
         for stored in self._stored:
             check(stored)
+        _check_same_frames(self._stored)
         self._perspectives: dict[int, FilePerspective] = {}
         self.notes = [f"Read as {reader.format_name}", *self.perspective(0).notes]
 

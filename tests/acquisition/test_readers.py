@@ -86,6 +86,16 @@ def test_cxi_gives_frames_geometry_positions_and_probe(cxi):
     scan.close()
 
 
+def test_perspectives_of_different_frames_are_refused(cxi):
+    with h5py.File(cxi, "r+") as file:
+        file.copy("entry_1", "entry_2")
+        frames = file[FRAMES][:, :-2]
+        del file["entry_2/data_1/data"], file["entry_2/instrument_1/source_1/illumination"]
+        file["entry_2/data_1/data"] = frames
+    with pytest.raises(UserError, match=r"entry_2: frames have \(\d+, \d+\) pixels but those of .*entry_1 have"):
+        open_scan(ReplaySettings(path=cxi))
+
+
 def test_every_cxi_entry_with_frames_is_a_perspective_in_order_of_its_number(cxi):
     with h5py.File(cxi, "a") as file:
         for number in (10, 2):

@@ -73,7 +73,9 @@ class TelemetryHub:
 
     def __init__(self, network: NetworkSettings, *, jsonl: Path, on_event: OnEvent | None = None) -> None:
         self.malformed = 0
-        self._file = jsonl.open("ab")
+        self._jsonl = jsonl
+        self._file = jsonl.open("ab", buffering=0)
+        self._unwritten = 0
         self._on_event = on_event
         self._codec: Codec[Telemetry] = Codec(Telemetry, network.max_message_bytes)
         self._sockets = Sockets(network.model_copy(update={"high_water_mark": SENDER_QUEUE}))
@@ -103,10 +105,18 @@ class TelemetryHub:
             log.warning("dropped malformed telemetry: %s", error)
             return
         self._fanout.send_multipart(parts, copy=False)
-        self._file.write(msgspec.json.encode(decoded.body) + b"\n")
-        self._file.flush()
+        self._append(decoded.body)
         if self._on_event is not None:
             self._on_event(decoded.body, decoded.arrays)
+
+    def _append(self, telemetry: Telemetry) -> None:
+        """Write one line; a full disk must not keep the run's summary and its viewers from the event."""
+        try:
+            self._file.write(msgspec.json.encode(telemetry) + b"\n")
+        except OSError as error:
+            self._unwritten += 1
+            if self._unwritten == 1:
+                log.warning("cannot write %s (%s): it will lack events", self._jsonl, error.strerror)
 
 
 class TelemetrySubscriber:

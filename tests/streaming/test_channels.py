@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
+import pytest
 from support import wait_until
 
 from streaming.codec import Arrays
@@ -114,6 +115,22 @@ def test_events_reach_the_file_the_callback_and_the_viewers(network: NetworkSett
         WeightsApplied(9),
     ]
     assert sender.dropped == 0
+
+
+def test_a_full_disk_keeps_no_event_from_the_callback(
+    network: NetworkSettings, caplog: pytest.LogCaptureFixture
+) -> None:
+    seen: list[Telemetry] = []
+    hub = TelemetryHub(network, jsonl=Path("/dev/full"), on_event=lambda event, _: seen.append(event))
+    sender = TelemetrySender(network, sender="test")
+    for version in range(3):
+        sender.send(WeightsApplied(version))
+    wait_until(lambda: len(seen) == 3)
+    sender.close()
+    hub.close()
+    assert [record.getMessage() for record in caplog.records] == [
+        "cannot write /dev/full (No space left on device): it will lack events"
+    ]
 
 
 def test_a_sender_without_a_hub_never_blocks(network: NetworkSettings) -> None:

@@ -8,10 +8,12 @@ never by arrival order.
 from __future__ import annotations
 
 from enum import IntEnum, StrEnum
+from typing import Annotated
 
 import msgspec
 
 SCHEMA_VERSION = 1
+MAX_RANKS = 1024
 
 
 class FrameRole(IntEnum):
@@ -131,9 +133,9 @@ class Hello(Message, tag="hello", frozen=True):
     """`edge`, or `rank-R`."""
     session: str
     """New for every start of the consumer."""
-    world_size: int
+    world_size: Annotated[int, msgspec.Meta(ge=0, le=MAX_RANKS)]
     """Ranks of the trainer; 0 from an edge."""
-    next_sequence: int
+    next_sequence: Annotated[int, msgspec.Meta(ge=0)]
     """The number that this session expects next; a publisher that does not know the session counts from here."""
 
 

@@ -10,8 +10,9 @@ import pytest
 import zmq
 from support import Proxy, wait_until
 
+from streaming.codec import Codec
 from streaming.inbox import Delivery, Inbox
-from streaming.messages import Frames, PerspectiveEnd, Samples
+from streaming.messages import ControlMessage, Frames, Hello, PerspectiveEnd, Samples
 from streaming.publisher import Publisher, rank_name
 from streaming.settings import NetworkSettings
 
@@ -196,10 +197,12 @@ def test_malformed_messages_are_counted_and_dropped_on_both_sides(
     stranger = context.socket(zmq.PUSH)
     stranger.connect(f"tcp://127.0.0.1:{network.acknowledgements_port}")
     stranger.send_multipart([b"\x80\x04pickle", b"?"])
+    for world_size in (-1, 1 << 40):
+        stranger.send_multipart(Codec(ControlMessage).encode(Hello("rank-0", "s", world_size, 0)))
 
     def counted() -> bool:
         publisher.pump(0.01)
-        return publisher.malformed == 1
+        return publisher.malformed == 3
 
     wait_until(counted)
     post_batches(publisher, 3)

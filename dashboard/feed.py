@@ -59,6 +59,5 @@ class Feed:
 
 async def _wait_until_left(websocket: WebSocket) -> None:
     """Drop what a viewer sends: the dashboard is read-only."""
-    with contextlib.suppress(WebSocketDisconnect):
-        while True:
-            await websocket.receive_text()
+    while (await websocket.receive())["type"] != "websocket.disconnect":
+        pass

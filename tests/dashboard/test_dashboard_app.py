@@ -153,6 +153,8 @@ def test_a_websocket_gets_everything_first_and_then_what_is_new(client, state):
     ) as viewer:
         first = StateUpdate.model_validate(viewer.receive_json())
         assert first.series["training"].columns["loss"] == [0.9]
+        viewer.send_text("what a viewer says is dropped")
+        viewer.send_bytes(b"whatever it is")
         state.apply(telemetry(step(2, loss=0.7)))
         second = StateUpdate.model_validate(viewer.receive_json())
         assert (second.series["training"].start, second.series["training"].columns["loss"]) == (1, [0.7])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from rich.table import Table
 
 from streaming.errors import UserError
 from workflow.environment import describe_environment
+from workflow.logs import PROGRAM
 from workflow.run_folder import write_json
 
 MISSED_STATUS = 1
@@ -28,7 +30,7 @@ def tell(measured: dict[str, Any], json_file: Path | None) -> int:
     for target in measured["targets"]:
         console.print(_table("target met" if target["met"] else "target missed", target))
     if json_file is not None:
-        content = {"command": " ".join(sys.argv[1:]), "environment": describe_environment(), **measured}
+        content = {"command": shlex.join([PROGRAM, *sys.argv[1:]]), "environment": describe_environment(), **measured}
         try:
             write_json(content, json_file)
         except OSError as error:

@@ -188,7 +188,7 @@ def leave_early(rank: int, transport: TransportName) -> tuple[tuple[int, ...], d
     if rank == 1:
         buffer.close()
         return (), {}, 0
-    wait_for(lambda: buffer.stats().left_ranks == (1,))
+    wait_for(lambda: 1 in buffer.stats().left_ranks)  # the other survivor may have left as well
     buffer.update(None)
     length = len(buffer.take())
     stats = buffer.stats()
@@ -201,7 +201,7 @@ def test_a_rank_that_closes_is_not_called_lost(run_ranks: RunRanks, transport: T
     results = run_ranks(leave_early, 3, transport)
     for rank in (0, 2):
         left, lost, length = results[rank]
-        assert left[0] == 1
+        assert 1 in left
         assert lost == {}
         assert length == 24
 

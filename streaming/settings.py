@@ -5,8 +5,9 @@ from __future__ import annotations
 import ipaddress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 
 
 class Settings(BaseModel):
@@ -15,7 +16,7 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
-Port = NonNegativeInt
+Port = Annotated[int, Field(ge=0, le=65535)]
 
 
 class NetworkSettings(Settings):
@@ -43,7 +44,7 @@ class NetworkSettings(Settings):
     """CURVE keys made by `ptychoflow keys`; required for every host that is not loopback."""
     high_water_mark: PositiveInt = 64
     """Batches that ZeroMQ queues per socket before the sender spools."""
-    max_message_bytes: PositiveInt = Field(default=1 << 30)
+    max_message_bytes: PositiveInt = 1 << 30
     """A message that declares more than this is refused before anything is allocated."""
 
 

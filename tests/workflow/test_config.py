@@ -159,6 +159,11 @@ def test_a_check_across_keys_keeps_its_words() -> None:
     assert text == "setting trainer (from --set) is wrong: queue_samples must be at least twice batch_size"
 
 
+def test_a_port_that_no_host_has_is_refused() -> None:
+    assert mistake("network.frames_port=70000").startswith("setting network.frames_port = 70000 (from --set) is wrong")
+    assert mistake("dashboard.port=-1").startswith("setting dashboard.port = -1 (from --set) is wrong")
+
+
 def test_every_mistake_is_in_the_line() -> None:
     text = mistake("trainer.ranks=0", "run.sed=1")
     assert "trainer.ranks" in text

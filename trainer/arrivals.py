@@ -52,6 +52,7 @@ class Arrivals:
         self.largest_amplitude = 0.0
         self.failure: BaseException | None = None
         """What ended the receiving thread."""
+        self._scan_start_sequence: int | None = None
         self._seen: defaultdict[int, set[int]] = defaultdict(set)
         self._validation: defaultdict[int, list[Arrays]] = defaultdict(list)
         self._arrived_samples = 0
@@ -86,23 +87,35 @@ class Arrivals:
         """Sort in one message of the stream."""
         match message:
             case ScanStart():
-                self.scan = message
+                # Done with only at the scan's end: a trainer that is started again must be sent it again.
+                self.scan, self._scan_start_sequence = message, sequence
+                return
             case Samples():
                 self._take_samples(message.perspective, arrays)
-            case PerspectiveEnd() | ScanEnd():
+            case PerspectiveEnd():
                 self.queue.put(message)
+            case ScanEnd():
+                self.queue.put(message)
+                if self._scan_start_sequence is not None:
+                    self._note_arrival(self._scan_start_sequence)
             case _:
                 log.warning("ignored a message %s, which is not for a trainer", type(message).__name__)
-        with self._lock:
-            self._open.append((self._arrived_samples, sequence))
+        self._note_arrival(sequence)
 
     def settled(self) -> list[int]:
-        """Return messages, each once, whose samples and all before them have been trained on, stored or refused."""
+        """Return messages, each once, whose samples and all before them have been trained on, stored or refused.
+
+        The scan's announcement comes with its end.
+        """
         with self._lock:
             done: list[int] = []
             while self._open and self._open[0][0] <= self._settled_samples:
                 done.append(self._open.popleft()[1])
             return done
+
+    def _note_arrival(self, sequence: int) -> None:
+        with self._lock:
+            self._open.append((self._arrived_samples, sequence))
 
     def _settle(self, samples: int) -> None:
         with self._lock:

@@ -89,7 +89,11 @@ class ScanDescription:
         yield "Fresnel number", f"{self.fresnel_number:.2g} (far field: below 1)"
         yield "overlap", "only one frame" if self.overlap is None else f"{self.overlap:.0%} of the probe's diameter"
         counts = self.counts
-        yield "counts", f"{counts.dtype}, {counts.mean_per_frame:.3g} a frame, largest {counts.largest:g}"
+        yield (
+            "counts",
+            f"{counts.dtype}, {counts.mean_per_frame:.3g} a frame, largest {counts.largest:g} "
+            f"(in {counts.sampled_frames} frames)",
+        )
 
     def _perspective_table(self) -> Table:
         table = Table("no.", "angle", "frames", "extent (px)", "step (px)", "masked", "truth (px)")

@@ -134,6 +134,7 @@ class TrainingStep(Event, tag="training_step", frozen=True):
 
     step: int
     loss: float
+    """What the strategy minimises, so not comparable between strategies; estimated from rank 0's samples."""
     loss_amplitude: float
     loss_phase: float
     learning_rate: float

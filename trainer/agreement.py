@@ -44,6 +44,11 @@ class Agreed:
     publish: bool
     finish: float
 
+    @property
+    def representatives(self) -> int:
+        """Samples on all ranks that are not the stream's."""
+        return self.samples - self.stream
+
 
 def agree(proposal: Proposal) -> Agreed:
     """Join the proposals of all ranks; blocks until every rank has made its own."""

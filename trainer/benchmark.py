@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from buffer import Field, RehearsalBuffer, Schema
 from streaming.codec import Arrays
 from streaming.events import AnyEvent
 from streaming.messages import FrameRole, Samples, ScanEnd, ScanStart
@@ -26,8 +25,8 @@ from trainer.models.frame_network import FrameNetwork
 from trainer.models.precision import Precision, autocast
 from trainer.models.settings import NetworkConfig
 from trainer.reporting import StepReport
-from trainer.settings import Pace, TrainerSettings
-from trainer.strategies.er import ExperienceReplay
+from trainer.settings import Pace, StrategyName, TrainerSettings
+from trainer.strategies.making import SampleLayout, make_strategy
 
 TARGET_RATIO = 0.95
 DISTINCT_BATCHES = 8
@@ -42,12 +41,14 @@ def bench_train(
         frame_px: frames and patches are this wide and high.
         steps: steps per round of either loop.
         rounds: rounds of each; medians are reported, the ratio is the median of the rounds' ratios.
-        settings: batch size, buffer, model, precision; the defaults without.
+        settings: strategy, batch size, buffer, model, precision; the defaults without.
 
     Returns:
         `results` with samples/s of both, `targets` with their ratio.
     """
-    settings = (settings or TrainerSettings()).model_copy(update={"pace": Pace.STREAM, "finish_s": 0.0})
+    settings = settings or TrainerSettings()
+    alone = settings.buffer.model_copy(update={"transport": "local"})
+    settings = settings.model_copy(update={"pace": Pace.STREAM, "finish_s": 0.0, "buffer": alone})
     if settings.threads:
         torch.set_num_threads(settings.threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -63,9 +64,10 @@ def bench_train(
         measured = [(ours.run(steps), bare.run(steps)) for _ in range(rounds)]
     ratio = statistics.median(mine / other for mine, other in measured)
     result = {
+        "strategy": settings.strategy.value,
         "frame_px": frame_px,
         "batch": settings.batch_size,
-        "representatives": settings.buffer.representatives,
+        "representatives": _representatives(settings),
         "width": settings.model.width,
         "precision": settings.precision.on(device).value,
         "device": str(device),
@@ -92,26 +94,15 @@ class _OurLoop:
         self._learner = Learner(network, settings, device=device, precision=precision)
         self._evaluator = Evaluator(precision=precision, device=device)
         self._mean_patch = MeanPatch(config.target_shape_px, device=device)
-        self._buffer = RehearsalBuffer(
-            Schema(
-                diffraction=Field(config.frame_shape_px, "uint16"),
-                amplitude=Field(config.target_shape_px, "float16"),
-                phase=Field(config.target_shape_px, "float16"),
-            ),
-            capacity=settings.buffer.capacity,
-            representatives=settings.buffer.representatives,
-            candidates=settings.buffer.candidates,
-            policy=settings.buffer.policy,
-            transport="local",
-            device=device,
-        )
-        self._strategy = ExperienceReplay(self._buffer, device=device)
+        layout = SampleLayout(config.frame_shape_px, "uint16", config.target_shape_px)
+        self._strategy = make_strategy(settings, layout, device=device, seed=0)
 
     def __enter__(self) -> _OurLoop:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._buffer.close()
+        if self._strategy.buffer is not None:
+            self._strategy.buffer.close()
 
     def run(self, steps: int) -> float:
         """Return samples per second over a stream of `steps` minibatches that waits in memory."""
@@ -120,7 +111,7 @@ class _OurLoop:
         for step in range(steps):
             arrivals.take(step + 1, Samples(perspective=0), _samples(self._scan, self._settings.batch_size, step))
         arrivals.take(steps + 1, ScanEnd(frames=0), {})
-        report = StepReport(_Nowhere(), rank=0, buffer=self._buffer)
+        report = StepReport(_Nowhere(), rank=0, buffer=self._strategy.buffer)
         loop = TrainingLoop(
             self._settings,
             arrivals=arrivals,
@@ -145,7 +136,7 @@ class _BareLoop:
         self._optimizer = torch.optim.Adam(self._network.parameters(), lr=settings.learning_rate)
         self._precision: Precision = settings.precision.on(device)
         self._device = device
-        samples = settings.batch_size + settings.buffer.representatives
+        samples = settings.batch_size + _representatives(settings)
         scan = _scan_start(network.config)
         self._batches = [_batch(scan, samples, number, device=device) for number in range(DISTINCT_BATCHES)]
 
@@ -164,6 +155,10 @@ class _BareLoop:
             samples += len(batch)
         loss.item()
         return samples / (time.perf_counter() - started_s)
+
+
+def _representatives(settings: TrainerSettings) -> int:
+    return 0 if settings.strategy is StrategyName.INCREMENTAL else settings.buffer.representatives
 
 
 def _scan_start(config: NetworkConfig) -> ScanStart:

@@ -47,34 +47,35 @@ class Learner:
         self._dark = torch.zeros(1, *network.config.frame_shape_px, device=device)
 
     def train(self, batch: Batch | None, strategy: Strategy, agreed: Agreed) -> PatchLoss | None:
-        """Make one step whose gradient is the mean over the samples of all ranks.
+        """Make one step down the loss that the strategy's shares on all ranks add up to.
 
-        A rank without a batch joins with weight zero. If the gradient is not finite, which all ranks find alike
-        because they share it, the weights stay as they are.
+        A rank without a batch has no share. If the gradient is not finite, which all ranks find alike because they
+        share it, the weights stay as they are.
 
         Returns:
-            The loss summed over this rank's samples, or None if the step was skipped.
+            This rank's share of the loss, or None if the step was skipped.
         """
-        loss = self._loss(batch, strategy)
+        share = self._share(batch, strategy, agreed)
         # DDP divides the sum of the ranks' gradients by their number.
-        mean = loss.total * (self._world_size / agreed.samples)
+        loss = share.total * self._world_size
         self._optimizer.zero_grad()
         # A loss that is not finite must show in the gradient, which all ranks share; clamped heads could hide it.
-        torch.autograd.backward(mean, 1.0 + 0.0 * mean.detach())
+        torch.autograd.backward(loss, 1.0 + 0.0 * loss.detach())
         if not self._gradient_is_finite():
             self.averaged.restore_statistics()
             return None
         self._step(agreed.finish)
-        return loss
+        return share
 
-    def _loss(self, batch: Batch | None, strategy: Strategy) -> PatchLoss:
+    def _share(self, batch: Batch | None, strategy: Strategy, agreed: Agreed) -> PatchLoss:
         if batch is None:
-            return self._loss_of_nothing()
+            return self._share_of_nothing()
         with autocast(self._precision, self._device):
             output: Patches = self._parallel(batch.diffraction)
-        return strategy.loss(batch, output)
+        strategy.after_forward(batch, output)
+        return strategy.loss(batch, output, agreed)
 
-    def _loss_of_nothing(self) -> PatchLoss:
+    def _share_of_nothing(self) -> PatchLoss:
         """Take part in the gradient's reduction with zeros, and leave the batch-norm statistics alone."""
         self._network.eval()
         output: Patches = self._parallel(self._dark)

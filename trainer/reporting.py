@@ -74,10 +74,10 @@ class StepReport:
     def step_done(
         self, learner: Learner, loss: PatchLoss, batch: Batch | None, *, agreed: Agreed, counts: SampleCounts
     ) -> None:
-        """Take in a step of the learner whose `loss` is the sum over this rank's batch."""
+        """Take in a step of the learner, of whose loss this rank's share is `loss`."""
         self._steps += 1
         self._local_samples += len(batch) if batch else 0
-        self._loss = PatchLoss(self._loss.amplitude + loss.amplitude.detach(), self._loss.phase + loss.phase.detach())
+        self._loss = self._loss + agreed.samples * loss.detach()
         self._stream_samples += agreed.stream
         self.samples += agreed.samples
         now_s = time.monotonic()
@@ -108,13 +108,14 @@ class StepReport:
         )
 
     def _report_progress(self, learner: Learner, *, elapsed_s: float) -> None:
-        amplitude, phase = (channel.item() / self._local_samples for channel in self._loss)
+        # As if every rank had this one's mean loss; exact for one rank, and no collective for many.
+        loss = self._loss.mean_over(self._local_samples)
         self._telemetry.send(
             TrainingStep(
                 step=learner.steps,
-                loss=amplitude + phase,
-                loss_amplitude=amplitude,
-                loss_phase=phase,
+                loss=loss.total.item(),
+                loss_amplitude=loss.amplitude.item(),
+                loss_phase=loss.phase.item(),
                 learning_rate=learner.rate,
                 stream_samples=self._stream_samples,
                 rehearsed_samples=self.samples - self._stream_samples,

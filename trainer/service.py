@@ -10,9 +10,7 @@ from typing import cast
 
 import torch
 
-from buffer import Field, RehearsalBuffer, Schema
 from buffer.schema import DTypeName
-from streaming.errors import UserError
 from streaming.events import Part, PartState, PartStatus
 from streaming.settings import NetworkSettings, RunContext
 from streaming.telemetry import TelemetrySender
@@ -28,10 +26,10 @@ from trainer.models.initial_weights import load_initial_weights
 from trainer.models.settings import NetworkConfig
 from trainer.publication import Publication
 from trainer.reporting import StepReport
-from trainer.settings import StrategyName, TrainerSettings
+from trainer.settings import TrainerSettings
 from trainer.start import Announced, fit_input_scale, wait_for_samples
-from trainer.strategies.er import ExperienceReplay
 from trainer.strategies.incremental import Incremental
+from trainer.strategies.making import SampleLayout, make_strategy
 from trainer.strategies.strategy import Strategy
 
 log = logging.getLogger(__name__)
@@ -87,16 +85,16 @@ def _serve(session: _Session, *, publication: Publication | None) -> None:
         if announced is None:
             return
         learner = _learner(session, announced, arrivals)
-        buffer = _buffer(session, announced)
-        if buffer is not None:
-            stack.enter_context(buffer)
-        report = StepReport(session.telemetry, rank=rank.rank, buffer=buffer)
+        strategy = _strategy(session, announced)
+        if strategy.buffer is not None:
+            stack.enter_context(strategy.buffer)
+        report = StepReport(session.telemetry, rank=rank.rank, buffer=strategy.buffer)
         if announced.frame_dtype is None and publication is not None:
             report.warn("the scan ended without a single training sample: the weights are untrained")
         TrainingLoop(
             session.settings,
             arrivals=arrivals,
-            strategy=_strategy(buffer, device=rank.device),
+            strategy=strategy,
             learner=learner,
             evaluator=Evaluator(precision=rank.precision, device=rank.device),
             mean_patch=MeanPatch(announced.scan.target_shape_px, device=rank.device),
@@ -104,10 +102,6 @@ def _serve(session: _Session, *, publication: Publication | None) -> None:
             report=report,
             stop=session.stop,
         ).run()
-
-
-def _strategy(buffer: RehearsalBuffer | None, *, device: torch.device) -> Strategy:
-    return Incremental(device=device) if buffer is None else ExperienceReplay(buffer, device=device)
 
 
 def _learner(session: _Session, announced: Announced, arrivals: Arrivals) -> Learner:
@@ -129,27 +123,13 @@ def _learner(session: _Session, announced: Announced, arrivals: Arrivals) -> Lea
     return Learner(network, settings, device=session.rank.device, precision=session.rank.precision)
 
 
-def _buffer(session: _Session, announced: Announced) -> RehearsalBuffer | None:
-    settings = session.settings
-    if settings.strategy is StrategyName.INCREMENTAL or announced.frame_dtype is None:
-        return None
-    buffer, frame, target = settings.buffer, announced.scan.frame_shape_px, announced.scan.target_shape_px
-    try:
-        schema = Schema(
-            diffraction=Field(frame, cast(DTypeName, announced.frame_dtype)),
-            amplitude=Field(target, "float16"),
-            phase=Field(target, "float16"),
-        )
-        return RehearsalBuffer(
-            schema,
-            capacity=buffer.capacity,
-            representatives=buffer.representatives,
-            candidates=buffer.candidates,
-            policy=buffer.policy,
-            transport=buffer.transport,
-            seed=session.run.seed,
-            device=session.rank.device,
-            timeout_s=buffer.timeout_s,
-        )
-    except ValueError as error:
-        raise UserError(f"trainer.buffer: {error}") from error
+def _strategy(session: _Session, announced: Announced) -> Strategy:
+    device = session.rank.device
+    if announced.frame_dtype is None:
+        return Incremental(device=device)
+    layout = SampleLayout(
+        frame_shape_px=announced.scan.frame_shape_px,
+        frame_dtype=cast(DTypeName, announced.frame_dtype),
+        target_shape_px=announced.scan.target_shape_px,
+    )
+    return make_strategy(session.settings, layout, device=device, seed=session.run.seed)

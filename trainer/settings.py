@@ -22,6 +22,10 @@ class StrategyName(StrEnum):
     """The stream alone, each sample once."""
     ER = "er"
     """The stream and representatives of the past from the rehearsal buffer."""
+    DER = "der"
+    """The same, the representatives by what the network made of them when they were learnt (dark experience replay)."""
+    DERPP = "derpp"
+    """The same, the representatives by that and by their ground truth (DER++)."""
 
 
 class Pace(StrEnum):
@@ -81,6 +85,15 @@ class BufferSettings(Settings):
     """A rank that does not answer a request for this long is given up."""
 
 
+class DistillationSettings(Settings):
+    """What the strategies `der` and `derpp` weigh; the defaults are the thesis's."""
+
+    alpha: PositiveFloat = Field(default=0.8, allow_inf_nan=False)
+    """Weight of the mean squared distance between the outputs for representatives and their stored activations."""
+    beta: NonNegativeFloat = Field(default=1.0, allow_inf_nan=False)
+    """Weight of a representative's ground truth beside that of a sample of the stream; `derpp` alone uses it."""
+
+
 class TrainerSettings(Settings):
     """The `[trainer]` section."""
 
@@ -90,6 +103,7 @@ class TrainerSettings(Settings):
     pace: Pace = Pace.CONTINUOUS
     model: ModelSettings = Field(default_factory=ModelSettings)
     buffer: BufferSettings = Field(default_factory=BufferSettings)
+    distillation: DistillationSettings = Field(default_factory=DistillationSettings)
     batch_size: PositiveInt = 16
     """Samples of the stream per step and rank (b)."""
     learning_rate: PositiveFloat = 1e-3

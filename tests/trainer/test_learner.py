@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -172,9 +172,9 @@ def test_a_step_that_is_not_finite_changes_nothing() -> None:
     assert trained.train(good, strategy, agree(propose(4))) is not None
     before = {name: tensor.clone() for name, tensor in trained.averaged.network.state_dict().items()}
     for bad in (good.diffraction.float() * float("inf"), good.diffraction.float() * float("nan")):
-        assert trained.train(Batch(bad, good.target, stream=4), strategy, agree(propose(4))) is None
+        assert trained.train(replace(good, diffraction=bad), strategy, agree(propose(4))) is None
     target = Patches(amplitude=good.target.amplitude, phase=good.target.phase * float("nan"))
-    assert trained.train(Batch(good.diffraction, target, stream=4), strategy, agree(propose(4))) is None
+    assert trained.train(replace(good, target=target), strategy, agree(propose(4))) is None
     assert trained.steps == 1
     after = trained.averaged.network.state_dict()
     assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
@@ -207,4 +207,4 @@ def test_a_few_samples_can_be_learnt_far_below_the_constant_prediction() -> None
     for _ in range(250):
         loss = trained.train(few, strategy, agree(propose(8)))
     assert loss is not None
-    assert loss.total.item() / 8 < 0.4 * constant
+    assert loss.total.item() < 0.4 * constant

@@ -156,8 +156,11 @@ def check(run: Run, *, ranks: int) -> None:
     read_weights((run.directory / "weights" / files[-1]).read_bytes(), published[-1].sha256)
 
 
-def test_one_rank_trains_on_every_sample_and_publishes(network: NetworkSettings, tmp_path: Path) -> None:
-    run = train_here(SETTINGS, Run(network, tmp_path))
+@pytest.mark.parametrize("strategy", [StrategyName.ER, StrategyName.DERPP])
+def test_one_rank_trains_on_every_sample_and_publishes(
+    network: NetworkSettings, tmp_path: Path, strategy: StrategyName
+) -> None:
+    run = train_here(SETTINGS.model_copy(update={"strategy": strategy}), Run(network, tmp_path))
     check(run, ranks=1)
     steps = run.events(TrainingStep)
     assert steps[-1].stream_samples == PERSPECTIVES * TRAINING
@@ -205,7 +208,10 @@ def test_a_scan_without_samples_leaves_untrained_weights_and_a_warning(
     assert ["untrained" in event.text for event in run.events(WarningRaised)] == [True]
 
 
-def test_continuous_pace_trains_on_while_the_stream_is_silent(network: NetworkSettings, tmp_path: Path) -> None:
+@pytest.mark.parametrize("strategy", [StrategyName.ER, StrategyName.DER])
+def test_continuous_pace_trains_on_while_the_stream_is_silent(
+    network: NetworkSettings, tmp_path: Path, strategy: StrategyName
+) -> None:
     def post_some(publisher: Publisher) -> None:
         publisher.post_to_ranks(scan_start())
         for start in range(0, 20, 10):
@@ -213,7 +219,7 @@ def test_continuous_pace_trains_on_while_the_stream_is_silent(network: NetworkSe
             bright["amplitude"] += np.float16(2.0)
             publisher.post_samples(Samples(perspective=0), bright)
 
-    settings = SETTINGS.model_copy(update={"pace": Pace.CONTINUOUS, "finish_s": 0.0})
+    settings = SETTINGS.model_copy(update={"strategy": strategy, "pace": Pace.CONTINUOUS, "finish_s": 0.0})
     run = train_here(settings, Run(network, tmp_path, post=post_some, end_after=400))
     assert run.events(RankCounts)[-1].trained == 20
     assert run.events(TrainingStep)[-1].rehearsed_samples > 400

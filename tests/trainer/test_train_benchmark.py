@@ -4,11 +4,15 @@ import pytest
 
 from trainer.benchmark import bench_train
 from trainer.models.settings import ModelSettings
-from trainer.settings import BufferSettings, TrainerSettings
+from trainer.settings import BufferSettings, StrategyName, TrainerSettings
 
 
-def test_the_benchmark_measures_both_loops_and_judges_their_ratio() -> None:
+@pytest.mark.parametrize(
+    ("strategy", "representatives"), [(StrategyName.ER, 6), (StrategyName.DERPP, 6), (StrategyName.INCREMENTAL, 0)]
+)
+def test_the_benchmark_measures_both_loops_and_judges_their_ratio(strategy: StrategyName, representatives: int) -> None:
     settings = TrainerSettings(
+        strategy=strategy,
         model=ModelSettings(width=2, levels=2),
         batch_size=4,
         buffer=BufferSettings(capacity=50, representatives=6, candidates=4),
@@ -18,7 +22,7 @@ def test_the_benchmark_measures_both_loops_and_judges_their_ratio() -> None:
     (result,), (target,) = measured["results"], measured["targets"]
     assert result["ours_samples_per_s"] > 0
     assert result["bare_samples_per_s"] > 0
-    assert (result["batch"], result["representatives"]) == (4, 6)
+    assert (result["strategy"], result["batch"], result["representatives"]) == (strategy, 4, representatives)
     assert target["name"] == "train_ratio_to_bare"
     assert target["value"] == pytest.approx(result["ratio"])
     assert target["met"] == (result["ratio"] >= 0.95)

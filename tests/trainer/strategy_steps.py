@@ -1,0 +1,150 @@
+"""Steps of a strategy on a real buffer, recorded, and the same steps in plain PyTorch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+from trainer_streams import FRAME, TARGET, samples
+
+from buffer.outputs import Representatives
+from buffer.transport.transport import TransportName
+from trainer.agreement import Proposal, agree
+from trainer.batch import Minibatch
+from trainer.learner import Learner
+from trainer.models.frame_network import FrameNetwork
+from trainer.models.precision import Precision
+from trainer.models.ptychonn import Patches
+from trainer.models.settings import ModelSettings, NetworkConfig
+from trainer.settings import BufferSettings, DistillationSettings, StrategyName, TrainerSettings
+from trainer.strategies.making import SampleLayout, make_strategy
+from trainer.strategies.strategy import Strategy
+
+CPU = torch.device("cpu")
+RATE = 1e-3
+Samples = dict[str, Tensor]
+
+
+@dataclass
+class Step:
+    """What one rank trained on and found."""
+
+    new: Samples
+    """The minibatch; no rows where there was none."""
+    old: Samples
+    """The draw, copied."""
+    loss: float
+    """This rank's share."""
+    weights: Samples
+
+
+@dataclass
+class Trainee:
+    """A small network that learns by a strategy, and what its training passes gave."""
+
+    name: StrategyName
+    beta: float = 1.0
+    transport: TransportName = "local"
+    batch_norm: bool = False
+    precision: Precision = Precision.FLOAT32
+    network: FrameNetwork = field(init=False)
+    draw: Samples = field(init=False)
+    outputs: dict[bytes, Patches] = field(default_factory=dict)
+    """Of every training pass, by the frame's counts."""
+
+    def __post_init__(self) -> None:
+        settings = TrainerSettings(
+            strategy=self.name,
+            buffer=BufferSettings(capacity=24, representatives=6, candidates=3, transport=self.transport),
+            distillation=DistillationSettings(alpha=0.7, beta=self.beta),
+            learning_rate=RATE,
+            averaging=0.0,
+        )
+        self.network = network(batch_norm=self.batch_norm)
+        self.network.register_forward_hook(self._note)
+        self.learner = Learner(self.network, settings, device=CPU, precision=self.precision)
+        self.strategy: Strategy = make_strategy(settings, SampleLayout(FRAME, "uint16", TARGET), device=CPU, seed=3)
+        assert self.strategy.buffer is not None
+        self.buffer = self.strategy.buffer
+        self._take, self.buffer.take = self.buffer.take, self._take_and_note  # type: ignore[method-assign]
+
+    def run(self, stream: list[Minibatch | None]) -> list[Step]:
+        """Train on every entry as the loop does; steps without any sample on any rank are left out."""
+        steps = []
+        for minibatch in stream:
+            batch = self.strategy.gather(minibatch)
+            agreed = agree(
+                Proposal(
+                    stream=batch.stream if batch else 0,
+                    samples=len(batch) if batch else 0,
+                    perspective_ended=False,
+                    scan_ended=False,
+                    stop=False,
+                    publish=False,
+                    finish=0.0,
+                )
+            )
+            if agreed.samples > 0:
+                share = self.learner.train(batch, self.strategy, agreed)
+                assert share is not None
+                weights = {name: value.detach().clone() for name, value in self.network.named_parameters()}
+                steps.append(Step(minibatch or none(), self.draw, share.total.item(), weights))
+        return steps
+
+    def _take_and_note(self) -> Representatives:
+        drawn = self._take()
+        self.draw = {name: tensor.clone() for name, tensor in drawn.tensors.items()}
+        return drawn
+
+    def _note(self, _module: nn.Module, inputs: tuple[Tensor], output: Patches) -> None:
+        for row, frame in enumerate(inputs[0]):
+            patches = Patches(output.amplitude[row].detach().clone(), output.phase[row].detach().clone())
+            self.outputs.setdefault(frame.numpy().tobytes(), patches)
+
+
+def network(*, batch_norm: bool = False) -> FrameNetwork:
+    torch.manual_seed(1)
+    model = ModelSettings(width=4, levels=2, batch_norm=batch_norm)
+    made = FrameNetwork(NetworkConfig(model=model, frame_shape_px=FRAME, target_shape_px=TARGET))
+    made.scale_input_to(50.0)
+    return made
+
+
+def minibatch(index: range) -> Minibatch:
+    arrays = samples(index)
+    return {name: torch.from_numpy(arrays[name]) for name in ("diffraction", "amplitude", "phase")}
+
+
+def none() -> Samples:
+    return {name: tensor[:0] for name, tensor in minibatch(range(1)).items()}
+
+
+def train_plainly(name: StrategyName, steps: list[Step], *, alpha: float = 0.7, beta: float = 1.0) -> list[Step]:
+    """Make the same steps in one process from the same weights: the strategies as their papers have them."""
+    trained = network()
+    optimizer = torch.optim.Adam(trained.parameters(), lr=RATE)
+    made = []
+    for step in steps:
+        new, old = step.new, step.old
+        b, r = len(new["diffraction"]), len(old["diffraction"])
+        output = trained(torch.cat([new["diffraction"], old["diffraction"]]))
+        loss = torch.zeros(())
+        for head, image in output._asdict().items():
+            if name is StrategyName.ER:
+                loss = loss + (image - torch.cat([new[head], old[head]]).float()).abs().mean()
+            if name is StrategyName.DER and b > 0:
+                loss = loss + (image[:b] - new[head].float()).abs().mean()
+            if name is StrategyName.DERPP:
+                weight = torch.tensor([1.0] * b + [beta] * r)
+                error = (image - torch.cat([new[head], old[head]]).float()).abs().mean(dim=(1, 2))
+                loss = loss + (weight * error).sum() / weight.sum()
+            if name is not StrategyName.ER and r > 0:
+                activation = old[f"activation_{head}"].float()
+                loss = loss + alpha * nn.functional.mse_loss(image[b:], activation)
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        weights = {key: value.detach().clone() for key, value in trained.named_parameters()}
+        made.append(Step(new, old, loss.item(), weights))
+    return made

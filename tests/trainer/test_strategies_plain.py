@@ -1,0 +1,99 @@
+"""Strategies on one rank beside the same in plain PyTorch, on the draws that the buffer gave."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from pydantic import ValidationError
+from strategy_steps import Step, Trainee, minibatch, train_plainly
+
+from trainer.batch import ACTIVATIONS, FIELDS
+from trainer.loss import squared_distance
+from trainer.models.precision import Precision
+from trainer.models.ptychonn import Patches
+from trainer.settings import DistillationSettings, StrategyName
+
+STREAM = [None, *(minibatch(range(first, first + size)) for first, size in [(0, 4), (10, 5), (20, 1)]), None, None]
+STREAM += [minibatch(range(first, first + 4)) for first in range(30, 70, 10)] + [None]
+"""Minibatches of several sizes, and steps without one, the first of them before anything is stored."""
+
+CASES = [
+    (StrategyName.ER, 1.0),
+    (StrategyName.DER, 1.0),
+    (StrategyName.DERPP, 1.0),
+    (StrategyName.DERPP, 0.25),
+]
+
+
+def train(trainee: Trainee) -> list[Step]:
+    with trainee.buffer:
+        return trainee.run(STREAM)
+
+
+def assert_same(steps: list[Step], expected: list[Step]) -> None:
+    for step, plain in zip(steps, expected, strict=True):
+        assert step.loss == pytest.approx(plain.loss, rel=1e-5)
+        for name, weights in plain.weights.items():
+            torch.testing.assert_close(step.weights[name], weights, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(("name", "beta"), CASES)
+def test_every_step_equals_that_of_a_plain_implementation(name: StrategyName, beta: float) -> None:
+    steps = train(Trainee(name, beta=beta))
+    assert [len(step.old["diffraction"]) for step in steps[:4]] == [0, 3, 6, 6]
+    assert len(steps) == len(STREAM) - 1, "all but the step before anything was stored"
+    assert_same(steps, train_plainly(name, steps, beta=beta))
+
+
+def test_derpp_without_its_ground_truth_term_is_der() -> None:
+    steps = train(Trainee(StrategyName.DERPP, beta=0.0))
+    assert_same(steps, train_plainly(StrategyName.DER, steps))
+
+
+@pytest.mark.parametrize(
+    ("name", "fields"),
+    [
+        (StrategyName.ER, FIELDS),
+        (StrategyName.DER, ("diffraction", *ACTIVATIONS)),
+        (StrategyName.DERPP, (*FIELDS, *ACTIVATIONS)),
+    ],
+)
+def test_the_buffer_stores_what_the_strategy_needs_and_no_more(name: StrategyName, fields: tuple[str, ...]) -> None:
+    assert sorted(train(Trainee(name))[-1].old) == sorted(fields)
+
+
+@pytest.mark.parametrize("name", [StrategyName.DER, StrategyName.DERPP])
+@pytest.mark.parametrize(
+    ("precision", "batch_norm"),
+    [(Precision.FLOAT32, False), (Precision.FLOAT32, True), (Precision.BFLOAT16, True)],
+)
+def test_stored_activations_are_the_outputs_of_the_training_pass(
+    name: StrategyName, precision: Precision, batch_norm: bool
+) -> None:
+    trainee = Trainee(name, precision=precision, batch_norm=batch_norm)
+    steps = train(trainee)
+    drawn = 0
+    for step in steps:
+        for row, frame in enumerate(step.old["diffraction"]):
+            learnt = trainee.outputs[frame.numpy().tobytes()]
+            for field, channel in zip(ACTIVATIONS, learnt, strict=True):
+                assert torch.equal(step.old[field][row], channel.half())
+            drawn += 1
+    assert drawn > 40
+    assert all(torch.isfinite(torch.tensor(step.loss)) for step in steps)
+
+
+def test_activations_that_are_not_finite_ask_for_nothing() -> None:
+    output = torch.ones(2, 4, 4, requires_grad=True)
+    activation = torch.zeros(2, 4, 4)
+    activation[0] = float("nan")
+    loss = squared_distance(Patches(output, output), Patches(activation, activation)).amplitude
+    (gradient,) = torch.autograd.grad(loss, output)
+    assert loss.item() == 1.0
+    assert torch.equal(gradient, torch.stack([torch.zeros(4, 4), torch.full((4, 4), 2.0 / 16)]))
+
+
+@pytest.mark.parametrize("wrong", [{"alpha": 0.0}, {"alpha": float("inf")}, {"beta": -0.1}, {"gamma": 1.0}])
+def test_weights_that_make_no_sense_are_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(ValidationError, match=next(iter(wrong))):
+        DistillationSettings(**wrong)

@@ -1,0 +1,101 @@
+"""Strategies on two ranks with a shared buffer beside one process that has both ranks' samples."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+from strategy_steps import Samples, Step, Trainee, minibatch, train_plainly
+from support import free_ports
+
+from buffer.transport.transport import TransportName
+from trainer.settings import StrategyName
+
+CASES = [
+    (StrategyName.ER, "tcp"),
+    (StrategyName.DER, "tcp"),
+    (StrategyName.DERPP, "tcp"),
+    (StrategyName.DER, "local"),
+    (StrategyName.DERPP, "local"),
+]
+"""With the transport "local", ranks draw from their own stores, which fill at different rates here."""
+SIZES = [(4, 0), (4, 4), (4, 4), (4, 0), (0, 4), (0, 0), (1, 4), (4, 4), (0, 0), (4, 4)]
+"""Samples of the stream that rank 0 and rank 1 have in each step."""
+
+
+@pytest.fixture(scope="module")
+def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, list[Step]]]:
+    """The steps of two processes joined by gloo, by strategy and transport."""
+    folder = tmp_path_factory.mktemp("ranks")
+    (port,) = free_ports(1)
+    context = multiprocessing.get_context("spawn")
+    processes = [context.Process(target=in_group, args=(rank, port, folder)) for rank in (0, 1)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(120.0)
+    for process in processes:
+        if process.is_alive():
+            process.kill()
+    assert [process.exitcode for process in processes] == [0, 0]
+    found = [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in (0, 1)]
+    return [{name: [Step(**step) for step in steps] for name, steps in saved.items()} for saved in found]
+
+
+def in_group(rank: int, port: int, folder: Path) -> None:
+    torch.set_num_threads(1)
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "RANK": str(rank), "WORLD_SIZE": "2"}
+    dist.init_process_group("gloo")
+    torch.save(
+        {name + transport: train_on_my_share(name, transport, rank) for name, transport in CASES},
+        folder / f"rank{rank}.pt",
+    )
+    dist.destroy_process_group()
+
+
+def train_on_my_share(name: StrategyName, transport: TransportName, rank: int) -> list[dict[str, object]]:
+    mine = [range(100 * rank + 10 * step, 100 * rank + 10 * step + size[rank]) for step, size in enumerate(SIZES)]
+    trainee = Trainee(name, transport=transport)
+    with trainee.buffer:
+        steps = trainee.run([minibatch(index) if index else None for index in mine])
+        dist.barrier()
+    return [asdict(step) for step in steps]
+
+
+def both(first: Samples, second: Samples) -> Samples:
+    return {name: torch.cat([first[name], second[name]]) for name in first}
+
+
+@pytest.mark.parametrize(("name", "transport"), CASES)
+def test_two_ranks_equal_one_with_all_samples(
+    ranks: list[dict[str, list[Step]]], name: StrategyName, transport: TransportName
+) -> None:
+    pairs = list(zip(ranks[0][name + transport], ranks[1][name + transport], strict=True))
+    joined = [Step(both(a.new, b.new), both(a.old, b.old), a.loss + b.loss, a.weights) for a, b in pairs]
+    assert len(joined) == len(SIZES)
+    for step, plain in zip(joined, train_plainly(name, joined), strict=True):
+        assert step.loss == pytest.approx(plain.loss, rel=1e-5)
+        for parameter, weights in plain.weights.items():
+            torch.testing.assert_close(step.weights[parameter], weights, rtol=1e-4, atol=1e-6)
+    for a, b in pairs:
+        assert all(torch.equal(a.weights[parameter], b.weights[parameter]) for parameter in a.weights)
+
+
+def test_ranks_with_different_numbers_of_representatives_are_among_the_cases(
+    ranks: list[dict[str, list[Step]]],
+) -> None:
+    counts = [[len(step.old["diffraction"]) for step in found["derpplocal"][:4]] for found in ranks]
+    assert counts == [[0, 3, 6, 6], [0, 0, 3, 6]]
+
+
+def test_ranks_draw_what_the_other_one_stored(ranks: list[dict[str, list[Step]]]) -> None:
+    for name in ("dertcp", "derpptcp"):
+        own = {frame.numpy().tobytes() for step in ranks[0][name] for frame in step.new["diffraction"]}
+        drawn = [frame.numpy().tobytes() for step in ranks[0][name] for frame in step.old["diffraction"]]
+        assert any(frame in own for frame in drawn)
+        assert any(frame not in own for frame in drawn)

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 
 from acquisition.sources import open_scan
+from streaming.errors import UserError
 from streaming.events import Part, PartState, PartStatus, Telemetry
 from streaming.telemetry import TelemetryHub, TelemetrySender
 from workflow.cli import INTERRUPTED_STATUS
@@ -40,9 +41,10 @@ def launch(config: Config) -> int:
     130: interrupted. The summary and the report are written in each case, and no part is left running.
 
     Raises:
-        UserError: before anything starts: the scan or the initial weights cannot be read, a port is in use, or the
-            run folder cannot be made.
+        UserError: before anything starts: a part would get nothing, the scan or the initial weights cannot be read, a
+            port is in use, or the run folder cannot be made.
     """
+    _require_receivers(config)
     open_scan(config.source).close()
     config = _with_ports(with_found_weights(config))
     folder = create_run_folder(config)
@@ -56,6 +58,15 @@ def launch(config: Config) -> int:
         summary, report = write_results(builder, folder)
         log.info("report: %s", report)
     return _conclude(summary, failure, interrupted=stop.is_set())
+
+
+def _require_receivers(config: Config) -> None:
+    for name in ("edge", "trainer"):
+        if not getattr(config.acquisition, name):
+            raise UserError(
+                f"acquisition.{name} = false is for parts that are started one by one: "
+                "`ptychoflow run` starts all of them, and one that gets nothing would wait for ever"
+            )
 
 
 def _with_ports(config: Config) -> Config:

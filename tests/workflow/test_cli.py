@@ -73,6 +73,7 @@ def test_a_process_ends_with_status_2_and_one_line(tmp_path: Path, arguments: li
         (["run"], "nothing to scan"),
         (["run", "--preset", "simulated", "--set", "trainer.bach_size=1"], "did you mean trainer.batch_size?"),
         (["run", "--preset", "simulated", "--ranks", "0"], "setting trainer.ranks = 0 (from the command line)"),
+        (["run", "--preset", "simulated", "--set", "acquisition.edge=false"], "acquisition.edge = false is for parts"),
         (["run", "--config", "absent.toml"], "absent.toml does not exist"),
         (["run", "absent.h5"], "absent.h5"),
         (["report", "absent"], "absent is not the folder of a run"),

@@ -22,6 +22,6 @@ class AcquisitionSettings(Settings):
     edge: bool = True
     """An edge takes the frames."""
     trainer: bool = True
-    """Trainer ranks take the samples; without, no ground truth is computed for them."""
+    """Trainer ranks take the samples; without, ground truth is computed for the edge's reference images alone."""
     spool_memory_bytes: PositiveInt = 2 << 30
     """Unacknowledged data held in memory; more is spooled to the run's folder."""

@@ -5,10 +5,8 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import os
-import platform
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
-from importlib import metadata
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -23,12 +21,13 @@ _log = logging.getLogger(__name__)
 _WORST_RANK = ("idle_cpu_fraction", "waited_fraction_of_step", "step_slowdown", "step_with_ms", "waited_ms")
 
 
-def bench_buffer(
+def bench_buffer(  # noqa: PLR0913  keyword-only settings, each with one meaning
     *,
     ranks: Sequence[int] = (2, 4),
     transports: Sequence[TransportName] = ("ucx", "tcp"),
     precisions: Sequence[Precision] = ("float32", "compact"),
     width: int = 32,
+    train_crowded: bool = True,
     steps: int = 10,
     draws: int = 200,
     scaling: bool = True,
@@ -36,12 +35,19 @@ def bench_buffer(
 ) -> dict[str, Any]:
     """Measure every combination with real processes on this host; minutes at the published network width of 32.
 
-    `width`: of PtychoNN at 128 px, 0 leaves training out. `steps`: training steps per block. `draws`: draws per figure.
-    `scaling`: measure also how draws grow with ranks (1, 2, 4, 8) and with r. Returns what `--json` writes.
+    `width`: of PtychoNN at 128 px, 0 leaves training out. `train_crowded`: train also where ranks outnumber cores.
+    `steps`: training steps per block. `draws`: draws per figure. `scaling`: measure also how draws grow with ranks
+    (1, 2, 4, 8) and with r. Returns `results`, one per case, and `targets`.
     """
     cases = [
         Case(
-            ranks=count, transport=transport, precision=precision, width=width, steps=steps, draws=draws, device=device
+            ranks=count,
+            transport=transport,
+            precision=precision,
+            width=width if train_crowded or count <= _cores() else 0,
+            steps=steps,
+            draws=draws,
+            device=device,
         )
         for transport in transports
         for count in ranks
@@ -51,14 +57,18 @@ def bench_buffer(
         cases += _scaling_cases(transports[0], device)
     results = []
     for number, case in enumerate(cases, 1):
-        _log.info("case %d of %d: %s", number, len(cases), case)
+        _log.info("case %d of %d: %s", number, len(cases), _in_words(case))
         results.append(run_case(case))
-    return {
-        "command": "bench buffer",
-        "environment": environment(),
-        "results": results,
-        "targets": _targets(results),
-    }
+    return {"results": results, "targets": _targets(results)}
+
+
+def _cores() -> int:
+    return os.cpu_count() or 1
+
+
+def _in_words(case: Case) -> str:
+    beside = f"beside PtychoNN of width {case.width}" if case.width else "draws only"
+    return f"{case.ranks} ranks, {case.transport}, {case.precision}, r {case.representatives}, {beside}"
 
 
 def _scaling_cases(transport: TransportName, device: str) -> list[Case]:
@@ -114,8 +124,7 @@ def _over_ranks(figures: Sequence[Figures]) -> Figures:
 def _targets(results: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     """The ratios that were promised, each the worst over the cases for which it was promised."""
     results = list(results)
-    cores = os.cpu_count() or 1
-    trained = [result for result in results if "step_slowdown" in result and result["ranks"] <= cores]
+    trained = [result for result in results if "step_slowdown" in result and result["ranks"] <= _cores()]
     pairs = [result for result in results if result["ranks"] == 2 and result["representatives"] == 24]
     ucx = [result for result in pairs if result["transport"] == "ucx"]
     return [
@@ -145,16 +154,3 @@ def _target(name: str, values: Iterable[float], target: float, direction: str) -
     value = max(measured) if direction == "max" else min(measured)
     met = value <= target if direction == "max" else value >= target
     return [{"name": name, "value": value, "target": target, "direction": direction, "met": met}]
-
-
-def environment() -> dict[str, Any]:
-    """What the figures depend on."""
-    packages = ("torch", "numpy", "ucxx-cu13", "ucxx-cu12")
-    installed = {dist_.metadata["Name"]: dist_.version for dist_ in metadata.distributions()}
-    return {
-        "python": platform.python_version(),
-        "machine": platform.machine(),
-        "cpu_count": os.cpu_count(),
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        "packages": {name: installed[name] for name in packages if name in installed},
-    }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated, Literal
+
 import typer
 
 from workflow.commands.options import JsonOption, SetOption
@@ -30,3 +32,32 @@ def train(assignments: SetOption = None, json_file: JsonOption = None) -> int:
 
     config = load_config(assignments=assignments or (), options=option_table(source__kind="simulation"))
     return tell(bench_train(settings=config.trainer), json_file)
+
+
+@app.command()
+def buffer(
+    ranks: Annotated[
+        list[int] | None, typer.Option(min=1, help="Processes; may be repeated. Default: 2 and 4.")
+    ] = None,
+    transport: Annotated[Literal["ucx", "tcp"] | None, typer.Option(help="Default: one after the other.")] = None,
+    width: Annotated[int, typer.Option(min=0, help="Of PtychoNN at 128 px; 0: measure draws only.")] = 32,
+    steps: Annotated[int, typer.Option(min=1, help="Training steps per block, of four blocks per case.")] = 3,
+    device: Annotated[str, typer.Option(help="Where training runs: cpu or cuda.")] = "cpu",
+    thorough: Annotated[bool, typer.Option("--thorough", help="Train also where ranks outnumber cores.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Leave out how cost grows with ranks and draws.")] = False,
+    json_file: JsonOption = None,
+) -> int:
+    """What the rehearsal buffer costs, beside memcpy and beside training without it; about 5 min as it stands."""
+    from buffer.benchmark import bench_buffer
+    from workflow.benchmarks.results import tell
+
+    measured = bench_buffer(
+        ranks=ranks or (2, 4),
+        transports=("ucx", "tcp") if transport is None else (transport,),
+        width=width,
+        train_crowded=thorough,
+        steps=steps,
+        scaling=not quick,
+        device=device,
+    )
+    return tell(measured, json_file)

@@ -35,6 +35,7 @@ log = logging.getLogger(__name__)
 
 IDLE_S = 0.02
 COUNTS_PERIOD_S = 0.5
+DISK_RETRY_S = 1.0
 LEARNED_FROM = (FrameRole.TRAIN, FrameRole.VALIDATION)
 
 
@@ -175,19 +176,29 @@ class OnePass:
         return frames, indices
 
     def _ask_for_ground_truth(self, acquired: Acquired) -> npt.NDArray[np.generic]:
-        """Return the frames as they lie on disk until the ground truth comes: a scan need not fit into memory."""
+        """Return the frames as they lie on disk until the ground truth comes: a scan need not fit into memory.
+
+        Holds the scan while the disk is full.
+        """
         perspective = acquired.perspective
-        return self.worker.submit(
-            GroundTruthJob(
-                perspective=perspective.index,
-                frames=acquired.frames,
-                positions_px=perspective.positions_px[acquired.indices],
-                probe=perspective.probe,
-                mask=perspective.mask,
-                recorded=perspective.ground_truth,
-                target_shape_px=self._target_shape_px(perspective),
-            )
+        job = GroundTruthJob(
+            perspective=perspective.index,
+            frames=acquired.frames,
+            positions_px=perspective.positions_px[acquired.indices],
+            probe=perspective.probe,
+            mask=perspective.mask,
+            recorded=perspective.ground_truth,
+            target_shape_px=self._target_shape_px(perspective),
         )
+        warned = False
+        while True:
+            try:
+                return self.worker.submit(job)
+            except OSError as error:
+                if not warned:
+                    self._warn(f"acquisition waits: frames cannot be kept for phase retrieval ({error.strerror})")
+                warned = True
+                self._work_for(DISK_RETRY_S)
 
     def _publish_ground_truth(self, result: GroundTruthResult) -> None:
         """Send a perspective's reference image to the edge and its samples to the ranks."""
@@ -214,6 +225,9 @@ class OnePass:
         self.publisher.post_to_edge(reference, images)
 
     def _publish_samples(self, acquired: Acquired, truth: GroundTruth) -> None:
+        if not self.settings.trainer:
+            self.ledger.count_unlabelled(int(acquired.learned_from.sum()))
+            return
         self.ledger.count_labels(truth.void[acquired.learned_from])
         chosen = np.flatnonzero(acquired.learned_from & ~truth.void)
         for start in range(0, len(chosen), self.settings.batch_frames):

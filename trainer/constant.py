@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
 
 from trainer.models.ptychonn import Patches
 
@@ -31,7 +32,15 @@ class MeanPatch:
         if dist.is_initialized():
             dist.all_reduce(sums)
             dist.all_reduce(samples)
-        if samples.item() == 0:
-            return Patches(amplitude=torch.ones_like(sums[0]), phase=torch.zeros_like(sums[1]))
-        amplitude, phase = sums / samples.float()
-        return Patches(amplitude=amplitude, phase=phase)
+        return _mean(sums, samples)
+
+    def on_this_rank(self) -> Patches:
+        """Return the mean (y, x) over this rank's samples; amplitude 1 and phase 0 before any."""
+        return _mean(self._sums, self._samples)
+
+
+def _mean(sums: Tensor, samples: Tensor) -> Patches:
+    if samples.item() == 0:
+        return Patches(amplitude=torch.ones_like(sums[0]), phase=torch.zeros_like(sums[1]))
+    amplitude, phase = sums / samples.float()
+    return Patches(amplitude=amplitude, phase=phase)

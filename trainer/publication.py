@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -10,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from streaming.events import WeightsPublished
+from streaming.events import Part, WarningRaised, WeightsPublished
 from streaming.messages import Weights
 from streaming.settings import NetworkSettings
 from streaming.weights_channel import WeightsServer
@@ -18,7 +19,9 @@ from trainer.models.frame_network import FrameNetwork
 from trainer.models.ptychonn import Patches
 from trainer.models.weights_file import Manifest, digest, write_weights
 
-OnPublished = Callable[[WeightsPublished], None]
+log = logging.getLogger(__name__)
+
+OnPublished = Callable[[WeightsPublished | WarningRaised], None]
 
 
 class Publication:
@@ -28,7 +31,7 @@ class Publication:
         network: hosts, ports and keys of the run; binds the weights port.
         folder: gets one file `vNNNNNN.safetensors` per version.
         run: the run's name, for the manifest.
-        on_published: called in the publishing thread after each version.
+        on_published: called in the publishing thread after each version, and with what a user should know of it.
 
     Raises:
         UserError: the port is in use.
@@ -48,8 +51,7 @@ class Publication:
     ) -> None:
         """Publish a network on the CPU that nobody changes any more; waits only for the version before.
 
-        Raises:
-            OSError: the version before could not be written.
+        A version that cannot be written to the folder is published all the same, with a warning.
         """
         self._finish_last()
         self._version += 1
@@ -89,14 +91,22 @@ class Publication:
     def _write(self, network: FrameNetwork, manifest: Manifest, constant: Patches) -> None:
         data = write_weights(network, manifest, constant=constant)
         sha256 = digest(data)
-        path = self._folder / f"v{manifest.version:06d}.safetensors"
+        try:
+            self._write_file(data, manifest.version)
+        except OSError as error:
+            reason = f"weights {manifest.version} are served but not kept: {self._folder}: {error.strerror}"
+            log.warning("%s", reason)
+            self._on_published(WarningRaised(Part.TRAINER, reason))
+        self._server.publish(Weights(manifest.version, sha256, manifest.step, manifest.final), data)
+        self._on_published(
+            WeightsPublished(manifest.version, manifest.step, sha256, manifest.validation_loss, manifest.final)
+        )
+
+    def _write_file(self, data: bytes, version: int) -> None:
+        path = self._folder / f"v{version:06d}.safetensors"
         unfinished = path.with_suffix(".part")
         with unfinished.open("wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
         unfinished.replace(path)
-        self._server.publish(Weights(manifest.version, sha256, manifest.step, manifest.final), data)
-        self._on_published(
-            WeightsPublished(manifest.version, manifest.step, sha256, manifest.validation_loss, manifest.final)
-        )

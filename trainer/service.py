@@ -12,6 +12,7 @@ import torch
 
 from buffer.schema import DTypeName
 from streaming.events import Part, PartState, PartStatus
+from streaming.messages import ScanStart
 from streaming.settings import NetworkSettings, RunContext
 from streaming.telemetry import TelemetrySender
 from trainer.arrivals import Arrivals
@@ -27,7 +28,7 @@ from trainer.models.settings import NetworkConfig
 from trainer.publication import Publication
 from trainer.reporting import StepReport
 from trainer.settings import TrainerSettings
-from trainer.start import Announced, fit_input_scale, wait_for_samples
+from trainer.start import Announced, fit_input_scale, wait_for_samples, wait_for_scan
 from trainer.strategies.incremental import Incremental
 from trainer.strategies.making import SampleLayout, make_strategy
 from trainer.strategies.strategy import Strategy
@@ -81,6 +82,8 @@ def _serve(session: _Session, *, publication: Publication | None) -> None:
     """Receive and train."""
     rank, arrivals = session.rank, Arrivals(queue_samples=session.settings.queue_samples)
     with Intake(session.network, arrivals, rank=rank.rank, world_size=rank.world_size), ExitStack() as stack:
+        if publication is not None and session.settings.init_weights is not None:
+            _publish_initial(session, arrivals, publication)
         announced = wait_for_samples(arrivals, stop=session.stop)
         if announced is None:
             return
@@ -104,22 +107,37 @@ def _serve(session: _Session, *, publication: Publication | None) -> None:
         ).run()
 
 
-def _learner(session: _Session, announced: Announced, arrivals: Arrivals) -> Learner:
+def _publish_initial(session: _Session, arrivals: Arrivals, publication: Publication) -> None:
+    """Let an edge image with the weights that training starts from, before the first ground truth comes."""
+    scan = wait_for_scan(arrivals, stop=session.stop)
+    if scan is None:
+        return
+    nothing_learned = MeanPatch(scan.target_shape_px, device=torch.device("cpu")).on_this_rank()
+    publication.publish(_network(session, scan), nothing_learned, step=0, validation_loss=None, final=False)
+
+
+def _network(session: _Session, scan: ScanStart) -> FrameNetwork:
+    """Return the network that training starts from; without initial weights its input scale is still open."""
     settings = session.settings
     config = NetworkConfig(
         model=settings.model,
-        frame_shape_px=announced.scan.frame_shape_px,
-        target_shape_px=announced.scan.target_shape_px,
+        frame_shape_px=scan.frame_shape_px,
+        target_shape_px=scan.target_shape_px,
         amplitude_scale=settings.amplitude_scale,
     )
     torch.manual_seed(session.run.seed)
     network = FrameNetwork(config)
-    if settings.init_weights is None:
-        fit_input_scale(network, arrivals)
-    else:
+    if settings.init_weights is not None:
         load_initial_weights(network, settings.init_weights)
         log.info("training starts from %s", settings.init_weights)
-    log.info("network %s, input scale %.3g", config.model_dump_json(), network.input_scale.item())
+    return network
+
+
+def _learner(session: _Session, announced: Announced, arrivals: Arrivals) -> Learner:
+    settings, network = session.settings, _network(session, announced.scan)
+    if settings.init_weights is None:
+        fit_input_scale(network, arrivals)
+    log.info("network %s, input scale %.3g", network.config.model_dump_json(), network.input_scale.item())
     return Learner(network, settings, device=session.rank.device, precision=session.rank.precision)
 
 

@@ -26,6 +26,14 @@ class Announced:
     """Numpy name; None if the scan ended without a single training sample."""
 
 
+def wait_for_scan(arrivals: Arrivals, *, stop: threading.Event) -> ScanStart | None:
+    """Block until this rank has the scan's announcement; None if `stop` was set before."""
+    while arrivals.scan is None and not stop.is_set():
+        arrivals.check()
+        stop.wait(POLL_S)
+    return arrivals.scan
+
+
 def wait_for_samples(arrivals: Arrivals, *, stop: threading.Event) -> Announced | None:
     """Block until every rank has the scan's announcement and any rank a sample, or all the end of the scan.
 

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 
+from acquisition.roles import assign_roles
 from acquisition.sources import open_scan
 from streaming.errors import UserError
 from streaming.events import Part, PartState, PartStatus, Telemetry
@@ -45,7 +46,7 @@ def launch(config: Config) -> int:
             port is in use, or the run folder cannot be made.
     """
     _require_receivers(config)
-    open_scan(config.source).close()
+    _check_scan(config)
     config = _with_ports(with_found_weights(config))
     folder = create_run_folder(config)
     log_to_file(folder.log("launcher"))
@@ -55,7 +56,7 @@ def launch(config: Config) -> int:
     with stop_on_signals(stop):
         with _telemetry(config, folder, builder, progress) as reporter:
             failure = _run_parts(_commands(config, folder), reporter, progress, stop=stop)
-        summary, report = write_results(builder, folder)
+        summary, report = write_results(builder, folder, interrupted=stop.is_set())
         log.info("report: %s", report)
     return _conclude(summary, failure, interrupted=stop.is_set())
 
@@ -67,6 +68,20 @@ def _require_receivers(config: Config) -> None:
                 f"acquisition.{name} = false is for parts that are started one by one: "
                 "`ptychoflow run` starts all of them, and one that gets nothing would wait for ever"
             )
+
+
+def _check_scan(config: Config) -> None:
+    """Open the scan and deal out the roles of its first perspective, as the acquisition will."""
+    with closing(open_scan(config.source)) as scan:
+        first = scan.perspective(0)
+        assign_roles(
+            config.acquisition.roles,
+            first.positions_px,
+            perspective=0,
+            perspectives=len(scan),
+            target_shape_px=config.retrieval.target_shape_px or first.geometry.frame_shape_px,
+            seed=config.run.seed,
+        )
 
 
 def _with_ports(config: Config) -> Config:

@@ -70,9 +70,13 @@ class SummaryBuilder:
         self._frames.add(telemetry.event)
         self._take(telemetry.event, telemetry.time_s)
 
-    def summary(self) -> Summary:
-        """Return the summary of what was taken in so far; plain JSON values only."""
+    def summary(self, *, interrupted: bool = False) -> Summary:
+        """Return the summary of what was taken in so far; plain JSON values only.
+
+        Frames that were on their way when a run was `interrupted` count as lost.
+        """
         content: Summary = {
+            "interrupted": interrupted,
             "seconds": max(self._last_s - self._first_s, 0.0),
             "scan": None if self._scan is None else _plain(self._scan),
             "frames": self._frame_counts(),

@@ -86,8 +86,16 @@ class GroundTruthWorker:
         Returns:
             The job's frames, mapped from the file that the worker reads: who waits for many results with these holds
             none of them in memory.
+
+        Raises:
+            OSError: the disk does not take the arrays; nothing is left behind, and the job can be submitted again.
         """
-        message = write_job(job, self._spool_dir / str(self._jobs))
+        directory = self._spool_dir / str(self._jobs)
+        try:
+            message = write_job(job, directory)
+        except OSError:
+            shutil.rmtree(directory, ignore_errors=True)
+            raise
         self._jobs += 1
         self._waiting.append(message)
         self._child.send(msgspec.json.encode(message))

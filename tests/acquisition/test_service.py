@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,10 +13,13 @@ from typing import Any
 import h5py
 import numpy as np
 import numpy.typing as npt
+import pytest
 from support import Proxy, wait_until
 
+from acquisition.ground_truth import GroundTruthJob
 from acquisition.readers.layout import OBJECT, entry_name
 from acquisition.retrieval.settings import RetrievalSettings
+from acquisition.retrieval.worker import GroundTruthWorker
 from acquisition.service import acquire
 from acquisition.settings import AcquisitionSettings
 from acquisition.simulate import simulate_to_file
@@ -260,3 +264,20 @@ def test_stop_ends_a_slow_scan_in_order(network: NetworkSettings, tmp_path: Path
     assert 0 < last.acquired < 180
     set_aside = last.void + last.held_out + last.excluded + last.unlabelled + last.rejected
     assert last.samples + set_aside == last.acquired
+
+
+def test_a_full_disk_holds_the_scan_until_there_is_room(
+    network: NetworkSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    submit, refusals = GroundTruthWorker.submit, iter([True, True])
+
+    def refuse_twice(worker: GroundTruthWorker, job: GroundTruthJob) -> npt.NDArray[Any]:
+        if next(refusals, False):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return submit(worker, job)
+
+    monkeypatch.setattr(GroundTruthWorker, "submit", refuse_twice)
+    outcome = run_acquisition(network, tmp_path)
+    assert outcome.counts.samples + outcome.counts.void == 180
+    warnings = [event.text for event in outcome.events if isinstance(event, WarningRaised)]
+    assert warnings == ["acquisition waits: frames cannot be kept for phase retrieval (No space left on device)"]

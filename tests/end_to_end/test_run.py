@@ -135,4 +135,7 @@ def test_ctrl_c_ends_everything_in_order_and_keeps_what_was_done(tmp_path: Path)
     assert process.returncode == 130, errors
     assert "Traceback" not in errors
     assert not [part for part in parts if part.is_running() and part.status() != psutil.STATUS_ZOMBIE]
-    assert json.loads((tmp_path / "stopped" / "summary.json").read_text())["frames"]["acquired"] > 0
+    summary = json.loads((tmp_path / "stopped" / "summary.json").read_text())
+    assert summary["frames"]["acquired"] > 0
+    assert summary["interrupted"]
+    assert "The run was interrupted" in (tmp_path / "stopped" / "report.html").read_text()

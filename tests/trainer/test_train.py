@@ -13,7 +13,8 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
-from support import free_ports
+import torch
+from support import free_ports, wait_until
 from trainer_streams import samples, scan_start
 
 from streaming.codec import Arrays
@@ -26,7 +27,7 @@ from streaming.events import (
     WarningRaised,
     WeightsPublished,
 )
-from streaming.messages import FrameRole, PerspectiveEnd, Samples, ScanEnd
+from streaming.messages import FrameRole, PerspectiveEnd, Samples, ScanEnd, Weights
 from streaming.publisher import Publisher
 from streaming.settings import NetworkSettings, RunContext
 from streaming.telemetry import TelemetryHub
@@ -243,3 +244,35 @@ def test_stop_ends_training_in_order(network: NetworkSettings, tmp_path: Path) -
     assert not thread.is_alive()
     newest = sorted((tmp_path / "weights").iterdir())[-1]
     assert read_weights(newest.read_bytes()).manifest.final
+
+
+def test_initial_weights_reach_an_edge_before_the_first_sample(network: NetworkSettings, tmp_path: Path) -> None:
+    first = train_here(SETTINGS, Run(network, tmp_path))
+    assert first.final is not None
+    newest = sorted((tmp_path / "weights").glob("v*.safetensors"))[-1]
+    stop = threading.Event()
+    settings = SETTINGS.model_copy(update={"init_weights": newest})
+    client = WeightsClient(network, edge="test")
+    with (
+        Publisher(network, spool_dir=tmp_path, memory_bytes=1 << 24, edge=False) as publisher,
+        ThreadPoolExecutor(1) as executor,
+    ):
+        context = RunContext("second", tmp_path / "second", 1)
+        future = executor.submit(train, settings, network=network, run=context, stop=stop)
+        publisher.post_to_ranks(scan_start())
+        found: list[tuple[Weights, bytes]] = []
+
+        def served() -> bool:
+            publisher.pump(0.02)
+            found.extend(filter(None, [client.poll()]))
+            return bool(found)
+
+        wait_until(served)
+        stop.set()
+        future.result(timeout=30)
+    client.close()
+    weights, data = found[0]
+    assert (weights.version, weights.step, weights.final) == (1, 0, False)
+    served_state = read_weights(data, weights.sha256).network.state_dict()
+    for name, tensor in first.final.network.state_dict().items():
+        torch.testing.assert_close(served_state[name], tensor, rtol=0, atol=0)

@@ -9,6 +9,7 @@ import time
 import numpy as np
 import psutil
 import pytest
+from support import wait_until
 
 from acquisition.ground_truth import GroundTruthJob, compute_ground_truth
 from acquisition.propagation import far_field_intensity
@@ -46,13 +47,6 @@ def is_running(pid):
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
-
-
-def wait_until_gone(pid, timeout_s=20.0):
-    deadline_s = time.monotonic() + timeout_s
-    while is_running(pid):
-        assert time.monotonic() < deadline_s, f"process {pid} is still there"
-        time.sleep(0.01)
 
 
 def assert_same(first, second):
@@ -159,5 +153,5 @@ def test_the_worker_ends_when_its_parent_is_killed(tmp_path):
         parent.kill()
         parent.wait()
         parent.stdout.close()
-    wait_until_gone(worker_pid)
+    wait_until(lambda: not is_running(worker_pid))
     assert list(tmp_path.iterdir()) == []

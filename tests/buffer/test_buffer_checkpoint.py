@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from support import wait_until
 from torch import distributed as dist
 
 from buffer import Field, RehearsalBuffer, Schema
@@ -75,10 +75,7 @@ def load(rank: int, folder: str, saved_ranks: int, policy: PolicyName) -> dict[s
     held = sum(len(shard["ids"]) for shard in shards)
     with make(policy, representatives=30) as buffer:
         buffer.load_state_dict(shards)
-        deadline = time.monotonic() + 20
-        while sum(buffer.stats().size_per_rank.values()) < held:
-            assert time.monotonic() < deadline
-            time.sleep(0.002)
+        wait_until(lambda: sum(buffer.stats().size_per_rank.values()) >= held)
         dist.barrier()
         buffer.offer(None)
         drawn = buffer.take()

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from support import wait_until
 from torch import distributed as dist
 
 from buffer import Field, RehearsalBuffer, Schema
@@ -48,18 +49,11 @@ def make(transport: TransportName, **settings: Any) -> RehearsalBuffer:
     return RehearsalBuffer(SCHEMA, transport=transport, **(defaults | settings))
 
 
-def wait_for(reached: Callable[[], bool], *, timeout_s: float = 20.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not reached():
-        assert time.monotonic() < deadline, "not reached in time"
-        time.sleep(0.002)
-
-
 def fill(buffer: RehearsalBuffer, rank: int, count: int, *, ranks: int) -> None:
     """Store `count` items on every rank; returns once every rank knows."""
     for first in range(0, count, 10):
         buffer.offer(batch(1 + 1000 * rank + first, 10))
-    wait_for(lambda: buffer.stats().size_per_rank == dict.fromkeys(range(ranks), count))
+    wait_until(lambda: buffer.stats().size_per_rank == dict.fromkeys(range(ranks), count))
     dist.barrier()
 
 
@@ -188,7 +182,7 @@ def leave_early(rank: int, transport: TransportName) -> tuple[tuple[int, ...], d
     if rank == 1:
         buffer.close()
         return (), {}, 0
-    wait_for(lambda: 1 in buffer.stats().left_ranks)  # the other survivor may have left as well
+    wait_until(lambda: 1 in buffer.stats().left_ranks)  # the other survivor may have left as well
     buffer.update(None)
     length = len(buffer.take())
     stats = buffer.stats()
@@ -256,7 +250,7 @@ def make_two(rank: int) -> list[int]:
     with make("tcp") as first, make("tcp") as second:
         fill(first, rank, 30, ranks=2)
         second.offer(batch(5, 10))
-        wait_for(lambda: second.stats().size_per_rank == {0: 10, 1: 10})
+        wait_until(lambda: second.stats().size_per_rank == {0: 10, 1: 10})
         dist.barrier()
         return [first.stats().size, second.stats().size]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
+from support import wait_until
 from torch import distributed as dist
 
 from buffer import Field, RehearsalBuffer, Schema
@@ -20,19 +20,12 @@ PER_DRAW = 200
 DRAWN_AT_LEAST = 200_000
 
 
-def wait_for(reached: Callable[[], bool], *, timeout_s: float = 20.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not reached():
-        assert time.monotonic() < deadline, "not reached in time"
-        time.sleep(0.002)
-
-
 def fill(buffer: RehearsalBuffer, sizes: tuple[int, ...], *, rank: int, classes: int) -> None:
     """Store numbers that are unique over all ranks; returns once every rank knows every rank's size."""
     first = sum(sizes[:rank])
     numbers = torch.arange(first, first + sizes[rank])
     buffer.offer({"number": numbers}, labels=numbers % classes)
-    wait_for(lambda: buffer.stats().size_per_rank == dict(enumerate(sizes)))
+    wait_until(lambda: buffer.stats().size_per_rank == dict(enumerate(sizes)))
     dist.barrier()
 
 
@@ -105,7 +98,7 @@ def draw_everything(rank: int, transport: TransportName) -> tuple[list[int], lis
     with RehearsalBuffer(SCHEMA, capacity=30, representatives=30, candidates=1, transport=transport) as buffer:
         lengths = [len(buffer.update({"number": torch.tensor([100 * rank + step])})) for step in range(10)]
         buffer.take()
-        wait_for(lambda: buffer.stats().size_per_rank == dict.fromkeys(range(3), 10))
+        wait_until(lambda: buffer.stats().size_per_rank == dict.fromkeys(range(3), 10))
         buffer.offer(None)
         numbers = buffer.take().tensors["number"].tolist()
         dist.barrier()

@@ -5,11 +5,10 @@ import signal
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from support import wait_until
 
 from streaming.errors import UserError
 from streaming.events import Part, PartState, PartStatus
@@ -18,13 +17,6 @@ from streaming.telemetry import TelemetryHub
 from workflow.config import Config, load_config, write_config
 from workflow.part_process import part_process, stop_on_signals
 from workflow.ports import resolve_ports
-
-
-def wait_for(condition: Callable[[], object], *, timeout_s: float = 30.0) -> None:
-    deadline_s = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline_s, "waited in vain"
-        time.sleep(0.02)
 
 
 @pytest.fixture
@@ -46,7 +38,7 @@ def test_signals_set_stop_and_only_ctrl_c_counts_as_interruption() -> None:
         before = signal.getsignal(number)
         with stop_on_signals(stop, interrupted=interrupted):
             os.kill(os.getpid(), number)
-            wait_for(stop.is_set)
+            wait_until(stop.is_set)
         assert interrupted.is_set() is interruption
         assert signal.getsignal(number) is before
 
@@ -87,7 +79,7 @@ def test_the_hub_hears_why_a_part_gives_up(config: Config, config_file: Path, tm
             part_process(Part.ACQUISITION, config_file, None),
         ):
             raise UserError("no beam")
-        wait_for(lambda: heard)
+        wait_until(lambda: heard)
     finally:
         hub.close()
     assert heard == [PartStatus(Part.ACQUISITION, PartState.FAILED, "no beam")]
@@ -111,7 +103,7 @@ def test_a_rank_dies_with_torchrun() -> None:
         parent.wait()
         # the child holds the other end of the pipe until it dies
         assert parent.stdout.read() == ""
-    wait_for(lambda: not Path(f"/proc/{pid}").exists() or "State:\tZ" in Path(f"/proc/{pid}/status").read_text())
+    wait_until(lambda: not Path(f"/proc/{pid}").exists() or "State:\tZ" in Path(f"/proc/{pid}/status").read_text())
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process of its parent's death")

@@ -14,6 +14,7 @@ import torch
 from torch import distributed as dist
 from torch._C._distributed_c10d import TCPStore
 
+from buffer.benchmark_peer import compare_with_torchrl
 from buffer.benchmark_rank import Case, Figures, Precision, measure, threads_per_rank
 from buffer.transport.transport import TransportName
 
@@ -32,12 +33,14 @@ def bench_buffer(  # noqa: PLR0913  keyword-only settings, each with one meaning
     draws: int = 200,
     scaling: bool = True,
     device: str = "cpu",
+    torchrl: bool = False,
 ) -> dict[str, Any]:
     """Measure every combination with real processes on this host; minutes at the published network width of 32.
 
     `width`: of PtychoNN at 128 px, 0 leaves training out. `train_crowded`: train also where ranks outnumber cores.
     `steps`: training steps per block. `draws`: draws per figure. `scaling`: measure also how draws grow with ranks
-    (1, 2, 4, 8) and with r. Returns `results`, one per case, and `targets`.
+    (1, 2, 4, 8) and with r. `torchrl`: compare with its replay buffer, in one process. Returns `results`, one per case,
+    and `targets`.
     """
     cases = [
         Case(
@@ -59,7 +62,11 @@ def bench_buffer(  # noqa: PLR0913  keyword-only settings, each with one meaning
     for number, case in enumerate(cases, 1):
         _log.info("case %d of %d: %s", number, len(cases), _in_words(case))
         results.append(run_case(case))
-    return {"results": results, "targets": _targets(results)}
+    targets = _targets(results)
+    if torchrl:
+        alone = Case(1, "local", "float32", width=0, draws=draws)
+        results.append(asdict(alone) | compare_with_torchrl(alone))
+    return {"results": results, "targets": targets}
 
 
 def _cores() -> int:

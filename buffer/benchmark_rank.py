@@ -62,7 +62,7 @@ def item_schema(precision: Precision) -> Schema:
 def measure(case: Case, rank: int) -> Figures:
     """Everything this rank measures for the case; collective over the default process group."""
     schema = item_schema(case.precision)
-    minibatch = _random_batch(schema, case.minibatch, torch.device(case.device))
+    minibatch = random_batch(schema, case.minibatch, torch.device(case.device))
     with RehearsalBuffer(
         schema,
         capacity=case.ranks * case.items_per_rank,
@@ -87,7 +87,8 @@ def measure(case: Case, rank: int) -> Figures:
     return figures
 
 
-def _random_batch(schema: Schema, count: int, device: torch.device) -> Tensors:
+def random_batch(schema: Schema, count: int, device: torch.device) -> Tensors:
+    """`count` items of random numbers, the same every time."""
     generator = torch.Generator().manual_seed(0)
     return {
         name: (torch.rand(count, *field.shape, generator=generator) * 100).to(device, field.torch_dtype)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import Annotated, Literal
 
 import typer
 
+from streaming.errors import UserError
 from workflow.commands.options import JsonOption, SetOption
 
 app = typer.Typer(help="Measure a part beside a bare counterpart.", rich_markup_mode=None)
@@ -36,6 +38,7 @@ def train(assignments: SetOption = None, json_file: JsonOption = None) -> int:
 
 @app.command()
 def buffer(
+    *,
     ranks: Annotated[
         list[int] | None, typer.Option(min=1, help="Processes; may be repeated. Default: 2 and 4.")
     ] = None,
@@ -45,12 +48,15 @@ def buffer(
     device: Annotated[str, typer.Option(help="Where training runs: cpu or cuda.")] = "cpu",
     thorough: Annotated[bool, typer.Option("--thorough", help="Train also where ranks outnumber cores.")] = False,
     quick: Annotated[bool, typer.Option("--quick", help="Leave out how cost grows with ranks and draws.")] = False,
+    torchrl: Annotated[bool, typer.Option("--torchrl", help="Compare with torchrl's replay buffer as well.")] = False,
     json_file: JsonOption = None,
 ) -> int:
     """What the rehearsal buffer costs, beside memcpy and beside training without it; about 5 min as it stands."""
     from buffer.benchmark import bench_buffer
     from workflow.benchmarks.results import tell
 
+    if torchrl and find_spec("torchrl") is None:
+        raise UserError("torchrl is not installed, with which --torchrl compares: pip install torchrl")
     measured = bench_buffer(
         ranks=ranks or (2, 4),
         transports=("ucx", "tcp") if transport is None else (transport,),
@@ -59,5 +65,6 @@ def buffer(
         steps=steps,
         scaling=not quick,
         device=device,
+        torchrl=torchrl,
     )
     return tell(measured, json_file)

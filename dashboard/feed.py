@@ -29,18 +29,21 @@ class Feed:
         self._viewers = 0
 
     async def serve(self, websocket: WebSocket) -> None:
-        """Serve one viewer until it leaves."""
+        """Serve one viewer until it leaves; an update that cannot be made ends its connection and is raised."""
         await websocket.accept()
         if self._viewers >= self._settings.max_viewers:
             await websocket.close(TRY_AGAIN_LATER, "too many viewers")
             return
         self._viewers += 1
-        sending = asyncio.create_task(self._send(websocket))
+        tasks = [asyncio.create_task(work) for work in (self._send(websocket), _wait_until_left(websocket))]
         try:
-            await _wait_until_left(websocket)
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
         finally:
             self._viewers -= 1
-            sending.cancel()
+            for task in tasks:
+                task.cancel()
 
     async def _send(self, websocket: WebSocket) -> None:
         with contextlib.suppress(WebSocketDisconnect):

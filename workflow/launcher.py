@@ -128,22 +128,31 @@ def _run_parts(
             reporter.send(PartStatus(command.part, PartState.STARTING))
         failure = _watch(supervisor, display, stop)
         if failure is not None:
-            log.warning("%s failed, ending the other parts", failure.part)
+            log.warning("ending the parts that still run")
             reporter.send(PartStatus(failure.part, PartState.FAILED, failure.reason))
         supervisor.stop(STOP_ORDER)
     return failure
 
 
 def _watch(supervisor: Supervisor, display: ProgressDisplay, stop: threading.Event) -> PartEnd | None:
-    """Block until the working parts have ended, one part has failed, or `stop` is set."""
+    """Block until the working parts have ended, one of them has failed, or `stop` is set; return what failed.
+
+    A run goes on without its dashboard, but has then not ended well.
+    """
+    without_page: PartEnd | None = None
     while not stop.is_set() and not supervisor.running.isdisjoint(WORKING):
         for end in supervisor.ended():
             if end.failed:
+                log.warning("%s", end.describe())
+            if end.failed and end.part in WORKING:
                 return end
-            log.info("%s is done", end.part)
+            if end.failed:
+                without_page = end
+            else:
+                log.info("%s is done", end.part)
         display.refresh()
         stop.wait(POLL_S)
-    return None
+    return without_page
 
 
 def _conclude(summary: Summary, failure: PartEnd | None, *, interrupted: bool) -> int:

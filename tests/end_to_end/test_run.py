@@ -139,3 +139,21 @@ def test_ctrl_c_ends_everything_in_order_and_keeps_what_was_done(tmp_path: Path)
     assert summary["frames"]["acquired"] > 0
     assert summary["interrupted"]
     assert "The run was interrupted" in (tmp_path / "stopped" / "report.html").read_text()
+
+
+def test_a_run_goes_on_without_its_dashboard_and_says_so(tmp_path: Path) -> None:
+    small = command(tmp_path, "blind", source__perspectives=2, retrieval__source="simulated", trainer__finish_s=0.0)
+    process = subprocess.Popen(small, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    def dashboards() -> list[psutil.Process]:
+        children = psutil.Process(process.pid).children(recursive=True)
+        return [child for child in children if "dashboard" in child.cmdline()]
+
+    wait_until(lambda: bool(dashboards()), timeout_s=60)
+    for dashboard in dashboards():
+        dashboard.kill()
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert "dashboard failed" in errors
+    frames = json.loads((tmp_path / "blind" / "summary.json").read_text())["frames"]
+    assert (frames["inferred"], frames["lost"]) == (200, 0)

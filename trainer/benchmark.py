@@ -33,7 +33,7 @@ DISTINCT_BATCHES = 8
 
 
 def bench_train(
-    *, frame_px: int = 64, steps: int = 12, rounds: int = 7, settings: TrainerSettings | None = None
+    *, frame_px: int = 64, steps: int = 12, rounds: int = 15, settings: TrainerSettings | None = None
 ) -> dict[str, Any]:
     """Measure this process's loop, fed from memory and with its buffer, and a bare loop in turn.
 

@@ -127,7 +127,7 @@ class OnePass:
         self._send(PartStatus(Part.ACQUISITION, PartState.RUNNING, "scanning"))
 
     def _target_shape_px(self, perspective: Perspective) -> tuple[int, int]:
-        return self.retrieval.target_shape_px or perspective.geometry.frame_shape_px
+        return self.retrieval.target_shape_for(perspective.geometry.frame_shape_px)
 
     def _acquire(self, perspective: Perspective, pacer: Pacer) -> None:
         """Take one perspective's frames, publish them to the edge, and ask for their ground truth."""

@@ -79,7 +79,7 @@ def _check_scan(config: Config) -> None:
             first.positions_px,
             perspective=0,
             perspectives=len(scan),
-            target_shape_px=config.retrieval.target_shape_px or first.geometry.frame_shape_px,
+            target_shape_px=config.retrieval.target_shape_for(first.geometry.frame_shape_px),
             seed=config.run.seed,
         )
 

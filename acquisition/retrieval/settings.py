@@ -65,3 +65,7 @@ class RetrievalSettings(Settings):
     minimum_illumination: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.05
     """Pixels that got less light than this share of the median inside the scanned area are noise: the gauge does
     not look at them, and a retrieved or recorded object is replaced there by void (amplitude 1, phase 0)."""
+
+    def target_shape_for(self, frame_shape_px: tuple[int, int]) -> tuple[int, int]:
+        """Return the shape (y, x) of the ground-truth patch of frames of `frame_shape_px`."""
+        return self.target_shape_px or frame_shape_px

@@ -2,6 +2,7 @@
 
 import io
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from rich.console import Console
@@ -55,9 +56,8 @@ def test_description_of_the_measured_scan(measured_data):
 
 
 def test_plot_is_an_image_that_shows_something(tmp_path):
-    matplotlib_image = pytest.importorskip("matplotlib.image")
     plot_scan(SimulatedScan(SETTINGS), tmp_path / "scan.png")
-    image = matplotlib_image.imread(tmp_path / "scan.png")
+    image = plt.imread(tmp_path / "scan.png")
     assert image.shape[0] > 500
     assert np.std(image[..., :3]) > 0.1
 

@@ -8,13 +8,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).parents[2]
 
 
 def test_the_digits_example_shows_what_rehearsal_is_for() -> None:
-    pytest.importorskip("sklearn")
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     output = subprocess.run(
         [sys.executable, str(ROOT / "examples" / "digits.py")],

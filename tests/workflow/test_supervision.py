@@ -5,11 +5,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
+from support import wait_until
 
 from streaming.events import Part
 from workflow.processes import is_alive, terminate_in_order
@@ -22,13 +23,6 @@ ANNOUNCE = (
 SLEEP = f"{ANNOUNCE} import time; time.sleep(600)"
 IGNORE_SIGTERM = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN);"
 DEAF_SLEEP = f"{IGNORE_SIGTERM} {SLEEP}"
-
-
-def wait_for(condition: Callable[[], object], *, timeout_s: float = 20.0) -> None:
-    deadline_s = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline_s, "waited in vain"
-        time.sleep(0.02)
 
 
 def gone(pid: int) -> bool:
@@ -49,7 +43,7 @@ class Children:
         return PartCommand(part, arguments, self.folder / f"{part}.log", environment)
 
     def pid(self, name: str) -> int:
-        wait_for((self.folder / name).exists)
+        wait_until((self.folder / name).exists)
         return int((self.folder / name).read_text())
 
 
@@ -66,7 +60,7 @@ def supervisor() -> Iterator[Supervisor]:
 
 def first_end(supervisor: Supervisor) -> PartEnd:
     ends: list[PartEnd] = []
-    wait_for(lambda: ends.extend(supervisor.ended()) or ends)
+    wait_until(lambda: ends.extend(supervisor.ended()) or ends)
     return ends[0]
 
 
@@ -128,7 +122,7 @@ subprocess.Popen([sys.executable, "-c", inner, sys.argv[1] + ".own-session"], st
     (end,) = supervisor.stop([Part.TRAINER])
     assert time.monotonic() - began_s < 5.0
     assert end.status == -signal.SIGKILL
-    wait_for(lambda: all(gone(pid) for pid in pids))
+    wait_until(lambda: all(gone(pid) for pid in pids))
 
 
 def test_a_descendant_that_outlives_its_part_is_killed(children: Children, supervisor: Supervisor) -> None:
@@ -140,7 +134,7 @@ subprocess.Popen([sys.executable, "-c", {DEAF_SLEEP!r}, sys.argv[1] + ".child"])
     supervisor.start(children.command(Part.ACQUISITION, code))
     pids = [children.pid(name) for name in ("acquisition", "acquisition.child")]
     supervisor.stop([Part.ACQUISITION])
-    wait_for(lambda: all(gone(pid) for pid in pids))
+    wait_until(lambda: all(gone(pid) for pid in pids))
 
 
 def test_leaving_the_context_ends_what_still_runs(children: Children) -> None:
@@ -169,13 +163,13 @@ def test_a_killed_launcher_leaves_nobody_behind(children: Children) -> None:
     launcher = subprocess.Popen([sys.executable, "-c", LAUNCHER, str(children.folder), SLEEP, DEAF_SLEEP])
     try:
         pids = [children.pid("edge"), children.pid("trainer")]
-        wait_for((children.folder / "launched").exists)
+        wait_until((children.folder / "launched").exists)
         watchers = psutil.Process(launcher.pid).children(recursive=True)
     finally:
         launcher.kill()
         launcher.wait()
-    wait_for(lambda: all(gone(pid) for pid in pids))
-    wait_for(lambda: not any(is_alive(process) for process in watchers))
+    wait_until(lambda: all(gone(pid) for pid in pids))
+    wait_until(lambda: not any(is_alive(process) for process in watchers))
 
 
 def test_terminating_nobody_takes_no_time() -> None:

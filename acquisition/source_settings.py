@@ -13,6 +13,7 @@ from streaming.settings import Settings
 PixelPair = tuple[PositiveInt, PositiveInt]
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
 PositiveFraction = Annotated[float, Field(gt=0.0, le=1.0)]
+PhaseRange = Annotated[float, Field(gt=0.0, lt=3.14)]
 
 
 class PreprocessSettings(Settings):
@@ -108,12 +109,32 @@ class ProbeSettings(Settings):
     """Diameter of a zone plate's central stop over that of the lens; a defocused lens has none."""
 
 
+class SpecimenPhase(Settings):
+    """One specimen of a scan that visits several, one after another."""
+
+    kind: SpecimenKind
+    """What is scanned."""
+    perspectives: PositiveInt
+    """Rotation angles, before the next specimen comes."""
+    seed: NonNegativeInt = 0
+    """Another seed gives another specimen of the kind; a phase with the same seed and kind brings the same one back."""
+    angle_range_deg: tuple[float, float] = (-45.0, 45.0)
+    """First and last rotation angle about the y axis."""
+    phase_range_rad: PhaseRange = 2.5
+    """The strongest phase shift; phases lie in [-phase_range_rad, 0], so none wraps."""
+    minimum_amplitude: PositiveFraction = 0.75
+    """Amplitude behind the most absorbing part of the specimen."""
+
+
 class SimulationSettings(Settings):
-    """A simulated scan of a rotating specimen."""
+    """A simulated scan of a rotating specimen, or of several one after another."""
 
     kind: Literal["simulation"] = "simulation"
     specimen: SpecimenKind = SpecimenKind.INTEGRATED_CIRCUIT
     """What is scanned."""
+    specimens: tuple[SpecimenPhase, ...] = ()
+    """Specimens visited one after another, in place of `specimen`, `perspectives`, `angle_range_deg`, `phase_range_rad`
+    and `minimum_amplitude`; none scans the one that those describe."""
     seed: NonNegativeInt = 0
     """The same seed gives the same scan, frame by frame."""
     perspectives: PositiveInt = 16
@@ -134,7 +155,7 @@ class SimulationSettings(Settings):
     """The illumination."""
     photons_per_frame: PositiveFloat = 1e6
     """Photons in the probe."""
-    phase_range_rad: Annotated[float, Field(gt=0.0, lt=3.14)] = 2.5
+    phase_range_rad: PhaseRange = 2.5
     """The strongest phase shift; phases lie in [-phase_range_rad, 0], so none wraps."""
     minimum_amplitude: PositiveFraction = 0.75
     """Amplitude behind the most absorbing part of the specimen."""
@@ -146,6 +167,19 @@ class SimulationSettings(Settings):
     """Specimen to detector."""
     detector_pixel_size_m: tuple[PositiveFloat, PositiveFloat] = (75e-6, 75e-6)
     """Detector pixel (y, x)."""
+
+    @property
+    def phases(self) -> tuple[SpecimenPhase, ...]:
+        """What is scanned, in order: `specimens`, or else the one specimen."""
+        return self.specimens or (
+            SpecimenPhase(
+                kind=self.specimen,
+                perspectives=self.perspectives,
+                angle_range_deg=self.angle_range_deg,
+                phase_range_rad=self.phase_range_rad,
+                minimum_amplitude=self.minimum_amplitude,
+            ),
+        )
 
 
 SourceSettings = Annotated[ReplaySettings | SimulationSettings, Field(discriminator="kind")]

@@ -1,8 +1,7 @@
-"""A simulated scan: perspectives of a rotating specimen, made when they are asked for."""
+"""A simulated scan: perspectives of rotating specimens, made when they are asked for."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import lru_cache, partial
 
 import numpy as np
@@ -10,34 +9,33 @@ import numpy.typing as npt
 
 from acquisition.propagation import far_field_intensity, propagate, shift_image
 from acquisition.scan import Geometry, ObjectImage, Perspective, Scan
-from acquisition.simulation.cells import cells
-from acquisition.simulation.integrated_circuit import integrated_circuit
 from acquisition.simulation.probe import make_probe
-from acquisition.simulation.specimen import Projection, Specimen
+from acquisition.simulation.rotation import RotatingSpecimen
 from acquisition.simulation.trajectory import field_shape_px, scan_positions
-from acquisition.source_settings import SimulationSettings, SpecimenKind
+from acquisition.source_settings import SimulationSettings
 
-SPECIMENS: dict[SpecimenKind, Callable[[tuple[int, int], np.random.Generator], Specimen]] = {
-    SpecimenKind.INTEGRATED_CIRCUIT: integrated_circuit,
-    SpecimenKind.CELLS: cells,
-}
 FRAMES_PER_BLOCK = 64
 """Frames are made in blocks, each with random numbers of its own, so that a frame does not depend on how it is read."""
-SCALING_ANGLES = 13
-"""Angles at which the strongest phase shift is looked for."""
 
 _SPECIMEN_STREAM, _DETECTOR_STREAM, _POSITION_STREAM, _PHOTON_STREAM = range(4)
 
 
 class SimulatedScan(Scan):
-    """Perspectives of one specimen at evenly spaced angles."""
+    """Perspectives of one specimen at evenly spaced angles, or of several specimens one after another."""
 
     def __init__(self, settings: SimulationSettings) -> None:
-        self.name = f"simulated {settings.specimen.value.replace('_', ' ')}"
+        phases = settings.phases
+        self.name = f"simulated {', then '.join(phase.kind.value.replace('_', ' ') for phase in phases)}"
         self.notes = ["The scan is simulated; its ground truth is the true object"]
         self._settings = settings
         self._field_px = field_shape_px(settings)
-        self._specimen = SPECIMENS[settings.specimen](self._field_px, _random(settings, _SPECIMEN_STREAM))
+        self._specimens = [
+            RotatingSpecimen(phase, self._field_px, _random(settings, _SPECIMEN_STREAM, phase.seed)) for phase in phases
+        ]
+        self._places = [(specimen, step) for specimen in self._specimens for step in range(len(specimen.angles_deg))]
+        if len(phases) > 1:
+            changes = [str(index) for index, (_, step) in enumerate(self._places) if step == 0][1:]
+            self.notes.append(f"The specimen changes before perspective {', '.join(changes)}")
         self._geometry = Geometry(
             energy_eV=settings.energy_eV,
             detector_distance_m=settings.detector_distance_m,
@@ -46,52 +44,30 @@ class SimulatedScan(Scan):
         )
         self._probe = make_probe(settings.probe, settings.frame_shape_px, photons=settings.photons_per_frame)
         self._mask = _dead_pixels(settings)
-        self._angles_deg = np.linspace(*settings.angle_range_deg, settings.perspectives)
-        self._strongest = self._strongest_projection()
 
     def __len__(self) -> int:
-        """Return the number of angles."""
-        return self._settings.perspectives
+        """Return the number of angles of all specimens together."""
+        return len(self._places)
 
     @property
     def frames(self) -> int:
         """Frames of all perspectives together."""
-        return self._settings.perspectives * self._settings.frames_per_perspective
+        return len(self) * self._settings.frames_per_perspective
 
     def perspective(self, index: int) -> SimulatedPerspective:
         """Return perspective `index`; its frames are made when they are read."""
         if not 0 <= index < len(self):
             raise IndexError(f"perspective {index} of {len(self)}")
-        angle_deg = float(self._angles_deg[index])
+        specimen, step = self._places[index]
         return SimulatedPerspective(
             self._settings,
             index,
-            angle_deg,
+            float(specimen.angles_deg[step]),
             geometry=self._geometry,
             probe=self._probe,
             mask=self._mask,
-            ground_truth=self._transmission(self._specimen.project(angle_deg, self._field_px)),
+            ground_truth=specimen.image(step),
         )
-
-    def _strongest_projection(self) -> Projection:
-        """Return the largest path integrals over the range of angles, as arrays of no dimension."""
-        angles_deg = np.linspace(*self._settings.angle_range_deg, SCALING_ANGLES)
-        projections = [self._specimen.project(angle_deg, self._field_px) for angle_deg in angles_deg]
-        return Projection(*(np.max(integrals) for integrals in zip(*projections, strict=True)))
-
-    def _transmission(self, projection: Projection) -> ObjectImage:
-        """Scale path integrals so that the strongest one meets the settings; what exceeds it is cut off.
-
-        The wave is exp(i·k·z − i·ω·t), so matter delays it and the phase is negative.
-        """
-        refraction, absorption = (
-            np.clip(integral / strongest, 0.0, 1.0)
-            for integral, strongest in zip(projection, self._strongest, strict=True)
-        )
-        amplitude = self._settings.minimum_amplitude**absorption
-        values = amplitude * np.exp(-1j * self._settings.phase_range_rad * refraction)
-        origin_y, origin_x = (-float(pixels // 2) for pixels in self._field_px)
-        return ObjectImage(values.astype(np.complex64), (origin_y, origin_x))
 
 
 class SimulatedPerspective(Perspective):

@@ -11,7 +11,14 @@ from acquisition.simulation.probe import make_probe
 from acquisition.simulation.scan import SimulatedScan, expected_frames
 from acquisition.simulation.specimen import Balls, Boxes, Material, Specimen
 from acquisition.simulation.trajectory import scan_positions, step_px
-from acquisition.source_settings import ProbeKind, ProbeSettings, SimulationSettings, SpecimenKind, Trajectory
+from acquisition.source_settings import (
+    ProbeKind,
+    ProbeSettings,
+    SimulationSettings,
+    SpecimenKind,
+    SpecimenPhase,
+    Trajectory,
+)
 
 UNIT = Material(refraction=1.0, absorption=0.5)
 
@@ -117,6 +124,36 @@ def test_frames_do_not_depend_on_how_they_are_read_and_come_again_with_the_same_
     other_seed = SimulatedScan(settings.model_copy(update={"seed": 8})).perspective(1)
     assert not np.array_equal(other_seed.read(0, 10), whole[:10])
     assert not np.array_equal(SimulatedScan(settings).perspective(0).read(0, 10), whole[:10])
+
+
+def test_a_scan_of_several_specimens_shows_each_as_a_scan_of_its_own_does_and_can_bring_one_back():
+    circuit = SpecimenPhase(kind=SpecimenKind.INTEGRATED_CIRCUIT, perspectives=2, angle_range_deg=(0.0, 20.0))
+    cells = SpecimenPhase(kind=SpecimenKind.CELLS, perspectives=3, phase_range_rad=1.2, minimum_amplitude=0.9)
+    other_cells = cells.model_copy(update={"seed": 4, "perspectives": 1})
+    settings = SimulationSettings(specimens=(circuit, cells, circuit, other_cells), frames_per_perspective=20, seed=9)
+    scan = SimulatedScan(settings)
+
+    assert (len(scan), scan.frames) == (8, 160)
+    assert [perspective.index for perspective in scan] == list(range(8))
+    assert [perspective.angle_deg for perspective in scan] == [0.0, 20.0, -45.0, 0.0, 45.0, 0.0, 20.0, -45.0]
+    assert "before perspective 2, 5, 7" in scan.notes[1]
+    images = [perspective.ground_truth.values for perspective in scan]
+    alone = SimulatedScan(
+        SimulationSettings(
+            specimen=SpecimenKind.CELLS,
+            perspectives=3,
+            phase_range_rad=1.2,
+            minimum_amplitude=0.9,
+            frames_per_perspective=20,
+            seed=9,
+        )
+    )
+    for perspective, image in zip(alone, images[2:5], strict=True):
+        np.testing.assert_array_equal(perspective.ground_truth.values, image)
+    np.testing.assert_array_equal(images[5], images[0])
+    assert not np.array_equal(images[7], images[2])
+    assert np.angle(images[2]).min() >= -1.2 - 1e-6 > np.angle(images[0]).min()
+    assert not np.array_equal(scan.perspective(5).read(0, 4), scan.perspective(0).read(0, 4)), "photons are drawn anew"
 
 
 def test_counts_are_poisson_distributed_about_the_expected_frames():

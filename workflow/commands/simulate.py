@@ -32,8 +32,9 @@ def simulate(
     source = load_config(preset, config, assignments or ()).source
     if not isinstance(source, SimulationSettings):
         raise UserError("source.kind is 'replay': there is nothing to simulate; choose another --preset or --config")
-    frames = source.perspectives * source.frames_per_perspective
+    perspectives = sum(phase.perspectives for phase in source.phases)
+    frames = perspectives * source.frames_per_perspective
     with Progress(console=stderr_console(), disable=not stderr_console().is_terminal) as progress:
         task = progress.add_task("simulating", total=frames)
         simulate_to_file(source, out, on_frames=lambda count: progress.advance(task, count))
-    typer.echo(f"{out}: {source.perspectives} perspectives, {frames} frames")
+    typer.echo(f"{out}: {perspectives} perspectives, {frames} frames")

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import numpy.typing as npt
 
+from acquisition.control import Control
 from acquisition.frame_check import as_streamed, usable
 from acquisition.ground_truth import GroundTruth, GroundTruthJob
 from acquisition.ledger import Ledger
@@ -77,6 +78,7 @@ class OnePass:
     worker: GroundTruthWorker
     recorder: Recorder | None
     telemetry: TelemetrySender
+    control: Control
     stop: threading.Event
     ledger: Ledger = field(default_factory=Ledger, init=False)
     _awaiting: dict[int, Acquired] = field(default_factory=dict, init=False)
@@ -146,6 +148,7 @@ class OnePass:
         for start in range(0, len(perspective), self.settings.batch_frames):
             stop = min(start + self.settings.batch_frames, len(perspective))
             self._work_for(pacer.wait_s(stop - start))
+            self._wait_while_paused()
             self._wait_for_room()
             kept.append(self._take_batch(perspective, roles, start, stop))
         frames, indices = (np.concatenate(parts) for parts in zip(*kept, strict=True))
@@ -257,6 +260,17 @@ class OnePass:
         while self.publisher.unacknowledged:
             self._work_for(IDLE_S)
 
+    def _wait_while_paused(self) -> None:
+        """Acquire nothing while people asked for a pause; samples go out as their ground truth comes."""
+        if not self.control.paused:
+            return
+        log.info("paused after %d frames", self.ledger.acquired)
+        self._send(PartStatus(Part.ACQUISITION, PartState.PAUSED, "paused by a command"))
+        while self.control.paused:
+            self._work_for(IDLE_S)
+        log.info("resumed")
+        self._send(PartStatus(Part.ACQUISITION, PartState.RUNNING, "scanning"))
+
     def _wait_for_room(self) -> None:
         """Hold the scan while neither memory nor disk takes more."""
         if self.publisher.spool.full:
@@ -265,9 +279,10 @@ class OnePass:
             self._work_for(IDLE_S)
 
     def _work_for(self, seconds: float) -> None:
-        """Pump the publisher and take in ground truth for at least this long."""
+        """Pump the publisher and take in ground truth and commands for at least this long."""
         deadline_s = time.monotonic() + seconds
         while True:
+            self.control.poll()
             remaining_s = deadline_s - time.monotonic()
             self.publisher.pump(min(max(remaining_s, 0.0), IDLE_S))
             if (result := self.worker.poll()) is not None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 
+from acquisition.control import Control
 from acquisition.one_pass import OnePass
 from acquisition.recorder import Recorder
 from acquisition.retrieval.settings import RetrievalSettings
@@ -12,6 +13,7 @@ from acquisition.retrieval.worker import GroundTruthWorker
 from acquisition.settings import AcquisitionSettings
 from acquisition.source_settings import SourceSettings
 from acquisition.sources import open_scan
+from streaming.commands import CommandReceiver
 from streaming.events import Part, PartState, PartStatus
 from streaming.publisher import Publisher
 from streaming.settings import NetworkSettings, RunContext
@@ -58,6 +60,7 @@ def acquire(
             worker=stack.enter_context(GroundTruthWorker(retrieval, spool_dir=spool_dir / "ground_truth")),
             recorder=stack.enter_context(Recorder(run.directory / RECORDING)) if acquisition.record else None,
             telemetry=telemetry,
+            control=Control(stack.enter_context(closing(CommandReceiver(network)))),
             stop=stop,
         )
         one_pass.run_to_end()

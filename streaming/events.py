@@ -27,8 +27,29 @@ class PartState(StrEnum):
 
     STARTING = "starting"
     RUNNING = "running"
+    PAUSED = "paused"
     DONE = "done"
     FAILED = "failed"
+
+
+class Regime(StrEnum):
+    """Which perspectives get ground truth."""
+
+    LEARNING = "learning"
+    """All of them."""
+    MONITORING = "monitoring"
+    """A few, to see that the network is still good enough."""
+
+
+class Unlabelled(StrEnum):
+    """Why a frame that could have become a sample has no ground truth."""
+
+    RETRIEVAL_FAILED = "retrieval_failed"
+    MONITORING = "monitoring"
+    """The regime spared its perspective the phase retrieval."""
+    NO_TRAINER = "no_trainer"
+    STOPPED = "stopped"
+    """The run ended before."""
 
 
 class MosaicKind(StrEnum):
@@ -107,6 +128,8 @@ class AcquisitionCounts(Event, tag="acquisition_counts", frozen=True):
     rejected: int
     resent_batches: int
     spooled_bytes: int
+    unlabelled_because: dict[Unlabelled, int] = {}
+    """The unlabelled frames by their reason."""
 
 
 class GroundTruthReady(Event, tag="ground_truth_ready", frozen=True):
@@ -116,6 +139,12 @@ class GroundTruthReady(Event, tag="ground_truth_ready", frozen=True):
     source: GroundTruthSource
     seconds: float
     frames: int
+
+
+class GroundTruthSkipped(Event, tag="ground_truth_skipped", frozen=True):
+    """One perspective gets no ground truth, as the regime has it."""
+
+    perspective: int
 
 
 class RankCounts(Event, tag="rank_counts", frozen=True):
@@ -178,6 +207,22 @@ class ValidationLoss(Event, tag="validation_loss", frozen=True):
     mean_over_seen: float
     constant: float
     """The loss of always predicting the mean training patch."""
+
+
+class RegimeRules(Event, tag="regime_rules", frozen=True):
+    """What the phase of a first pass must reach to be good enough; sent once if the regime changes by itself."""
+
+    psnr_db: float | None
+    ssim: float | None
+
+
+class RegimeChanged(Event, tag="regime_changed", frozen=True):
+    """From this perspective on, another regime holds."""
+
+    regime: Regime
+    perspective: int
+    reason: str
+    """Why, in words for a person."""
 
 
 class WeightsPublished(Event, tag="weights_published", frozen=True):
@@ -256,11 +301,14 @@ AnyEvent = (
     | ScanInfo
     | AcquisitionCounts
     | GroundTruthReady
+    | GroundTruthSkipped
     | RankCounts
     | TrainingStep
     | StepBreakdown
     | BufferReport
     | ValidationLoss
+    | RegimeRules
+    | RegimeChanged
     | WeightsPublished
     | WeightsApplied
     | WeightsRejected

@@ -27,7 +27,7 @@ class NetworkSettings(Settings):
     trainer_host: str = "127.0.0.1"
     """Host of trainer rank 0, which serves the newest weights."""
     hub_host: str = "127.0.0.1"
-    """Host that collects telemetry and fans it out to dashboards."""
+    """Host that collects telemetry and fans it out to dashboards, and passes their commands on to the parts."""
     frames_port: Port = 0
     """Frames and reference images for the edge."""
     samples_port: Port = 0
@@ -40,6 +40,10 @@ class NetworkSettings(Settings):
     """Where every part sends telemetry."""
     fanout_port: Port = 0
     """Where dashboards subscribe to telemetry."""
+    commands_port: Port = 0
+    """Where dashboards send commands."""
+    commands_fanout_port: Port = 0
+    """Where every part subscribes to commands."""
     keys_dir: Path | None = None
     """CURVE keys made by `ptychoflow keys`; required for every host that is not loopback."""
     high_water_mark: PositiveInt = 64

@@ -51,8 +51,10 @@ class Sockets:
             raise UserError(f"cannot listen on {host}:{port}: {error.strerror}; choose another port or host") from error
         return socket
 
-    def connect(self, kind: int, host: str, port: int) -> Socket:
+    def connect(self, kind: int, host: str, port: int, *, only_to_peers: bool = False) -> Socket:
         """Return a socket connected to `host:port`; ZeroMQ connects again by itself after a break.
+
+        With `only_to_peers` nothing is queued while the peer is away: sending waits for it.
 
         Raises:
             UserError: keys are missing off loopback.
@@ -60,6 +62,7 @@ class Sockets:
         socket = self._socket(kind, host)
         if self.network.keys_dir is not None:
             apply_client_keys(socket, self.network.keys_dir)
+        socket.immediate = only_to_peers
         socket.connect(f"tcp://{host}:{port}")
         return socket
 

@@ -14,7 +14,7 @@ from streaming.settings import NetworkSettings
 @pytest.fixture
 def network() -> NetworkSettings:
     """A network section for one run on loopback, on free ports."""
-    frames, acknowledgements, weights, telemetry, fanout = free_ports(5)
+    frames, acknowledgements, weights, telemetry, fanout, commands, commands_fanout = free_ports(7)
     return NetworkSettings(
         frames_port=frames,
         samples_port=free_block(4),
@@ -22,6 +22,8 @@ def network() -> NetworkSettings:
         weights_port=weights,
         telemetry_port=telemetry,
         fanout_port=fanout,
+        commands_port=commands,
+        commands_fanout_port=commands_fanout,
     )
 
 

@@ -9,6 +9,7 @@ from contextlib import closing, contextmanager
 
 from acquisition.roles import assign_roles
 from acquisition.sources import open_scan
+from streaming.commands import AnyCommand, CommandHub, StopRun
 from streaming.errors import UserError
 from streaming.events import Part, PartState, PartStatus, Telemetry
 from streaming.telemetry import TelemetryHub, TelemetrySender
@@ -39,7 +40,8 @@ def launch(config: Config) -> int:
     """Run a whole workflow on this host; blocks until it has ended. Return the exit status of the command.
 
     0: all parts ended well and every frame is accounted for. 1: a part failed, or the ledger does not balance.
-    130: interrupted. The summary and the report are written in each case, and no part is left running.
+    130: interrupted, or stopped by a command. The summary and the report are written in each case, and no part is left
+    running.
 
     Raises:
         UserError: before anything starts: a part would get nothing, the scan or the initial weights cannot be read, a
@@ -54,7 +56,7 @@ def launch(config: Config) -> int:
     builder, progress = SummaryBuilder(), RunProgress()
     stop = threading.Event()
     with stop_on_signals(stop):
-        with _telemetry(config, folder, builder, progress) as reporter:
+        with _telemetry(config, folder, builder, progress) as reporter, _commanded(config, stop):
             failure = _run_parts(_commands(config, folder), reporter, progress, stop=stop)
         summary, report = write_results(builder, folder, interrupted=stop.is_set())
         log.info("report: %s", report)
@@ -116,6 +118,18 @@ def _telemetry(
         closing(TelemetrySender(config.network, sender=Part.WORKFLOW)) as sender,
     ):
         yield sender
+
+
+@contextmanager
+def _commanded(config: Config, stop: threading.Event) -> Iterator[None]:
+    """Pass commands on to the parts within the context; the one to stop the run sets `stop`."""
+
+    def take(command: AnyCommand) -> None:
+        if isinstance(command, StopRun):
+            stop.set()
+
+    with closing(CommandHub(config.network, on_command=take)):
+        yield
 
 
 def _run_parts(

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
+from streaming.commands import CommandReceiver, StopRun
 from streaming.errors import UserError
 from streaming.events import Part, PartState, PartStatus
 from streaming.settings import NetworkSettings
@@ -26,6 +27,8 @@ from workflow.run_folder import RunFolder
 
 log = logging.getLogger(__name__)
 
+COMMAND_POLL_S = 0.2
+
 
 @dataclass(frozen=True)
 class PartProcess:
@@ -34,7 +37,7 @@ class PartProcess:
     config: Config
     folder: RunFolder
     stop: threading.Event
-    """Set by SIGTERM and by Ctrl-C."""
+    """Set by SIGTERM, by Ctrl-C, and, but for the dashboard, by the command to stop the run."""
 
 
 @contextmanager
@@ -54,12 +57,40 @@ def part_process(part: Part, file: Path | None, assignments: Iterable[str] | Non
     except OSError as error:
         raise UserError(f"cannot write the run folder {folder.path}: {error.strerror}") from error
     stop, interrupted = threading.Event(), threading.Event()
-    with stop_on_signals(stop, interrupted=interrupted), _failure_reported(part, config.network):
+    with (
+        stop_on_signals(stop, interrupted=interrupted),
+        _stop_on_command(part, config.network, stop),
+        _failure_reported(part, config.network),
+    ):
         log.info("%s of run %s starts, process %d", part, config.run.name, os.getpid())
         yield PartProcess(config, folder, stop)
         log.info("%s has ended", part)
     if interrupted.is_set():
         sys.exit(INTERRUPTED_STATUS)
+
+
+@contextmanager
+def _stop_on_command(part: Part, network: NetworkSettings, stop: threading.Event) -> Iterator[None]:
+    """Within the context, the command to stop the run sets `stop`; the page stays, so that its viewers see the end."""
+    if part is Part.DASHBOARD:
+        yield
+        return
+    ended = threading.Event()
+
+    def listen() -> None:
+        with closing(CommandReceiver(network)) as commands:
+            while not ended.is_set():
+                if commands.poll(COMMAND_POLL_S) == StopRun():
+                    log.info("asked to stop by a command")
+                    stop.set()
+
+    listener = threading.Thread(target=listen, name="stop-command", daemon=True)
+    listener.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        listener.join()
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Collects a run's telemetry where no launcher does, and sums it up in the end."""
+"""Collects a run's telemetry and passes commands on where no launcher does, and sums the run up in the end."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 
+from streaming.commands import CommandHub
 from streaming.telemetry import TelemetryHub
 from workflow.config import Config
 from workflow.results import headline, write_results
@@ -17,13 +18,13 @@ log = logging.getLogger(__name__)
 
 @contextmanager
 def collected_telemetry(config: Config, folder: RunFolder) -> Iterator[None]:
-    """Collect telemetry within the context; write what a run's folder holds, summary and report at the end."""
+    """Collect telemetry and pass commands on within the context; write summary and report at the end."""
     describe_run(config, folder)
     builder = SummaryBuilder()
     hub = TelemetryHub(
         config.network, jsonl=folder.telemetry, on_event=lambda telemetry, _arrays: builder.add(telemetry)
     )
-    with closing(hub):
+    with closing(hub), closing(CommandHub(config.network)):
         yield
     summary, report = write_results(builder, folder)
     log.info("%s", headline(summary))

@@ -5,11 +5,13 @@ import signal
 import subprocess
 import sys
 import threading
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from support import wait_until
 
+from streaming.commands import AnyCommand, CommandHub, CommandSender, StopRun, WriteCheckpoint
 from streaming.errors import UserError
 from streaming.events import Part, PartState, PartStatus
 from streaming.settings import NetworkSettings
@@ -55,6 +57,27 @@ with part_process(Part.EDGE, Path(sys.argv[1]), None) as part:
     part.stop.wait()
     print("ending in order", flush=True)
 """
+
+
+@pytest.mark.parametrize(("part", "stops"), [(Part.EDGE, True), (Part.DASHBOARD, False)])
+def test_the_command_to_stop_the_run_ends_a_part_but_not_the_page(
+    config_file: Path, config: Config, part: Part, stops: bool
+) -> None:
+    heard: list[AnyCommand] = []
+    with (
+        closing(CommandHub(config.network, on_command=heard.append)),
+        part_process(part, config_file, None) as process,
+        closing(CommandSender(config.network)) as sender,
+    ):
+        sender.send(WriteCheckpoint())
+        # a part that has not yet subscribed misses it: people would press again
+        wait_until(lambda: process.stop.is_set() or _again(sender, heard))
+    assert process.stop.is_set() is stops
+
+
+def _again(sender: CommandSender, heard: list[AnyCommand]) -> bool:
+    sender.send(StopRun())
+    return len(heard) > 200
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])

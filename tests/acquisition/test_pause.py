@@ -1,0 +1,53 @@
+"""A pause asked for from a dashboard: no frame is acquired meanwhile, and none is missing in the end."""
+
+from __future__ import annotations
+
+import threading
+from contextlib import closing
+from pathlib import Path
+
+from support import wait_until
+
+from acquisition.retrieval.settings import RetrievalSettings
+from acquisition.service import acquire
+from acquisition.settings import AcquisitionSettings
+from acquisition.source_settings import SimulationSettings
+from streaming.commands import CommandHub, CommandSender, Pause, Resume
+from streaming.events import AcquisitionCounts, AnyEvent, PartState, PartStatus
+from streaming.messages import GroundTruthSource
+from streaming.settings import NetworkSettings, RunContext
+from streaming.telemetry import TelemetryHub
+
+
+def test_nothing_is_acquired_during_a_pause_and_nothing_is_lost(network: NetworkSettings, tmp_path: Path) -> None:
+    events: list[AnyEvent] = []
+
+    def counts() -> list[int]:
+        return [event.acquired for event in events if isinstance(event, AcquisitionCounts)]
+
+    def is_paused() -> bool:
+        states = [event.state for event in events if isinstance(event, PartStatus)]
+        return bool(states) and states[-1] is PartState.PAUSED
+
+    arguments = (
+        SimulationSettings(perspectives=1, frames_per_perspective=60, frame_shape_px=(32, 32), seed=3),
+        AcquisitionSettings(edge=False, trainer=False, rate_hz=100.0, batch_frames=4),
+        RetrievalSettings(source=GroundTruthSource.SIMULATED),
+    )
+    context = {"network": network, "run": RunContext("test", tmp_path, seed=1), "stop": threading.Event()}
+    service = threading.Thread(target=acquire, args=arguments, kwargs=context)
+    hub = TelemetryHub(
+        network, jsonl=tmp_path / "telemetry.jsonl", on_event=lambda event, _: events.append(event.event)
+    )
+    with closing(hub), closing(CommandHub(network)), closing(CommandSender(network)) as sender:
+        sender.send(Pause())
+        service.start()
+        wait_until(is_paused)
+        before = len(counts())
+        wait_until(lambda: len(counts()) >= before + 2)
+        assert len(set(counts()[before:])) == 1
+        assert counts()[-1] < 60
+        sender.send(Resume())
+        service.join()
+        wait_until(lambda: isinstance(events[-1], PartStatus) and events[-1].state is PartState.DONE)
+    assert counts()[-1] == 60

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from streaming.commands import CommandReceiver, Pause, Resume
+from streaming.commands import CommandReceiver, Pause, Resume, SetRegime
+from streaming.events import Regime
 
 
 class Control:
@@ -14,10 +15,15 @@ class Control:
 
     def __init__(self, commands: CommandReceiver) -> None:
         self.paused = False
+        self.regime: Regime | None = None
+        """The regime that people chose; None lets the scores decide."""
         self._commands = commands
 
     def poll(self) -> None:
         """Take in the commands that have come. Does not block."""
         while (command := self._commands.poll()) is not None:
-            if isinstance(command, Pause | Resume):
-                self.paused = isinstance(command, Pause)
+            match command:
+                case Pause() | Resume():
+                    self.paused = isinstance(command, Pause)
+                case SetRegime(regime):
+                    self.regime = regime

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
-from streaming.events import AcquisitionCounts
+from streaming.events import AcquisitionCounts, Unlabelled
 from streaming.messages import FrameRole
 
 
@@ -21,8 +22,14 @@ class Ledger:
     void: int = 0
     held_out: int = 0
     excluded: int = 0
-    unlabelled: int = 0
     rejected: int = 0
+    unlabelled_because: Counter[Unlabelled] = field(default_factory=Counter)
+    """Frames by the reason why they are unlabelled."""
+
+    @property
+    def unlabelled(self) -> int:
+        """Training and validation frames without ground truth."""
+        return self.unlabelled_because.total()
 
     def count_frames(self, roles: npt.NDArray[np.uint8], usable: npt.NDArray[np.bool_]) -> None:
         """Count frames as they are acquired: arrays (n,) of FrameRole and of whether the frame can be used."""
@@ -37,14 +44,14 @@ class Ledger:
         self.void += int(void.sum())
         self.samples += int((~void).sum())
 
-    def count_unlabelled(self, frames: int) -> None:
+    def count_unlabelled(self, frames: int, because: Unlabelled) -> None:
         """Count training and validation frames that get no ground truth."""
-        self.unlabelled += frames
+        self.unlabelled_because[because] += frames
 
     def count_rest_unlabelled(self) -> None:
         """Count every frame that has no end yet as unlabelled: the scan was stopped before its ground truth came."""
         ended = self.samples + self.void + self.held_out + self.excluded + self.unlabelled + self.rejected
-        self.unlabelled += self.acquired - ended
+        self.count_unlabelled(self.acquired - ended, Unlabelled.STOPPED)
 
     def event(self, *, resent_batches: int, spooled_bytes: int) -> AcquisitionCounts:
         """Return the counts as telemetry."""
@@ -59,4 +66,5 @@ class Ledger:
             rejected=self.rejected,
             resent_batches=resent_batches,
             spooled_bytes=spooled_bytes,
+            unlabelled_because=dict(self.unlabelled_because),
         )

@@ -14,20 +14,34 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import numpy.typing as npt
 
+from acquisition.acquired import Acquired
 from acquisition.control import Control
 from acquisition.frame_check import as_streamed, usable
 from acquisition.ground_truth import GroundTruth, GroundTruthJob
 from acquisition.ledger import Ledger
 from acquisition.pacing import Pacer
 from acquisition.recorder import Recorder
+from acquisition.regime import RegimeControl
 from acquisition.retrieval.settings import RetrievalSettings
 from acquisition.retrieval.worker import GroundTruthResult, GroundTruthWorker
 from acquisition.roles import assign_roles
 from acquisition.scan import Perspective, Scan
 from acquisition.settings import AcquisitionSettings
 from streaming.codec import Arrays
-from streaming.events import AnyEvent, GroundTruthReady, Part, PartState, PartStatus, ScanInfo, WarningRaised
-from streaming.messages import FrameRole, Frames, PerspectiveEnd, Reference, Samples, ScanEnd, ScanStart
+from streaming.events import (
+    AnyEvent,
+    GroundTruthReady,
+    GroundTruthSkipped,
+    Part,
+    PartState,
+    PartStatus,
+    RegimeChanged,
+    RegimeRules,
+    ScanInfo,
+    Unlabelled,
+    WarningRaised,
+)
+from streaming.messages import Frames, PerspectiveEnd, Samples, ScanEnd, ScanStart
 from streaming.publisher import Publisher
 from streaming.settings import RunContext
 from streaming.telemetry import TelemetrySender
@@ -37,30 +51,10 @@ log = logging.getLogger(__name__)
 IDLE_S = 0.02
 COUNTS_PERIOD_S = 0.5
 DISK_RETRY_S = 1.0
-LEARNED_FROM = (FrameRole.TRAIN, FrameRole.VALIDATION)
 
 
 class Stopped(Exception):
     """The run was asked to end."""
-
-
-@dataclass(frozen=True)
-class Acquired:
-    """What is kept of a perspective until its ground truth comes; arrays have one row per usable frame."""
-
-    perspective: Perspective
-    frames: npt.NDArray[np.generic]
-    indices: npt.NDArray[np.int32]
-    roles: npt.NDArray[np.uint8]
-
-    @property
-    def learned_from(self) -> npt.NDArray[np.bool_]:
-        """Which frames become samples unless they show void, bool (n,)."""
-        return np.isin(self.roles, LEARNED_FROM)
-
-    def end(self) -> PerspectiveEnd:
-        """Return the message that closes this perspective."""
-        return PerspectiveEnd(self.perspective.index, self.perspective.angle_deg, len(self.perspective))
 
 
 @dataclass
@@ -81,8 +75,17 @@ class OnePass:
     control: Control
     stop: threading.Event
     ledger: Ledger = field(default_factory=Ledger, init=False)
+    regime: RegimeControl = field(init=False)
+    _perspective: int = field(default=0, init=False)
+    """The one that is being acquired."""
     _awaiting: dict[int, Acquired] = field(default_factory=dict, init=False)
+    """Perspectives whose ground truth is to come."""
+    _open: dict[int, PerspectiveEnd] = field(default_factory=dict, init=False)
+    """Perspectives whose end the ranks have not been told, in order of acquisition."""
     _counts_due_s: float = field(default=0.0, init=False)
+
+    def __post_init__(self) -> None:
+        self.regime = RegimeControl(self.settings.regime)
 
     def run_to_end(self) -> None:
         """Acquire everything and wait until every receiver has finished with it, or until `stop` is set."""
@@ -91,6 +94,7 @@ class OnePass:
             pacer = Pacer(self.settings.rate_hz)
             for perspective in self.scan:
                 self._acquire(perspective, pacer)
+            self._perspective = len(self.scan)
             self._await_ground_truth()
             self._end()
         except Stopped:
@@ -126,6 +130,9 @@ class OnePass:
             notes=self.scan.notes,
         )
         self._send(info)
+        rules = self.settings.regime
+        if rules.automatic:
+            self._send(RegimeRules(rules.psnr_db, rules.ssim))
         self._send(PartStatus(Part.ACQUISITION, PartState.RUNNING, "scanning"))
 
     def _target_shape_px(self, perspective: Perspective) -> tuple[int, int]:
@@ -133,6 +140,7 @@ class OnePass:
 
     def _acquire(self, perspective: Perspective, pacer: Pacer) -> None:
         """Take one perspective's frames, publish them to the edge, and ask for their ground truth."""
+        self._perspective = perspective.index
         log.info("perspective %d: %d frames at %.2f°", perspective.index, len(perspective), perspective.angle_deg)
         roles = assign_roles(
             self.settings.roles,
@@ -154,7 +162,12 @@ class OnePass:
         frames, indices = (np.concatenate(parts) for parts in zip(*kept, strict=True))
         acquired = Acquired(perspective, frames, indices, roles[indices])
         self.publisher.post_to_edge(acquired.end())
-        self._awaiting[perspective.index] = replace(acquired, frames=self._ask_for_ground_truth(acquired))
+        wanted = self.regime.wants_ground_truth(perspective.index) or acquired.is_judged
+        if wanted:
+            self._awaiting[perspective.index] = replace(acquired, frames=self._ask_for_ground_truth(acquired))
+        self._open[perspective.index] = acquired.end()
+        if not wanted:
+            self._skip_ground_truth(acquired)
 
     def _take_batch(
         self, perspective: Perspective, roles: npt.NDArray[np.uint8], start: int, stop: int
@@ -207,42 +220,56 @@ class OnePass:
         """Send a perspective's reference image to the edge and its samples to the ranks."""
         acquired = self._awaiting.pop(result.perspective)
         if result.ground_truth is None:
-            self.ledger.count_unlabelled(int(acquired.learned_from.sum()))
+            self.ledger.count_unlabelled(int(acquired.learned_from.sum()), Unlabelled.RETRIEVAL_FAILED)
+            self.regime.ground_truth_failed()
             self._warn(f"no ground truth for perspective {result.perspective}: {result.error}")
         else:
             self._publish_reference(acquired, result.ground_truth)
             self._publish_samples(acquired, result.ground_truth)
-        self.publisher.post_to_ranks(acquired.end())
+        self._end_perspectives()
+
+    def _skip_ground_truth(self, acquired: Acquired) -> None:
+        """Set the frames of a perspective aside that the regime spares the phase retrieval."""
+        self.ledger.count_unlabelled(int(acquired.learned_from.sum()), Unlabelled.MONITORING)
+        self._send(GroundTruthSkipped(acquired.perspective.index))
+        self._end_perspectives()
+
+    def _end_perspectives(self) -> None:
+        """Tell the ranks the end of every perspective that is done with, in the order of acquisition."""
+        while self._open and (first := next(iter(self._open))) not in self._awaiting:
+            self.publisher.post_to_ranks(self._open.pop(first))
+
+    def _review_regime(self) -> None:
+        """Heed what people chose and what the edge scored."""
+        self._act_on(self.regime.choose(self.control.regime))
+        while self.publisher.scores:
+            self._act_on(self.regime.heed(self.publisher.scores.popleft()))
+
+    def _act_on(self, change: str | None) -> None:
+        """Say why the regime changed, and withdraw phase retrieval that has not begun and that it does without."""
+        if change is None:
+            return
+        withdrawn = []
+        if pending := self.worker.pending:
+            waiting = [perspective for perspective in pending[1:] if not self._awaiting[perspective].is_judged]
+            withdrawn = self.regime.reconsider(under_way=pending[0], waiting=waiting)
+        first = min(withdrawn, default=self._perspective)
+        self._send(RegimeChanged(self.regime.regime, first, change))
+        for perspective in withdrawn:
+            self.worker.withdraw(perspective)
+            self._skip_ground_truth(self._awaiting.pop(perspective))
 
     def _publish_reference(self, acquired: Acquired, truth: GroundTruth) -> None:
-        perspective = acquired.perspective
-        self._send(GroundTruthReady(perspective.index, truth.source, truth.seconds, len(acquired.frames)))
-        reference = Reference(
-            perspective=perspective.index,
-            angle_deg=perspective.angle_deg,
-            origin_px=truth.origin_px,
-            source=truth.source,
-            seconds=truth.seconds,
-        )
-        images = {"amplitude": truth.reference_amplitude, "phase": truth.reference_phase}
-        self.publisher.post_to_edge(reference, images)
+        self._send(GroundTruthReady(acquired.perspective.index, truth.source, truth.seconds, len(acquired.frames)))
+        self.publisher.post_to_edge(*acquired.reference(truth))
 
     def _publish_samples(self, acquired: Acquired, truth: GroundTruth) -> None:
         if not self.settings.trainer:
-            self.ledger.count_unlabelled(int(acquired.learned_from.sum()))
+            self.ledger.count_unlabelled(int(acquired.learned_from.sum()), Unlabelled.NO_TRAINER)
             return
         self.ledger.count_labels(truth.void[acquired.learned_from])
-        chosen = np.flatnonzero(acquired.learned_from & ~truth.void)
-        for start in range(0, len(chosen), self.settings.batch_frames):
-            rows = chosen[start : start + self.settings.batch_frames]
-            arrays: Arrays = {
-                "index": acquired.indices[rows],
-                "role": acquired.roles[rows],
-                "diffraction": acquired.frames[rows],
-                "amplitude": truth.amplitude[rows],
-                "phase": truth.phase[rows],
-            }
-            self.publisher.post_samples(Samples(acquired.perspective.index), arrays)
+        for batch in acquired.sample_batches(truth, batch_frames=self.settings.batch_frames):
+            self.publisher.post_samples(Samples(acquired.perspective.index), batch)
 
     def _await_ground_truth(self) -> None:
         if self._awaiting:
@@ -287,6 +314,7 @@ class OnePass:
             self.publisher.pump(min(max(remaining_s, 0.0), IDLE_S))
             if (result := self.worker.poll()) is not None:
                 self._publish_ground_truth(result)
+            self._review_regime()
             if time.monotonic() >= self._counts_due_s:
                 self._send_counts()
             if self.stop.is_set():

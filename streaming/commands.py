@@ -38,9 +38,9 @@ class Resume(Command, tag="resume", frozen=True):
 
 
 class SetRegime(Command, tag="set_regime", frozen=True):
-    """Change to a regime at the next perspective."""
+    """Keep to a regime from the next perspective on; None lets the edge's scores decide again."""
 
-    regime: Regime
+    regime: Regime | None
 
 
 class RollBackWeights(Command, tag="roll_back_weights", frozen=True):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import uuid
+from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 from types import TracebackType
@@ -12,11 +13,14 @@ from typing import Self
 import zmq
 
 from streaming.codec import Arrays, Codec, Decoded, MalformedMessage
-from streaming.messages import Acknowledge, ControlMessage, DataMessage, Hello
+from streaming.messages import Acknowledge, ControlMessage, DataMessage, FirstPassScore, Hello
 from streaming.settings import NetworkSettings
 from streaming.sockets import Sockets
 
 log = logging.getLogger(__name__)
+
+SCORES_REPEATED = 64
+"""Newest scores that are told again after a break of the connection."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,7 @@ class Inbox:
         self._next_sequence = 0
         self._early: dict[int, Delivery] = {}
         self._unsettled: set[int] = set()
+        self._scores: deque[FirstPassScore] = deque(maxlen=SCORES_REPEATED)
         self._sockets = Sockets(network)
         host = network.acquisition_host
         self._acknowledgements = self._sockets.connect(zmq.PUSH, host, network.acknowledgements_port)
@@ -81,6 +86,11 @@ class Inbox:
             self._unsettled.difference_update(settled)
             self._send(Acknowledge(self._consumer, self._session, settled))
 
+    def report_score(self, score: FirstPassScore) -> None:
+        """Tell the publisher how good an image is, again after every break of the connection."""
+        self._scores.append(score)
+        self._send(score)
+
     def close(self) -> None:
         """Close the sockets; acknowledgements on their way get a second to leave."""
         for socket in (self._acknowledgements, self._pull):
@@ -103,6 +113,8 @@ class Inbox:
             log.info("%s is connected again and asks for what it missed", self._consumer)
             self._early.clear()
             self._say_hello()
+            for score in self._scores:
+                self._send(score)
 
     def _say_hello(self) -> None:
         self._send(Hello(self._consumer, self._session, self._world_size, self._next_sequence))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
-from streaming.events import AcquisitionCounts, AnyEvent, EdgeCounts, RankCounts
+from streaming.events import AcquisitionCounts, AnyEvent, EdgeCounts, RankCounts, Unlabelled
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,7 @@ class FrameCounts:
     held_out: int = 0
     excluded: int = 0
     unlabelled: int = 0
+    unlabelled_because: Mapping[Unlabelled, int] = field(default_factory=dict)
     rejected: int = 0
     """Refused by the acquisition or by a trainer rank."""
     inferred: int = 0
@@ -66,6 +68,7 @@ class FrameLedger:
             held_out=acquisition.held_out if acquisition else 0,
             excluded=acquisition.excluded if acquisition else 0,
             unlabelled=acquisition.unlabelled if acquisition else 0,
+            unlabelled_because=acquisition.unlabelled_because if acquisition else {},
             rejected=(acquisition.rejected if acquisition else 0) + sum(rank.rejected for rank in ranks),
             inferred=edge.inferred if edge else 0,
             refreshed=edge.refreshed if edge else 0,

@@ -147,7 +147,20 @@ class Acknowledge(Message, tag="acknowledge", frozen=True):
     sequences: list[int]
 
 
-ControlMessage = Hello | Acknowledge
+class FirstPassScore(Message, tag="first_pass_score", frozen=True):
+    """How good the image of a whole perspective is that the edge made on arrival; sent again after a reconnection.
+
+    Of the phase, against the perspective's reference; what the regimes look at.
+    """
+
+    perspective: int
+    psnr_db: float
+    ssim: float
+    constant_psnr_db: float
+    """Of always predicting the mean training patch."""
+
+
+ControlMessage = Hello | Acknowledge | FirstPassScore
 
 
 class WeightsRequest(Message, tag="weights_request", frozen=True):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+from collections import deque
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -16,7 +17,7 @@ import numpy.typing as npt
 import zmq
 
 from streaming.codec import Codec, MalformedMessage
-from streaming.messages import Acknowledge, ControlMessage, DataMessage, Hello, Samples
+from streaming.messages import Acknowledge, ControlMessage, DataMessage, FirstPassScore, Hello, Samples
 from streaming.outbox import Entry, Outbox, Spool
 from streaming.settings import NetworkSettings
 from streaming.sockets import Sockets
@@ -51,6 +52,8 @@ class Publisher:
         self._trainer = trainer
         self.spool = Spool(spool_dir, memory_bytes=memory_bytes)
         self.malformed = 0
+        self.scores: deque[FirstPassScore] = deque()
+        """What the edge has told, oldest first, possibly more than once; for the caller to take."""
         self._codec: Codec[ControlMessage] = Codec(ControlMessage)
         self._sockets = Sockets(network)
         self._control = self._bind(zmq.PULL, network.acknowledgements_port)
@@ -169,6 +172,8 @@ class Publisher:
                 for outbox in self._outboxes():
                     if outbox.consumer == consumer:
                         self._settle(outbox.acknowledge(session, sequences))
+            case FirstPassScore():
+                self.scores.append(message)
 
     def _settle(self, entries: list[Entry]) -> None:
         for entry in entries:

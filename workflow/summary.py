@@ -80,6 +80,7 @@ class SummaryBuilder:
             "seconds": max(self._last_s - self._first_s, 0.0),
             "scan": None if self._scan is None else _plain(self._scan),
             "frames": self._frame_counts(),
+            "unlabelled_because": {str(why): n for why, n in self._frames.counts().unlabelled_because.items()},
             "held_out": self._held_out_scores(),
             "perspectives": [self._perspective(index) for index in self._perspective_indices()],
             "validation_loss": [_validation(event) for event in self._validation],
@@ -161,7 +162,9 @@ class SummaryBuilder:
 
     def _frame_counts(self) -> dict[str, int]:
         counts = self._frames.counts()
-        return asdict(counts) | {"lost": counts.lost}
+        numbers = asdict(counts) | {"lost": counts.lost}
+        del numbers["unlabelled_because"]
+        return numbers
 
     def _held_out_scores(self) -> Summary | None:
         """Figures are means over the perspectives that have held-out frames (usually one)."""

@@ -71,9 +71,9 @@ class GroundTruthWorker:
         self.close()
 
     @property
-    def pending(self) -> int:
-        """Jobs whose result has not been polled."""
-        return len(self._waiting)
+    def pending(self) -> list[int]:
+        """Perspectives whose result has not been polled; the worker is at the first of them."""
+        return [message.perspective for message in self._waiting]
 
     @property
     def pid(self) -> int:
@@ -98,8 +98,22 @@ class GroundTruthWorker:
             raise
         self._jobs += 1
         self._waiting.append(message)
-        self._child.send(msgspec.json.encode(message))
+        if len(self._waiting) == 1:
+            self._begin_next()
         return map_frames(message)
+
+    def withdraw(self, perspective: int) -> None:
+        """Forget a job that the worker is not at yet; it gives no result.
+
+        Raises:
+            ValueError: no such job waits.
+        """
+        behind = list(self._waiting)[1:]
+        message = next((one for one in behind if one.perspective == perspective), None)
+        if message is None:
+            raise ValueError(f"no job of perspective {perspective} waits")
+        self._waiting.remove(message)
+        shutil.rmtree(message.directory, ignore_errors=True)
 
     def poll(self, timeout_s: float = 0.0) -> GroundTruthResult | None:
         """Return the next result; None when none came within `timeout_s`, or when no job is pending."""
@@ -125,11 +139,13 @@ class GroundTruthWorker:
         return Child(WORKER_MODULE, arguments, threads=self._settings.threads)
 
     def _restart(self) -> None:
-        """Start a new worker and give it the jobs behind the first."""
         self._child.close()
         self._child = self._start()
-        for message in list(self._waiting)[1:]:
-            self._child.send(msgspec.json.encode(message))
+
+    def _begin_next(self) -> None:
+        """Send the worker its next job; those behind it stay here, where they can be withdrawn."""
+        if self._waiting:
+            self._child.send(msgspec.json.encode(self._waiting[0]))
 
     def _finish(self, answer: AnswerMessage) -> GroundTruthResult:
         directory = Path(self._waiting.popleft().directory)
@@ -139,4 +155,5 @@ class GroundTruthWorker:
         else:
             truth = read_ground_truth(answer, directory)
         shutil.rmtree(directory, ignore_errors=True)
+        self._begin_next()
         return GroundTruthResult(answer.perspective, truth, reason)

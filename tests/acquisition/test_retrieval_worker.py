@@ -60,15 +60,32 @@ def test_results_are_those_of_this_process_and_come_in_order(tmp_path):
     with GroundTruthWorker(RECORDED, spool_dir=tmp_path) as worker:
         for job in jobs:
             worker.submit(job)
-        assert worker.pending == 3
+        assert worker.pending == [4, 2, 9]
         results = [worker.poll(60.0) for _ in jobs]
-        assert worker.pending == 0
+        assert worker.pending == []
         assert worker.poll(60.0) is None
     assert [result.perspective for result in results] == [4, 2, 9]
     for job, result in zip(jobs, results, strict=True):
         assert result.error is None
         assert_same(result.ground_truth, compute_ground_truth(job, RECORDED))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_job_that_waits_can_be_withdrawn_and_leaves_nothing_behind(tmp_path):
+    with GroundTruthWorker(RECORDED, spool_dir=tmp_path) as worker:
+        for perspective in range(4):
+            worker.submit(make_job(perspective))
+        for absent in (0, 7):  # under way, unknown
+            with pytest.raises(ValueError, match=f"no job of perspective {absent} waits"):
+                worker.withdraw(absent)
+        for perspective in (1, 3):
+            worker.withdraw(perspective)
+        assert worker.pending == [0, 2]
+        assert len(list(next(tmp_path.iterdir()).iterdir())) == 2
+        results = [worker.poll(60.0) for _ in range(2)]
+        assert worker.pending == []
+    assert [result.perspective for result in results] == [0, 2]
+    assert all(result.error is None for result in results)
 
 
 def test_the_same_frames_give_the_same_bits_and_a_failed_job_does_not_end_the_worker(tmp_path):

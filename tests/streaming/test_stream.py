@@ -12,7 +12,7 @@ from support import Proxy, wait_until
 
 from streaming.codec import Codec
 from streaming.inbox import Delivery, Inbox
-from streaming.messages import ControlMessage, Frames, Hello, PerspectiveEnd, Samples
+from streaming.messages import ControlMessage, FirstPassScore, Frames, Hello, PerspectiveEnd, Samples
 from streaming.publisher import Publisher, rank_name
 from streaming.settings import NetworkSettings
 
@@ -95,6 +95,28 @@ def test_a_connection_cut_in_the_middle_loses_and_repeats_nothing(
         settle(publisher)
         assert proxy.connections >= 2
         assert publisher.resent > 0
+    proxy.close()
+
+
+def test_a_score_told_while_the_connection_is_broken_arrives_once_it_is_back(
+    network: NetworkSettings, publisher_of: MakePublisher
+) -> None:
+    publisher = publisher_of(trainer=False)
+    proxy = Proxy(network.acknowledgements_port)
+    scores = [FirstPassScore(perspective, 20.0 + perspective, 0.5, 18.0) for perspective in range(3)]
+    with edge_inbox(network.model_copy(update={"acknowledgements_port": proxy.port})) as inbox:
+
+        def told(*expected: FirstPassScore) -> bool:
+            publisher.pump(0.01)
+            inbox.receive(0.0)
+            return list(dict.fromkeys(publisher.scores)) == list(expected)
+
+        inbox.report_score(scores[0])
+        wait_until(lambda: told(scores[0]))
+        proxy.cut()
+        for score in scores[1:]:
+            inbox.report_score(score)
+        wait_until(lambda: told(*scores))
     proxy.close()
 
 

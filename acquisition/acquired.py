@@ -1,0 +1,64 @@
+"""What is kept of an acquired perspective until its ground truth comes, and the messages made of the two."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from acquisition.ground_truth import GroundTruth
+from acquisition.scan import Perspective
+from streaming.codec import Arrays
+from streaming.messages import FrameRole, PerspectiveEnd, Reference
+
+LEARNED_FROM = (FrameRole.TRAIN, FrameRole.VALIDATION)
+
+
+@dataclass(frozen=True)
+class Acquired:
+    """A perspective and its frames; arrays have one row per usable frame."""
+
+    perspective: Perspective
+    frames: npt.NDArray[np.generic]
+    indices: npt.NDArray[np.int32]
+    roles: npt.NDArray[np.uint8]
+
+    @property
+    def learned_from(self) -> npt.NDArray[np.bool_]:
+        """Which frames become samples unless they show void, bool (n,)."""
+        return np.isin(self.roles, LEARNED_FROM)
+
+    @property
+    def is_judged(self) -> bool:
+        """Whether the perspective is held out as a whole, so that it needs a reference whatever the regime."""
+        return not self.learned_from.any()
+
+    def end(self) -> PerspectiveEnd:
+        """Return the message that closes this perspective."""
+        return PerspectiveEnd(self.perspective.index, self.perspective.angle_deg, len(self.perspective))
+
+    def reference(self, truth: GroundTruth) -> tuple[Reference, Arrays]:
+        """Return the message that brings the edge the perspective's reference image, with its arrays."""
+        reference = Reference(
+            perspective=self.perspective.index,
+            angle_deg=self.perspective.angle_deg,
+            origin_px=truth.origin_px,
+            source=truth.source,
+            seconds=truth.seconds,
+        )
+        return reference, {"amplitude": truth.reference_amplitude, "phase": truth.reference_phase}
+
+    def sample_batches(self, truth: GroundTruth, *, batch_frames: int) -> Iterator[Arrays]:
+        """Yield the arrays of `Samples`: the frames that are learned from and show more than void."""
+        chosen = np.flatnonzero(self.learned_from & ~truth.void)
+        for start in range(0, len(chosen), batch_frames):
+            rows = chosen[start : start + batch_frames]
+            yield {
+                "index": self.indices[rows],
+                "role": self.roles[rows],
+                "diffraction": self.frames[rows],
+                "amplitude": truth.amplitude[rows],
+                "phase": truth.phase[rows],
+            }

@@ -1,0 +1,91 @@
+"""The regimes: whether every perspective gets ground truth, or only a few to see that the network is good enough."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from acquisition.settings import RegimeSettings
+from streaming.events import Regime
+from streaming.messages import FirstPassScore
+
+log = logging.getLogger(__name__)
+
+
+class RegimeControl:
+    """Decides from the edge's first-pass scores, unless people have chosen a regime.
+
+    Good first passes of `consecutive` perspectives in a row lead to *monitoring*, a single one that is not good enough
+    leads back to *learning*. The scores of perspectives without ground truth are unknown and change nothing.
+    """
+
+    def __init__(self, settings: RegimeSettings) -> None:
+        self.regime = Regime.LEARNING
+        self._settings = settings
+        self._chosen: Regime | None = None
+        self._scored: set[int] = set()
+        self._good_in_a_row = 0
+        self._last_wanted: int | None = None
+
+    def wants_ground_truth(self, perspective: int) -> bool:
+        """Decide on the next perspective; ask once for each, in order."""
+        last = self._last_wanted
+        rests = last is not None and perspective - last < self._settings.one_in
+        if self.regime is Regime.MONITORING and rests:
+            return False
+        self._last_wanted = perspective
+        return True
+
+    def reconsider(self, *, under_way: int, waiting: Sequence[int]) -> list[int]:
+        """Decide again on perspectives whose phase retrieval has not begun; return those that do without it now."""
+        self._last_wanted = under_way
+        return [perspective for perspective in waiting if not self.wants_ground_truth(perspective)]
+
+    def ground_truth_failed(self) -> None:
+        """Let the next perspective have ground truth, whatever its turn: nothing was learned from the last one."""
+        self._last_wanted = None
+
+    def choose(self, regime: Regime | None) -> str | None:
+        """Take what people chose, None to let the scores decide; return why the regime changes, if it does."""
+        self._chosen = regime
+        if regime is None or regime is self.regime:
+            return None
+        return self._change(regime, "chosen by a command")
+
+    def heed(self, score: FirstPassScore) -> str | None:
+        """Take in a score, each perspective's first one; return why the regime changes, if it does."""
+        if score.perspective in self._scored:
+            return None
+        self._scored.add(score.perspective)
+        shortfall = self._shortfall(score)
+        self._good_in_a_row = 0 if shortfall else self._good_in_a_row + 1
+        if self._chosen is not None or not self._settings.automatic:
+            return None
+        if self.regime is Regime.MONITORING and shortfall:
+            return self._change(Regime.LEARNING, f"perspective {score.perspective}: {shortfall}")
+        if self.regime is Regime.LEARNING and self._good_in_a_row >= self._settings.consecutive:
+            reason = (
+                f"{self._good_in_a_row} perspectives in a row were good enough, the last of them {score.perspective}"
+            )
+            return self._change(Regime.MONITORING, reason)
+        return None
+
+    def _shortfall(self, score: FirstPassScore) -> str:
+        """Say what a score lacks; empty if it is good enough. A figure that is not a number never is."""
+        limits = [
+            ("phase PSNR", score.psnr_db, self._settings.psnr_db, " dB"),
+            ("phase SSIM", score.ssim, self._settings.ssim, ""),
+            ("phase PSNR", score.psnr_db, score.constant_psnr_db, " dB, the constant prediction's"),
+        ]
+        short = [
+            f"{name} {value:.4g} is below {limit:.4g}{unit}"
+            for name, value, limit, unit in limits
+            if limit is not None and not value >= limit
+        ]
+        return "; ".join(short)
+
+    def _change(self, regime: Regime, reason: str) -> str:
+        self.regime = regime
+        self._good_in_a_row = 0
+        log.info("regime %s: %s", regime.value, reason)
+        return reason

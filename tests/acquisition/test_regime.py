@@ -1,0 +1,105 @@
+"""The rules by which phase retrieval rests and begins again."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from pydantic import ValidationError
+
+from acquisition.regime import RegimeControl
+from acquisition.settings import AcquisitionSettings, RegimeSettings
+from streaming.events import Regime
+from streaming.messages import FirstPassScore
+
+RULES = RegimeSettings(psnr_db=20.0, ssim=0.6, consecutive=3, one_in=4)
+
+
+def score(perspective: int, *, psnr_db: float = 22.0, ssim: float = 0.8, constant: float = 18.0) -> FirstPassScore:
+    return FirstPassScore(perspective, psnr_db, ssim, constant)
+
+
+def heed(control: RegimeControl, *scores: FirstPassScore) -> list[str | None]:
+    return [control.heed(one) for one in scores]
+
+
+def monitoring(rules: RegimeSettings = RULES) -> RegimeControl:
+    control = RegimeControl(rules)
+    heed(control, *map(score, range(rules.consecutive)))
+    assert control.regime is Regime.MONITORING
+    return control
+
+
+def test_only_good_perspectives_in_a_row_lead_to_monitoring() -> None:
+    control = RegimeControl(RULES)
+    assert heed(control, score(0), score(1), score(2, psnr_db=19.9), score(3), score(4)) == [None] * 5
+    assert control.regime is Regime.LEARNING
+    assert control.heed(score(5)) == "3 perspectives in a row were good enough, the last of them 5"
+    assert control.regime is Regime.MONITORING
+
+
+@pytest.mark.parametrize(
+    ("bad", "reason"),
+    [
+        (score(9, psnr_db=19.0), "perspective 9: phase PSNR 19 is below 20 dB"),
+        (score(9, ssim=0.5), "perspective 9: phase SSIM 0.5 is below 0.6"),
+        (score(9, constant=22.5), "perspective 9: phase PSNR 22 is below 22.5 dB, the constant prediction's"),
+        (score(9, ssim=math.nan), "perspective 9: phase SSIM nan is below 0.6"),
+    ],
+)
+def test_one_bad_perspective_brings_learning_back_and_says_what_it_lacks(bad: FirstPassScore, reason: str) -> None:
+    control = monitoring()
+    assert control.heed(score(8)) is None
+    assert control.heed(bad) == reason
+    assert control.regime is Regime.LEARNING
+    assert heed(control, score(10), score(11)) == [None, None], "the count begins anew"
+
+
+def test_a_score_that_is_told_again_does_not_count_again() -> None:
+    control = RegimeControl(RULES)
+    assert heed(control, *[score(0)] * 5, score(1)) == [None] * 6
+    assert control.regime is Regime.LEARNING
+
+
+def test_learning_wants_every_perspective_and_monitoring_one_in_m() -> None:
+    control = RegimeControl(RULES)
+    assert all(control.wants_ground_truth(perspective) for perspective in range(5))
+    heed(control, *map(score, range(3)))
+    assert [perspective for perspective in range(5, 18) if control.wants_ground_truth(perspective)] == [8, 12, 16]
+
+
+def test_what_waits_for_phase_retrieval_is_thinned_out_behind_the_one_under_way() -> None:
+    control = RegimeControl(RULES)
+    assert all(control.wants_ground_truth(perspective) for perspective in range(12))
+    heed(control, *map(score, range(3)))
+    assert control.reconsider(under_way=3, waiting=range(4, 12)) == [4, 5, 6, 8, 9, 10]
+    assert [control.wants_ground_truth(perspective) for perspective in (12, 13, 14, 15)] == [False, False, False, True]
+
+
+def test_after_a_failure_the_next_perspective_is_tried() -> None:
+    control = monitoring()
+    assert [control.wants_ground_truth(perspective) for perspective in (3, 4)] == [True, False]
+    control.ground_truth_failed()
+    assert [control.wants_ground_truth(perspective) for perspective in (5, 6)] == [True, False]
+
+
+def test_what_people_chose_holds_until_they_let_the_scores_decide() -> None:
+    control = RegimeControl(RULES)
+    assert control.choose(Regime.MONITORING) == "chosen by a command"
+    assert control.choose(Regime.MONITORING) is None
+    assert control.heed(score(0, psnr_db=1.0)) is None
+    assert control.regime is Regime.MONITORING
+    assert control.choose(None) is None
+    assert control.heed(score(1, psnr_db=1.0)) is not None
+    assert control.regime is Regime.LEARNING
+
+
+def test_without_a_threshold_the_regime_changes_by_command_alone() -> None:
+    control = RegimeControl(RegimeSettings())
+    assert heed(control, *map(score, range(50))) == [None] * 50
+    assert control.regime is Regime.LEARNING
+
+
+def test_a_threshold_without_an_edge_is_refused() -> None:
+    with pytest.raises(ValidationError, match="need an edge"):
+        AcquisitionSettings(regime=RULES, edge=False)

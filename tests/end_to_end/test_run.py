@@ -146,8 +146,13 @@ def test_a_run_goes_on_without_its_dashboard_and_says_so(tmp_path: Path) -> None
     process = subprocess.Popen(small, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
     def dashboards() -> list[psutil.Process]:
-        children = psutil.Process(process.pid).children(recursive=True)
-        return [child for child in children if "dashboard" in child.cmdline()]
+        return [child for child in psutil.Process(process.pid).children(recursive=True) if is_dashboard(child)]
+
+    def is_dashboard(child: psutil.Process) -> bool:
+        try:
+            return "dashboard" in child.cmdline()
+        except psutil.Error:  # it has ended since it was listed
+            return False
 
     wait_until(lambda: bool(dashboards()), timeout_s=60)
     for dashboard in dashboards():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from inference_edge.scores import Scorer
 from inference_edge.settings import EdgeSettings
 from inference_edge.weights import Model
 from streaming.events import EdgeCounts, MosaicImage, MosaicKind
+from streaming.messages import FirstPassScore
 from streaming.telemetry import TelemetrySender
 
 RECENT_BATCHES = 4096
@@ -82,11 +83,20 @@ class Cadence:
 
 
 class Reporter:
-    """Sends counts, images and scores as telemetry, each when it changed and no more often than configured."""
+    """Sends counts, images and scores as telemetry, each when it changed and no more often than configured.
 
-    def __init__(self, telemetry: TelemetrySender, settings: EdgeSettings) -> None:
+    Args:
+        telemetry: where events go.
+        settings: how often.
+        on_first_pass: told once how good a whole perspective was on arrival.
+    """
+
+    def __init__(
+        self, telemetry: TelemetrySender, settings: EdgeSettings, *, on_first_pass: Callable[[FirstPassScore], None]
+    ) -> None:
         self.counter = EdgeCounter()
         self._telemetry = telemetry
+        self._on_first_pass = on_first_pass
         self._counts = Cadence(settings.report_period_s)
         self._images = Cadence(settings.image_period_s)
         self._scores = Cadence(settings.score_period_s)
@@ -133,5 +143,16 @@ class Reporter:
         self._telemetry.send(event, {"amplitude": image.amplitude, "phase": image.phase})
 
     def _send_scores(self, perspective: Perspective, kind: MosaicKind, model: Model) -> None:
-        if (scores := self._scorer.score(perspective, kind, model)) is not None:
-            self._telemetry.send(scores)
+        scores = self._scorer.score(perspective, kind, model)
+        if scores is None:
+            return
+        self._telemetry.send(scores)
+        if kind is MosaicKind.FIRST_PASS and perspective.complete:
+            self._on_first_pass(
+                FirstPassScore(
+                    perspective=perspective.index,
+                    psnr_db=scores.quality.psnr_db.phase,
+                    ssim=scores.quality.ssim.phase,
+                    constant_psnr_db=scores.constant.psnr_db.phase,
+                )
+            )

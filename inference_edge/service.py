@@ -82,7 +82,7 @@ class _Edge:
         self._inbox, self._telemetry, self._archive = inbox, telemetry, archive
         self._imager = Imager(settings)
         self._weights = WeightsIntake(weights, imager=self._imager, telemetry=telemetry)
-        self._report = Reporter(telemetry, settings)
+        self._report = Reporter(telemetry, settings, on_first_pass=inbox.report_score)
         self._scan: ScanStart | None = None
         self._scan_start_sequence: int | None = None
         self._scan_ended = False

@@ -32,6 +32,7 @@ from streaming.events import (
     WeightsRejected,
 )
 from streaming.messages import (
+    FirstPassScore,
     FrameRole,
     Frames,
     GroundTruthSource,
@@ -264,6 +265,11 @@ def test_a_whole_scan(run):
         for kind in ("first_pass", "refreshed", "reference", "difference"):
             for channel in ("amplitude", "phase"):
                 assert (run.folder / "images" / f"perspective_{perspective:04d}_{kind}_{channel}.png").stat().st_size
+    firsts = [run.scores(perspective, MosaicKind.FIRST_PASS) for perspective in (0, 1)]
+    assert list(run.publisher.scores) == [
+        FirstPassScore(one.perspective, one.quality.psnr_db.phase, one.quality.ssim.phase, one.constant.psnr_db.phase)
+        for one in firsts
+    ]
     held_out = {one.perspective: one for one in run.of(HeldOutScores)}
     assert held_out.keys() == {0, 1}
     assert (held_out[1].frames, held_out[1].model_version) == (FRAMES_EACH - HELD_OUT_FROM, 3)

@@ -15,14 +15,16 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from streaming.errors import UserError
+from inference_edge.area import NOWHERE, Area, Changes
+from inference_edge.spreading import AMPLITUDE, COSINE, LAYERS, SINE, WEIGHT, add_patches
 
 FloatArray = npt.NDArray[np.floating]
 IntArray = npt.NDArray[np.int64]
 
 MAX_CANVAS_PX = 1 << 26
+MAX_GAP_PX = 8192
+"""A patch farther than this from all before is a wrong position, not a large scan."""
 GROWTH_MARGIN_PX = 32
-AMPLITUDE, COSINE, SINE, WEIGHT = range(4)
 
 
 @dataclass(frozen=True)
@@ -40,22 +42,33 @@ class StitchedImage:
 
 
 @dataclass(frozen=True)
-class SpreadPatches:
-    """Patches spread over the integer grid, ready to be added to any number of mosaics.
+class PlacedPatches:
+    """Patches and where they lie, ready to be added to any number of mosaics; see `place_patches`."""
 
-    `corners_px` int64 (n, 2) is where pixel (0, 0) of each goes; `layers` float32 (n, 4, y + 1, x + 1) holds
-    weight × amplitude, weight × cos(phase), weight × sin(phase) and the weight itself.
-    """
-
+    amplitude: npt.NDArray[np.float32]
+    phase: npt.NDArray[np.float32]
     corners_px: IntArray
-    layers: npt.NDArray[np.float32]
+    """(n, 2), the integer position (y, x) on or behind which pixel (0, 0) of each lies."""
+    beyond_px: npt.NDArray[np.float32]
+    """(n, 2), how far behind, within [0, 1)."""
 
     def __len__(self) -> int:
         return len(self.corners_px)
 
-    def select(self, chosen: npt.NDArray[np.bool_]) -> SpreadPatches:
-        """Return the patches for which `chosen`, bool (n,), is true."""
-        return SpreadPatches(self.corners_px[chosen], self.layers[chosen])
+    def select(self, chosen: npt.NDArray[np.bool_]) -> PlacedPatches:
+        """Return the patches for which `chosen`, bool (n,), is true; itself where that is all of them."""
+        if chosen.all():
+            return self
+        return PlacedPatches(
+            self.amplitude[chosen], self.phase[chosen], self.corners_px[chosen], self.beyond_px[chosen]
+        )
+
+    def extent(self) -> Area:
+        """Return the smallest area that holds all pixels with a weight; there must be at least one patch."""
+        top, left = self.corners_px.min(axis=0)
+        ends = self.corners_px + self.amplitude.shape[1:] + (self.beyond_px > 0)
+        bottom, right = ends.max(axis=0)
+        return Area(int(top), int(left), int(bottom), int(right))
 
 
 def crop_centre(patches: FloatArray, size_px: int | None) -> FloatArray:
@@ -70,31 +83,24 @@ def crop_centre(patches: FloatArray, size_px: int | None) -> FloatArray:
     return patches[..., top : top + height, left : left + width]
 
 
-def spread_patches(amplitude: FloatArray, phase: FloatArray, positions_px: npt.NDArray[np.float64]) -> SpreadPatches:
-    """Spread patches over the integer grid with bilinear weights.
+def place_patches(amplitude: FloatArray, phase: FloatArray, positions_px: npt.NDArray[np.float64]) -> PlacedPatches:
+    """Find where patches lie on the integer grid.
 
     Args:
         amplitude: (n, y, x).
         phase: (n, y, x) in radians.
         positions_px: (n, 2) as (y, x), finite; where pixel (N // 2, N // 2) of each patch lies.
     """
-    count, height, width = amplitude.shape
+    _, height, width = amplitude.shape
     exact_corners = positions_px - (height // 2, width // 2)
     corners = np.floor(exact_corners)
-    beyond = (exact_corners - corners)[:, :, None, None, None]
-    near, far = (1 - beyond).astype(np.float32), beyond.astype(np.float32)
-    layers = np.zeros((count, 4, height + 1, width + 1), dtype=np.float32)
-    inner = layers[:, :, :-1, :-1]
-    inner[:, AMPLITUDE], inner[:, WEIGHT] = amplitude, 1
-    np.cos(phase, out=inner[:, COSINE], casting="same_kind")
-    np.sin(phase, out=inner[:, SINE], casting="same_kind")
-    down = far[:, 0] * layers[:, :, :-1]
-    layers *= near[:, 0]
-    layers[:, :, 1:] += down
-    right = far[:, 1] * layers[:, :, :, :-1]
-    layers *= near[:, 1]
-    layers[:, :, :, 1:] += right
-    return SpreadPatches(corners.astype(np.int64), layers)
+    beyond = np.minimum((exact_corners - corners).astype(np.float32), np.nextafter(np.float32(1), np.float32(0)))
+    return PlacedPatches(
+        np.ascontiguousarray(amplitude, np.float32),
+        np.ascontiguousarray(phase, np.float32),
+        corners.astype(np.int64),
+        beyond,
+    )
 
 
 class Mosaic:
@@ -103,71 +109,123 @@ class Mosaic:
     def __init__(self) -> None:
         self.frames = 0
         """Patches added so far."""
-        self._origin: IntArray = np.zeros(2, dtype=np.int64)
-        self._sums = np.zeros((4, 0, 0), dtype=np.float64)
+        self._canvas = NOWHERE
+        self._covered = NOWHERE
+        self._sums = np.zeros((LAYERS, 0, 0), dtype=np.float64)
         self._coverage = np.zeros((0, 0), dtype=np.int32)
+        self._drawn = np.zeros((2, 0, 0), dtype=np.float32)
+        self._undrawn = Changes()
+        self._watching: list[Changes] = []
         self._finished: StitchedImage | None = None
 
-    def add(self, patches: SpreadPatches) -> None:
+    @property
+    def covered(self) -> Area:
+        """The smallest area that holds the image."""
+        return self._covered
+
+    def add(self, patches: PlacedPatches) -> int:
         """Add patches.
 
+        Returns:
+            How many were left out because no scan reaches where they lie: more than `MAX_GAP_PX` from all others, or
+            so far that the image would have more than `MAX_CANVAS_PX` pixels.
+
         Raises:
-            UserError: the positions span an area that no scan has; they are probably in another unit.
             RuntimeError: the mosaic is finished.
         """
         if self._finished is not None:
             raise RuntimeError("a patch came for a mosaic that is finished")
         if not len(patches):
-            return
-        height, width = patches.layers.shape[-2:]
-        end = patches.corners_px.max(axis=0) + np.array((height, width))
-        self._make_room(patches.corners_px.min(axis=0), end)
-        for (top, left), layers in zip(patches.corners_px - self._origin, patches.layers, strict=True):
-            area = slice(top, top + height), slice(left, left + width)
-            self._sums[:, *area] += layers
-            self._coverage[area] += layers[WEIGHT] > 0
-        self.frames += len(patches)
+            return 0
+        placed = patches.select(self._within_reach(patches))
+        if len(placed):
+            self._add(placed)
+        return len(patches) - len(placed)
 
-    def image(self) -> StitchedImage:
-        """Return the image of what was added so far, as small as holds it; 0 × 0 pixels before anything was added."""
+    def watch(self) -> Changes:
+        """Return what collects all changes from now on."""
+        self._watching.append(Changes())
+        return self._watching[-1]
+
+    def image(self, area: Area | None = None) -> StitchedImage:
+        """Return a copy of what was stitched so far, or of an `area` within `covered`; 0 × 0 px before anything was.
+
+        Only what changed since the last call is computed.
+        """
         if self._finished is not None:
-            return self._finished
-        box = bounding_box(self._coverage > 0)
-        amplitude_sum, cosine_sum, sine_sum, weight = self._sums[:, *box]
-        coverage = self._coverage[box].copy()
-        covered = coverage > 0
-        amplitude, phase = np.full((2, *coverage.shape), np.nan, dtype=np.float32)
-        amplitude[covered] = amplitude_sum[covered] / weight[covered]
-        phase[covered] = np.arctan2(sine_sum[covered], cosine_sum[covered])
-        origin_px = int(self._origin[0]) + box[0].start, int(self._origin[1]) + box[1].start
-        return StitchedImage(amplitude, phase, coverage, origin_px)
+            return self._finished if area is None else _cut(self._finished, area)
+        self._draw(self._undrawn.take())
+        area = self._covered if area is None else area
+        pixels = area.slices(self._canvas.origin_px)
+        amplitude, phase = self._drawn[:, *pixels].copy()
+        return StitchedImage(amplitude, phase, self._coverage[pixels].copy(), area.origin_px)
 
     def finish(self) -> None:
         """Keep the image and let go of the sums behind it, several times as large; nothing can be added any more."""
         self._finished = self.image()
-        self._sums, self._coverage = np.zeros((4, 0, 0)), np.zeros((0, 0), dtype=np.int32)
+        self._sums, self._coverage = np.zeros((LAYERS, 0, 0)), np.zeros((0, 0), dtype=np.int32)
+        self._drawn = np.zeros((2, 0, 0), dtype=np.float32)
 
-    def _make_room(self, lower: IntArray, upper: IntArray) -> None:
+    def _within_reach(self, patches: PlacedPatches) -> npt.NDArray[np.bool_]:
+        corners = patches.corners_px
+        if self._covered:
+            lower, upper = np.array(self._covered.origin_px), np.array((self._covered.bottom, self._covered.right))
+        else:
+            lower = upper = np.median(corners, axis=0).astype(np.int64)
+        gaps = np.maximum(np.maximum(lower - corners, corners - upper), 0)
+        reached: npt.NDArray[np.bool_] = (gaps <= MAX_GAP_PX).all(axis=1)
+        if reached.any():
+            height, width = self._covered.union(patches.select(reached).extent()).shape_px
+            if height * width > MAX_CANVAS_PX:
+                reached &= (gaps == 0).all(axis=1)
+        return reached
+
+    def _add(self, patches: PlacedPatches) -> None:
+        extent = patches.extent()
+        # the compiled loop also touches the row and the column behind, with weight 0 where the position is an integer
+        self._make_room(Area(extent.top, extent.left, extent.bottom + 1, extent.right + 1))
+        add_patches(
+            self._sums,
+            self._coverage,
+            patches.amplitude,
+            patches.phase,
+            patches.corners_px - self._canvas.origin_px,
+            patches.beyond_px,
+        )
+        self.frames += len(patches)
+        self._covered = self._covered.union(extent)
+        for changes in (self._undrawn, *self._watching):
+            changes.add(extent)
+
+    def _draw(self, area: Area) -> None:
+        pixels = area.slices(self._canvas.origin_px)
+        covered = self._coverage[pixels] > 0
+        sums, (amplitude, phase) = self._sums[:, *pixels], self._drawn[:, *pixels]
+        np.divide(sums[AMPLITUDE], sums[WEIGHT], out=amplitude, where=covered, casting="same_kind")
+        np.arctan2(sums[SINE], sums[COSINE], out=phase, where=covered, casting="same_kind")
+
+    def _make_room(self, needed: Area) -> None:
         """Enlarge the canvas with a margin on the sides that need it, so that growing stays rare."""
-        old_lower, old_upper = self._origin, self._origin + self._coverage.shape
-        if not self.frames:
-            old_lower, old_upper = lower, lower
-        margin = np.maximum(GROWTH_MARGIN_PX, (upper - lower) // 4)
-        new_lower = np.where(lower < old_lower, lower - margin, old_lower)
-        new_upper = np.where(upper > old_upper, upper + margin, old_upper)
-        shape = new_upper - new_lower
-        if np.array_equal(shape, self._coverage.shape):
+        old = self._canvas or Area(needed.top, needed.left, needed.top, needed.left)
+        margin_y, margin_x = (max(GROWTH_MARGIN_PX, length // 4) for length in old.union(needed).shape_px)
+        new = Area(
+            needed.top - margin_y if needed.top < old.top else old.top,
+            needed.left - margin_x if needed.left < old.left else old.left,
+            needed.bottom + margin_y if needed.bottom > old.bottom else old.bottom,
+            needed.right + margin_x if needed.right > old.right else old.right,
+        )
+        if new == self._canvas:
             return
-        if np.prod(shape.astype(float)) > MAX_CANVAS_PX:
-            raise UserError(
-                f"stitching: the scan positions span {shape[0]} × {shape[1]} object pixels, too large for one image; "
-                "check the unit and scale of the positions in the source settings"
-            )
-        sums, coverage = np.zeros((4, *shape)), np.zeros(shape, dtype=np.int32)
-        (top, left), (height, width) = old_lower - new_lower, old_upper - old_lower
-        kept = slice(top, top + height), slice(left, left + width)
-        sums[:, *kept], coverage[kept] = self._sums, self._coverage
-        self._origin, self._sums, self._coverage = new_lower, sums, coverage
+        sums, coverage = np.zeros((LAYERS, *new.shape_px)), np.zeros(new.shape_px, dtype=np.int32)
+        drawn = np.full((2, *new.shape_px), np.nan, dtype=np.float32)
+        kept = old.slices(new.origin_px)
+        sums[:, *kept], coverage[kept], drawn[:, *kept] = self._sums, self._coverage, self._drawn
+        self._canvas, self._sums, self._coverage, self._drawn = new, sums, coverage, drawn
+
+
+def _cut(image: StitchedImage, area: Area) -> StitchedImage:
+    pixels = area.slices(image.origin_px)
+    return StitchedImage(image.amplitude[pixels], image.phase[pixels], image.coverage[pixels], area.origin_px)
 
 
 def bounding_box(area: npt.NDArray[np.bool_]) -> tuple[slice, slice]:

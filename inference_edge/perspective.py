@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from inference_edge.frame_block import FrameBlock, join
-from inference_edge.mosaic import Mosaic, SpreadPatches
+from inference_edge.mosaic import Mosaic, PlacedPatches
 from inference_edge.quality import ReferenceImage
 from streaming.events import MosaicKind
 
@@ -22,11 +22,12 @@ class Rendering:
         self.versions: set[int] = set()
         """Model versions that contributed."""
 
-    def add(self, patches: SpreadPatches, *, held_out: npt.NDArray[np.bool_], version: int) -> None:
-        """Add patches that `version` predicted; `held_out` is bool (n,)."""
-        self.whole.add(patches)
+    def add(self, patches: PlacedPatches, *, held_out: npt.NDArray[np.bool_], version: int) -> int:
+        """Add patches that `version` predicted; `held_out` is bool (n,). Return how many were out of reach."""
+        out_of_reach = self.whole.add(patches)
         self.held_out.add(patches.select(held_out))
         self.versions.add(version)
+        return out_of_reach
 
     def finish(self) -> None:
         """Keep only the images; nothing can be added any more."""
@@ -67,7 +68,9 @@ class Perspective:
         self._known: set[int] = set()
         self._blocks: list[FrameBlock] = []
         self._placed: list[tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]] = []
-        self._renderings = {MosaicKind.FIRST_PASS: Rendering(), MosaicKind.REFRESHED: Rendering()}
+        first_pass = Rendering()
+        # one and the same until something has been imaged again
+        self._renderings = {MosaicKind.FIRST_PASS: first_pass, MosaicKind.REFRESHED: first_pass}
         self._pass: _RefreshPass | None = None
 
     @property
@@ -97,19 +100,19 @@ class Perspective:
             self._known.add(index)
         return block.select(new)
 
-    def add(self, block: FrameBlock, patches: SpreadPatches, version: int) -> None:
-        """Stitch frames imaged on arrival and keep them for later."""
-        renderings = [*self._renderings.values(), *([self._pass.rendering] if self._pass else [])]
-        for rendering in renderings:
-            rendering.add(patches, held_out=block.held_out, version=version)
+    def add(self, block: FrameBlock, patches: PlacedPatches, version: int) -> int:
+        """Stitch frames imaged for the first time and keep them for later; return how many were out of reach."""
+        renderings = set(self._renderings.values()) | ({self._pass.rendering} if self._pass else set())
+        out_of_reach = [one.add(patches, held_out=block.held_out, version=version) for one in renderings]
         if not self.released:
             self._blocks.append(block)
         self._placed.append((block.position_px, block.held_out))
+        return max(out_of_reach)
 
     def outdated(self, version: int) -> bool:
-        """Whether kept frames were last imaged by weights older than `version`."""
+        """Whether kept frames were last imaged by other weights than `version`."""
         versions = self._renderings[MosaicKind.REFRESHED].versions
-        return self.kept and (self._pass is not None or min(versions, default=version) < version)
+        return self.kept and (self._pass is not None or not versions <= {version})
 
     def next_to_refresh(self, frames_max: int) -> FrameBlock:
         """Return the next kept frames to be imaged again, about `frames_max` at most, and begin a pass if none runs."""
@@ -121,7 +124,7 @@ class Perspective:
             taken.append(waiting.popleft())
         return join(taken)
 
-    def add_refreshed(self, block: FrameBlock, patches: SpreadPatches, version: int) -> None:
+    def add_refreshed(self, block: FrameBlock, patches: PlacedPatches, version: int) -> None:
         """Stitch frames imaged again; the refreshed image is replaced after the last of a pass."""
         if self._pass is None:
             raise RuntimeError("frames were imaged again outside of a refresh pass")
@@ -140,5 +143,5 @@ class Perspective:
         self._blocks = []
         self._pass = None
         if self.complete:
-            for rendering in self._renderings.values():
+            for rendering in set(self._renderings.values()):
                 rendering.finish()

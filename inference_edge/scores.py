@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from inference_edge.inference import Prediction
-from inference_edge.mosaic import Mosaic, crop_centre, spread_patches
+from inference_edge.mosaic import Mosaic, crop_centre, place_patches
 from inference_edge.perspective import Perspective
 from inference_edge.quality import ReferenceImage, compare, measure
 from inference_edge.weights import Model
@@ -81,5 +81,5 @@ class Scorer:
         for start in range(0, len(positions_px), STITCHED_AT_ONCE):
             some_px = positions_px[start : start + STITCHED_AT_ONCE]
             amplitude, phase = (np.broadcast_to(one, (len(some_px), *one.shape[1:])) for one in patch)
-            mosaic.add(spread_patches(amplitude, phase, some_px))
+            mosaic.add(place_patches(amplitude, phase, some_px))
         return self._quality(mosaic, reference)

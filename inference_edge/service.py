@@ -16,7 +16,7 @@ import torch
 from inference_edge.archive import Archive, PerspectiveImages
 from inference_edge.frame_block import FrameBlock, block_from_arrays, join
 from inference_edge.inference import Imager, Prediction
-from inference_edge.mosaic import SpreadPatches, crop_centre, spread_patches
+from inference_edge.mosaic import PlacedPatches, crop_centre, place_patches
 from inference_edge.perspective import Perspective
 from inference_edge.quality import reference_from_arrays
 from inference_edge.reporting import STITCHED, Reporter
@@ -231,7 +231,7 @@ class _Edge:
             taken.append(self._queue.popleft())
         return taken
 
-    def _image(self, model: Model, block: FrameBlock) -> tuple[FrameBlock, SpreadPatches]:
+    def _image(self, model: Model, block: FrameBlock) -> tuple[FrameBlock, PlacedPatches]:
         """Return the frames that could be imaged, and their patches."""
         prediction = self._imager.predict(model.network, block.diffraction)
         finite = prediction.finite()
@@ -240,7 +240,7 @@ class _Edge:
             block = block.select(finite)
             prediction = Prediction(*(channel[finite] for channel in prediction))
         amplitude, phase = (crop_centre(channel, self._settings.patch_crop_px) for channel in prediction)
-        return block, spread_patches(amplitude, phase, block.position_px)
+        return block, place_patches(amplitude, phase, block.position_px)
 
     def _keep(self, perspective: Perspective) -> None:
         """Keep the frames of the newest perspectives only."""

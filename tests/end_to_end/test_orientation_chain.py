@@ -16,7 +16,7 @@ from acquisition.scan import Perspective
 from acquisition.simulate import simulate_to_file
 from acquisition.source_settings import ReplaySettings, SimulationSettings
 from acquisition.sources import open_scan
-from inference_edge.mosaic import Mosaic, StitchedImage, spread_patches
+from inference_edge.mosaic import Mosaic, StitchedImage, place_patches
 from streaming.messages import GroundTruthSource
 
 Image = npt.NDArray[np.float64]
@@ -70,7 +70,7 @@ def label(perspective: Perspective, settings: RetrievalSettings, spool_dir: Path
 
 def stitch(truth: GroundTruth, positions_px: npt.NDArray[np.float64]) -> StitchedImage:
     mosaic = Mosaic()
-    mosaic.add(spread_patches(truth.amplitude.astype(float), truth.phase.astype(float), positions_px))
+    mosaic.add(place_patches(truth.amplitude.astype(float), truth.phase.astype(float), positions_px))
     return mosaic.image()
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from inference_edge.frame_block import FrameBlock, block_from_arrays, join
-from inference_edge.mosaic import spread_patches
+from inference_edge.mosaic import place_patches
 from inference_edge.perspective import Perspective
 from streaming.codec import MalformedMessage
 from streaming.events import MosaicKind
@@ -25,7 +25,7 @@ def block(*indices: int, role: FrameRole = FrameRole.TRAIN) -> FrameBlock:
 
 def patches(frames: FrameBlock, value: float):
     amplitude = np.full((len(frames), 4, 4), value, dtype=np.float32)
-    return spread_patches(amplitude, np.zeros_like(amplitude), frames.position_px)
+    return place_patches(amplitude, np.zeros_like(amplitude), frames.position_px)
 
 
 def add(perspective: Perspective, frames: FrameBlock, version: int) -> None:

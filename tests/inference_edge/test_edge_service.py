@@ -15,7 +15,7 @@ from scipy import ndimage
 from support import wait_until
 
 from inference_edge.inference import Imager
-from inference_edge.mosaic import Mosaic, spread_patches
+from inference_edge.mosaic import Mosaic, place_patches
 from inference_edge.service import serve_edge
 from inference_edge.settings import DeviceChoice, EdgeSettings
 from streaming.errors import UserError
@@ -121,7 +121,7 @@ def expected_image(perspective: int, version: int, chosen: slice = slice(None)):
     imager = Imager(SETTINGS)
     prediction = imager.predict(imager.prepare(network_of(version)), frames_of(perspective)[chosen])
     mosaic = Mosaic()
-    mosaic.add(spread_patches(*prediction, positions_of(perspective)[chosen]))
+    mosaic.add(place_patches(*prediction, positions_of(perspective)[chosen]))
     return mosaic.image()
 
 

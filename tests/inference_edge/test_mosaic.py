@@ -7,14 +7,14 @@ import pytest
 from scipy import ndimage
 from skimage.registration import phase_cross_correlation
 
-from inference_edge.mosaic import Mosaic, StitchedImage, crop_centre, spread_patches
-from streaming.errors import UserError
+from inference_edge.area import Area
+from inference_edge.mosaic import Mosaic, StitchedImage, crop_centre, place_patches
 
 
 def stitch(amplitude, phase, positions_px, batches=1) -> StitchedImage:
     mosaic = Mosaic()
     for chosen in np.array_split(np.arange(len(positions_px)), batches):
-        mosaic.add(spread_patches(amplitude[chosen], phase[chosen], positions_px[chosen]))
+        mosaic.add(place_patches(amplitude[chosen], phase[chosen], positions_px[chosen]))
     return mosaic.image()
 
 
@@ -101,10 +101,81 @@ def test_nothing_added_gives_an_empty_image():
     assert image.amplitude.shape == (0, 0)
 
 
-def test_positions_in_another_unit_are_the_users_mistake():
+def test_patches_where_no_scan_reaches_are_left_out_and_counted():
+    amplitude, phase = random_patches(6, (4, 4))
+    positions = np.array([[0, 0], [1e9, 0], [3, 3], [5, -9000], [4, 1], [2, 2]], dtype=float)
+    mosaic = Mosaic()
+    assert mosaic.add(place_patches(amplitude, phase, positions)) == 2
+    good = [0, 2, 4, 5]
+    assert mosaic.frames == 4
+    assert_equal_to_slow(mosaic.image(), stitch_slowly(amplitude[good], phase[good], positions[good]))
+    assert mosaic.add(place_patches(amplitude[:1], phase[:1], np.array([[3.0, -1e12]]))) == 1
+    assert mosaic.frames == 4
+
+
+def test_patches_that_would_make_the_image_too_large_are_left_out(monkeypatch):
+    monkeypatch.setattr("inference_edge.mosaic.MAX_CANVAS_PX", 10_000)
+    amplitude, phase = random_patches(1, (4, 4))
+    mosaic = Mosaic()
+    taken = [mosaic.add(place_patches(amplitude, phase, np.array([[step, step]]))) for step in np.arange(3) * 80.0]
+    assert taken == [0, 0, 1]
+
+
+def test_images_between_additions_redraw_what_changed_and_nothing_else():
+    amplitude, phase = random_patches(30, (7, 7), seed=2)
+    positions = np.random.default_rng(4).uniform(-40, 60, (30, 2))
+    mosaic, image = Mosaic(), None
+    changes = mosaic.watch()
+    for n in range(0, 30, 3):
+        before = image
+        mosaic.add(place_patches(amplitude[n : n + 3], phase[n : n + 3], positions[n : n + 3]))
+        image, changed = mosaic.image(), changes.take()
+        assert_equal_to_slow(image, stitch_slowly(amplitude[: n + 3], phase[: n + 3], positions[: n + 3]))
+        np.testing.assert_array_equal(
+            mosaic.image(changed).amplitude, image.amplitude[changed.slices(image.origin_px)], strict=True
+        )
+        if before is not None:
+            outside = np.full_like(image.amplitude, np.nan)
+            outside[
+                Area(*before.origin_px, *np.add(before.origin_px, before.amplitude.shape)).slices(image.origin_px)
+            ] = before.amplitude
+            outside[changed.slices(image.origin_px)] = image.amplitude[changed.slices(image.origin_px)]
+            np.testing.assert_array_equal(outside, image.amplitude)
+    assert not changes.take()
+
+
+def test_a_finished_mosaic_keeps_its_image_and_takes_nothing_more():
     amplitude, phase = random_patches(2, (4, 4))
-    with pytest.raises(UserError, match="positions"):
-        stitch(amplitude, phase, np.array([[0, 0], [1e9, 1e9]]))
+    mosaic = Mosaic()
+    mosaic.add(place_patches(amplitude, phase, np.array([[0.5, 0], [3, 2]])))
+    before = mosaic.image()
+    mosaic.finish()
+    np.testing.assert_array_equal(mosaic.image().phase, before.phase)
+    np.testing.assert_array_equal(mosaic.image(Area(0, 0, 2, 3)).phase, before.phase[2:4, 2:5])
+    with pytest.raises(RuntimeError, match="finished"):
+        mosaic.add(place_patches(amplitude, phase, np.zeros((2, 2))))
+
+
+def test_many_overlapping_patches_keep_the_precision():
+    """Compared with shifting whole patches in float64; phases of several turns, some hundred patches per pixel."""
+    amplitude, phase = random_patches(400, (16, 16), seed=6)
+    phase *= 40
+    positions = np.random.default_rng(8).uniform(0, 6, (400, 2))
+    image = stitch(amplitude, phase, positions, 7)
+    phasor_sum, amplitude_sum, weight = np.zeros((3, 40, 40), dtype=complex)
+    for a, p, position in zip(amplitude.astype(float), phase.astype(float), positions, strict=True):
+        padded = [np.zeros((40, 40), dtype=complex) for _ in range(3)]
+        corner = np.floor(position).astype(int)
+        at = slice(corner[0] + 8, corner[0] + 24), slice(corner[1] + 8, corner[1] + 24)
+        for canvas, values in zip(padded, (np.exp(1j * p), a, np.ones_like(a)), strict=True):
+            canvas[at] = values
+        for total, canvas in zip((phasor_sum, amplitude_sum, weight), padded, strict=True):
+            np.add(total, ndimage.shift(canvas, position - corner, order=1, mode="constant"), out=total)
+    shown = Area(*image.origin_px, *np.add(image.origin_px, image.amplitude.shape)).slices((-16, -16))
+    assert image.coverage.max() > 200
+    np.testing.assert_allclose(image.amplitude, (amplitude_sum[shown] / weight[shown]).real, atol=1e-6)
+    turned = np.exp(1j * image.phase) * np.abs(phasor_sum[shown])
+    np.testing.assert_allclose(turned, phasor_sum[shown], atol=1e-6 * image.coverage.max())
 
 
 def test_crop_keeps_the_pixel_at_the_position():

@@ -26,6 +26,7 @@ from acquisition.retrieval.settings import RetrievalSettings
 from acquisition.retrieval.worker import GroundTruthResult, GroundTruthWorker
 from acquisition.roles import assign_roles
 from acquisition.scan import Perspective, Scan
+from acquisition.scan_view import ScanView
 from acquisition.settings import AcquisitionSettings
 from streaming.codec import Arrays
 from streaming.events import (
@@ -85,6 +86,7 @@ class OnePass:
     _counts_due_s: float = field(default=0.0, init=False)
 
     def __post_init__(self) -> None:
+        self._view = ScanView(self.telemetry)
         self.regime = RegimeControl(self.settings.regime)
 
     def run_to_end(self) -> None:
@@ -152,6 +154,7 @@ class OnePass:
         )
         if self.recorder is not None:
             self.recorder.start_perspective(perspective)
+        self._view.start(perspective)
         kept = []
         for start in range(0, len(perspective), self.settings.batch_frames):
             stop = min(start + self.settings.batch_frames, len(perspective))
@@ -189,6 +192,7 @@ class OnePass:
             "diffraction": frames,
         }
         self.publisher.post_to_edge(Frames(perspective.index, perspective.angle_deg, time.time()), arrays)
+        self._view.show(perspective, stop - 1, stored[-1])
         return frames, indices
 
     def _ask_for_ground_truth(self, acquired: Acquired) -> npt.NDArray[np.generic]:

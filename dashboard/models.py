@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import BaseModel, ConfigDict
 
 from dashboard.series import SeriesPatch
-from streaming.events import MosaicKind, Part, PartState
+from streaming.events import MosaicKind, Part, PartState, Regime
 
 
 class Model(BaseModel):
@@ -116,6 +116,8 @@ class WeightsHistory(Model):
 
     published: int | None = None
     """Newest version that the trainer published."""
+    versions: list[int] = []
+    """Those that can be rolled back to: applied by the edge, newest last, the last few."""
     applied: int | None = None
     """Version that the edge infers with."""
     rejected: int = 0
@@ -127,6 +129,50 @@ class GroundTruth(Model):
 
     perspectives: int = 0
     seconds: float = 0.0
+    skipped: int = 0
+    """Perspectives that the regime spared it."""
+
+
+class RegimeRow(Model):
+    """A change of regime."""
+
+    time_s: float
+    regime: Regime
+    perspective: int
+    reason: str
+
+
+class RegimeState(Model):
+    """Which perspectives get ground truth, and what a first pass must reach for fewer of them."""
+
+    name: Regime = Regime.LEARNING
+    automatic: bool = False
+    """Whether the regime changes by itself."""
+    threshold_psnr_phase_db: float | None = None
+    threshold_ssim_phase: float | None = None
+    history: list[RegimeRow] = []
+    """The last few changes, oldest first."""
+
+
+class Probe(Model):
+    """The frame that was shown last."""
+
+    perspective: int
+    index: int
+    binned_px: int
+    shape_px: tuple[int, int]
+    brightest: float
+    """Largest value; counts, if nothing was binned."""
+    revision: int
+
+
+class ValidationRow(Model):
+    """Validation losses after one perspective: how well each perspective seen so far is remembered."""
+
+    after_perspective: int
+    step: int
+    losses: dict[int, float]
+    constant: float
 
 
 class Figures(Model):
@@ -191,6 +237,10 @@ class Present(Model):
     """How the run stands."""
 
     run: str
+    live: bool
+    """Whether this is the run that is watched, and not one that was opened from its folder."""
+    controllable: bool
+    """Whether this dashboard passes commands on to the run, given the token."""
     instance: str
     """New for every start of the dashboard."""
     state: PartState
@@ -207,8 +257,13 @@ class Present(Model):
     buffer: list[RankBuffer]
     weights: WeightsHistory
     ground_truth: GroundTruth
+    regime: RegimeState
     held_out: list[HeldOut]
     mosaics: list[MosaicRow]
+    """Images at hand; those of other perspectives may be in the run's folder."""
+    paths: list[int]
+    """Perspectives for which the probe's path is known."""
+    probe: Probe | None
 
 
 class StateUpdate(Model):
@@ -219,5 +274,26 @@ class StateUpdate(Model):
     """Curves: `training`, `validation`, `first_pass`, `refreshed`, `edge`, `buffer`, `steps`."""
     perspectives: list[PerspectiveRow]
     """New and changed rows, by perspective."""
+    validation: list[ValidationRow]
+    """New and changed rows of the matrix of validation losses."""
     warnings: list[Warned]
     """New and changed rows, by id."""
+
+
+class RunRow(Model):
+    """A run that can be opened."""
+
+    name: str
+    watched: bool
+    """Whether it is the one that this dashboard was started for."""
+    changed_s: float
+    """When its folder changed last, seconds since 1970."""
+    frames: int | None = None
+    psnr_phase_db: float | None = None
+    """Of its held-out frames; None where it has no summary."""
+
+
+class Sent(Model):
+    """A command that was passed on."""
+
+    command: str

@@ -7,14 +7,18 @@ import os
 import socket
 import threading
 from abc import ABC, abstractmethod
+from contextlib import closing
 from pathlib import Path
 
 import uvicorn
+from fastapi import FastAPI
 
-from dashboard.app import create_app
+from dashboard.app import CommandAccess, create_app
+from dashboard.runs import Runs
 from dashboard.settings import DashboardSettings
 from dashboard.state import DashboardState
 from streaming.codec import Arrays
+from streaming.commands import CommandSender
 from streaming.errors import UserError
 from streaming.events import Part, PartState, PartStatus, Telemetry
 from streaming.settings import NetworkSettings, RunContext, is_loopback
@@ -28,23 +32,31 @@ SHUTDOWN_S = 3
 
 
 def serve_dashboard(
-    settings: DashboardSettings, *, network: NetworkSettings, run: RunContext, stop: threading.Event
+    settings: DashboardSettings,
+    *,
+    network: NetworkSettings,
+    run: RunContext,
+    stop: threading.Event,
+    token: str,
 ) -> None:
     """Serve the page of a run until `stop` is set. Blocks.
 
     What the run's folder already holds of telemetry is read first, so that a dashboard started late shows the history.
+    Who knows `token` may command the run.
 
     Raises:
         UserError: the port is in use or the host is not this machine's.
     """
-    with open_listener(settings) as listener:
+    with open_listener(settings) as listener, closing(CommandSender(network)) as commands:
         url = page_url(settings.host, listener)
         if not is_loopback(settings.host):
             log.warning("the dashboard at %s is not on loopback: everybody who reaches this host can watch", url)
-        state = DashboardState(run.name, settings)
+        state = DashboardState(run.name, settings, controllable=True)
+        runs = Runs(state, run.directory, settings)
+        app = create_app(runs, settings, commands=CommandAccess(commands, token))
         intake = _Intake(state, network, run.directory / "telemetry.jsonl")
         sender = TelemetrySender(network, sender=f"{Part.DASHBOARD} {socket.gethostname()} {os.getpid()}")
-        server = _start_server(settings, state, listener)
+        server = _start_server(app, listener)
         try:
             log.info("dashboard at %s", url)
             sender.send(PartStatus(Part.DASHBOARD, PartState.RUNNING, url))
@@ -153,9 +165,9 @@ class _Server(_Thread):
         self._server.run(sockets=[self._listener])
 
 
-def _start_server(settings: DashboardSettings, state: DashboardState, listener: socket.socket) -> _Server:
+def _start_server(app: FastAPI, listener: socket.socket) -> _Server:
     config = uvicorn.Config(
-        create_app(state, settings),
+        app,
         log_config=None,
         log_level="warning",
         access_log=False,

@@ -14,24 +14,27 @@ import msgspec
 import numpy.typing as npt
 
 from dashboard import models
+from dashboard.health import PartsHealth
 from dashboard.mosaics import Channel, Mosaic, MosaicStore
+from dashboard.probe import NewestFrame, Path, ProbeStore
+from dashboard.rows import SERIES_COLUMNS, figures_of, mosaic_row, probe_row
 from dashboard.series import Series, SeriesCursor
 from dashboard.settings import DashboardSettings
 from streaming.events import (
-    AcquisitionCounts,
     AnyEvent,
     BufferReport,
     EdgeCounts,
+    FrameTaken,
     GroundTruthReady,
+    GroundTruthSkipped,
     HeldOutScores,
     MosaicImage,
     MosaicKind,
     Part,
-    PartState,
-    PartStatus,
     PerspectiveScores,
-    Quality,
-    RankCounts,
+    PerspectiveStarted,
+    RegimeChanged,
+    RegimeRules,
     ScanInfo,
     StepBreakdown,
     Telemetry,
@@ -46,37 +49,11 @@ from streaming.ledger import FrameLedger
 
 RowT = TypeVar("RowT", bound=models.Model)
 
-WORDS_KEPT = 6
 WARNINGS_KEPT = 100
 PERSPECTIVES_KEPT = 1000
-
-SCORE_COLUMNS = ("psnr_amplitude_db", "psnr_phase_db", "ssim_amplitude", "ssim_phase")
-SERIES_COLUMNS = {
-    "training": ("step", "loss", "loss_amplitude", "loss_phase", "learning_rate", "samples_per_s"),
-    "validation": ("step", "mean_over_seen", "constant"),
-    "first_pass": (*SCORE_COLUMNS, *(f"constant_{name}" for name in SCORE_COLUMNS)),
-    "refreshed": (*SCORE_COLUMNS, *(f"constant_{name}" for name in SCORE_COLUMNS)),
-    "edge": ("frames_per_s", "frame_to_image_p50_ms", "frame_to_image_p99_ms"),
-    "buffer": ("size", "capacity", "hidden_fraction"),
-    "steps": ("step", "load_ms", "train_ms", "buffer_wait_ms", "buffer_background_ms"),
-}
-SPEAKS_FOR: dict[type, Part] = {
-    ScanInfo: Part.ACQUISITION,
-    AcquisitionCounts: Part.ACQUISITION,
-    GroundTruthReady: Part.ACQUISITION,
-    RankCounts: Part.TRAINER,
-    TrainingStep: Part.TRAINER,
-    StepBreakdown: Part.TRAINER,
-    BufferReport: Part.TRAINER,
-    ValidationLoss: Part.TRAINER,
-    WeightsPublished: Part.TRAINER,
-    WeightsApplied: Part.EDGE,
-    WeightsRejected: Part.EDGE,
-    EdgeCounts: Part.EDGE,
-    PerspectiveScores: Part.EDGE,
-    HeldOutScores: Part.EDGE,
-    MosaicImage: Part.EDGE,
-}
+VALIDATIONS_KEPT = 256
+VERSIONS_KEPT = 20
+REGIMES_KEPT = 20
 
 
 @dataclass(frozen=True)
@@ -101,12 +78,14 @@ class DashboardState:
     Args:
         run: the run's name.
         settings: how much to keep.
+        live: whether the run is watched, and not read from its folder.
+        controllable: whether commands can be passed on to it.
     """
 
-    def __init__(self, run: str, settings: DashboardSettings) -> None:
+    def __init__(self, run: str, settings: DashboardSettings, *, live: bool = True, controllable: bool = False) -> None:
         self.instance = uuid.uuid4().hex[:12]
         self._lock = threading.Lock()
-        self._run = run
+        self._run, self._live, self._controllable = run, live, controllable
         self._events = 0
         self._started_s: float | None = None
         self._last_event_s: float | None = None
@@ -115,8 +94,8 @@ class DashboardState:
         }
         self._mosaics = MosaicStore(kept_perspectives=settings.kept_perspectives, max_bytes=settings.max_image_bytes)
         self._ledger = FrameLedger()
-        self._parts: dict[Part, models.PartHealth] = {}
-        self._words: dict[Part, deque[models.LastWord]] = {}
+        self._health = PartsHealth()
+        self._probe = ProbeStore(kept_perspectives=settings.kept_perspectives)
         self._perspectives: dict[int, _Stamped[models.PerspectiveRow]] = {}
         self._warnings: dict[tuple[Part, str], _Stamped[models.Warned]] = {}
         self._warnings_seen = 0
@@ -124,6 +103,10 @@ class DashboardState:
         self._held_out: dict[int, models.HeldOut] = {}
         self._buffer: dict[int, models.RankBuffer] = {}
         self._weights = models.WeightsHistory()
+        self._regime = models.RegimeState()
+        self._regimes: deque[models.RegimeRow] = deque(maxlen=REGIMES_KEPT)
+        self._skipped: set[int] = set()
+        self._validation: dict[int, _Stamped[models.ValidationRow]] = {}
         self._scan: models.Scan | None = None
         self._training: models.Training | None = None
         self._inference: models.Inference | None = None
@@ -146,11 +129,9 @@ class DashboardState:
                 self._started_s = telemetry.time_s
             self._last_event_s = max(self._last_event_s or telemetry.time_s, telemetry.time_s)
             self._ledger.add(telemetry.event)
-            if isinstance(telemetry.event, MosaicImage):
-                self._take_mosaic(telemetry.event, arrays or {})
-            else:
-                self._take(telemetry.event, telemetry.time_s)
-            self._hear(telemetry)
+            self._take_arrays(telemetry.event, arrays or {})
+            self._take(telemetry.event, telemetry.time_s)
+            self._health.take(telemetry)
 
     def update(self, cursor: StateCursor, *, now_s: float) -> tuple[models.StateUpdate, StateCursor]:
         """Return what a viewer at `cursor` lacks, and its new cursor. A new cursor gets everything."""
@@ -162,8 +143,34 @@ class DashboardState:
                 },
                 perspectives=_changed(self._perspectives, cursor.events),
                 warnings=_changed(self._warnings, cursor.events),
+                validation=_changed(self._validation, cursor.events),
             )
             return update, StateCursor(self._events, {name: series.cursor() for name, series in self._series.items()})
+
+    def present(self, *, now_s: float) -> models.Present:
+        """Return how the run stands, without histories."""
+        with self._lock:
+            return self._present(now_s)
+
+    def scan(self) -> models.Scan | None:
+        """Return what is being scanned, as far as it is known."""
+        with self._lock:
+            return self._scan
+
+    def path(self, perspective: int) -> Path | None:
+        """Return the probe's path through a perspective, or None where it is not known."""
+        with self._lock:
+            return self._probe.path(perspective)
+
+    def newest_frame(self) -> NewestFrame | None:
+        """Return the frame that was shown last, or None before the first."""
+        with self._lock:
+            return self._probe.newest
+
+    def newest_perspective(self) -> int | None:
+        """Return the newest perspective that has an image at hand, or None."""
+        with self._lock:
+            return max((mosaic.info.perspective for mosaic in self._mosaics.all()), default=None)
 
     def images(self, perspective: int) -> dict[MosaicKind, Mosaic]:
         """Return the newest images of a perspective as the edge sent them; empty where none is kept."""
@@ -173,14 +180,6 @@ class DashboardState:
     @singledispatchmethod
     def _take(self, event: AnyEvent, time_s: float) -> None:
         """Events that only the ledger knows need no more."""
-
-    @_take.register
-    def _(self, event: PartStatus, time_s: float) -> None:
-        words = self._words.setdefault(event.part, deque(maxlen=WORDS_KEPT))
-        words.append(models.LastWord(time_s=time_s, state=event.state, text=event.text))
-        self._parts[event.part] = models.PartHealth(
-            part=event.part, state=event.state, text=event.text, last_heard_s=time_s, words=list(words)
-        )
 
     @_take.register
     def _(self, event: WarningRaised, time_s: float) -> None:
@@ -221,8 +220,33 @@ class DashboardState:
     @_take.register
     def _(self, event: ValidationLoss, time_s: float) -> None:
         self._append("validation", time_s, msgspec.structs.asdict(event))
+        row = models.ValidationRow(
+            after_perspective=event.after_perspective,
+            step=event.step,
+            losses=event.per_perspective,
+            constant=event.constant,
+        )
+        self._validation[event.after_perspective] = _Stamped(row, self._events)
+        if len(self._validation) > VALIDATIONS_KEPT:
+            del self._validation[min(self._validation)]
         for perspective, loss in event.per_perspective.items():
             self._change_row(perspective, {"validation_loss": loss})
+
+    @_take.register
+    def _(self, event: GroundTruthSkipped, time_s: float) -> None:
+        self._skipped.add(event.perspective)
+
+    @_take.register
+    def _(self, event: RegimeRules, time_s: float) -> None:
+        thresholds = {"threshold_psnr_phase_db": event.psnr_db, "threshold_ssim_phase": event.ssim}
+        self._regime = self._regime.model_copy(update={"automatic": True, **thresholds})
+
+    @_take.register
+    def _(self, event: RegimeChanged, time_s: float) -> None:
+        self._regimes.append(
+            models.RegimeRow(time_s=time_s, regime=event.regime, perspective=event.perspective, reason=event.reason)
+        )
+        self._regime = self._regime.model_copy(update={"name": event.regime, "history": list(self._regimes)})
 
     @_take.register
     def _(self, event: WeightsPublished, time_s: float) -> None:
@@ -231,6 +255,8 @@ class DashboardState:
     @_take.register
     def _(self, event: WeightsApplied, time_s: float) -> None:
         self._weights.applied = event.version
+        others = [version for version in self._weights.versions if version != event.version]
+        self._weights.versions = sorted([*others, event.version])[-VERSIONS_KEPT:]
 
     @_take.register
     def _(self, event: WeightsRejected, time_s: float) -> None:
@@ -244,9 +270,10 @@ class DashboardState:
 
     @_take.register
     def _(self, event: PerspectiveScores, time_s: float) -> None:
-        quality, constant = _figures(event.quality), _figures(event.constant)
+        quality, constant = figures_of(event.quality), figures_of(event.constant)
         baseline = {f"constant_{name}": value for name, value in constant.model_dump().items()}
-        self._append(event.kind, time_s, quality.model_dump() | baseline)
+        version = max(event.model_versions, default=0)
+        self._append(event.kind, time_s, quality.model_dump() | baseline | {"model_version": version})
         scores = {event.kind.value: quality, "constant": constant}
         self._change_row(event.perspective, {"angle_deg": event.angle_deg, "frames": event.frames, **scores})
 
@@ -256,24 +283,23 @@ class DashboardState:
             perspective=event.perspective,
             frames=event.frames,
             model_version=event.model_version,
-            quality=_figures(event.quality),
-            constant=_figures(event.constant),
+            quality=figures_of(event.quality),
+            constant=figures_of(event.constant),
         )
+
+    def _take_arrays(self, event: AnyEvent, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+        match event:
+            case MosaicImage():
+                self._take_mosaic(event, arrays)
+            case PerspectiveStarted():
+                self._probe.start(event, arrays)
+            case FrameTaken():
+                self._probe.show(event, arrays)
 
     def _take_mosaic(self, event: MosaicImage, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
         """An image of no pixels, or an event read back from the run's folder without its arrays, shows nothing."""
         if all(channel in arrays and arrays[channel].ndim == 2 and arrays[channel].size for channel in Channel):
             self._mosaics.put(event, dict(arrays))
-
-    def _hear(self, telemetry: Telemetry) -> None:
-        part = SPEAKS_FOR.get(type(telemetry.event))
-        if part is None:
-            return
-        if part not in self._parts:
-            self._parts[part] = models.PartHealth(
-                part=part, state=PartState.RUNNING, text="", last_heard_s=telemetry.time_s, words=[]
-            )
-        self._parts[part].last_heard_s = telemetry.time_s
 
     def _append(self, name: str, time_s: float, values: Mapping[str, Any]) -> None:
         self._series[name].append(time_s, {column: values[column] for column in SERIES_COLUMNS[name]})
@@ -287,62 +313,34 @@ class DashboardState:
 
     def _present(self, now_s: float) -> models.Present:
         counts = self._ledger.counts()
-        seconds = self._ground_truth_seconds
+        seconds, newest = self._ground_truth_seconds, self._probe.newest
         return models.Present(
             run=self._run,
+            live=self._live,
+            controllable=self._controllable,
             instance=self.instance,
-            state=self._run_state(),
+            state=self._health.run_state(),
             now_s=now_s,
             started_s=self._started_s,
             last_event_s=self._last_event_s,
             events=self._events,
             scan=self._scan,
-            parts=[self._parts[part].model_copy() for part in Part if part in self._parts],
+            parts=self._health.all(),
             frames=models.Frames.model_validate(counts),
             training=self._training,
             inference=self._inference,
             buffer=[self._buffer[rank] for rank in sorted(self._buffer)],
             weights=self._weights.model_copy(),
-            ground_truth=models.GroundTruth(perspectives=len(seconds), seconds=sum(seconds.values())),
+            ground_truth=models.GroundTruth(
+                perspectives=len(seconds), seconds=sum(seconds.values()), skipped=len(self._skipped)
+            ),
+            regime=self._regime,
             held_out=[self._held_out[index] for index in sorted(self._held_out)],
-            mosaics=[_mosaic_row(mosaic) for mosaic in self._mosaics.all()],
+            mosaics=[mosaic_row(mosaic) for mosaic in self._mosaics.all()],
+            paths=self._probe.known,
+            probe=None if newest is None else probe_row(newest),
         )
-
-    def _run_state(self) -> PartState:
-        """The launcher's word counts, if there is one; else the parts' own."""
-        if Part.WORKFLOW in self._parts:
-            return self._parts[Part.WORKFLOW].state
-        states = {health.state for part, health in self._parts.items() if part is not Part.DASHBOARD}
-        if PartState.FAILED in states:
-            return PartState.FAILED
-        if PartState.RUNNING in states:
-            return PartState.RUNNING
-        return PartState.DONE if states == {PartState.DONE} else PartState.STARTING
 
 
 def _changed(rows: Mapping[Any, _Stamped[RowT]], since_event: int) -> list[RowT]:
     return [stamped.row for stamped in rows.values() if stamped.event > since_event]
-
-
-def _figures(quality: Quality) -> models.Figures:
-    return models.Figures(
-        psnr_amplitude_db=quality.psnr_db.amplitude,
-        psnr_phase_db=quality.psnr_db.phase,
-        ssim_amplitude=quality.ssim.amplitude,
-        ssim_phase=quality.ssim.phase,
-        correlation_amplitude=quality.correlation.amplitude,
-        correlation_phase=quality.correlation.phase,
-    )
-
-
-def _mosaic_row(mosaic: Mosaic) -> models.MosaicRow:
-    info = mosaic.info
-    return models.MosaicRow(
-        perspective=info.perspective,
-        kind=info.kind,
-        model_version=info.model_version,
-        revision=mosaic.revision,
-        shape_px=mosaic.shape_px,
-        origin_px=info.origin_px,
-        pixel_size_m=info.pixel_size_m,
-    )

@@ -113,6 +113,29 @@ class ScanInfo(Event, tag="scan_info", frozen=True):
     """What was estimated or assumed, in words (a missing probe, say)."""
 
 
+class PerspectiveStarted(Event, tag="perspective_started", frozen=True):
+    """A perspective is about to be scanned.
+
+    Arrays: `positions_px` float32 (frames, 2) as (y, x), in the order of acquisition; `probe` complex64 (mode, y, x),
+    if the source has one.
+    """
+
+    perspective: int
+    angle_deg: float
+
+
+class FrameTaken(Event, tag="frame_taken", frozen=True):
+    """The newest frame, a few times a second at most.
+
+    Array: `diffraction` float32 (y, x), zero frequency in the middle, summed over `binned_px` × `binned_px` pixels so
+    that a large detector's frame stays small.
+    """
+
+    perspective: int
+    index: int
+    binned_px: int
+
+
 class AcquisitionCounts(Event, tag="acquisition_counts", frozen=True):
     """The acquisition's side of the frame ledger."""
 
@@ -299,6 +322,8 @@ AnyEvent = (
     PartStatus
     | WarningRaised
     | ScanInfo
+    | PerspectiveStarted
+    | FrameTaken
     | AcquisitionCounts
     | GroundTruthReady
     | GroundTruthSkipped

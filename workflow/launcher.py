@@ -6,15 +6,18 @@ import logging
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
+from dataclasses import replace
 
 from acquisition.roles import assign_roles
 from acquisition.sources import open_scan
+from dashboard.control import make_token
 from streaming.commands import AnyCommand, CommandHub, StopRun
 from streaming.errors import UserError
 from streaming.events import Part, PartState, PartStatus, Telemetry
 from streaming.telemetry import TelemetryHub, TelemetrySender
 from workflow.cli import INTERRUPTED_STATUS
 from workflow.config import Config
+from workflow.dashboard_token import TOKEN_VARIABLE, show_token
 from workflow.initial_weights import with_found_weights
 from workflow.logs import log_to_file, print_error, stderr_console
 from workflow.part_commands import part_command
@@ -100,7 +103,14 @@ def _with_ports(config: Config) -> Config:
 def _commands(config: Config, folder: RunFolder) -> list[PartCommand]:
     parts = [part for part in START_ORDER if config.dashboard.enabled or part is not Part.DASHBOARD]
     master_port = choose_port(config.network, ranks=config.trainer.ranks)
-    return [part_command(part, folder, ranks=config.trainer.ranks, master_port=master_port) for part in parts]
+    commands = [part_command(part, folder, ranks=config.trainer.ranks, master_port=master_port) for part in parts]
+    return [_with_token(command) if command.part is Part.DASHBOARD else command for command in commands]
+
+
+def _with_token(command: PartCommand) -> PartCommand:
+    token = make_token()
+    show_token(token)
+    return replace(command, environment={**command.environment, TOKEN_VARIABLE: token})
 
 
 @contextmanager

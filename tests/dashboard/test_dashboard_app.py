@@ -1,5 +1,6 @@
 import io
 import re
+from pathlib import Path
 
 import matplotlib
 import numpy as np
@@ -11,11 +12,13 @@ from telemetry_samples import acquired, mosaic, ramp, step, telemetry
 
 from dashboard.app import STATIC, create_app
 from dashboard.models import StateUpdate
+from dashboard.runs import Runs
 from dashboard.settings import DashboardSettings
 from dashboard.state import DashboardState
 from streaming.events import MosaicKind
 
 OWN = {"Host": "127.0.0.1:8421"}
+NOWHERE = Path("/nonexistent/runs/night")
 PHASE_PNG = "/api/mosaics/0/refreshed/phase.png"
 
 
@@ -30,7 +33,8 @@ def client(state):
 
 
 def client_for(state: DashboardState, **settings) -> TestClient:
-    return TestClient(create_app(state, DashboardSettings(**settings)), base_url="http://127.0.0.1:8421")
+    options = DashboardSettings(**settings)
+    return TestClient(create_app(Runs(state, NOWHERE, options), options), base_url="http://127.0.0.1:8421")
 
 
 def put(state: DashboardState, kind: MosaicKind, phase: np.ndarray, perspective: int = 0) -> None:

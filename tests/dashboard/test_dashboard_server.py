@@ -22,6 +22,7 @@ from streaming.settings import NetworkSettings, RunContext
 from streaming.telemetry import TelemetryHub, TelemetrySender
 
 PATIENCE_S = 20.0
+TOKEN = "the token"
 
 
 class Served:
@@ -33,7 +34,7 @@ class Served:
 
     def _run(self, settings: DashboardSettings, network: NetworkSettings, directory: Path) -> None:
         run = RunContext("night", directory, 0)
-        serve_dashboard(settings, network=network, run=run, stop=self.stop)
+        serve_dashboard(settings, network=network, run=run, stop=self.stop, token=TOKEN)
 
     def state(self) -> dict:
         return httpx.get(f"http://{self.address}/api/state").json()
@@ -169,7 +170,8 @@ def test_a_port_in_use_is_one_clear_line(network, tmp_path):
         with pytest.raises(
             UserError, match=rf"cannot listen on 127\.0\.0\.1:{settings.port}: .*in use.*dashboard\.port"
         ):
-            serve_dashboard(settings, network=network, run=RunContext("night", tmp_path, 0), stop=threading.Event())
+            run = RunContext("night", tmp_path, 0)
+            serve_dashboard(settings, network=network, run=run, stop=threading.Event(), token=TOKEN)
 
 
 def test_listening_to_everybody_is_announced(network, tmp_path, hub, caplog):

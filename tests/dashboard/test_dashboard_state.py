@@ -118,10 +118,11 @@ def test_weights_ground_truth_buffer_and_held_out():
     assert present["weights"] == {
         "published": 2,
         "applied": 1,
+        "versions": [1],
         "rejected": 1,
         "last_rejection": "version 2: digest differs",
     }
-    assert present["ground_truth"] == {"perspectives": 2, "seconds": 10.0}
+    assert present["ground_truth"] == {"perspectives": 2, "seconds": 10.0, "skipped": 0}
     assert [(rank["rank"], rank["size"]) for rank in present["buffer"]] == [(0, 40), (1, 30)]
     (held_out,) = present["held_out"]
     assert (held_out["frames"], held_out["quality"]["psnr_phase_db"], held_out["constant"]["psnr_phase_db"]) == (

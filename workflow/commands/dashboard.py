@@ -24,6 +24,7 @@ def dashboard(
     report.html when it is stopped.
     """
     from dashboard.server import serve_dashboard
+    from workflow.dashboard_token import take_token
     from workflow.part_process import part_process
     from workflow.telemetry_collection import collected_telemetry
 
@@ -32,4 +33,10 @@ def dashboard(
         settings = part.config
         if hub:
             stack.enter_context(collected_telemetry(settings, part.folder))
-        serve_dashboard(settings.dashboard, network=settings.network, run=settings.run.context(), stop=part.stop)
+        serve_dashboard(
+            settings.dashboard,
+            network=settings.network,
+            run=settings.run.context(),
+            stop=part.stop,
+            token=take_token(),
+        )

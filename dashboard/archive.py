@@ -1,0 +1,76 @@
+"""The stitched images in a run's folder: perspectives that are no longer at hand, and those of earlier runs.
+
+The edge writes `images/perspective_NNNN.h5` with a group per kind of image, each with the datasets `amplitude` and
+`phase` and the attribute `origin_px`.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import threading
+from collections import OrderedDict
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from dashboard.mosaics import Channel, Mosaic
+from streaming.events import MosaicImage, MosaicKind
+
+log = logging.getLogger(__name__)
+
+FILES_KEPT = 3
+Images = dict[MosaicKind, Mosaic]
+
+
+class ImageArchive:
+    """Reads images from the folder `images/` of a run; keeps the last few files in memory. Thread-safe.
+
+    Args:
+        directory: the run's folder; it need not hold images yet.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._images = directory / "images"
+        self._lock = threading.Lock()
+        self._files: OrderedDict[tuple[int, int], Images] = OrderedDict()
+
+    def perspectives(self) -> list[int]:
+        """Return the perspectives that have a file, in order."""
+        names = (re.fullmatch(r"perspective_(\d+)\.h5", path.name) for path in self._images.glob("perspective_*.h5"))
+        return sorted(int(name[1]) for name in names if name)
+
+    def of(self, perspective: int) -> Images:
+        """Return the images of a perspective; empty where there is no file that can be read. Blocks while it reads."""
+        path = self._images / f"perspective_{perspective:04d}.h5"
+        try:
+            revision = path.stat().st_mtime_ns
+        except OSError:
+            return {}
+        with self._lock:
+            if (perspective, revision) not in self._files:
+                self._files[perspective, revision] = _read(path, perspective, revision)
+                while len(self._files) > FILES_KEPT:
+                    self._files.popitem(last=False)
+            return self._files[perspective, revision]
+
+
+def _read(path: Path, perspective: int, revision: int) -> Images:
+    try:
+        with h5py.File(path) as file:
+            kinds = [kind for kind in MosaicKind if kind in file and file[kind]["phase"].size]
+            return {kind: _read_image(file, kind, perspective, revision) for kind in kinds}
+    except (OSError, KeyError) as error:
+        log.warning("cannot show %s: %s", path, error)
+        return {}
+
+
+def _read_image(file: h5py.File, kind: MosaicKind, perspective: int, revision: int) -> Mosaic:
+    group = file[kind]
+    versions = group.attrs.get("model_versions", np.zeros(1, np.int64))
+    origin_y, origin_x = (float(value) for value in group.attrs["origin_px"])
+    pixel_y, pixel_x = (float(value) for value in file.attrs["pixel_size_m"])
+    info = MosaicImage(perspective, kind, int(max(versions, default=0)), (origin_y, origin_x), (pixel_y, pixel_x))
+    channels = {channel: group[channel][()].astype(np.float32) for channel in Channel}
+    return Mosaic(info, channels, revision)

@@ -1,0 +1,216 @@
+"""Pictures of the stitched images, their values, and their export."""
+
+from __future__ import annotations
+
+import math
+from enum import StrEnum
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Header, HTTPException, Path, Query
+from fastapi.responses import Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from dashboard import models
+from dashboard.exports import npy_file, product_file, tiff_file
+from dashboard.frame_picture import frame_png
+from dashboard.mosaics import Channel, Mosaic
+from dashboard.picture_cache import PictureCache
+from dashboard.pictures import DIFFERENCES, Picture, PictureKind, make_picture
+from dashboard.png import ColourMap, colour_bar_png, encode_png
+from dashboard.rows import mosaic_row
+from dashboard.runs import NAME_PATTERN, Run, Runs
+from streaming.events import MosaicKind
+
+CHECK_EACH_TIME = {"Cache-Control": "no-cache"}
+A_DAY = {"Cache-Control": "max-age=86400"}
+WRAPPING_RANGE_RAD = 1.7 * math.pi
+"""A phase that uses more of the circle than this is shown with cyclic colours."""
+PICTURES_KEPT = 24
+PNGS_KEPT = 48
+
+RunName = Annotated[
+    str | None, Query(pattern=NAME_PATTERN, description="An earlier run; the one that is watched if left out.")
+]
+PerspectiveName = Annotated[
+    int | Literal["newest"], Path(description="A perspective, or `newest`: the newest that has images.")
+]
+Etag = Annotated[str | None, Header()]
+
+
+class Look(BaseModel):
+    """How a picture is drawn."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    run: RunName = None
+    colour_map: ColourMap | None = None
+    """One that suits the image if left out."""
+    lower: float | None = None
+    """Colour limit; chosen from the reference if left out."""
+    upper: float | None = None
+    """Colour limit; chosen from the reference if left out."""
+    stride: int = Field(default=1, ge=1, le=64)
+    """Show every n-th pixel only."""
+
+
+class ImageKind(StrEnum):
+    """Images that can be fetched and exported."""
+
+    NETWORK = "network"
+    """Refreshed, or else the first pass."""
+    FIRST_PASS = "first_pass"
+    REFRESHED = "refreshed"
+    REFERENCE = "reference"
+
+
+def image_routes(runs: Runs) -> APIRouter:
+    """Return the routes of everything that is drawn."""
+    routes = APIRouter(tags=["images"])
+    _add_pictures(routes, runs)
+    _add_files(routes, runs)
+    _add_probe(routes, runs)
+    return routes
+
+
+def _add_pictures(routes: APIRouter, runs: Runs) -> None:
+    pictures: PictureCache[Picture | None] = PictureCache(PICTURES_KEPT)
+    pngs: PictureCache[bytes] = PictureCache(PNGS_KEPT)
+
+    @routes.get("/api/mosaics/{perspective}", response_model=list[models.MosaicRow])
+    def rows(perspective: PerspectiveName, run: RunName = None) -> list[models.MosaicRow]:
+        """Return which images of a perspective there are, at hand or in the run's folder."""
+        opened, index = _open(runs, run, perspective)
+        return [mosaic_row(mosaic) for mosaic in opened.images(index).values()]
+
+    @routes.get("/api/mosaics/{perspective}/{kind}/{channel}.png", response_class=Response)
+    def picture(
+        perspective: PerspectiveName,
+        kind: PictureKind,
+        channel: Channel,
+        look: Annotated[Look, Query()],
+        if_none_match: Etag = None,
+    ) -> Response:
+        """Return a picture of a stitched image, transparent where nothing covers it.
+
+        The headers `X-Lower`, `X-Upper` and `X-Colour-Map` say what was used; prediction and reference share them.
+        """
+        opened, index = _open(runs, look.run, perspective)
+        images = opened.images(index)
+        revisions = tuple(mosaic.revision for mosaic in images.values())
+        key = (opened.state.instance, index, kind, channel, revisions)
+        shown = pictures.get(key, lambda: make_picture(images, kind, channel))
+        if shown is None:
+            raise HTTPException(404, f"perspective {perspective} has no image {kind}")
+        suggested, fitting = colours_of(kind, channel, shown.limits)
+        limits = _limits(look, suggested)
+        colours = look.colour_map or fitting
+        etag = f'"{opened.state.instance}-{shown.revision}-{colours}-{limits[0]:.6g}-{limits[1]:.6g}-{look.stride}"'
+        used = {"X-Lower": f"{limits[0]:.9g}", "X-Upper": f"{limits[1]:.9g}", "X-Colour-Map": colours}
+        headers = CHECK_EACH_TIME | {"ETag": etag} | used
+        if if_none_match == etag:
+            return Response(status_code=304, headers=headers)
+        values = shown.values[:: look.stride, :: look.stride]
+        png = pngs.get((*key, etag), lambda: encode_png(values, limits, colours))
+        return Response(png, media_type="image/png", headers=headers)
+
+    @routes.get("/api/colour_maps/{colour_map}.png", response_class=Response)
+    def colour_bar(colour_map: ColourMap) -> Response:
+        """Return a colour bar, 1 pixel high, the highest colour on the right."""
+        return Response(colour_bar_png(colour_map), media_type="image/png", headers=A_DAY)
+
+
+def _add_files(routes: APIRouter, runs: Runs) -> None:
+    @routes.get("/api/mosaics/{perspective}/{kind}/{channel}.npy", response_class=Response)
+    def values(perspective: PerspectiveName, kind: ImageKind, channel: Channel, run: RunName = None) -> Response:
+        """Return a stitched image as the edge sent it: NumPy file, float32 (y, x), NaN where nothing covers it."""
+        mosaic = _find(runs, run, perspective, kind)[1]
+        return _download(npy_file(mosaic.channels[channel]), mosaic, f"_{channel}.npy")
+
+    @routes.get("/api/mosaics/{perspective}/{kind}/{channel}.tiff", response_class=Response)
+    def tiff(perspective: PerspectiveName, kind: ImageKind, channel: Channel, run: RunName = None) -> Response:
+        """Return a stitched image as OME-TIFF: float32, NaN where nothing covers it, with its pixel size."""
+        mosaic = _find(runs, run, perspective, kind)[1]
+        return _download(tiff_file(mosaic, channel), mosaic, f"_{channel}.ome.tiff")
+
+    @routes.get("/api/mosaics/{perspective}/{kind}.h5", response_class=Response)
+    def product(perspective: PerspectiveName, kind: ImageKind, run: RunName = None) -> Response:
+        """Return the complex image as HDF5 in the layout of a ptychodus product; 0 where nothing covers it."""
+        opened, mosaic = _find(runs, run, perspective, kind)
+        scan = opened.state.scan()
+        path = opened.state.path(mosaic.info.perspective)
+        return _download(product_file(mosaic, path=path, scan=scan, run=opened.state.run), mosaic, ".h5")
+
+
+def _add_probe(routes: APIRouter, runs: Runs) -> None:
+    @routes.get("/api/positions/{perspective}.npy", response_class=Response)
+    def positions(perspective: int, run: RunName = None) -> Response:
+        """Return where the probe goes: NumPy file, float32 (frames, 2) as (y, x) in object pixels."""
+        opened, _ = _open(runs, run, perspective)
+        path = opened.state.path(perspective)
+        if path is None:
+            raise HTTPException(404, f"the path of perspective {perspective} is not known")
+        return Response(npy_file(path.positions_px), media_type="application/octet-stream", headers=CHECK_EACH_TIME)
+
+    @routes.get("/api/frame.png", response_class=Response)
+    def frame_picture() -> Response:
+        """Return the newest frame that was shown, on a logarithmic scale."""
+        newest = runs.watched.state.newest_frame()
+        if newest is None:
+            raise HTTPException(404, "no frame has been shown yet")
+        return Response(frame_png(newest.diffraction), media_type="image/png", headers=CHECK_EACH_TIME)
+
+    @routes.get("/api/frame.npy", response_class=Response)
+    def frame_values() -> Response:
+        """Return the newest frame that was shown: NumPy file, float32 (y, x), counts."""
+        newest = runs.watched.state.newest_frame()
+        if newest is None:
+            raise HTTPException(404, "no frame has been shown yet")
+        return Response(npy_file(newest.diffraction), media_type="application/octet-stream", headers=CHECK_EACH_TIME)
+
+
+def _open(runs: Runs, name: str | None, perspective: int | Literal["newest"]) -> tuple[Run, int]:
+    run = runs.open(name)
+    if run is None:
+        raise HTTPException(404, f"there is no run {name}")
+    index = run.newest_perspective() if perspective == "newest" else perspective
+    if index is None or index < 0:
+        raise HTTPException(404, f"no perspective {perspective} has an image yet")
+    return run, index
+
+
+def _find(runs: Runs, name: str | None, perspective: int | Literal["newest"], kind: ImageKind) -> tuple[Run, Mosaic]:
+    run, index = _open(runs, name, perspective)
+    images = run.images(index)
+    if kind is ImageKind.NETWORK:
+        mosaic = images.get(MosaicKind.REFRESHED) or images.get(MosaicKind.FIRST_PASS)
+    else:
+        mosaic = images.get(MosaicKind(kind))
+    if mosaic is None:
+        raise HTTPException(404, f"perspective {perspective} has no image {kind}")
+    return run, mosaic
+
+
+def _download(content: bytes, mosaic: Mosaic, ending: str) -> Response:
+    name = f"perspective_{mosaic.info.perspective:04d}_{mosaic.info.kind}{ending}"
+    headers = CHECK_EACH_TIME | {"Content-Disposition": f'attachment; filename="{name}"'}
+    return Response(content, media_type="application/octet-stream", headers=headers)
+
+
+def colours_of(
+    kind: PictureKind, channel: Channel, limits: tuple[float, float]
+) -> tuple[tuple[float, float], ColourMap]:
+    """Return the limits and colour map for a picture: diverging for differences, cyclic for phases that wrap."""
+    if kind in DIFFERENCES:
+        return limits, ColourMap.BLUE_RED
+    if channel is Channel.AMPLITUDE:
+        return limits, ColourMap.GRAY
+    if limits[1] - limits[0] > WRAPPING_RANGE_RAD:
+        return (-math.pi, math.pi), ColourMap.TWILIGHT
+    return limits, ColourMap.VIRIDIS
+
+
+def _limits(look: Look, otherwise: tuple[float, float]) -> tuple[float, float]:
+    limits = (otherwise[0] if look.lower is None else look.lower, otherwise[1] if look.upper is None else look.upper)
+    if not (math.isfinite(limits[0]) and math.isfinite(limits[1]) and limits[0] < limits[1]):
+        raise HTTPException(422, f"colour limits {limits[0]} and {limits[1]} are not in order")
+    return limits

@@ -1,0 +1,70 @@
+"""Where the probe goes, perspective by perspective, and the newest frame."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from streaming.events import FrameTaken, PerspectiveStarted
+
+
+@dataclass(frozen=True)
+class Path:
+    """One perspective's positions, float32 (n, 2) as (y, x) in object pixels, and its probe, complex64 (mode, y, x)."""
+
+    angle_deg: float
+    positions_px: npt.NDArray[np.float32]
+    probe: npt.NDArray[np.complex64] | None
+
+
+@dataclass(frozen=True)
+class NewestFrame:
+    """A frame as it was taken, float32 (y, x), summed over squares of `info.binned_px` pixels."""
+
+    info: FrameTaken
+    diffraction: npt.NDArray[np.float32]
+    revision: int
+
+
+class ProbeStore:
+    """Keeps the paths of the last few perspectives and the newest frame.
+
+    Args:
+        kept_perspectives: how many paths at most.
+    """
+
+    def __init__(self, *, kept_perspectives: int) -> None:
+        self.newest: NewestFrame | None = None
+        self._kept_perspectives = kept_perspectives
+        self._paths: dict[int, Path] = {}
+        self._frames = 0
+
+    def start(self, event: PerspectiveStarted, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Take in a path; an event read back from the run's folder has lost its arrays and changes nothing."""
+        positions = arrays.get("positions_px")
+        if positions is None or positions.ndim != 2 or positions.shape[1] != 2:
+            return
+        self._paths[event.perspective] = Path(event.angle_deg, positions.astype(np.float32), arrays.get("probe"))
+        while len(self._paths) > self._kept_perspectives:
+            del self._paths[min(self._paths)]
+
+    def show(self, event: FrameTaken, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Take in the newest frame."""
+        diffraction = arrays.get("diffraction")
+        if diffraction is None or diffraction.ndim != 2 or not diffraction.size:
+            return
+        self._frames += 1
+        self.newest = NewestFrame(event, diffraction.astype(np.float32), self._frames)
+
+    def path(self, perspective: int) -> Path | None:
+        """Return the path of a perspective, or None where it is not known."""
+        return self._paths.get(perspective)
+
+    @property
+    def known(self) -> list[int]:
+        """Perspectives whose path is known, in order."""
+        return sorted(self._paths)

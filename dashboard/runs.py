@@ -1,0 +1,122 @@
+"""The runs that can be looked at: the one that is watched, and those whose folders lie beside its own."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dashboard import models
+from dashboard.archive import ImageArchive, Images
+from dashboard.settings import DashboardSettings
+from dashboard.state import DashboardState
+from streaming.telemetry_log import read_telemetry_log
+
+log = logging.getLogger(__name__)
+
+TELEMETRY = "telemetry.jsonl"
+SUMMARY = "summary.json"
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,199}$"
+RUNS_LISTED = 200
+RUNS_KEPT = 2
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run to look at."""
+
+    state: DashboardState
+    archive: ImageArchive
+
+    def images(self, perspective: int) -> Images:
+        """Return a perspective's images: the newest at hand, or else those in the run's folder."""
+        return self.state.images(perspective) or self.archive.of(perspective)
+
+    def newest_perspective(self) -> int | None:
+        """Return the newest perspective that has images, or None."""
+        at_hand = self.state.newest_perspective()
+        return max(self.archive.perspectives(), default=None) if at_hand is None else at_hand
+
+
+class Runs:
+    """Opens runs by name. Thread-safe.
+
+    Args:
+        watched: state of the run that is watched.
+        directory: its folder.
+        settings: how much to keep of an earlier run.
+    """
+
+    def __init__(self, watched: DashboardState, directory: Path, settings: DashboardSettings) -> None:
+        self._watched = Run(watched, ImageArchive(directory))
+        self._directory = directory
+        self._settings = settings
+        self._lock = threading.Lock()
+        self._opened: OrderedDict[tuple[str, int], Run] = OrderedDict()
+
+    @property
+    def watched(self) -> Run:
+        """The run that this dashboard was started for."""
+        return self._watched
+
+    def all(self) -> list[models.RunRow]:
+        """Return the newest runs, newest first."""
+        folders = [path for path in self._directory.resolve().parent.glob("*/") if (path / TELEMETRY).is_file()]
+        newest = sorted(folders, key=_changed_s, reverse=True)[:RUNS_LISTED]
+        return [_row(path, watched=path == self._directory.resolve()) for path in newest]
+
+    def open(self, name: str | None) -> Run | None:
+        """Return a run, or None where there is none of this name; None means the run that is watched.
+
+        Blocks while the telemetry of an earlier run is read.
+        """
+        if name is None or name == self._watched.state.run:
+            return self._watched
+        folder = self._directory.resolve().parent / name
+        if not re.match(NAME_PATTERN, name) or not (folder / TELEMETRY).is_file():
+            return None
+        key = name, (folder / TELEMETRY).stat().st_mtime_ns
+        with self._lock:
+            if key not in self._opened:
+                self._opened[key] = self._read(name, folder)
+                while len(self._opened) > RUNS_KEPT:
+                    self._opened.popitem(last=False)
+            return self._opened[key]
+
+    def _read(self, name: str, folder: Path) -> Run:
+        state = DashboardState(name, self._settings, live=False)
+        for telemetry in read_telemetry_log(folder / TELEMETRY):
+            state.apply(telemetry)
+        return Run(state, ImageArchive(folder))
+
+
+def _changed_s(folder: Path) -> float:
+    return (folder / TELEMETRY).stat().st_mtime
+
+
+def _row(folder: Path, *, watched: bool) -> models.RunRow:
+    summary = _summary(folder / SUMMARY)
+    held_out = summary.get("held_out") or {}
+    return models.RunRow(
+        name=folder.name,
+        watched=watched,
+        changed_s=_changed_s(folder),
+        frames=summary.get("frames", {}).get("acquired"),
+        psnr_phase_db=held_out.get("psnr_db", {}).get("phase"),
+    )
+
+
+def _summary(path: Path) -> dict[str, Any]:
+    """Return the summary, empty while the run goes on."""
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        log.warning("cannot read %s: %s", path, error)
+        return {}

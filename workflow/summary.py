@@ -34,6 +34,7 @@ from streaming.events import (
     WeightsRejected,
 )
 from streaming.ledger import FrameLedger
+from workflow.regime_summary import RegimeHistory
 
 Summary = dict[str, Any]
 
@@ -46,6 +47,7 @@ class SummaryBuilder:
 
     def __init__(self) -> None:
         self._frames = FrameLedger()
+        self._regime = RegimeHistory()
         self._scan: ScanInfo | None = None
         self._held_out: dict[int, HeldOutScores] = {}
         self._scores: dict[tuple[int, MosaicKind], PerspectiveScores] = {}
@@ -68,6 +70,7 @@ class SummaryBuilder:
         self._first_s = min(self._first_s, telemetry.time_s)
         self._last_s = max(self._last_s, telemetry.time_s)
         self._frames.add(telemetry.event)
+        self._regime.add(telemetry.event)
         self._take(telemetry.event, telemetry.time_s)
 
     def summary(self, *, interrupted: bool = False) -> Summary:
@@ -89,12 +92,7 @@ class SummaryBuilder:
                 "applied": len(self._versions[WeightsApplied]),
                 "rejected": len(self._versions[WeightsRejected]),
             },
-            "regime": {
-                "name": "learning",
-                "switches": 0,
-                "ground_truth_seconds": sum(event.seconds for event in self._ground_truth.values()),
-                "ground_truth_seconds_saved": 0.0,
-            },
+            "regime": self._regime.summary(),
             "buffer": _buffer(list(self._buffer.values())),
             "throughput": self._throughput(),
             "training": self._training_summary(),

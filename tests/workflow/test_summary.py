@@ -10,6 +10,7 @@ from streaming.events import (
     Channels,
     EdgeCounts,
     GroundTruthReady,
+    GroundTruthSkipped,
     HeldOutScores,
     MosaicKind,
     Part,
@@ -18,10 +19,14 @@ from streaming.events import (
     PerspectiveScores,
     Quality,
     RankCounts,
+    Regime,
+    RegimeChanged,
+    RegimeRules,
     ScanInfo,
     StepBreakdown,
     Telemetry,
     TrainingStep,
+    Unlabelled,
     ValidationLoss,
     WarningRaised,
     WeightsApplied,
@@ -129,7 +134,33 @@ def test_regime_sums_the_seconds_of_ground_truth_once_per_perspective():
     truth = [GroundTruthReady(index, GroundTruthSource.PTYCHI, 2.5, 400) for index in (0, 1, 1)]
     assert summarise(*enumerate(truth))["regime"] == {
         "name": "learning", "switches": 0, "ground_truth_seconds": 5.0, "ground_truth_seconds_saved": 0.0,
+        "perspectives_skipped": [], "thresholds": None, "changes": [],
     }  # fmt: skip
+
+
+def test_what_monitoring_saved_is_the_median_time_of_the_perspectives_that_did_without():
+    seconds = {0: 9.0, 1: 2.0, 2: 4.0, 5: 2.5, 6: 3.0}
+    truth = [GroundTruthReady(index, GroundTruthSource.PTYCHI, one, 400) for index, one in seconds.items()]
+    skipped = [GroundTruthSkipped(index) for index in (3, 4, 4)]
+    changes = RegimeChanged(Regime.MONITORING, 3, "good"), RegimeChanged(Regime.LEARNING, 6, "drift")
+    summary = summarise(*enumerate([RegimeRules(20.0, None), *truth, *skipped, *changes]))
+    assert summary["regime"] == {
+        "name": "learning", "switches": 2, "ground_truth_seconds": 20.5, "ground_truth_seconds_saved": 6.0,
+        "perspectives_skipped": [3, 4], "thresholds": {"psnr_db": 20.0, "ssim": None},
+        "changes": [
+            {"regime": "monitoring", "perspective": 3, "reason": "good"},
+            {"regime": "learning", "perspective": 6, "reason": "drift"},
+        ],
+    }  # fmt: skip
+    assert summarise((0, changes[0]))["regime"]["name"] == "monitoring"
+
+
+def test_unlabelled_frames_are_told_by_their_reason():
+    because = {Unlabelled.MONITORING: 90, Unlabelled.STOPPED: 3}
+    event = AcquisitionCounts(100, 100, 7, 0, 0, 0, 93, 0, 0, 0, because)
+    summary = summarise((0, event))
+    assert summary["frames"]["unlabelled"] == 93
+    assert summary["unlabelled_because"] == {"monitoring": 90, "stopped": 3}
 
 
 def test_buffer_adds_sizes_and_averages_times_over_ranks():

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -19,6 +20,7 @@ from acquisition.control import Control
 from acquisition.frame_check import as_streamed, usable
 from acquisition.ground_truth import GroundTruth, GroundTruthJob
 from acquisition.ledger import Ledger
+from acquisition.outcomes import Outcomes
 from acquisition.pacing import Pacer
 from acquisition.recorder import Recorder
 from acquisition.regime import RegimeControl
@@ -63,6 +65,8 @@ class OnePass:
     """Acquires a scan from its first frame to its last.
 
     A perspective whose ground truth fails is not lost: its frames are imaged, counted as unlabelled, and said so.
+    A run that is resumed passes over the whole scan again; receivers drop what they are done with, what was acquired
+    before is read without pacing, and ground truth that is known is not computed again.
     """
 
     scan: Scan
@@ -71,6 +75,7 @@ class OnePass:
     run: RunContext
     publisher: Publisher
     worker: GroundTruthWorker
+    outcomes: Outcomes
     recorder: Recorder | None
     telemetry: TelemetrySender
     control: Control
@@ -155,21 +160,33 @@ class OnePass:
         if self.recorder is not None:
             self.recorder.start_perspective(perspective)
         self._view.start(perspective)
+        again = self.outcomes.was_acquired(perspective.index)
         kept = []
         for start in range(0, len(perspective), self.settings.batch_frames):
             stop = min(start + self.settings.batch_frames, len(perspective))
-            self._work_for(pacer.wait_s(stop - start))
+            self._work_for(0.0 if again else pacer.wait_s(stop - start))
             self._wait_while_paused()
             self._wait_for_room()
             kept.append(self._take_batch(perspective, roles, start, stop))
         frames, indices = (np.concatenate(parts) for parts in zip(*kept, strict=True))
         acquired = Acquired(perspective, frames, indices, roles[indices])
         self.publisher.post_to_edge(acquired.end())
-        wanted = self.regime.wants_ground_truth(perspective.index) or acquired.is_judged
-        if wanted:
-            self._awaiting[perspective.index] = replace(acquired, frames=self._ask_for_ground_truth(acquired))
-        self._open[perspective.index] = acquired.end()
-        if not wanted:
+        self._keep(lambda: self.outcomes.note_acquired(perspective.index))
+        self._seek_ground_truth(acquired)
+
+    def _seek_ground_truth(self, acquired: Acquired) -> None:
+        """Ask for ground truth, unless its outcome is known from before the run was resumed or the regime spares it."""
+        index = acquired.perspective.index
+        wanted = self.regime.wants_ground_truth(index) or acquired.is_judged
+        known = self.outcomes.result(index)
+        if known is not None:
+            self._awaiting[index] = acquired
+        elif wanted and not self.outcomes.is_skipped(index):
+            self._awaiting[index] = replace(acquired, frames=self._ask_for_ground_truth(acquired))
+        self._open[index] = acquired.end()
+        if known is not None:
+            self._publish_ground_truth(known)
+        elif index not in self._awaiting:
             self._skip_ground_truth(acquired)
 
     def _take_batch(
@@ -220,6 +237,12 @@ class OnePass:
                 warned = True
                 self._work_for(DISK_RETRY_S)
 
+    def _keep(self, note: Callable[[], None]) -> None:
+        try:
+            note()
+        except OSError as error:
+            self._warn(f"a resumed run would have to do this again, because it cannot be noted: {error}")
+
     def _publish_ground_truth(self, result: GroundTruthResult) -> None:
         """Send a perspective's reference image to the edge and its samples to the ranks."""
         acquired = self._awaiting.pop(result.perspective)
@@ -234,6 +257,7 @@ class OnePass:
 
     def _skip_ground_truth(self, acquired: Acquired) -> None:
         """Set the frames of a perspective aside that the regime spares the phase retrieval."""
+        self._keep(lambda: self.outcomes.note_skipped(acquired.perspective.index))
         self.ledger.count_unlabelled(int(acquired.learned_from.sum()), Unlabelled.MONITORING)
         self._send(GroundTruthSkipped(acquired.perspective.index))
         self._end_perspectives()
@@ -317,6 +341,7 @@ class OnePass:
             remaining_s = deadline_s - time.monotonic()
             self.publisher.pump(min(max(remaining_s, 0.0), IDLE_S))
             if (result := self.worker.poll()) is not None:
+                self._keep(lambda: self.outcomes.keep(result))
                 self._publish_ground_truth(result)
             self._review_regime()
             if time.monotonic() >= self._counts_due_s:

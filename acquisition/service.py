@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import logging
+import shutil
 import threading
 from contextlib import ExitStack, closing
+from pathlib import Path
 
 from acquisition.control import Control
 from acquisition.one_pass import OnePass
+from acquisition.outcomes import Outcomes
 from acquisition.recorder import Recorder
 from acquisition.retrieval.settings import RetrievalSettings
 from acquisition.retrieval.worker import GroundTruthWorker
@@ -19,7 +24,11 @@ from streaming.publisher import Publisher
 from streaming.settings import NetworkSettings, RunContext
 from streaming.telemetry import TelemetrySender
 
+log = logging.getLogger(__name__)
+
 RECORDING = "recording.h5"
+SPOOL = "spool"
+"""What a run needs only until it has ended well."""
 
 
 def acquire(
@@ -33,10 +42,15 @@ def acquire(
 ) -> None:
     """Publish a whole scan; return when every receiver has finished with it, or soon after `stop` is set.
 
+    Goes on with the scan of an earlier process that was ended or killed in the same run folder.
+
     Raises:
-        UserError: the source cannot be read, a port is in use, or the ground truth asked for is not to be had.
+        UserError: the source cannot be read, a port is in use, the ground truth asked for is not to be had, or the
+            earlier process acquired another scan.
     """
-    spool_dir = run.directory / "spool"
+    spool_dir = run.directory / SPOOL
+    for left_behind in (spool_dir / "stream", spool_dir / "ground_truth"):
+        shutil.rmtree(left_behind, ignore_errors=True)
     with ExitStack() as stack:
         telemetry = TelemetrySender(network, sender="acquisition")
         stack.callback(telemetry.close)
@@ -58,9 +72,25 @@ def acquire(
             run=run,
             publisher=publisher,
             worker=stack.enter_context(GroundTruthWorker(retrieval, spool_dir=spool_dir / "ground_truth")),
-            recorder=stack.enter_context(Recorder(run.directory / RECORDING)) if acquisition.record else None,
+            outcomes=Outcomes(spool_dir / "outcomes", scan=_identity(source, acquisition, retrieval, run)),
+            recorder=_open_recorder(run.directory / RECORDING, stack) if acquisition.record else None,
             telemetry=telemetry,
             control=Control(stack.enter_context(closing(CommandReceiver(network)))),
             stop=stop,
         )
         one_pass.run_to_end()
+
+
+def _open_recorder(path: Path, stack: ExitStack) -> Recorder | None:
+    if path.exists():
+        log.info("%s is complete and is not written again", path)
+        return None
+    return stack.enter_context(Recorder(path))
+
+
+def _identity(
+    source: SourceSettings, acquisition: AcquisitionSettings, retrieval: RetrievalSettings, run: RunContext
+) -> str:
+    """Say what decides which frames come, what each is used for, and their ground truth."""
+    sections = {"source": source, "roles": acquisition.roles, "retrieval": retrieval}
+    return json.dumps({"seed": run.seed} | {name: one.model_dump(mode="json") for name, one in sections.items()})

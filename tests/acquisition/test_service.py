@@ -17,6 +17,7 @@ import pytest
 from support import Proxy, wait_until
 
 from acquisition.ground_truth import GroundTruthJob
+from acquisition.outcomes import Outcomes
 from acquisition.readers.layout import OBJECT, entry_name
 from acquisition.regime import RegimeControl
 from acquisition.retrieval.settings import RetrievalSettings
@@ -27,6 +28,7 @@ from acquisition.simulate import simulate_to_file
 from acquisition.source_settings import HoldOut, ReplaySettings, RoleSettings, SimulationSettings, SourceSettings
 from acquisition.sources import open_scan
 from streaming.commands import CommandHub, CommandSender, Pause, Resume, SetRegime
+from streaming.errors import UserError
 from streaming.events import (
     AcquisitionCounts,
     AnyEvent,
@@ -379,3 +381,39 @@ def test_a_full_disk_holds_the_scan_until_there_is_room(
     assert outcome.counts.samples + outcome.counts.void == 180
     warnings = [event.text for event in outcome.events if isinstance(event, WarningRaised)]
     assert warnings == ["acquisition waits: frames cannot be kept for phase retrieval (No space left on device)"]
+
+
+def test_a_resumed_scan_comes_whole_again_with_the_ground_truth_found_before(
+    network: NetworkSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = run_acquisition(network, tmp_path, settings=AcquisitionSettings(record=True))
+    asked: list[int] = []
+    monkeypatch.setattr(GroundTruthWorker, "submit", lambda _worker, job: asked.append(job.perspective))
+    paced = AcquisitionSettings(rate_hz=1.0, record=True)
+    resumed = run_acquisition(network, tmp_path, settings=paced)
+    assert asked == []
+    assert resumed.samples == first.samples
+    for rank in (*first.ranks, *resumed.ranks):
+        for frame_id, phase in rank.phases.items():
+            others = [other for other in resumed.ranks if frame_id in other.phases]
+            np.testing.assert_array_equal(others[0].phases[frame_id], phase)
+    assert resumed.counts.samples == first.counts.samples
+    assert resumed.counts.acquired == first.counts.acquired == 180
+
+
+def test_a_perspective_that_was_spared_phase_retrieval_is_spared_it_when_the_run_is_resumed(tmp_path: Path) -> None:
+    Outcomes(tmp_path, scan="a").note_skipped(3)
+    (tmp_path / "0004.part").mkdir()
+    resumed = Outcomes(tmp_path, scan="a")
+    assert resumed.is_skipped(3)
+    assert resumed.result(3) is None
+    assert not resumed.is_skipped(4)
+    resumed.keep(GroundTruthResult(4, None, "the engine gave up"))
+    assert Outcomes(tmp_path, scan="a").result(4) == GroundTruthResult(4, None, "the engine gave up")
+
+
+def test_another_scan_is_not_mixed_with_the_one_of_the_run(network: NetworkSettings, tmp_path: Path) -> None:
+    run_acquisition(network, tmp_path)
+    other = SOURCE.model_copy(update={"seed": 4})
+    with pytest.raises(UserError, match="holds ground truth of another scan"):
+        run_acquisition(network, tmp_path, source=other)

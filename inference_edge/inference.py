@@ -1,65 +1,58 @@
-"""Running the network on frames."""
+"""Running the network on frames, on the device and with the backend that the configuration asks for."""
 
 from __future__ import annotations
 
 import logging
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from inference_edge.backends.base import Backend, Runner
+from inference_edge.backends.choice import fastest, usable_backends
+from inference_edge.prediction import Prediction, join_predictions
 from inference_edge.settings import DeviceChoice, EdgeSettings
 from streaming.errors import UserError
 from trainer.models.frame_network import FrameNetwork
-from trainer.models.precision import autocast
+from trainer.models.settings import NetworkConfig
 
 log = logging.getLogger(__name__)
 
-
-class Prediction(NamedTuple):
-    """Predicted patches, float32 (n, y, x) each; phase in radians within ±π."""
-
-    amplitude: npt.NDArray[np.float32]
-    phase: npt.NDArray[np.float32]
-
-    def finite(self) -> npt.NDArray[np.bool_]:
-        """Return which patches are finite throughout, bool (n,)."""
-        pixels = np.isfinite(self.amplitude) & np.isfinite(self.phase)
-        return np.equal(np.count_nonzero(pixels, axis=(1, 2)), pixels[0].size) if len(pixels) else np.zeros(0, bool)
+MEASURED_FRAMES = 8
 
 
 class Imager:
-    """Images frames on the chosen device.
+    """Images frames on the chosen device. One thread may prepare networks while another predicts.
 
     Raises:
-        UserError: CUDA is asked for and there is none.
+        UserError: CUDA or a backend is asked for that this host does not have.
     """
 
     def __init__(self, settings: EdgeSettings) -> None:
-        self._device = _choose_device(settings.device)
-        self._precision = settings.precision.on(self._device)
+        device = _choose_device(settings.device)
+        precision = settings.precision.on(device)
         self._batch_max = settings.batch_max
-        log.info("inference on %s in %s", self._device, self._precision.value)
+        self._backends: list[Backend] = [
+            backend(device, precision, threads=settings.threads, batch_max=settings.batch_max)
+            for backend in usable_backends(settings.backend, device)
+        ]
+        self._chosen: tuple[NetworkConfig, Backend] | None = None
+        log.info("inference on %s in %s", device, precision.value)
 
-    def prepare(self, network: FrameNetwork) -> FrameNetwork:
-        """Move a network to the device, in evaluation mode and in the memory layout that is fastest there."""
-        return network.eval().to(self._device).to(memory_format=torch.channels_last)
+    def prepare(self, network: FrameNetwork) -> Runner:
+        """Make a network ready; takes it over. The first of each layout is measured with every backend."""
+        if self._chosen is None or self._chosen[0] != network.config:
+            frames = np.ones((min(MEASURED_FRAMES, self._batch_max), *network.config.frame_shape_px), dtype=np.float32)
+            backend = fastest(self._backends, network, frames)
+            log.info("inference with %s", backend.name.value)
+            self._chosen = network.config, backend
+        return self._chosen[1].prepare(network)
 
-    def predict(self, network: FrameNetwork, frames: npt.NDArray[Any]) -> Prediction:
+    def predict(self, runner: Runner, frames: npt.NDArray[Any]) -> Prediction:
         """Image frames (n, y, x) of counts with a prepared network, `batch_max` at a time."""
-        parts = [self._predict_batch(network, frames[i : i + self._batch_max]) for i in self._starts(len(frames))]
-        return parts[0] if len(parts) == 1 else Prediction(*(np.concatenate(part) for part in zip(*parts, strict=True)))
-
-    def _starts(self, frames: int) -> range:
-        return range(0, max(frames, 1), self._batch_max)
-
-    @torch.inference_mode()
-    def _predict_batch(self, network: FrameNetwork, frames: npt.NDArray[Any]) -> Prediction:
-        counts = torch.from_numpy(frames.astype(np.float32)).to(self._device)
-        with autocast(self._precision, self._device):
-            patches = network(counts)
-        return Prediction(*(patch.float().cpu().numpy() for patch in patches))
+        starts = range(0, max(len(frames), 1), self._batch_max)
+        return join_predictions([runner(frames[i : i + self._batch_max].astype(np.float32)) for i in starts])
 
 
 def _choose_device(choice: DeviceChoice) -> torch.device:

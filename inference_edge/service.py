@@ -15,9 +15,10 @@ import torch
 
 from inference_edge.archive import Archive, PerspectiveImages
 from inference_edge.frame_block import FrameBlock, block_from_arrays, join
-from inference_edge.inference import Imager, Prediction
+from inference_edge.inference import Imager
 from inference_edge.mosaic import PlacedPatches, crop_centre, place_patches
 from inference_edge.perspective import Perspective
+from inference_edge.prediction import Prediction
 from inference_edge.quality import reference_from_arrays
 from inference_edge.reporting import STITCHED, Reporter
 from inference_edge.settings import EdgeSettings
@@ -233,7 +234,7 @@ class _Edge:
 
     def _image(self, model: Model, block: FrameBlock) -> tuple[FrameBlock, PlacedPatches]:
         """Return the frames that could be imaged, and their patches."""
-        prediction = self._imager.predict(model.network, block.diffraction)
+        prediction = self._imager.predict(model.runner, block.diffraction)
         finite = prediction.finite()
         if not finite.all():
             self._warn(f"{int((~finite).sum())} frames were not stitched: their counts give no finite image")

@@ -6,6 +6,7 @@ from enum import StrEnum
 
 from pydantic import Field, PositiveFloat, PositiveInt
 
+from inference_edge.backends.base import BackendName
 from streaming.settings import Settings
 from trainer.models.precision import Precision
 
@@ -24,6 +25,8 @@ class EdgeSettings(Settings):
 
     device: DeviceChoice = DeviceChoice.AUTO
     """Where the network runs."""
+    backend: BackendName = BackendName.AUTO
+    """What runs the network."""
     precision: Precision = Precision.AUTO
     """Arithmetic of the network's layers; patches are float32 either way."""
     threads: PositiveInt = 1

@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from inference_edge.inference import Imager, Prediction
+from inference_edge.backends.base import Runner
+from inference_edge.inference import Imager
+from inference_edge.prediction import Prediction
 from streaming.events import WeightsApplied, WeightsRejected
 from streaming.messages import ScanStart, Weights
 from streaming.telemetry import TelemetrySender
 from streaming.weights_channel import WeightsClient
-from trainer.models.frame_network import FrameNetwork
 from trainer.models.settings import NetworkConfig
 from trainer.models.weights_file import BadWeights, read_weights
 
@@ -29,7 +30,7 @@ class Model:
 
     version: int
     final: bool
-    network: FrameNetwork
+    runner: Runner
     constant: Prediction
     """The training mean, one patch, (1, y, x) each."""
 
@@ -54,11 +55,11 @@ def accept_weights(
     if loaded.manifest.version != announced.version:
         raise BadWeights(f"the file holds version {loaded.manifest.version}, announced was {announced.version}")
     _require_same_shapes(loaded.manifest.network, scan)
-    network = imager.prepare(loaded.network)
-    if not imager.predict(network, canary[-CANARY_FRAMES:]).finite().all():
+    runner = imager.prepare(loaded.network)
+    if not imager.predict(runner, canary[-CANARY_FRAMES:]).finite().all():
         raise BadWeights("the network's predictions are not finite on the last frames")
     constant = Prediction(loaded.constant_amplitude.numpy()[None], loaded.constant_phase.numpy()[None])
-    return Model(announced.version, announced.final, network, constant)
+    return Model(announced.version, announced.final, runner, constant)
 
 
 class WeightsIntake:

@@ -14,6 +14,7 @@ import torch
 from scipy import ndimage
 from support import wait_until
 
+from inference_edge.backends.base import BackendName
 from inference_edge.inference import Imager
 from inference_edge.mosaic import Mosaic, place_patches
 from inference_edge.service import serve_edge
@@ -60,6 +61,7 @@ HELD_OUT_FROM = 15
 SETTINGS = EdgeSettings(
     device=DeviceChoice.CPU,
     precision=Precision.FLOAT32,
+    backend=BackendName.EAGER,
     batch_max=12,
     min_coverage=1,
     image_period_s=0.05,

@@ -10,6 +10,7 @@ import pytest
 import torch
 from support import wait_until
 
+from inference_edge.backends.base import BackendName
 from inference_edge.inference import Imager
 from inference_edge.settings import DeviceChoice, EdgeSettings
 from inference_edge.weights import WeightsIntake
@@ -18,7 +19,6 @@ from streaming.messages import ScanStart, Weights
 from streaming.telemetry import TelemetryHub, TelemetrySender
 from streaming.weights_channel import WeightsClient, WeightsServer
 from trainer.models.frame_network import FrameNetwork
-from trainer.models.precision import Precision
 from trainer.models.ptychonn import Patches
 from trainer.models.settings import ModelSettings, NetworkConfig
 from trainer.models.weights_file import Manifest, write_weights
@@ -74,7 +74,7 @@ def channel(network, tmp_path):
     hub = TelemetryHub(network, jsonl=tmp_path / "t.jsonl", on_event=lambda one, _: events.append(one.event))
     sender = TelemetrySender(network, sender="test")
     server, client = WeightsServer(network), WeightsClient(network, edge="edge")
-    imager = Imager(EdgeSettings(device=DeviceChoice.CPU))
+    imager = Imager(EdgeSettings(device=DeviceChoice.CPU, backend=BackendName.EAGER))
     yield server, WeightsIntake(client, imager=imager, telemetry=sender), events
     client.close()
     server.close()
@@ -121,21 +121,3 @@ def test_refused_final_weights_are_still_the_last(channel):
     server.publish(Weights(1, "0" * 64, step=1, final=True), weights_file(1))
     wait_until(lambda: intake.poll(SCAN, None) or intake.final_seen)
     assert intake.model is None
-
-
-@pytest.mark.parametrize("precision", list(Precision))
-def test_batches_give_what_the_network_gives(precision):
-    network = FrameNetwork(
-        NetworkConfig(model=ModelSettings(width=2), frame_shape_px=(32, 32), target_shape_px=(16, 16))
-    )
-    settings = EdgeSettings(device=DeviceChoice.CPU, precision=precision, batch_max=4)
-    imager = Imager(settings)
-    network = imager.prepare(network)
-    prediction = imager.predict(network, FRAMES)
-    with torch.no_grad():
-        expected = network(torch.from_numpy(FRAMES.astype(np.int32)))
-    tolerance = 1e-5 if precision is Precision.FLOAT32 else 0.05
-    for got, want in zip(prediction, expected, strict=True):
-        assert got.dtype == np.float32
-        assert got.shape == (6, 16, 16)
-        np.testing.assert_allclose(got, want.numpy(), atol=tolerance)

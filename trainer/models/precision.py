@@ -27,6 +27,12 @@ class Precision(StrEnum):
         return Precision.BFLOAT16 if torch.cpu._is_avx512_bf16_supported() else Precision.FLOAT32
 
 
-def autocast(precision: Precision, device: torch.device) -> torch.autocast:
-    """Return the autocast context for a precision that `Precision.on` has resolved."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=precision is Precision.BFLOAT16)
+def autocast(precision: Precision, device: torch.device, *, cached: bool = True) -> torch.autocast:
+    """Return the autocast context for a precision that `Precision.on` has resolved.
+
+    Args:
+        precision: FLOAT32 or BFLOAT16.
+        device: where the network runs.
+        cached: keep cast weights until the context ends; what records the network's operations must not see that.
+    """
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision is Precision.BFLOAT16, cache_enabled=cached)

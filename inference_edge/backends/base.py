@@ -1,0 +1,61 @@
+"""What a backend is."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from enum import StrEnum
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from inference_edge.prediction import Prediction
+from trainer.models.frame_network import FrameNetwork
+from trainer.models.precision import Precision
+
+
+class BackendName(StrEnum):
+    """Ways to run a network."""
+
+    AUTO = "auto"
+    """The fastest of those that run here, by a short measurement with the first weights; the choice is logged."""
+    EAGER = "eager"
+    """PyTorch, operation by operation."""
+    TORCHSCRIPT = "torchscript"
+    """Traced and frozen by PyTorch: batch norm is folded into the convolutions."""
+    OPENVINO = "openvino"
+    """Compiled by OpenVINO, on CPU; needs the extra `openvino`."""
+    CUDA_GRAPH = "cuda_graph"
+    """PyTorch, recorded once and replayed as a whole, on CUDA."""
+
+
+Runner: TypeAlias = Callable[[npt.NDArray[np.float32]], Prediction]
+"""Maps counts float32 (n, y, x) to patches that nobody else will write to. Use each from one thread at a time."""
+
+
+class Backend(ABC):
+    """Makes runners of networks.
+
+    Args:
+        device: where they run.
+        precision: FLOAT32 or BFLOAT16, what convolutions compute in.
+        threads: processor threads for one inference.
+        batch_max: frames that a runner is given at most.
+    """
+
+    name: BackendName
+
+    def __init__(self, device: torch.device, precision: Precision, *, threads: int, batch_max: int) -> None:
+        self.device, self.precision = device, precision
+        self.threads, self.batch_max = threads, batch_max
+
+    @classmethod
+    @abstractmethod
+    def obstacle(cls, device: torch.device) -> str | None:
+        """Return why it cannot be used on `device`, and what to do about it; None where it can."""
+
+    @abstractmethod
+    def prepare(self, network: FrameNetwork) -> Runner:
+        """Make a network ready to run. Takes the network over; may take some tenths of a second."""

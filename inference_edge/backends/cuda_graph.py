@@ -1,0 +1,49 @@
+"""A CUDA graph: the whole network as one launch, which is what small batches on a fast GPU are short of."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from inference_edge.backends.base import Backend, BackendName, Runner
+from inference_edge.prediction import Prediction
+from trainer.models.frame_network import FrameNetwork
+from trainer.models.precision import autocast
+
+WARM_UP_RUNS = 3
+
+
+class CudaGraphBackend(Backend):
+    """Records one batch of `batch_max` frames; smaller batches are filled up with dark frames."""
+
+    name = BackendName.CUDA_GRAPH
+
+    @classmethod
+    def obstacle(cls, device: torch.device) -> str | None:
+        """Return why there is no CUDA graph: not on CUDA."""
+        return None if device.type == "cuda" else f"it runs on CUDA only, and edge.device is {device.type}"
+
+    @torch.no_grad()
+    def prepare(self, network: FrameNetwork) -> Runner:
+        """Run the network a few times on a stream of its own, as recording asks for, and record it."""
+        ready = network.eval().to(self.device).to(memory_format=torch.channels_last)
+        counts_in = torch.zeros((self.batch_max, *network.config.frame_shape_px), device=self.device)
+        aside = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
+        aside.wait_stream(torch.cuda.current_stream(self.device))
+        with torch.cuda.stream(aside), autocast(self.precision, self.device):
+            for _ in range(WARM_UP_RUNS):
+                ready(counts_in)
+        torch.cuda.current_stream(self.device).wait_stream(aside)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph), autocast(self.precision, self.device, cached=False):
+            patches_out = ready(counts_in)
+
+        @torch.inference_mode()
+        def run(counts: npt.NDArray[np.float32]) -> Prediction:
+            frames = len(counts)
+            counts_in[:frames].copy_(torch.from_numpy(counts))
+            graph.replay()
+            return Prediction(*(patch[:frames].float().cpu().numpy() for patch in patches_out))
+
+        return run

@@ -1,0 +1,35 @@
+"""PyTorch as it is."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from inference_edge.backends.base import Backend, BackendName, Runner
+from inference_edge.prediction import Prediction
+from trainer.models.frame_network import FrameNetwork
+from trainer.models.precision import autocast
+
+
+class EagerBackend(Backend):
+    """Runs the network operation by operation, in the memory layout that is fastest for convolutions."""
+
+    name = BackendName.EAGER
+
+    @classmethod
+    def obstacle(cls, device: torch.device) -> str | None:
+        """Return None: it runs everywhere."""
+        return None
+
+    def prepare(self, network: FrameNetwork) -> Runner:
+        """Move the network to the device."""
+        ready = network.eval().to(self.device).to(memory_format=torch.channels_last)
+
+        @torch.inference_mode()
+        def run(counts: npt.NDArray[np.float32]) -> Prediction:
+            with autocast(self.precision, self.device):
+                patches = ready(torch.from_numpy(counts).to(self.device))
+            return Prediction(*(patch.float().cpu().numpy() for patch in patches))
+
+        return run

@@ -1,0 +1,52 @@
+"""PyTorch's TorchScript: needs no compiler, and folds batch norm into the convolutions."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from inference_edge.backends.base import Backend, BackendName, Runner
+from inference_edge.prediction import Prediction
+from trainer.models.frame_network import FrameNetwork
+from trainer.models.precision import Precision, autocast
+
+EXAMPLE_FRAMES = 2
+"""A batch of one would be traced as a shape that never changes."""
+
+
+class TorchScriptBackend(Backend):
+    """Traces and freezes the network."""
+
+    name = BackendName.TORCHSCRIPT
+
+    @classmethod
+    def obstacle(cls, device: torch.device) -> str | None:
+        """Return None: it runs everywhere."""
+        return None
+
+    def prepare(self, network: FrameNetwork) -> Runner:
+        """Trace the network on the device."""
+        traced = trace(network.to(memory_format=torch.channels_last), device=self.device, precision=self.precision)
+
+        @torch.inference_mode()
+        def run(counts: npt.NDArray[np.float32]) -> Prediction:
+            patches = traced(torch.from_numpy(counts).to(self.device))
+            return Prediction(*(patch.float().cpu().numpy() for patch in patches))
+
+        return run
+
+
+@torch.no_grad()
+def trace(network: FrameNetwork, *, device: torch.device, precision: Precision = Precision.FLOAT32) -> Any:
+    """Return the frozen script of a network on `device`; takes any number of frames, float32 (n, y, x)."""
+    example = torch.ones((EXAMPLE_FRAMES, *network.config.frame_shape_px), device=device)
+    with (
+        warnings.catch_warnings(category=FutureWarning, action="ignore"),
+        autocast(precision, device, cached=False),
+    ):
+        traced = torch.jit.trace(network.eval().to(device), example, check_trace=False)
+        return torch.jit.freeze(traced)

@@ -1,0 +1,125 @@
+"""Every backend gives what the network gives, and the fastest is chosen."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+
+from inference_edge.backends.base import Backend, BackendName
+from inference_edge.backends.choice import BACKENDS, fastest, usable_backends
+from inference_edge.backends.eager import EagerBackend
+from inference_edge.inference import Imager
+from inference_edge.settings import DeviceChoice, EdgeSettings
+from streaming.errors import UserError
+from trainer.models.frame_network import FrameNetwork
+from trainer.models.precision import Precision
+from trainer.models.settings import Heads, ModelSettings, NetworkConfig
+
+CPU = torch.device("cpu")
+FRAMES = np.random.default_rng(0).poisson(5, (9, 32, 32)).astype(np.float32)
+MODELS = {
+    "batch norm": ModelSettings(width=4),
+    "phase only": ModelSettings(width=4, levels=4, fold=1, batch_norm=False, heads=Heads.PHASE),
+}
+ON_CPU = [one for one in BACKENDS if one.name is not BackendName.CUDA_GRAPH]
+
+
+def make_network(model: ModelSettings) -> FrameNetwork:
+    torch.manual_seed(0)
+    network = FrameNetwork(NetworkConfig(model=model, frame_shape_px=(32, 32), target_shape_px=(20, 16)))
+    network.scale_input_to(5.0)
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.uniform_(module.running_mean, -0.3, 0.3)
+            torch.nn.init.uniform_(module.running_var, 0.5, 2.0)
+    return network.eval()
+
+
+def make_backend(kind: type[Backend], precision: Precision = Precision.FLOAT32) -> Backend:
+    if (obstacle := kind.obstacle(CPU)) is not None:
+        pytest.skip(f"{kind.name}: {obstacle}")
+    return kind(CPU, precision, threads=1, batch_max=8)
+
+
+@pytest.mark.parametrize("model", MODELS.values(), ids=MODELS)
+@pytest.mark.parametrize("kind", ON_CPU, ids=lambda kind: kind.name)
+def test_a_backend_gives_what_the_network_gives_for_any_batch(kind, model):
+    network = make_network(model)
+    runner = make_backend(kind).prepare(copy.deepcopy(network))
+    first = runner(FRAMES)
+    kept = [channel.copy() for channel in first]
+    for frames in (FRAMES, FRAMES[:1], FRAMES[3:7] * 100, FRAMES):
+        with torch.no_grad():
+            expected = network(torch.from_numpy(frames))
+        for got, want in zip(runner(frames), expected, strict=True):
+            assert got.dtype == np.float32
+            np.testing.assert_allclose(got, want.numpy(), atol=2e-6, strict=True)
+    for channel, before in zip(first, kept, strict=True):
+        np.testing.assert_array_equal(channel, before)
+
+
+@pytest.mark.parametrize("kind", ON_CPU, ids=lambda kind: kind.name)
+def test_bfloat16_stays_close(kind):
+    network = make_network(MODELS["batch norm"])
+    got = make_backend(kind, Precision.BFLOAT16).prepare(copy.deepcopy(network))(FRAMES)
+    with torch.no_grad():
+        expected = network(torch.from_numpy(FRAMES))
+    for channel, want in zip(got, expected, strict=True):
+        assert channel.dtype == np.float32
+        np.testing.assert_allclose(channel, want.numpy(), atol=0.05)
+
+
+class _Repeating(EagerBackend):
+    """Runs the network several times for every result."""
+
+    times = 1
+
+    def prepare(self, network):
+        run = super().prepare(network)
+
+        def run_again(counts):
+            for _ in range(self.times - 1):
+                run(counts)
+            return run(counts)
+
+        return run_again
+
+
+class _Slow(_Repeating):
+    name = BackendName.TORCHSCRIPT
+    times = 6
+
+
+def test_the_fastest_is_chosen_and_the_first_where_none_is_clearly_faster():
+    network = make_network(MODELS["batch norm"])
+    plain, slow = make_backend(EagerBackend), make_backend(_Slow)
+    assert fastest([slow, plain], network, FRAMES) is plain
+    assert fastest([plain, slow], network, FRAMES) is plain
+
+
+def test_auto_measures_once_per_layout_and_says_what_it_chose(caplog):
+    caplog.set_level("INFO")
+    imager = Imager(EdgeSettings(device=DeviceChoice.CPU, precision=Precision.FLOAT32, batch_max=4))
+    network = make_network(MODELS["phase only"])
+    with torch.no_grad():
+        expected = network(torch.from_numpy(FRAMES))
+    for _ in range(2):
+        prediction = imager.predict(imager.prepare(copy.deepcopy(network)), FRAMES.astype(np.uint16))
+        np.testing.assert_allclose(prediction.phase, expected.phase.numpy(), atol=2e-6, strict=True)
+    measured = [record.getMessage() for record in caplog.records if "measured with" in record.getMessage()]
+    assert len(measured) == 1
+    for name in ("eager", "torchscript"):
+        assert name in measured[0]
+    assert sum("inference with" in record.getMessage() for record in caplog.records) == 1
+
+
+def test_a_backend_that_this_host_lacks_is_the_users_mistake(monkeypatch):
+    monkeypatch.setattr("inference_edge.backends.openvino.find_spec", lambda _: None)
+    assert BackendName.OPENVINO not in [one.name for one in usable_backends(BackendName.AUTO, CPU)]
+    with pytest.raises(UserError, match=r"pip install 'ptychoflow\[openvino\]'"):
+        usable_backends(BackendName.OPENVINO, CPU)
+    with pytest.raises(UserError, match="on CUDA only"):
+        usable_backends(BackendName.CUDA_GRAPH, CPU)

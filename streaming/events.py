@@ -179,6 +179,9 @@ class RankCounts(Event, tag="rank_counts", frozen=True):
     duplicates: int
     rejected: int
     """Samples refused by the trainer (non-finite, wrong shape)."""
+    ranks: int = 0
+    """Ranks of the trainer since it was last started, 0 if unknown; what other ranks counted before is in their counts.
+    """
 
 
 class TrainingStep(Event, tag="training_step", frozen=True):
@@ -204,7 +207,11 @@ class StepBreakdown(Event, tag="step_breakdown", frozen=True):
     load_ms: float
     train_ms: float
     buffer_wait_ms: float
-    buffer_background_ms: float
+    """For the draw begun in the step before."""
+    populate_ms: float
+    """Insertion into the buffer, beside the step."""
+    augment_ms: float
+    """Draw from the buffer, beside the step."""
 
 
 class BufferReport(Event, tag="buffer_report", frozen=True):

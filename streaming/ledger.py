@@ -55,6 +55,8 @@ class FrameLedger:
             self._edge = event
         elif isinstance(event, RankCounts):
             self._ranks[event.rank] = event
+            if event.ranks:
+                self._ranks = {rank: counts for rank, counts in self._ranks.items() if rank < event.ranks}
 
     def counts(self) -> FrameCounts:
         """Return the counts of all parts together, trainer ranks summed."""

@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
+from io import SEEK_END, FileIO
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,7 @@ class TelemetryHub:
     def __init__(self, network: NetworkSettings, *, jsonl: Path, on_event: OnEvent | None = None) -> None:
         self.malformed = 0
         self._jsonl = jsonl
-        self._file = jsonl.open("ab", buffering=0)
+        self._file = _open_to_append(jsonl)
         self._unwritten = 0
         self._on_event = on_event
         self._codec: Codec[Telemetry] = Codec(Telemetry, network.max_message_bytes)
@@ -117,6 +118,16 @@ class TelemetryHub:
             self._unwritten += 1
             if self._unwritten == 1:
                 log.warning("cannot write %s (%s): it will lack events", self._jsonl, error.strerror)
+
+
+def _open_to_append(path: Path) -> FileIO:
+    """Open a file of lines; the last one may have been cut short when the process that wrote it was killed."""
+    file = path.open("a+b", buffering=0)
+    if file.seek(0, SEEK_END) > 0:
+        file.seek(-1, SEEK_END)
+        if file.read(1) != b"\n":
+            file.write(b"\n")
+    return file
 
 
 class TelemetrySubscriber:

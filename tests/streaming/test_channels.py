@@ -16,6 +16,7 @@ from streaming.events import MosaicImage, MosaicKind, Telemetry, WeightsApplied
 from streaming.messages import Weights
 from streaming.settings import NetworkSettings
 from streaming.telemetry import TelemetryHub, TelemetrySender, TelemetrySubscriber
+from streaming.telemetry_log import read_telemetry_log
 from streaming.weights_channel import WeightsClient, WeightsServer
 
 
@@ -115,6 +116,21 @@ def test_events_reach_the_file_the_callback_and_the_viewers(network: NetworkSett
         WeightsApplied(9),
     ]
     assert sender.dropped == 0
+
+
+def test_a_line_that_was_cut_short_when_the_hub_was_killed_spoils_no_other(
+    network: NetworkSettings, tmp_path: Path
+) -> None:
+    jsonl = tmp_path / "telemetry.jsonl"
+    whole = msgspec.json.encode(Telemetry(1.0, "before", WeightsApplied(1))) + b"\n"
+    jsonl.write_bytes(whole + whole[:20])
+    hub = TelemetryHub(network, jsonl=jsonl)
+    sender = TelemetrySender(network, sender="after")
+    sender.send(WeightsApplied(2))
+    wait_until(lambda: b"after" in jsonl.read_bytes())
+    sender.close()
+    hub.close()
+    assert [telemetry.event for telemetry in read_telemetry_log(jsonl)] == [WeightsApplied(1), WeightsApplied(2)]
 
 
 def test_a_full_disk_keeps_no_event_from_the_callback(

@@ -48,3 +48,11 @@ def test_repeated_and_newer_reports_replace_older_ones():
 
 def test_an_empty_ledger_is_all_zero():
     assert FrameLedger().counts() == FrameCounts()
+
+
+def test_after_a_resume_on_fewer_ranks_their_counts_hold_those_of_the_others():
+    ledger = FrameLedger()
+    for event in (acquisition(100), rank(0, 30, 4), rank(1, 31, 4, rejected=2)):
+        ledger.add(event)
+    ledger.add(RankCounts(rank=0, trained=55, validation=8, duplicates=0, rejected=2, ranks=1))
+    assert (ledger.counts().trained, ledger.counts().validation, ledger.counts().lost) == (55, 8, 6)

@@ -16,10 +16,10 @@ class Proposal:
     """Samples of the stream."""
     samples: int
     """Samples altogether."""
-    perspective_ended: bool
-    """All samples of the perspective have been trained on, apart from those of this proposal."""
-    scan_ended: bool
-    """Likewise of the scan."""
+    section_ended: bool
+    """All samples of the section have been trained on, apart from those of this proposal."""
+    stream_ended: bool
+    """Likewise of the stream."""
     stop: bool
     """The part was told to stop."""
     publish: bool
@@ -36,9 +36,9 @@ class Agreed:
     """Samples of the stream on all ranks."""
     samples: int
     """Samples altogether on all ranks; 0: no rank has any, no step is made."""
-    perspective_ended: bool
+    section_ended: bool
     """On every rank."""
-    scan_ended: bool
+    stream_ended: bool
     """On every rank."""
     stop: bool
     publish: bool
@@ -57,12 +57,12 @@ def agree(proposal: Proposal) -> Agreed:
     if dist.is_initialized():
         world_size = dist.get_world_size()
         dist.all_reduce(sums)
-    stream, samples, perspective_ended, scan_ended, stop, publish, finish = sums.tolist()
+    stream, samples, section_ended, stream_ended, stop, publish, finish = sums.tolist()
     return Agreed(
         stream=int(stream),
         samples=int(samples),
-        perspective_ended=perspective_ended == world_size,
-        scan_ended=scan_ended == world_size,
+        section_ended=section_ended == world_size,
+        stream_ended=stream_ended == world_size,
         stop=stop > 0,
         publish=publish > 0,
         finish=finish,

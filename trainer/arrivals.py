@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from streaming.codec import Arrays
 from streaming.messages import DataMessage, FrameRole, PerspectiveEnd, Samples, ScanEnd, ScanStart
-from trainer.batch import FIELDS
+from trainer.pipelines.ptychography.pipeline import FIELDS
 from trainer.sample_checks import batch_fault, usable
 from trainer.sample_queue import SampleQueue
 
@@ -76,7 +76,7 @@ class Arrivals:
         self._settle(samples)
 
     def validation(self) -> dict[int, Arrays]:
-        """Return the validation samples by perspective, as the arrays of `trainer.batch.FIELDS`."""
+        """Return the validation samples by perspective, as the arrays of `FIELDS`."""
         with self._lock:
             for perspective, parts in self._validation.items():
                 joined = {name: np.concatenate([part[name] for part in parts]) for name in FIELDS}

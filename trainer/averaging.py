@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import copy
+from typing import Generic, TypeVar
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 
-from trainer.models.frame_network import FrameNetwork
+NetworkT = TypeVar("NetworkT", bound=nn.Module)
 
 WARM_UP_STEPS = 10
 """In the first steps the average follows faster, so that it forgets the random start."""
 
 
-class AveragedNetwork:
+class AveragedNetwork(Generic[NetworkT]):
     """Exponential moving average of a network's parameters and batch-norm statistics.
 
     Averaging steadies what evaluation and the edge see: neither the last minibatches' batch-norm statistics nor the
@@ -25,7 +26,7 @@ class AveragedNetwork:
         decay: share of the average that a step keeps; 0 makes the average equal the network.
     """
 
-    def __init__(self, network: FrameNetwork, *, decay: float) -> None:
+    def __init__(self, network: NetworkT, *, decay: float) -> None:
         self.network = copy.deepcopy(network).eval().requires_grad_(False)
         self._decay = decay
         self._steps = 0
@@ -64,10 +65,10 @@ class AveragedNetwork:
         for statistic, part in zip(self._statistics, parts, strict=True):
             statistic.copy_(part.view_as(statistic))
 
-    def snapshot(self) -> FrameNetwork:
+    def snapshot(self) -> NetworkT:
         """Return a copy on the CPU that training does not touch."""
         return copy.deepcopy(self.network).to("cpu")
 
 
-def _running_statistics(network: FrameNetwork) -> list[Tensor]:
+def _running_statistics(network: nn.Module) -> list[Tensor]:
     return [buffer for name, buffer in network.named_buffers() if name.endswith(("running_mean", "running_var"))]

@@ -15,18 +15,21 @@ from streaming.codec import Arrays
 from streaming.events import AnyEvent
 from streaming.messages import FrameRole, Samples, ScanEnd, ScanStart
 from trainer.arrivals import Arrivals
-from trainer.batch import FIELDS, Batch, join
+from trainer.batch import Batch, join
 from trainer.constant import MeanPatch
 from trainer.evaluation import Evaluator
 from trainer.learner import Learner
 from trainer.loop import TrainingLoop
-from trainer.loss import absolute_error
 from trainer.models.frame_network import FrameNetwork
 from trainer.models.precision import Precision, autocast
 from trainer.models.settings import NetworkConfig
+from trainer.pipelines.ptychography.outcome import ScanOutcome
+from trainer.pipelines.ptychography.pipeline import FIELDS, Ptychography
+from trainer.pipelines.ptychography.scan_stream import ScanStream
 from trainer.reporting import StepReport
+from trainer.schedule import ScanSchedule
 from trainer.settings import Pace, StrategyName, TrainerSettings
-from trainer.strategies.making import SampleLayout, make_strategy
+from trainer.strategies.making import make_strategy
 
 TARGET_RATIO = 0.95
 DISTINCT_BATCHES = 8
@@ -91,11 +94,12 @@ class _OurLoop:
     def __init__(self, network: FrameNetwork, settings: TrainerSettings, *, device: torch.device) -> None:
         precision, config = settings.precision.on(device), network.config
         self._settings, self._scan = settings, _scan_start(config)
-        self._learner = Learner(network, settings, device=device, precision=precision)
+        pipeline = _pipeline(config)
+        schedule = ScanSchedule(settings.schedule, settings.learning_rate)
+        self._learner = Learner(network, pipeline, settings, schedule=schedule, device=device, precision=precision)
         self._evaluator = Evaluator(precision=precision, device=device)
         self._mean_patch = MeanPatch(config.target_shape_px, device=device)
-        layout = SampleLayout(config.frame_shape_px, "uint16", config.target_shape_px)
-        self._strategy = make_strategy(settings, layout, device=device, seed=0)
+        self._strategy = make_strategy(settings, pipeline, device=device, seed=0)
 
     def __enter__(self) -> _OurLoop:
         return self
@@ -111,15 +115,22 @@ class _OurLoop:
         for step in range(steps):
             arrivals.take(step + 1, Samples(perspective=0), _samples(self._scan, self._settings.batch_size, step))
         arrivals.take(steps + 1, ScanEnd(frames=0), {})
-        report = StepReport(_Nowhere(), rank=0, buffer=self._strategy.buffer)
-        loop = TrainingLoop(
+        report = StepReport(_Nowhere(), rank=0, counts=arrivals.counts, buffer=self._strategy.buffer)
+        outcome = ScanOutcome(
             self._settings,
             arrivals=arrivals,
-            strategy=self._strategy,
             learner=self._learner,
             evaluator=self._evaluator,
             mean_patch=self._mean_patch,
             publication=None,
+            report=report,
+        )
+        loop = TrainingLoop(
+            self._settings,
+            stream=ScanStream(arrivals),
+            strategy=self._strategy,
+            learner=self._learner,
+            outcome=outcome,
             report=report,
             stop=threading.Event(),
         )
@@ -137,8 +148,10 @@ class _BareLoop:
         self._precision: Precision = settings.precision.on(device)
         self._device = device
         samples = settings.batch_size + _representatives(settings)
+        self._pipeline = _pipeline(network.config)
         scan = _scan_start(network.config)
-        self._batches = [_batch(scan, samples, number, device=device) for number in range(DISTINCT_BATCHES)]
+        arrays = [_samples(scan, samples, number) for number in range(DISTINCT_BATCHES)]
+        self._batches = [self._batch(minibatch) for minibatch in arrays]
 
     def run(self, steps: int) -> float:
         """Return samples per second over `steps` steps."""
@@ -147,8 +160,8 @@ class _BareLoop:
         for step in range(steps):
             batch = self._batches[step % DISTINCT_BATCHES]
             with autocast(self._precision, self._device):
-                output = self._network(batch.diffraction)
-            loss = absolute_error(output, batch.target).total / len(batch)
+                output = self._network(batch.inputs)
+            loss = self._pipeline.error(output, batch.target).sum() / len(batch)
             self._optimizer.zero_grad()
             torch.autograd.backward(loss)
             self._optimizer.step()
@@ -156,9 +169,17 @@ class _BareLoop:
         loss.item()
         return samples / (time.perf_counter() - started_s)
 
+    def _batch(self, arrays: Arrays) -> Batch:
+        minibatch = {name: torch.from_numpy(arrays[name]) for name in FIELDS}
+        return join(minibatch, None, pipeline=self._pipeline, device=self._device)
+
 
 def _representatives(settings: TrainerSettings) -> int:
     return 0 if settings.strategy is StrategyName.INCREMENTAL else settings.buffer.representatives
+
+
+def _pipeline(config: NetworkConfig) -> Ptychography:
+    return Ptychography(config.frame_shape_px, config.target_shape_px)
 
 
 def _scan_start(config: NetworkConfig) -> ScanStart:
@@ -183,8 +204,3 @@ def _samples(scan: ScanStart, count: int, number: int) -> Arrays:
         "amplitude": random.uniform(0.5, 1.0, (count, *scan.target_shape_px)).astype(np.float16),
         "phase": random.uniform(-1.0, 1.0, (count, *scan.target_shape_px)).astype(np.float16),
     }
-
-
-def _batch(scan: ScanStart, count: int, number: int, *, device: torch.device) -> Batch:
-    arrays = _samples(scan, count, number)
-    return join({name: torch.from_numpy(arrays[name]) for name in FIELDS}, {}, device=device)

@@ -23,7 +23,7 @@ class MeanPatch:
 
     def add(self, patches: Patches, *, first: int) -> None:
         """Take in the first `first` of the patches (n, y, x)."""
-        self._sums += torch.stack([patches.amplitude[:first].sum(dim=0), patches.phase[:first].sum(dim=0)])
+        self._sums += torch.stack([patch[:first].float().sum(dim=0) for patch in patches])
         self._samples += first
 
     def over_all_ranks(self) -> Patches:

@@ -11,10 +11,10 @@ import torch.distributed as dist
 from torch import Tensor
 
 from streaming.codec import Arrays
-from trainer.loss import absolute_error
 from trainer.models.frame_network import FrameNetwork
 from trainer.models.precision import Precision, autocast
 from trainer.models.ptychonn import Patches
+from trainer.pipelines.ptychography.pipeline import absolute_error
 
 BATCH = 64
 LEAST_PER_PERSPECTIVE = 4
@@ -74,8 +74,8 @@ class Evaluator:
             )
             with autocast(self._precision, self._device):
                 output = network(part["diffraction"].to(self._device))
-            sums[0] += absolute_error(output, target).total
-            sums[1] += absolute_error(target, constant).total
+            sums[0] += absolute_error(output, target).sum()
+            sums[1] += absolute_error(target, constant).sum()
             sums[2] += len(target.phase)
         return sums
 

@@ -2,92 +2,121 @@
 
 from __future__ import annotations
 
+import contextlib
+from typing import Generic
+
 import torch
 import torch.distributed as dist
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from trainer.agreement import Agreed
-from trainer.averaging import AveragedNetwork
+from trainer.averaging import AveragedNetwork, NetworkT
 from trainer.batch import Batch
-from trainer.loss import PatchLoss
-from trainer.models.frame_network import FrameNetwork
 from trainer.models.precision import Precision, autocast
-from trainer.models.ptychonn import Patches
-from trainer.schedule import learning_rate
-from trainer.settings import TrainerSettings
+from trainer.optimizer import make_optimizer
+from trainer.pipelines.pipeline import Output, Pipeline
+from trainer.schedule import Schedule
+from trainer.settings import LearningSettings
 from trainer.strategies.strategy import Strategy
 
 
-class Learner:
+class Learner(Generic[NetworkT]):
     """Holds the network, its optimiser and its moving average. Its constructor and `train` are collective.
 
     The network is replicated with DistributedDataParallel where there are several ranks; otherwise it is used as it is.
 
     Args:
-        network: the same on all ranks, or rank 0's is taken.
-        settings: rates, schedule, averaging.
+        network: the same on all ranks, or rank 0's is taken; its output has the pipeline's heads.
+        pipeline: says what the network sees.
+        settings: optimiser, averaging.
+        schedule: the rates.
         device: where the network is trained.
         precision: resolved by `Precision.on`.
     """
 
     def __init__(
-        self, network: FrameNetwork, settings: TrainerSettings, *, device: torch.device, precision: Precision
+        self,
+        network: NetworkT,
+        pipeline: Pipeline,
+        settings: LearningSettings,
+        *,
+        schedule: Schedule,
+        device: torch.device,
+        precision: Precision,
     ) -> None:
         self.steps = 0
         self.rate = 0.0
-        self._settings, self._device, self._precision = settings, device, precision
+        self._schedule, self._device, self._precision = schedule, device, precision
         self._network = network.to(device).to(memory_format=torch.channels_last).train()
         self._world_size = dist.get_world_size() if dist.is_initialized() else 1
         self._parallel: nn.Module = self._network
         if self._world_size > 1:
             self._parallel = DistributedDataParallel(self._network, broadcast_buffers=False)
-        self._optimizer = torch.optim.Adam(self._network.parameters(), lr=settings.learning_rate)
+        self._optimizer = make_optimizer(settings.optimizer, self._network, rate=settings.learning_rate)
+        self._accumulate, self._accumulated = settings.optimizer.accumulate, 0
         self.averaged = AveragedNetwork(self._network, decay=settings.averaging)
-        self._dark = torch.zeros(1, *network.config.frame_shape_px, device=device)
+        seen = pipeline.fields[pipeline.network_input]
+        self._nothing = torch.zeros(1, *seen.shape, dtype=seen.torch_dtype, device=device)
 
-    def train(self, batch: Batch | None, strategy: Strategy, agreed: Agreed) -> PatchLoss | None:
-        """Make one step down the loss that the strategy's shares on all ranks add up to.
+    def train(self, batch: Batch | None, strategy: Strategy, agreed: Agreed) -> Tensor | None:
+        """Go down the loss that the strategy's shares on all ranks add up to.
 
-        A rank without a batch has no share. If the gradient is not finite, which all ranks find alike because they
-        share it, the weights stay as they are.
+        A rank without a batch has no share. The optimiser makes its step when as many gradients as the settings ask
+        for have been averaged. If they are not finite, which all ranks find alike because they share them, the weights
+        stay as they are.
 
         Returns:
-            This rank's share of the loss, or None if the step was skipped.
+            This rank's share of the loss, (terms,), or None if the step was skipped.
         """
-        share = self._share(batch, strategy, agreed)
-        # DDP divides the sum of the ranks' gradients by their number.
-        loss = share.total * self._world_size
-        self._optimizer.zero_grad()
-        # A loss that is not finite must show in the gradient, which all ranks share; clamped heads could hide it.
-        torch.autograd.backward(loss, 1.0 + 0.0 * loss.detach())
+        if self._accumulated == 0:
+            self._optimizer.zero_grad()
+        completes = self._accumulated + 1 == self._accumulate
+        with contextlib.nullcontext() if completes else self._without_exchange():
+            share = self._share(batch, strategy, agreed)
+            self._add_gradient(share.sum())
+        self._accumulated = 0 if completes else self._accumulated + 1
+        if not completes:
+            return share.detach()
         if not self._gradient_is_finite():
             self.averaged.restore_statistics()
             return None
         self._step(agreed.finish)
-        return share
+        return share.detach()
 
-    def _share(self, batch: Batch | None, strategy: Strategy, agreed: Agreed) -> PatchLoss:
+    def _without_exchange(self) -> contextlib.AbstractContextManager[None]:
+        """Keep gradients on their rank; the exchange that completes the step takes them along."""
+        if isinstance(self._parallel, DistributedDataParallel):
+            return self._parallel.no_sync()
+        return contextlib.nullcontext()
+
+    def _add_gradient(self, share: Tensor) -> None:
+        # DDP divides the sum of the ranks' gradients by their number.
+        loss = share * (self._world_size / self._accumulate)
+        # A loss that is not finite must show in the gradient, which all ranks share; clamped heads could hide it.
+        torch.autograd.backward(loss, 1.0 + 0.0 * loss.detach())
+
+    def _share(self, batch: Batch | None, strategy: Strategy, agreed: Agreed) -> Tensor:
         if batch is None:
             return self._share_of_nothing()
         with autocast(self._precision, self._device):
-            output: Patches = self._parallel(batch.diffraction)
+            output: Output = self._parallel(batch.inputs)
         strategy.after_forward(batch, output)
         return strategy.loss(batch, output, agreed)
 
-    def _share_of_nothing(self) -> PatchLoss:
+    def _share_of_nothing(self) -> Tensor:
         """Take part in the gradient's reduction with zeros, and leave the batch-norm statistics alone."""
         self._network.eval()
-        output: Patches = self._parallel(self._dark)
+        output: Output = self._parallel(self._nothing)
         self._network.train()
-        return PatchLoss(amplitude=0.0 * output.amplitude.sum(), phase=0.0 * output.phase.sum())
+        return torch.stack([0.0 * head.sum() for head in output])
 
     def _gradient_is_finite(self) -> bool:
         gradients = [parameter.grad for parameter in self._network.parameters() if parameter.grad is not None]
         return bool(torch.nn.utils.get_total_norm(gradients).isfinite())
 
     def _step(self, finish: float) -> None:
-        self.rate = learning_rate(self._settings.schedule, self._settings.learning_rate, step=self.steps, finish=finish)
+        self.rate = self._schedule.rate(self.steps, finish)
         for group in self._optimizer.param_groups:
             group["lr"] = self.rate
         self._optimizer.step()

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
 
 from buffer import BufferStats, RehearsalBuffer
 from streaming.events import AnyEvent, BufferReport, Part, RankCounts, StepBreakdown, TrainingStep, WarningRaised
@@ -13,7 +17,6 @@ from trainer.agreement import Agreed
 from trainer.arrivals import SampleCounts
 from trainer.batch import Batch
 from trainer.learner import Learner
-from trainer.loss import PatchLoss, no_loss
 
 PERIOD_S = 0.3
 COUNTS_PERIOD_S = 1.0
@@ -45,23 +48,45 @@ class Stopwatch:
         return 1000.0 * seconds / max(1, steps)
 
 
-class StepReport:
+class Report(ABC):
+    """Is told of every step, and of how long its parts took."""
+
+    def __init__(self) -> None:
+        self.load, self.train = Stopwatch(), Stopwatch()
+
+    @abstractmethod
+    def warn(self, text: str) -> None:
+        """Say something that a user should know before trusting the result."""
+
+    @abstractmethod
+    def step_done(self, learner: Learner[Any], loss: Tensor, batch: Batch | None, agreed: Agreed) -> None:
+        """Take in a step of the learner, of whose loss this rank's share is `loss`, (terms,)."""
+
+    def close(self) -> None:
+        """Training has ended."""
+
+
+class StepReport(Report):
     """Sums what happened since the last report and sends it a few times a second at most.
 
     Args:
         telemetry: where events go.
         rank: progress is reported by rank 0, counts and the buffer by every rank.
+        counts: this rank's ledger.
         buffer: the rehearsal buffer, if the strategy has one.
     """
 
-    def __init__(self, telemetry: Telemetry, *, rank: int, buffer: RehearsalBuffer | None) -> None:
-        self.load, self.train = Stopwatch(), Stopwatch()
+    def __init__(
+        self, telemetry: Telemetry, *, rank: int, counts: SampleCounts, buffer: RehearsalBuffer | None
+    ) -> None:
+        super().__init__()
+        self._counts = counts
         self._telemetry, self._rank, self._buffer = telemetry, rank, buffer
         self._stream_samples = self.samples = self._samples_reported = 0
         self._reported_s = self._counted_s = time.monotonic()
         self._buffer_before: BufferStats | None = None
         self._steps = self._local_samples = 0
-        self._loss = no_loss()
+        self._loss = torch.zeros(())
 
     def warn(self, text: str) -> None:
         """Say something that a user should know before trusting the result."""
@@ -71,13 +96,11 @@ class StepReport:
         """Send an event of one's own."""
         self._telemetry.send(event)
 
-    def step_done(
-        self, learner: Learner, loss: PatchLoss, batch: Batch | None, *, agreed: Agreed, counts: SampleCounts
-    ) -> None:
-        """Take in a step of the learner, of whose loss this rank's share is `loss`."""
+    def step_done(self, learner: Learner[Any], loss: Tensor, batch: Batch | None, agreed: Agreed) -> None:
+        """Take in a step of the learner, of whose loss (amplitude, phase) this rank's share is `loss`."""
         self._steps += 1
         self._local_samples += len(batch) if batch else 0
-        self._loss = self._loss + agreed.samples * loss.detach()
+        self._loss = self._loss + agreed.samples * loss
         self._stream_samples += agreed.stream
         self.samples += agreed.samples
         now_s = time.monotonic()
@@ -85,11 +108,16 @@ class StepReport:
             self._report_progress(learner, elapsed_s=now_s - self._reported_s)
             self._reported_s = now_s
         if now_s - self._counted_s >= COUNTS_PERIOD_S:
-            self.report_counts(counts)
+            self._report_counts()
             self._counted_s = now_s
 
-    def report_counts(self, counts: SampleCounts) -> None:
+    def close(self) -> None:
+        """Send the last counts."""
+        self._report_counts()
+
+    def _report_counts(self) -> None:
         """Send this rank's ledger and the state of its buffer."""
+        counts = self._counts
         rejected = sum(counts.rejected.values())
         self._telemetry.send(RankCounts(self._rank, counts.trained, counts.validation, counts.duplicates, rejected))
         if self._buffer is None:
@@ -107,15 +135,15 @@ class StepReport:
             )
         )
 
-    def _report_progress(self, learner: Learner, *, elapsed_s: float) -> None:
+    def _report_progress(self, learner: Learner[Any], *, elapsed_s: float) -> None:
         # As if every rank had this one's mean loss; exact for one rank, and no collective for many.
-        loss = self._loss.mean_over(self._local_samples)
+        amplitude, phase = (self._loss / self._local_samples).tolist()
         self._telemetry.send(
             TrainingStep(
                 step=learner.steps,
-                loss=loss.total.item(),
-                loss_amplitude=loss.amplitude.item(),
-                loss_phase=loss.phase.item(),
+                loss=amplitude + phase,
+                loss_amplitude=amplitude,
+                loss_phase=phase,
                 learning_rate=learner.rate,
                 stream_samples=self._stream_samples,
                 rehearsed_samples=self.samples - self._stream_samples,
@@ -145,5 +173,5 @@ class StepReport:
 
     def _start_again(self) -> None:
         self._steps = self._local_samples = 0
-        self._loss = no_loss()
+        self._loss = torch.zeros(())
         self._samples_reported = self.samples

@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from streaming.codec import Arrays
 from streaming.messages import FrameRole, ScanStart
-from trainer.batch import FIELDS
+from trainer.pipelines.ptychography.pipeline import FIELDS
 
 REJECTED_DTYPES = ("bool", "complex64", "complex128")
 

@@ -11,7 +11,8 @@ import torch
 
 from streaming.codec import Arrays
 from streaming.messages import PerspectiveEnd, ScanEnd
-from trainer.batch import FIELDS, Minibatch
+from trainer.pipelines.pipeline import Minibatch
+from trainer.pipelines.ptychography.pipeline import FIELDS
 
 Marker = PerspectiveEnd | ScanEnd
 
@@ -58,7 +59,7 @@ class SampleQueue:
         self._changed = threading.Condition()
 
     def put(self, entry: Arrays | Marker) -> None:
-        """Append samples (the arrays of `trainer.batch.FIELDS`) or a marker; returns at once, full or not."""
+        """Append samples (the arrays of `FIELDS`) or a marker; returns at once, full or not."""
         with self._changed:
             if isinstance(entry, Marker):
                 self._sections[-1].marker = entry

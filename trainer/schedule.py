@@ -3,8 +3,37 @@
 from __future__ import annotations
 
 import math
+from typing import Protocol
 
 from trainer.settings import ScheduleKind, ScheduleSettings
+
+
+class Schedule(Protocol):
+    """The learning rate of every step."""
+
+    def rate(self, step: int, finish: float) -> float:
+        """Return the rate for a step.
+
+        Args:
+            step: steps made so far.
+            finish: how much of the training after the end of the stream is done, 0 to 1; 0 while the stream runs.
+        """
+
+
+class ScanSchedule:
+    """The rates of a network that learns from a running scan.
+
+    Args:
+        settings: which schedule.
+        upper_rate: the constant rate, or the upper end of the cycles.
+    """
+
+    def __init__(self, settings: ScheduleSettings, upper_rate: float) -> None:
+        self._settings, self._upper_rate = settings, upper_rate
+
+    def rate(self, step: int, finish: float) -> float:
+        """Return the rate of `learning_rate`."""
+        return learning_rate(self._settings, self._upper_rate, step=step, finish=finish)
 
 
 def learning_rate(settings: ScheduleSettings, upper_rate: float, *, step: int, finish: float) -> float:

@@ -25,12 +25,16 @@ from trainer.loop import TrainingLoop
 from trainer.models.frame_network import FrameNetwork
 from trainer.models.initial_weights import load_initial_weights
 from trainer.models.settings import NetworkConfig
+from trainer.pipelines.ptychography.outcome import ScanOutcome
+from trainer.pipelines.ptychography.pipeline import Ptychography
+from trainer.pipelines.ptychography.scan_stream import ScanStream
 from trainer.publication import Publication
 from trainer.reporting import StepReport
+from trainer.schedule import ScanSchedule
 from trainer.settings import TrainerSettings
 from trainer.start import Announced, fit_input_scale, wait_for_samples, wait_for_scan
 from trainer.strategies.incremental import Incremental
-from trainer.strategies.making import SampleLayout, make_strategy
+from trainer.strategies.making import make_strategy
 from trainer.strategies.strategy import Strategy
 
 log = logging.getLogger(__name__)
@@ -87,21 +91,29 @@ def _serve(session: _Session, *, publication: Publication | None) -> None:
         announced = wait_for_samples(arrivals, stop=session.stop)
         if announced is None:
             return
-        learner = _learner(session, announced, arrivals)
-        strategy = _strategy(session, announced)
+        pipeline = _pipeline(announced)
+        learner = _learner(session, pipeline, announced.scan, arrivals)
+        strategy = _strategy(session, pipeline, announced)
         if strategy.buffer is not None:
             stack.enter_context(strategy.buffer)
-        report = StepReport(session.telemetry, rank=rank.rank, buffer=strategy.buffer)
+        report = StepReport(session.telemetry, rank=rank.rank, counts=arrivals.counts, buffer=strategy.buffer)
         if announced.frame_dtype is None and publication is not None:
             report.warn("the scan ended without a single training sample: the weights are untrained")
-        TrainingLoop(
+        outcome = ScanOutcome(
             session.settings,
             arrivals=arrivals,
-            strategy=strategy,
             learner=learner,
             evaluator=Evaluator(precision=rank.precision, device=rank.device),
             mean_patch=MeanPatch(announced.scan.target_shape_px, device=rank.device),
             publication=publication,
+            report=report,
+        )
+        TrainingLoop(
+            session.settings,
+            stream=ScanStream(arrivals),
+            strategy=strategy,
+            learner=learner,
+            outcome=outcome,
             report=report,
             stop=session.stop,
         ).run()
@@ -133,21 +145,30 @@ def _network(session: _Session, scan: ScanStart) -> FrameNetwork:
     return network
 
 
-def _learner(session: _Session, announced: Announced, arrivals: Arrivals) -> Learner:
-    settings, network = session.settings, _network(session, announced.scan)
+def _pipeline(announced: Announced) -> Ptychography:
+    scan = announced.scan
+    # Without a single sample, nothing will ever have this dtype.
+    dtype = cast(DTypeName, announced.frame_dtype or "uint16")
+    return Ptychography(scan.frame_shape_px, scan.target_shape_px, frame_dtype=dtype)
+
+
+def _learner(session: _Session, pipeline: Ptychography, scan: ScanStart, arrivals: Arrivals) -> Learner[FrameNetwork]:
+    settings, network = session.settings, _network(session, scan)
     if settings.init_weights is None:
         fit_input_scale(network, arrivals)
     log.info("network %s, input scale %.3g", network.config.model_dump_json(), network.input_scale.item())
-    return Learner(network, settings, device=session.rank.device, precision=session.rank.precision)
+    return Learner(
+        network,
+        pipeline,
+        settings,
+        schedule=ScanSchedule(settings.schedule, settings.learning_rate),
+        device=session.rank.device,
+        precision=session.rank.precision,
+    )
 
 
-def _strategy(session: _Session, announced: Announced) -> Strategy:
+def _strategy(session: _Session, pipeline: Ptychography, announced: Announced) -> Strategy:
     device = session.rank.device
     if announced.frame_dtype is None:
-        return Incremental(device=device)
-    layout = SampleLayout(
-        frame_shape_px=announced.scan.frame_shape_px,
-        frame_dtype=cast(DTypeName, announced.frame_dtype),
-        target_shape_px=announced.scan.target_shape_px,
-    )
-    return make_strategy(session.settings, layout, device=device, seed=session.run.seed)
+        return Incremental(pipeline, device=device)
+    return make_strategy(session.settings, pipeline, device=device, seed=session.run.seed)

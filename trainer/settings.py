@@ -94,24 +94,56 @@ class DistillationSettings(Settings):
     """Weight of a representative's ground truth beside that of a sample of the stream; `derpp` alone uses it."""
 
 
-class TrainerSettings(Settings):
-    """The `[trainer]` section."""
+class OptimizerKind(StrEnum):
+    """How gradients become steps."""
 
-    ranks: PositiveInt = 1
-    """Data-parallel processes that the launcher starts."""
+    ADAM = "adam"
+    SGD = "sgd"
+    """Stochastic gradient descent with momentum."""
+
+
+class OptimizerSettings(Settings):
+    """The optimiser; its rate is `learning_rate`."""
+
+    kind: OptimizerKind = OptimizerKind.ADAM
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    """Of `sgd`."""
+    weight_decay: NonNegativeFloat = 0.0
+    """Added to the gradient, times the weights."""
+    accumulate: PositiveInt = 1
+    """Minibatches whose gradients are averaged before a step; stands in for that many times the ranks."""
+
+
+class LearningSettings(Settings):
+    """What every pipeline's training is made of."""
+
     strategy: StrategyName = StrategyName.ER
     pace: Pace = Pace.CONTINUOUS
-    model: ModelSettings = Field(default_factory=ModelSettings)
     buffer: BufferSettings = Field(default_factory=BufferSettings)
     distillation: DistillationSettings = Field(default_factory=DistillationSettings)
     batch_size: PositiveInt = 16
     """Samples of the stream per step and rank (b)."""
     learning_rate: PositiveFloat = 1e-3
-    schedule: ScheduleSettings = Field(default_factory=ScheduleSettings)
+    optimizer: OptimizerSettings = Field(default_factory=OptimizerSettings)
     averaging: float = Field(default=0.98, ge=0, lt=1)
     """Decay per step of the moving average of the weights that is evaluated and published; 0 averages nothing."""
     finish_s: NonNegativeFloat = 60.0
     """Train on draws from the buffer for this long after the end of the stream."""
+    device: Device = Device.AUTO
+    precision: Precision = Precision.AUTO
+    threads: NonNegativeInt = 0
+    """CPU threads per rank; 0 shares the cores evenly between the ranks of this host. More than one needs
+    OMP_WAIT_POLICY=passive in the environment: on busy cores, threads that spin while they wait for each other made
+    training 20 times slower."""
+
+
+class TrainerSettings(LearningSettings):
+    """The `[trainer]` section."""
+
+    ranks: PositiveInt = 1
+    """Data-parallel processes that the launcher starts."""
+    model: ModelSettings = Field(default_factory=ModelSettings)
+    schedule: ScheduleSettings = Field(default_factory=ScheduleSettings)
     publish_every_s: NonNegativeFloat = 5.0
     """Publish weights at least this often while training; 0 publishes at perspective ends only."""
     publish_every_steps: NonNegativeInt = 0
@@ -127,12 +159,6 @@ class TrainerSettings(Settings):
     """Start from this weights file of an earlier run, or from a published `.pth` state dict."""
     queue_samples: PositiveInt = 4096
     """Samples waiting in memory per rank; beyond, nothing is received and the publisher spools."""
-    device: Device = Device.AUTO
-    precision: Precision = Precision.AUTO
-    threads: NonNegativeInt = 0
-    """CPU threads per rank; 0 shares the cores evenly between the ranks of this host. More than one needs
-    OMP_WAIT_POLICY=passive in the environment: on busy cores, threads that spin while they wait for each other made
-    training 20 times slower."""
 
     @model_validator(mode="after")
     def _queue_holds_a_minibatch(self) -> Self:

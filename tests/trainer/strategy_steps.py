@@ -11,18 +11,21 @@ from trainer_streams import FRAME, TARGET, samples
 from buffer.outputs import Representatives
 from buffer.transport.transport import TransportName
 from trainer.agreement import Proposal, agree
-from trainer.batch import Minibatch
 from trainer.learner import Learner
 from trainer.models.frame_network import FrameNetwork
 from trainer.models.precision import Precision
 from trainer.models.ptychonn import Patches
 from trainer.models.settings import ModelSettings, NetworkConfig
+from trainer.pipelines.pipeline import Minibatch
+from trainer.pipelines.ptychography.pipeline import Ptychography
+from trainer.schedule import ScanSchedule
 from trainer.settings import BufferSettings, DistillationSettings, StrategyName, TrainerSettings
-from trainer.strategies.making import SampleLayout, make_strategy
+from trainer.strategies.making import make_strategy
 from trainer.strategies.strategy import Strategy
 
 CPU = torch.device("cpu")
 RATE = 1e-3
+PIPELINE = Ptychography(FRAME, TARGET)
 Samples = dict[str, Tensor]
 
 
@@ -63,8 +66,11 @@ class Trainee:
         )
         self.network = network(batch_norm=self.batch_norm)
         self.network.register_forward_hook(self._note)
-        self.learner = Learner(self.network, settings, device=CPU, precision=self.precision)
-        self.strategy: Strategy = make_strategy(settings, SampleLayout(FRAME, "uint16", TARGET), device=CPU, seed=3)
+        schedule = ScanSchedule(settings.schedule, RATE)
+        self.learner = Learner(
+            self.network, PIPELINE, settings, schedule=schedule, device=CPU, precision=self.precision
+        )
+        self.strategy: Strategy = make_strategy(settings, PIPELINE, device=CPU, seed=3)
         assert self.strategy.buffer is not None
         self.buffer = self.strategy.buffer
         self._take, self.buffer.take = self.buffer.take, self._take_and_note  # type: ignore[method-assign]
@@ -78,8 +84,8 @@ class Trainee:
                 Proposal(
                     stream=batch.stream if batch else 0,
                     samples=len(batch) if batch else 0,
-                    perspective_ended=False,
-                    scan_ended=False,
+                    section_ended=False,
+                    stream_ended=False,
                     stop=False,
                     publish=False,
                     finish=0.0,
@@ -89,7 +95,7 @@ class Trainee:
                 share = self.learner.train(batch, self.strategy, agreed)
                 assert share is not None
                 weights = {name: value.detach().clone() for name, value in self.network.named_parameters()}
-                steps.append(Step(minibatch or none(), self.draw, share.total.item(), weights))
+                steps.append(Step(minibatch or none(), self.draw, share.sum().item(), weights))
         return steps
 
     def _take_and_note(self) -> Representatives:

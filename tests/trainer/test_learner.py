@@ -16,17 +16,21 @@ from trainer_streams import FRAME, TARGET, samples
 
 from trainer.agreement import Agreed, Proposal, agree
 from trainer.averaging import WARM_UP_STEPS, AveragedNetwork
-from trainer.batch import Batch, Minibatch, join
+from trainer.batch import Batch, join
 from trainer.constant import MeanPatch
 from trainer.learner import Learner
 from trainer.models.frame_network import FrameNetwork
 from trainer.models.precision import Precision
 from trainer.models.ptychonn import Patches
 from trainer.models.settings import ModelSettings, NetworkConfig
+from trainer.pipelines.pipeline import Minibatch
+from trainer.pipelines.ptychography.pipeline import Ptychography
+from trainer.schedule import ScanSchedule
 from trainer.settings import TrainerSettings
 from trainer.strategies.incremental import Incremental
 
 CPU = torch.device("cpu")
+PIPELINE = Ptychography(FRAME, TARGET)
 SHARES = [(4, 1), (0, 3), (5, 0), (2, 2)]
 """Samples that rank 0 and rank 1 have in each step."""
 
@@ -38,10 +42,10 @@ def minibatch(index: range) -> Minibatch | None:
 
 def batch(index: range) -> Batch | None:
     found = minibatch(index)
-    return join(found, {}, device=CPU) if found else None
+    return join(found, None, pipeline=PIPELINE, device=CPU) if found else None
 
 
-def learner(*, batch_norm: bool, seed: int = 0) -> Learner:
+def learner(*, batch_norm: bool, seed: int = 0) -> Learner[FrameNetwork]:
     config = NetworkConfig(
         model=ModelSettings(width=4, levels=2, batch_norm=batch_norm), frame_shape_px=FRAME, target_shape_px=TARGET
     )
@@ -49,17 +53,18 @@ def learner(*, batch_norm: bool, seed: int = 0) -> Learner:
     network = FrameNetwork(config)
     network.scale_input_to(50.0)
     settings = TrainerSettings(averaging=0.5, learning_rate=1e-3)
-    return Learner(network, settings, device=CPU, precision=Precision.FLOAT32)
+    schedule = ScanSchedule(settings.schedule, settings.learning_rate)
+    return Learner(network, PIPELINE, settings, schedule=schedule, device=CPU, precision=Precision.FLOAT32)
 
 
 def propose(samples: int, **changes: float) -> Proposal:
-    fields = {"stream": samples, "samples": samples, "perspective_ended": False, "scan_ended": False}
+    fields = {"stream": samples, "samples": samples, "section_ended": False, "stream_ended": False}
     return Proposal(**(fields | {"stop": False, "publish": False, "finish": 0.0} | changes))  # type: ignore[arg-type]
 
 
-def train_steps(trained: Learner, rank: int) -> list[float]:
+def train_steps(trained: Learner[FrameNetwork], rank: int) -> list[float]:
     """Train on this rank's share of each step; with rank -1 on all of it."""
-    losses, first, strategy = [], 0, Incremental(device=CPU)
+    losses, first, strategy = [], 0, Incremental(PIPELINE, device=CPU)
     for shares in SHARES:
         starts = [first, first + shares[0]]
         mine = range(first, first + sum(shares)) if rank < 0 else range(starts[rank], starts[rank] + shares[rank])
@@ -68,7 +73,7 @@ def train_steps(trained: Learner, rank: int) -> list[float]:
         assert agreed.samples == sum(shares)
         loss = trained.train(batch(mine), strategy, agreed)
         assert loss is not None
-        losses.append(loss.total.item())
+        losses.append(loss.sum().item())
     return losses
 
 
@@ -109,23 +114,23 @@ def share_one_rank(rank: int) -> dict[str, Any]:
     trained = learner(batch_norm=True)
     before = statistics(trained)
     mine = batch(range(3)) if rank == 0 else None
-    assert trained.train(mine, Incremental(device=CPU), agree(propose(3 if rank == 0 else 0))) is not None
+    assert trained.train(mine, Incremental(PIPELINE, device=CPU), agree(propose(3 if rank == 0 else 0))) is not None
     local = statistics(trained)
     trained.averaged.share_statistics()
     return {"before": before, "local": local, "shared": statistics(trained)}
 
 
-def statistics(trained: Learner) -> list[Tensor]:
+def statistics(trained: Learner[FrameNetwork]) -> list[Tensor]:
     return [buffer.clone() for name, buffer in trained.averaged.network.named_buffers() if "running" in name]
 
 
 def agree_on_everything(rank: int) -> dict[str, Any]:
-    ended = {"perspective_ended": True, "scan_ended": rank == 0}
+    ended = {"section_ended": True, "stream_ended": rank == 0}
     agreed = agree(propose(3 + rank, **ended, stop=rank == 1, publish=rank == 0, finish=0.25 if rank == 0 else 0.0))
     mean_patch = MeanPatch((8, 8), device=CPU)
     own = batch(range(3) if rank == 0 else range(3, 4))
     assert own is not None
-    mean_patch.add(own.target, first=len(own))
+    mean_patch.add(Patches(*own.target), first=len(own))
     return {"agreed": asdict(agreed), "mean_phase": mean_patch.over_all_ranks().phase}
 
 
@@ -152,9 +157,7 @@ def test_batch_norm_statistics_are_averaged_over_ranks(ranks: list[dict[str, Any
 
 
 def test_ranks_agree_on_the_kind_of_step(ranks: list[dict[str, Any]]) -> None:
-    expected = Agreed(
-        stream=7, samples=7, perspective_ended=True, scan_ended=False, stop=True, publish=True, finish=0.25
-    )
+    expected = Agreed(stream=7, samples=7, section_ended=True, stream_ended=False, stop=True, publish=True, finish=0.25)
     assert [found["agreed"] for found in ranks] == [asdict(expected)] * 2
 
 
@@ -166,21 +169,21 @@ def test_the_mean_patch_is_that_of_all_ranks(ranks: list[dict[str, Any]]) -> Non
 
 def test_a_step_that_is_not_finite_changes_nothing() -> None:
     trained = learner(batch_norm=True)
-    strategy = Incremental(device=CPU)
+    strategy = Incremental(PIPELINE, device=CPU)
     good = batch(range(4))
     assert good is not None
     assert trained.train(good, strategy, agree(propose(4))) is not None
     before = {name: tensor.clone() for name, tensor in trained.averaged.network.state_dict().items()}
-    for bad in (good.diffraction.float() * float("inf"), good.diffraction.float() * float("nan")):
-        assert trained.train(replace(good, diffraction=bad), strategy, agree(propose(4))) is None
-    target = Patches(amplitude=good.target.amplitude, phase=good.target.phase * float("nan"))
+    for bad in (good.inputs.float() * float("inf"), good.inputs.float() * float("nan")):
+        assert trained.train(replace(good, inputs=bad), strategy, agree(propose(4))) is None
+    target = (good.target[0], good.target[1] * float("nan"))
     assert trained.train(replace(good, target=target), strategy, agree(propose(4))) is None
     assert trained.steps == 1
     after = trained.averaged.network.state_dict()
     assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
     loss = trained.train(good, strategy, agree(propose(4)))
     assert loss is not None
-    assert loss.total.isfinite()
+    assert loss.sum().isfinite()
     assert all(tensor.isfinite().all() for tensor in trained.averaged.network.state_dict().values())
 
 
@@ -200,11 +203,11 @@ def test_the_average_follows_the_network() -> None:
 
 
 def test_a_few_samples_can_be_learnt_far_below_the_constant_prediction() -> None:
-    trained, strategy, few = learner(batch_norm=True), Incremental(device=CPU), batch(range(8))
+    trained, strategy, few = learner(batch_norm=True), Incremental(PIPELINE, device=CPU), batch(range(8))
     assert few is not None
     mean = [channel.mean(dim=0) for channel in few.target]
     constant = sum((channel - m).abs().mean().item() for channel, m in zip(few.target, mean, strict=True))
     for _ in range(250):
         loss = trained.train(few, strategy, agree(propose(8)))
     assert loss is not None
-    assert loss.total.item() < 0.4 * constant
+    assert loss.sum().item() < 0.4 * constant

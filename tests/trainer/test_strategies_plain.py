@@ -5,12 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 from pydantic import ValidationError
-from strategy_steps import Step, Trainee, minibatch, train_plainly
+from strategy_steps import PIPELINE, Step, Trainee, minibatch, train_plainly
 
-from trainer.batch import ACTIVATIONS, FIELDS
-from trainer.loss import squared_distance
 from trainer.models.precision import Precision
-from trainer.models.ptychonn import Patches
+from trainer.pipelines.ptychography.pipeline import ACTIVATIONS, FIELDS
 from trainer.settings import DistillationSettings, StrategyName
 
 STREAM = [None, *(minibatch(range(first, first + size)) for first, size in [(0, 4), (10, 5), (20, 1)]), None, None]
@@ -87,7 +85,7 @@ def test_activations_that_are_not_finite_ask_for_nothing() -> None:
     output = torch.ones(2, 4, 4, requires_grad=True)
     activation = torch.zeros(2, 4, 4)
     activation[0] = float("nan")
-    loss = squared_distance(Patches(output, output), Patches(activation, activation)).amplitude
+    loss = PIPELINE.distance((output, output), (activation, activation))[:, 0].sum()
     (gradient,) = torch.autograd.grad(loss, output)
     assert loss.item() == 1.0
     assert torch.equal(gradient, torch.stack([torch.zeros(4, 4), torch.full((4, 4), 2.0 / 16)]))

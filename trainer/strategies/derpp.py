@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import torch
+from torch import Tensor
+
 from trainer.agreement import Agreed
-from trainer.batch import ACTIVATIONS, FIELDS, Batch
-from trainer.loss import PatchLoss, absolute_error
-from trainer.models.ptychonn import Patches
+from trainer.batch import Batch
+from trainer.loss import share_of_mean
+from trainer.pipelines.pipeline import Output, Pipeline
 from trainer.strategies.der import DarkExperienceReplay
 
 
@@ -16,12 +19,15 @@ class DarkExperienceReplayPlusPlus(DarkExperienceReplay):
     without a minibatch learns from the representatives' ground truth and activations.
     """
 
-    stored = (*FIELDS, *ACTIVATIONS)
+    @staticmethod
+    def stored(pipeline: Pipeline) -> tuple[str, ...]:
+        """Keep samples with their ground truth and their activations."""
+        return (pipeline.network_input, *pipeline.targets, *pipeline.activations)
 
-    def loss(self, batch: Batch, output: Patches, agreed: Agreed) -> PatchLoss:
+    def loss(self, batch: Batch, output: Output, agreed: Agreed) -> Tensor:
         """Compare all samples with the ground truth, the representatives with their activations too."""
         beta = self._settings.beta
-        new = absolute_error(batch.of_stream(output), batch.of_stream(batch.target))
-        old = absolute_error(batch.of_representatives(output), batch.of_representatives(batch.target))
-        truth = (new + beta * old).mean_over(agreed.stream + beta * agreed.representatives)
+        error = self._pipeline.error(output, batch.target)
+        weighted = torch.cat([error[: batch.stream], beta * error[batch.stream :]])
+        truth = share_of_mean(weighted, agreed.stream + beta * agreed.representatives)
         return truth + self._distillation(batch, output, agreed)

@@ -2,36 +2,34 @@
 
 from __future__ import annotations
 
-import torch
+from torch import Tensor
 
-from buffer import RehearsalBuffer
 from trainer.agreement import Agreed
-from trainer.batch import FIELDS, Batch, Minibatch, join
-from trainer.loss import PatchLoss, absolute_error
-from trainer.models.ptychonn import Patches
-from trainer.strategies.strategy import Strategy
+from trainer.batch import Batch
+from trainer.loss import share_of_mean
+from trainer.pipelines.pipeline import Minibatch, Output, Pipeline
+from trainer.strategies.strategy import Rehearsal
 
 
-class ExperienceReplay(Strategy):
+class ExperienceReplay(Rehearsal):
     """Joins every minibatch with a draw from the rehearsal buffer, with the ground truth of both.
 
     A step without a minibatch trains on the representatives alone.
     """
 
-    stored = FIELDS
-
-    def __init__(self, buffer: RehearsalBuffer, *, device: torch.device) -> None:
-        self.buffer: RehearsalBuffer = buffer
-        self._device = device
+    @staticmethod
+    def stored(pipeline: Pipeline) -> tuple[str, ...]:
+        """Keep samples with their ground truth."""
+        return (pipeline.network_input, *pipeline.targets)
 
     def gather(self, minibatch: Minibatch | None) -> Batch | None:
         """Wait for the draw begun a step ago; insertion and the next draw run during this step."""
         representatives = self.buffer.take()
-        self.buffer.offer(minibatch)
+        self._offer(minibatch)
         if minibatch is None and len(representatives) == 0:
             return None
-        return join(minibatch, representatives.tensors, device=self._device)
+        return self._join(minibatch, representatives)
 
-    def loss(self, batch: Batch, output: Patches, agreed: Agreed) -> PatchLoss:
+    def loss(self, batch: Batch, output: Output, agreed: Agreed) -> Tensor:
         """Compare with the ground truth."""
-        return absolute_error(output, batch.target).mean_over(agreed.samples)
+        return share_of_mean(self._pipeline.error(output, batch.target), agreed.samples)

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import torch
+from torch import Tensor
 
 from trainer.agreement import Agreed
-from trainer.batch import Batch, Minibatch, join
-from trainer.loss import PatchLoss, absolute_error
-from trainer.models.ptychonn import Patches
+from trainer.batch import Batch
+from trainer.loss import share_of_mean
+from trainer.pipelines.pipeline import Minibatch, Output
 from trainer.strategies.strategy import Strategy
 
 
 class Incremental(Strategy):
     """Trains on the stream's samples alone."""
 
-    def __init__(self, *, device: torch.device) -> None:
-        self._device = device
-
     def gather(self, minibatch: Minibatch | None) -> Batch | None:
         """Return the stream's samples."""
-        return join(minibatch, {}, device=self._device) if minibatch else None
+        return self._join(minibatch) if minibatch else None
 
-    def loss(self, batch: Batch, output: Patches, agreed: Agreed) -> PatchLoss:
+    def loss(self, batch: Batch, output: Output, agreed: Agreed) -> Tensor:
         """Compare with the ground truth."""
-        return absolute_error(output, batch.target).mean_over(agreed.samples)
+        return share_of_mean(self._pipeline.error(output, batch.target), agreed.samples)

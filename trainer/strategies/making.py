@@ -2,74 +2,57 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 
-from buffer import Field, RehearsalBuffer, Schema
-from buffer.schema import DTypeName
+from buffer import RehearsalBuffer
 from streaming.errors import UserError
-from trainer.batch import ACTIVATIONS
-from trainer.models.ptychonn import Patches
-from trainer.settings import StrategyName, TrainerSettings
+from trainer.pipelines.pipeline import Pipeline
+from trainer.settings import BufferSettings, LearningSettings, StrategyName
 from trainer.strategies.der import DarkExperienceReplay
 from trainer.strategies.derpp import DarkExperienceReplayPlusPlus
 from trainer.strategies.er import ExperienceReplay
 from trainer.strategies.incremental import Incremental
-from trainer.strategies.strategy import Strategy
+from trainer.strategies.strategy import Rehearsal, Strategy
 
 
-@dataclass(frozen=True)
-class SampleLayout:
-    """What a sample of the stream looks like."""
-
-    frame_shape_px: tuple[int, int]
-    frame_dtype: DTypeName
-    target_shape_px: tuple[int, int]
-
-    def schema(self, names: tuple[str, ...]) -> Schema:
-        """Return the schema of a buffer that stores the fields `names`."""
-        patch = Field(self.target_shape_px, "float16")
-        fields = dict.fromkeys((*Patches._fields, *ACTIVATIONS), patch)
-        fields["diffraction"] = Field(self.frame_shape_px, self.frame_dtype)
-        return Schema(**{name: fields[name] for name in names})
-
-
-def make_strategy(settings: TrainerSettings, layout: SampleLayout, *, device: torch.device, seed: int) -> Strategy:
+def make_strategy(settings: LearningSettings, pipeline: Pipeline, *, device: torch.device, seed: int) -> Strategy:
     """Return the strategy; with several ranks its buffer, which the caller closes, makes this collective.
 
     Raises:
         UserError: the buffer's sizes cannot work.
     """
 
-    def buffer(strategy: type[Strategy]) -> RehearsalBuffer:
-        return _open_buffer(settings, layout.schema(strategy.stored), device=device, seed=seed)
+    def buffer(strategy: type[Rehearsal]) -> RehearsalBuffer:
+        return _open_buffer(settings.buffer, pipeline, strategy.stored(pipeline), device=device, seed=seed)
 
     match settings.strategy:
         case StrategyName.INCREMENTAL:
-            return Incremental(device=device)
+            return Incremental(pipeline, device=device)
         case StrategyName.ER:
-            return ExperienceReplay(buffer(ExperienceReplay), device=device)
+            return ExperienceReplay(pipeline, buffer(ExperienceReplay), device=device)
         case StrategyName.DER:
-            return DarkExperienceReplay(buffer(DarkExperienceReplay), settings.distillation, device=device)
+            dark = buffer(DarkExperienceReplay)
+            return DarkExperienceReplay(pipeline, dark, settings=settings.distillation, device=device)
         case StrategyName.DERPP:
             dark = buffer(DarkExperienceReplayPlusPlus)
-            return DarkExperienceReplayPlusPlus(dark, settings.distillation, device=device)
+            return DarkExperienceReplayPlusPlus(pipeline, dark, settings=settings.distillation, device=device)
 
 
-def _open_buffer(settings: TrainerSettings, schema: Schema, *, device: torch.device, seed: int) -> RehearsalBuffer:
-    buffer = settings.buffer
+def _open_buffer(
+    settings: BufferSettings, pipeline: Pipeline, stored: tuple[str, ...], *, device: torch.device, seed: int
+) -> RehearsalBuffer:
     try:
         return RehearsalBuffer(
-            schema,
-            capacity=buffer.capacity,
-            representatives=buffer.representatives,
-            candidates=buffer.candidates,
-            policy=buffer.policy,
-            transport=buffer.transport,
+            pipeline.schema(stored),
+            capacity=settings.capacity,
+            representatives=settings.representatives,
+            candidates=settings.candidates,
+            classes=pipeline.classes,
+            policy=settings.policy,
+            transport=settings.transport,
             seed=seed,
             device=device,
-            timeout_s=buffer.timeout_s,
+            timeout_s=settings.timeout_s,
         )
     except ValueError as error:
         raise UserError(f"trainer.buffer: {error}") from error

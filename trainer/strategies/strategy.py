@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar
 
-from buffer import RehearsalBuffer
+import torch
+from torch import Tensor
+
+from buffer import RehearsalBuffer, Representatives
 from trainer.agreement import Agreed
-from trainer.batch import Batch, Minibatch
-from trainer.loss import PatchLoss
-from trainer.models.ptychonn import Patches
+from trainer.batch import Batch, join
+from trainer.pipelines.pipeline import Minibatch, Output, Pipeline
 
 
 class Strategy(ABC):
@@ -17,13 +18,17 @@ class Strategy(ABC):
 
     A step calls `gather`, then `after_forward` and `loss`. The latter two are left out on a rank that has nothing to
     train on, that is, where `gather` returned None.
-    """
 
-    stored: ClassVar[tuple[str, ...]] = ()
-    """Fields of a sample that the buffer keeps, out of `trainer.batch.FIELDS` and `ACTIVATIONS`."""
+    Args:
+        pipeline: what samples are, and how far outputs are from what they should be.
+        device: where the network is trained.
+    """
 
     buffer: RehearsalBuffer | None = None
     """The rehearsal buffer, if the strategy has one."""
+
+    def __init__(self, pipeline: Pipeline, *, device: torch.device) -> None:
+        self._pipeline, self._device = pipeline, device
 
     @abstractmethod
     def gather(self, minibatch: Minibatch | None) -> Batch | None:
@@ -32,15 +37,48 @@ class Strategy(ABC):
         None if that is nothing. Samples of the stream come first and are never left out.
         """
 
-    def after_forward(self, batch: Batch, output: Patches) -> None:
+    def after_forward(self, batch: Batch, output: Output) -> None:
         """Keep what is worth keeping of the forward pass; work begun here hides behind the backward pass."""
 
     @abstractmethod
-    def loss(self, batch: Batch, output: Patches, agreed: Agreed) -> PatchLoss:
+    def loss(self, batch: Batch, output: Output, agreed: Agreed) -> Tensor:
         """Return this rank's share of the step's loss: the shares of all ranks add up to it.
 
         Args:
             batch: what `gather` returned.
             output: of the forward pass over it.
             agreed: how many samples all ranks have.
+
+        Returns:
+            (terms,), which add up.
         """
+
+    def _join(self, minibatch: Minibatch | None, representatives: Representatives | None = None) -> Batch:
+        return join(minibatch, representatives, pipeline=self._pipeline, device=self._device)
+
+
+class Rehearsal(Strategy):
+    """A strategy that keeps samples of the stream in a buffer and draws from it.
+
+    Args:
+        pipeline: what samples are, and how far outputs are from what they should be.
+        buffer: has the fields `stored` and the pipeline's classes.
+        device: where the network is trained.
+    """
+
+    def __init__(self, pipeline: Pipeline, buffer: RehearsalBuffer, *, device: torch.device) -> None:
+        super().__init__(pipeline, device=device)
+        self.buffer: RehearsalBuffer = buffer
+
+    @staticmethod
+    @abstractmethod
+    def stored(pipeline: Pipeline) -> tuple[str, ...]:
+        """Return the fields of a sample that the buffer keeps."""
+
+    def _offer(self, minibatch: Minibatch | None) -> None:
+        """Store candidates of the minibatch, if any, and begin the next draw; both run in the background."""
+        if minibatch is None:
+            self.buffer.offer(None)
+            return
+        kept = {name: minibatch[name] for name in self.stored(self._pipeline)}
+        self.buffer.offer(kept, labels=self._pipeline.labels(minibatch))

@@ -1,0 +1,33 @@
+"""What comes of the training: evaluations and published weights, each pipeline in its own way."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+from trainer.batch import Batch
+from trainer.stream import Marker
+
+
+class Outcome(ABC):
+    """Is told what the loop has done. `publish` and what ends something are collective."""
+
+    def after_step(self, batch: Batch) -> None:
+        """Take in that samples of the stream were trained on; on the ranks that had some."""
+
+    def is_due(self) -> bool:
+        """Whether weights should be published after the next step; rank 0's word counts."""
+        return False
+
+    def publish(self) -> None:
+        """Publish the weights as they are."""
+
+    @abstractmethod
+    def end_section(self, marker: Marker) -> None:
+        """All ranks have trained on all samples before the marker."""
+
+    @abstractmethod
+    def end_stream(self) -> None:
+        """All ranks have trained on all samples, and are done with what comes after."""
+
+    def close(self) -> None:
+        """Training has ended, though perhaps not the stream."""

@@ -1,0 +1,1 @@
+"""What differs between the things that can be learnt: ptychography and image classification. One folder each."""

@@ -1,0 +1,150 @@
+"""What comes of training on a scan: validation losses, and weights for the edge."""
+
+from __future__ import annotations
+
+import logging
+import time
+
+from streaming.events import ValidationLoss
+from streaming.messages import PerspectiveEnd
+from trainer.arrivals import Arrivals
+from trainer.batch import Batch
+from trainer.constant import MeanPatch
+from trainer.evaluation import Evaluation, Evaluator
+from trainer.learner import Learner
+from trainer.models.frame_network import FrameNetwork
+from trainer.models.ptychonn import Patches
+from trainer.outcome import Outcome
+from trainer.publication import Publication
+from trainer.reporting import StepReport
+from trainer.settings import TrainerSettings
+from trainer.stream import Marker
+
+log = logging.getLogger(__name__)
+
+
+class ScanOutcome(Outcome):
+    """Evaluates at the ends of perspectives and of the scan; publishes then, at intervals, and at last.
+
+    Args:
+        settings: periods and limits.
+        arrivals: holds the validation samples.
+        learner: holds the network.
+        evaluator: measures the validation loss.
+        mean_patch: gathers the constant prediction.
+        publication: takes the weights; None on ranks other than 0.
+        report: takes what happens.
+    """
+
+    def __init__(
+        self,
+        settings: TrainerSettings,
+        *,
+        arrivals: Arrivals,
+        learner: Learner[FrameNetwork],
+        evaluator: Evaluator,
+        mean_patch: MeanPatch,
+        publication: Publication | None,
+        report: StepReport,
+    ) -> None:
+        self._settings, self._arrivals, self._learner = settings, arrivals, learner
+        self._evaluator, self._mean_patch = evaluator, mean_patch
+        self._publication, self._report = publication, report
+        self._perspective = -1
+        self._validation_loss: float | None = None
+        self._published_s, self._published_steps = time.monotonic(), 0
+        self._warned_of_amplitude = False
+
+    def after_step(self, batch: Batch) -> None:
+        """Take the ground truth into the mean patch."""
+        self._mean_patch.add(Patches(*batch.target), first=batch.stream)
+        self._check_amplitude()
+
+    def is_due(self) -> bool:
+        """Whether there are new weights and one of the intervals is over."""
+        steps = self._learner.steps - self._published_steps
+        if self._publication is None or steps == 0:
+            return False
+        every_s, every_steps = self._settings.publish_every_s, self._settings.publish_every_steps
+        by_time = every_s > 0 and time.monotonic() - self._published_s >= every_s
+        return by_time or 0 < every_steps <= steps
+
+    def publish(self) -> None:
+        """Publish the averaged weights as they are."""
+        self._publish(final=False)
+
+    def end_section(self, marker: Marker) -> None:
+        """Evaluate on some of the validation samples and publish."""
+        if isinstance(marker, PerspectiveEnd):
+            self._perspective = marker.perspective
+        self._evaluate(limit=self._settings.evaluation_frames)
+        self._publish(final=False)
+
+    def end_stream(self) -> None:
+        """Evaluate on all validation samples; warn if a constant would have predicted as well."""
+        result = self._evaluate(limit=None)
+        if result is not None and self._publication is not None and result.mean_over_seen >= result.constant:
+            self._report.warn(
+                f"the network predicts no better than the mean training patch: validation loss "
+                f"{result.mean_over_seen:.4f}, constant {result.constant:.4f}"
+            )
+
+    def close(self) -> None:
+        """Publish the last weights as final."""
+        self._publish(final=True)
+
+    def _evaluate(self, *, limit: int | None) -> Evaluation | None:
+        started_s = time.monotonic()
+        self._learner.averaged.share_statistics()
+        result = self._evaluator.evaluate(
+            self._learner.averaged.network,
+            self._mean_patch.over_all_ranks(),
+            self._arrivals.validation(),
+            limit=limit,
+        )
+        if result is not None:
+            self._validation_loss = result.mean_over_seen
+            self._tell(result, seconds=time.monotonic() - started_s)
+        return result
+
+    def _tell(self, result: Evaluation, *, seconds: float) -> None:
+        log.info(
+            "after perspective %d: validation loss %.4f, constant prediction %.4f, %.1f s",
+            self._perspective,
+            result.mean_over_seen,
+            result.constant,
+            seconds,
+        )
+        if self._publication is None:
+            return
+        self._report.send(
+            ValidationLoss(
+                after_perspective=self._perspective,
+                step=self._learner.steps,
+                per_perspective=result.per_perspective,
+                mean_over_seen=result.mean_over_seen,
+                constant=result.constant,
+            )
+        )
+
+    def _publish(self, *, final: bool) -> None:
+        self._learner.averaged.share_statistics()
+        constant = self._mean_patch.over_all_ranks()
+        self._published_s, self._published_steps = time.monotonic(), self._learner.steps
+        if self._publication is not None:
+            self._publication.publish(
+                self._learner.averaged.snapshot(),
+                constant,
+                step=self._learner.steps,
+                validation_loss=self._validation_loss,
+                final=final,
+            )
+
+    def _check_amplitude(self) -> None:
+        scale, largest = self._settings.amplitude_scale, self._arrivals.largest_amplitude
+        if largest > scale and not self._warned_of_amplitude:
+            self._warned_of_amplitude = True
+            self._report.warn(
+                f"amplitudes up to {largest:.2f} exceed trainer.amplitude_scale = {scale:g}, which the network cannot "
+                "predict; raise it if more than a few pixels at the rim are concerned"
+            )

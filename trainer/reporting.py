@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from buffer import BufferStats, RehearsalBuffer
+from buffer import RehearsalBuffer
 from streaming.events import AnyEvent, BufferReport, Part, RankCounts, StepBreakdown, TrainingStep, WarningRaised
 from trainer.agreement import Agreed
 from trainer.arrivals import SampleCounts
@@ -84,7 +84,7 @@ class StepReport(Report):
         self._telemetry, self._rank, self._buffer = telemetry, rank, buffer
         self._stream_samples = self.samples = self._samples_reported = 0
         self._reported_s = self._counted_s = time.monotonic()
-        self._buffer_before: BufferStats | None = None
+        self._buffer_s = (0.0, 0.0, 0.0)
         self._steps = self._local_samples = 0
         self._loss = torch.zeros(())
 
@@ -150,26 +150,28 @@ class StepReport(Report):
                 samples_per_s=(self.samples - self._samples_reported) / elapsed_s,
             )
         )
-        waited_ms, background_ms = self._buffer_ms()
+        waited_ms, populate_ms, augment_ms = self._buffer_ms()
         self._telemetry.send(
             StepBreakdown(
                 step=learner.steps,
                 load_ms=max(0.0, self.load.take_ms(self._steps) - waited_ms),
                 train_ms=self.train.take_ms(self._steps),
                 buffer_wait_ms=waited_ms,
-                buffer_background_ms=background_ms,
+                populate_ms=populate_ms,
+                augment_ms=augment_ms,
             )
         )
         self._start_again()
 
-    def _buffer_ms(self) -> tuple[float, float]:
-        """Return milliseconds per step waited for the buffer and spent by it in the background."""
+    def _buffer_ms(self) -> tuple[float, ...]:
+        """Return milliseconds per step waited for the buffer, and spent by it beside the step to insert and to draw."""
         if self._buffer is None:
-            return 0.0, 0.0
-        before, self._buffer_before = self._buffer_before, self._buffer.stats()
-        waited_s = self._buffer_before.waited_s - (before.waited_s if before else 0.0)
-        background_s = self._buffer_before.background_s - (before.background_s if before else 0.0)
-        return 1000.0 * waited_s / self._steps, 1000.0 * background_s / self._steps
+            return 0.0, 0.0, 0.0
+        stats = self._buffer.stats()
+        before_s, self._buffer_s = self._buffer_s, (stats.waited_s, stats.populate_s, stats.augment_s)
+        return tuple(
+            1000.0 * (now_s - then_s) / self._steps for now_s, then_s in zip(self._buffer_s, before_s, strict=True)
+        )
 
     def _start_again(self) -> None:
         self._steps = self._local_samples = 0

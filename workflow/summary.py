@@ -210,7 +210,7 @@ class SummaryBuilder:
     def _training_summary(self) -> Summary | None:
         if self._training is None:
             return None
-        fields = ("load_ms", "train_ms", "buffer_wait_ms", "buffer_background_ms")
+        fields = ("load_ms", "train_ms", "buffer_wait_ms", "populate_ms", "augment_ms")
         step_ms = {name: fmean(getattr(event, name) for event in self._steps) for name in fields if self._steps}
         return {
             "steps": self._training.step,

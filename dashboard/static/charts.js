@@ -102,7 +102,8 @@ function stepBreakdown() {
   return {
     traces: [
       stacked("load_ms", "load", "--first-pass"), stacked("train_ms", "train", "--refreshed"), stacked("buffer_wait_ms", "wait for buffer", "--bad"),
-      line("steps", "buffer_background_ms", "buffer, in background", "--constant", { dash: "dot" }),
+      line("steps", "populate_ms", "insertion, beside it", "--constant", { dash: "dot" }),
+      line("steps", "augment_ms", "draw, beside it", "--validation", { dash: "dot" }),
     ],
     layout: { ...timeAxis(), yaxis: { rangemode: "tozero" } },
   };

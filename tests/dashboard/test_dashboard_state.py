@@ -145,7 +145,7 @@ def test_scan_and_steps():
     scan = ScanInfo(
         "a.cxi", None, 9, (128, 128), (64, 64), (9e-9, 8e-9), 8800.0, GroundTruthSource.PTYCHI, ["no probe"]
     )
-    content = whole(state_of(scan, StepBreakdown(5, 1.0, 20.0, 0.5, 8.0)))
+    content = whole(state_of(scan, StepBreakdown(5, 1.0, 20.0, 0.5, 2.0, 6.0)))
     assert (content["present"]["scan"]["object_pixel_size_m"], content["present"]["scan"]["notes"]) == (
         [9e-9, 8e-9],
         ["no probe"],

@@ -129,7 +129,7 @@ def test_the_report_tells_the_whole_run(tmp_path):
     page = page_of(
         tmp_path, scan, counts(98), RankCounts(0, 83, 10, 0, 0), held_out(4.0), scores(0, MosaicKind.REFRESHED, 13.0),
         TrainingStep(1, 0.5, 0.2, 0.3, 1e-3, 16, 24, 50.0), TrainingStep(9, 0.2, 0.1, 0.1, 1e-3, 160, 240, 50.0),
-        StepBreakdown(9, 1.25, 20.5, 0.5, 8.0), ValidationLoss(0, 9, {0: 0.15}, 0.15, 0.2),
+        StepBreakdown(9, 1.25, 20.5, 0.5, 2.5, 8.0), ValidationLoss(0, 9, {0: 0.15}, 0.15, 0.2),
         WarningRaised(Part.EDGE, "clock differs by 3 s"),
     )  # fmt: skip
     for words in (

@@ -194,9 +194,9 @@ def test_a_single_report_gives_the_rate_that_the_part_measured():
 
 def test_step_breakdown_is_the_mean_over_reports():
     step = TrainingStep(9, 0.5, 0.2, 0.3, 1e-3, 144, 192, 40.0)
-    breakdown = StepBreakdown(4, 1.0, 20.0, 0.5, 8.0), StepBreakdown(9, 3.0, 30.0, 1.5, 10.0)
+    breakdown = StepBreakdown(4, 1.0, 20.0, 0.5, 2.0, 8.0), StepBreakdown(9, 3.0, 30.0, 1.5, 3.0, 10.0)
     assert summarise((0, step), (1, breakdown[0]), (2, breakdown[1]))["training"]["step_ms"] == {
-        "load_ms": 2.0, "train_ms": 25.0, "buffer_wait_ms": 1.0, "buffer_background_ms": 9.0,
+        "load_ms": 2.0, "train_ms": 25.0, "buffer_wait_ms": 1.0, "populate_ms": 2.5, "augment_ms": 9.0,
     }  # fmt: skip
 
 

@@ -11,11 +11,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from streaming.settings import is_loopback
 
-# The hash is that of the empty text: plotly adds an empty <style> and fills it by script, and nothing else is inline.
+# Images as data: are how plotly draws heat maps. The hash is that of the empty text: plotly adds an empty <style> and fills it by script, and nothing else is inline.
 EMPTY_STYLE = "'sha256-47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU='"
 SECURITY_HEADERS = {
-    "Content-Security-Policy": f"default-src 'self'; style-src 'self' {EMPTY_STYLE}; object-src 'none'; "
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "Content-Security-Policy": f"default-src 'self'; style-src 'self' {EMPTY_STYLE}; img-src 'self' data:; "
+    "object-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
     "Referrer-Policy": "no-referrer",

@@ -1,10 +1,13 @@
-// Connects to the run and draws what changed.
+// Connects to the run, or reads an earlier one, and draws what changed.
 
-import { byId, setText, toggle } from "./dom.js";
 import { drawCharts } from "./charts.js";
-import { drawImages, step } from "./images.js";
-import { drawClock, drawPanels } from "./panels.js";
-import { forget, store, take } from "./store.js";
+import { drawCommands } from "./commands.js";
+import { byId, setText, toggle } from "./dom.js";
+import { drawImages, leaf } from "./images.js";
+import { drawClock, drawHeader } from "./header.js";
+import { drawPanels } from "./panels.js";
+import { fit, zoomBy } from "./view.js";
+import { address, earlierRun, forget, store, take } from "./store.js";
 
 const SILENCE_MS = 15_000;
 const RECONNECT_MS = 1_500;
@@ -20,17 +23,31 @@ function connect() {
   socket.onopen = forget;
   socket.onmessage = (message) => {
     last = Date.now();
-    take(JSON.parse(message.data));
+    takeUpdate(JSON.parse(message.data));
     byId("connection").hidden = true;
-    changed = true;
   };
   socket.onclose = (event) => {
     clearInterval(watch);
     const full = event.code === 1013;
-    setText("connection", full ? "Too many viewers; trying again." : "The dashboard does not answer; what you see is the last that it sent.");
-    byId("connection").hidden = false;
+    say(full ? "Too many viewers; trying again." : "The dashboard does not answer; what you see is the last that it sent.");
     setTimeout(connect, RECONNECT_MS);
   };
+}
+
+async function loadEarlierRun() {
+  const answer = await fetch(address("/api/state"));
+  if (answer.ok) takeUpdate(await answer.json());
+  else say(`The run ${earlierRun} cannot be opened: ${(await answer.json()).detail}`);
+}
+
+function takeUpdate(update) {
+  take(update);
+  changed = true;
+}
+
+function say(text) {
+  setText("connection", text);
+  byId("connection").hidden = false;
 }
 
 function draw() {
@@ -38,9 +55,7 @@ function draw() {
   drawClock();
   if (!changed || document.hidden) return;
   changed = false;
-  drawPanels();
-  drawImages();
-  drawCharts();
+  for (const part of [drawHeader, drawImages, drawPanels, drawCommands, drawCharts]) part();
 }
 
 function redraw() {
@@ -52,7 +67,7 @@ function showTheme() {
   const theme = localStorage.getItem("theme") ?? "system";
   if (theme === "system") delete document.documentElement.dataset.theme;
   else document.documentElement.dataset.theme = theme;
-  setText("theme", `Theme: ${theme}`);
+  setText("theme", { system: "Auto", light: "Light", dark: "Dark" }[theme]);
   redraw();
 }
 
@@ -62,22 +77,25 @@ function nextTheme() {
   showTheme();
 }
 
-const KEYS = { "[": () => step(-1), "]": () => step(1), p: () => toggle("pass"), c: () => toggle("channel"), t: nextTheme };
+const KEYS = {
+  "[": () => leaf(-1), "]": () => leaf(1), r: () => toggle("pass"), v: () => toggle("compare"), c: () => toggle("channel"),
+  x: () => toggle("across"), o: () => byId("show-path").click(), t: nextTheme, "+": () => zoomBy(1.5), "-": () => zoomBy(1 / 1.5), 0: fit,
+};
 
 document.addEventListener("keydown", (event) => {
-  const typing = event.target instanceof HTMLSelectElement || event.ctrlKey || event.metaKey || event.altKey;
+  const typing = event.target.matches("select, input:not([type=radio], [type=checkbox])") || event.ctrlKey || event.metaKey || event.altKey;
   if (typing || !KEYS[event.key]) return;
   KEYS[event.key]();
   redraw();
 });
-document.addEventListener("change", redraw);
-document.addEventListener("visibilitychange", redraw);
+for (const occasion of ["change", "visibilitychange", "redraw"]) document.addEventListener(occasion, redraw);
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
 addEventListener("resize", redraw);
-byId("previous").onclick = () => { step(-1); redraw(); };
-byId("next").onclick = () => { step(1); redraw(); };
+byId("previous").onclick = () => { leaf(-1); redraw(); };
+byId("next").onclick = () => { leaf(1); redraw(); };
 byId("theme").onclick = nextTheme;
 
 showTheme();
-connect();
-setInterval(draw, 500);
+if (earlierRun) loadEarlierRun();
+else connect();
+setInterval(draw, 400);

@@ -6,10 +6,10 @@ import { perspectivesInOrder, store } from "./store.js";
 const REDRAW_MS = 1_000;
 const LOSS_TICKS = [0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5];
 const CHARTS = [
-  { id: "psnr", title: "PSNR, dB", draw: () => overTime((channel) => `psnr_${channel}_db`) },
-  { id: "ssim", title: "SSIM", draw: () => overTime((channel) => `ssim_${channel}`) },
-  { id: "per-perspective", title: "PSNR per perspective, dB", draw: perPerspective },
+  { id: "psnr", title: "PSNR, dB", draw: () => quality((channel) => `psnr_${channel}_db`, "threshold_psnr_phase_db") },
+  { id: "ssim", title: "SSIM", draw: () => quality((channel) => `ssim_${channel}`, "threshold_ssim_phase") },
   { id: "loss", title: "Loss, |amplitude| + |phase|", draw: losses },
+  { id: "forgetting", title: "Validation loss per perspective", draw: forgetting },
   { id: "rate", title: "Rates, 1/s", draw: rates },
   { id: "latency", title: "Frame to image, ms", draw: latencies },
   { id: "buffer", title: "Rehearsal buffer, items", draw: bufferFill },
@@ -22,12 +22,12 @@ let drawnFor = "";
 export function drawCharts() {
   if (!globalThis.Plotly) return;
   if (!byId("charts").childElementCount) build();
-  const look = `${chosen("channel")} ${document.documentElement.dataset.theme} ${innerWidth}`;
+  const look = `${chosen("channel")} ${chosen("across")} ${document.documentElement.dataset.theme} ${innerWidth}`;
   if (Date.now() - drawnAt < REDRAW_MS && look === drawnFor) return;
   [drawnAt, drawnFor] = [Date.now(), look];
   for (const chart of CHARTS) {
     const { traces, layout } = chart.draw();
-    const some = traces.some((trace) => trace.x.length > 1);
+    const some = traces.some((trace) => trace.x.length > 1 || trace.type === "heatmap");
     byId(`chart-${chart.id}`).closest(".chart").classList.toggle("empty", !some);
     Plotly.react(`chart-${chart.id}`, traces, merged(layout), { displayModeBar: false, responsive: true });
   }
@@ -39,8 +39,19 @@ function build() {
   }
 }
 
-function overTime(columnOf) {
+function quality(columnOf, threshold) {
   const column = columnOf(chosen("channel"));
+  const { traces, layout } = { time: overTime, perspective: perPerspective, version: perVersion }[chosen("across")](column);
+  const limit = chosen("channel") === "phase" ? store.present.regime[threshold] : null;
+  const ends = traces.flatMap((trace) => trace.x);
+  if (limit != null && ends.length > 1) {
+    const x = [Math.min(...ends), Math.max(...ends)];
+    traces.push({ x, y: [limit, limit], name: "good enough", mode: "lines", ...stroke("--good", "dot") });
+  }
+  return { traces, layout };
+}
+
+function overTime(column) {
   const newest = store.series.refreshed?.time_s.length ? "refreshed" : "first_pass";
   return {
     traces: [
@@ -52,8 +63,7 @@ function overTime(columnOf) {
   };
 }
 
-function perPerspective() {
-  const column = `psnr_${chosen("channel")}_db`;
+function perPerspective(column) {
   const rows = perspectivesInOrder();
   const trace = (pass, name, colour, dash) => {
     const shown = rows.filter((row) => row[pass]?.[column] != null);
@@ -62,6 +72,32 @@ function perPerspective() {
   return {
     traces: [trace("refreshed", "refreshed", "--refreshed"), trace("first_pass", "first pass", "--first-pass"), trace("constant", "constant", "--constant", "dash")],
     layout: { xaxis: { title: { text: "perspective" }, tickformat: "d", nticks: Math.min(rows.length + 1, 9) } },
+  };
+}
+
+function perVersion(column) {
+  const trace = (series, name, colour) => {
+    const data = store.series[series] ?? { time_s: [] };
+    return { x: data.model_version ?? [], y: data[column] ?? [], name, mode: "markers", ...stroke(colour), marker: { size: 6, color: token(colour), opacity: 0.75 } };
+  };
+  return {
+    traces: [trace("refreshed", "refreshed", "--refreshed"), trace("first_pass", "first pass", "--first-pass")],
+    layout: { xaxis: { title: { text: "newest model version in the image" }, tickformat: "d" } },
+  };
+}
+
+// One row per evaluation, one column per perspective: a column that grows brighter upwards is being forgotten.
+function forgetting() {
+  const rows = [...store.validation.values()].sort((a, b) => a.after_perspective - b.after_perspective);
+  const columns = [...new Set(rows.flatMap((row) => Object.keys(row.losses).map(Number)))].sort((a, b) => a - b);
+  const z = rows.map((row) => columns.map((perspective) => row.losses[perspective] ?? null));
+  const axis = (title, values) => ({ title: { text: title }, tickformat: "d", nticks: Math.min(values.length + 1, 9), showgrid: false });
+  const after = rows.map((row) => row.after_perspective);
+  const bar = { thickness: 8, outlinewidth: 0, tickfont: { size: 10 }, nticks: 4 };
+  const heat = { type: "heatmap", x: columns, y: after, z, colorscale: "Viridis", colorbar: bar, xgap: 1, ygap: 1, hovertemplate: "perspective %{x} after %{y}: %{z:.3f}<extra></extra>" };
+  return {
+    traces: rows.length ? [heat] : [],
+    layout: { xaxis: axis("perspective", columns), yaxis: axis("after perspective", after), hovermode: "closest", showlegend: false },
   };
 }
 
@@ -142,11 +178,11 @@ function merged(layout) {
     paper_bgcolor: "rgba(0,0,0,0)",
     plot_bgcolor: "rgba(0,0,0,0)",
     font: { family: getComputedStyle(document.body).fontFamily, size: 11, color: token("--muted") },
-    hovermode: "x unified",
+    hovermode: layout.hovermode ?? "x unified",
     hoverlabel: { bgcolor: token("--card"), bordercolor: token("--line"), font: { color: token("--ink") } },
     legend: { orientation: "h", x: 0, y: 1.02, yanchor: "bottom", font: { size: 11 }, bgcolor: "rgba(0,0,0,0)" },
-    showlegend: true,
+    showlegend: layout.showlegend ?? true,
     xaxis: { ...axis, ...layout.xaxis, title: { ...title, ...layout.xaxis?.title } },
-    yaxis: { ...axis, ...layout.yaxis },
+    yaxis: { ...axis, ...layout.yaxis, title: { ...title, ...layout.yaxis?.title } },
   };
 }

@@ -21,8 +21,18 @@ export function chosen(name) {
   return document.querySelector(`input[name="${name}"]:checked`).value;
 }
 
+// Choose the next of a group of radio buttons.
 export function toggle(name) {
-  const other = document.querySelector(`input[name="${name}"]:not(:checked)`);
-  other.checked = true;
-  other.dispatchEvent(new Event("change", { bubbles: true }));
+  const choices = [...document.querySelectorAll(`input[name="${name}"]`)];
+  const next = choices[(choices.findIndex((choice) => choice.checked) + 1) % choices.length];
+  next.checked = true;
+  next.dispatchEvent(new Event("change", { bubbles: true }));
+}
+
+export function row(title, text, data = {}) {
+  return element("div", { dataset: data }, element("dt", { textContent: title }), element("dd", { textContent: text }));
+}
+
+export function askRedraw() {
+  document.dispatchEvent(new Event("redraw"));
 }

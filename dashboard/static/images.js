@@ -1,50 +1,56 @@
 // The stitched images: network, reference and difference, for phase and amplitude.
 
-import { byId, chosen, element, setText } from "./dom.js";
-import { fixed, length } from "./format.js";
-import { store } from "./store.js";
+import { comparison, drawCompared, watchDivider } from "./compare.js";
+import { chosenLimits, showLimits, valueOf } from "./colours.js";
+import { askRedraw, byId, chosen, element, setText } from "./dom.js";
+import { fixed, length, signed } from "./format.js";
+import { loadPicture } from "./pictures.js";
+import { drawProbe } from "./probe.js";
+import { drawSaving } from "./saving.js";
+import { drawScaleBar } from "./scalebar.js";
+import { address, store } from "./store.js";
+import { placement, pointer, watchPointer } from "./view.js";
 
 const CHANNELS = [
   { name: "phase", title: "Phase", unit: "rad" },
   { name: "amplitude", title: "Amplitude", unit: "" },
 ];
 const VIEWS = [
-  { name: "network", title: "Network" },
-  { name: "reference", title: "Reference" },
-  { name: "difference", title: "Difference" },
+  { name: "network", title: "network" },
+  { name: "reference", title: "reference" },
+  { name: "difference", title: "difference" },
 ];
 const GROUND_TRUTHS = { ptychi: "phase retrieval", tike: "phase retrieval", recorded: "recorded object", simulated: "true specimen" };
-const SCALE_BAR_SHARE = 0.3;
 
 const figures = new Map();
+const archived = new Map();
 
 export function drawImages() {
   if (!figures.size) build();
   drawChooser();
   const perspective = chosenPerspective();
-  const rows = (store.present.mosaics ?? []).filter((row) => row.perspective === perspective);
+  const rows = rowsOf(perspective);
   const pass = chosenPass(rows);
-  const [height, width] = gridOf(rows, pass)?.shape_px ?? [1, 1];
+  const grid = gridOf(rows, pass);
+  const mode = comparison();
+  byId("figures").dataset.compare = mode;
+  byId("divider").hidden = mode !== "slider";
+  const [height, width] = grid?.shape_px ?? [1, 1];
   byId("figures").style.setProperty("--aspect", String(width / height));
-  for (const channel of CHANNELS) {
-    for (const view of VIEWS) showFigure(figures.get(`${view.name}-${channel.name}`), rows, pass);
-  }
-  drawNote(rows, pass);
+  for (const figure of figures.values()) showFigure(figure, { rows, pass, grid, mode });
+  drawNote(rows, pass, grid);
+  drawSaving(perspective, rows, pass);
 }
 
-export function step(direction) {
+// Go to an earlier (-1) or later (1) perspective.
+export function leaf(direction) {
   const select = byId("perspective");
-  const index = Math.min(Math.max(select.selectedIndex - direction, 0), select.options.length - 1);
-  select.selectedIndex = index;
+  select.selectedIndex = Math.min(Math.max(select.selectedIndex - direction, 0), select.options.length - 1);
 }
 
 export function chosenPerspective() {
-  const value = byId("perspective").value;
+  const { value } = byId("perspective");
   return value === "newest" ? newest() : Number(value);
-}
-
-function gridOf(rows, pass) {
-  return rows.find((row) => row.kind === pass) ?? rows.find((row) => row.kind === "reference");
 }
 
 // The refreshed image is there only once newer weights came: the first pass stands in until then.
@@ -53,18 +59,44 @@ export function chosenPass(rows) {
   return rows.some((row) => row.kind === pass) ? pass : "first_pass";
 }
 
+// Images at hand, or else those in the run's folder, which are asked for once.
+export function rowsOf(perspective) {
+  const rows = store.present.mosaics.filter((row) => row.perspective === perspective);
+  if (rows.length || !Number.isFinite(perspective)) return rows;
+  const key = `${store.present.instance}-${perspective}`;
+  if (!archived.has(key)) askArchive(key, perspective);
+  return archived.get(key);
+}
+
+async function askArchive(key, perspective) {
+  archived.set(key, []);
+  const answer = await fetch(address(`/api/mosaics/${perspective}`));
+  if (answer.ok) archived.set(key, await answer.json());
+  askRedraw();
+}
+
+function gridOf(rows, pass) {
+  return rows.find((row) => row.kind === pass) ?? rows.find((row) => row.kind === "reference");
+}
+
+function known() {
+  const shown = [...store.present.mosaics.map((row) => row.perspective), ...store.perspectives.keys()];
+  return [...new Set(shown)].sort((a, b) => b - a);
+}
+
 function newest() {
-  return Math.max(...store.present.mosaics.map((row) => row.perspective));
+  const atHand = store.present.mosaics.map((row) => row.perspective);
+  return Math.max(...(atHand.length ? atHand : store.perspectives.keys()));
 }
 
 function drawChooser() {
   const select = byId("perspective");
-  const wanted = [...new Set(store.present.mosaics.map((row) => row.perspective))].sort((a, b) => b - a);
+  const wanted = known();
   const shown = [...select.options].slice(1).map((option) => Number(option.value));
   if (wanted.join() !== shown.join()) {
-    const value = select.value;
+    const { value } = select;
     select.replaceChildren(select.options[0], ...wanted.map((index) => element("option", { value: String(index) })));
-    select.value = wanted.includes(Number(value)) ? value : "newest";
+    select.value = wanted.includes(Number(value)) && value !== "newest" ? value : "newest";
   }
   for (const option of [...select.options].slice(1)) option.textContent = label(Number(option.value));
   byId("previous").disabled = select.selectedIndex >= select.options.length - 1;
@@ -73,111 +105,125 @@ function drawChooser() {
 
 function label(perspective) {
   const angle = store.perspectives.get(perspective)?.angle_deg;
-  return angle == null ? `Perspective ${perspective}` : `Perspective ${perspective}, ${fixed(angle, 1)}°`;
+  return angle == null ? `Perspective ${perspective}` : `Perspective ${perspective} at ${fixed(angle, 1)}°`;
 }
 
-function drawNote(rows, pass) {
+function drawNote(rows, pass, grid) {
   const shown = rows.find((row) => row.kind === pass);
-  const substitute = shown && pass !== chosen("pass") ? " No frame has been imaged again yet: this is the first pass." : "";
-  const text = shown
-    ? `${label(shown.perspective)}, up to model version ${shown.model_version}. Pixel ${length(shown.pixel_size_m[1])}. ` +
-      `Network and reference (${GROUND_TRUTHS[store.present.scan?.ground_truth] ?? "ground truth"}) share their colours.${substitute}`
-    : "Images appear as soon as the edge has weights and frames.";
-  setText("images-note", text);
+  if (!shown) {
+    setText("images-note", "Images appear as soon as the edge has weights and frames.");
+    return;
+  }
+  const substitute = pass === chosen("pass") ? "" : " Not imaged again yet: this is the first pass.";
+  const truth = GROUND_TRUTHS[store.present.scan?.ground_truth] ?? "ground truth";
+  const [height, width] = grid.shape_px;
+  const [sizeY, sizeX] = grid.pixel_size_m;
+  const here = pointer.y >= 0 && pointer.y < 1 && pointer.x >= 0 && pointer.x < 1 && pointer.y !== null;
+  const where = here ? ` Pointer at y ${length(pointer.y * height * sizeY)}, x ${length(pointer.x * width * sizeX)}.` : "";
+  setText("images-note", `${label(shown.perspective)}, up to model version ${shown.model_version}. ${height} × ${width} pixels of ${length(sizeX)}. ` +
+    `Network and reference (${truth}) share their colours.${substitute}${where}`);
 }
 
 function build() {
   for (const channel of CHANNELS) {
-    for (const view of VIEWS) {
-      const figure = makeFigure(channel, view);
-      figures.set(`${view.name}-${channel.name}`, figure);
+    for (const part of VIEWS) {
+      const figure = makeFigure(channel, part);
+      figures.set(`${part.name}-${channel.name}`, figure);
       byId("figures").append(figure.node);
+      watchDivider(figure.canvas);
+      watchPointer(figure.canvas, () => figure.shape ?? [1, 1]);
     }
   }
 }
 
-function makeFigure(channel, view) {
-  const title = `${channel.title}, ${view.title.toLowerCase()}`;
-  const canvas = element("canvas", { width: 1, height: 1, ariaLabel: title, role: "img" });
+function makeFigure(channel, part) {
+  const canvas = element("canvas", { width: 1, height: 1, role: "img", ariaLabel: `${channel.title}, ${part.title}` });
   const scaleBar = element("div", { className: "scale-bar", hidden: true }, element("i"), element("span"));
-  const waiting = element("span", { className: "waiting", textContent: "waiting" });
-  const lower = element("span", { className: "lower" });
-  const upper = element("span", { className: "upper" });
+  const [waiting, left, right] = ["waiting", "tag left", "tag right"].map((className) => element("span", { className }));
+  const [value, lower, upper] = ["value", "lower", "upper"].map((className) => element("span", { className }));
   const bar = element("img", { alt: "", className: "colours" });
   const node = element(
-    "figure", { dataset: { view: view.name, channel: channel.name } },
-    element("figcaption", {}, element("b", { textContent: channel.title }), ` ${view.title.toLowerCase()}`),
-    element("div", { className: "frame" }, canvas, scaleBar, waiting),
+    "figure", { dataset: { view: part.name, channel: channel.name } },
+    element("figcaption", {}, element("span", {}, element("b", { textContent: channel.title }), ` ${part.title}`), value),
+    element("div", { className: "frame" }, canvas, left, right, scaleBar, waiting),
     element("div", { className: "colour-bar" }, lower, bar, upper),
   );
-  return { node, canvas, scaleBar, waiting, bar, lower, upper, channel, view, shown: "", loading: false };
+  return { node, canvas, scaleBar, waiting, left, right, value, bar, lower, upper, channel, view: part, picture: null, shape: null };
 }
 
-function showFigure(figure, rows, pass) {
-  const kind = { network: pass, reference: "reference", difference: `difference_${pass}` }[figure.view.name];
-  const grid = gridOf(rows, pass);
-  const needed = { network: [pass], reference: ["reference"], difference: [pass, "reference"] }[figure.view.name];
+function showFigure(figure, { rows, pass, grid, mode }) {
+  const part = figure.view.name;
+  if (mode !== "side" && part === "reference") return;
+  const kind = { network: pass, reference: "reference", difference: `difference_${pass}` }[part];
+  const needed = { network: [pass], reference: ["reference"], difference: [pass, "reference"] }[part];
   const there = needed.every((name) => rows.some((row) => row.kind === name));
   figure.node.classList.toggle("empty", !there);
+  figure.waiting.textContent = part === "network" ? waitingFor() : "waiting for the reference";
+  figure.shape = there ? grid.shape_px : null;
   if (!there) {
-    figure.waiting.textContent = figure.view.name === "network" ? waitingFor() : "waiting for the reference";
+    figure.picture = null;
     figure.scaleBar.hidden = true;
-    figure.shown = "";
+    figure.value.textContent = "";
     return;
   }
-  const revision = Math.max(...rows.filter((row) => dependsOn(figure.view.name, row.kind, pass)).map((row) => row.revision));
-  const address = `/api/mosaics/${grid.perspective}/${kind}/${figure.channel.name}.png?v=${store.present.instance}-${revision}`;
-  drawScaleBar(figure, grid);
-  if (address !== figure.shown && !figure.loading) load(figure, address, grid);
+  const limits = part === "difference" ? {} : chosenLimits(figure.channel.name);
+  figure.picture = loadPicture({ grid, rows, kind, channel: figure.channel.name, limits }) ?? figure.picture;
+  figure.other = mode !== "side" && part === "network" && rows.some((row) => row.kind === "reference")
+    ? loadPicture({ grid, rows, kind: "reference", channel: figure.channel.name, limits }) : null;
+  if (figure.picture) paint(figure, grid);
 }
 
 function waitingFor() {
   return store.present.weights.applied == null ? "waiting for the network’s first weights" : "waiting for frames";
 }
 
-// Colours come from the reference, and the reference is shown on the grid of the newest prediction.
-function dependsOn(view, kind, pass) {
-  return view === "reference" || kind === pass || kind === "reference";
+function paint(figure, grid) {
+  const { canvas, picture, other } = figure;
+  const width = Math.round(canvas.clientWidth * devicePixelRatio);
+  const height = Math.round(canvas.clientHeight * devicePixelRatio);
+  if (!width || !height) return;
+  Object.assign(canvas, { width, height });
+  const place = placement(canvas, grid.shape_px);
+  const draw = (shown) => (context) => drawBitmap(context, shown.bitmap, grid.shape_px, place);
+  const tags = other ? drawCompared(canvas, draw(picture), draw(other)) : (draw(picture)(canvas.getContext("2d")), ["", ""]);
+  [figure.left.textContent, figure.right.textContent] = tags;
+  if (figure.view.name === "network") drawProbe(canvas.getContext("2d"), grid, place);
+  drawScaleBar(figure.scaleBar, (grid.pixel_size_m[1] / place.scale) * devicePixelRatio, canvas.clientWidth);
+  drawColours(figure);
+  drawPointer(figure, grid, place);
 }
 
-async function load(figure, address, grid) {
-  figure.loading = true;
-  try {
-    const answer = await fetch(address);
-    if (!answer.ok) return;
-    paint(figure, await createImageBitmap(await answer.blob()));
-    const [lower, upper] = ["X-Lower", "X-Upper"].map((name) => Number(answer.headers.get(name)));
-    figure.bar.src = `/api/colour_maps/${answer.headers.get("X-Colour-Map")}.png`;
-    figure.lower.textContent = fixed(lower, 2);
-    figure.upper.textContent = `${fixed(upper, 2)} ${figure.channel.unit}`.trim();
-    figure.shown = address;
-    drawScaleBar(figure, grid);
-  } catch (error) {
-    console.info(`image not loaded: ${error}`);
-  } finally {
-    figure.loading = false;
+function drawBitmap(context, bitmap, [height, width], { scale, top, left }) {
+  context.imageSmoothingEnabled = (scale * width) / bitmap.width < 1;
+  context.drawImage(bitmap, left, top, width * scale, height * scale);
+}
+
+function drawColours(figure) {
+  const { lower, upper, colourMap } = figure.picture;
+  const source = `/api/colour_maps/${colourMap}.png`;
+  if (!figure.bar.src.endsWith(source)) figure.bar.src = source;
+  figure.lower.textContent = fixed(lower, 2);
+  figure.upper.textContent = `${fixed(upper, 2)} ${figure.channel.unit}`.trim();
+  if (figure.view.name === "network") showLimits(figure.channel.name, lower, upper);
+}
+
+// A mark at the same place of all images, and what each shows there.
+function drawPointer(figure, { shape_px: [height, width] }, { scale, top, left }) {
+  const { bitmap, colourMap, lower, upper, pixelAt } = figure.picture;
+  const inside = pointer.y !== null && pointer.y >= 0 && pointer.y < 1 && pointer.x >= 0 && pointer.x < 1;
+  const value = inside ? valueOf(pixelAt(Math.floor(pointer.y * bitmap.height), Math.floor(pointer.x * bitmap.width)), colourMap, lower, upper) : undefined;
+  const text = figure.view.name === "difference" ? signed(value, 2) : fixed(value, 2);
+  figure.value.textContent = value === undefined ? "" : `${text} ${figure.channel.unit}`;
+  if (!inside) return;
+  const context = figure.canvas.getContext("2d");
+  const [x, y, size] = [left + pointer.x * width * scale, top + pointer.y * height * scale, devicePixelRatio];
+  for (const [colour, thick] of [["rgb(0 0 0 / 60%)", 3], ["#fff", 1]]) {
+    context.beginPath();
+    for (const [dx, dy] of [[1, 0], [-1, 0], [0, 1], [0, -1]]) {
+      context.moveTo(x + 4 * dx * size, y + 4 * dy * size);
+      context.lineTo(x + 11 * dx * size, y + 11 * dy * size);
+    }
+    [context.strokeStyle, context.lineWidth] = [colour, thick * size];
+    context.stroke();
   }
-}
-
-function paint(figure, bitmap) {
-  Object.assign(figure.canvas, { width: bitmap.width, height: bitmap.height });
-  figure.canvas.getContext("2d").drawImage(bitmap, 0, 0);
-  bitmap.close();
-}
-
-function drawScaleBar(figure, grid) {
-  const { clientWidth, clientHeight } = figure.canvas;
-  const [height, width] = grid.shape_px;
-  const magnification = Math.min(clientWidth / width, clientHeight / height);
-  const metresPerPixel = grid.pixel_size_m[1] / magnification;
-  const size = roundDown(width * magnification * SCALE_BAR_SHARE * metresPerPixel);
-  figure.scaleBar.firstChild.style.width = `${size / metresPerPixel}px`;
-  figure.scaleBar.lastChild.textContent = length(size);
-  figure.scaleBar.hidden = !(magnification > 0);
-}
-
-// 1, 2 or 5 times a power of ten.
-function roundDown(size) {
-  const power = 10 ** Math.floor(Math.log10(size));
-  return power * [5, 2, 1].find((factor) => factor * power <= size * 1.0001);
 }

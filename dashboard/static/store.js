@@ -1,6 +1,15 @@
 // The viewer's copy of the state, brought up to date by the updates that the server pushes.
 
-export const store = { present: null, series: {}, perspectives: new Map(), warnings: new Map(), received: 0 };
+export const store = { present: null, series: {}, perspectives: new Map(), validation: new Map(), warnings: new Map(), received: 0 };
+
+// An earlier run is named in the address; without, the page shows the run that is watched.
+export const earlierRun = new URLSearchParams(location.search).get("run");
+
+export function address(path, parameters = {}) {
+  const query = new URLSearchParams(parameters);
+  if (earlierRun) query.set("run", earlierRun);
+  return `${path}?${query}`;
+}
 
 export function take(update) {
   if (store.present?.instance !== update.present.instance) forget();
@@ -8,13 +17,13 @@ export function take(update) {
   store.received = Date.now();
   for (const [name, patch] of Object.entries(update.series)) takePatch(name, patch);
   for (const row of update.perspectives) store.perspectives.set(row.perspective, row);
+  for (const row of update.validation) store.validation.set(row.after_perspective, row);
   for (const row of update.warnings) store.warnings.set(row.id, row);
 }
 
 export function forget() {
   store.series = {};
-  store.perspectives.clear();
-  store.warnings.clear();
+  for (const rows of [store.perspectives, store.validation, store.warnings]) rows.clear();
 }
 
 function takePatch(name, patch) {
@@ -28,6 +37,12 @@ export function perspectivesInOrder() {
   return [...store.perspectives.values()].sort((a, b) => a.perspective - b.perspective);
 }
 
+export function isOver() {
+  return !store.present.live || ["done", "failed"].includes(store.present.state);
+}
+
+// The clock of the dashboard's host; for a run that is over, when it was heard of last.
 export function serverNow() {
+  if (!store.present.live) return store.present.last_event_s ?? 0;
   return store.present.now_s + (Date.now() - store.received) / 1000;
 }

@@ -1,0 +1,84 @@
+// Commands to the run. The token is kept for this tab alone and sent as a header, so that no other page can use it.
+
+import { askRedraw, byId, element, setText } from "./dom.js";
+import { store } from "./store.js";
+
+const KEPT_AS = "token";
+const SURE_MS = 4_000;
+
+export function drawCommands() {
+  const { present } = store;
+  byId("commands").hidden = !present.live || !present.controllable;
+  const unlocked = token() !== null;
+  byId("locked").hidden = unlocked;
+  byId("unlocked").hidden = !unlocked;
+  const acquisition = present.parts.find((part) => part.part === "acquisition")?.state;
+  byId("pause").hidden = acquisition === "paused";
+  byId("resume").hidden = acquisition !== "paused";
+  for (const button of document.querySelectorAll("#regimes button")) button.ariaPressed = String(button.value === present.regime.name);
+  drawVersions(present.weights);
+}
+
+function drawVersions({ versions, applied }) {
+  const select = byId("version");
+  const wanted = [...versions].reverse();
+  const shown = [...select.options].map((option) => Number(option.value));
+  if (wanted.join() === shown.join()) return;
+  const { value } = select;
+  select.replaceChildren(...wanted.map((version) => element("option", { value: String(version), textContent: `version ${version}${version === applied ? ", in use" : ""}` })));
+  if (wanted.includes(Number(value))) select.value = value;
+}
+
+function token() {
+  return sessionStorage.getItem(KEPT_AS);
+}
+
+async function ask(path, options = {}) {
+  const answer = await fetch(path, { ...options, headers: { Authorization: `Bearer ${token()}` } });
+  if (answer.status === 401) lock();
+  return answer;
+}
+
+async function unlock(event) {
+  event.preventDefault();
+  sessionStorage.setItem(KEPT_AS, byId("token").value.trim());
+  byId("token").value = "";
+  const answer = await ask("/api/commands");
+  say(answer.ok ? "" : "That is not the token of this run.");
+  askRedraw();
+}
+
+function lock() {
+  sessionStorage.removeItem(KEPT_AS);
+  askRedraw();
+}
+
+async function send(command, parameters = {}) {
+  const answer = await ask(`/api/commands/${command}?${new URLSearchParams(parameters)}`, { method: "POST" });
+  const text = { 202: `Sent: ${command.replaceAll("_", " ")}.`, 401: "That is not the token of this run." }[answer.status];
+  say(text ?? `Refused: ${(await answer.json()).detail}`);
+}
+
+function say(text) {
+  setText("command-result", text);
+}
+
+// What cannot be undone takes a second press.
+function askTwice(button, action) {
+  const { textContent } = button;
+  let sure = false;
+  button.onclick = () => {
+    if (sure) action();
+    sure = !sure;
+    button.textContent = sure ? "Press again to stop" : textContent;
+    button.classList.toggle("sure", sure);
+    if (sure) setTimeout(() => { sure = false; button.textContent = textContent; button.classList.remove("sure"); }, SURE_MS);
+  };
+}
+
+byId("locked").onsubmit = unlock;
+byId("lock").onclick = lock;
+for (const name of ["pause", "resume", "write_checkpoint", "follow_weights"]) byId(name).onclick = () => send(name);
+for (const button of document.querySelectorAll("#regimes button")) button.onclick = () => send("set_regime", { regime: button.value });
+byId("roll_back_weights").onclick = () => send("roll_back_weights", { version: byId("version").value });
+askTwice(byId("stop_run"), () => send("stop_run"));

@@ -1,0 +1,56 @@
+// The line at the top: which run, how it stands, how far it is.
+
+import { byId, element, setText } from "./dom.js";
+import { count, duration, fixed, missing } from "./format.js";
+import { drawRunChoice } from "./runs.js";
+import { isOver, serverNow, store } from "./store.js";
+
+const RATE_OVER_S = 120;
+
+export function drawHeader() {
+  const { present } = store;
+  document.title = `${present.run} · ptychoflow`;
+  setText("run", present.run);
+  setText("run-state", present.live ? present.state : "earlier run");
+  byId("run-state").dataset.state = present.live ? present.state : "done";
+  setText("source", present.scan?.source.split("/").at(-1) ?? missing);
+  byId("source").title = present.scan?.notes.join("\n") ?? "";
+  drawProgress();
+  const { applied, published } = present.weights;
+  setText("model", applied == null ? missing : `version ${applied}${published > applied ? ` of ${published}` : ""}`);
+  setText("regime", present.regime.name);
+  byId("parts-short").replaceChildren(...["acquisition", "trainer", "edge"].map(dot));
+  drawRunChoice();
+}
+
+export function drawClock() {
+  const { present } = store;
+  const end = isOver() ? present.last_event_s : serverNow();
+  setText("elapsed", present.started_s == null ? missing : duration(end - present.started_s));
+  for (const node of document.querySelectorAll("[data-heard]")) {
+    node.textContent = node.dataset.state === "running" ? `${duration(serverNow() - Number(node.dataset.heard))} ago` : node.dataset.state;
+  }
+}
+
+function drawProgress() {
+  const { frames, scan } = store.present;
+  const expected = scan?.frames_expected;
+  const rest = expected ? expected - frames.acquired : 0;
+  setText("frames-short", expected ? `${count(frames.acquired)} of ${count(expected)}${timeLeft(rest)}` : count(frames.acquired));
+  byId("progress").style.width = expected ? `${fixed(Math.min((100 * frames.acquired) / expected, 100), 1)}%` : "0";
+}
+
+// From the rate at which frames were imaged lately: what the scan itself takes is not told in advance.
+function timeLeft(rest) {
+  const { time_s: times = [], frames_per_s: rates = [] } = store.series.edge ?? {};
+  const since = (times.at(-1) ?? 0) - RATE_OVER_S;
+  const recent = rates.filter((rate, index) => times[index] >= since && rate > 0);
+  if (rest <= 0 || isOver() || !recent.length) return "";
+  const mean = recent.reduce((sum, rate) => sum + rate, 0) / recent.length;
+  return `, ${duration(rest / mean)} left`;
+}
+
+function dot(name) {
+  const state = store.present.parts.find((part) => part.part === name)?.state ?? "starting";
+  return element("span", { className: "dot", dataset: { state }, title: state, textContent: name });
+}

@@ -1,0 +1,42 @@
+// Where every acquired frame ended.
+
+import { byId, element, row } from "./dom.js";
+import { count } from "./format.js";
+import { isOver, store } from "./store.js";
+
+const ENDS = [
+  ["trained", "Trained on"],
+  ["validation", "Validation"],
+  ["held_out", "Held out"],
+  ["excluded", "Gap around held-out"],
+  ["void", "Over void"],
+  ["unlabelled", "Without ground truth"],
+  ["rejected", "Rejected"],
+];
+
+export function drawLedger() {
+  const { frames } = store.present;
+  const parts = ENDS.filter(([name]) => frames[name] > 0);
+  const total = Math.max(frames.acquired, frames.accounted, 1);
+  const bar = element("div", { className: "stack", role: "img", ariaLabel: "Where the acquired frames ended" });
+  for (const [name, title] of parts) {
+    const piece = element("i", { dataset: { end: name }, title: `${title}: ${count(frames[name])}` });
+    piece.style.width = `${(100 * frames[name]) / total}%`;
+    bar.append(piece);
+  }
+  const list = element("dl", { className: "rows ledger" },
+    row("Acquired", count(frames.acquired), { end: "acquired" }),
+    ...parts.map(([name, title]) => row(title, count(frames[name]), { end: name })),
+    row(isOver() ? "Lost" : "On the way", count(frames.lost), { end: "lost" }));
+  const verdict = element("p", { className: "verdict", ...balance(frames) });
+  const edge = element("p", { className: "note", textContent: `Imaged ${count(frames.inferred)} of ${count(frames.published)} sent to the edge; imaged again ${count(frames.refreshed)} times.` });
+  byId("ledger").replaceChildren(bar, list, verdict, edge);
+}
+
+function balance(frames) {
+  const says = (verdict, textContent) => ({ textContent, dataset: { verdict } });
+  if (frames.lost < 0) return says("wrong", `Out of balance: ${count(-frames.lost)} frames counted twice.`);
+  if (frames.lost === 0) return says("balanced", "Balanced: the end of every frame is known.");
+  if (isOver()) return says("wrong", `Out of balance: ${count(frames.lost)} frames lost.`);
+  return says("open", `${count(frames.lost)} frames wait for ground truth or training.`);
+}

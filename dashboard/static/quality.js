@@ -1,0 +1,45 @@
+// How good the image that is shown is, and the held-out frames.
+
+import { byId, element } from "./dom.js";
+import { count, fixed, missing, signed } from "./format.js";
+import { chosenPass, chosenPerspective, rowsOf } from "./images.js";
+import { store } from "./store.js";
+
+const TITLES = { refreshed: "refreshed", first_pass: "first pass" };
+
+export function drawQuality() {
+  const perspective = chosenPerspective();
+  const pass = chosenPass(rowsOf(perspective));
+  const scores = store.perspectives.get(perspective);
+  const children = [];
+  if (scores?.[pass]) children.push(table(`Perspective ${perspective}, ${TITLES[pass]}`, scores[pass], scores.constant));
+  for (const held of store.present.held_out.slice(-1)) {
+    children.push(table(`Held out: ${count(held.frames)} frames never learned from`, held.quality, held.constant));
+  }
+  if (!children.length) children.push(element("p", { className: "note", textContent: "Scores come with the first reference image." }));
+  byId("quality").replaceChildren(...children);
+}
+
+function table(title, quality, constant) {
+  const gain = quality.psnr_phase_db - constant.psnr_phase_db;
+  const finite = quality.psnr_phase_db != null && constant.psnr_phase_db != null;
+  const verdict = gain > 0 ? "dB in phase over the constant" : "dB in phase: no better than the constant";
+  const head = element("tr", {}, ...["", "PSNR / dB", "SSIM", "corr."].map((text) => element("th", { textContent: text, scope: "col" })));
+  const lines = [["Phase", quality, "phase"], ["Amplitude", quality, "amplitude"], ["Constant, phase", constant, "phase"], ["Constant, ampl.", constant, "amplitude"]];
+  return element(
+    "div", { className: "quality" },
+    element("h3", { textContent: title }),
+    element("p", { className: "headline", dataset: { good: String(gain > 0) } },
+      element("b", { textContent: finite ? signed(gain, 1) : missing }), ` ${finite ? verdict : ""}`),
+    element("table", {}, element("thead", {}, head), element("tbody", {}, ...lines.map((line) => scored(line, constant)))),
+  );
+}
+
+function scored([name, figures, channel], constant) {
+  const texts = [fixed(figures[`psnr_${channel}_db`], 2), fixed(figures[`ssim_${channel}`], 3), fixed(figures[`correlation_${channel}`], 2)];
+  return element(
+    "tr", { className: figures === constant ? "baseline" : "" },
+    element("th", { textContent: name, scope: "row" }),
+    ...texts.map((textContent) => element("td", { textContent })),
+  );
+}

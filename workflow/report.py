@@ -14,8 +14,11 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from streaming.errors import UserError
+from streaming.events import Unlabelled
 from streaming.telemetry_log import read_telemetry_log
-from workflow.report_plots import Curves, collect_curves, loss_plot, quality_plot
+from workflow.quality_plot import quality_plot
+from workflow.report_plots import Curves, collect_curves, loss_plot
+from workflow.step_plot import step_plot
 
 Summary = dict[str, Any]
 
@@ -37,6 +40,12 @@ SET_ASIDE = {
     "void": "Over void",
     "unlabelled": "Without ground truth",
     "rejected": "Rejected",
+}
+UNLABELLED: dict[str, str] = {
+    Unlabelled.RETRIEVAL_FAILED: "phase retrieval failed",
+    Unlabelled.MONITORING: "the run was monitoring",
+    Unlabelled.NO_TRAINER: "there was no trainer",
+    Unlabelled.STOPPED: "the run was stopped",
 }
 
 
@@ -113,11 +122,13 @@ def _render(run_directory: Path, summary: Summary) -> str:
         summary=summary,
         verdict=judge(summary),
         set_aside=SET_ASIDE,
+        unlabelled=UNLABELLED,
         channels=CHANNELS,
         images=_images(run_directory / "images", summary),
         loss=_markup(loss_plot(curves)),
-        psnr=_markup(quality_plot(summary["perspectives"], "psnr_db", "phase PSNR in dB")),
-        ssim=_markup(quality_plot(summary["perspectives"], "ssim", "phase SSIM")),
+        steps=_markup(step_plot(curves.breakdowns)),
+        psnr=_markup(quality_plot(summary, "psnr_db", "phase PSNR in dB")),
+        ssim=_markup(quality_plot(summary, "ssim", "phase SSIM")),
         config=_read_text(run_directory / "config.toml"),
         environment=_read_json(run_directory / "environment.json", missing={}),
     )

@@ -12,6 +12,8 @@ from streaming.events import (
     AcquisitionCounts,
     AnyEvent,
     Channels,
+    GroundTruthReady,
+    GroundTruthSkipped,
     HeldOutScores,
     MosaicKind,
     Part,
@@ -20,14 +22,19 @@ from streaming.events import (
     PerspectiveScores,
     Quality,
     RankCounts,
+    Regime,
+    RegimeChanged,
+    RegimeRules,
     ScanInfo,
     StepBreakdown,
     Telemetry,
     TrainingStep,
+    Unlabelled,
     ValidationLoss,
     WarningRaised,
 )
 from streaming.messages import GroundTruthSource
+from workflow.quality_plot import monitoring_spans
 from workflow.report import judge, write_report
 from workflow.summary import SummaryBuilder
 
@@ -179,6 +186,56 @@ def test_quality_over_perspectives_is_drawn_from_two_on(tmp_path):
     two = page_of(tmp_path, scores(0, MosaicKind.FIRST_PASS, 12.0), scores(1, MosaicKind.FIRST_PASS, 13.0))
     assert "phase PSNR in dB" not in one.comments
     assert {"phase PSNR in dB", "phase SSIM"} <= set(two.comments)
+
+
+def test_the_regimes_are_drawn_and_told(tmp_path):
+    truth = [GroundTruthReady(index, GroundTruthSource.PTYCHI, 2.0, 400) for index in (0, 1, 4)]
+    firsts = [scores(index, MosaicKind.FIRST_PASS, 20.0) for index in (0, 1, 4)]
+    skipped = [GroundTruthSkipped(index) for index in (2, 3)]
+    changes = RegimeChanged(Regime.MONITORING, 2, "good twice"), RegimeChanged(Regime.LEARNING, 5, "drift")
+    page = page_of(tmp_path, RegimeRules(19.0, None), *truth, *firsts, *skipped, *changes)
+    assert "Phase retrieval took 6.0 s. Monitoring spared it 2 perspectives, about 4.0 s" in page.text
+    assert "Monitoring from perspective 2 on: good twice. Learning from perspective 5 on: drift." in page.text
+    assert page.comments.count("monitoring") == page.comments.count("without ground truth") == 2
+    assert page.comments.count("good enough") == 1, "there is a threshold for PSNR alone"
+
+
+def test_a_run_without_regimes_says_nothing_of_them(tmp_path):
+    page = page_of(tmp_path, *(scores(index, MosaicKind.FIRST_PASS, 20.0) for index in (0, 1)))
+    assert "Regimes" not in page.text
+    assert not {"monitoring", "without ground truth", "good enough"} & set(page.comments)
+
+
+@pytest.mark.parametrize(
+    ("changes", "spans"),
+    [
+        ([], []),
+        ([(Regime.MONITORING, 3)], [(3, 10)]),
+        (
+            [(Regime.MONITORING, 3), (Regime.MONITORING, 5), (Regime.LEARNING, 6), (Regime.MONITORING, 8)],
+            [(3, 6), (8, 10)],
+        ),
+        ([(Regime.LEARNING, 2), (Regime.MONITORING, 10)], []),
+    ],
+)
+def test_monitoring_lasts_to_the_next_learning_or_the_end(changes, spans):
+    events = [RegimeChanged(regime, perspective, "") for regime, perspective in changes]
+    assert list(monitoring_spans(summary_of(GroundTruthSkipped(9), *events))) == spans
+
+
+def test_the_step_figure_shows_the_buffers_work_beside_the_step(tmp_path):
+    breakdowns = [StepBreakdown(10 * (number + 1), 1.0, 20.0, 0.5, 2.0, 6.0) for number in range(20)]
+    page = page_of(tmp_path, TrainingStep(200, 0.5, 0.2, 0.3, 1e-3, 16, 24, 50.0), *breakdowns)
+    parts = ("load", "train", "wait for the buffer", "insert (beside)", "draw (beside)")
+    assert all(page.comments.count(part) == 1 for part in parts)
+    assert "to 200" in page.comments
+    assert sum(comment.startswith("to ") for comment in page.comments) == 8
+
+
+def test_unlabelled_frames_are_told_with_their_reasons(tmp_path):
+    because = {Unlabelled.MONITORING: 1200, Unlabelled.RETRIEVAL_FAILED: 40}
+    page = page_of(tmp_path, AcquisitionCounts(2000, 2000, 760, 0, 0, 0, 1240, 0, 0, 0, because))
+    assert "1 200 because the run was monitoring; 40 because phase retrieval failed." in page.text
 
 
 def test_text_from_the_run_is_never_markup(tmp_path):

@@ -1,0 +1,68 @@
+"""The figure of a run's quality over its perspectives, with its regimes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
+
+from streaming.events import Regime
+from workflow.drawing import BLUE, GREEN, GREY, ORANGE, PALE_GREEN, RED, as_svg, new_figure
+
+LINES = (
+    ("refreshed", "refreshed", BLUE, "-"),
+    ("first_pass", "first pass", ORANGE, "-"),
+    ("constant", "constant prediction", GREY, "--"),
+)
+
+
+def quality_plot(summary: Mapping[str, Any], metric: str, label: str) -> str | None:
+    """Return a phase figure (`psnr_db` or `ssim`) per perspective, or None where fewer than two were scored.
+
+    With regimes, it also shows where the run was monitoring, which perspectives did without ground truth, and the
+    threshold that first passes have to meet.
+    """
+    figure, axes = new_figure("perspective", label)
+    drawn = 0
+    for name, title, colour, dash in LINES:
+        rows = [row for row in summary["perspectives"] if row[name] and row[name][metric]["phase"] is not None]
+        values = [row[name][metric]["phase"] for row in rows]
+        axes.plot([row["index"] for row in rows], values, dash, color=colour, marker="o", ms=3, label=title)
+        drawn = max(drawn, len(rows))
+    if drawn < 2:
+        return None
+    _draw_regimes(axes, summary, metric)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    return as_svg(figure, axes, loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=3)
+
+
+def _draw_regimes(axes: Axes, summary: Mapping[str, Any], metric: str) -> None:
+    regime = summary["regime"]
+    for number, (begin, end) in enumerate(monitoring_spans(summary)):
+        axes.axvspan(begin - 0.5, end - 0.5, color=PALE_GREEN, zorder=0, label="monitoring" if number == 0 else None)
+    threshold = (regime["thresholds"] or {}).get(metric)
+    if threshold is not None:
+        axes.axhline(threshold, color=GREEN, lw=1, ls=":", label="good enough")
+    if skipped := regime["perspectives_skipped"]:
+        along_axis = axes.get_xaxis_transform()
+        axes.plot(
+            skipped, [0.02] * len(skipped), "x", color=RED, ms=4, transform=along_axis, label="without ground truth"
+        )
+
+
+def monitoring_spans(summary: Mapping[str, Any]) -> Iterator[tuple[int, int]]:
+    """Yield the perspectives (from, up to but without) over which the run was monitoring."""
+    regime = summary["regime"]
+    known = [row["index"] for row in summary["perspectives"]] + regime["perspectives_skipped"]
+    begin, end = None, max(known, default=-1) + 1
+    for change in regime["changes"]:
+        at = min(change["perspective"], end)
+        if change["regime"] == Regime.MONITORING and begin is None:
+            begin = at
+        elif change["regime"] == Regime.LEARNING and begin is not None:
+            yield begin, at
+            begin = None
+    if begin is not None and begin < end:
+        yield begin, end

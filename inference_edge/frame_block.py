@@ -42,6 +42,14 @@ class FrameBlock:
             return self
         return FrameBlock(*(getattr(self, field.name)[chosen] for field in fields(self)))
 
+    def head(self, frames: int) -> FrameBlock:
+        """Return the first `frames` frames, a view."""
+        return FrameBlock(*(getattr(self, field.name)[:frames] for field in fields(self)))
+
+    def tail(self, start: int) -> FrameBlock:
+        """Return the frames from number `start` on, a view."""
+        return FrameBlock(*(getattr(self, field.name)[start:] for field in fields(self)))
+
 
 def block_from_arrays(arrays: Mapping[str, npt.NDArray[Any]], frame_shape_px: tuple[int, int]) -> FrameBlock:
     """Take the arrays of a `Frames` message as they are, without a copy.

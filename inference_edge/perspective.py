@@ -59,6 +59,8 @@ class Perspective:
         self.index = index
         self.angle_deg = angle_deg
         self.reference: ReferenceImage | None = None
+        self.references = 0
+        """How many references have come; the newest counts."""
         self.ended = False
         """All frames have been received."""
         self.queued = 0
@@ -86,6 +88,15 @@ class Perspective:
     def rendering(self, kind: MosaicKind) -> Rendering:
         """Return the first-pass or the refreshed stitching."""
         return self._renderings[kind]
+
+    def take_reference(self, reference: ReferenceImage) -> None:
+        """Compare with this reference from now on."""
+        self.reference = reference
+        self.references += 1
+
+    def some_frames(self, frames_max: int) -> FrameBlock:
+        """Return kept frames that were taken one after the other; some must be kept."""
+        return self._blocks[-1].head(frames_max)
 
     def placements(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
         """Return positions (n, 2) of all stitched frames, and which of them are held out, (n,)."""

@@ -30,17 +30,34 @@ class EdgeCounter:
         self.inferred = 0
         self.refreshed = 0
         self.duplicates = 0
+        self.refused = 0
+        self.unstitched = 0
+        self.put_off = 0
+        self.waiting = 0
         self._latencies: deque[tuple[float, int]] = deque(maxlen=RECENT_BATCHES)
         self._done: deque[tuple[float, int]] = deque(maxlen=RATE_WINDOW_BATCHES)
 
-    def imaged(self, frames: int, *, acquired_at_s: float, now_s: float) -> None:
-        """Count frames imaged on arrival at `now_s`; both times are those of `time.time()`."""
+    def imaged(self, frames: int, *, acquired_at_s: float, now_s: float, in_turn: bool = True) -> None:
+        """Count frames imaged for the first time at `now_s`; both times are those of `time.time()`."""
         self.inferred += frames
-        self._latencies.append((now_s - acquired_at_s, frames))
+        if in_turn:
+            self._latencies.append((now_s - acquired_at_s, frames))
         self._done.append((now_s, frames))
 
+    def totals(self) -> tuple[int, ...]:
+        """Return all counts."""
+        return (
+            self.inferred,
+            self.refreshed,
+            self.duplicates,
+            self.refused,
+            self.unstitched,
+            self.put_off,
+            self.waiting,
+        )
+
     def event(self) -> EdgeCounts:
-        """Return the counts, the rate over the last 256 batches, and latencies over the last 4096."""
+        """Return the counts, the rate over the last 256 batches, and latencies over the last 4096 imaged in turn."""
         p50_ms, p99_ms = self._latency_percentiles_ms()
         return EdgeCounts(
             inferred=self.inferred,
@@ -49,6 +66,10 @@ class EdgeCounter:
             frames_per_s=self._frames_per_s(),
             frame_to_image_p50_ms=p50_ms,
             frame_to_image_p99_ms=p99_ms,
+            refused=self.refused,
+            unstitched=self.unstitched,
+            put_off=self.put_off,
+            waiting=self.waiting,
         )
 
     def _frames_per_s(self) -> float:
@@ -104,9 +125,8 @@ class Reporter:
 
     def counts(self, *, at_once: bool = False) -> None:
         """Report counts and rates."""
-        counter = self.counter
-        if self._counts.due("counts", (counter.inferred, counter.refreshed, counter.duplicates), at_once=at_once):
-            self._telemetry.send(counter.event())
+        if self._counts.due("counts", self.counter.totals(), at_once=at_once):
+            self._telemetry.send(self.counter.event())
 
     def perspective(
         self, perspective: Perspective, model: Model, *, pixel_size_m: tuple[float, float], at_once: bool = False
@@ -119,7 +139,8 @@ class Reporter:
             key, state = (perspective.index, kind), rendering.state()
             if self._images.due(key, state, at_once=at_once):
                 self._send_image(perspective, kind, pixel_size_m)
-            if perspective.reference is not None and self._scores.due(key, state, at_once=at_once):
+            scored = state, perspective.references
+            if perspective.reference is not None and self._scores.due(key, scored, at_once=at_once):
                 self._send_scores(perspective, kind, model)
 
     def reference(self, perspective: Perspective, *, pixel_size_m: tuple[float, float]) -> None:

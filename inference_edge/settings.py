@@ -20,6 +20,15 @@ class DeviceChoice(StrEnum):
     CUDA = "cuda"
 
 
+class Overload(StrEnum):
+    """What to do while frames come faster than they can be imaged. Every frame is imaged in the end."""
+
+    SPOOL = "spool"
+    """Image them in order and fall behind: `queue_max` wait here, the acquisition keeps the rest on its disk."""
+    THIN = "thin"
+    """Image every `image_every`-th now and put the rest off, on the edge's disk, until there is time."""
+
+
 class EdgeSettings(Settings):
     """The `[edge]` section."""
 
@@ -32,9 +41,21 @@ class EdgeSettings(Settings):
     threads: PositiveInt = 1
     """Threads for one inference on CPU; the trainer may share the host."""
     batch_max: PositiveInt = 64
-    """Frames imaged together at most; fewer when fewer are waiting."""
+    """Frames imaged together at most; fewer when fewer are waiting, or when `latency_max_ms` asks for it."""
+    latency_max_ms: PositiveFloat = 500.0
+    """From a frame's arrival to its image, while imaging keeps up: batches are kept to half of that."""
+    overload: Overload = Overload.SPOOL
+    """What to do while imaging does not keep up: when it would take longer than `latency_max_ms` to image all frames
+    that wait."""
+    image_every: int = Field(default=4, ge=2)
+    """With overload `thin`: frames whose index is a multiple of this are imaged in turn."""
     queue_max: PositiveInt = 2048
     """Frames waiting in memory at most; beyond, nothing is received and the publisher spools."""
+    weights_kept: PositiveInt = 4
+    """Versions of the weights that are kept, the one in use included, to roll back to."""
+    refuse_below_db: PositiveFloat = 6.0
+    """Weights are refused whose phase PSNR, on frames whose reference is known, is this much below that of the weights
+    in use."""
     patch_crop_px: PositiveInt | None = None
     """Stitch only the central part of each patch, this many pixels high and wide; all of it by default."""
     min_coverage: PositiveInt = 2

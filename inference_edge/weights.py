@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,22 +10,17 @@ import numpy.typing as npt
 
 from inference_edge.backends.base import Runner
 from inference_edge.inference import Imager
+from inference_edge.mosaic import Mosaic, place_patches
 from inference_edge.prediction import Prediction
-from streaming.events import WeightsApplied, WeightsRejected
+from inference_edge.quality import ReferenceImage, compare, measure
 from streaming.messages import ScanStart, Weights
-from streaming.telemetry import TelemetrySender
-from streaming.weights_channel import WeightsClient
 from trainer.models.settings import NetworkConfig
 from trainer.models.weights_file import BadWeights, read_weights
-
-log = logging.getLogger(__name__)
-
-CANARY_FRAMES = 8
 
 
 @dataclass(frozen=True)
 class Model:
-    """A version in use: a network ready on the device, and the prediction that it has to beat."""
+    """A version that can be used: a network ready to run, and the prediction that it has to beat."""
 
     version: int
     final: bool
@@ -35,69 +29,67 @@ class Model:
     """The training mean, one patch, (1, y, x) each."""
 
 
+@dataclass(frozen=True)
+class Known:
+    """What frames show, and what the weights in use make of them."""
+
+    position_px: npt.NDArray[np.float64]
+    """(n, 2) as (y, x)."""
+    reference: ReferenceImage
+    prediction: Prediction
+
+    def phase_psnr_db(self, prediction: Prediction) -> float | None:
+        """Return the phase PSNR of a prediction's stitched image, None where it is not defined."""
+        mosaic = Mosaic()
+        mosaic.add(place_patches(*prediction, self.position_px))
+        comparison = compare(mosaic.image(), self.reference, min_coverage=1)
+        quality = None if comparison is None else measure(comparison)
+        return None if quality is None else quality.psnr_db.phase
+
+
+@dataclass(frozen=True)
+class Canary:
+    """Frames on which new weights are tried before they are used."""
+
+    frames: npt.NDArray[Any]
+    """(n, y, x) counts."""
+    known: Known | None = None
+
+
 def accept_weights(
-    announced: Weights, data: bytes, *, scan: ScanStart, imager: Imager, canary: npt.NDArray[Any]
+    announced: Weights, data: bytes, *, scan: ScanStart, imager: Imager, canary: Canary, refuse_below_db: float
 ) -> Model:
-    """Check a weights file and make a model of it.
+    """Check a weights file and make a model of it. May take some seconds, and may run beside other inference.
 
     Args:
         announced: the message that came with the file.
         data: the file's bytes; not trusted.
         scan: the scan whose frames will be imaged.
         imager: where the network will run.
-        canary: counts (n, y, x) on which the network must predict finite patches.
+        canary: the network must predict finite patches of its frames, and not much worse ones than before.
+        refuse_below_db: how much below the PSNR before is much worse.
 
     Raises:
         BadWeights: wrong digest, damaged file, another version than announced, a network for other frames or
-            patches than this scan's, or predictions that are not finite.
+            patches than this scan's, or predictions that are not finite or much worse.
     """
     loaded = read_weights(data, announced.sha256)
     if loaded.manifest.version != announced.version:
         raise BadWeights(f"the file holds version {loaded.manifest.version}, announced was {announced.version}")
     _require_same_shapes(loaded.manifest.network, scan)
     runner = imager.prepare(loaded.network)
-    if not imager.predict(runner, canary[-CANARY_FRAMES:]).finite().all():
+    prediction = imager.predict(runner, canary.frames)
+    if not prediction.finite().all():
         raise BadWeights("the network's predictions are not finite on the last frames")
+    if canary.known is not None:
+        _require_no_fall(prediction, canary.known, refuse_below_db)
     constant = Prediction(loaded.constant_amplitude.numpy()[None], loaded.constant_phase.numpy()[None])
     return Model(announced.version, announced.final, runner, constant)
 
 
-class WeightsIntake:
-    """Holds the model in use and replaces it when better weights come; bad ones change nothing."""
-
-    def __init__(self, client: WeightsClient, *, imager: Imager, telemetry: TelemetrySender) -> None:
-        self.model: Model | None = None
-        """The newest version that was accepted."""
-        self.final_seen = False
-        """The trainer's final version came, be it accepted or refused."""
-        self._client, self._imager, self._telemetry = client, imager, telemetry
-
-    def poll(self, scan: ScanStart, canary: npt.NDArray[Any] | None) -> bool:
-        """Take the newest weights, if any came; return whether the model was replaced. Does not wait.
-
-        Args:
-            scan: the scan whose frames are imaged.
-            canary: the last frames received, counts (n, y, x); None before the first.
-        """
-        received = self._client.poll()
-        if received is None:
-            return False
-        announced, data = received
-        self.final_seen |= announced.final
-        frames = _blank_canary(scan) if canary is None else canary
-        try:
-            self.model = accept_weights(announced, data, scan=scan, imager=self._imager, canary=frames)
-        except BadWeights as error:
-            log.warning("refused weights version %d: %s", announced.version, error)
-            self._telemetry.send(WeightsRejected(announced.version, str(error)))
-            return False
-        self._telemetry.send(WeightsApplied(announced.version))
-        return True
-
-
-def _blank_canary(scan: ScanStart) -> npt.NDArray[np.float32]:
-    """Return one frame of single counts."""
-    return np.ones((1, *scan.frame_shape_px), dtype=np.float32)
+def blank_canary(scan: ScanStart) -> Canary:
+    """Return one frame of single counts, for when no frame has come yet."""
+    return Canary(np.ones((1, *scan.frame_shape_px), dtype=np.float32))
 
 
 def _require_same_shapes(network: NetworkConfig, scan: ScanStart) -> None:
@@ -105,3 +97,9 @@ def _require_same_shapes(network: NetworkConfig, scan: ScanStart) -> None:
         raise BadWeights(f"made for frames of {network.frame_shape_px} px, this scan's have {scan.frame_shape_px} px")
     if network.target_shape_px != scan.target_shape_px:
         raise BadWeights(f"predicts patches of {network.target_shape_px} px, this scan's are {scan.target_shape_px} px")
+
+
+def _require_no_fall(prediction: Prediction, known: Known, refuse_below_db: float) -> None:
+    before_db, now_db = known.phase_psnr_db(known.prediction), known.phase_psnr_db(prediction)
+    if before_db is not None and now_db is not None and now_db < before_db - refuse_below_db:
+        raise BadWeights(f"phase PSNR on frames whose reference is known: {now_db:.1f} dB, before {before_db:.1f} dB")

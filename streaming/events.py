@@ -288,7 +288,16 @@ class EdgeCounts(Event, tag="edge_counts", frozen=True):
     duplicates: int
     frames_per_s: float
     frame_to_image_p50_ms: float
+    """Of recent frames that were imaged in turn."""
     frame_to_image_p99_ms: float
+    refused: int = 0
+    """Frames that cannot be imaged: of another size than the scan's, without a finite position."""
+    unstitched: int = 0
+    """Frames imaged and left out of the stitched image: no finite patch, or a position where no scan reaches."""
+    put_off: int = 0
+    """Frames that were imaged later than in turn, or will be, because they came too fast."""
+    waiting: int = 0
+    """Frames received and not yet imaged."""
 
 
 class PerspectiveScores(Event, tag="perspective_scores", frozen=True):

@@ -22,6 +22,8 @@ log = logging.getLogger(__name__)
 POLL_MS = 100
 ASK_AGAIN_S = 5.0
 """A request is repeated after this long, in case the trainer restarted and forgot it."""
+GONE_AFTER_S = 3 * ASK_AGAIN_S
+"""An edge that has not asked for this long has ended."""
 
 
 class WeightsServer:
@@ -41,8 +43,9 @@ class WeightsServer:
         self._replies: Codec[Weights] = Codec(Weights)
         self._newest: tuple[Weights, bytes] | None = None
         self._asking: dict[bytes, int] = {}
+        self._last_asked_s: dict[bytes, float] = {}
         self._changed = threading.Condition()
-        self._served_final = False
+        self._served_final: set[bytes] = set()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._serve, name="weights-server", daemon=True)
         self._thread.start()
@@ -53,14 +56,22 @@ class WeightsServer:
             self._newest = (weights, safetensors)
 
     def close(self, *, wait_until_served_s: float = 0.0) -> None:
-        """Stop serving; wait at most `wait_until_served_s` seconds for an edge to fetch the final version."""
+        """Stop serving; wait at most `wait_until_served_s` seconds for the edges to fetch the final version.
+
+        That is all edges that still ask; at least one.
+        """
         with self._changed:
-            served = self._changed.wait_for(lambda: self._served_final, timeout=wait_until_served_s)
+            served = self._changed.wait_for(self._all_have_final, timeout=wait_until_served_s)
             if wait_until_served_s > 0 and not served:
-                log.info("no edge fetched the final weights within %.0f s", wait_until_served_s)
+                log.info("not every edge fetched the final weights within %.0f s", wait_until_served_s)
         self._stop.set()
         self._thread.join()
         self._sockets.close(linger_s=2.0)
+
+    def _all_have_final(self) -> bool:
+        now_s = time.monotonic()
+        there = {edge for edge, asked_s in self._last_asked_s.items() if now_s - asked_s < GONE_AFTER_S}
+        return bool(self._served_final) and there <= self._served_final
 
     def _serve(self) -> None:
         while not self._stop.is_set():
@@ -71,9 +82,13 @@ class WeightsServer:
     def _take_request(self) -> None:
         edge, *parts = self._socket.recv_multipart()
         try:
-            self._asking[edge] = self._requests.decode(parts).body.newer_than
+            newer_than = self._requests.decode(parts).body.newer_than
         except MalformedMessage as error:
             log.warning("dropped a malformed request for weights: %s", error)
+            return
+        self._asking[edge] = newer_than
+        with self._changed:
+            self._last_asked_s[edge] = time.monotonic()
 
     def _answer(self) -> None:
         with self._changed:
@@ -87,7 +102,7 @@ class WeightsServer:
             self._socket.send_multipart([edge, *self._replies.encode(weights, arrays)], copy=False)
             if weights.final:
                 with self._changed:
-                    self._served_final = True
+                    self._served_final.add(edge)
                     self._changed.notify_all()
 
 
@@ -100,6 +115,7 @@ class WeightsClient:
     """
 
     def __init__(self, network: NetworkSettings, *, edge: str) -> None:
+        self.malformed = 0
         self._edge = edge
         self._sockets = Sockets(network)
         self._socket = self._sockets.connect(zmq.DEALER, network.trainer_host, network.weights_port)
@@ -109,20 +125,27 @@ class WeightsClient:
         self._asked_at_s = float("-inf")
 
     def poll(self, timeout_s: float = 0.0) -> tuple[Weights, bytes] | None:
-        """Return a version newer than any before, or None after `timeout_s` seconds without one."""
+        """Return weights that came, or None after `timeout_s` seconds without any.
+
+        Asked for is always what is newer than all before; a trainer may answer otherwise.
+        """
         self._ask()
         if not self._socket.poll(int(timeout_s * 1000)):
             return None
         try:
             decoded = self._replies.decode(self._socket.recv_multipart(copy=False))
         except MalformedMessage as error:
+            self.malformed += 1
             log.warning("dropped malformed weights: %s", error)
             return None
-        if decoded.body.version <= self._version or "safetensors" not in decoded.arrays:
+        if "safetensors" not in decoded.arrays:
+            self.malformed += 1
+            log.warning("dropped weights %d without a file", decoded.body.version)
             return None
-        self._version = decoded.body.version
-        self._asked_at_s = float("-inf")
-        self._ask()
+        if decoded.body.version > self._version:
+            self._version = decoded.body.version
+            self._asked_at_s = float("-inf")
+            self._ask()
         return decoded.body, decoded.arrays["safetensors"].tobytes()
 
     def close(self) -> None:

@@ -48,5 +48,5 @@ def trace(network: FrameNetwork, *, device: torch.device, precision: Precision =
         warnings.catch_warnings(category=FutureWarning, action="ignore"),
         autocast(precision, device, cached=False),
     ):
-        traced = torch.jit.trace(network.eval().to(device), example, check_trace=False)
+        traced = torch.jit.trace(network.eval().to(device), example, check_trace=False)  # type: ignore[no-untyped-call]
         return torch.jit.freeze(traced)

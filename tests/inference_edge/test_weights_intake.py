@@ -13,7 +13,8 @@ from support import wait_until
 from inference_edge.backends.base import BackendName
 from inference_edge.inference import Imager
 from inference_edge.settings import DeviceChoice, EdgeSettings
-from inference_edge.weights import WeightsIntake
+from inference_edge.weights import Canary
+from inference_edge.weights_intake import WeightsIntake
 from streaming.events import WeightsApplied, WeightsRejected
 from streaming.messages import ScanStart, Weights
 from streaming.telemetry import TelemetryHub, TelemetrySender
@@ -33,6 +34,7 @@ SCAN = ScanStart(
     detector_distance_m=1.0,
     detector_pixel_size_m=(75e-6, 75e-6),
 )
+SETTINGS = EdgeSettings(device=DeviceChoice.CPU, backend=BackendName.EAGER, weights_kept=3)
 FRAMES = np.random.default_rng(0).poisson(5, (6, 32, 32)).astype(np.uint16)
 
 
@@ -68,14 +70,20 @@ def announce(version: int, data: bytes) -> tuple[Weights, bytes]:
     return Weights(version, hashlib.sha256(data).hexdigest(), step=version, final=False), data
 
 
+def poll(intake: WeightsIntake) -> bool:
+    intake.fetch(SCAN, lambda _: Canary(FRAMES))
+    return intake.settle()
+
+
 @pytest.fixture
 def channel(network, tmp_path):
     events = []
     hub = TelemetryHub(network, jsonl=tmp_path / "t.jsonl", on_event=lambda one, _: events.append(one.event))
     sender = TelemetrySender(network, sender="test")
     server, client = WeightsServer(network), WeightsClient(network, edge="edge")
-    imager = Imager(EdgeSettings(device=DeviceChoice.CPU, backend=BackendName.EAGER))
-    yield server, WeightsIntake(client, imager=imager, telemetry=sender), events
+    intake = WeightsIntake(client, imager=Imager(SETTINGS), telemetry=sender, settings=SETTINGS)
+    yield server, intake, events
+    intake.close()
     client.close()
     server.close()
     sender.close()
@@ -89,7 +97,7 @@ def test_bad_weights_are_refused_with_the_reason_and_the_old_ones_go_on(channel)
         server.publish(weights, data)
 
         def answered() -> bool:
-            intake.poll(SCAN, FRAMES)
+            poll(intake)
             return bool(events) and events[-1].version == weights.version
 
         wait_until(answered)
@@ -119,5 +127,5 @@ def test_bad_weights_are_refused_with_the_reason_and_the_old_ones_go_on(channel)
 def test_refused_final_weights_are_still_the_last(channel):
     server, intake, _ = channel
     server.publish(Weights(1, "0" * 64, step=1, final=True), weights_file(1))
-    wait_until(lambda: intake.poll(SCAN, None) or intake.final_seen)
+    wait_until(lambda: poll(intake) or intake.final_seen)
     assert intake.model is None

@@ -1,0 +1,124 @@
+"""What reaches the edge: a scan's frames, references, and the ends of its perspectives."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from inference_edge.frame_block import FrameBlock, block_from_arrays
+from inference_edge.perspective import Perspective
+from inference_edge.quality import reference_from_arrays
+from inference_edge.reporting import EdgeCounter
+from inference_edge.waiting import Arrival, WaitingFrames
+from streaming.codec import Arrays, MalformedMessage
+from streaming.inbox import Delivery, Inbox
+from streaming.messages import Frames, PerspectiveEnd, Reference, ScanEnd, ScanStart
+
+DELIVERIES_AT_ONCE = 64
+
+
+class Arrivals:
+    """Takes messages in and keeps what is needed until frames are imaged.
+
+    Args:
+        inbox: where the messages come from.
+        queue_max: frames waiting in memory at most; beyond that nothing is received.
+        spool_dir: where frames wait that are put off.
+        counter: counts duplicates and refused frames.
+        warn: tells the user.
+    """
+
+    def __init__(
+        self, inbox: Inbox, *, queue_max: int, spool_dir: Path, counter: EdgeCounter, warn: Callable[[str], None]
+    ) -> None:
+        self.scan: ScanStart | None = None
+        self.scan_ended = False
+        self.perspectives: dict[int, Perspective] = {}
+        """Those that can still change."""
+        self.waiting = WaitingFrames(spool_dir)
+        self.newest: FrameBlock | None = None
+        """The frames received last."""
+        self.new_references: list[Perspective] = []
+        """Perspectives whose reference came since this list was last emptied."""
+        self._inbox, self._queue_max = inbox, queue_max
+        self._counter, self._warn = counter, warn
+        self._closed: set[int] = set()
+        self._scan_start_sequence: int | None = None
+
+    def receive(self, timeout_s: float) -> None:
+        """Take in what has arrived; wait at most `timeout_s` seconds for the first message."""
+        for _ in range(DELIVERIES_AT_ONCE):
+            if self.waiting.in_turn >= self._queue_max:
+                time.sleep(timeout_s)
+                return
+            delivery = self._inbox.receive(timeout_s)
+            if delivery is None:
+                return
+            self._inbox.acknowledge(self._finished_with(delivery))
+            timeout_s = 0.0
+
+    def close(self, perspective: Perspective) -> None:
+        """Forget a perspective; what still comes for it is dropped."""
+        del self.perspectives[perspective.index]
+        self._closed.add(perspective.index)
+
+    def _finished_with(self, delivery: Delivery) -> list[int]:
+        try:
+            return self._take(delivery)
+        except MalformedMessage as error:
+            if isinstance(delivery.message, Frames):
+                self._counter.refused += len(delivery.arrays.get("index", ()))
+            self._warn(f"dropped a message: {error}")
+            return [delivery.sequence]
+
+    def _take(self, delivery: Delivery) -> list[int]:
+        """Take a message in; return the sequence numbers that are finished with."""
+        match delivery.message:
+            case ScanStart():
+                # Acknowledged only with the scan's end: an edge that is started again must be sent it again.
+                self.scan, self._scan_start_sequence = delivery.message, delivery.sequence
+                return []
+            case Frames():
+                return self._enqueue(delivery.message, delivery)
+            case Reference():
+                self._take_reference(delivery.message, delivery.arrays)
+            case PerspectiveEnd(perspective=index, angle_deg=angle_deg) if index not in self._closed:
+                self._perspective(index, angle_deg).ended = True
+            case ScanEnd():
+                self.scan_ended = True
+                if self._scan_start_sequence is not None:
+                    return [self._scan_start_sequence, delivery.sequence]
+        return [delivery.sequence]
+
+    def _enqueue(self, message: Frames, delivery: Delivery) -> list[int]:
+        if self.scan is None:
+            raise MalformedMessage("frames came before the scan's start")
+        block = block_from_arrays(delivery.arrays, self.scan.frame_shape_px)
+        if message.perspective in self._closed:
+            self._counter.duplicates += len(block)
+            return [delivery.sequence]
+        perspective = self._perspective(message.perspective, message.angle_deg)
+        new = perspective.drop_known(block)
+        self._counter.duplicates += len(block) - len(new)
+        if not len(new):
+            return [delivery.sequence]
+        perspective.queued += len(new)
+        self.waiting.add(Arrival(delivery.sequence, perspective, message.acquired_at_s, left=len(new)), new)
+        self.newest = new
+        return []
+
+    def _take_reference(self, message: Reference, arrays: Arrays) -> None:
+        reference = reference_from_arrays(arrays, message.origin_px)
+        if message.perspective in self._closed:
+            self._warn(f"another reference for perspective {message.perspective} came after its images were written")
+            return
+        perspective = self._perspective(message.perspective, message.angle_deg)
+        if perspective.reference is not None:
+            self._warn(f"another reference came for perspective {message.perspective}: scored with the newer one")
+        perspective.take_reference(reference)
+        if perspective not in self.new_references:
+            self.new_references.append(perspective)
+
+    def _perspective(self, index: int, angle_deg: float) -> Perspective:
+        return self.perspectives.setdefault(index, Perspective(index, angle_deg))

@@ -1,0 +1,50 @@
+"""What is done while frames come faster than they can be imaged."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from inference_edge.batching import BatchSizer
+from inference_edge.settings import EdgeSettings, Overload
+from inference_edge.waiting import WaitingFrames
+
+log = logging.getLogger(__name__)
+
+
+class OverloadWatch:
+    """Follows the policy of the settings, tells the user when imaging falls behind, and counts what it puts off.
+
+    Args:
+        settings: of the edge.
+        waiting: frames that wait.
+        warn: tells the user.
+    """
+
+    def __init__(self, settings: EdgeSettings, waiting: WaitingFrames, *, warn: Callable[[str], None]) -> None:
+        self.put_off = 0
+        """Frames put off so far."""
+        self._settings, self._waiting, self._warn = settings, waiting, warn
+        self._behind = False
+
+    def watch(self, sizer: BatchSizer) -> None:
+        """Act if imaging is behind.
+
+        Raises:
+            UserError: frames cannot be put off to disk.
+        """
+        if not sizer.behind(self._waiting.in_turn):
+            if self._behind and not self._waiting.put_off and self._waiting.in_turn <= sizer.frames:
+                self._behind = False
+                log.info("imaging keeps up again")
+            return
+        if not self._behind:
+            self._behind = True
+            self._warn(f"frames come faster than they can be imaged: {self._policy()}")
+        if self._settings.overload is Overload.THIN:
+            self.put_off += self._waiting.put_off_all_but(self._settings.image_every)
+
+    def _policy(self) -> str:
+        if self._settings.overload is Overload.THIN:
+            return f"every {self._settings.image_every}th is imaged now, the others when there is time"
+        return "they wait, on the acquisition's disk if need be, and are imaged in order"

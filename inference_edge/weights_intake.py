@@ -1,0 +1,144 @@
+"""Which version of the model is in use: the newest that is good, or the one that somebody asked for."""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+
+from inference_edge.inference import Imager
+from inference_edge.settings import EdgeSettings
+from inference_edge.weights import Canary, Model, accept_weights
+from streaming.events import Part, WarningRaised, WeightsApplied, WeightsRejected
+from streaming.messages import ScanStart, Weights
+from streaming.telemetry import TelemetrySender
+from streaming.weights_channel import WeightsClient
+from trainer.models.weights_file import BadWeights
+
+log = logging.getLogger(__name__)
+
+
+class WeightsIntake:
+    """Fetches weights, checks them in a thread of its own, and holds the versions that can be used.
+
+    Bad weights change nothing. Use it from one thread, which is never kept waiting.
+    """
+
+    def __init__(
+        self, client: WeightsClient, *, imager: Imager, telemetry: TelemetrySender, settings: EdgeSettings
+    ) -> None:
+        self.model: Model | None = None
+        """The version in use."""
+        self.final_seen = False
+        """The trainer's final version came, be it accepted or refused."""
+        self._client, self._imager, self._telemetry = client, imager, telemetry
+        self._refuse_below_db = settings.refuse_below_db
+        self._kept: deque[Model] = deque(maxlen=settings.weights_kept)
+        self._newest_seen = -1
+        self._held = False
+        self._malformed = 0
+        self._checker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="weights-check")
+        self._checking: tuple[Weights, Future[Model]] | None = None
+
+    @property
+    def previous(self) -> Model | None:
+        """The version before the one in use, if it is kept."""
+        older = [one for one in self._kept if self.model is not None and one.version < self.model.version]
+        return older[-1] if older else None
+
+    def fetch(self, scan: ScanStart, choose_canary: Callable[[ScanStart], Canary]) -> None:
+        """Take the newest weights, if any came and none are being checked."""
+        if self._checking is not None:
+            return
+        received = self._client.poll()
+        self._tell_malformed()
+        if received is None:
+            return
+        announced, data = received
+        if announced.version <= self._newest_seen:
+            self._refuse(announced, f"version {self._newest_seen} came before it")
+            return
+        self._newest_seen = announced.version
+        checked = self._checker.submit(
+            accept_weights,
+            announced,
+            data,
+            scan=scan,
+            imager=self._imager,
+            canary=choose_canary(scan),
+            refuse_below_db=self._refuse_below_db,
+        )
+        self._checking = announced, checked
+
+    def settle(self) -> bool:
+        """Use the weights that have been checked, if any; return whether the model in use was replaced."""
+        if self._checking is None or not self._checking[1].done():
+            return False
+        (announced, checked), self._checking = self._checking, None
+        self.final_seen |= announced.final
+        try:
+            model = checked.result()
+        except BadWeights as error:
+            self._refuse(announced, str(error))
+            return False
+        if self._held and self.model is not None:
+            self._keep_beside(model, self.model)
+            return False
+        self._kept.append(model)
+        self._use(model)
+        return True
+
+    def roll_back(self, version: int) -> bool:
+        """Use this version until `follow`, whatever comes; return whether the model in use was replaced."""
+        model = next((one for one in self._kept if one.version == version), None)
+        if model is None:
+            self._warn(f"cannot roll back to weights {version}: kept are {[one.version for one in self._kept]}")
+            return False
+        self._held = True
+        return self._use(model)
+
+    def follow(self) -> bool:
+        """Use the newest version again; return whether the model in use was replaced."""
+        self._held = False
+        return bool(self._kept) and self._use(self._kept[-1])
+
+    def drop(self, reason: str) -> None:
+        """Go back from the version in use to the one before, which there must be, and do not use it again."""
+        failed, before = self.model, self.previous
+        if failed is None or before is None:
+            raise RuntimeError("there are no weights to go back to")
+        self._kept.remove(failed)
+        log.warning("back to weights %d: %s", before.version, reason)
+        self._telemetry.send(WeightsRejected(failed.version, reason))
+        self._use(before)
+
+    def close(self) -> None:
+        """Wait for a check that is running."""
+        self._checker.shutdown(cancel_futures=True)
+
+    def _keep_beside(self, model: Model, held: Model) -> None:
+        self._kept.append(model)
+        if held not in self._kept:
+            self._kept.popleft()
+            self._kept.appendleft(held)
+
+    def _use(self, model: Model) -> bool:
+        if model is self.model:
+            return False
+        self.model = model
+        self._telemetry.send(WeightsApplied(model.version))
+        return True
+
+    def _refuse(self, announced: Weights, reason: str) -> None:
+        log.warning("refused weights version %d: %s", announced.version, reason)
+        self._telemetry.send(WeightsRejected(announced.version, reason))
+
+    def _tell_malformed(self) -> None:
+        if self._client.malformed > self._malformed:
+            self._malformed = self._client.malformed
+            self._warn("weights came in a message that cannot be read; they are not used")
+
+    def _warn(self, text: str) -> None:
+        log.warning("%s", text)
+        self._telemetry.send(WarningRaised(Part.EDGE, text))

@@ -66,9 +66,9 @@ class Sockets:
         socket.connect(f"tcp://{host}:{port}")
         return socket
 
-    def monitor(self, socket: Socket) -> Socket:
-        """Return a monitor socket that reports each completed handshake of `socket`."""
-        monitor = socket.get_monitor_socket(zmq.Event.HANDSHAKE_SUCCEEDED)
+    def monitor(self, socket: Socket, event: zmq.Event = zmq.Event.HANDSHAKE_SUCCEEDED) -> Socket:
+        """Return a monitor socket that reports each `event` of `socket`, a completed handshake by default."""
+        monitor = socket.get_monitor_socket(event)
         self._open.append(monitor)
         return monitor
 

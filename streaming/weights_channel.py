@@ -37,6 +37,8 @@ class WeightsServer:
     """
 
     def __init__(self, network: NetworkSettings) -> None:
+        self.served = 0
+        """Files sent to edges so far."""
         self._sockets = Sockets(network)
         self._socket = self._sockets.bind(zmq.ROUTER, network.trainer_host, network.weights_port)
         self._requests: Codec[WeightsRequest] = Codec(WeightsRequest)
@@ -100,6 +102,7 @@ class WeightsServer:
             del self._asking[edge]
             arrays = {"safetensors": np.frombuffer(safetensors, np.uint8)}
             self._socket.send_multipart([edge, *self._replies.encode(weights, arrays)], copy=False)
+            self.served += 1
             if weights.final:
                 with self._changed:
                     self._served_final.add(edge)
@@ -117,8 +120,9 @@ class WeightsClient:
     def __init__(self, network: NetworkSettings, *, edge: str) -> None:
         self.malformed = 0
         self._edge = edge
+        self._network = network
         self._sockets = Sockets(network)
-        self._socket = self._sockets.connect(zmq.DEALER, network.trainer_host, network.weights_port)
+        self._connect()
         self._requests: Codec[WeightsRequest] = Codec(WeightsRequest)
         self._replies: Codec[Weights] = Codec(Weights, network.max_message_bytes)
         self._version = -1
@@ -129,6 +133,8 @@ class WeightsClient:
 
         Asked for is always what is newer than all before; a trainer may answer otherwise.
         """
+        if self._breaks.poll(0):
+            self._connect_again()
         self._ask()
         if not self._socket.poll(int(timeout_s * 1000)):
             return None
@@ -150,7 +156,20 @@ class WeightsClient:
 
     def close(self) -> None:
         """Close the socket."""
+        self._socket.disable_monitor()
         self._sockets.close()
+
+    def _connect(self) -> None:
+        self._socket = self._sockets.connect(zmq.DEALER, self._network.trainer_host, self._network.weights_port)
+        self._breaks = self._sockets.monitor(self._socket, zmq.Event.DISCONNECTED)
+
+    def _connect_again(self) -> None:
+        # ZeroMQ connects again by itself, but never after a message larger than it may take
+        log.info("%s: the connection to the trainer broke off", self._edge)
+        self._socket.disable_monitor()
+        for socket in (self._breaks, self._socket):
+            self._sockets.release(socket)
+        self._connect()
 
     def _ask(self) -> None:
         now_s = time.monotonic()

@@ -1,28 +1,29 @@
-"""Which weights the edge accepts, over the real channel."""
+"""Which weights the edge accepts and uses, over the real channel."""
 
 from __future__ import annotations
 
 import hashlib
-from datetime import UTC, datetime
+from contextlib import closing
 
 import numpy as np
 import pytest
-import torch
+import zmq
+from edge_weights import announce, network_of, overflow, weights, weights_file
 from support import wait_until
 
 from inference_edge.backends.base import BackendName
 from inference_edge.inference import Imager
+from inference_edge.mosaic import Mosaic, place_patches
+from inference_edge.quality import ReferenceImage
 from inference_edge.settings import DeviceChoice, EdgeSettings
-from inference_edge.weights import Canary
+from inference_edge.weights import Canary, Known
 from inference_edge.weights_intake import WeightsIntake
-from streaming.events import WeightsApplied, WeightsRejected
+from streaming.codec import Codec
+from streaming.events import WarningRaised, WeightsApplied, WeightsRejected
 from streaming.messages import ScanStart, Weights
+from streaming.sockets import Sockets
 from streaming.telemetry import TelemetryHub, TelemetrySender
 from streaming.weights_channel import WeightsClient, WeightsServer
-from trainer.models.frame_network import FrameNetwork
-from trainer.models.ptychonn import Patches
-from trainer.models.settings import ModelSettings, NetworkConfig
-from trainer.models.weights_file import Manifest, write_weights
 
 SCAN = ScanStart(
     run="test",
@@ -38,94 +39,199 @@ SETTINGS = EdgeSettings(device=DeviceChoice.CPU, backend=BackendName.EAGER, weig
 FRAMES = np.random.default_rng(0).poisson(5, (6, 32, 32)).astype(np.uint16)
 
 
-def weights_file(version: int, *, frame_px: int = 32, target_px: int = 16, spoil=None) -> bytes:
-    torch.manual_seed(version)
-    config = NetworkConfig(
-        model=ModelSettings(width=2), frame_shape_px=(frame_px, frame_px), target_shape_px=(target_px, target_px)
-    )
-    network = FrameNetwork(config)
-    if spoil is not None:
-        spoil(network)
-    manifest = Manifest(
-        version=version,
-        step=version,
-        network=config,
-        validation_loss=None,
-        final=False,
-        created_at=datetime.now(UTC),
-        run="test",
-    )
-    constant = Patches(amplitude=torch.ones(target_px, target_px), phase=torch.zeros(target_px, target_px))
-    return write_weights(network, manifest, constant=constant)
+class Edge:
+    """An intake with its telemetry."""
 
+    def __init__(self, network, folder) -> None:
+        self.events = []
+        self.canary = Canary(FRAMES)
+        self._hub = TelemetryHub(
+            network, jsonl=folder / "t.jsonl", on_event=lambda one, _: self.events.append(one.event)
+        )
+        self._sender = TelemetrySender(network, sender="test")
+        self._client = WeightsClient(network, edge="edge")
+        self.imager = Imager(SETTINGS)
+        self.intake = WeightsIntake(self._client, imager=self.imager, telemetry=self._sender, settings=SETTINGS)
 
-def overflow(network: FrameNetwork) -> None:
-    """Finite tensors whose product is not."""
-    network.input_scale.fill_(3e38)
-    for parameter in network.parameters():
-        parameter.data.mul_(1e30)
+    @property
+    def version(self) -> int:
+        return self.intake.model.version
 
+    def poll(self) -> bool:
+        self.intake.fetch(SCAN, lambda _: self.canary)
+        return self.intake.settle()
 
-def announce(version: int, data: bytes) -> tuple[Weights, bytes]:
-    return Weights(version, hashlib.sha256(data).hexdigest(), step=version, final=False), data
+    def answer_to(self, version: int):
+        """Wait until a version has been used or refused, and return what was said."""
 
+        def answers() -> list:
+            kinds = (WeightsApplied, WeightsRejected)
+            return [one for one in self.events if isinstance(one, kinds) and one.version == version]
 
-def poll(intake: WeightsIntake) -> bool:
-    intake.fetch(SCAN, lambda _: Canary(FRAMES))
-    return intake.settle()
+        wait_until(lambda: (self.poll(), answers())[1] != [])
+        return answers()[-1]
+
+    def close(self) -> None:
+        self.intake.close()
+        self._client.close()
+        self._sender.close()
+        self._hub.close()
 
 
 @pytest.fixture
-def channel(network, tmp_path):
-    events = []
-    hub = TelemetryHub(network, jsonl=tmp_path / "t.jsonl", on_event=lambda one, _: events.append(one.event))
-    sender = TelemetrySender(network, sender="test")
-    server, client = WeightsServer(network), WeightsClient(network, edge="edge")
-    intake = WeightsIntake(client, imager=Imager(SETTINGS), telemetry=sender, settings=SETTINGS)
-    yield server, intake, events
-    intake.close()
-    client.close()
-    server.close()
-    sender.close()
-    hub.close()
+def edge(network, tmp_path):
+    with closing(Edge(network, tmp_path)) as one:
+        yield one
 
 
-def test_bad_weights_are_refused_with_the_reason_and_the_old_ones_go_on(channel):
-    server, intake, events = channel
+@pytest.fixture
+def trainer(network):
+    with closing(WeightsServer(network)) as server:
+        yield server
 
-    def offer(weights: Weights, data: bytes):
-        server.publish(weights, data)
 
-        def answered() -> bool:
-            poll(intake)
-            return bool(events) and events[-1].version == weights.version
-
-        wait_until(answered)
-        return events[-1]
-
-    assert isinstance(offer(*announce(1, weights_file(1))), WeightsApplied)
-    assert intake.model.version == 1
+def test_bad_weights_are_refused_with_the_reason_and_the_old_ones_go_on(edge, trainer):
+    trainer.publish(*weights(1))
+    assert isinstance(edge.answer_to(1), WeightsApplied)
     data = weights_file(2)
-    corrupted = data[:-1] + bytes([data[-1] ^ 1])
+    flipped = data[:-1] + bytes([data[-1] ^ 1])
     bad = [
-        (Weights(2, hashlib.sha256(data).hexdigest(), step=2, final=False), corrupted, "SHA-256"),
+        (Weights(2, hashlib.sha256(data).hexdigest(), step=2, final=False), flipped, "SHA-256"),
         (*announce(3, data[:2000]), "safetensors"),
         (*announce(4, weights_file(40)), "version"),
         (*announce(5, weights_file(5, frame_px=64)), "frames"),
         (*announce(6, weights_file(6, target_px=32)), "patches"),
         (*announce(7, weights_file(7, spoil=overflow)), "finite"),
+        (*announce(8, weights_file(8, spoil=lambda network: network.input_scale.fill_(float("nan")))), "not finite"),
     ]
-    for weights, file, reason in bad:
-        answer = offer(weights, file)
+    for announced, file, reason in bad:
+        trainer.publish(announced, file)
+        answer = edge.answer_to(announced.version)
         assert isinstance(answer, WeightsRejected)
         assert reason in answer.reason
-        assert intake.model.version == 1
-    assert isinstance(offer(*announce(8, weights_file(8))), WeightsApplied)
-    assert intake.model.version == 8
+        assert edge.version == 1
+    trainer.publish(*announce(9, weights_file(9, width=4)))
+    assert isinstance(edge.answer_to(9), WeightsApplied)
+    assert edge.version == 9
 
 
-def test_refused_final_weights_are_still_the_last(channel):
-    server, intake, _ = channel
-    server.publish(Weights(1, "0" * 64, step=1, final=True), weights_file(1))
-    wait_until(lambda: poll(intake) or intake.final_seen)
-    assert intake.model is None
+def test_refused_final_weights_are_still_the_last(edge, trainer):
+    trainer.publish(Weights(1, "0" * 64, step=1, final=True), weights_file(1))
+    wait_until(lambda: edge.poll() or edge.intake.final_seen)
+    assert edge.intake.model is None
+
+
+def test_older_weights_are_refused(edge, network):
+    """A trainer of ours never sends them; another one might."""
+    sockets, codec = Sockets(network), Codec(Weights)
+    with closing(sockets):
+        trainer = sockets.bind(zmq.ROUTER, network.trainer_host, network.weights_port)
+
+        def serve(version: int) -> None:
+            announced, data = weights(version)
+            arrays = {"safetensors": np.frombuffer(data, np.uint8)}
+            trainer.send_multipart([client, *codec.encode(announced, arrays)])
+
+        wait_until(lambda: (edge.poll(), trainer.poll(0))[1] != 0)
+        client = trainer.recv_multipart()[0]
+        serve(5)
+        assert isinstance(edge.answer_to(5), WeightsApplied)
+        serve(3)
+        answer = edge.answer_to(3)
+    assert isinstance(answer, WeightsRejected)
+    assert "version 5 came before" in answer.reason
+    assert edge.version == 5
+
+
+def test_weights_too_large_for_a_message_never_arrive_and_the_next_ones_do(network, tmp_path, trainer, monkeypatch):
+    monkeypatch.setattr("streaming.weights_channel.ASK_AGAIN_S", 0.2)
+    small, huge = weights_file(1), weights_file(2, width=8)
+    limited = network.model_copy(update={"max_message_bytes": (len(small) + len(huge)) // 2})
+    with closing(Edge(limited, tmp_path)) as edge:
+        trainer.publish(*weights(1))
+        edge.answer_to(1)
+        trainer.publish(*announce(2, huge))
+        wait_until(lambda: (edge.poll(), trainer.served)[1] > 1)
+        trainer.publish(*weights(3))
+        assert isinstance(edge.answer_to(3), WeightsApplied)
+    assert not [one for one in edge.events if getattr(one, "version", None) == 2]
+
+
+def test_what_is_not_weights_is_dropped_and_told(edge, network):
+    with closing(Sockets(network)) as sockets:
+        trainer = sockets.bind(zmq.ROUTER, network.trainer_host, network.weights_port)
+        wait_until(lambda: (edge.poll(), trainer.poll(0))[1] != 0)
+        trainer.send_multipart([trainer.recv_multipart()[0], b"no header", b"no file"])
+        wait_until(lambda: edge.poll() or any(isinstance(one, WarningRaised) for one in edge.events))
+    assert edge.intake.model is None
+
+
+def known_to_be(version: int, edge: Edge) -> Canary:
+    """Return frames whose reference is what `version` makes of them, and which are predicted so now."""
+    prediction = edge.imager.predict(edge.imager.prepare(network_of(version)), FRAMES)
+    positions = np.arange(12.0).reshape(6, 2)
+    mosaic = Mosaic()
+    mosaic.add(place_patches(*prediction, positions))
+    image = mosaic.image()
+    values = (np.nan_to_num(channel) for channel in (image.amplitude, image.phase))
+    return Canary(FRAMES, Known(positions, ReferenceImage(*values, image.origin_px), prediction))
+
+
+def test_much_worse_weights_are_refused(edge, trainer):
+    trainer.publish(*weights(1))
+    edge.answer_to(1)
+    edge.canary = known_to_be(1, edge)
+    trainer.publish(*weights(2))
+    answer = edge.answer_to(2)
+    assert isinstance(answer, WeightsRejected)
+    assert "PSNR" in answer.reason
+    trainer.publish(*announce(3, weights_file(1).replace(b'version\\":1', b'version\\":3')))
+    assert isinstance(edge.answer_to(3), WeightsApplied)
+
+
+def test_rolling_back_holds_a_version_until_newer_ones_are_followed_again(edge, trainer):
+    for version in range(1, 5):
+        trainer.publish(*weights(version))
+        edge.answer_to(version)
+    assert not edge.intake.roll_back(1)
+    wait_until(lambda: any("kept are [2, 3, 4]" in one.text for one in edge.events if isinstance(one, WarningRaised)))
+    assert edge.intake.roll_back(2)
+    assert not edge.intake.roll_back(2)
+    announced, data = weights(5, final=True)
+    trainer.publish(announced, data)
+    wait_until(lambda: edge.poll() or edge.intake.final_seen)
+    assert edge.version == 2
+    assert edge.intake.follow()
+    assert edge.version == 5
+    assert edge.intake.roll_back(2)
+    wait_until(lambda: [one.version for one in edge.events if isinstance(one, WeightsApplied)][-4:] == [4, 2, 5, 2])
+
+
+def test_dropped_weights_are_not_used_again(edge, trainer):
+    for version in (1, 2):
+        trainer.publish(*weights(version))
+        edge.answer_to(version)
+    edge.intake.drop("it gives no image")
+    assert edge.version == 1
+    wait_until(lambda: edge.events[-2:] == [WeightsRejected(2, "it gives no image"), WeightsApplied(1)])
+    assert not edge.intake.follow()
+    with pytest.raises(RuntimeError, match="no weights"):
+        edge.intake.drop("again")
+    trainer.publish(*weights(3))
+    assert isinstance(edge.answer_to(3), WeightsApplied)
+
+
+def test_two_edges_follow_one_trainer_and_both_get_the_final_weights(network, tmp_path):
+    (tmp_path / "other").mkdir()
+    elsewhere = network.model_copy(update={"telemetry_port": network.frames_port, "fanout_port": network.samples_port})
+    with closing(Edge(network, tmp_path)) as one, closing(Edge(elsewhere, tmp_path / "other")) as other:
+        trainer = WeightsServer(network)
+        trainer.publish(*weights(1))
+        for edge in (one, other):
+            assert isinstance(edge.answer_to(1), WeightsApplied)
+        trainer.publish(*weights(2, final=True))
+        one.answer_to(2)
+        slow = []
+        wait_until(lambda: (slow.append(other.poll()), other.intake.final_seen)[1])
+        trainer.close(wait_until_served_s=10.0)
+        assert one.version == other.version == 2

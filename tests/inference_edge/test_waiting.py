@@ -1,0 +1,118 @@
+"""Batches from what waits, and what is done when too much waits."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from inference_edge.batching import BatchSizer
+from inference_edge.frame_block import FrameBlock
+from inference_edge.overload import OverloadWatch
+from inference_edge.perspective import Perspective
+from inference_edge.settings import EdgeSettings, Overload
+from inference_edge.waiting import Arrival, WaitingFrames
+from streaming.errors import UserError
+
+
+def block(start: int, count: int) -> FrameBlock:
+    index = np.arange(start, start + count, dtype=np.int32)
+    return FrameBlock(
+        index=index,
+        role=np.zeros(count, dtype=np.uint8),
+        position_px=np.stack([index, -index], axis=1).astype(float),
+        diffraction=index[:, None, None] * np.ones((1, 3, 4), dtype=np.uint16),
+    )
+
+
+def arrive(waiting: WaitingFrames, sequence: int, frames: FrameBlock, perspective: Perspective) -> Arrival:
+    arrival = Arrival(sequence, perspective, 1.0, left=len(frames))
+    waiting.add(arrival, frames)
+    return arrival
+
+
+def taken(waiting: WaitingFrames, frames_max: int) -> list[tuple[int, list[int], bool]]:
+    portions = waiting.take(frames_max)
+    for portion in portions:
+        np.testing.assert_array_equal(portion.block.diffraction[:, 2, 3], portion.block.index)
+        np.testing.assert_array_equal(portion.block.position_px[:, 1], -portion.block.index)
+    return [(one.arrival.sequence, one.block.index.tolist(), one.put_off) for one in portions]
+
+
+@pytest.fixture
+def waiting(tmp_path):
+    one = WaitingFrames(tmp_path)
+    yield one
+    one.close()
+
+
+def test_batches_are_filled_divided_and_of_one_perspective(waiting):
+    first, second = Perspective(0, 0.0), Perspective(1, 1.0)
+    arrive(waiting, 10, block(0, 3), first)
+    arrive(waiting, 11, block(3, 4), first)
+    arrive(waiting, 12, block(0, 2), second)
+    assert waiting.in_turn == 9
+    assert taken(waiting, 5) == [(10, [0, 1, 2], False), (11, [3, 4], False)]
+    assert taken(waiting, 5) == [(11, [5, 6], False)]
+    assert taken(waiting, 5) == [(12, [0, 1], False)]
+    assert taken(waiting, 5) == []
+    assert waiting.in_turn == 0
+
+
+def test_frames_put_off_come_back_after_all_others_and_none_is_lost(waiting, tmp_path):
+    perspective = Perspective(0, 0.0)
+    arrive(waiting, 0, block(0, 5), perspective)
+    arrive(waiting, 1, block(5, 2), perspective)
+    assert waiting.put_off_all_but(4) == 5
+    assert (waiting.in_turn, waiting.put_off) == (2, 5)
+    assert waiting.put_off_all_but(4) == 0
+    arrive(waiting, 2, block(7, 2), perspective)
+    assert taken(waiting, 64) == [(0, [0, 4], False), (2, [7, 8], False)]
+    assert taken(waiting, 64) == [(0, [1, 2, 3], True)]
+    arrive(waiting, 3, block(9, 1), perspective)
+    assert taken(waiting, 64) == [(3, [9], False)]
+    assert taken(waiting, 64) == [(1, [5, 6], True)]
+    assert (taken(waiting, 64), waiting.in_turn, waiting.put_off) == ([], 0, 0)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_where_nothing_can_be_written_the_user_is_told(tmp_path):
+    waiting = WaitingFrames(tmp_path / "missing")
+    arrive(waiting, 0, block(0, 5), Perspective(0, 0.0))
+    with pytest.raises(UserError, match="cannot put frames off"):
+        waiting.put_off_all_but(2)
+
+
+def test_batches_are_as_large_as_the_latency_allows():
+    sizer = BatchSizer(latency_max_s=0.2, batch_max=64)
+    assert sizer.frames == 64
+    assert not sizer.behind(10_000)
+    for _ in range(60):
+        sizer.note(10, 0.1)
+    assert sizer.frames == 10
+    assert not sizer.behind(20)
+    assert sizer.behind(21)
+    for _ in range(60):
+        sizer.note(1, 5.0)
+    assert sizer.frames == 1
+
+
+@pytest.mark.parametrize("policy", list(Overload))
+def test_the_policy_is_told_once_and_followed(waiting, policy):
+    told = []
+    watch = OverloadWatch(EdgeSettings(overload=policy, image_every=2), waiting, warn=told.append)
+    sizer = BatchSizer(latency_max_s=1.0, batch_max=8)
+    arrive(waiting, 0, block(0, 20), Perspective(0, 0.0))
+    watch.watch(sizer)
+    assert told == []
+    sizer.note(1, 0.1)
+    for _ in range(2):
+        watch.watch(sizer)
+    assert len(told) == 1
+    assert watch.put_off == (10 if policy is Overload.THIN else 0)
+    assert waiting.in_turn + waiting.put_off == 20
+    while waiting.take(8):
+        pass
+    watch.watch(sizer)
+    arrive(waiting, 1, block(20, 20), Perspective(0, 0.0))
+    watch.watch(sizer)
+    assert len(told) == 2

@@ -26,6 +26,8 @@ class StrategyName(StrEnum):
     """The same, the representatives by what the network made of them when they were learnt (dark experience replay)."""
     DERPP = "derpp"
     """The same, the representatives by that and by their ground truth (DER++)."""
+    XDER = "xder"
+    """DER++ whose stored outputs are rewritten where the network has become better since."""
 
 
 class Pace(StrEnum):
@@ -75,10 +77,14 @@ class BufferSettings(Settings):
 
     capacity: PositiveInt = 4000
     """Items over all ranks together."""
+    capacity_bytes: NonNegativeInt = 0
+    """Bytes that the stores of all ranks together may occupy, instead of a number of items; 0 counts items."""
     representatives: PositiveInt = 24
     """Items drawn per step and rank (r)."""
     candidates: PositiveInt = 14
     """Samples of each minibatch and rank that are offered for storage (c)."""
+    rehearse_from_items: NonNegativeInt = 0
+    """Representatives are used once the ranks store so many items; until then the buffer only fills."""
     policy: PolicyName = "random"
     transport: TransportName = "auto"
     timeout_s: PositiveFloat = 30.0
@@ -86,12 +92,12 @@ class BufferSettings(Settings):
 
 
 class DistillationSettings(Settings):
-    """What the strategies `der` and `derpp` weigh; the defaults are the thesis's."""
+    """What the strategies `der`, `derpp` and `xder` weigh; the defaults are the thesis's."""
 
     alpha: PositiveFloat = Field(default=0.8, allow_inf_nan=False)
     """Weight of the mean squared distance between the outputs for representatives and their stored activations."""
     beta: NonNegativeFloat = Field(default=1.0, allow_inf_nan=False)
-    """Weight of a representative's ground truth beside that of a sample of the stream; `derpp` alone uses it."""
+    """Weight of a representative's ground truth beside that of a sample of the stream; `der` has none."""
 
 
 class OptimizerKind(StrEnum):
@@ -137,6 +143,19 @@ class LearningSettings(Settings):
     training 20 times slower."""
 
 
+class CheckpointSettings(Settings):
+    """What training can go on from after it was interrupted or killed."""
+
+    enabled: bool = True
+    """Without, the publisher forgets samples as soon as they are trained on, and what dies is lost."""
+    every_s: PositiveFloat = 30.0
+    """Write a checkpoint at least this often; another one follows the end of every perspective and of the training."""
+    keep: PositiveInt = 3
+    """Newest checkpoints that stay."""
+    max_restarts: NonNegativeInt = 3
+    """How often the ranks are started again from the newest one after any of them was killed."""
+
+
 class TrainerSettings(LearningSettings):
     """The `[trainer]` section."""
 
@@ -151,14 +170,23 @@ class TrainerSettings(LearningSettings):
     evaluation_frames: PositiveInt = 512
     """Validation frames per rank that an evaluation at the end of a perspective uses at most, spread evenly over the
     perspectives seen; the last evaluation uses all."""
+    worsening_perspectives: PositiveInt = 3
+    """Warn when the validation loss has worsened after so many perspectives in a row: over those that were there
+    before, it rose each time by more than 1 %."""
     wait_until_served_s: NonNegativeFloat = 10.0
     """How long the final weights wait for an edge to fetch them."""
     amplitude_scale: PositiveFloat = 2.0
     """Upper end of the amplitudes that the network can predict; a vacuum has 1."""
     init_weights: Path | None = None
     """Start from this weights file of an earlier run, or from a published `.pth` state dict."""
+    checkpoint: CheckpointSettings = Field(default_factory=CheckpointSettings)
     queue_samples: PositiveInt = 4096
     """Samples waiting in memory per rank; beyond, nothing is received and the publisher spools."""
+
+    @property
+    def restarts(self) -> int:
+        """How often the ranks are started again; never without checkpoints."""
+        return self.checkpoint.max_restarts if self.checkpoint.enabled else 0
 
     @model_validator(mode="after")
     def _queue_holds_a_minibatch(self) -> Self:

@@ -49,6 +49,7 @@ class Trainee:
     name: StrategyName
     beta: float = 1.0
     transport: TransportName = "local"
+    begins_at_items: int = 0
     batch_norm: bool = False
     precision: Precision = Precision.FLOAT32
     network: FrameNetwork = field(init=False)
@@ -59,7 +60,13 @@ class Trainee:
     def __post_init__(self) -> None:
         settings = TrainerSettings(
             strategy=self.name,
-            buffer=BufferSettings(capacity=24, representatives=6, candidates=3, transport=self.transport),
+            buffer=BufferSettings(
+                capacity=24,
+                representatives=6,
+                candidates=3,
+                transport=self.transport,
+                rehearse_from_items=self.begins_at_items,
+            ),
             distillation=DistillationSettings(alpha=0.7, beta=self.beta),
             learning_rate=RATE,
             averaging=0.0,
@@ -141,7 +148,7 @@ def train_plainly(name: StrategyName, steps: list[Step], *, alpha: float = 0.7, 
                 loss = loss + (image - torch.cat([new[head], old[head]]).float()).abs().mean()
             if name is StrategyName.DER and b > 0:
                 loss = loss + (image[:b] - new[head].float()).abs().mean()
-            if name is StrategyName.DERPP:
+            if name in {StrategyName.DERPP, StrategyName.XDER}:
                 weight = torch.tensor([1.0] * b + [beta] * r)
                 error = (image - torch.cat([new[head], old[head]]).float()).abs().mean(dim=(1, 2))
                 loss = loss + (weight * error).sum() / weight.sum()

@@ -20,6 +20,7 @@ CASES = [
     (StrategyName.DER, 1.0),
     (StrategyName.DERPP, 1.0),
     (StrategyName.DERPP, 0.25),
+    (StrategyName.XDER, 1.0),
 ]
 
 
@@ -95,3 +96,30 @@ def test_activations_that_are_not_finite_ask_for_nothing() -> None:
 def test_weights_that_make_no_sense_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ValidationError, match=next(iter(wrong))):
         DistillationSettings(**wrong)
+
+
+def test_rehearsal_begins_when_enough_is_stored() -> None:
+    """Three candidates of each minibatch are stored, so twelve items are there when the fifth one comes."""
+    trainee = Trainee(StrategyName.ER, begins_at_items=12)
+    with trainee.buffer:
+        gathered = [trainee.strategy.gather(minibatch(range(first, first + 4))) for first in range(0, 60, 10)]
+    assert [len(batch.ids) for batch in gathered if batch is not None] == [0, 0, 0, 0, 6, 6]
+
+
+def test_revision_keeps_the_better_of_two_activations() -> None:
+    """Every stored activation is one that the network has made of that frame, and none is farther from the truth."""
+    trainee, seen = Trainee(StrategyName.XDER), {}
+    rewritten = 0
+    with trainee.buffer:
+        for first in [*range(0, 120, 10)]:
+            for step in trainee.run([minibatch(range(first, first + 4))]):
+                rows = zip(
+                    step.old["diffraction"], *(step.old[name] for name in (*FIELDS[1:], *ACTIVATIONS)), strict=True
+                )
+                for frame, amplitude, phase, kept_amplitude, kept_phase in rows:
+                    error = (kept_amplitude - amplitude).abs().mean() + (kept_phase - phase).abs().mean()
+                    before = seen.get(frame.numpy().tobytes(), error)
+                    assert error <= before + 1e-2
+                    rewritten += bool(error < before)
+                    seen[frame.numpy().tobytes()] = error
+    assert rewritten > 5

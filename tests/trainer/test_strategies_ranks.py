@@ -20,6 +20,7 @@ CASES = [
     (StrategyName.ER, "tcp"),
     (StrategyName.DER, "tcp"),
     (StrategyName.DERPP, "tcp"),
+    (StrategyName.XDER, "tcp"),
     (StrategyName.DER, "local"),
     (StrategyName.DERPP, "local"),
 ]

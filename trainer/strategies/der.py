@@ -31,8 +31,9 @@ class DarkExperienceReplay(Rehearsal):
         *,
         settings: DistillationSettings,
         device: torch.device,
+        begins_at_items: int = 0,
     ) -> None:
-        super().__init__(pipeline, buffer, device=device)
+        super().__init__(pipeline, buffer, device=device, begins_at_items=begins_at_items)
         self._settings = settings
 
     @staticmethod
@@ -42,8 +43,8 @@ class DarkExperienceReplay(Rehearsal):
 
     def gather(self, minibatch: Minibatch | None) -> Batch | None:
         """Wait for the draw begun a step ago; the next begins after the forward pass, if there is one."""
-        representatives = self.buffer.take()
-        if minibatch is None and len(representatives) == 0:
+        representatives = self._take()
+        if minibatch is None and representatives is None:
             self._offer(None)
             return None
         return self._join(minibatch, representatives)

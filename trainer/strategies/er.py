@@ -24,9 +24,9 @@ class ExperienceReplay(Rehearsal):
 
     def gather(self, minibatch: Minibatch | None) -> Batch | None:
         """Wait for the draw begun a step ago; insertion and the next draw run during this step."""
-        representatives = self.buffer.take()
+        representatives = self._take()
         self._offer(minibatch)
-        if minibatch is None and len(representatives) == 0:
+        if minibatch is None and representatives is None:
             return None
         return self._join(minibatch, representatives)
 

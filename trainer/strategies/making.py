@@ -13,6 +13,7 @@ from trainer.strategies.derpp import DarkExperienceReplayPlusPlus
 from trainer.strategies.er import ExperienceReplay
 from trainer.strategies.incremental import Incremental
 from trainer.strategies.strategy import Rehearsal, Strategy
+from trainer.strategies.xder import RevisedDarkExperienceReplay
 
 
 def make_strategy(settings: LearningSettings, pipeline: Pipeline, *, device: torch.device, seed: int) -> Strategy:
@@ -22,20 +23,26 @@ def make_strategy(settings: LearningSettings, pipeline: Pipeline, *, device: tor
         UserError: the buffer's sizes cannot work.
     """
 
-    def buffer(strategy: type[Rehearsal]) -> RehearsalBuffer:
-        return _open_buffer(settings.buffer, pipeline, strategy.stored(pipeline), device=device, seed=seed)
+    def rehearsing(strategy: type[Rehearsal]) -> Rehearsal:
+        buffer = _open_buffer(settings.buffer, pipeline, strategy.stored(pipeline), device=device, seed=seed)
+        begins_at_items = settings.buffer.rehearse_from_items
+        if issubclass(strategy, DarkExperienceReplay):
+            return strategy(
+                pipeline, buffer, settings=settings.distillation, device=device, begins_at_items=begins_at_items
+            )
+        return strategy(pipeline, buffer, device=device, begins_at_items=begins_at_items)
 
     match settings.strategy:
         case StrategyName.INCREMENTAL:
             return Incremental(pipeline, device=device)
         case StrategyName.ER:
-            return ExperienceReplay(pipeline, buffer(ExperienceReplay), device=device)
+            return rehearsing(ExperienceReplay)
         case StrategyName.DER:
-            dark = buffer(DarkExperienceReplay)
-            return DarkExperienceReplay(pipeline, dark, settings=settings.distillation, device=device)
+            return rehearsing(DarkExperienceReplay)
         case StrategyName.DERPP:
-            dark = buffer(DarkExperienceReplayPlusPlus)
-            return DarkExperienceReplayPlusPlus(pipeline, dark, settings=settings.distillation, device=device)
+            return rehearsing(DarkExperienceReplayPlusPlus)
+        case StrategyName.XDER:
+            return rehearsing(RevisedDarkExperienceReplay)
 
 
 def _open_buffer(
@@ -44,7 +51,8 @@ def _open_buffer(
     try:
         return RehearsalBuffer(
             pipeline.schema(stored),
-            capacity=settings.capacity,
+            capacity=None if settings.capacity_bytes else settings.capacity,
+            capacity_bytes=settings.capacity_bytes or None,
             representatives=settings.representatives,
             candidates=settings.candidates,
             classes=pipeline.classes,

@@ -64,16 +64,27 @@ class Rehearsal(Strategy):
         pipeline: what samples are, and how far outputs are from what they should be.
         buffer: has the fields `stored` and the pipeline's classes.
         device: where the network is trained.
+        begins_at_items: representatives are used once the stores of all ranks hold so many items.
     """
 
-    def __init__(self, pipeline: Pipeline, buffer: RehearsalBuffer, *, device: torch.device) -> None:
+    def __init__(
+        self, pipeline: Pipeline, buffer: RehearsalBuffer, *, device: torch.device, begins_at_items: int = 0
+    ) -> None:
         super().__init__(pipeline, device=device)
         self.buffer: RehearsalBuffer = buffer
+        self._begins_at_items, self._begun = begins_at_items, False
 
     @staticmethod
     @abstractmethod
     def stored(pipeline: Pipeline) -> tuple[str, ...]:
         """Return the fields of a sample that the buffer keeps."""
+
+    def _take(self) -> Representatives | None:
+        """Wait for the draw begun a step ago; None if it is empty, or while rehearsal has not begun."""
+        representatives = self.buffer.take()
+        if not self._begun:
+            self._begun = sum(self.buffer.stats().size_per_rank.values()) >= self._begins_at_items
+        return representatives if self._begun and len(representatives) > 0 else None
 
     def _offer(self, minibatch: Minibatch | None) -> None:
         """Store candidates of the minibatch, if any, and begin the next draw; both run in the background."""

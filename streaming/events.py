@@ -200,6 +200,13 @@ class TrainingStep(Event, tag="training_step", frozen=True):
     samples_per_s: float
 
 
+class TrainingResumed(Event, tag="training_resumed", frozen=True):
+    """The ranks went back to a checkpoint; what was reported of later steps is void."""
+
+    step: int
+    """Steps made when it was taken."""
+
+
 class StepBreakdown(Event, tag="step_breakdown", frozen=True):
     """Mean milliseconds per step since the last report on rank 0."""
 
@@ -345,6 +352,7 @@ AnyEvent = (
     | GroundTruthSkipped
     | RankCounts
     | TrainingStep
+    | TrainingResumed
     | StepBreakdown
     | BufferReport
     | ValidationLoss

@@ -26,6 +26,8 @@ class Proposal:
     """Weights are due; rank 0 alone proposes this."""
     finish: float
     """How much of the training after the end of the stream is done; rank 0 alone proposes this."""
+    checkpoint: bool = False
+    """A checkpoint is due; rank 0 alone proposes this."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,7 @@ class Agreed:
     stop: bool
     publish: bool
     finish: float
+    checkpoint: bool = False
 
     @property
     def representatives(self) -> int:
@@ -57,7 +60,7 @@ def agree(proposal: Proposal) -> Agreed:
     if dist.is_initialized():
         world_size = dist.get_world_size()
         dist.all_reduce(sums)
-    stream, samples, section_ended, stream_ended, stop, publish, finish = sums.tolist()
+    stream, samples, section_ended, stream_ended, stop, publish, finish, checkpoint = sums.tolist()
     return Agreed(
         stream=int(stream),
         samples=int(samples),
@@ -66,4 +69,5 @@ def agree(proposal: Proposal) -> Agreed:
         stop=stop > 0,
         publish=publish > 0,
         finish=finish,
+        checkpoint=checkpoint > 0,
     )

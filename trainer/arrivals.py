@@ -5,16 +5,19 @@ from __future__ import annotations
 import logging
 import threading
 from collections import Counter, defaultdict, deque
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from streaming.codec import Arrays
+from streaming.errors import UserError
 from streaming.messages import DataMessage, FrameRole, PerspectiveEnd, Samples, ScanEnd, ScanStart
 from trainer.pipelines.ptychography.pipeline import FIELDS
 from trainer.sample_checks import batch_fault, usable
 from trainer.sample_queue import SampleQueue
+from trainer.settlement import Settlement
 
 log = logging.getLogger(__name__)
 
@@ -32,33 +35,73 @@ class SampleCounts:
     rejected: Counter[str] = field(default_factory=Counter)
     """By reason."""
 
+    def copy(self) -> SampleCounts:
+        """Return a copy of its own."""
+        return replace(self, rejected=self.rejected.copy())
+
+
+@dataclass
+class Progress:
+    """How far this rank is with the stream: what a checkpoint must hold of it."""
+
+    scan: ScanStart | None = None
+    """The scan's announcement, once it has come."""
+    frame_dtype: str | None = None
+    """Numpy name of the frames' dtype, once the first sample has come."""
+    largest_amplitude: float = 0.0
+    done: dict[int, npt.NDArray[np.int32]] = field(default_factory=dict)
+    """Indices by perspective of the frames that are trained on, kept for validation, or refused."""
+    counts: SampleCounts = field(default_factory=SampleCounts)
+    ended_perspectives: set[int] = field(default_factory=set)
+    """Those whose end the loop has passed."""
+    scan_end: ScanEnd | None = None
+    """The end of the scan, once all ranks have come to it."""
+
 
 class Arrivals:
     """Sorts messages into a queue of training samples and a store of validation samples, and counts.
 
-    One thread calls `take` and `settled`, another one trains and calls the rest.
+    One thread calls `take`, another one trains and calls the rest. Frames and ends of perspectives that `earlier`
+    holds are dropped when they come again.
 
     Args:
         queue_samples: `queue.is_full` once this many training samples wait.
+        held: nothing is acknowledged before a checkpoint holds it.
+        earlier: what a checkpoint held; this object goes on with it.
+        validation: the validation samples that go with it, by perspective.
     """
 
-    def __init__(self, *, queue_samples: int) -> None:
+    def __init__(
+        self,
+        *,
+        queue_samples: int,
+        held: bool = False,
+        earlier: Progress | None = None,
+        validation: Mapping[int, list[Arrays]] | None = None,
+    ) -> None:
         self.queue = SampleQueue(limit=queue_samples)
-        self.counts = SampleCounts()
-        self.scan: ScanStart | None = None
-        """The scan's announcement, once it has come."""
-        self.frame_dtype: str | None = None
-        """Numpy name of the frames' dtype, once the first sample has come."""
-        self.largest_amplitude = 0.0
+        self.settlement = Settlement(held=held)
+        earlier = earlier or Progress()
+        self.counts = earlier.counts
+        self.scan = earlier.scan
+        self.frame_dtype = earlier.frame_dtype
+        self.largest_amplitude = earlier.largest_amplitude
         self.failure: BaseException | None = None
         """What ended the receiving thread."""
         self._scan_start_sequence: int | None = None
         self._seen: defaultdict[int, set[int]] = defaultdict(set)
-        self._validation: defaultdict[int, list[Arrays]] = defaultdict(list)
-        self._arrived_samples = 0
-        self._settled_samples = 0
-        self._open: deque[tuple[int, int]] = deque()
-        self._lock = threading.Lock()
+        for perspective, frames in earlier.done.items():
+            self._seen[perspective].update(frames.tolist())
+        self._waiting: deque[tuple[int, list[int]]] = deque()
+        """Frames in the queue, in its order."""
+        self._validation: defaultdict[int, list[Arrays]] = defaultdict(list, validation or {})
+        self._new_validation: defaultdict[int, list[Arrays]] = defaultdict(list)
+        self._held = held
+        self._ended_perspectives = earlier.ended_perspectives
+        self._scan_end = earlier.scan_end
+        self._lock = threading.RLock()
+        if self._scan_end is not None:
+            self.queue.put(self._scan_end)
 
     def check(self) -> None:
         """Raise what ended the receiving thread, if anything did."""
@@ -75,6 +118,21 @@ class Arrivals:
         self.counts.rejected[reason] += samples
         self._settle(samples)
 
+    def pass_perspective(self) -> None:
+        """Remove the end of a perspective from the front of the queue; on all ranks after the same step."""
+        marker = self.queue.marker
+        self.queue.pass_marker()
+        if isinstance(marker, PerspectiveEnd):
+            self._ended_perspectives.add(marker.perspective)
+        self.settlement.settle(1)
+
+    def end_scan(self) -> None:
+        """Note that all ranks have come to the end of the scan, which stays at the front of the queue."""
+        marker = self.queue.marker
+        if isinstance(marker, ScanEnd) and self._scan_end is None:
+            self._scan_end = marker
+            self.settlement.settle(1)
+
     def validation(self) -> dict[int, Arrays]:
         """Return the validation samples by perspective, as the arrays of `FIELDS`."""
         with self._lock:
@@ -83,43 +141,82 @@ class Arrivals:
                 self._validation[perspective] = [joined]
             return {perspective: parts[0] for perspective, parts in self._validation.items()}
 
-    def take(self, sequence: int, message: DataMessage, arrays: Arrays) -> None:
-        """Sort in one message of the stream."""
-        match message:
-            case ScanStart():
-                # Done with only at the scan's end: a trainer that is started again must be sent it again.
-                self.scan, self._scan_start_sequence = message, sequence
-                return
-            case Samples():
-                self._take_samples(message.perspective, arrays)
-            case PerspectiveEnd():
-                self.queue.put(message)
-            case ScanEnd():
-                self.queue.put(message)
-                if self._scan_start_sequence is not None:
-                    self._note_arrival(self._scan_start_sequence)
-            case _:
-                log.warning("ignored a message %s, which is not for a trainer", type(message).__name__)
-        self._note_arrival(sequence)
+    def progress(self) -> tuple[Progress, dict[int, list[Arrays]], list[int]]:
+        """Return how far this rank is, the validation samples since the last call, and the messages that are done with.
 
-    def settled(self) -> list[int]:
-        """Return messages, each once, whose samples and all before them have been trained on, stored or refused.
-
-        The scan's announcement comes with its end.
+        The messages are to be released once a checkpoint holds the rest.
         """
         with self._lock:
-            done: list[int] = []
-            while self._open and self._open[0][0] <= self._settled_samples:
-                done.append(self._open.popleft()[1])
-            return done
+            new_validation, self._new_validation = self._new_validation, defaultdict(list)
+            progress = Progress(
+                scan=self.scan,
+                frame_dtype=self.frame_dtype,
+                largest_amplitude=self.largest_amplitude,
+                done=self._done(),
+                counts=self.counts.copy(),
+                ended_perspectives=set(self._ended_perspectives),
+                scan_end=self._scan_end,
+            )
+            return progress, dict(new_validation), self.settlement.cover()
 
-    def _note_arrival(self, sequence: int) -> None:
+    def take(self, sequence: int, message: DataMessage, arrays: Arrays) -> None:
+        """Sort in one message of the stream.
+
+        Raises:
+            UserError: the announcement of another scan than the checkpoint's.
+        """
         with self._lock:
-            self._open.append((self._arrived_samples, sequence))
+            match message:
+                case ScanStart():
+                    # Done with only at the scan's end: a trainer that is started again must be sent it again.
+                    self._announce(message)
+                    self._scan_start_sequence = sequence
+                    return
+                case Samples():
+                    self._take_samples(message.perspective, arrays)
+                case PerspectiveEnd():
+                    if message.perspective not in self._ended_perspectives:
+                        self._enqueue_end(message)
+                case ScanEnd():
+                    self._take_end(message)
+                case _:
+                    log.warning("ignored a message %s, which is not for a trainer", type(message).__name__)
+            self.settlement.close(sequence)
+
+    def _announce(self, scan: ScanStart) -> None:
+        if self.scan is not None and scan != self.scan:
+            raise UserError(
+                "the scan is another one than the checkpoint's: its frames, geometry or number of perspectives differ; "
+                "resume with the configuration of the run, or start a new one"
+            )
+        self.scan = scan
+
+    def _take_end(self, end: ScanEnd) -> None:
+        if self._scan_end is None:
+            self._enqueue_end(end)
+        if self._scan_start_sequence is not None:
+            self.settlement.close(self._scan_start_sequence)
+
+    def _enqueue_end(self, marker: PerspectiveEnd | ScanEnd) -> None:
+        self.queue.put(marker)
+        self.settlement.expect(1)
 
     def _settle(self, samples: int) -> None:
         with self._lock:
-            self._settled_samples += samples
+            self.settlement.settle(samples)
+            while samples > 0:
+                perspective, frames = self._waiting[0]
+                self._waiting[0] = perspective, frames[samples:]
+                samples -= min(samples, len(frames))
+                if not self._waiting[0][1]:
+                    self._waiting.popleft()
+
+    def _done(self) -> dict[int, npt.NDArray[np.int32]]:
+        waiting: defaultdict[int, set[int]] = defaultdict(set)
+        for perspective, frames in self._waiting:
+            waiting[perspective].update(frames)
+        done = {perspective: seen - waiting[perspective] for perspective, seen in self._seen.items()}
+        return {perspective: np.fromiter(frames, np.int32, len(frames)) for perspective, frames in done.items()}
 
     def _take_samples(self, perspective: int, arrays: Arrays) -> None:
         index = arrays.get("index")
@@ -134,7 +231,7 @@ class Arrivals:
         good = fresh & usable(arrays)
         self._refuse(int((fresh & ~good).sum()), NOT_USABLE)
         self._store(perspective, arrays, good & (arrays["role"] == FrameRole.VALIDATION))
-        self._enqueue(arrays, good & (arrays["role"] == FrameRole.TRAIN))
+        self._enqueue(perspective, arrays, good & (arrays["role"] == FrameRole.TRAIN))
 
     def _fresh(self, perspective: int, index: npt.NDArray[np.int32]) -> npt.NDArray[np.bool_]:
         """Return bool (n,): frames that had not come before."""
@@ -152,13 +249,18 @@ class Arrivals:
             log.warning("refused %d samples: %s", samples, reason)
 
     def _store(self, perspective: int, arrays: Arrays, rows: npt.NDArray[np.bool_]) -> None:
-        if rows.any():
-            with self._lock:
-                self._validation[perspective].append({name: arrays[name][rows] for name in FIELDS})
-            self.counts.validation += int(rows.sum())
+        if not rows.any():
+            return
+        chosen = {name: arrays[name][rows] for name in FIELDS}
+        self._validation[perspective].append(chosen)
+        if self._held:
+            self._new_validation[perspective].append(chosen)
+        self.counts.validation += int(rows.sum())
 
-    def _enqueue(self, arrays: Arrays, rows: npt.NDArray[np.bool_]) -> None:
-        if rows.any():
-            self.largest_amplitude = max(self.largest_amplitude, float(arrays["amplitude"][rows].max()))
-            self._arrived_samples += int(rows.sum())
-            self.queue.put({name: arrays[name][rows] for name in FIELDS})
+    def _enqueue(self, perspective: int, arrays: Arrays, rows: npt.NDArray[np.bool_]) -> None:
+        if not rows.any():
+            return
+        self.largest_amplitude = max(self.largest_amplitude, float(arrays["amplitude"][rows].max()))
+        self._waiting.append((perspective, arrays["index"][rows].tolist()))
+        self.settlement.expect(int(rows.sum()))
+        self.queue.put({name: arrays[name][rows] for name in FIELDS})

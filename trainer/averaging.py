@@ -9,6 +9,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from trainer.state_file import State, copies
+
 NetworkT = TypeVar("NetworkT", bound=nn.Module)
 
 WARM_UP_STEPS = 10
@@ -64,6 +66,26 @@ class AveragedNetwork(Generic[NetworkT]):
         parts = torch.split(flat, [statistic.numel() for statistic in self._statistics])
         for statistic, part in zip(self._statistics, parts, strict=True):
             statistic.copy_(part.view_as(statistic))
+
+    def state(self) -> State:
+        """Return the average, as copies on the CPU."""
+        return {"steps": self._steps, "network": copies(self.network.state_dict())}
+
+    def restore(self, state: State) -> None:
+        """Go on from what `state` returned."""
+        self._steps = state["steps"]
+        self.network.load_state_dict(dict(state["network"]))
+
+    def statistics(self) -> State:
+        """Return this rank's batch-norm statistics, of the network and of the average, as copies on the CPU."""
+        tensors = (*self._source_statistics, *self._statistics)
+        return copies({str(number): tensor for number, tensor in enumerate(tensors)})
+
+    @torch.no_grad()
+    def take_statistics(self, state: State) -> None:
+        """Go on from what `statistics` returned."""
+        for number, tensor in enumerate((*self._source_statistics, *self._statistics)):
+            tensor.copy_(state[str(number)])
 
     def snapshot(self) -> NetworkT:
         """Return a copy on the CPU that training does not touch."""

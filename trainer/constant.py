@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from trainer.models.ptychonn import Patches
+from trainer.state_file import State, copies
 
 
 class MeanPatch:
@@ -33,6 +36,16 @@ class MeanPatch:
             dist.all_reduce(sums)
             dist.all_reduce(samples)
         return _mean(sums, samples)
+
+    def state(self) -> State:
+        """Return this rank's sums, as copies on the CPU."""
+        return copies({"sums": self._sums, "samples": self._samples})
+
+    def restore(self, states: Sequence[State]) -> None:
+        """Take over the sums of some ranks, or of none."""
+        for state in states:
+            self._sums += state["sums"].to(self._sums.device)
+            self._samples += state["samples"].to(self._samples.device)
 
     def on_this_rank(self) -> Patches:
         """Return the mean (y, x) over this rank's samples; amplitude 1 and phase 0 before any."""

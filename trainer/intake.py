@@ -42,10 +42,10 @@ class Intake:
         port = self._network.samples_port + self._rank
         with Inbox(self._network, consumer=f"rank-{self._rank}", port=port, world_size=self._world_size) as inbox:
             while not self._closing.is_set():
-                inbox.acknowledge(self._arrivals.settled())
+                inbox.acknowledge(self._arrivals.settlement.acknowledgeable())
                 if self._arrivals.queue.wait_for_room(POLL_S) and (delivery := inbox.receive(POLL_S)) is not None:
                     self._arrivals.take(delivery.sequence, delivery.message, delivery.arrays)
-            inbox.acknowledge(self._arrivals.settled())
+            inbox.acknowledge(self._arrivals.settlement.acknowledgeable())
 
     def _note_end(self, thread: Future[None]) -> None:
         self._arrivals.failure = thread.exception()

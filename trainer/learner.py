@@ -14,10 +14,11 @@ from trainer.agreement import Agreed
 from trainer.averaging import AveragedNetwork, NetworkT
 from trainer.batch import Batch
 from trainer.models.precision import Precision, autocast
-from trainer.optimizer import make_optimizer
+from trainer.optimizer import make_optimizer, optimizer_state, restore_optimizer
 from trainer.pipelines.pipeline import Output, Pipeline
 from trainer.schedule import Schedule
 from trainer.settings import LearningSettings
+from trainer.state_file import State, copies
 from trainer.strategies.strategy import Strategy
 
 
@@ -83,6 +84,38 @@ class Learner(Generic[NetworkT]):
             return None
         self._step(agreed.finish)
         return share.detach()
+
+    @property
+    def between_steps(self) -> bool:
+        """Whether no gradient waits for others to be averaged with."""
+        return self._accumulated == 0
+
+    def state(self) -> State:
+        """Return what is the same on all ranks: network, average, optimiser, steps. Copies on the CPU."""
+        return {
+            "steps": self.steps,
+            "rate": self.rate,
+            "network": copies(self._network.state_dict()),
+            "averaged": self.averaged.state(),
+            "optimizer": optimizer_state(self._optimizer),
+        }
+
+    def restore(self, state: State) -> None:
+        """Go on from what `state` returned."""
+        self.steps, self.rate = state["steps"], state["rate"]
+        self._network.load_state_dict(dict(state["network"]))
+        self.averaged.restore(state["averaged"])
+        restore_optimizer(self._optimizer, state["optimizer"])
+
+    def rank_state(self) -> State:
+        """Return what this rank alone has: batch-norm statistics and the state of torch's random numbers."""
+        return {"statistics": self.averaged.statistics(), "random_state": torch.get_rng_state()}
+
+    def restore_rank(self, state: State, *, exact: bool) -> None:
+        """Take over what one rank had; random numbers go on where they were only if there are as many ranks again."""
+        self.averaged.take_statistics(state["statistics"])
+        if exact:
+            torch.set_rng_state(state["random_state"])
 
     def _without_exchange(self) -> contextlib.AbstractContextManager[None]:
         """Keep gradients on their rank; the exchange that completes the step takes them along."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import Any
+from typing import Any, Protocol
 
 import torch.distributed as dist
 
@@ -19,6 +19,7 @@ from trainer.learner import Learner
 from trainer.outcome import Outcome
 from trainer.reporting import Report
 from trainer.settings import LearningSettings, Pace
+from trainer.state_file import State
 from trainer.strategies.strategy import Strategy
 from trainer.stream import Stream
 
@@ -26,6 +27,22 @@ IDLE_WAIT_S = 0.05
 """How long a rank with nothing to train on waits for its stream before it joins the others' step without samples."""
 
 NOT_FINITE = "the step's loss was not finite"
+
+
+class Checkpoints(Protocol):
+    """Keeps what training can go on from; all methods but the first two are called by all ranks after the same step."""
+
+    def want(self) -> None:
+        """Have a checkpoint taken soon."""
+
+    def is_due(self) -> bool:
+        """Whether one should be taken after the next step; rank 0's word counts."""
+
+    def take(self, loop: State) -> None:
+        """Take one, with what the loop must remember."""
+
+    def finish(self, loop: State, *, stopped: bool) -> None:
+        """Take the last one; `stopped` says that training was asked to end early."""
 
 
 class TrainingLoop:
@@ -39,6 +56,7 @@ class TrainingLoop:
         outcome: evaluates and publishes.
         report: takes what happens.
         stop: ends the loop after the step under way.
+        checkpoints: told when training may go on from here.
     """
 
     def __init__(
@@ -51,14 +69,21 @@ class TrainingLoop:
         outcome: Outcome,
         report: Report,
         stop: threading.Event,
+        checkpoints: Checkpoints | None = None,
     ) -> None:
         self._settings, self._stream = settings, stream
         self._strategy, self._learner = strategy, learner
         self._outcome, self._report, self._stop = outcome, report, stop
         self._stepping = False
+        self._checkpoints = checkpoints
         self._stream_ended_s: float | None = None
+        self._finished_before = 0.0
         self._skipped_steps = 0
         self._leads = not dist.is_initialized() or dist.get_rank() == 0
+
+    def restore(self, memory: State) -> None:
+        """Go on from what a checkpoint remembered of the loop that took it."""
+        self._skipped_steps, self._finished_before = memory["skipped_steps"], memory["finish"]
 
     def run(self) -> None:
         """Train, and tell the outcome of every end."""
@@ -66,19 +91,30 @@ class TrainingLoop:
             self._stream.check()
             batch = self._gather()
             agreed = agree(self._propose(batch))
-            if agreed.stop:
-                break
-            if agreed.samples > 0:
-                self._train(batch, agreed)
-            if agreed.publish:
-                self._outcome.publish()
-            if agreed.section_ended:
-                self._end_section()
-            if agreed.stream_ended and self._is_finished(agreed):
-                self._outcome.end_stream()
+            if agreed.stop or self._step(batch, agreed):
                 break
         self._outcome.close()
         self._report.close()
+        if self._checkpoints is not None:
+            self._checkpoints.finish(self._memory(), stopped=agreed.stop)
+
+    def _step(self, batch: Batch | None, agreed: Agreed) -> bool:
+        """Do what was agreed; return whether training is finished."""
+        if agreed.samples > 0:
+            self._train(batch, agreed)
+        if agreed.publish:
+            self._outcome.publish()
+        if agreed.section_ended:
+            self._end_section()
+        if agreed.stream_ended and self._is_finished(agreed):
+            self._outcome.end_stream()
+            return True
+        if agreed.checkpoint and self._checkpoints is not None:
+            self._checkpoints.take(self._memory())
+        return False
+
+    def _memory(self) -> State:
+        return {"skipped_steps": self._skipped_steps, "finish": self._finish_progress()}
 
     def _gather(self) -> Batch | None:
         drawing = self._settings.pace is Pace.CONTINUOUS or self._stream_ended_s is not None
@@ -97,6 +133,7 @@ class TrainingLoop:
             stream_ended=ended,
             stop=self._stop.is_set(),
             publish=self._outcome.is_due(),
+            checkpoint=self._checkpoints is not None and self._checkpoints.is_due(),
             finish=self._finish_progress(),
         )
 
@@ -123,15 +160,22 @@ class TrainingLoop:
         if marker is not None:
             self._outcome.end_section(marker)
         self._stream.pass_marker()
+        if self._checkpoints is not None:
+            self._checkpoints.want()
 
     def _is_finished(self, agreed: Agreed) -> bool:
         """Whether the training after the end of the stream is done; it begins with the first call."""
         if self._stream_ended_s is None:
             self._stream_ended_s = time.monotonic()
+            self._outcome.begin_finish()
+            if self._checkpoints is not None:
+                self._checkpoints.want()
             return self._settings.finish_s == 0.0
         return agreed.finish >= 1.0 or agreed.samples == 0
 
     def _finish_progress(self) -> float:
-        if self._stream_ended_s is None or not self._leads:
+        if not self._leads:
             return 0.0
-        return min(1.0, (time.monotonic() - self._stream_ended_s) / self._settings.finish_s)
+        if self._stream_ended_s is None or self._settings.finish_s == 0.0:
+            return self._finished_before
+        return min(1.0, self._finished_before + (time.monotonic() - self._stream_ended_s) / self._settings.finish_s)

@@ -25,6 +25,9 @@ class Outcome(ABC):
     def end_section(self, marker: Marker) -> None:
         """All ranks have trained on all samples before the marker."""
 
+    def begin_finish(self) -> None:
+        """All ranks have trained on all samples; what comes after begins."""
+
     @abstractmethod
     def end_stream(self) -> None:
         """All ranks have trained on all samples, and are done with what comes after."""

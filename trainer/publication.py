@@ -29,7 +29,7 @@ class Publication:
 
     Args:
         network: hosts, ports and keys of the run; binds the weights port.
-        folder: gets one file `vNNNNNN.safetensors` per version.
+        folder: gets one file `vNNNNNN.safetensors` per version; versions go on from those that are there.
         run: the run's name, for the manifest.
         on_published: called in the publishing thread after each version, and with what a user should know of it.
 
@@ -41,7 +41,7 @@ class Publication:
         folder.mkdir(parents=True, exist_ok=True)
         self._server = WeightsServer(network)
         self._folder, self._run, self._on_published = folder, run, on_published
-        self._version = 0
+        self._version = _newest_version(folder)
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="publication")
         self._last: Future[None] | None = None
         self._wait_until_served_s = 0.0
@@ -110,3 +110,8 @@ class Publication:
             file.flush()
             os.fsync(file.fileno())
         unfinished.replace(path)
+
+
+def _newest_version(folder: Path) -> int:
+    """Return the newest version in the folder, 0 if there is none: an edge ignores what is older than it has."""
+    return max((int(path.stem.removeprefix("v")) for path in folder.glob("v*.safetensors")), default=0)

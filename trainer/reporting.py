@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any, Protocol
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from buffer import RehearsalBuffer
@@ -17,6 +18,7 @@ from trainer.agreement import Agreed
 from trainer.arrivals import SampleCounts
 from trainer.batch import Batch
 from trainer.learner import Learner
+from trainer.state_file import State
 
 PERIOD_S = 0.3
 COUNTS_PERIOD_S = 1.0
@@ -82,15 +84,26 @@ class StepReport(Report):
         super().__init__()
         self._counts = counts
         self._telemetry, self._rank, self._buffer = telemetry, rank, buffer
+        self._world_size = dist.get_world_size() if dist.is_initialized() else 1
         self._stream_samples = self.samples = self._samples_reported = 0
         self._reported_s = self._counted_s = time.monotonic()
         self._buffer_s = (0.0, 0.0, 0.0)
         self._steps = self._local_samples = 0
         self._loss = torch.zeros(())
+        self._refusals_told: set[str] = set()
 
     def warn(self, text: str) -> None:
         """Say something that a user should know before trusting the result."""
         self._telemetry.send(WarningRaised(Part.TRAINER, text))
+
+    def state(self) -> State:
+        """Return the cumulative figures."""
+        return {"stream_samples": self._stream_samples, "samples": self.samples}
+
+    def restore(self, state: State) -> None:
+        """Go on from what `state` returned."""
+        self._stream_samples = state["stream_samples"]
+        self.samples = self._samples_reported = state["samples"]
 
     def send(self, event: AnyEvent) -> None:
         """Send an event of one's own."""
@@ -118,8 +131,13 @@ class StepReport(Report):
     def _report_counts(self) -> None:
         """Send this rank's ledger and the state of its buffer."""
         counts = self._counts
+        self._warn_of_refusals(counts)
         rejected = sum(counts.rejected.values())
-        self._telemetry.send(RankCounts(self._rank, counts.trained, counts.validation, counts.duplicates, rejected))
+        self._telemetry.send(
+            RankCounts(
+                self._rank, counts.trained, counts.validation, counts.duplicates, rejected, ranks=self._world_size
+            )
+        )
         if self._buffer is None:
             return
         stats = self._buffer.stats()
@@ -134,6 +152,11 @@ class StepReport(Report):
                 background_ms=1000.0 * stats.background_s / max(1, stats.draws),
             )
         )
+
+    def _warn_of_refusals(self, counts: SampleCounts) -> None:
+        for reason in counts.rejected.keys() - self._refusals_told:
+            self._refusals_told.add(reason)
+            self.warn(f"rank {self._rank} refuses samples and goes on without them: {reason}")
 
     def _report_progress(self, learner: Learner[Any], *, elapsed_s: float) -> None:
         # As if every rank had this one's mean loss; exact for one rank, and no collective for many.

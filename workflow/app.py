@@ -11,6 +11,7 @@ from workflow.commands.edge import edge
 from workflow.commands.inspect import inspect
 from workflow.commands.keys import keys
 from workflow.commands.report import report
+from workflow.commands.resume import resume
 from workflow.commands.run import run
 from workflow.commands.simulate import simulate
 from workflow.commands.train import train
@@ -24,7 +25,7 @@ def create_app() -> typer.Typer:
         add_completion=False,
         rich_markup_mode=None,
     )
-    for command in (run, inspect, simulate, report, acquire, train, edge, dashboard, keys):
+    for command in (run, resume, inspect, simulate, report, acquire, train, edge, dashboard, keys):
         app.command()(command)
     app.add_typer(bench, name="bench")
     return app

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -15,6 +16,7 @@ from streaming.commands import AnyCommand, CommandHub, StopRun
 from streaming.errors import UserError
 from streaming.events import Part, PartState, PartStatus, Telemetry
 from streaming.telemetry import TelemetryHub, TelemetrySender
+from streaming.telemetry_log import read_telemetry_log
 from workflow.cli import INTERRUPTED_STATUS
 from workflow.config import Config
 from workflow.dashboard_token import TOKEN_VARIABLE, show_token
@@ -25,7 +27,7 @@ from workflow.part_process import stop_on_signals
 from workflow.ports import choose_port, require_free, resolve_ports
 from workflow.progress import ProgressDisplay, RunProgress
 from workflow.results import Summary, headline, ledger_complaint, write_results
-from workflow.run_folder import RunFolder, create_run_folder
+from workflow.run_folder import RunFolder, create_run_folder, describe_run
 from workflow.summary import SummaryBuilder
 from workflow.supervision import PartCommand, PartEnd, Supervisor
 
@@ -40,7 +42,7 @@ FAILED_STATUS = 1
 
 
 def launch(config: Config) -> int:
-    """Run a whole workflow on this host; blocks until it has ended. Return the exit status of the command.
+    """Run a whole workflow on this host in a new folder; blocks until it has ended. Return the command's exit status.
 
     0: all parts ended well and every frame is accounted for. 1: a part failed, or the ledger does not balance.
     130: interrupted, or stopped by a command. The summary and the report are written in each case, and no part is left
@@ -50,20 +52,49 @@ def launch(config: Config) -> int:
         UserError: before anything starts: a part would get nothing, the scan or the initial weights cannot be read, a
             port is in use, or the run folder cannot be made.
     """
-    _require_receivers(config)
-    _check_scan(config)
-    config = _with_ports(with_found_weights(config))
+    config = _checked(with_found_weights(config))
     folder = create_run_folder(config)
+    with folder.claimed():
+        return _run(config, folder)
+
+
+def relaunch(config: Config) -> int:
+    """Go on with a run in its folder, as `launch` began it; its summary is made from all of its telemetry.
+
+    Raises:
+        UserError: the run is still going on; or as `launch`.
+    """
+    folder = RunFolder(config.run.context().directory)
+    with folder.claimed():
+        config = _checked(config)
+        describe_run(config, folder)
+        return _run(config, folder)
+
+
+def _run(config: Config, folder: RunFolder) -> int:
     log_to_file(folder.log("launcher"))
     log.info("run %s in %s", config.run.name, folder.path)
     builder, progress = SummaryBuilder(), RunProgress()
+    if folder.telemetry.exists():
+        for telemetry in read_telemetry_log(folder.telemetry):
+            builder.add(telemetry)
     stop = threading.Event()
     with stop_on_signals(stop):
         with _telemetry(config, folder, builder, progress) as reporter, _commanded(config, stop):
-            failure = _run_parts(_commands(config, folder), reporter, progress, stop=stop)
-        summary, report = write_results(builder, folder, interrupted=stop.is_set())
+            parts = _Parts(_commands(config, folder), reporter, progress, restarts=config.trainer.restarts)
+            failure = parts.run(stop)
+        summary, report = write_results(builder, folder, interrupted=stop.is_set(), failed=failure is not None)
         log.info("report: %s", report)
+    if summary["ended_well"]:
+        shutil.rmtree(folder.spool, ignore_errors=True)
     return _conclude(summary, failure, interrupted=stop.is_set())
+
+
+def _checked(config: Config) -> Config:
+    """Return the configuration with all ports chosen, once it is sure that all parts can start."""
+    _require_receivers(config)
+    _check_scan(config)
+    return _with_ports(config)
 
 
 def _require_receivers(config: Config) -> None:
@@ -103,7 +134,7 @@ def _with_ports(config: Config) -> Config:
 def _commands(config: Config, folder: RunFolder) -> list[PartCommand]:
     parts = [part for part in START_ORDER if config.dashboard.enabled or part is not Part.DASHBOARD]
     master_port = choose_port(config.network, ranks=config.trainer.ranks)
-    commands = [part_command(part, folder, ranks=config.trainer.ranks, master_port=master_port) for part in parts]
+    commands = [part_command(part, folder, config.trainer, master_port=master_port) for part in parts]
     return [_with_token(command) if command.part is Part.DASHBOARD else command for command in commands]
 
 
@@ -142,41 +173,59 @@ def _commanded(config: Config, stop: threading.Event) -> Iterator[None]:
         yield
 
 
-def _run_parts(
-    commands: Sequence[PartCommand], reporter: TelemetrySender, progress: RunProgress, *, stop: threading.Event
-) -> PartEnd | None:
-    """Run the parts to their end; return the one that failed, if any. None is left when this returns."""
-    with Supervisor() as supervisor, ProgressDisplay(progress, stderr_console()) as display:
-        for command in commands:
-            supervisor.start(command)
-            reporter.send(PartStatus(command.part, PartState.STARTING))
-        failure = _watch(supervisor, display, stop)
-        if failure is not None:
-            log.warning("ending the parts that still run")
-            reporter.send(PartStatus(failure.part, PartState.FAILED, failure.reason))
-        supervisor.stop(STOP_ORDER)
-    return failure
+class _Parts:
+    """The parts of one run; none is left when `run` returns."""
 
+    def __init__(
+        self, commands: Sequence[PartCommand], reporter: TelemetrySender, progress: RunProgress, *, restarts: int
+    ) -> None:
+        self._commands = {command.part: command for command in commands}
+        self._reporter, self._progress = reporter, progress
+        self._restarts = restarts
 
-def _watch(supervisor: Supervisor, display: ProgressDisplay, stop: threading.Event) -> PartEnd | None:
-    """Block until the working parts have ended, one of them has failed, or `stop` is set; return what failed.
+    def run(self, stop: threading.Event) -> PartEnd | None:
+        """Run the parts to their end, or until `stop` is set; return the one that failed, if any."""
+        with Supervisor() as supervisor, ProgressDisplay(self._progress, stderr_console()) as display:
+            for part in self._commands:
+                self._start(part, supervisor)
+            failure = self._watch(supervisor, display, stop)
+            if failure is not None:
+                log.warning("ending the parts that still run")
+                self._reporter.send(PartStatus(failure.part, PartState.FAILED, failure.reason))
+            supervisor.stop(STOP_ORDER)
+        return failure
 
-    A run goes on without its dashboard, but has then not ended well.
-    """
-    without_page: PartEnd | None = None
-    while not stop.is_set() and not supervisor.running.isdisjoint(WORKING):
-        for end in supervisor.ended():
-            if end.failed:
-                log.warning("%s", end.describe())
-            if end.failed and end.part in WORKING:
-                return end
-            if end.failed:
-                without_page = end
-            else:
-                log.info("%s is done", end.part)
-        display.refresh()
-        stop.wait(POLL_S)
-    return without_page
+    def _start(self, part: Part, supervisor: Supervisor) -> None:
+        supervisor.start(self._commands[part])
+        self._reporter.send(PartStatus(part, PartState.STARTING))
+
+    def _watch(self, supervisor: Supervisor, display: ProgressDisplay, stop: threading.Event) -> PartEnd | None:
+        """Block until the working parts have ended, one of them has failed, or `stop` is set; return what failed.
+
+        A run goes on without its dashboard, but has then not ended well. A trainer that was killed is started again.
+        """
+        without_page: PartEnd | None = None
+        while not stop.is_set() and not supervisor.running.isdisjoint(WORKING):
+            for end in supervisor.ended():
+                if not end.failed:
+                    log.info("%s is done", end.part)
+                elif self._may_start_again(end):
+                    self._start(end.part, supervisor)
+                elif end.part in WORKING:
+                    return end
+                else:
+                    without_page = end
+            display.refresh()
+            stop.wait(POLL_S)
+        return without_page
+
+    def _may_start_again(self, end: PartEnd) -> bool:
+        """Whether the trainer goes on from its last checkpoint; torchrun sees to single ones of several ranks."""
+        log.warning("%s", end.describe())
+        if end.part is not Part.TRAINER or not end.killed or self._restarts == 0:
+            return False
+        self._restarts -= 1
+        return True
 
 
 def _conclude(summary: Summary, failure: PartEnd | None, *, interrupted: bool) -> int:

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Mapping
 
 from streaming.events import Part
+from trainer.settings import TrainerSettings
 from workflow.environment import available_processors
 from workflow.run_folder import RunFolder
 from workflow.supervision import PartCommand
@@ -22,28 +23,28 @@ COMMAND_OF_PART: Mapping[Part, str] = {
 THREADS_VARIABLE = "OMP_NUM_THREADS"
 
 
-def part_command(part: Part, folder: RunFolder, *, ranks: int, master_port: int) -> PartCommand:
+def part_command(part: Part, folder: RunFolder, trainer: TrainerSettings, *, master_port: int) -> PartCommand:
     """Return how to start `part` of the run in `folder`.
 
     Args:
-        ranks: trainer processes; more than one are started by torchrun.
+        trainer: more than one rank are started, and started again when one is lost, by torchrun.
         master_port: where the ranks meet; used for more than one rank only.
     """
     own = ["-m", "workflow", COMMAND_OF_PART[part], "--config", str(folder.config)]
     if part is Part.DASHBOARD:
         own.append("--no-hub")
     python = [sys.executable]
-    if part is Part.TRAINER and ranks > 1:
-        python += _torchrun(ranks, master_port)
-    return PartCommand(part, [*python, *own], folder.log(part), _environment(part, ranks))
+    if part is Part.TRAINER and trainer.ranks > 1:
+        python += _torchrun(trainer, master_port)
+    return PartCommand(part, [*python, *own], folder.log(part), _environment(part, trainer.ranks))
 
 
-def _torchrun(ranks: int, master_port: int) -> list[str]:
+def _torchrun(trainer: TrainerSettings, master_port: int) -> list[str]:
     return [
         "-m",
         "torch.distributed.run",
-        f"--nproc_per_node={ranks}",
-        "--max_restarts=0",
+        f"--nproc_per_node={trainer.ranks}",
+        f"--max_restarts={trainer.restarts}",
         "--master_addr=127.0.0.1",
         f"--master_port={master_port}",
     ]

@@ -44,6 +44,15 @@ def resolve_ports(network: NetworkSettings, *, ranks: int) -> NetworkSettings:
     return network
 
 
+def without_taken_ports(network: NetworkSettings, *, ranks: int) -> NetworkSettings:
+    """Return the settings with 0 in place of every port that is in use on this host."""
+    taken = [name for name in PORT_FIELDS if not all(is_free(port) for port in _claimed(network, name, ranks))]
+    samples = set(_claimed(network, "samples_port", ranks))
+    if any(getattr(network, name) in samples for name in PORT_FIELDS if name != "samples_port"):
+        taken.append("samples_port")
+    return network.model_copy(update=dict.fromkeys(taken, 0))
+
+
 def choose_port(network: NetworkSettings, *, ranks: int) -> int:
     """Return a free port that the network of a run with so many ranks does not use."""
     return _choose(1, _all_claimed(network, ranks))

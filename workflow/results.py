@@ -12,9 +12,12 @@ from workflow.summary import SummaryBuilder
 Summary = dict[str, Any]
 
 
-def write_results(builder: SummaryBuilder, folder: RunFolder, *, interrupted: bool = False) -> tuple[Summary, Path]:
+def write_results(
+    builder: SummaryBuilder, folder: RunFolder, *, interrupted: bool = False, failed: bool = False
+) -> tuple[Summary, Path]:
     """Write `summary.json` and `report.html`; return the summary and the report's path."""
     summary = builder.summary(interrupted=interrupted)
+    summary["ended_well"] = not (interrupted or failed) and ledger_complaint(summary) is None
     write_json(summary, folder.summary)
     return summary, write_report(folder.path)
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,6 +40,30 @@ class RunFolder:
     def summary(self) -> Path:
         """The run's result."""
         return self.path / "summary.json"
+
+    @property
+    def checkpoints(self) -> Path:
+        """What the trainer can go on from."""
+        return self.path / "checkpoints"
+
+    @property
+    def spool(self) -> Path:
+        """What the acquisition needs only until the run has ended well."""
+        return self.path / "spool"
+
+    @contextmanager
+    def claimed(self) -> Iterator[None]:
+        """Keep others from running in this folder within the context; the system ends it with this process.
+
+        Raises:
+            UserError: somebody else runs in it.
+        """
+        with (self.path / ".lock").open("ab") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise UserError(f"run {self.path} is still going on; wait for its end, or stop it first") from None
+            yield
 
     def log(self, name: str) -> Path:
         """Return the log of one part."""

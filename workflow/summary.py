@@ -26,6 +26,7 @@ from streaming.events import (
     ScanInfo,
     StepBreakdown,
     Telemetry,
+    TrainingResumed,
     TrainingStep,
     ValidationLoss,
     WarningRaised,
@@ -58,6 +59,7 @@ class SummaryBuilder:
         self._edge: EdgeCounts | None = None
         self._imaged = _Rate()
         self._training: TrainingStep | None = None
+        self._resumed_from_steps: list[int] = []
         self._trained = _Rate()
         self._steps: list[StepBreakdown] = []
         self._warnings: Counter[tuple[Part, str]] = Counter()
@@ -130,6 +132,11 @@ class SummaryBuilder:
     @_take.register(WeightsRejected)
     def _(self, event: WeightsPublished | WeightsApplied | WeightsRejected, time_s: float) -> None:
         self._versions[type(event)].add(event.version)
+
+    @_take.register
+    def _(self, event: TrainingResumed, time_s: float) -> None:
+        self._resumed_from_steps.append(event.step)
+        self._validation = [one for one in self._validation if one.step <= event.step]
 
     @_take.register
     def _(self, event: BufferReport, time_s: float) -> None:
@@ -214,6 +221,7 @@ class SummaryBuilder:
         step_ms = {name: fmean(getattr(event, name) for event in self._steps) for name in fields if self._steps}
         return {
             "steps": self._training.step,
+            "resumed_from_steps": self._resumed_from_steps,
             "stream_samples": self._training.stream_samples,
             "rehearsed_samples": self._training.rehearsed_samples,
             "step_ms": step_ms or None,

@@ -48,6 +48,11 @@ class PartEnd:
         return self.status != 0
 
     @property
+    def killed(self) -> bool:
+        """Whether a signal ended the part, not its own decision."""
+        return self.status < 0
+
+    @property
     def reason(self) -> str:
         """The part's last words, or else how it ended."""
         return self.last_words or _cause(self.status)

@@ -88,7 +88,7 @@ def test_a_message_of_another_shape_is_refused_whole(arrivals: Arrivals, change:
     assert refused(arrivals) == 3
     (found,) = arrivals.counts.rejected
     assert re.search(reason, found)
-    assert arrivals.settled() == [1], "what is refused is done with"
+    assert arrivals.settlement.acknowledgeable() == [1], "what is refused is done with"
 
 
 def test_the_dtype_of_frames_does_not_change_within_a_scan(arrivals: Arrivals) -> None:
@@ -108,19 +108,22 @@ def test_a_message_is_settled_once_all_its_training_samples_are_trained_on(arriv
     arrivals.take(1, Samples(perspective=0), samples([0, 1, 2]))
     arrivals.take(2, Samples(perspective=0), samples([3, 4], role=FrameRole.VALIDATION))
     arrivals.take(3, Samples(perspective=0), samples([5, 6]))
-    assert arrivals.settled() == []
+    assert arrivals.settlement.acknowledgeable() == []
     arrivals.trained(2)
-    assert arrivals.settled() == []
+    assert arrivals.settlement.acknowledgeable() == []
     arrivals.trained(1)
-    assert arrivals.settled() == [1, 2], "validation samples are done with when they are stored"
+    assert arrivals.settlement.acknowledgeable() == [1, 2], "validation samples are done with when they are stored"
     arrivals.reject(2, reason="test")
-    assert arrivals.settled() == [3]
+    assert arrivals.settlement.acknowledgeable() == [3]
     assert (arrivals.counts.trained, refused(arrivals)) == (3, 2)
 
 
 def test_the_announcement_is_kept_for_a_successor_until_the_scan_ends(arrivals: Arrivals) -> None:
     arrivals.take(1, Samples(perspective=0), samples([0]))
     arrivals.trained(1)
-    assert arrivals.settled() == [1]
+    assert arrivals.settlement.acknowledgeable() == [1]
     arrivals.take(2, ScanEnd(frames=1), {})
-    assert arrivals.settled() == [0, 2]
+    assert arrivals.settlement.acknowledgeable() == [], "the other ranks may be behind"
+    assert waiting(arrivals) == 1
+    arrivals.end_scan()
+    assert arrivals.settlement.acknowledgeable() == [0, 2]

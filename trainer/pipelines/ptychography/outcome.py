@@ -18,6 +18,7 @@ from trainer.outcome import Outcome
 from trainer.publication import Publication
 from trainer.reporting import StepReport
 from trainer.settings import TrainerSettings
+from trainer.state_file import State
 from trainer.stream import Marker
 
 log = logging.getLogger(__name__)
@@ -55,6 +56,14 @@ class ScanOutcome(Outcome):
         self._published_s, self._published_steps = time.monotonic(), 0
         self._warned_of_amplitude = False
 
+    def state(self) -> State:
+        """Return what the next evaluations and publications go on from."""
+        return {"perspective": self._perspective, "validation_loss": self._validation_loss}
+
+    def restore(self, state: State) -> None:
+        """Go on from what `state` returned."""
+        self._perspective, self._validation_loss = state["perspective"], state["validation_loss"]
+
     def after_step(self, batch: Batch) -> None:
         """Take the ground truth into the mean patch."""
         self._mean_patch.add(Patches(*batch.target), first=batch.stream)
@@ -79,6 +88,10 @@ class ScanOutcome(Outcome):
             self._perspective = marker.perspective
         self._evaluate(limit=self._settings.evaluation_frames)
         self._publish(final=False)
+
+    def begin_finish(self) -> None:
+        """Note that the scan is over for all ranks."""
+        self._arrivals.end_scan()
 
     def end_stream(self) -> None:
         """Evaluate on all validation samples; warn if a constant would have predicted as well."""

@@ -28,7 +28,7 @@ class ScanStream:
 
     def pass_marker(self) -> None:
         """Remove the end of a perspective from the front of the queue."""
-        self._queue.pass_marker()
+        self._arrivals.pass_perspective()
 
     def trained(self, samples: int) -> None:
         """Count the next `samples` samples as trained on."""

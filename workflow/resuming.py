@@ -1,0 +1,75 @@
+"""`ptychoflow resume`: goes on with a run that was interrupted or killed, in its folder."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterable
+from functools import reduce
+from pathlib import Path
+from typing import Any
+
+from streaming.errors import UserError
+from trainer.checkpoint import newest
+from workflow.config import Config, load_config
+from workflow.overrides import Table
+from workflow.ports import is_free, without_taken_ports
+from workflow.run_folder import RunFolder
+
+log = logging.getLogger(__name__)
+
+FIXED = (
+    "run.seed",
+    "source",
+    "acquisition.roles",
+    "retrieval",
+    "trainer.strategy",
+    "trainer.model",
+    "trainer.amplitude_scale",
+)
+"""What a run cannot change once it has begun."""
+
+
+def resumed_config(run: Path, assignments: Iterable[str] = (), *, options: Table | None = None) -> Config:
+    """Return the configuration with which the run in a folder goes on: its own, with some keys replaced.
+
+    Ports that somebody else has taken meanwhile are chosen anew.
+
+    Raises:
+        UserError: the folder holds no run, or one that has ended well; its checkpoints are of another version of the
+            program; or a key is to be replaced that must stay.
+    """
+    run = run.resolve()
+    folder = RunFolder(run)
+    if not folder.config.is_file():
+        raise UserError(f"{run} is not the folder of a run: it holds no config.toml; name a folder runs/<name>")
+    if _has_ended_well(folder):
+        raise UserError(f"run {run} has ended well: there is nothing to resume; its report is {run / 'report.html'}")
+    before = load_config(file=folder.config)
+    place = {"run": {"directory": str(run.parent), "name": run.name}}
+    after = load_config(file=folder.config, assignments=assignments, options=_merge(options or {}, place))
+    changed = [key for key in FIXED if _section(before, key) != _section(after, key)]
+    if changed:
+        raise UserError(f"{', '.join(changed)}: cannot be changed in a run that is resumed; start a new run instead")
+    checkpoint = newest(folder.checkpoints)
+    log.info("the trainer goes on from %s", checkpoint.path if checkpoint else "its beginning: there is no checkpoint")
+    network = without_taken_ports(after.network, ranks=after.trainer.ranks)
+    dashboard = after.dashboard
+    if not is_free(dashboard.port, host=dashboard.host):
+        dashboard = dashboard.model_copy(update={"port": 0})
+    return after.model_copy(update={"network": network, "dashboard": dashboard})
+
+
+def _has_ended_well(folder: RunFolder) -> bool:
+    if not folder.summary.is_file():
+        return False
+    ended_well: bool = json.loads(folder.summary.read_text(encoding="utf-8")).get("ended_well", False)
+    return ended_well
+
+
+def _section(config: Config, dotted: str) -> Any:
+    return reduce(getattr, dotted.split("."), config)
+
+
+def _merge(options: Table, place: Table) -> Table:
+    return {**options, **{section: {**options.get(section, {}), **keys} for section, keys in place.items()}}

@@ -46,5 +46,5 @@ class OverloadWatch:
 
     def _policy(self) -> str:
         if self._settings.overload is Overload.THIN:
-            return f"every {self._settings.image_every}th is imaged now, the others when there is time"
+            return f"one frame in {self._settings.image_every} is imaged now, the others when there is time"
         return "they wait, on the acquisition's disk if need be, and are imaged in order"

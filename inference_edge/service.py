@@ -284,7 +284,7 @@ class _Edge:
             self._retire(perspective)
         self._report.counts(at_once=True)
         counter = self._report.counter
-        unscored = f"; no reference came for {len(without_reference)} perspectives" if without_reference else ""
+        unscored = f"; perspectives without a reference: {len(without_reference)}" if without_reference else ""
         self._tell(PartState.DONE, f"{counter.inferred} frames imaged, {counter.refreshed} times again{unscored}")
 
     def _tell(self, state: PartState, text: str) -> None:

@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
-import threading
 import time
-from datetime import UTC, datetime
 
-import h5py
 import numpy as np
 import pytest
-import torch
-from scipy import ndimage
+from edge_run import BATCH, FRAMES_EACH, HELD_OUT_FROM, SETTINGS, Run, assert_shows, batch_of, expected_image
+from edge_weights import weights
 from support import wait_until
 
-from inference_edge.backends.base import BackendName
-from inference_edge.inference import Imager
-from inference_edge.mosaic import Mosaic, place_patches
 from inference_edge.service import serve_edge
-from inference_edge.settings import DeviceChoice, EdgeSettings
 from streaming.errors import UserError
 from streaming.events import (
     EdgeCounts,
@@ -32,188 +24,8 @@ from streaming.events import (
     WeightsApplied,
     WeightsRejected,
 )
-from streaming.messages import (
-    FirstPassScore,
-    FrameRole,
-    Frames,
-    GroundTruthSource,
-    PerspectiveEnd,
-    Reference,
-    ScanEnd,
-    ScanStart,
-    Weights,
-)
-from streaming.publisher import Publisher
+from streaming.messages import FirstPassScore, Frames, ScanEnd
 from streaming.settings import RunContext
-from streaming.telemetry import TelemetryHub
-from streaming.weights_channel import WeightsServer
-from trainer.models.frame_network import FrameNetwork
-from trainer.models.precision import Precision
-from trainer.models.ptychonn import Patches
-from trainer.models.settings import ModelSettings, NetworkConfig
-from trainer.models.weights_file import Manifest, write_weights
-
-CONFIG = NetworkConfig(model=ModelSettings(width=2), frame_shape_px=(32, 32), target_shape_px=(16, 16))
-PIXEL_SIZE_M = (2e-8, 2e-8)
-FRAMES_EACH = 24
-BATCH = 6
-HELD_OUT_FROM = 15
-SETTINGS = EdgeSettings(
-    device=DeviceChoice.CPU,
-    precision=Precision.FLOAT32,
-    backend=BackendName.EAGER,
-    batch_max=12,
-    min_coverage=1,
-    image_period_s=0.05,
-    score_period_s=0.05,
-    report_period_s=0.05,
-    refresh_share=1.0,
-)
-
-
-def network_of(version: int) -> FrameNetwork:
-    torch.manual_seed(version)
-    return FrameNetwork(CONFIG).eval()
-
-
-def weights(version: int, *, final: bool = False) -> tuple[Weights, bytes]:
-    manifest = Manifest(
-        version=version,
-        step=version,
-        network=CONFIG,
-        validation_loss=None,
-        final=final,
-        created_at=datetime.now(UTC),
-        run="test",
-    )
-    constant = Patches(amplitude=torch.ones(16, 16), phase=torch.zeros(16, 16))
-    data = write_weights(network_of(version), manifest, constant=constant)
-    return Weights(version, hashlib.sha256(data).hexdigest(), step=version, final=final), data
-
-
-def frames_of(perspective: int) -> np.ndarray:
-    return np.random.default_rng(perspective).poisson(6, (FRAMES_EACH, 32, 32)).astype(np.uint16)
-
-
-def positions_of(perspective: int) -> np.ndarray:
-    rows, columns = np.divmod(np.arange(FRAMES_EACH), 6)
-    return np.stack([rows * 5.3 - 7, columns * 5.1 + perspective], axis=1)
-
-
-def batch_of(perspective: int, start: int) -> dict[str, np.ndarray]:
-    chosen = slice(start, start + BATCH)
-    index = np.arange(FRAMES_EACH, dtype=np.int32)
-    role = np.where(index >= HELD_OUT_FROM, FrameRole.HELD_OUT, FrameRole.TRAIN).astype(np.uint8)
-    return {
-        "index": index[chosen],
-        "role": role[chosen],
-        "position_px": positions_of(perspective)[chosen],
-        "diffraction": frames_of(perspective)[chosen],
-    }
-
-
-def reference_arrays() -> dict[str, np.ndarray]:
-    rng = np.random.default_rng(7)
-    amplitude, phase = (ndimage.gaussian_filter(rng.standard_normal((60, 70)), 2).astype(np.float32) for _ in range(2))
-    return {"amplitude": 1 + amplitude, "phase": phase}
-
-
-def expected_image(perspective: int, version: int, chosen: slice = slice(None)):
-    """What stitching the patches of `version` must give."""
-    imager = Imager(SETTINGS)
-    prediction = imager.predict(imager.prepare(network_of(version)), frames_of(perspective)[chosen])
-    mosaic = Mosaic()
-    mosaic.add(place_patches(*prediction, positions_of(perspective)[chosen]))
-    return mosaic.image()
-
-
-class Run:
-    """An edge in a thread, and everything it talks to."""
-
-    def __init__(self, network, folder) -> None:
-        self.folder = folder
-        self.events = []
-        self.network = network
-        self._hub = TelemetryHub(
-            network, jsonl=folder / "t.jsonl", on_event=lambda telemetry, _: self.events.append(telemetry.event)
-        )
-        self.trainer = WeightsServer(network)
-        self.publisher = Publisher(network, spool_dir=folder / "spool", memory_bytes=1 << 26, trainer=False)
-        self._post: list[tuple] = []
-        self.unacknowledged = 0
-        self._lock = threading.Lock()
-        self._over = threading.Event()
-        self._pump = threading.Thread(target=self._pump_until_over)
-        self._pump.start()
-        self.stop = threading.Event()
-        self._edge: threading.Thread | None = None
-        self.post(ScanStart("test", None, (32, 32), (16, 16), PIXEL_SIZE_M, 9000.0, 1.0, (75e-6, 75e-6)))
-
-    def start_edge(self, settings: EdgeSettings = SETTINGS) -> None:
-        context = RunContext("test", self.folder, 0)
-        arguments = {"network": self.network, "run": context, "stop": self.stop}
-        self._edge = threading.Thread(target=serve_edge, args=(settings,), kwargs=arguments)
-        self._edge.start()
-
-    def post(self, message, arrays=None) -> None:
-        with self._lock:
-            self._post.append((message, arrays))
-            self.unacknowledged += 1
-
-    def post_frames(self, perspective: int, *starts: int) -> None:
-        for start in starts or range(0, FRAMES_EACH, BATCH):
-            self.post(Frames(perspective, float(perspective), time.time()), batch_of(perspective, start))
-
-    def post_perspective(self, perspective: int) -> None:
-        self.post_frames(perspective)
-        self.post(PerspectiveEnd(perspective, float(perspective), FRAMES_EACH))
-
-    def post_reference(self, perspective: int) -> None:
-        message = Reference(perspective, float(perspective), (-16.0, -10.0), GroundTruthSource.SIMULATED, 0.0)
-        self.post(message, reference_arrays())
-
-    def of(self, kind) -> list:
-        return [event for event in list(self.events) if isinstance(event, kind)]
-
-    def scores(self, perspective: int, kind: MosaicKind) -> PerspectiveScores | None:
-        scores = [one for one in self.of(PerspectiveScores) if (one.perspective, one.kind) == (perspective, kind)]
-        return scores[-1] if scores else None
-
-    def inferred(self) -> int:
-        return max((counts.inferred for counts in self.of(EdgeCounts)), default=0)
-
-    def refreshed(self) -> int:
-        return max((counts.refreshed for counts in self.of(EdgeCounts)), default=0)
-
-    def wait_for_end(self, timeout_s: float = 20.0) -> None:
-        self._edge.join(timeout_s)
-        assert not self._edge.is_alive()
-        wait_until(lambda: any(one.state is PartState.DONE for one in self.of(PartStatus)))
-
-    def close(self) -> None:
-        self.stop.set()
-        if self._edge is not None:
-            self._edge.join()
-        self._over.set()
-        self._pump.join()
-        self.publisher.close()
-        self.trainer.close()
-        self._hub.close()
-
-    def image(self, perspective: int, kind: MosaicKind):
-        with h5py.File(self.folder / "images" / f"perspective_{perspective:04d}.h5") as file:
-            group = file[kind.value]
-            return group["amplitude"][()], group["phase"][()], tuple(group.attrs["origin_px"])
-
-    def _pump_until_over(self) -> None:
-        while not self._over.is_set():
-            with self._lock:
-                waiting, self._post = self._post, []
-            for message, arrays in waiting:
-                self.publisher.post_to_edge(message, arrays)
-            self.publisher.pump(0.005)
-            with self._lock:
-                self.unacknowledged = self.publisher.unacknowledged + len(self._post)
 
 
 @pytest.fixture
@@ -221,14 +33,6 @@ def run(network, tmp_path):
     one = Run(network, tmp_path)
     yield one
     one.close()
-
-
-def assert_shows(run: Run, perspective: int, kind: MosaicKind, *, version: int) -> None:
-    amplitude, phase, origin_px = run.image(perspective, kind)
-    expected = expected_image(perspective, version)
-    assert origin_px == expected.origin_px
-    np.testing.assert_allclose(amplitude, expected.amplitude, atol=1e-4)
-    np.testing.assert_allclose(phase, expected.phase, atol=1e-4)
 
 
 def test_a_whole_scan(run):

@@ -1,0 +1,192 @@
+"""The edge service when things go wrong: handled, counted, told."""
+
+from __future__ import annotations
+
+import time
+from contextlib import closing
+
+import numpy as np
+import pytest
+from edge_run import BATCH, FRAMES_EACH, SETTINGS, Run, assert_shows, batch_of
+from edge_weights import announce, weights, weights_file
+from support import free_ports, wait_until
+
+from inference_edge.settings import Overload
+from streaming.commands import CommandHub, CommandSender, FollowWeights, RollBackWeights
+from streaming.events import (
+    EdgeCounts,
+    MosaicKind,
+    PartStatus,
+    WarningRaised,
+    WeightsApplied,
+    WeightsRejected,
+)
+from streaming.messages import Frames, PerspectiveEnd, ScanEnd
+
+
+@pytest.fixture
+def run(network, tmp_path):
+    with closing(Run(network, tmp_path)) as one:
+        yield one
+
+
+def told(run: Run, words: str) -> bool:
+    return any(words in one.text for one in run.of(WarningRaised))
+
+
+def post_changed(run: Run, start: int, **changes) -> None:
+    run.post(Frames(0, 0.0, time.time()), batch_of(0, start) | changes)
+
+
+def test_frames_of_another_size_are_refused_and_the_others_imaged(run):
+    run.start_edge()
+    run.trainer.publish(*weights(1, final=True))
+    run.post_frames(0, 0)
+    post_changed(run, 6, diffraction=np.ones((BATCH, 48, 32), np.uint16))
+    run.post_frames(0, 12, 18)
+    run.post(ScanEnd(FRAMES_EACH))
+    run.wait_for_end()
+    counts = run.of(EdgeCounts)[-1]
+    assert (counts.inferred, counts.refused, counts.waiting) == (FRAMES_EACH - BATCH, BATCH, 0)
+    assert told(run, "(6, 48, 32)")
+    wait_until(lambda: run.unacknowledged == 0)
+
+
+def test_frames_at_impossible_positions_are_imaged_but_not_stitched(run):
+    run.start_edge()
+    run.trainer.publish(*weights(1, final=True))
+    run.post_frames(0, 0)
+    positions = batch_of(0, 6)["position_px"].copy()
+    positions[2] = 1e8, -3e9
+    post_changed(run, 6, position_px=positions)
+    run.post(ScanEnd(12))
+    run.wait_for_end()
+    counts = run.of(EdgeCounts)[-1]
+    assert (counts.inferred, counts.unstitched) == (12, 1)
+    assert told(run, "far from all others")
+    amplitude, _, _ = run.image(0, MosaicKind.FIRST_PASS)
+    assert max(amplitude.shape) < 100
+
+
+def test_a_second_reference_is_scored_instead_of_the_first(run):
+    run.start_edge(SETTINGS.model_copy(update={"keep": 1}))
+    run.trainer.publish(*weights(1))
+    run.post_perspective(0)
+    run.post_reference(0)
+    wait_until(lambda: run.scores(0, MosaicKind.FIRST_PASS) is not None)
+    first = run.scores(0, MosaicKind.FIRST_PASS).quality
+    run.post_reference(0, seed=8)
+    wait_until(lambda: run.scores(0, MosaicKind.FIRST_PASS).quality != first)
+    assert told(run, "another reference came for perspective 0")
+    run.post_perspective(1)
+    wait_until((run.folder / "images" / "perspective_0000_difference_phase.png").exists)
+    run.post_reference(0, seed=9)
+    wait_until(lambda: told(run, "came after its images were written"))
+
+
+def test_a_scan_whose_references_never_come_is_imaged_all_the_same(run):
+    run.start_edge()
+    run.trainer.publish(*weights(1, final=True))
+    run.post_perspective(0)
+    run.post(ScanEnd(FRAMES_EACH))
+    run.wait_for_end()
+    assert_shows(run, 0, MosaicKind.FIRST_PASS, version=1)
+    assert "perspectives without a reference: 1" in run.of(PartStatus)[-1].text
+
+
+def test_weights_that_fail_later_are_dropped_for_those_before(run):
+    """The dark frames that came first give finite images with weights whose products overflow."""
+    run.start_edge()
+    run.trainer.publish(*weights(1))
+    wait_until(lambda: run.of(WeightsApplied) != [])
+    post_changed(run, 0, diffraction=np.zeros((BATCH, 32, 32), np.uint16))
+    wait_until(lambda: run.inferred() == BATCH)
+    run.trainer.publish(*announce(2, weights_file(2, spoil=lambda network: network.input_scale.fill_(3.4e38))))
+    wait_until(lambda: run.of(WeightsApplied)[-1].version == 2)
+    run.post_perspective(1)
+    wait_until(lambda: run.inferred() == BATCH + FRAMES_EACH)
+    assert [one.version for one in run.of(WeightsRejected)] == [2]
+    assert [one.version for one in run.of(WeightsApplied)] == [1, 2, 1]
+    assert run.of(EdgeCounts)[-1].unstitched == 0
+    run.stop.set()
+    run.wait_for_end()
+    assert_shows(run, 1, MosaicKind.FIRST_PASS, version=1)
+
+
+def test_people_can_roll_weights_back(run):
+    commands = CommandHub(run.network)
+    sender = CommandSender(run.network)
+    with closing(commands), closing(sender):
+        run.start_edge()
+        run.post_perspective(0)
+        for version in (1, 2):
+            run.trainer.publish(*weights(version))
+            wait_until(lambda version=version: [one.version for one in run.of(WeightsApplied)][-1:] == [version])
+        sender.send(RollBackWeights(1))
+        wait_until(lambda: run.of(WeightsApplied)[-1].version == 1)
+        run.trainer.publish(*weights(3, final=True))
+        run.post_perspective(1)
+        run.post(ScanEnd(2 * FRAMES_EACH))
+        run.wait_for_end()
+        sender.send(FollowWeights())
+    for perspective in (0, 1):
+        assert_shows(run, perspective, MosaicKind.REFRESHED, version=1)
+    assert [one.version for one in run.of(WeightsApplied)] == [1, 2, 1]
+
+
+def test_frames_that_come_too_fast_are_thinned_out_and_all_imaged_in_the_end(run):
+    impatient = {"latency_max_ms": 1e-3, "overload": Overload.THIN, "image_every": 3, "keep": 9}
+    run.start_edge(SETTINGS.model_copy(update=impatient))
+    for perspective in range(3):
+        run.post_perspective(perspective)
+    run.trainer.publish(*weights(1, final=True))
+    run.post(ScanEnd(3 * FRAMES_EACH))
+    run.wait_for_end()
+    counts = run.of(EdgeCounts)[-1]
+    assert (counts.inferred, counts.waiting) == (3 * FRAMES_EACH, 0)
+    assert 30 < counts.put_off <= 48
+    assert told(run, "one frame in 3 is imaged now")
+    for perspective in range(3):
+        assert_shows(run, perspective, MosaicKind.FIRST_PASS, version=1)
+    wait_until(lambda: run.unacknowledged == 0)
+
+
+def test_acquisition_and_trainer_may_start_again(run):
+    run.start_edge()
+    run.trainer.publish(*weights(1))
+    run.post_perspective(0)
+    wait_until(lambda: run.inferred() == FRAMES_EACH)
+    run.restart_trainer()
+    run.restart_acquisition()
+    run.post_frames(0, 12, 18)
+    run.post(PerspectiveEnd(0, 0.0, FRAMES_EACH))
+    run.post_perspective(1)
+    wait_until(lambda: run.inferred() == 2 * FRAMES_EACH)
+    run.trainer.publish(*weights(2, final=True))
+    run.post(ScanEnd(2 * FRAMES_EACH))
+    run.wait_for_end()
+    assert run.of(EdgeCounts)[-1].duplicates == 12
+    for perspective in (0, 1):
+        assert_shows(run, perspective, MosaicKind.FIRST_PASS, version=1)
+        assert_shows(run, perspective, MosaicKind.REFRESHED, version=2)
+    wait_until(lambda: run.unacknowledged == 0)
+
+
+def test_two_edges_follow_one_trainer(run, tmp_path):
+    names = ("frames_port", "acknowledgements_port", "telemetry_port", "fanout_port", "commands_fanout_port")
+    ports = dict(zip(names, free_ports(len(names)), strict=True))
+    (tmp_path / "second").mkdir()
+    second = Run(run.network.model_copy(update=ports), tmp_path / "second", trainer=run.trainer)
+    edges = [run, second]
+    with closing(second):
+        for edge in edges:
+            edge.start_edge()
+            edge.post_perspective(0)
+            edge.post(ScanEnd(FRAMES_EACH))
+        run.trainer.publish(*weights(1))
+        for edge in edges:
+            wait_until(lambda edge=edge: edge.inferred() == FRAMES_EACH)
+        run.trainer.publish(*weights(2, final=True))
+        for edge in edges:
+            edge.wait_for_end()
+            assert_shows(edge, 0, MosaicKind.REFRESHED, version=2)

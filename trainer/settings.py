@@ -184,8 +184,8 @@ class TrainerSettings(LearningSettings):
     """Validation frames per rank that an evaluation at the end of a perspective uses at most, spread evenly over the
     perspectives seen; the last evaluation uses all."""
     worsening_perspectives: PositiveInt = 3
-    """Warn when the validation loss has worsened after so many perspectives in a row: over those that were there
-    before, it rose each time by more than 1 %."""
+    """Warn when the validation loss has worsened after so many perspectives in a row: over those that had ended
+    by then, it rose each time by more than 1 %."""
     wait_until_served_s: NonNegativeFloat = 10.0
     """How long the final weights wait for an edge to fetch them."""
     amplitude_scale: PositiveFloat = 2.0

@@ -209,6 +209,31 @@ def test_a_scan_without_samples_leaves_untrained_weights_and_a_warning(
     assert ["untrained" in event.text for event in run.events(WarningRaised)] == [True]
 
 
+def test_forgetting_and_samples_that_are_not_finite_are_told(network: NetworkSettings, tmp_path: Path) -> None:
+    def post_contradictions(publisher: Publisher) -> None:
+        publisher.post_to_ranks(scan_start())
+        broken = samples(range(300, 305))
+        broken["phase"][:] = np.nan
+        publisher.post_samples(Samples(perspective=0), broken)
+        for perspective, brightness in enumerate((0.0, 1.0)):
+            for first, count, role in ((0, 240, FrameRole.TRAIN), (240, 5, FrameRole.VALIDATION)):
+                some = samples(range(first, first + count), role=role)
+                some["amplitude"] += np.float16(brightness)
+                publisher.post_samples(Samples(perspective=perspective), some)
+            publisher.post_to_ranks(PerspectiveEnd(perspective, angle_deg=0.0, frames=245))
+        publisher.post_to_ranks(ScanEnd(frames=495))
+
+    settings = SETTINGS.model_copy(
+        update={"strategy": StrategyName.INCREMENTAL, "averaging": 0.0, "worsening_perspectives": 1, "finish_s": 0.0}
+    )
+    run = train_here(settings, Run(network, tmp_path, post=post_contradictions))
+    counts = run.events(RankCounts)[-1]
+    assert (counts.trained, counts.validation, counts.rejected) == (480, 10, 5)
+    warnings = [event.text for event in run.events(WarningRaised)]
+    assert sum("refuses samples and goes on without them: values that are not finite" in text for text in warnings) == 1
+    assert sum("validation has worsened after the last perspective" in text for text in warnings) == 1
+
+
 @pytest.mark.parametrize("strategy", [StrategyName.ER, StrategyName.DER])
 def test_continuous_pace_trains_on_while_the_stream_is_silent(
     network: NetworkSettings, tmp_path: Path, strategy: StrategyName

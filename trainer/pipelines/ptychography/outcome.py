@@ -20,6 +20,7 @@ from trainer.reporting import StepReport
 from trainer.settings import TrainerSettings
 from trainer.state_file import State
 from trainer.stream import Marker
+from trainer.worsening import Worsening
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +56,7 @@ class ScanOutcome(Outcome):
         self._validation_loss: float | None = None
         self._published_s, self._published_steps = time.monotonic(), 0
         self._warned_of_amplitude = False
+        self._worsening = Worsening(settings.worsening_perspectives)
 
     def state(self) -> State:
         """Return what the next evaluations and publications go on from."""
@@ -83,10 +85,14 @@ class ScanOutcome(Outcome):
         self._publish(final=False)
 
     def end_section(self, marker: Marker) -> None:
-        """Evaluate on some of the validation samples and publish."""
+        """Evaluate on some of the validation samples and publish; warn if that gets worse and worse."""
         if isinstance(marker, PerspectiveEnd):
             self._perspective = marker.perspective
-        self._evaluate(limit=self._settings.evaluation_frames)
+        result = self._evaluate(limit=self._settings.evaluation_frames)
+        if result is not None and self._publication is not None:
+            warning = self._worsening.heed(self._perspective, result.per_perspective)
+            if warning is not None:
+                self._report.warn(warning)
         self._publish(final=False)
 
     def begin_finish(self) -> None:

@@ -1,0 +1,59 @@
+"""When a validation loss counts as worsening."""
+
+from __future__ import annotations
+
+import math
+
+from trainer.worsening import Worsening
+
+
+def heed(worsening: Worsening, *evaluations: dict[int, float]) -> list[str | None]:
+    return [worsening.heed(perspective, losses) for perspective, losses in enumerate(evaluations)]
+
+
+def test_a_loss_that_rises_three_times_in_a_row_is_warned_of_once() -> None:
+    worsening = Worsening(3)
+    rising = [{0: 0.10 * 1.02**number} for number in range(6)]
+    warned = heed(worsening, *rising)
+    assert [text is not None for text in warned] == [False, False, False, True, False, False]
+    assert warned[3] == (
+        "validation has worsened after each of the last 3 perspectives: on those before, the loss rose from "
+        "0.1000 to 0.1061"
+    )
+
+
+def test_a_harder_perspective_that_is_new_is_no_worsening() -> None:
+    harder = [{index: 0.1 * (index + 1) for index in range(count)} for count in range(1, 9)]
+    assert heed(Worsening(2), *harder) == [None] * 8
+
+
+def test_forgetting_shows_although_new_perspectives_are_learned_ever_better() -> None:
+    forgetting = [{0: 0.10}, {0: 0.12, 1: 0.05}, {0: 0.14, 1: 0.06, 2: 0.03}]
+    warned = heed(Worsening(2), *forgetting)
+    assert warned[:2] == [None, None]
+    assert warned[2] is not None
+    assert "from 0.1000 to 0.1400" in warned[2]
+
+
+def test_what_is_validated_on_before_its_turn_hides_nothing() -> None:
+    ahead = [{0: 0.1, 1: 0.9}, {0: 0.2, 1: 0.1}]
+    warned = heed(Worsening(1), *ahead)
+    assert warned[1] is not None
+    assert "from 0.1000 to 0.2000" in warned[1]
+
+
+def test_noise_within_one_percent_and_a_single_better_evaluation_end_the_row() -> None:
+    worsening = Worsening(2)
+    assert heed(worsening, {0: 0.1}, {0: 0.1009}, {0: 0.1018}, {0: 0.1027}) == [None] * 4
+    assert heed(worsening, {0: 0.2}, {0: 0.19}, {0: 0.25}) == [None] * 3
+    assert worsening.heed(3, {0: 0.3}) is not None
+
+
+def test_a_new_row_is_warned_of_again() -> None:
+    worsening = Worsening(1)
+    warned = heed(worsening, {0: 0.1}, {0: 0.2}, {0: 0.1}, {0: 0.2})
+    assert [text is not None for text in warned] == [False, True, False, True]
+
+
+def test_a_loss_that_is_not_a_number_is_worse() -> None:
+    assert heed(Worsening(1), {0: 0.1}, {0: math.nan})[1] is not None

@@ -156,19 +156,6 @@ class CheckpointSettings(Settings):
     """How often the ranks are started again from the newest one after any of them was killed."""
 
 
-class CheckpointSettings(Settings):
-    """What training can go on from after it was interrupted or killed."""
-
-    enabled: bool = True
-    """Without, the publisher forgets samples as soon as they are trained on, and what dies is lost."""
-    every_s: PositiveFloat = 30.0
-    """Write a checkpoint at least this often; another one follows the end of every perspective and of the training."""
-    keep: PositiveInt = 3
-    """Newest checkpoints that stay."""
-    max_restarts: NonNegativeInt = 3
-    """How often the ranks are started again from the newest one after any of them was killed."""
-
-
 class TrainerSettings(LearningSettings):
     """The `[trainer]` section."""
 
@@ -193,14 +180,8 @@ class TrainerSettings(LearningSettings):
     init_weights: Path | None = None
     """Start from this weights file of an earlier run, or from a published `.pth` state dict."""
     checkpoint: CheckpointSettings = Field(default_factory=CheckpointSettings)
-    checkpoint: CheckpointSettings = Field(default_factory=CheckpointSettings)
     queue_samples: PositiveInt = 4096
     """Samples waiting in memory per rank; beyond, nothing is received and the publisher spools."""
-
-    @property
-    def restarts(self) -> int:
-        """How often the ranks are started again; never without checkpoints."""
-        return self.checkpoint.max_restarts if self.checkpoint.enabled else 0
 
     @property
     def restarts(self) -> int:

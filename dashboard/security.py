@@ -11,7 +11,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from streaming.settings import is_loopback
 
-# Images as data: are how plotly draws heat maps. The hash is that of the empty text: plotly adds an empty <style> and fills it by script, and nothing else is inline.
+# Plotly draws heat maps as data: images. The hash is that of the empty text: it adds an empty <style> and fills it
+# by script, and nothing else is inline.
 EMPTY_STYLE = "'sha256-47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU='"
 SECURITY_HEADERS = {
     "Content-Security-Policy": f"default-src 'self'; style-src 'self' {EMPTY_STYLE}; img-src 'self' data:; "

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import socket
 import threading
+import time
 from abc import ABC, abstractmethod
 from contextlib import closing
 from pathlib import Path
@@ -28,6 +30,9 @@ from streaming.telemetry_log import read_telemetry_log
 log = logging.getLogger(__name__)
 
 POLL_S = 0.1
+SUBSCRIBED_S = 3.0
+"""A subscription takes a moment to reach the hub; by now it has."""
+LAST_WORDS_S = 1.0
 SHUTDOWN_S = 3
 
 
@@ -64,6 +69,9 @@ def serve_dashboard(
                 server.check()
                 intake.check()
             sender.send(PartStatus(Part.DASHBOARD, PartState.DONE, "stopped"))
+            intake.close()
+            # viewers get what came last before their connections end
+            time.sleep(2 * settings.update_interval_s)
         finally:
             server.close()
             intake.close()
@@ -123,25 +131,48 @@ class _Intake(_Thread):
         self._state = state
         self._history = history
         self._known_until_s: dict[str, float] = {}
+        self._streamed_from_s: dict[str, float] = {}
         self._stop = threading.Event()
         self._subscriber = TelemetrySubscriber(network)
         self._thread.start()
 
     def close(self) -> None:
+        """Take in what has arrived, for one second at most; then stop."""
+        if self._stop.is_set():
+            return
         self._stop.set()
         self._thread.join()
         self._subscriber.close()
 
     def _run(self) -> None:
-        # The subscription is open before the file is read, so no event is missed; one that comes twice is skipped.
-        if self._history.exists():
-            for telemetry in read_telemetry_log(self._history):
+        self._read_history()
+        again_at_s = time.monotonic() + SUBSCRIBED_S
+        while not self._stop.is_set():
+            self._take(POLL_S)
+            if time.monotonic() > again_at_s:
+                # what came between the first reading and the subscription
+                self._read_history()
+                again_at_s = math.inf
+        deadline_s = time.monotonic() + LAST_WORDS_S
+        while self._take(POLL_S) and time.monotonic() < deadline_s:
+            pass
+
+    def _read_history(self) -> None:
+        """Take in the events of the file that have come neither from it before nor over the subscription."""
+        if not self._history.exists():
+            return
+        for telemetry in read_telemetry_log(self._history):
+            known_until_s = self._known_until_s.get(telemetry.sender, 0.0)
+            if known_until_s < telemetry.time_s < self._streamed_from_s.get(telemetry.sender, math.inf):
                 self._state.apply(telemetry)
                 self._known_until_s[telemetry.sender] = telemetry.time_s
-        while not self._stop.is_set():
-            received = self._subscriber.receive(POLL_S)
-            if received is not None and self._is_new(*received):
-                self._state.apply(*received)
+
+    def _take(self, timeout_s: float) -> bool:
+        received = self._subscriber.receive(timeout_s)
+        if received is not None and self._is_new(*received):
+            self._streamed_from_s.setdefault(received[0].sender, received[0].time_s)
+            self._state.apply(*received)
+        return received is not None
 
     def _is_new(self, telemetry: Telemetry, arrays: Arrays) -> bool:
         """The file holds no arrays, so an event that brings some is new in any case."""

@@ -14,6 +14,7 @@ const RECONNECT_MS = 1_500;
 const THEMES = ["system", "light", "dark"];
 
 let changed = false;
+let waiting = false;
 
 function connect() {
   const scheme = location.protocol === "https:" ? "wss" : "ws";
@@ -63,6 +64,16 @@ function redraw() {
   draw();
 }
 
+// Asked for with every movement of the pointer: draw the images alone, once a picture of the screen.
+function redrawImages() {
+  if (!store.present || waiting) return;
+  waiting = true;
+  requestAnimationFrame(() => {
+    waiting = false;
+    drawImages();
+  });
+}
+
 function showTheme() {
   const theme = localStorage.getItem("theme") ?? "system";
   if (theme === "system") delete document.documentElement.dataset.theme;
@@ -88,7 +99,8 @@ document.addEventListener("keydown", (event) => {
   KEYS[event.key]();
   redraw();
 });
-for (const occasion of ["change", "visibilitychange", "redraw"]) document.addEventListener(occasion, redraw);
+for (const occasion of ["change", "visibilitychange"]) document.addEventListener(occasion, redraw);
+document.addEventListener("redraw", redrawImages);
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
 addEventListener("resize", redraw);
 byId("previous").onclick = () => { leaf(-1); redraw(); };

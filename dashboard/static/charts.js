@@ -3,7 +3,7 @@
 import { byId, chosen, element } from "./dom.js";
 import { perspectivesInOrder, store } from "./store.js";
 
-const REDRAW_MS = 1_000;
+const REDRAW_MS = 2_000;
 const LOSS_TICKS = [0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5];
 const CHARTS = [
   { id: "psnr", title: "PSNR, dB", draw: () => quality((channel) => `psnr_${channel}_db`, "threshold_psnr_phase_db") },
@@ -138,8 +138,8 @@ function stepBreakdown() {
   return {
     traces: [
       stacked("load_ms", "load", "--first-pass"), stacked("train_ms", "train", "--refreshed"), stacked("buffer_wait_ms", "wait for buffer", "--bad"),
-      line("steps", "populate_ms", "insertion, beside it", "--constant", { dash: "dot" }),
-      line("steps", "augment_ms", "draw, beside it", "--validation", { dash: "dot" }),
+      line("steps", "populate_ms", "insertion, meanwhile", "--constant", { dash: "dot" }),
+      line("steps", "augment_ms", "draw, meanwhile", "--validation", { dash: "dot" }),
     ],
     layout: { ...timeAxis(), yaxis: { rangemode: "tozero" } },
   };

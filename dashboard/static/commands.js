@@ -1,6 +1,6 @@
 // Commands to the run. The token is kept for this tab alone and sent as a header, so that no other page can use it.
 
-import { askRedraw, byId, element, setText } from "./dom.js";
+import { byId, element, setText } from "./dom.js";
 import { store } from "./store.js";
 
 const KEPT_AS = "token";
@@ -45,12 +45,12 @@ async function unlock(event) {
   byId("token").value = "";
   const answer = await ask("/api/commands");
   say(answer.ok ? "" : "That is not the token of this run.");
-  askRedraw();
+  drawCommands();
 }
 
 function lock() {
   sessionStorage.removeItem(KEPT_AS);
-  askRedraw();
+  drawCommands();
 }
 
 async function send(command, parameters = {}) {

@@ -1,5 +1,7 @@
 // Small helpers to build the page. Text from the run is only ever set as text, never as markup.
 
+const shownIn = new WeakMap();
+
 export function byId(id) {
   return document.getElementById(id);
 }
@@ -31,6 +33,15 @@ export function toggle(name) {
 
 export function row(title, text, data = {}) {
   return element("div", { dataset: data }, element("dt", { textContent: title }), element("dd", { textContent: text }));
+}
+
+// Fill a node anew, but only if `content` is not what it shows already: a reader's selection and focus stay.
+export function refill(id, content, make) {
+  const node = byId(id);
+  const key = JSON.stringify(content);
+  if (shownIn.get(node) === key) return;
+  shownIn.set(node, key);
+  node.replaceChildren(...make());
 }
 
 export function askRedraw() {

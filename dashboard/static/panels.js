@@ -1,7 +1,7 @@
 // The figures beside the images.
 
 import { drawBuffer } from "./buffer.js";
-import { element, byId, row } from "./dom.js";
+import { byId, element, refill, row } from "./dom.js";
 import { count, duration, milliseconds, missing, rate } from "./format.js";
 import { drawFrame } from "./frame.js";
 import { drawLedger } from "./ledger.js";
@@ -32,7 +32,7 @@ function drawRates() {
 function drawWarnings() {
   const newest = [...store.warnings.values()].sort((a, b) => b.time_s - a.time_s).slice(0, WARNINGS_SHOWN);
   byId("warnings-card").hidden = !newest.length;
-  byId("warnings").replaceChildren(...newest.map((warning) => element(
+  refill("warnings", newest, () => newest.map((warning) => element(
     "li", {}, element("b", { textContent: warning.part }), ` ${warning.text}`,
     element("span", { className: "times", textContent: warning.count > 1 ? ` × ${warning.count}` : "" }),
   )));

@@ -1,6 +1,6 @@
 // The health of every part, and what it said last.
 
-import { byId, element } from "./dom.js";
+import { element, refill } from "./dom.js";
 import { drawClock } from "./header.js";
 import { store } from "./store.js";
 
@@ -12,14 +12,16 @@ export function drawParts() {
   for (const part of EXPECTED) {
     if (!known.has(part)) known.set(part, { part, state: "starting", text: "not heard of yet", last_heard_s: null, words: [] });
   }
-  byId("parts").replaceChildren(...[...known.values()].map(part));
+  const parts = [...known.values()];
+  refill("parts", parts.map((one) => ({ ...one, last_heard_s: null })), () => parts.map(part));
+  for (const one of parts) for (const time of document.querySelectorAll(`[data-part="${one.part}"]`)) time.dataset.heard = String(one.last_heard_s ?? 0);
   drawClock();
 }
 
 function part({ part: name, state, text, last_heard_s: heard, words }) {
   const line = element("summary", {},
     element("span", { className: "dot", dataset: { state }, textContent: name }),
-    EXPECTED.includes(name) ? element("time", { dataset: { heard: String(heard ?? 0), state: heard == null ? "silent" : state } }) : "",
+    EXPECTED.includes(name) ? element("time", { dataset: { part: name, heard: String(heard ?? 0), state: heard == null ? "silent" : state } }) : "",
     element("span", { className: "said", textContent: text }));
   const earlier = words.slice(0, -1).reverse().map((word) => element("li", {},
     element("time", { textContent: new Date(1000 * word.time_s).toLocaleTimeString() }), ` ${word.text || word.state}`));

@@ -1,6 +1,6 @@
 // How good the image that is shown is, and the held-out frames.
 
-import { byId, element } from "./dom.js";
+import { element, refill } from "./dom.js";
 import { count, fixed, missing, signed } from "./format.js";
 import { chosenPass, chosenPerspective, rowsOf } from "./images.js";
 import { store } from "./store.js";
@@ -11,13 +11,16 @@ export function drawQuality() {
   const perspective = chosenPerspective();
   const pass = chosenPass(rowsOf(perspective));
   const scores = store.perspectives.get(perspective);
+  const held = store.present.held_out.slice(-1);
+  refill("quality", [perspective, pass, scores, held], () => tables(perspective, pass, scores, held));
+}
+
+function tables(perspective, pass, scores, held) {
   const children = [];
   if (scores?.[pass]) children.push(table(`Perspective ${perspective}, ${TITLES[pass]}`, scores[pass], scores.constant));
-  for (const held of store.present.held_out.slice(-1)) {
-    children.push(table(`Held out: ${count(held.frames)} frames never learned from`, held.quality, held.constant));
-  }
+  for (const { frames, quality, constant } of held) children.push(table(`Held out: ${count(frames)} frames never learned from`, quality, constant));
   if (!children.length) children.push(element("p", { className: "note", textContent: "Scores come with the first reference image." }));
-  byId("quality").replaceChildren(...children);
+  return children;
 }
 
 function table(title, quality, constant) {

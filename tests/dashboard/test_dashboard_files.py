@@ -1,0 +1,197 @@
+"""Images as files, earlier perspectives and earlier runs, the probe and the newest frame."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import h5py
+import msgspec
+import numpy as np
+import pytest
+import tifffile
+from fastapi.testclient import TestClient
+from PIL import Image
+from telemetry_samples import acquired, mosaic, ramp, scores, telemetry
+
+from dashboard.app import create_app
+from dashboard.runs import Runs
+from dashboard.settings import DashboardSettings
+from dashboard.state import DashboardState
+from inference_edge.archive import Archive, PerspectiveImages
+from inference_edge.mosaic import StitchedImage
+from inference_edge.quality import ReferenceImage
+from streaming.events import FrameTaken, MosaicKind, PerspectiveStarted, ScanInfo
+from streaming.messages import GroundTruthSource
+
+PIXEL_SIZE_M = (9e-9, 8e-9)
+POSITIONS_PX = np.array([[1.0, 2.0], [3.0, 5.0]], np.float32)
+PROBE = (np.arange(32).reshape(2, 4, 4) * (1 + 2j)).astype(np.complex64)
+
+
+@pytest.fixture
+def state() -> DashboardState:
+    return DashboardState("night", DashboardSettings())
+
+
+@pytest.fixture
+def client(state: DashboardState, tmp_path: Path) -> TestClient:
+    settings = DashboardSettings()
+    (tmp_path / "night").mkdir()
+    return TestClient(create_app(Runs(state, tmp_path / "night", settings), settings), base_url="http://127.0.0.1:8421")
+
+
+def put(state: DashboardState, kind: MosaicKind, perspective: int, phase: np.ndarray) -> None:
+    event, arrays = mosaic(perspective, kind, phase + 1, phase, origin_px=(-3.0, 4.0))
+    state.apply(telemetry(event), arrays)
+
+
+def write_images(folder: Path, perspective: int, phase: np.ndarray) -> None:
+    """Write them as the edge does."""
+    image = StitchedImage(phase + 1, phase, np.ones(phase.shape, np.int32), (2, 3))
+    archive = Archive(folder / "images")
+    archive.write(
+        PerspectiveImages(
+            perspective=perspective,
+            angle_deg=1.5,
+            pixel_size_m=PIXEL_SIZE_M,
+            min_coverage=1,
+            images={MosaicKind.FIRST_PASS: image, MosaicKind.REFRESHED: image},
+            model_versions={MosaicKind.FIRST_PASS: [1], MosaicKind.REFRESHED: [4, 5]},
+            reference=ReferenceImage(phase + 2, phase / 2, (2.0, 3.0)),
+        )
+    )
+    archive.close()
+
+
+def test_a_notebook_gets_the_newest_image_in_three_lines(client: TestClient, state: DashboardState) -> None:
+    put(state, MosaicKind.REFRESHED, 3, ramp())
+    put(state, MosaicKind.FIRST_PASS, 4, ramp() * 2)
+    for perspective, expected in (("newest", ramp() * 2), ("3", ramp())):
+        answer = client.get(f"/api/mosaics/{perspective}/network/phase.npy")
+        np.testing.assert_array_equal(np.load(io.BytesIO(answer.content)), expected)
+
+
+def test_tiff_keeps_values_and_pixel_size(client: TestClient, state: DashboardState) -> None:
+    phase = ramp() / 7
+    phase[2, 3] = np.nan
+    put(state, MosaicKind.REFRESHED, 0, phase)
+    answer = client.get("/api/mosaics/0/refreshed/phase.tiff")
+    assert 'filename="perspective_0000_refreshed_phase.ome.tiff"' in answer.headers["Content-Disposition"]
+    with tifffile.TiffFile(io.BytesIO(answer.content)) as file:
+        np.testing.assert_array_equal(file.asarray(), phase.astype(np.float32))
+        assert 'PhysicalSizeY="9.0"' in (file.ome_metadata or "")
+        assert 'PhysicalSizeX="8.0"' in (file.ome_metadata or "")
+
+
+def test_hdf5_has_the_layout_of_a_ptychodus_product(client: TestClient, state: DashboardState) -> None:
+    phase = ramp() / 50
+    phase[0, 0] = np.nan
+    scan = ScanInfo("a.cxi", 1, 2, (4, 4), (4, 4), PIXEL_SIZE_M, 8800.0, GroundTruthSource.PTYCHI, [])
+    state.apply(telemetry(scan))
+    start = {"positions_px": POSITIONS_PX, "probe": PROBE}
+    state.apply(telemetry(PerspectiveStarted(0, 30.0)), start)
+    put(state, MosaicKind.REFRESHED, 0, phase)
+    with h5py.File(io.BytesIO(client.get("/api/mosaics/0/network.h5").content)) as product:
+        assert (product.attrs["probe_energy_eV"], product.attrs["tomography_angle_deg"]) == (8800.0, 30.0)
+        values = product["object"][0]
+        assert values[0, 0] == 0
+        np.testing.assert_allclose(np.abs(values[1:]), phase[1:] + 1, rtol=1e-6)
+        np.testing.assert_allclose(np.angle(values[1:]), phase[1:], rtol=1e-5)
+        centre = [product["object"].attrs[f"center_{axis}_m"] for axis in "yx"]
+        np.testing.assert_allclose(centre, [(-3 + 2.5) * 9e-9, (4 + 3.5) * 8e-9])
+        np.testing.assert_allclose(product["probe_position_y_m"], POSITIONS_PX[:, 0] * 9e-9)
+        np.testing.assert_allclose(product["probe_position_x_m"], POSITIONS_PX[:, 1] * 8e-9)
+        np.testing.assert_array_equal(product["probe"], PROBE[None])
+        assert product["probe_position_indexes"][()].tolist() == [0, 1]
+
+
+def test_a_product_without_positions_says_so_by_having_none(client: TestClient, state: DashboardState) -> None:
+    put(state, MosaicKind.REFERENCE, 0, ramp())
+    with h5py.File(io.BytesIO(client.get("/api/mosaics/0/reference.h5").content)) as product:
+        assert product["probe_position_indexes"].shape == (0,)
+        assert product["probe"].shape == (1, 1, 1, 1)
+
+
+def test_a_perspective_that_was_let_go_is_read_from_the_folder(
+    client: TestClient, state: DashboardState, tmp_path: Path
+) -> None:
+    put(state, MosaicKind.FIRST_PASS, 9, ramp())
+    write_images(tmp_path / "night", 2, ramp() / 9)
+    rows = client.get("/api/mosaics/2").json()
+    assert {row["kind"]: (row["model_version"], row["shape_px"]) for row in rows} == {
+        "first_pass": (1, [6, 8]),
+        "refreshed": (5, [6, 8]),
+        "reference": (0, [6, 8]),
+    }
+    values = np.load(io.BytesIO(client.get("/api/mosaics/2/refreshed/phase.npy").content))
+    np.testing.assert_array_equal(values, (ramp() / 9).astype(np.float32))
+    assert client.get("/api/mosaics/2/difference_refreshed/amplitude.png").status_code == 200
+    assert client.get("/api/mosaics/3").json() == []
+    np.testing.assert_array_equal(
+        np.load(io.BytesIO(client.get("/api/mosaics/newest/network/phase.npy").content)), ramp()
+    )
+
+
+def test_a_file_that_cannot_be_read_shows_nothing(client: TestClient, tmp_path: Path) -> None:
+    (tmp_path / "night" / "images").mkdir()
+    (tmp_path / "night" / "images" / "perspective_0001.h5").write_bytes(b"half a file")
+    assert client.get("/api/mosaics/1").json() == []
+    assert client.get("/api/mosaics/1/refreshed/phase.npy").status_code == 404
+
+
+def test_an_earlier_run_is_opened_from_its_folder(client: TestClient, state: DashboardState, tmp_path: Path) -> None:
+    earlier = tmp_path / "yesterday"
+    earlier.mkdir()
+    events = [acquired(70), scores(0, MosaicKind.REFRESHED, 21.0)]
+    log = b"".join(msgspec.json.encode(telemetry(event)) + b"\n" for event in events)
+    (earlier / "telemetry.jsonl").write_bytes(log)
+    held_out = {"psnr_db": {"phase": 21.5}}
+    (earlier / "summary.json").write_text(json.dumps({"frames": {"acquired": 70}, "held_out": held_out}))
+    write_images(earlier, 0, ramp())
+    state.apply(telemetry(acquired(5)))
+    rows = client.get("/api/runs").json()
+    assert [(row["name"], row["watched"], row["frames"], row["psnr_phase_db"]) for row in rows] == [
+        ("yesterday", False, 70, 21.5)
+    ]
+    content = client.get("/api/state?run=yesterday").json()
+    assert (content["present"]["frames"]["acquired"], content["present"]["live"]) == (70, False)
+    assert content["perspectives"][0]["refreshed"]["psnr_phase_db"] == 21.0
+    values = np.load(io.BytesIO(client.get("/api/mosaics/newest/network/phase.npy?run=yesterday").content))
+    np.testing.assert_array_equal(values, ramp())
+    assert client.get("/api/state").json()["present"]["frames"]["acquired"] == 5
+
+
+@pytest.mark.parametrize(
+    ("name", "status"),
+    [("nowhere", 404), ("..", 422), ("../night", 422), ("a/b", 422), (".hidden", 422), ("x" * 201, 422)],
+)
+def test_only_runs_beside_this_one_can_be_opened(client: TestClient, tmp_path: Path, name: str, status: int) -> None:
+    (tmp_path.parent / "telemetry.jsonl").write_text("")
+    for path in ("/api/state", "/api/mosaics/0/refreshed/phase.png", "/api/mosaics/0/refreshed.h5"):
+        assert client.get(path, params={"run": name}).status_code == status
+
+
+def test_the_probe_and_the_newest_frame_are_shown(client: TestClient, state: DashboardState) -> None:
+    assert client.get("/api/frame.png").status_code == client.get("/api/positions/0.npy").status_code == 404
+    state.apply(telemetry(PerspectiveStarted(0, 30.0)), {"positions_px": POSITIONS_PX})
+    frame = np.array([[0, 9], [99, 999]], np.float32)
+    state.apply(telemetry(FrameTaken(0, 1, 2)), {"diffraction": frame})
+    present = client.get("/api/state").json()["present"]
+    assert present["paths"] == [0]
+    assert present["probe"] == {
+        "perspective": 0, "index": 1, "binned_px": 2, "shape_px": [2, 2], "brightest": 999.0, "revision": 1
+    }  # fmt: skip
+    np.testing.assert_array_equal(np.load(io.BytesIO(client.get("/api/positions/0.npy").content)), POSITIONS_PX)
+    np.testing.assert_array_equal(np.load(io.BytesIO(client.get("/api/frame.npy").content)), frame)
+    picture = Image.open(io.BytesIO(client.get("/api/frame.png").content))
+    assert np.asarray(picture).tolist() == [[0, 85], [170, 254]], "equal steps of a logarithmic scale"
+
+
+def test_large_pictures_can_be_fetched_smaller(client: TestClient, state: DashboardState) -> None:
+    put(state, MosaicKind.REFRESHED, 0, ramp(60, 80))
+    small = Image.open(io.BytesIO(client.get("/api/mosaics/0/refreshed/phase.png?stride=4").content))
+    assert small.size == (20, 15)
+    for stride in (0, 65):
+        assert client.get(f"/api/mosaics/0/refreshed/phase.png?stride={stride}").status_code == 422

@@ -13,7 +13,7 @@ import torch.distributed as dist
 
 from streaming.errors import UserError
 from trainer.models.precision import Precision
-from trainer.settings import Device, TrainerSettings
+from trainer.settings import Device, LearningSettings
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ class Rank:
 
 
 @contextmanager
-def join_ranks(settings: TrainerSettings) -> Iterator[Rank]:
+def join_ranks(settings: LearningSettings) -> Iterator[Rank]:
     """Join the process group that torchrun's environment describes, or stay alone without one.
 
     Blocks until all ranks have come. CPU tensors travel by gloo, CUDA tensors by NCCL.

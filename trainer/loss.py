@@ -1,7 +1,8 @@
-"""From errors of samples to this rank's share of a mean over all ranks."""
+"""Terms of the loss that all pipelines share."""
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 
@@ -16,3 +17,10 @@ def share_of_mean(errors: Tensor, samples: float) -> Tensor:
         (terms,).
     """
     return errors.sum(dim=0) / samples if samples > 0 else 0.0 * errors.sum(dim=0)
+
+
+def squares(output: Tensor, activation: Tensor) -> Tensor:
+    """Return the squared distance of every element to a stored activation; zero where that is not finite."""
+    # A skipped step may have left such activations; they must not spoil the steps that draw them.
+    usable = torch.where(activation.isfinite(), activation.float(), output.detach())
+    return (output - usable).square()

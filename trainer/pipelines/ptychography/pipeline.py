@@ -7,6 +7,7 @@ from torch import Tensor
 
 from buffer import Field
 from buffer.schema import DTypeName
+from trainer.loss import squares
 from trainer.models.ptychonn import Patches
 from trainer.pipelines.pipeline import Output, Pipeline
 
@@ -45,7 +46,7 @@ class Ptychography(Pipeline):
     def distance(self, output: Output, activation: Output) -> Tensor:
         """Return the mean squared distance over pixels, per head."""
         pairs = zip(output, activation, strict=True)
-        return torch.stack([_squares(found, known).mean(dim=(1, 2)) for found, known in pairs], dim=1)
+        return torch.stack([squares(found, known).mean(dim=(1, 2)) for found, known in pairs], dim=1)
 
 
 def absolute_error(output: Patches, target: Patches) -> Tensor:
@@ -55,9 +56,3 @@ def absolute_error(output: Patches, target: Patches) -> Tensor:
     """
     pairs = zip(output, target, strict=True)
     return torch.stack([(found - true.float()).abs().mean(dim=(1, 2)) for found, true in pairs], dim=1)
-
-
-def _squares(output: Tensor, activation: Tensor) -> Tensor:
-    # A skipped step may have left activations that are not finite; they must not spoil the steps that draw them.
-    usable = torch.where(activation.isfinite(), activation.float(), output.detach())
-    return (output - usable).square()

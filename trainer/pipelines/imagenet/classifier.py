@@ -1,0 +1,114 @@
+"""The network as the trainer uses it: stored images in, logits out."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import timm
+import torch
+import torchvision
+from torch import Tensor, nn
+
+from streaming.errors import UserError
+from trainer.pipelines.imagenet.augmentation import crop_at_random, crop_middle
+from trainer.pipelines.imagenet.settings import ClassifierSettings, ImageSettings, ModelFamily
+
+MEAN, SPREAD = 0.45, 0.225
+"""Of natural images, all colours alike."""
+
+
+class Logits(NamedTuple):
+    """One number per class, float (n, classes)."""
+
+    logits: Tensor
+
+
+class ImageClassifier(nn.Module):
+    """Augmentation and normalisation followed by a network.
+
+    In training every pass sees another crop of each image, so a representative is never the same picture twice. In
+    evaluation it sees the middle.
+
+    Args:
+        settings: which network.
+        images: how stored images become its input.
+        classes: of all tasks together.
+
+    Raises:
+        UserError: the family has no network of that name, or not for such images.
+    """
+
+    def __init__(self, settings: ClassifierSettings, images: ImageSettings, *, classes: int) -> None:
+        super().__init__()
+        self._images = images
+        self.network = make_network(settings, channels=images.channels, classes=classes)
+
+    def forward(self, images: Tensor) -> Logits:
+        """Classify stored images, uint8 (n, channels, stored_px, stored_px)."""
+        return Logits(self.network(self.prepare(images)))
+
+    def prepare(self, images: Tensor) -> Tensor:
+        """Return the network's input, float32 (n, channels, image_px, image_px)."""
+        pixels = (images.float() / 255.0 - MEAN) / SPREAD
+        px, least_area = self._images.image_px, self._images.least_crop_area
+        if self.training and least_area < 1.0:
+            return crop_at_random(pixels, px=px, least_area=least_area, flip=self._images.flip)
+        pixels = crop_middle(pixels, px=px)
+        return _mirror_some(pixels) if self.training and self._images.flip else pixels
+
+
+def _mirror_some(images: Tensor) -> Tensor:
+    mirrored = torch.rand(len(images), 1, 1, 1, device=images.device) < 0.5
+    return torch.where(mirrored, images.flip(3), images)
+
+
+def make_network(settings: ClassifierSettings, *, channels: int, classes: int) -> nn.Module:
+    """Return an untrained network from images (n, channels, y, x) to logits (n, classes).
+
+    Raises:
+        UserError: the family has no network of that name, or not for such images.
+    """
+    match settings.family:
+        case ModelFamily.SMALL:
+            return _small(settings.width, channels=channels, classes=classes)
+        case ModelFamily.TIMM:
+            if not timm.is_model(settings.name):
+                raise UserError(
+                    f"training.model.name: timm has no model {settings.name!r}; timm.list_models() names all"
+                )
+            network: nn.Module = timm.create_model(settings.name, num_classes=classes, in_chans=channels)
+            return network
+        case ModelFamily.TORCHVISION:
+            return _torchvision(settings, channels=channels, classes=classes)
+
+
+def _torchvision(settings: ClassifierSettings, *, channels: int, classes: int) -> nn.Module:
+    if settings.name not in torchvision.models.list_models(torchvision.models):
+        raise UserError(
+            f"training.model.name: torchvision has no model {settings.name!r}; resnet18 and resnet50 are two it has"
+        )
+    network: nn.Module = torchvision.models.get_model(settings.name, num_classes=classes)
+    if channels != 3 or settings.small_images:
+        _replace_stem(network, settings, channels=channels)
+    return network
+
+
+def _replace_stem(network: nn.Module, settings: ClassifierSettings, *, channels: int) -> None:
+    if not isinstance(network, torchvision.models.ResNet):
+        raise UserError(f"training.model: {settings.name} takes images of three channels and ordinary size only")
+    if settings.small_images:
+        network.conv1 = nn.Conv2d(channels, 64, kernel_size=3, padding=1, bias=False)
+        network.maxpool = nn.Identity()
+    else:
+        network.conv1 = nn.Conv2d(channels, 64, kernel_size=7, stride=2, padding=3, bias=False)
+
+
+def _small(width: int, *, channels: int, classes: int) -> nn.Module:
+    layers: list[nn.Module] = []
+    before = channels
+    for level in range(4):
+        after = width * 2 ** min(level, 2)
+        stride = 1 if level == 0 else 2
+        layers += [nn.Conv2d(before, after, 3, stride=stride, padding=1, bias=False), nn.BatchNorm2d(after), nn.ReLU()]
+        before = after
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(before, classes))

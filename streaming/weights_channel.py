@@ -133,7 +133,8 @@ class WeightsClient:
 
         Asked for is always what is newer than all before; a trainer may answer otherwise.
         """
-        if self._breaks.poll(0):
+        # in this order: what came before the break waits in the old socket
+        if self._breaks.poll(0) and not self._socket.poll(0):
             self._connect_again()
         self._ask()
         if not self._socket.poll(int(timeout_s * 1000)):

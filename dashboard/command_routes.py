@@ -30,6 +30,8 @@ class PlainCommand(StrEnum):
 
     PAUSE = "pause"
     RESUME = "resume"
+    FOLLOW_SCORES = "follow_scores"
+    """Let the edge's scores decide on the regime again."""
     FOLLOW_WEIGHTS = "follow_weights"
     WRITE_CHECKPOINT = "write_checkpoint"
     STOP_RUN = "stop_run"
@@ -38,6 +40,7 @@ class PlainCommand(StrEnum):
 PLAIN: dict[PlainCommand, AnyCommand] = {
     PlainCommand.PAUSE: Pause(),
     PlainCommand.RESUME: Resume(),
+    PlainCommand.FOLLOW_SCORES: SetRegime(None),
     PlainCommand.FOLLOW_WEIGHTS: FollowWeights(),
     PlainCommand.WRITE_CHECKPOINT: WriteCheckpoint(),
     PlainCommand.STOP_RUN: StopRun(),
@@ -69,7 +72,7 @@ def command_routes(sender: CommandSender, token: str) -> APIRouter:
 
     @routes.post("/set_regime", status_code=202)
     def set_regime(regime: Regime) -> models.Sent:
-        """Change the regime from the next perspective on."""
+        """Keep to a regime from the next perspective on, until `follow_scores`."""
         return send(SetRegime(regime), "set_regime")
 
     @routes.post("/roll_back_weights", status_code=202)

@@ -15,7 +15,7 @@ export function drawCommands() {
   const acquisition = present.parts.find((part) => part.part === "acquisition")?.state;
   byId("pause").hidden = acquisition === "paused";
   byId("resume").hidden = acquisition !== "paused";
-  for (const button of document.querySelectorAll("#regimes button")) button.ariaPressed = String(button.value === present.regime.name);
+  for (const button of document.querySelectorAll("#regimes button[value]")) button.ariaPressed = String(button.value === present.regime.name);
   drawVersions(present.weights);
 }
 
@@ -78,7 +78,7 @@ function askTwice(button, action) {
 
 byId("locked").onsubmit = unlock;
 byId("lock").onclick = lock;
-for (const name of ["pause", "resume", "write_checkpoint", "follow_weights"]) byId(name).onclick = () => send(name);
-for (const button of document.querySelectorAll("#regimes button")) button.onclick = () => send("set_regime", { regime: button.value });
+for (const name of ["pause", "resume", "write_checkpoint", "follow_scores", "follow_weights"]) byId(name).onclick = () => send(name);
+for (const button of document.querySelectorAll("#regimes button[value]")) button.onclick = () => send("set_regime", { regime: button.value });
 byId("roll_back_weights").onclick = () => send("roll_back_weights", { version: byId("version").value });
 askTwice(byId("stop_run"), () => send("stop_run"));

@@ -51,6 +51,7 @@ def test_every_command_reaches_the_run(client: TestClient, network: NetworkSetti
         "resume": Resume(),
         "set_regime?regime=monitoring": SetRegime(Regime.MONITORING),
         "roll_back_weights?version=4": RollBackWeights(4),
+        "follow_scores": SetRegime(None),
         "follow_weights": FollowWeights(),
         "write_checkpoint": WriteCheckpoint(),
         "stop_run": StopRun(),

@@ -140,6 +140,9 @@ class OnePass:
         rules = self.settings.regime
         if rules.automatic:
             self._send(RegimeRules(rules.psnr_db, rules.ssim))
+        acquired = sum(self.outcomes.was_acquired(index) for index in range(len(self.scan)))
+        if acquired:
+            self._send(RegimeChanged(self.regime.regime, acquired, "the run was resumed"))
         self._send(PartStatus(Part.ACQUISITION, PartState.RUNNING, "scanning"))
 
     def _target_shape_px(self, perspective: Perspective) -> tuple[int, int]:

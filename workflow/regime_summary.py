@@ -9,7 +9,7 @@ from streaming.events import AnyEvent, GroundTruthReady, GroundTruthSkipped, Reg
 
 
 class RegimeHistory:
-    """Takes in a run's events; a repeated one does no harm, except for a change of regime."""
+    """Takes in a run's events; a repeated one does no harm."""
 
     def __init__(self) -> None:
         self._rules: RegimeRules | None = None
@@ -17,12 +17,16 @@ class RegimeHistory:
         self._seconds: dict[int, float] = {}
         self._skipped: set[int] = set()
 
+    @property
+    def _regime(self) -> Regime:
+        return self._changes[-1].regime if self._changes else Regime.LEARNING
+
     def add(self, event: AnyEvent) -> None:
         """Take in one event; kinds that say nothing of regimes are ignored."""
         match event:
             case RegimeRules():
                 self._rules = event
-            case RegimeChanged():
+            case RegimeChanged(regime=regime) if regime is not self._regime:
                 self._changes.append(event)
             case GroundTruthReady(perspective=perspective, seconds=seconds):
                 self._seconds[perspective] = seconds
@@ -36,7 +40,7 @@ class RegimeHistory:
         """
         typical_s = median(self._seconds.values()) if self._seconds else 0.0
         return {
-            "name": str(self._changes[-1].regime if self._changes else Regime.LEARNING),
+            "name": str(self._regime),
             "switches": len(self._changes),
             "ground_truth_seconds": sum(self._seconds.values()),
             "ground_truth_seconds_saved": typical_s * len(self._skipped),

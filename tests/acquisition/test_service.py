@@ -399,6 +399,8 @@ def test_a_resumed_scan_comes_whole_again_with_the_ground_truth_found_before(
             np.testing.assert_array_equal(others[0].phases[frame_id], phase)
     assert resumed.counts.samples == first.counts.samples
     assert resumed.counts.acquired == first.counts.acquired == 180
+    assert not any(isinstance(event, RegimeChanged) for event in first.events)
+    assert RegimeChanged(Regime.LEARNING, 3, "the run was resumed") in resumed.events
 
 
 def test_a_perspective_that_was_spared_phase_retrieval_is_spared_it_when_the_run_is_resumed(tmp_path: Path) -> None:

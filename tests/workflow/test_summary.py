@@ -143,7 +143,8 @@ def test_what_monitoring_saved_is_the_median_time_of_the_perspectives_that_did_w
     truth = [GroundTruthReady(index, GroundTruthSource.PTYCHI, one, 400) for index, one in seconds.items()]
     skipped = [GroundTruthSkipped(index) for index in (3, 4, 4)]
     changes = RegimeChanged(Regime.MONITORING, 3, "good"), RegimeChanged(Regime.LEARNING, 6, "drift")
-    summary = summarise(*enumerate([RegimeRules(20.0, None), *truth, *skipped, *changes]))
+    resumed = RegimeChanged(Regime.LEARNING, 7, "the run was resumed")
+    summary = summarise(*enumerate([RegimeRules(20.0, None), *truth, *skipped, *changes, resumed]))
     assert summary["regime"] == {
         "name": "learning", "switches": 2, "ground_truth_seconds": 20.5, "ground_truth_seconds_saved": 6.0,
         "perspectives_skipped": [3, 4], "thresholds": {"psnr_db": 20.0, "ssim": None},

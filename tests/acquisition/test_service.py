@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import errno
 import threading
-from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,171 +11,24 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 import pytest
+from acquisition_runs import SOURCE, TRUE_OBJECT, run_acquisition
 from support import Proxy, wait_until
 
 from acquisition.ground_truth import GroundTruthJob
 from acquisition.outcomes import Outcomes
 from acquisition.readers.layout import OBJECT, entry_name
-from acquisition.regime import RegimeControl
 from acquisition.retrieval.settings import RetrievalSettings
 from acquisition.retrieval.worker import GroundTruthResult, GroundTruthWorker
 from acquisition.service import acquire
-from acquisition.settings import AcquisitionSettings, RegimeSettings
+from acquisition.settings import AcquisitionSettings
 from acquisition.simulate import simulate_to_file
-from acquisition.source_settings import HoldOut, ReplaySettings, RoleSettings, SimulationSettings, SourceSettings
+from acquisition.source_settings import HoldOut, ReplaySettings, RoleSettings
 from acquisition.sources import open_scan
-from streaming.commands import CommandHub, CommandSender, Pause, Resume, SetRegime
 from streaming.errors import UserError
-from streaming.events import (
-    AcquisitionCounts,
-    AnyEvent,
-    GroundTruthSkipped,
-    PartState,
-    PartStatus,
-    Regime,
-    RegimeChanged,
-    RegimeRules,
-    Unlabelled,
-    WarningRaised,
-)
-from streaming.inbox import Inbox
-from streaming.messages import (
-    FirstPassScore,
-    FrameRole,
-    Frames,
-    GroundTruthSource,
-    PerspectiveEnd,
-    Reference,
-    Samples,
-    ScanEnd,
-)
-from streaming.publisher import rank_name
+from streaming.events import AcquisitionCounts, AnyEvent, Regime, RegimeChanged, WarningRaised
+from streaming.messages import FrameRole, GroundTruthSource
 from streaming.settings import NetworkSettings, RunContext
 from streaming.telemetry import TelemetryHub
-
-SOURCE = SimulationSettings(perspectives=3, frames_per_perspective=60, frame_shape_px=(32, 32), seed=3)
-MANY = SOURCE.model_copy(update={"perspectives": 12, "frames_per_perspective": 16})
-TRUE_OBJECT = RetrievalSettings(source=GroundTruthSource.SIMULATED)
-Id = tuple[int, int]
-
-
-@dataclass
-class Receiver:
-    """What one consumer got, by frame id."""
-
-    consumer: str
-    frames: dict[Id, npt.NDArray[Any]] = field(default_factory=dict)
-    positions_px: dict[Id, npt.NDArray[Any]] = field(default_factory=dict)
-    roles: dict[Id, int] = field(default_factory=dict)
-    phases: dict[Id, npt.NDArray[Any]] = field(default_factory=dict)
-    repeated: int = 0
-    ends: list[int] = field(default_factory=list)
-    references: dict[int, tuple[Reference, npt.NDArray[Any]]] = field(default_factory=dict)
-    psnr_db: Mapping[int, float] = field(default_factory=dict)
-    """What an edge says of each perspective once it has the reference."""
-    done: bool = False
-
-    def run(self, network: NetworkSettings, port: int, world_size: int) -> None:
-        with Inbox(network, consumer=self.consumer, port=port, world_size=world_size) as inbox:
-            while not self.done:
-                if (delivery := inbox.receive(0.2)) is not None:
-                    self._take(delivery.message, delivery.arrays)
-                    inbox.acknowledge([delivery.sequence])
-                    if isinstance(delivery.message, Reference) and delivery.message.perspective in self.psnr_db:
-                        perspective = delivery.message.perspective
-                        inbox.report_score(FirstPassScore(perspective, self.psnr_db[perspective], 0.9, 10.0))
-
-    def _take(self, message: object, arrays: dict[str, npt.NDArray[Any]]) -> None:
-        match message:
-            case Frames() | Samples():
-                self._take_frames(message.perspective, arrays)
-            case Reference():
-                self.references[message.perspective] = message, arrays["phase"].copy()
-            case PerspectiveEnd():
-                self.ends.append(message.perspective)
-            case ScanEnd():
-                self.done = True
-
-    def _take_frames(self, perspective: int, arrays: dict[str, npt.NDArray[Any]]) -> None:
-        for row, index in enumerate(arrays["index"]):
-            frame_id = perspective, int(index)
-            self.repeated += frame_id in self.frames
-            self.frames[frame_id] = arrays["diffraction"][row].copy()
-            self.roles[frame_id] = int(arrays["role"][row])
-            if "phase" in arrays:
-                self.phases[frame_id] = arrays["phase"][row].copy()
-            else:
-                self.positions_px[frame_id] = arrays["position_px"][row].copy()
-
-
-@dataclass
-class Outcome:
-    edge: Receiver
-    ranks: list[Receiver]
-    events: list[AnyEvent]
-
-    @property
-    def counts(self) -> AcquisitionCounts:
-        return [event for event in self.events if isinstance(event, AcquisitionCounts)][-1]
-
-    @property
-    def samples(self) -> dict[Id, int]:
-        return {frame_id: role for rank in self.ranks for frame_id, role in rank.roles.items()}
-
-
-@contextmanager
-def receivers(network: NetworkSettings, ranks: int, edge_port: int | None = None) -> Iterator[list[Receiver]]:
-    started = [Receiver("edge"), *(Receiver(rank_name(rank)) for rank in range(ranks))]
-    ports = [edge_port or network.frames_port, *(network.samples_port + rank for rank in range(ranks))]
-    threads = [
-        threading.Thread(target=one.run, args=(network, port, 0 if one.consumer == "edge" else ranks))
-        for one, port in zip(started, ports, strict=True)
-    ]
-    for thread in threads:
-        thread.start()
-    try:
-        yield started
-    finally:
-        for one in started:
-            one.done = True
-        for thread in threads:
-            thread.join()
-
-
-def hub_into(events: list[AnyEvent], network: NetworkSettings, directory: Path) -> TelemetryHub:
-    return TelemetryHub(
-        network, jsonl=directory / "telemetry.jsonl", on_event=lambda telemetry, _: events.append(telemetry.event)
-    )
-
-
-def run_acquisition(
-    network: NetworkSettings,
-    directory: Path,
-    *,
-    source: SourceSettings = SOURCE,
-    settings: AcquisitionSettings | None = None,
-    retrieval: RetrievalSettings = TRUE_OBJECT,
-    ranks: int = 1,
-    edge_port: int | None = None,
-    psnr_db: Mapping[int, float] | None = None,
-) -> Outcome:
-    directory.mkdir(exist_ok=True)
-    events: list[AnyEvent] = []
-    hub = TelemetryHub(
-        network, jsonl=directory / "telemetry.jsonl", on_event=lambda event, _: events.append(event.event)
-    )
-    with receivers(network, ranks, edge_port) as (edge, *others):
-        edge.psnr_db = psnr_db or {}
-        acquire(
-            source,
-            settings or AcquisitionSettings(),
-            retrieval,
-            network=network,
-            run=RunContext("test", directory, seed=1),
-            stop=threading.Event(),
-        )
-    hub.close()
-    return Outcome(edge, others, events)
 
 
 def test_every_frame_reaches_the_edge_and_every_labelled_one_exactly_one_rank(
@@ -274,74 +124,6 @@ def test_failed_ground_truth_is_counted_and_said(network: NetworkSettings, tmp_p
     warnings = [event.text for event in outcome.events if isinstance(event, WarningRaised)]
     assert [text.split(":")[0] for text in warnings] == [f"no ground truth for perspective {i}" for i in range(3)]
     assert "carries no recorded object" in warnings[0]
-
-
-def test_phase_retrieval_that_waits_is_withdrawn_while_the_edge_is_good_and_goes_on_when_it_no_longer_is(
-    network: NetworkSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    heed, poll = RegimeControl.heed, GroundTruthWorker.poll
-    heeded, polled = [], []
-
-    def heed_and_note(control: RegimeControl, score: FirstPassScore) -> str | None:
-        heeded.append(score.perspective)
-        return heed(control, score)
-
-    def poll_once_the_last_was_scored(worker: GroundTruthWorker, timeout_s: float = 0.0) -> GroundTruthResult | None:
-        whole_scan_waits = bool(polled) or len(worker.pending) == len(psnr_db)
-        if not whole_scan_waits or len(heeded) < len(polled):
-            return None
-        if (result := poll(worker, timeout_s)) is not None:
-            polled.append(result.perspective)
-        return result
-
-    monkeypatch.setattr(RegimeControl, "heed", heed_and_note)
-    monkeypatch.setattr(GroundTruthWorker, "poll", poll_once_the_last_was_scored)
-    settings = AcquisitionSettings(
-        roles=RoleSettings(hold_out=HoldOut.LAST_PERSPECTIVE),
-        regime=RegimeSettings(psnr_db=20.0, consecutive=2, one_in=4),
-    )
-    psnr_db = dict.fromkeys(range(12), 25.0) | {6: 15.0, 10: 15.0}
-
-    outcome = run_acquisition(network, tmp_path, source=MANY, settings=settings, psnr_db=psnr_db)
-
-    assert polled == heeded == [0, 1, 2, 6, 10, 11]
-    assert sorted(outcome.edge.references) == polled
-    skipped = [event.perspective for event in outcome.events if isinstance(event, GroundTruthSkipped)]
-    assert skipped == [3, 4, 5, 7, 8, 9]
-    assert [event for event in outcome.events if isinstance(event, RegimeRules)] == [RegimeRules(20.0, None)]
-    changes = [event for event in outcome.events if isinstance(event, RegimeChanged)]
-    assert [(event.regime, event.perspective) for event in changes] == [(Regime.MONITORING, 3), (Regime.LEARNING, 12)]
-    assert changes[1].reason == "perspective 6: phase PSNR 15 is below 20 dB"
-    assert outcome.ranks[0].ends == list(range(12))
-    assert {perspective for perspective, _ in outcome.samples} <= {0, 1, 2, 6, 10}
-    assert len(outcome.edge.frames) == 12 * 16
-    counts = outcome.counts
-    assert counts.unlabelled_because == {Unlabelled.MONITORING: 6 * 16}
-    assert counts.acquired == counts.samples + counts.void + counts.held_out + counts.unlabelled
-
-
-def test_people_can_choose_monitoring(network: NetworkSettings, tmp_path: Path) -> None:
-    events: list[AnyEvent] = []
-    settings = AcquisitionSettings(trainer=False, edge=False, rate_hz=100.0, regime=RegimeSettings(one_in=5))
-    options = {"network": network, "run": RunContext("test", tmp_path, seed=1), "stop": threading.Event()}
-    service = threading.Thread(target=acquire, args=(MANY, settings, TRUE_OBJECT), kwargs=options)
-    with (
-        closing(hub_into(events, network, tmp_path)),
-        closing(CommandHub(network)),
-        closing(CommandSender(network)) as sender,
-    ):
-        for command in (SetRegime(Regime.MONITORING), Pause()):
-            sender.send(command)
-        service.start()
-        wait_until(lambda: any(isinstance(event, PartStatus) and event.state is PartState.PAUSED for event in events))
-        sender.send(Resume())
-        service.join()
-    (change,) = (event for event in events if isinstance(event, RegimeChanged))
-    assert (change.regime, change.reason) == (Regime.MONITORING, "chosen by a command")
-    last = max(change.perspective - 1, 0)
-    assert last < 6
-    skipped = [event.perspective for event in events if isinstance(event, GroundTruthSkipped)]
-    assert skipped == [perspective for perspective in range(last, 12) if (perspective - last) % 5]
 
 
 def test_stop_ends_a_slow_scan_in_order(network: NetworkSettings, tmp_path: Path) -> None:

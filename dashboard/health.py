@@ -12,6 +12,7 @@ from streaming.events import (
     FrameTaken,
     GroundTruthReady,
     HeldOutScores,
+    MosaicArea,
     MosaicImage,
     Part,
     PartState,
@@ -46,6 +47,7 @@ SPEAKS_FOR: dict[type, Part] = {
     PerspectiveScores: Part.EDGE,
     HeldOutScores: Part.EDGE,
     MosaicImage: Part.EDGE,
+    MosaicArea: Part.EDGE,
 }
 
 

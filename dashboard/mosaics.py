@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from streaming.events import MosaicImage, MosaicKind
+from streaming.events import MosaicArea, MosaicImage, MosaicKind
 
+log = logging.getLogger(__name__)
+
+MAX_IMAGE_PX = 1 << 26
 FloatImage = npt.NDArray[np.float32]
 
 
@@ -63,6 +68,23 @@ class MosaicStore:
         self._perspectives.setdefault(info.perspective, {})[info.kind] = Mosaic(info, channels, self._revision)
         self._let_go()
 
+    def put_area(self, info: MosaicArea, arrays: dict[str, npt.NDArray[Any]]) -> None:
+        """Take in what changed of an image; it is left as it was where the event before this one was missed."""
+        before = self._perspectives.get(info.perspective, {}).get(info.kind)
+        if before is None or before.info.revision != info.revision - 1:
+            return
+        if info.image_shape_px[0] * info.image_shape_px[1] > MAX_IMAGE_PX:
+            log.warning("dropped a part of an image of %s px, which is too large to show", info.image_shape_px)
+            return
+        whole = msgspec.structs.replace(
+            before.info, model_version=info.model_version, origin_px=info.image_origin_px, revision=info.revision
+        )
+        grown = {channel: np.full(info.image_shape_px, np.nan, np.float32) for channel in Channel}
+        for channel, image in grown.items():
+            _paste(image, before.channels[channel], origin_px=before.info.origin_px, onto_px=info.image_origin_px)
+            _paste(image, arrays[channel], origin_px=info.origin_px, onto_px=info.image_origin_px)
+        self.put(whole, dict(grown))
+
     def all(self) -> list[Mosaic]:
         """Return all images kept, by perspective."""
         return [mosaic for index in sorted(self._perspectives) for mosaic in self._perspectives[index].values()]
@@ -78,3 +100,13 @@ class MosaicStore:
     def _too_much(self) -> bool:
         nbytes = sum(mosaic.nbytes for mosaic in self.all())
         return len(self._perspectives) > self._kept_perspectives or nbytes > self._max_bytes
+
+
+def _paste(
+    image: FloatImage, part: npt.NDArray[Any], *, origin_px: tuple[float, float], onto_px: tuple[float, float]
+) -> None:
+    """Write `part`, which begins at `origin_px`, into `image`, which begins at `onto_px`; what lies outside is left out."""
+    top, left = round(origin_px[0] - onto_px[0]), round(origin_px[1] - onto_px[1])
+    shown = part[max(0, -top) :, max(0, -left) :]
+    target = image[max(0, top) :, max(0, left) :][: shown.shape[0], : shown.shape[1]]
+    target[:] = shown[: target.shape[0], : target.shape[1]]

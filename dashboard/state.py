@@ -28,6 +28,7 @@ from streaming.events import (
     GroundTruthReady,
     GroundTruthSkipped,
     HeldOutScores,
+    MosaicArea,
     MosaicImage,
     MosaicKind,
     Part,
@@ -289,16 +290,20 @@ class DashboardState:
 
     def _take_arrays(self, event: AnyEvent, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
         match event:
-            case MosaicImage():
+            case MosaicImage() | MosaicArea():
                 self._take_mosaic(event, arrays)
             case PerspectiveStarted():
                 self._probe.start(event, arrays)
             case FrameTaken():
                 self._probe.show(event, arrays)
 
-    def _take_mosaic(self, event: MosaicImage, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+    def _take_mosaic(self, event: MosaicImage | MosaicArea, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
         """An image of no pixels, or an event read back from the run's folder without its arrays, shows nothing."""
-        if all(channel in arrays and arrays[channel].ndim == 2 and arrays[channel].size for channel in Channel):
+        if not all(channel in arrays and arrays[channel].ndim == 2 and arrays[channel].size for channel in Channel):
+            return
+        if isinstance(event, MosaicArea):
+            self._mosaics.put_area(event, dict(arrays))
+        else:
             self._mosaics.put(event, dict(arrays))
 
     def _append(self, name: str, time_s: float, values: Mapping[str, Any]) -> None:

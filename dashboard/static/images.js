@@ -20,6 +20,7 @@ const VIEWS = [
   { name: "reference", title: "reference" },
   { name: "difference", title: "difference" },
 ];
+const FIXED_CHOICES = 2;
 const GROUND_TRUTHS = { ptychi: "phase retrieval", tike: "phase retrieval", recorded: "recorded object", simulated: "true specimen" };
 
 const figures = new Map();
@@ -32,7 +33,7 @@ export function drawImages() {
   const rows = rowsOf(perspective);
   const pass = chosenPass(rows);
   const grid = gridOf(rows, pass);
-  const mode = comparison();
+  const mode = rows.some((row) => row.kind === "reference") ? comparison() : "alone";
   byId("figures").dataset.compare = mode;
   byId("divider").hidden = mode !== "slider";
   const [height, width] = grid?.shape_px ?? [1, 1];
@@ -50,6 +51,7 @@ export function leaf(direction) {
 
 export function chosenPerspective() {
   const { value } = byId("perspective");
+  if (value === "compared") return newestCompared();
   return value === "newest" ? newest() : Number(value);
 }
 
@@ -89,16 +91,23 @@ function newest() {
   return Math.max(...(atHand.length ? atHand : store.perspectives.keys()));
 }
 
+// Ground truth comes later than frames: the newest perspective has usually no reference yet.
+function newestCompared() {
+  const atHand = store.present.mosaics.filter((row) => row.kind === "reference").map((row) => row.perspective);
+  return atHand.length ? Math.max(...atHand) : newest();
+}
+
 function drawChooser() {
   const select = byId("perspective");
   const wanted = known();
-  const shown = [...select.options].slice(1).map((option) => Number(option.value));
+  const shown = [...select.options].slice(FIXED_CHOICES).map((option) => Number(option.value));
   if (wanted.join() !== shown.join()) {
     const { value } = select;
-    select.replaceChildren(select.options[0], ...wanted.map((index) => element("option", { value: String(index) })));
-    select.value = wanted.includes(Number(value)) && value !== "newest" ? value : "newest";
+    select.replaceChildren(...[...select.options].slice(0, FIXED_CHOICES), ...wanted.map((index) => element("option", { value: String(index) })));
+    select.value = value;
+    if (select.selectedIndex < 0) select.value = "newest";
   }
-  for (const option of [...select.options].slice(1)) option.textContent = label(Number(option.value));
+  for (const option of [...select.options].slice(FIXED_CHOICES)) option.textContent = label(Number(option.value));
   byId("previous").disabled = select.selectedIndex >= select.options.length - 1;
   byId("next").disabled = select.selectedIndex <= 0;
 }
@@ -115,13 +124,15 @@ function drawNote(rows, pass, grid) {
     return;
   }
   const substitute = pass === chosen("pass") ? "" : " Not imaged again yet: this is the first pass.";
+  const pending = rows.some((row) => row.kind === "reference") ? "" : " The reference comes with the ground truth of this perspective.";
   const truth = GROUND_TRUTHS[store.present.scan?.ground_truth] ?? "ground truth";
   const [height, width] = grid.shape_px;
   const [sizeY, sizeX] = grid.pixel_size_m;
   const here = pointer.y >= 0 && pointer.y < 1 && pointer.x >= 0 && pointer.x < 1 && pointer.y !== null;
   const where = here ? ` Pointer at y ${length(pointer.y * height * sizeY)}, x ${length(pointer.x * width * sizeX)}.` : "";
-  setText("images-note", `${label(shown.perspective)}, up to model version ${shown.model_version}. ${height} × ${width} pixels of ${length(sizeX)}. ` +
-    `Network and reference (${truth}) share their colours.${substitute}${where}`);
+  const source = store.present.scan?.source.split("/").at(-1) ?? "";
+  setText("images-note", `${source ? `${source}: ` : ""}${label(shown.perspective)}, up to model version ${shown.model_version}. ${height} × ${width} pixels of ${length(sizeX)}.` +
+    `${pending || ` Network and reference (${truth}) share their colours.`}${substitute}${where}`);
 }
 
 function build() {

@@ -8,7 +8,7 @@ import { store } from "./store.js";
 const TITLES = { refreshed: "refreshed", first_pass: "first pass" };
 
 export function drawQuality() {
-  const perspective = chosenPerspective();
+  const perspective = scored(chosenPerspective());
   const pass = chosenPass(rowsOf(perspective));
   const scores = store.perspectives.get(perspective);
   const held = store.present.held_out.slice(-1);
@@ -34,11 +34,17 @@ function table(title, quality, constant) {
     element("h3", { textContent: title }),
     element("p", { className: "headline", dataset: { good: String(gain > 0) } },
       element("b", { textContent: finite ? signed(gain, 1) : missing }), ` ${finite ? verdict : ""}`),
-    element("table", {}, element("thead", {}, head), element("tbody", {}, ...lines.map((line) => scored(line, constant)))),
+    element("table", {}, element("thead", {}, head), element("tbody", {}, ...lines.map((one) => line(one, constant)))),
   );
 }
 
-function scored([name, figures, channel], constant) {
+// The perspective that is shown, or the newest that has scores.
+function scored(shown) {
+  const rows = [...store.perspectives.values()].filter((row) => row.first_pass || row.refreshed);
+  return rows.some((row) => row.perspective === shown) ? shown : Math.max(...rows.map((row) => row.perspective));
+}
+
+function line([name, figures, channel], constant) {
   const texts = [fixed(figures[`psnr_${channel}_db`], 2), fixed(figures[`ssim_${channel}`], 3), fixed(figures[`correlation_${channel}`], 2)];
   return element(
     "tr", { className: figures === constant ? "baseline" : "" },

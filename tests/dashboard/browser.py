@@ -31,7 +31,7 @@ FLAGS = (
     "--disable-sync",
     "--remote-debugging-port=0",
 )
-PATIENCE_S = 40.0
+PATIENCE_S = 90.0
 POLL_S = 0.05
 
 

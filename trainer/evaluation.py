@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from statistics import fmean
 
 import numpy as np
 import torch
@@ -25,10 +26,18 @@ class Evaluation:
     """L1 amplitude + L1 phase."""
 
     per_perspective: dict[int, float]
-    mean_over_seen: float
-    """Mean over perspectives."""
-    constant: float
-    """The same mean for always predicting the mean training patch."""
+    constant_per_perspective: dict[int, float]
+    """The same for always predicting the mean training patch."""
+
+    @property
+    def mean_over_seen(self) -> float:
+        """Mean over perspectives."""
+        return fmean(self.per_perspective.values())
+
+    @property
+    def constant(self) -> float:
+        """The same mean for always predicting the mean training patch."""
+        return fmean(self.constant_per_perspective.values())
 
 
 class Evaluator:
@@ -102,12 +111,11 @@ def _spread(arrays: Arrays, count: int) -> Arrays:
 
 
 def _summary(sums: Tensor) -> Evaluation | None:
-    seen = sums[:, 2] > 0
-    if not bool(seen.any()):
+    seen = (sums[:, 2] > 0).nonzero().flatten().tolist()
+    if not seen:
         return None
-    means = sums[:, :2] / sums[:, 2:].clamp(min=1)
+    means = (sums[:, :2] / sums[:, 2:].clamp(min=1)).tolist()
     return Evaluation(
-        per_perspective={int(perspective): means[perspective, 0].item() for perspective in seen.nonzero().flatten()},
-        mean_over_seen=means[seen, 0].mean().item(),
-        constant=means[seen, 1].mean().item(),
+        per_perspective={perspective: means[perspective][0] for perspective in seen},
+        constant_per_perspective={perspective: means[perspective][1] for perspective in seen},
     )

@@ -8,6 +8,8 @@ from workflow.commands.acquire import acquire
 from workflow.commands.bench import app as bench
 from workflow.commands.dashboard import dashboard
 from workflow.commands.edge import edge
+from workflow.commands.experiment import app as experiment
+from workflow.commands.fashion_mnist import fashion_mnist
 from workflow.commands.inspect import inspect
 from workflow.commands.keys import keys
 from workflow.commands.report import report
@@ -25,7 +27,8 @@ def create_app() -> typer.Typer:
         add_completion=False,
         rich_markup_mode=None,
     )
-    for command in (run, resume, inspect, simulate, report, acquire, train, edge, dashboard, keys):
+    for command in (run, resume, inspect, simulate, report, acquire, train, edge, dashboard, keys, fashion_mnist):
         app.command()(command)
     app.add_typer(bench, name="bench")
+    app.add_typer(experiment, name="experiment")
     return app

@@ -1,0 +1,1 @@
+"""Experiments: the same stream learnt by several strategies, compared."""

@@ -1,0 +1,1 @@
+"""`ptychoflow experiment ptychography`: strategies side by side on the same scan, perspective after perspective."""

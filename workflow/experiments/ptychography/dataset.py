@@ -1,0 +1,95 @@
+"""A whole scan with its ground truth on disk, so that every method and rank reads the very same samples.
+
+One folder per perspective, written once; arrays are memory-mapped when they are read.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from inference_edge.quality import ReferenceImage
+from streaming.codec import Arrays
+from streaming.messages import FrameRole
+from trainer.pipelines.ptychography.pipeline import FIELDS
+
+COMPLETE = "complete.json"
+REFERENCE = ("reference_amplitude", "reference_phase", "origin_px")
+
+
+@dataclass(frozen=True)
+class PerspectiveSamples:
+    """All frames of a perspective that have ground truth and are not void, in order of acquisition."""
+
+    index: int
+    angle_deg: float
+    samples: Arrays
+    """`trainer.pipelines.ptychography.pipeline.FIELDS`, one row per frame."""
+    roles: npt.NDArray[np.uint8]
+    """`FrameRole` of each row."""
+    positions_px: npt.NDArray[np.float64] | None
+    """(n, 2) as (y, x); None where the source has none."""
+    reference: ReferenceImage | None
+    """What the stitched image should be; None without positions."""
+
+    def rows(self, role: FrameRole) -> npt.NDArray[np.int64]:
+        """Return the rows of a role, in order."""
+        return np.flatnonzero(self.roles == role)
+
+    def of_role(self, role: FrameRole) -> Arrays:
+        """Return copies of the samples of a role."""
+        rows = self.rows(role)
+        return {name: np.asarray(array[rows]) for name, array in self.samples.items()}
+
+
+Dataset = Sequence[PerspectiveSamples]
+
+
+def write_perspective(perspective: PerspectiveSamples, folder: Path) -> None:
+    """Write one perspective; it counts once it is complete. Raises OSError."""
+    target = folder / f"{perspective.index:04d}"
+    target.mkdir(parents=True, exist_ok=True)
+    arrays: dict[str, npt.NDArray[np.generic]] = {**perspective.samples, "roles": perspective.roles}
+    if perspective.positions_px is not None:
+        arrays["positions_px"] = perspective.positions_px
+    if perspective.reference is not None:
+        values = (perspective.reference.amplitude, perspective.reference.phase, perspective.reference.origin_px)
+        arrays |= {name: np.asarray(value) for name, value in zip(REFERENCE, values, strict=True)}
+    for name, array in arrays.items():
+        np.save(target / f"{name}.npy", array, allow_pickle=False)
+    (target / COMPLETE).write_text(json.dumps({"angle_deg": perspective.angle_deg}))
+
+
+def is_written(index: int, folder: Path) -> bool:
+    """Whether a perspective is there."""
+    return (folder / f"{index:04d}" / COMPLETE).is_file()
+
+
+def open_dataset(folder: Path) -> list[PerspectiveSamples]:
+    """Open what `write_perspective` has written; arrays stay on the disk until they are used."""
+    return [_open(path.parent) for path in sorted(folder.glob(f"*/{COMPLETE}"))]
+
+
+def _open(folder: Path) -> PerspectiveSamples:
+    def load(name: str) -> npt.NDArray[np.generic]:
+        loaded: npt.NDArray[np.generic] = np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
+        return loaded
+
+    has_positions, has_reference = ((folder / f"{name}.npy").exists() for name in ("positions_px", REFERENCE[0]))
+    reference = None
+    if has_reference:
+        amplitude, phase, origin = (np.asarray(load(name)) for name in REFERENCE)
+        reference = ReferenceImage(amplitude, phase, (float(origin[0]), float(origin[1])))
+    return PerspectiveSamples(
+        index=int(folder.name),
+        angle_deg=json.loads((folder / COMPLETE).read_text())["angle_deg"],
+        samples={name: load(name) for name in FIELDS},
+        roles=np.asarray(load("roles"), np.uint8),
+        positions_px=np.asarray(load("positions_px"), np.float64) if has_positions else None,
+        reference=reference,
+    )

@@ -1,0 +1,98 @@
+"""The held-out perspective, imaged by the trained network, stitched, and compared with the reference."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from inference_edge.mosaic import Mosaic, place_patches
+from inference_edge.quality import Comparison, compare, measure
+from streaming.events import Quality
+from streaming.messages import FrameRole
+from trainer.models.frame_network import FrameNetwork
+from trainer.models.ptychonn import Patches
+from workflow.experiments.ptychography.dataset import Dataset, PerspectiveSamples
+
+BATCH = 64
+MIN_COVERAGE = 4
+"""Frames that cover a pixel at least for it to be compared."""
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """How the held-out perspective came out."""
+
+    quality: Quality
+    constant: Quality
+    """Of predicting the mean training patch everywhere."""
+    image: Comparison
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the figures as plain values."""
+        found: dict[str, Any] = msgspec.to_builtins(self.quality)
+        return found | {"constant": msgspec.to_builtins(self.constant)}
+
+    def write_image(self, path: Path) -> None:
+        """Write the phases, NaN where nothing is compared."""
+        area = self.image.area
+        np.savez(
+            path,
+            phase=np.where(area, self.image.phase, np.nan).astype(np.float32),
+            reference_phase=np.where(area, self.image.reference_phase, np.nan).astype(np.float32),
+            amplitude=np.where(area, self.image.amplitude, np.nan).astype(np.float32),
+            reference_amplitude=np.where(area, self.image.reference_amplitude, np.nan).astype(np.float32),
+        )
+
+
+def image_held_out(dataset: Dataset, network: FrameNetwork, constant: Patches) -> HeldOut | None:
+    """Return the scores of the perspective with held-out frames; None if there is none that can be stitched.
+
+    Args:
+        dataset: the scan.
+        network: in evaluation mode.
+        constant: the mean training patch (y, x).
+    """
+    held_out = next((part for part in dataset if len(part.rows(FrameRole.HELD_OUT)) and part.reference), None)
+    if held_out is None or held_out.positions_px is None:
+        return None
+    frames = held_out.of_role(FrameRole.HELD_OUT)["diffraction"]
+    predicted = _compare(held_out, _predict(network, frames))
+    repeated = {name: np.repeat(patch.numpy()[None], len(frames), axis=0) for name, patch in _named(constant)}
+    flat = _compare(held_out, repeated)
+    if predicted is None or flat is None:
+        return None
+    quality, constant_quality = measure(predicted), measure(flat)
+    if quality is None or constant_quality is None:
+        return None
+    return HeldOut(quality, constant_quality, predicted)
+
+
+def _named(patches: Patches) -> list[tuple[str, torch.Tensor]]:
+    return list(patches._asdict().items())
+
+
+@torch.inference_mode()
+def _predict(network: FrameNetwork, frames: npt.NDArray[np.generic]) -> dict[str, npt.NDArray[np.float32]]:
+    device = next(network.parameters()).device
+    parts: dict[str, list[npt.NDArray[np.float32]]] = {name: [] for name in Patches._fields}
+    for start in range(0, len(frames), BATCH):
+        output: Patches = network(torch.from_numpy(frames[start : start + BATCH]).to(device))
+        for name, patch in _named(output):
+            parts[name].append(patch.float().cpu().numpy())
+    return {name: np.concatenate(part) for name, part in parts.items()}
+
+
+def _compare(perspective: PerspectiveSamples, patches: Mapping[str, npt.NDArray[np.float32]]) -> Comparison | None:
+    if perspective.positions_px is None or perspective.reference is None:
+        return None
+    positions_px = perspective.positions_px[perspective.rows(FrameRole.HELD_OUT)]
+    mosaic = Mosaic()
+    mosaic.add(place_patches(patches["amplitude"], patches["phase"], positions_px))
+    return compare(mosaic.image(), perspective.reference, min_coverage=MIN_COVERAGE)

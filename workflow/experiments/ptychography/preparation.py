@@ -1,0 +1,162 @@
+"""From a source to a dataset: frames are read, ground truth is computed, and every frame gets its role."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from acquisition.ground_truth import GroundTruthJob, compute_ground_truth
+from acquisition.roles import assign_roles
+from acquisition.scan import Perspective
+from acquisition.source_settings import SimulationSettings
+from acquisition.sources import open_scan
+from inference_edge.quality import ReferenceImage
+from streaming.errors import UserError
+from streaming.messages import FrameRole
+from workflow.experiments.progress import TaskProgress
+from workflow.experiments.ptychography.dataset import PerspectiveSamples, is_written, write_perspective
+from workflow.experiments.ptychography.settings import PtychographyExperiment, TrainingSetSettings
+
+log = logging.getLogger(__name__)
+
+FRAMES_FILE, PATCHES_FILE = "cropped_exp_diffr_data.npy", "patched_psi.npy"
+
+
+def prepare(settings: PtychographyExperiment, *, seed: int, folder: Path) -> None:
+    """Write the dataset of a seed; perspectives that are there already are kept. Blocks; shows its progress.
+
+    The seed chooses a simulation's specimens and noise, and which frames validate.
+
+    Raises:
+        UserError: a source that cannot be used, or a full disk.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with TaskProgress(f"seed {seed}: ground truth of perspectives") as progress:
+            for done, total in _written(settings, seed, folder):
+                progress.show(done, total)
+    except OSError as error:
+        raise UserError(f"cannot write the samples to {folder}: {error.strerror}") from error
+
+
+def _written(settings: PtychographyExperiment, seed: int, folder: Path) -> Iterator[tuple[int, int]]:
+    """Yield (perspectives done, perspectives)."""
+    if isinstance(settings.source, TrainingSetSettings):
+        yield from _from_training_set(settings, settings.source, seed=seed, folder=folder)
+        return
+    source = settings.source
+    if isinstance(source, SimulationSettings):
+        phases = tuple(phase.model_copy(update={"seed": phase.seed + 1000 * seed}) for phase in source.specimens)
+        source = source.model_copy(update={"seed": source.seed + seed, "specimens": phases})
+    scan = open_scan(source)
+    try:
+        for index in range(len(scan)):
+            if not is_written(index, folder):
+                samples = _with_ground_truth(scan.perspective(index), settings, seed=seed, perspectives=len(scan))
+                write_perspective(samples, folder)
+            yield index + 1, len(scan)
+    finally:
+        scan.close()
+
+
+def _with_ground_truth(
+    perspective: Perspective, settings: PtychographyExperiment, *, seed: int, perspectives: int
+) -> PerspectiveSamples:
+    frames = perspective.read(0, len(perspective))
+    target_shape_px = settings.retrieval.target_shape_for(perspective.geometry.frame_shape_px)
+    truth = compute_ground_truth(
+        GroundTruthJob(
+            perspective=perspective.index,
+            frames=frames,
+            positions_px=perspective.positions_px,
+            probe=perspective.probe,
+            mask=perspective.mask,
+            recorded=perspective.ground_truth,
+            target_shape_px=target_shape_px,
+        ),
+        settings.retrieval,
+    )
+    roles = assign_roles(
+        settings.roles,
+        perspective.positions_px,
+        perspective=perspective.index,
+        perspectives=perspectives,
+        target_shape_px=target_shape_px,
+        seed=seed,
+    )
+    # Void frames teach nothing, but an image needs them.
+    roles[truth.void & (roles != FrameRole.HELD_OUT)] = FrameRole.EXCLUDED
+    kept = roles != FrameRole.EXCLUDED
+    return PerspectiveSamples(
+        index=perspective.index,
+        angle_deg=perspective.angle_deg,
+        samples={
+            "diffraction": frames[kept],
+            "amplitude": truth.amplitude[kept],
+            "phase": truth.phase[kept],
+        },
+        roles=roles[kept],
+        positions_px=perspective.positions_px[kept],
+        reference=ReferenceImage(truth.reference_amplitude, truth.reference_phase, truth.origin_px),
+    )
+
+
+def _from_training_set(
+    settings: PtychographyExperiment, source: TrainingSetSettings, *, seed: int, folder: Path
+) -> Iterator[tuple[int, int]]:
+    scans = sorted(path.parent for path in (source.path / "train").glob(f"*/{FRAMES_FILE}"))
+    if not scans:
+        raise UserError(f"{source.path}: no train/SCAN/{FRAMES_FILE} in it; source.path names the folder above train")
+    for index, scan in enumerate(scans):
+        if not is_written(index, folder):
+            frames, patches = _load(scan / FRAMES_FILE), _load(scan / PATCHES_FILE)
+            if len(frames) != len(patches) or frames.ndim != 3 or patches.ndim != 3:
+                raise UserError(f"{scan}: frames {frames.shape} and patches {patches.shape} do not belong together")
+            write_perspective(_of_training_set(frames, patches, settings, seed=seed, place=(index, len(scans))), folder)
+        yield index + 1, len(scans)
+
+
+def _of_training_set(
+    frames: npt.NDArray[np.generic],
+    patches: npt.NDArray[np.generic],
+    settings: PtychographyExperiment,
+    *,
+    seed: int,
+    place: tuple[int, int],
+) -> PerspectiveSamples:
+    index, perspectives = place
+    phase = np.angle(patches)
+    void = np.mean(phase**2, axis=(1, 2)) < settings.retrieval.void_threshold
+    roles = assign_roles(
+        settings.roles,
+        np.zeros((len(frames), 2)),
+        perspective=index,
+        perspectives=perspectives,
+        target_shape_px=(patches.shape[1], patches.shape[2]),
+        seed=seed,
+    )
+    kept = ~void
+    return PerspectiveSamples(
+        index=index,
+        angle_deg=0.0,
+        samples={
+            "diffraction": frames[kept],
+            "amplitude": np.abs(patches[kept]).astype(np.float16),
+            "phase": phase[kept].astype(np.float16),
+        },
+        roles=roles[kept],
+        positions_px=None,
+        reference=None,
+    )
+
+
+def _load(path: Path) -> npt.NDArray[np.generic]:
+    try:
+        loaded: npt.NDArray[np.generic] = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read: {error}") from error
+    return loaded

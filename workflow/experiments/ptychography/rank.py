@@ -1,0 +1,261 @@
+"""One rank of one training: a process that torchrun starts, and starts again from the last checkpoint if it is killed.
+
+Usage: python -m workflow.experiments.ptychography.rank CASE_FOLDER
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from buffer.schema import DTypeName
+from streaming.codec import Arrays
+from streaming.errors import UserError
+from streaming.messages import FrameRole
+from trainer.agreement import Agreed
+from trainer.batch import Batch
+from trainer.checkpoint import COMMON, begin, complete, newest, remove_unfinished, shard_name
+from trainer.constant import MeanPatch
+from trainer.device import Rank, join_ranks
+from trainer.evaluation import Evaluation, Evaluator
+from trainer.learner import Learner
+from trainer.loop import TrainingLoop
+from trainer.models.frame_network import FrameNetwork
+from trainer.models.settings import NetworkConfig
+from trainer.pipelines.imagenet.report import TimeReport
+from trainer.pipelines.ptychography.pipeline import Ptychography
+from trainer.schedule import ScanSchedule
+from trainer.settings import TrainerSettings
+from trainer.state_file import State, write_state
+from trainer.strategies.making import make_strategy
+from trainer.strategies.strategy import Strategy
+from workflow.experiments.ptychography.case import Case, read_case
+from workflow.experiments.ptychography.dataset import Dataset, open_dataset
+from workflow.experiments.ptychography.held_out import image_held_out
+from workflow.experiments.ptychography.outcome import LossOutcome, LossRecord
+from workflow.experiments.ptychography.settings import Method
+from workflow.experiments.ptychography.stream import Convergence, SectionStream, everything_at_once, in_sequence
+from workflow.logs import configure_logging
+from workflow.parent_death import die_with_parent
+
+log = logging.getLogger(__name__)
+
+SCALE_FRAMES = 64
+"""Frames of the first perspective that fix the network's input scale."""
+KEEP = 2
+NOTE_PERIOD_S = 0.5
+
+
+@dataclass(frozen=True)
+class Training:
+    """What one rank trains with."""
+
+    case: Case
+    rank: Rank
+    dataset: Dataset
+    learner: Learner[FrameNetwork]
+    strategy: Strategy
+    mean_patch: MeanPatch
+    record: LossRecord
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of this training's checkpoints."""
+        return self.case.folder / "checkpoints"
+
+
+class CaseReport(TimeReport):
+    """Also notes how far the training is.
+
+    Args:
+        training: rank 0 of it takes notes.
+        total_steps: how many steps there are, if that is known.
+    """
+
+    def __init__(self, training: Training, *, total_steps: int | None) -> None:
+        super().__init__(training.strategy.buffer)
+        self._training, self._total_steps = training, total_steps
+        self._noted_s = 0.0
+
+    def step_done(self, learner: Learner[Any], loss: Tensor, batch: Batch | None, agreed: Agreed) -> None:
+        """Count the step, and note it now and then."""
+        super().step_done(learner, loss, batch, agreed)
+        now_s = time.monotonic()
+        if self._training.rank.rank == 0 and now_s - self._noted_s >= NOTE_PERIOD_S:
+            self._noted_s = now_s
+            self._training.case.note_progress(learner.steps, self._total_steps)
+
+
+def _steps(training: Training) -> int:
+    """Return the steps of a training on perspective after perspective."""
+    per_step = training.rank.world_size * training.case.settings.trainer.batch_size
+    frames = (training.case.comparison.passes * len(part.rows(FrameRole.TRAIN)) for part in training.dataset)
+    return sum(-(-count // per_step) for count in frames)
+
+
+def train_case(case: Case) -> None:
+    """Train, evaluate, and write the result; the same on every rank. Blocks."""
+    settings = case.trainer_settings()
+    dataset = open_dataset(case.dataset)
+    with join_ranks(settings) as rank:
+        training = _prepare(case, settings, rank, dataset)
+        try:
+            first = _go_on(training)
+            _train(training, settings, first=first)
+            if rank.rank == 0:
+                _finish(training)
+        finally:
+            if training.strategy.buffer is not None:
+                training.strategy.buffer.close()
+
+
+def _prepare(case: Case, settings: TrainerSettings, rank: Rank, dataset: Dataset) -> Training:
+    first = dataset[0].samples
+    frame_shape_px, target_shape_px = first["diffraction"].shape[1:], first["phase"].shape[1:]
+    config = NetworkConfig(
+        model=settings.model,
+        frame_shape_px=frame_shape_px,
+        target_shape_px=target_shape_px,
+        amplitude_scale=settings.amplitude_scale,
+    )
+    torch.manual_seed(case.seed)
+    network = FrameNetwork(config)
+    network.scale_input_to(network.input_power(torch.from_numpy(first["diffraction"][:SCALE_FRAMES].copy())))
+    pipeline = Ptychography(
+        frame_shape_px, target_shape_px, frame_dtype=cast(DTypeName, first["diffraction"].dtype.name)
+    )
+    learner = Learner(
+        network,
+        pipeline,
+        settings,
+        schedule=ScanSchedule(settings.schedule, settings.learning_rate),
+        device=rank.device,
+        precision=rank.precision,
+    )
+    return Training(
+        case,
+        rank,
+        dataset,
+        learner=learner,
+        strategy=make_strategy(settings, pipeline, device=rank.device, seed=case.seed),
+        mean_patch=MeanPatch(target_shape_px, device=rank.device),
+        record=LossRecord(),
+    )
+
+
+def _go_on(training: Training) -> int:
+    """Load the newest checkpoint, if there is one; return the perspective to begin with."""
+    if training.rank.rank == 0:
+        remove_unfinished(training.checkpoints)
+    if dist.is_initialized():
+        dist.barrier()
+    found = newest(training.checkpoints)
+    if found is None:
+        return 0
+    common, shards = found.common(), found.shards()
+    training.learner.restore(common["learner"])
+    vars(training.record).update(common["record"])
+    rank, same_ranks = training.rank, len(shards) == training.rank.world_size
+    own = shards[rank.rank % len(shards)]
+    training.learner.restore_rank(own["learner"], exact=same_ranks)
+    training.mean_patch.restore([shard["mean_patch"] for shard in shards[rank.rank :: rank.world_size]])
+    if training.strategy.buffer is not None:
+        training.strategy.buffer.load_state_dict([shard["buffer"] for shard in shards])
+    log.info("going on after perspective %d, step %d", training.record.sections[-1], training.learner.steps)
+    return training.record.sections[-1] + 1
+
+
+def _train(training: Training, settings: TrainerSettings, *, first: int) -> None:
+    case, rank, dataset = training.case, training.rank, training.dataset
+    convergence = Convergence(case.comparison.from_scratch)
+    deal = {"rank": rank.rank, "world_size": rank.world_size}
+    at_once = case.method is Method.FROM_SCRATCH
+    if at_once:
+        sections = everything_at_once(dataset, until=convergence, seed=case.seed, **deal)
+    else:
+        sections = in_sequence(dataset, passes=case.comparison.passes, first=first, **deal)
+
+    def after_section(_number: int, found: Evaluation) -> None:
+        convergence.note(found.mean_over_seen)
+        if not at_once:
+            _save(training)
+
+    outcome = LossOutcome(
+        training.record,
+        learner=training.learner,
+        evaluator=Evaluator(precision=rank.precision, device=rank.device),
+        mean_patch=training.mean_patch,
+        validation=_validation(dataset, rank),
+        after_section=after_section,
+    )
+    TrainingLoop(
+        settings,
+        stream=SectionStream(dataset, sections),
+        strategy=training.strategy,
+        learner=training.learner,
+        outcome=outcome,
+        report=CaseReport(training, total_steps=None if at_once else _steps(training)),
+        stop=threading.Event(),
+    ).run()
+
+
+def _validation(dataset: Dataset, rank: Rank) -> dict[int, Arrays]:
+    """Return this rank's share of the validation samples by perspective."""
+    samples = {part.index: part.of_role(FrameRole.VALIDATION) for part in dataset}
+    shares = {
+        index: {name: array[rank.rank :: rank.world_size] for name, array in arrays.items()}
+        for index, arrays in samples.items()
+    }
+    return {index: arrays for index, arrays in shares.items() if len(arrays["diffraction"])}
+
+
+def _save(training: Training) -> None:
+    """Write a checkpoint of all ranks; blocks until it is complete."""
+    step, rank, strategy = training.learner.steps, training.rank, training.strategy
+    unfinished = begin(training.checkpoints, step)
+    shard: State = {"learner": training.learner.rank_state(), "mean_patch": training.mean_patch.state()}
+    if strategy.buffer is not None:
+        shard = {**shard, "buffer": strategy.buffer.state_dict()}
+    write_state(shard, unfinished / shard_name(rank.rank))
+    if rank.rank == 0:
+        write_state({"learner": training.learner.state(), "record": training.record.as_json()}, unfinished / COMMON)
+    if dist.is_initialized():
+        dist.barrier()
+    if rank.rank == 0:
+        complete(unfinished, ranks=rank.world_size, keep=KEEP)
+
+
+def _finish(training: Training) -> None:
+    """Write what came of it; rank 0 alone."""
+    held_out = image_held_out(training.dataset, training.learner.averaged.network, training.mean_patch.on_this_rank())
+    if held_out is not None:
+        held_out.write_image(training.case.held_out_image)
+    training.case.write_result(
+        training.record.as_json() | {"held_out": held_out.as_json() if held_out is not None else None}
+    )
+
+
+def main() -> int:
+    """Train the case of the folder that the command line names; return the exit status."""
+    die_with_parent(os.getppid())
+    configure_logging()
+    try:
+        train_case(read_case(Path(sys.argv[1])))
+    except UserError as error:
+        log.error("%s", error)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

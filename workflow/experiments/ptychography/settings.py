@@ -1,0 +1,88 @@
+"""Configuration of the experiment."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, PositiveFloat, PositiveInt
+
+from acquisition.retrieval.settings import RetrievalSettings
+from acquisition.source_settings import HoldOut, ReplaySettings, RoleSettings, SimulationSettings
+from streaming.settings import Settings
+from trainer.settings import StrategyName, TrainerSettings
+
+
+class Method(StrEnum):
+    """What is compared: strategies on the stream, and training on everything at once."""
+
+    FROM_SCRATCH = "from_scratch"
+    """A new network, trained on all perspectives together until it has converged. The upper bound."""
+    INCREMENTAL = "incremental"
+    ER = "er"
+    DER = "der"
+    DERPP = "derpp"
+    XDER = "xder"
+
+    @property
+    def strategy(self) -> StrategyName:
+        """What each step learns from."""
+        return StrategyName.INCREMENTAL if self is Method.FROM_SCRATCH else StrategyName(self.value)
+
+
+class TrainingSetSettings(Settings):
+    """A folder of NumPy files, one sub-folder per scan: `train/SCAN/cropped_exp_diffr_data.npy`, frames (n, y, x), and
+    `patched_psi.npy`, complex patches (n, y, x). Scans are taken in the order of their names, each as one perspective.
+
+    Such a folder has no positions: the held-out perspective cannot be stitched.
+    """
+
+    kind: Literal["training_set"] = "training_set"
+    path: Path
+    """The folder that holds `train`."""
+
+
+ExperimentSource = Annotated[SimulationSettings | ReplaySettings | TrainingSetSettings, Field(discriminator="kind")]
+
+
+class FromScratchSettings(Settings):
+    """When training on everything has converged."""
+
+    max_epochs: PositiveInt = 30
+    """Passes over all perspectives together at most."""
+    patience: PositiveInt = 3
+    """Epochs without a better validation loss that end it."""
+    least_gain: PositiveFloat = 0.01
+    """A validation loss is better if it is lower by this share."""
+
+
+class ComparisonSettings(Settings):
+    """The `[experiment]` section."""
+
+    methods: tuple[Method, ...] = (Method.INCREMENTAL, Method.ER, Method.DERPP, Method.FROM_SCRATCH)
+    """What is compared."""
+    seeds: PositiveInt = 1
+    """Repetitions; each has its own specimens, noise, validation frames and initial weights, the same for all methods.
+    """
+    passes: PositiveInt = 1
+    """How often the frames of a perspective come, in their order, before the next perspective does."""
+    from_scratch: FromScratchSettings = Field(default_factory=FromScratchSettings)
+    """When training on everything has converged."""
+    max_restarts: Annotated[int, Field(ge=0)] = 2
+    """How often the ranks of a training are started again from its last checkpoint after one of them was killed."""
+
+
+class PtychographyExperiment(Settings):
+    """Everything that the experiment needs to know."""
+
+    source: ExperimentSource
+    """The scan: simulated, recorded, or a folder of training samples."""
+    roles: RoleSettings = RoleSettings(hold_out=HoldOut.LAST_PERSPECTIVE)
+    """What is kept for validation and what is held out."""
+    retrieval: RetrievalSettings = Field(default_factory=RetrievalSettings)
+    """Where ground truth comes from."""
+    trainer: TrainerSettings = Field(default_factory=TrainerSettings)
+    """Model, sizes, buffer, schedule; `strategy` is set by the experiment, `ranks` are its processes."""
+    experiment: ComparisonSettings = Field(default_factory=ComparisonSettings)
+    """What is compared, and how often."""

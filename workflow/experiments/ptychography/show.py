@@ -1,0 +1,92 @@
+"""The figures of the experiment: validation loss over the perspectives seen, and the stitched held-out perspective."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from inference_edge.figures import phase_scale
+from workflow.drawing import BLUE, GREEN, GREY, ORANGE, RED, STYLE, VIOLET
+from workflow.experiments.ptychography.case import Case
+from workflow.experiments.ptychography.settings import Method
+
+CURVES, PANEL, MATRICES = "validation_loss.png", "held_out.png", "forgetting.png"
+DPI = 160
+COLOURS = {
+    Method.INCREMENTAL: ORANGE, Method.ER: BLUE, Method.DER: RED, Method.DERPP: GREEN, Method.XDER: VIOLET,
+    Method.FROM_SCRATCH: GREY,
+}  # fmt: skip
+
+
+def write_figures(results: dict[str, Any], cases: Sequence[Case], folder: Path) -> None:
+    """Write the pictures to the folder; the panel needs a held-out perspective that could be stitched."""
+    with mpl.rc_context(STYLE):
+        _curves(results).savefig(folder / CURVES, dpi=DPI)
+        _matrices(results).savefig(folder / MATRICES, dpi=DPI)
+        shown = [case for case in cases if case.seed == 0 and case.held_out_image.exists()]
+        if shown:
+            _panel(shown).savefig(folder / PANEL, dpi=DPI)
+
+
+def _curves(results: dict[str, Any]) -> Figure:
+    """As fig. 7.6 of the thesis: the loss over all perspectives so far, after each of them; bands are ± one spread."""
+    figure = Figure(figsize=(6.4, 3.6), layout="constrained")
+    axes = figure.add_subplot()
+    axes.set(xlabel="perspectives learnt", ylabel="validation loss over the perspectives so far")
+    constant = results["constant"]["validation_loss"]
+    axes.axhline(constant, color=GREY, ls=":", lw=1.2, label="constant prediction")
+    for name, found in results["strategies"].items():
+        method, curves = Method(name), np.array([result["validation_loss"] for result in found])
+        mean, spread = curves.mean(axis=0), curves.std(axis=0)
+        if method is Method.FROM_SCRATCH:
+            axes.axhline(mean[-1], color=COLOURS[method], ls="--", lw=1.4, label="from scratch, on everything")
+            continue
+        learnt = np.arange(1, len(mean) + 1)
+        axes.plot(learnt, mean, color=COLOURS[method], lw=1.8, marker="o", ms=3, label=name)
+        axes.fill_between(learnt, mean - spread, mean + spread, color=COLOURS[method], alpha=0.15, lw=0)
+    axes.set_ylim(bottom=0)
+    axes.legend(ncols=2)
+    return figure
+
+
+def _matrices(results: dict[str, Any]) -> Figure:
+    """The loss on every perspective after every perspective, of the first seed."""
+    streamed = {name: found[0] for name, found in results["strategies"].items() if name != Method.FROM_SCRATCH}
+    figure = Figure(figsize=(3.0 * max(1, len(streamed)) + 0.8, 3.2), layout="constrained")
+    highest = max((np.max(result["validation_matrix"]) for result in streamed.values()), default=1.0)
+    panels = figure.subplots(1, max(1, len(streamed)), squeeze=False)[0]
+    for axes, (name, result) in zip(panels, streamed.items(), strict=False):
+        image = axes.imshow(
+            np.array(result["validation_matrix"]).T, vmin=0, vmax=highest, cmap="viridis_r", origin="upper"
+        )
+        axes.set(title=name, xlabel="perspectives learnt", ylabel="loss on perspective")
+        axes.grid(visible=False)
+    if streamed:
+        figure.colorbar(image, ax=list(panels), shrink=0.8, label="validation loss")
+    return figure
+
+
+def _panel(cases: Sequence[Case]) -> Figure:
+    """As fig. 7.7 of the thesis: the phase of the held-out perspective, stitched from each method's patches."""
+    pictures = [(case.method.value, np.load(case.held_out_image, allow_pickle=False)) for case in cases]
+    reference = pictures[0][1]["reference_phase"]
+    scale = phase_scale(reference[np.isfinite(reference)])
+    figure = Figure(figsize=(2.3 * (len(pictures) + 1) + 0.7, 2.7), layout="constrained")
+    panels = figure.subplots(1, len(pictures) + 1)
+    shown = [("iterative reconstruction", reference), *((name, arrays["phase"]) for name, arrays in pictures)]
+    for axes, (name, phase) in zip(panels, shown, strict=True):
+        image = _image(axes, name.replace("_", " "), phase, scale)
+    figure.colorbar(image, ax=list(panels), shrink=0.85, label="phase, rad")
+    return figure
+
+
+def _image(axes: Axes, title: str, phase: Any, scale: Any) -> Any:
+    axes.set_title(title, fontsize=9)
+    axes.set_axis_off()
+    return axes.imshow(phase, cmap=scale.colour_map, vmin=scale.lower, vmax=scale.upper)

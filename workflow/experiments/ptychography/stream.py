@@ -1,0 +1,133 @@
+"""A dataset as a stream of minibatches: perspective after perspective, or everything at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from streaming.messages import FrameRole, PerspectiveEnd, ScanEnd
+from trainer.pipelines.pipeline import Minibatch
+from trainer.pipelines.ptychography.pipeline import FIELDS
+from trainer.stream import Marker
+from workflow.experiments.ptychography.dataset import Dataset
+from workflow.experiments.ptychography.settings import FromScratchSettings
+
+Rows = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Section:
+    """What this rank learns before the next evaluation."""
+
+    number: int
+    """A perspective, or an epoch."""
+    places: Rows
+    """(n, 2): perspective and row of each sample, in order."""
+
+
+def in_sequence(dataset: Dataset, *, passes: int, first: int, rank: int, world_size: int) -> Iterator[Section]:
+    """Yield a section per perspective that has training frames, from perspective `first` on, in order of acquisition.
+
+    Frames are dealt to the ranks in turn. They come `passes` times.
+    """
+    for perspective in dataset:
+        rows = perspective.rows(FrameRole.TRAIN)
+        if perspective.index >= first and len(rows):
+            mine = np.tile(rows[rank::world_size], passes)
+            yield Section(perspective.index, _places(perspective.index, mine))
+
+
+class Convergence:
+    """Notices when a validation loss no longer falls.
+
+    Args:
+        settings: what counts as better, and how long to wait for it.
+    """
+
+    def __init__(self, settings: FromScratchSettings) -> None:
+        self._settings = settings
+        self._best = float("inf")
+        self._epochs = self._since_best = 0
+
+    def note(self, loss: float) -> None:
+        """Take in the loss after an epoch."""
+        self._epochs += 1
+        self._since_best += 1
+        if loss < self._best * (1.0 - self._settings.least_gain):
+            self._best, self._since_best = loss, 0
+
+    @property
+    def reached(self) -> bool:
+        """Whether no more epochs are due."""
+        return self._since_best >= self._settings.patience or self._epochs >= self._settings.max_epochs
+
+
+def everything_at_once(
+    dataset: Dataset, *, until: Convergence, seed: int, rank: int, world_size: int
+) -> Iterator[Section]:
+    """Yield an epoch over all perspectives together, shuffled, until convergence is reached."""
+    places = np.concatenate([_places(part.index, part.rows(FrameRole.TRAIN)) for part in dataset])
+    epoch = 0
+    while not until.reached:
+        order = np.random.default_rng((seed, epoch)).permutation(len(places))
+        yield Section(epoch, places[order][rank::world_size])
+        epoch += 1
+
+
+class SectionStream:
+    """Serves sections as minibatches; a `trainer.stream.Stream`.
+
+    The next section is asked for only when the one before has been evaluated.
+
+    Args:
+        dataset: holds the samples.
+        sections: this rank's, at least one.
+    """
+
+    def __init__(self, dataset: Dataset, sections: Iterator[Section]) -> None:
+        self._dataset, self._sections = dataset, sections
+        self._section: Section | None = next(sections)
+        self._served = self.trained_samples = 0
+
+    def check(self) -> None:
+        """Nothing keeps samples from coming."""
+
+    def next_minibatch(self, size: int, *, timeout_s: float) -> Minibatch | None:
+        """Return the next `size` samples, fewer at the end of a section, or None there; never waits."""
+        if self._section is None or self._served >= len(self._section.places):
+            return None
+        places = self._section.places[self._served : self._served + size]
+        self._served += len(places)
+        return {name: self._read(name, places) for name in FIELDS}
+
+    def _read(self, name: str, places: Rows) -> torch.Tensor:
+        rows = [self._dataset[perspective].samples[name][row] for perspective, row in places]
+        return torch.from_numpy(np.stack(rows))
+
+    @property
+    def marker(self) -> Marker | None:
+        """The end of the section once all of it has been served; then that of the stream."""
+        if self._section is None:
+            return ScanEnd(self.trained_samples)
+        if self._served < len(self._section.places):
+            return None
+        return PerspectiveEnd(self._section.number, 0.0, len(self._section.places))
+
+    def pass_marker(self) -> None:
+        """Begin the next section."""
+        self._section, self._served = next(self._sections, None), 0
+
+    def trained(self, samples: int) -> None:
+        """Count samples."""
+        self.trained_samples += samples
+
+    def reject(self, samples: int, *, reason: str) -> None:
+        """A skipped step is not made up for; the report warns of it."""
+
+
+def _places(perspective: int, rows: Rows) -> Rows:
+    return np.stack([np.full(len(rows), perspective), rows], axis=1).astype(np.int64)

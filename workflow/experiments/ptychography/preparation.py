@@ -129,7 +129,8 @@ def _of_training_set(
     place: tuple[int, int],
 ) -> PerspectiveSamples:
     index, perspectives = place
-    phase = np.angle(patches)
+    objects = patches.astype(np.complex64)
+    phase = np.angle(objects)
     void = np.mean(phase**2, axis=(1, 2)) < settings.retrieval.void_threshold
     roles = assign_roles(
         settings.roles,
@@ -145,7 +146,7 @@ def _of_training_set(
         angle_deg=0.0,
         samples={
             "diffraction": frames[kept],
-            "amplitude": np.abs(patches[kept]).astype(np.float16),
+            "amplitude": np.abs(objects[kept]).astype(np.float16),
             "phase": phase[kept].astype(np.float16),
         },
         roles=roles[kept],

@@ -79,7 +79,7 @@ def _panel(cases: Sequence[Case]) -> Figure:
     scale = phase_scale(reference[np.isfinite(reference)])
     figure = Figure(figsize=(2.3 * (len(pictures) + 1) + 0.7, 2.7), layout="constrained")
     panels = figure.subplots(1, len(pictures) + 1)
-    shown = [("iterative reconstruction", reference), *((name, arrays["phase"]) for name, arrays in pictures)]
+    shown = [("reference", reference), *((name, arrays["phase"]) for name, arrays in pictures)]
     for axes, (name, phase) in zip(panels, shown, strict=True):
         image = _image(axes, name.replace("_", " "), phase, scale)
     figure.colorbar(image, ax=list(panels), shrink=0.85, label="phase, rad")

@@ -44,7 +44,7 @@ from streaming.events import (
     Unlabelled,
     WarningRaised,
 )
-from streaming.messages import Frames, PerspectiveEnd, Samples, ScanEnd, ScanStart
+from streaming.messages import Frames, NoReference, PerspectiveEnd, Samples, ScanEnd, ScanStart
 from streaming.publisher import Publisher
 from streaming.settings import RunContext
 from streaming.telemetry import TelemetrySender
@@ -251,6 +251,7 @@ class OnePass:
         acquired = self._awaiting.pop(result.perspective)
         if result.ground_truth is None:
             self.ledger.count_unlabelled(int(acquired.learned_from.sum()), Unlabelled.RETRIEVAL_FAILED)
+            self.publisher.post_to_edge(NoReference(result.perspective))
             self.regime.ground_truth_failed()
             self._warn(f"no ground truth for perspective {result.perspective}: {result.error}")
         else:
@@ -262,6 +263,7 @@ class OnePass:
         """Set the frames of a perspective aside that the regime spares the phase retrieval."""
         self._keep(lambda: self.outcomes.note_skipped(acquired.perspective.index))
         self.ledger.count_unlabelled(int(acquired.learned_from.sum()), Unlabelled.MONITORING)
+        self.publisher.post_to_edge(NoReference(acquired.perspective.index))
         self._send(GroundTruthSkipped(acquired.perspective.index))
         self._end_perspectives()
 

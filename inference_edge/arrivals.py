@@ -13,7 +13,7 @@ from inference_edge.reporting import EdgeCounter
 from inference_edge.waiting import Arrival, WaitingFrames
 from streaming.codec import Arrays, MalformedMessage
 from streaming.inbox import Delivery, Inbox
-from streaming.messages import Frames, PerspectiveEnd, Reference, ScanEnd, ScanStart
+from streaming.messages import Frames, NoReference, PerspectiveEnd, Reference, ScanEnd, ScanStart
 
 DELIVERIES_AT_ONCE = 64
 
@@ -83,6 +83,8 @@ class Arrivals:
                 return self._enqueue(delivery.message, delivery)
             case Reference():
                 self._take_reference(delivery.message, delivery.arrays)
+            case NoReference(perspective=index) if index in self.perspectives:
+                self._expect_no_reference(self.perspectives[index])
             case PerspectiveEnd(perspective=index, angle_deg=angle_deg) if index not in self._closed:
                 self._perspective(index, angle_deg).ended = True
             case ScanEnd():
@@ -111,7 +113,7 @@ class Arrivals:
     def _take_reference(self, message: Reference, arrays: Arrays) -> None:
         reference = reference_from_arrays(arrays, message.origin_px)
         if message.perspective in self._closed:
-            self._warn(f"another reference for perspective {message.perspective} came after its images were written")
+            self._warn(f"a reference for perspective {message.perspective} came after its images were written")
             return
         perspective = self._perspective(message.perspective, message.angle_deg)
         if perspective.reference is not None:
@@ -119,6 +121,11 @@ class Arrivals:
         perspective.take_reference(reference)
         if perspective not in self.new_references:
             self.new_references.append(perspective)
+
+    def _expect_no_reference(self, perspective: Perspective) -> None:
+        perspective.reference_due = False
+        if perspective.released and perspective.complete:
+            self.close(perspective)
 
     def _perspective(self, index: int, angle_deg: float) -> Perspective:
         return self.perspectives.setdefault(index, Perspective(index, angle_deg))

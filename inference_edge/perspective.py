@@ -65,6 +65,8 @@ class Perspective:
         """All frames have been received."""
         self.queued = 0
         """Frames received and not yet imaged."""
+        self.reference_due = True
+        """A reference may still come."""
         self.released = False
         """The frames are no longer kept."""
         self._known: set[int] = set()

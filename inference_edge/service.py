@@ -253,7 +253,7 @@ class _Edge:
             self._report.perspective(perspective, self._weights.model, pixel_size_m=pixel_size_m)
 
     def _retire(self, perspective: Perspective) -> None:
-        """Report and write a perspective as it is now; forget it once it has been compared with its reference."""
+        """Report and write a perspective as it is now; forget it unless its reference is still to come."""
         if self._arrivals.scan is None or self._weights.model is None:
             return
         pixel_size_m = self._arrivals.scan.object_pixel_size_m
@@ -269,7 +269,7 @@ class _Edge:
                 reference=perspective.reference,
             )
         )
-        if perspective.reference is not None:
+        if perspective.reference is not None or not perspective.reference_due:
             self._arrivals.close(perspective)
 
     def _finish(self) -> None:

@@ -92,6 +92,12 @@ class Reference(Message, tag="reference", frozen=True):
     """Wall time that computing it took; 0 where it was recorded or simulated."""
 
 
+class NoReference(Message, tag="no_reference", frozen=True):
+    """A perspective gets no reference image; an edge need not keep its own images for one."""
+
+    perspective: int
+
+
 class PerspectiveEnd(Message, tag="perspective_end", frozen=True):
     """All frames (for the edge) or all samples (for a rank) of a perspective have been sent."""
 
@@ -123,7 +129,7 @@ class Weights(Message, tag="weights", frozen=True):
     """The trainer will publish nothing newer."""
 
 
-DataMessage = ScanStart | Frames | Samples | Reference | PerspectiveEnd | ScanEnd | Weights
+DataMessage = ScanStart | Frames | Samples | Reference | NoReference | PerspectiveEnd | ScanEnd | Weights
 
 
 class Hello(Message, tag="hello", frozen=True):

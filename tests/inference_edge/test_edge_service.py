@@ -24,7 +24,7 @@ from streaming.events import (
     WeightsApplied,
     WeightsRejected,
 )
-from streaming.messages import FirstPassScore, Frames, ScanEnd
+from streaming.messages import FirstPassScore, Frames, NoReference, ScanEnd
 from streaming.settings import RunContext
 
 
@@ -125,6 +125,26 @@ def test_a_reference_that_comes_perspectives_later_is_still_scored(run):
     images = run.folder / "images"
     assert (images / "perspective_0000_difference_phase.png").exists()
     assert not (images / "perspective_0001_difference_phase.png").exists()
+
+
+def test_a_perspective_that_gets_no_reference_is_let_go_once_its_images_are_written(run):
+    run.start_edge(SETTINGS.model_copy(update={"keep": 1}))
+    run.trainer.publish(*weights(1, final=True))
+    run.post_perspective(0)
+    run.post(NoReference(0))
+    wait_until(lambda: run.inferred() == FRAMES_EACH)
+    run.post_perspective(1)
+    run.post_perspective(2)
+    wait_until(lambda: run.inferred() == 3 * FRAMES_EACH)
+    run.post(NoReference(1))
+    run.post_reference(0)
+    run.post_reference(1)
+    run.post(ScanEnd(3 * FRAMES_EACH))
+    run.wait_for_end()
+    late = [one.text for one in run.of(WarningRaised) if "came after its images were written" in one.text]
+    assert [text.split()[4] for text in late] == ["0", "1"]
+    for perspective in range(3):
+        assert_shows(run, perspective, MosaicKind.FIRST_PASS, version=1)
 
 
 def test_an_edge_that_can_never_image_says_so(run):

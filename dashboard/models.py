@@ -91,11 +91,19 @@ class Training(Model):
 
 
 class Inference(Model):
-    """Rates of the edge."""
+    """Rates of the edge, and frames that went another way than most."""
 
     frames_per_s: float
     frame_to_image_p50_ms: float
     frame_to_image_p99_ms: float
+    waiting: int
+    """Frames received and not yet imaged."""
+    put_off: int
+    """Frames imaged later than in turn, because they came too fast."""
+    refused: int
+    """Frames that cannot be imaged."""
+    unstitched: int
+    """Frames imaged and left out of the stitched image."""
 
 
 class RankBuffer(Model):

@@ -83,7 +83,7 @@ class MosaicStore:
         for channel, image in grown.items():
             _paste(image, before.channels[channel], origin_px=before.info.origin_px, onto_px=info.image_origin_px)
             _paste(image, arrays[channel], origin_px=info.origin_px, onto_px=info.image_origin_px)
-        self.put(whole, dict(grown))
+        self.put(whole, {channel.value: image for channel, image in grown.items()})
 
     def all(self) -> list[Mosaic]:
         """Return all images kept, by perspective."""
@@ -105,7 +105,7 @@ class MosaicStore:
 def _paste(
     image: FloatImage, part: npt.NDArray[Any], *, origin_px: tuple[float, float], onto_px: tuple[float, float]
 ) -> None:
-    """Write `part`, which begins at `origin_px`, into `image`, which begins at `onto_px`; what lies outside is left out."""
+    """Write `part`, which begins at `origin_px`, into `image`, which begins at `onto_px`, as far as it lies inside."""
     top, left = round(origin_px[0] - onto_px[0]), round(origin_px[1] - onto_px[1])
     shown = part[max(0, -top) :, max(0, -left) :]
     target = image[max(0, top) :, max(0, left) :][: shown.shape[0], : shown.shape[1]]

@@ -96,7 +96,7 @@ function forgetting() {
   const bar = { thickness: 8, outlinewidth: 0, tickfont: { size: 10 }, nticks: 4 };
   const heat = { type: "heatmap", x: columns, y: after, z, colorscale: "Viridis", colorbar: bar, xgap: 1, ygap: 1, hovertemplate: "perspective %{x} after %{y}: %{z:.3f}<extra></extra>" };
   return {
-    traces: rows.length ? [heat] : [],
+    traces: rows.length > 1 || columns.length > 1 ? [heat] : [],
     layout: { xaxis: axis("perspective", columns), yaxis: axis("after perspective", after), hovermode: "closest", showlegend: false },
   };
 }

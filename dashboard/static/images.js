@@ -131,7 +131,8 @@ function drawNote(rows, pass, grid) {
   const here = pointer.y >= 0 && pointer.y < 1 && pointer.x >= 0 && pointer.x < 1 && pointer.y !== null;
   const where = here ? ` Pointer at y ${length(pointer.y * height * sizeY)}, x ${length(pointer.x * width * sizeX)}.` : "";
   const source = store.present.scan?.source.split("/").at(-1) ?? "";
-  setText("images-note", `${source ? `${source}: ` : ""}${label(shown.perspective)}, up to model version ${shown.model_version}. ${height} × ${width} pixels of ${length(sizeX)}.` +
+  const name = source ? `${source}, ${label(shown.perspective).toLowerCase()}` : label(shown.perspective);
+  setText("images-note", `${name}, up to model version ${shown.model_version}. ${height} × ${width} pixels of ${length(sizeX)}.` +
     `${pending || ` Network and reference (${truth}) share their colours.`}${substitute}${where}`);
 }
 

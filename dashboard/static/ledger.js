@@ -29,8 +29,15 @@ export function drawLedger() {
     ...parts.map(([name, title]) => row(title, count(frames[name]), { end: name })),
     row(isOver() ? "Lost" : "On the way", count(frames.lost), { end: "lost" }));
   const verdict = element("p", { className: "verdict", ...balance(frames) });
-  const edge = element("p", { className: "note", textContent: `Imaged ${count(frames.inferred)} of ${count(frames.published)} sent to the edge; imaged again ${count(frames.refreshed)} times.` });
+  const edge = element("p", { className: "note", textContent: `Imaged ${count(frames.inferred)} of ${count(frames.published)} sent to the edge; imaged again ${count(frames.refreshed)} times.${exceptions()}` });
   byId("ledger").replaceChildren(bar, list, verdict, edge);
+}
+
+function exceptions() {
+  const { inference } = store.present;
+  const texts = [["waiting", "waiting"], ["put_off", "imaged later, as they came too fast"], ["refused", "refused"], ["unstitched", "left out of the image"]]
+    .filter(([name]) => inference?.[name] > 0).map(([name, title]) => `${count(inference[name])} ${title}`);
+  return texts.length ? ` ${texts.join(", ")}.` : "";
 }
 
 function balance(frames) {

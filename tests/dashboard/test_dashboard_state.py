@@ -42,14 +42,18 @@ def whole(state: DashboardState) -> dict:
 def test_the_ledger_is_summed_over_parts():
     present = whole(
         state_of(
-            acquired(100), RankCounts(0, 40, 5, 9, 0), RankCounts(1, 30, 4, 0, 1), EdgeCounts(99, 7, 0, 1.0, 2.0, 3.0)
+            acquired(100),
+            RankCounts(0, 40, 5, 9, 0),
+            RankCounts(1, 30, 4, 0, 1),
+            EdgeCounts(99, 7, 0, 1.0, 2.0, 3.0, 1, 2, 3, 4),
         )
     )["present"]
     frames = present["frames"]
     assert (frames["trained"], frames["validation"], frames["rejected"]) == (70, 9, 1)
     assert (frames["accounted"], frames["lost"]) == (70 + 9 + 5 + 10 + 4 + 1 + 1, 0)
     assert (frames["inferred"], frames["refreshed"]) == (99, 7)
-    assert present["inference"] == {"frames_per_s": 1.0, "frame_to_image_p50_ms": 2.0, "frame_to_image_p99_ms": 3.0}
+    rates = {"frames_per_s": 1.0, "frame_to_image_p50_ms": 2.0, "frame_to_image_p99_ms": 3.0}
+    assert present["inference"] == rates | {"waiting": 4, "put_off": 3, "refused": 1, "unstitched": 2}
 
 
 def test_a_new_state_knows_nothing_and_says_so():

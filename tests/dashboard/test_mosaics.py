@@ -1,8 +1,8 @@
 import numpy as np
-from telemetry_samples import mosaic, ramp
+from telemetry_samples import PIXEL_SIZE_M, mosaic, ramp
 
 from dashboard.mosaics import Channel, MosaicStore
-from streaming.events import MosaicKind
+from streaming.events import MosaicArea, MosaicImage, MosaicKind
 
 FIRST_PASS, REFRESHED = MosaicKind.FIRST_PASS, MosaicKind.REFRESHED
 
@@ -38,25 +38,25 @@ def test_a_perspective_that_is_not_kept_has_no_images():
     assert store().of(7) == {}
 
 
-def test_an_image_grows_from_the_parts_that_changed() -> None:
-    store = MosaicStore(kept_perspectives=2, max_bytes=1 << 20)
-    whole = MosaicImage(0, MosaicKind.FIRST_PASS, 1, (5, -3), PIXEL_SIZE_M, revision=4)
-    store.put(whole, {"amplitude": np.ones((2, 2), np.float32), "phase": np.zeros((2, 2), np.float32)})
+def test_an_image_grows_from_the_parts_that_changed():
+    images = store()
+    whole = MosaicImage(0, FIRST_PASS, 1, (5, -3), PIXEL_SIZE_M, revision=4)
+    images.put(whole, {"amplitude": np.ones((2, 2), np.float32), "phase": np.zeros((2, 2), np.float32)})
 
     def area(revision: int, version: int = 2) -> MosaicArea:
-        return MosaicArea(0, MosaicKind.FIRST_PASS, version, (6, -2), (4, -3), (4, 3), revision)
+        return MosaicArea(0, FIRST_PASS, version, (6, -2), (4, -3), (4, 3), revision)
 
     part = {"amplitude": np.full((2, 2), 7, np.float32), "phase": np.full((2, 2), -1, np.float32)}
-    store.put_area(area(6), part)
-    assert store.of(0)[MosaicKind.FIRST_PASS].info.revision == 4
-    store.put_area(area(5), part)
-    grown = store.of(0)[MosaicKind.FIRST_PASS]
+    images.put_area(area(6), part)
+    assert images.of(0)[FIRST_PASS].info.revision == 4
+    images.put_area(area(5), part)
+    grown = images.of(0)[FIRST_PASS]
     nan = np.nan
     np.testing.assert_array_equal(
         grown.channels[Channel.AMPLITUDE], [[nan, nan, nan], [1, 1, nan], [1, 7, 7], [nan, 7, 7]]
     )
     assert (grown.info.origin_px, grown.info.model_version, grown.info.pixel_size_m) == ((4, -3), 2, PIXEL_SIZE_M)
-    store.put_area(area(6), part)
-    assert store.of(0)[MosaicKind.FIRST_PASS].info.revision == 6
-    store.put_area(MosaicArea(1, MosaicKind.FIRST_PASS, 1, (0, 0), (0, 0), (2, 2), 1), part)
-    assert store.of(1) == {}
+    images.put_area(area(6), part)
+    assert images.of(0)[FIRST_PASS].info.revision == 6
+    images.put_area(MosaicArea(1, FIRST_PASS, 1, (0, 0), (0, 0), (2, 2), 1), part)
+    assert images.of(1) == {}

@@ -20,6 +20,8 @@ from trainer.models.settings import NetworkConfig
 log = logging.getLogger(__name__)
 
 MEASURED_FRAMES = 8
+WARM_UP_FRAMES = (2, 1)
+"""What a backend still optimises in its first runs does not delay the first frames."""
 
 
 class Imager:
@@ -30,7 +32,7 @@ class Imager:
     """
 
     def __init__(self, settings: EdgeSettings) -> None:
-        device = _choose_device(settings.device)
+        device = choose_device(settings.device)
         precision = settings.precision.on(device)
         self._batch_max = settings.batch_max
         self._backends: list[Backend] = [
@@ -47,7 +49,10 @@ class Imager:
             backend = fastest(self._backends, network, frames)
             log.info("inference with %s", backend.name.value)
             self._chosen = network.config, backend
-        return self._chosen[1].prepare(network)
+        runner = self._chosen[1].prepare(network)
+        for count in WARM_UP_FRAMES:
+            runner(np.ones((count, *network.config.frame_shape_px), dtype=np.float32))
+        return runner
 
     def predict(self, runner: Runner, frames: npt.NDArray[Any]) -> Prediction:
         """Image frames (n, y, x) of counts with a prepared network, `batch_max` at a time."""
@@ -55,7 +60,12 @@ class Imager:
         return join_predictions([runner(frames[i : i + self._batch_max].astype(np.float32)) for i in starts])
 
 
-def _choose_device(choice: DeviceChoice) -> torch.device:
+def choose_device(choice: DeviceChoice) -> torch.device:
+    """Return the device asked for.
+
+    Raises:
+        UserError: it is CUDA and there is none.
+    """
     if choice is DeviceChoice.CUDA and not torch.cuda.is_available():
         raise UserError('edge.device = "cuda": this host has no usable CUDA device; set edge.device to "auto" or "cpu"')
     if choice is DeviceChoice.AUTO:

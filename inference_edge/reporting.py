@@ -8,6 +8,7 @@ from collections.abc import Callable, Hashable
 
 import numpy as np
 
+from inference_edge.mosaic_feed import MosaicFeed
 from inference_edge.perspective import Perspective
 from inference_edge.scores import Scorer
 from inference_edge.settings import EdgeSettings
@@ -118,6 +119,7 @@ class Reporter:
         self.counter = EdgeCounter()
         self._telemetry = telemetry
         self._on_first_pass = on_first_pass
+        self._mosaics = MosaicFeed(telemetry, whole_period_s=settings.whole_image_period_s)
         self._counts = Cadence(settings.report_period_s)
         self._images = Cadence(settings.image_period_s)
         self._scores = Cadence(settings.score_period_s)
@@ -138,10 +140,15 @@ class Reporter:
                 continue
             key, state = (perspective.index, kind), rendering.state()
             if self._images.due(key, state, at_once=at_once):
-                self._send_image(perspective, kind, pixel_size_m)
+                self._mosaics.send(perspective, kind, pixel_size_m=pixel_size_m, whole=at_once)
             scored = state, perspective.references
             if perspective.reference is not None and self._scores.due(key, scored, at_once=at_once):
                 self._send_scores(perspective, kind, model)
+
+    def forget(self, perspective: Perspective) -> None:
+        """Let go of what is held of a perspective that no longer changes."""
+        self._mosaics.forget(perspective.index)
+        self._scorer.forget(perspective.index)
 
     def reference(self, perspective: Perspective, *, pixel_size_m: tuple[float, float]) -> None:
         """Report the reference image, once, when it came."""
@@ -156,12 +163,6 @@ class Reporter:
         """Report the scores of the held-out frames, where there are any that `model` imaged last."""
         if (scores := self._scorer.score_held_out(perspective, model)) is not None:
             self._telemetry.send(scores)
-
-    def _send_image(self, perspective: Perspective, kind: MosaicKind, pixel_size_m: tuple[float, float]) -> None:
-        rendering = perspective.rendering(kind)
-        image = rendering.whole.image()
-        event = MosaicImage(perspective.index, kind, max(rendering.versions), image.origin_px, pixel_size_m)
-        self._telemetry.send(event, {"amplitude": image.amplitude, "phase": image.phase})
 
     def _send_scores(self, perspective: Perspective, kind: MosaicKind, model: Model) -> None:
         scores = self._scorer.score(perspective, kind, model)

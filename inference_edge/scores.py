@@ -59,6 +59,10 @@ class Scorer:
             return None
         return HeldOutScores(perspective.index, rendering.held_out.frames, quality, constant, model.version)
 
+    def forget(self, perspective: int) -> None:
+        """Let go of what is held of a perspective."""
+        self._constants.pop(perspective, None)
+
     def _whole_constant(self, perspective: Perspective, reference: ReferenceImage, model: Model) -> Quality | None:
         """Return the constant's quality, which both images of a perspective share."""
         positions_px, _ = perspective.placements()

@@ -216,6 +216,7 @@ class _Edge:
             oldest.release_frames()
             if oldest.complete:
                 self._retire(oldest)
+        self._let_go_unscored()
 
     # Imaging again
 
@@ -269,7 +270,15 @@ class _Edge:
                 reference=perspective.reference,
             )
         )
+        self._report.forget(perspective)
         if perspective.reference is not None or not perspective.reference_due:
+            self._arrivals.close(perspective)
+
+    def _let_go_unscored(self) -> None:
+        """Stop waiting for references that have been awaited for very long."""
+        unscored = [one for one in self._arrivals.perspectives.values() if one.released and one.complete]
+        for perspective in unscored[: -self._settings.keep_unscored]:
+            log.info("perspective %d: no reference came, its image stays without scores", perspective.index)
             self._arrivals.close(perspective)
 
     def _finish(self) -> None:

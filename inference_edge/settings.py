@@ -62,10 +62,14 @@ class EdgeSettings(Settings):
     """Quality is measured where at least this many frames cover the image."""
     keep: PositiveInt = 2
     """Perspectives whose frames are kept to be imaged again with newer weights, the current one included."""
+    keep_unscored: PositiveInt = 32
+    """Perspectives kept in memory, beyond those, until their reference comes; older ones are left without scores."""
     refresh_share: float = Field(default=0.3, gt=0, le=1)
     """Largest share of the time spent on imaging again until the final weights come; the trainer may share the host."""
     image_period_s: PositiveFloat = 0.5
-    """A stitched image is reported at most this often."""
+    """A stitched image is reported at most this often: what has changed of it."""
+    whole_image_period_s: PositiveFloat = 10.0
+    """All of a stitched image is reported this often while it changes, for viewers that joined late."""
     score_period_s: PositiveFloat = 5.0
     """An image that keeps changing is scored at most this often."""
     report_period_s: PositiveFloat = 1.0

@@ -339,6 +339,24 @@ class MosaicImage(Event, tag="mosaic_image", frozen=True):
     model_version: int
     origin_px: tuple[float, float]
     pixel_size_m: tuple[float, float]
+    revision: int = 0
+    """Counts this image and the areas sent of it."""
+
+
+class MosaicArea(Event, tag="mosaic_area", frozen=True):
+    """What changed of a stitched image since the event of the revision before; without that, wait for all of it.
+
+    Arrays: `amplitude`, `phase` float32 (y, x), as in `MosaicImage`, of the rectangle that begins at `origin_px`.
+    """
+
+    perspective: int
+    kind: MosaicKind
+    model_version: int
+    origin_px: tuple[int, int]
+    image_origin_px: tuple[int, int]
+    """Of the whole image, which may have grown."""
+    image_shape_px: tuple[int, int]
+    revision: int
 
 
 AnyEvent = (
@@ -365,6 +383,7 @@ AnyEvent = (
     | PerspectiveScores
     | HeldOutScores
     | MosaicImage
+    | MosaicArea
 )
 
 

@@ -147,7 +147,7 @@ class Run:
     def refreshed(self) -> int:
         return max((counts.refreshed for counts in self.of(EdgeCounts)), default=0)
 
-    def wait_for_end(self, timeout_s: float = 20.0) -> None:
+    def wait_for_end(self, timeout_s: float = 60.0) -> None:
         self._edge.join(timeout_s)
         assert not self._edge.is_alive()
         wait_until(lambda: any(one.state is PartState.DONE for one in self.of(PartStatus)))

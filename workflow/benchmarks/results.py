@@ -18,6 +18,10 @@ from workflow.run_folder import write_json
 MISSED_STATUS = 1
 
 
+class BenchmarkFailed(UserError):
+    """A benchmark could not be carried out."""
+
+
 def tell(measured: dict[str, Any], json_file: Path | None) -> int:
     """Print `results` and `targets`, write them as JSON if asked; return the exit status, 1 where a target is missed.
 

@@ -37,6 +37,15 @@ def train(assignments: SetOption = None, json_file: JsonOption = None) -> int:
 
 
 @app.command()
+def edge(json_file: JsonOption = None) -> int:
+    """Frames per second and latency of the edge with each backend, beside the bare model and phase retrieval."""
+    from workflow.benchmarks.edge import bench_edge
+    from workflow.benchmarks.results import tell
+
+    return tell(bench_edge(), json_file)
+
+
+@app.command()
 def buffer(
     *,
     ranks: Annotated[

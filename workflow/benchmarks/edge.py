@@ -1,0 +1,195 @@
+"""Frames per second and latency of the whole edge, beside the bare model and beside phase retrieval, in one run."""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from acquisition.retrieval.engine import Measurement
+from acquisition.retrieval.engines import make_engine
+from acquisition.retrieval.settings import RetrievalSettings
+from acquisition.simulation.scan import SimulatedScan
+from acquisition.source_settings import SimulationSettings
+from inference_edge.backends.base import BackendName
+from inference_edge.backends.choice import usable_backends
+from inference_edge.inference import choose_device
+from inference_edge.mosaic import Mosaic, place_patches
+from inference_edge.settings import DeviceChoice, EdgeSettings
+from streaming.settings import NetworkSettings
+from trainer.models.ptychonn import edge_model, original_model
+from workflow.benchmarks.beamline import STEP_PX, Beamline, random_weights
+from workflow.benchmarks.edge_process import EdgeProcess
+from workflow.benchmarks.results import BenchmarkFailed
+from workflow.ports import resolve_ports
+
+MODELS = {"original": original_model(), "edge": edge_model()}
+FRAMES_PX = (64, 128)
+MESSAGE_FRAMES = 4
+FRAMES_MIN = 96
+STEADY_SHARE = 0.6
+"""Latency is measured at this share of the rate that the edge reached."""
+PTYCHI_FRAMES = 100
+STITCHED_PX = 64
+STITCHED_PATCHES = 4096
+STITCHED_AT_ONCE = 64
+STITCHING_ROUNDS = 6
+
+RATIO_TARGET = 0.9
+LATENCY_ALLOWANCE_MS = 50.0
+STITCHING_TARGET = 50_000
+
+
+def bench_edge(
+    *, batch_frames: int = 16, seconds: float = 3.0, frames_px: tuple[int, ...] = FRAMES_PX
+) -> dict[str, Any]:
+    """Return `results` and `targets` as the design names them; takes some minutes on a CPU.
+
+    Args:
+        batch_frames: frames imaged at once, by the bare model and at most by the edge.
+        seconds: about how long each measurement of the whole edge lasts.
+        frames_px: sizes of frames.
+    """
+    results, targets = [], []
+    for frame_px in frames_px:
+        ptychi_frame_ms = _ptychi_frame_ms(frame_px)
+        for name in MODELS:
+            cases = _measure_model(name, frame_px, batch_frames=batch_frames, seconds=seconds)
+            results += [case | {"ptychi_frame_ms": ptychi_frame_ms} for case in cases]
+            targets += _model_targets(max(cases, key=lambda case: float(case["frames_per_s"])))
+    stitching = _bench_stitching()
+    targets.append(_target("edge_stitched_patches_per_s", stitching["patches_per_s"], STITCHING_TARGET, "min"))
+    return {"results": [*results, stitching], "targets": targets}
+
+
+def _measure_model(name: str, frame_px: int, *, batch_frames: int, seconds: float) -> list[dict[str, Any]]:
+    device = choose_device(DeviceChoice.AUTO)
+    weights = random_weights(MODELS[name], frame_px)
+    cases = []
+    with EdgeProcess(weights) as process:
+        for backend in usable_backends(BackendName.AUTO, device):
+            settings = EdgeSettings(backend=backend.name, batch_max=batch_frames, report_period_s=0.1)
+            figures = _measure_backend(process, settings, weights, frame_px=frame_px, seconds=seconds)
+            cases.append(
+                {
+                    "model": name,
+                    "frame_px": frame_px,
+                    "backend": backend.name.value,
+                    "device": str(device),
+                    "threads": settings.threads,
+                    "batch_frames": batch_frames,
+                    **figures,
+                }
+            )
+    return cases
+
+
+def _measure_backend(
+    process: EdgeProcess, settings: EdgeSettings, weights: bytes, *, frame_px: int, seconds: float
+) -> dict[str, float]:
+    bare_s = [process.bare_batch_s(settings)]
+    frames = max(FRAMES_MIN, int(seconds * settings.batch_max / bare_s[0]))
+    with _scan(process, settings, weights, frame_px=frame_px) as line:
+        line.send(frames)
+        line.wait_until_imaged()
+        frames_per_s = line.frames_per_s()
+    bare_s.append(process.bare_batch_s(settings))
+    steady_per_s = STEADY_SHARE * frames_per_s
+    with _scan(process, settings, weights, frame_px=frame_px) as line:
+        line.send(frames, frames_per_s=steady_per_s)
+        line.wait_until_imaged()
+        counts = line.counts()
+    batch_s = statistics.mean(bare_s)
+    return {
+        "frames_per_s": frames_per_s,
+        "bare_frames_per_s": settings.batch_max / batch_s,
+        "ratio_to_bare": frames_per_s * batch_s / settings.batch_max,
+        "frame_ms": 1000 / frames_per_s,
+        "bare_batch_ms": 1000 * batch_s,
+        "steady_frames_per_s": steady_per_s,
+        "frame_to_image_p50_ms": counts.frame_to_image_p50_ms,
+        "frame_to_image_p99_ms": counts.frame_to_image_p99_ms,
+    }
+
+
+@contextmanager
+def _scan(process: EdgeProcess, settings: EdgeSettings, weights: bytes, *, frame_px: int) -> Iterator[Beamline]:
+    """Have the process serve an edge that is ready to image; the scan ends, and the edge with it, on leaving."""
+    network = resolve_ports(NetworkSettings(), ranks=1)
+    with tempfile.TemporaryDirectory() as folder:
+        line = Beamline(network, Path(folder), frame_px=frame_px, message_frames=MESSAGE_FRAMES)
+        with line:
+            process.serve(settings, network, Path(folder))
+            line.publish(weights)
+            line.wait_until_ready()
+            yield line
+            line.end_scan()
+            process.wait()
+
+
+def _model_targets(fastest: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the targets of a model and frame size, for the backend that an edge chooses: the fastest."""
+    case = f"{fastest['model']}_{fastest['frame_px']}px_{fastest['backend']}"
+    allowed_ms = 2 * fastest["bare_batch_ms"] + LATENCY_ALLOWANCE_MS
+    latency = fastest["frame_to_image_p99_ms"] / allowed_ms
+    return [
+        _target(f"edge_ratio_to_bare_{case}", fastest["ratio_to_bare"], RATIO_TARGET, "min"),
+        _target(f"edge_p99_to_two_batches_and_50_ms_{case}", latency, 1.0, "max"),
+    ]
+
+
+def _target(name: str, value: float, target: float, direction: str) -> dict[str, Any]:
+    met = value >= target if direction == "min" else value <= target
+    return {"name": name, "value": value, "target": target, "direction": direction, "met": met}
+
+
+def _ptychi_frame_ms(frame_px: int) -> float:
+    """Return what phase retrieval takes per frame with the settings of a run, on one thread."""
+    torch.set_num_threads(1)
+    source = SimulationSettings(
+        perspectives=1, frames_per_perspective=PTYCHI_FRAMES, frame_shape_px=(frame_px, frame_px)
+    )
+    perspective = SimulatedScan(source).perspective(0)
+    if perspective.probe is None:
+        raise BenchmarkFailed("the simulated scan has no probe")
+    frames = perspective.read(0, PTYCHI_FRAMES)
+    measurement = Measurement(frames, perspective.positions_px, perspective.probe, perspective.mask)
+    engine = make_engine(RetrievalSettings())
+    began_s = time.perf_counter()
+    engine.reconstruct(measurement)
+    return 1000 * (time.perf_counter() - began_s) / PTYCHI_FRAMES
+
+
+def _bench_stitching() -> dict[str, Any]:
+    """Stitch a scan of 64 × 64 px patches on one core, beside a copy of as many bytes as its patches have."""
+    random = np.random.default_rng(0)
+    shape = (STITCHED_PATCHES, STITCHED_PX, STITCHED_PX)
+    amplitude, phase = (random.uniform(0, 3, shape).astype(np.float32) for _ in range(2))
+    rows, columns = np.divmod(np.arange(STITCHED_PATCHES), 64)
+    positions_px = np.stack([rows, columns], axis=1) * STEP_PX
+    took_s, copied_s = [], []
+    for _ in range(STITCHING_ROUNDS):
+        mosaic = Mosaic()
+        began_s = time.perf_counter()
+        for start in range(0, STITCHED_PATCHES, STITCHED_AT_ONCE):
+            some = slice(start, start + STITCHED_AT_ONCE)
+            mosaic.add(place_patches(amplitude[some], phase[some], positions_px[some]))
+        took_s.append(time.perf_counter() - began_s)
+        began_s = time.perf_counter()
+        amplitude.copy()
+        phase.copy()
+        copied_s.append(time.perf_counter() - began_s)
+    return {
+        "patch_px": STITCHED_PX,
+        "patches_at_once": STITCHED_AT_ONCE,
+        "patches_per_s": STITCHED_PATCHES / statistics.median(took_s[1:]),
+        "best_patches_per_s": STITCHED_PATCHES / min(took_s),
+        "copied_patches_per_s": STITCHED_PATCHES / statistics.median(copied_s[1:]),
+    }

@@ -32,7 +32,7 @@ def mistake(*assignments: str, preset: str | None = "simulated", file: Path | No
     return text
 
 
-@pytest.mark.parametrize("name", ["demo-simulated", "simulated", "thesis-scan"])
+@pytest.mark.parametrize("name", ["demo-simulated", "monitored", "simulated", "thesis-scan"])
 def test_presets_are_valid(name: str) -> None:
     assert isinstance(load_config(name).source, SimulationSettings)
 
@@ -44,6 +44,13 @@ def test_the_thesis_preset_is_the_thesis() -> None:
     buffer = config.trainer.buffer
     assert (config.trainer.batch_size, buffer.representatives, buffer.candidates) == (16, 24, 14)
     assert config.trainer.schedule.kind == "cyclic"
+
+
+def test_the_monitored_preset_changes_its_specimen_and_has_a_threshold() -> None:
+    config = load_config("monitored")
+    assert isinstance(config.source, SimulationSettings)
+    assert len({phase.kind for phase in config.source.specimens}) == 2
+    assert config.acquisition.regime.automatic
 
 
 def test_the_demo_replays_measured_data_where_there_are_some(measured_data: Path) -> None:

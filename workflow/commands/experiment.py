@@ -14,30 +14,43 @@ app = typer.Typer(help="Compare strategies on the same stream, with several seed
 
 @app.command()
 def ptychography(
-    out: Annotated[Path, typer.Option(help="Folder of the experiment; called again, it goes on there.")] = Path(
-        "experiment"
-    ),
     *,
-    preset: Annotated[str, typer.Option("--preset", help="small or thesis.", metavar="NAME")] = "small",
+    preset: Annotated[str, typer.Option(help="small: minutes on two cores; thesis: for GPUs.")] = "small",
     config: ConfigOption = None,
     assignments: SetOption = None,
+    methods: Annotated[
+        list[str] | None,
+        typer.Option("--method", help="incremental, er, der, derpp, xder, from_scratch; may be repeated."),
+    ] = None,
+    seeds: Annotated[int | None, typer.Option(min=1, help="Repetitions, for mean and spread.")] = None,
+    ranks: Annotated[int | None, typer.Option(min=1, help="Processes of each training.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="Folder of the results; one that was begun is gone on with.", metavar="DIR"),
+    ] = None,
     json_file: JsonOption = None,
-) -> None:
-    """Validation losses and the held-out perspective of each strategy, beside the constant prediction."""
+) -> int:
+    """Learn a scan perspective after perspective by several strategies, and image a perspective held out."""
+    from workflow.config import option_table
     from workflow.experiments.configuration import load_experiment
     from workflow.experiments.ptychography.experiment import run_experiment
     from workflow.experiments.ptychography.settings import PtychographyExperiment
+    from workflow.experiments.ptychography.table import print_table
     from workflow.experiments.telling import write_results
 
+    options = option_table(experiment__methods=methods or None, experiment__seeds=seeds, trainer__ranks=ranks)
     settings = load_experiment(
         PtychographyExperiment,
         "ptychography",
         preset=preset,
         file=config,
         assignments=assignments or (),
-        options={},
+        options=options,
     )
-    write_results(run_experiment(settings, preset=preset, folder=out), json_file)
+    results = run_experiment(settings, preset=preset, folder=out or Path("runs") / f"experiment-ptychography-{preset}")
+    print_table(results)
+    write_results(results, json_file)
+    return 0
 
 
 @app.command()

@@ -34,6 +34,7 @@ SUBSCRIBED_S = 3.0
 """A subscription takes a moment to reach the hub; by now it has."""
 LAST_WORDS_S = 1.0
 SHUTDOWN_S = 3
+MAX_CONNECTIONS = 512
 
 
 def serve_dashboard(
@@ -204,6 +205,7 @@ def _start_server(app: FastAPI, listener: socket.socket) -> _Server:
         access_log=False,
         server_header=False,
         ws_max_size=1 << 16,
+        limit_concurrency=MAX_CONNECTIONS,
         timeout_graceful_shutdown=SHUTDOWN_S,
     )
     return _Server(uvicorn.Server(config), listener)

@@ -65,7 +65,7 @@ def write_images(folder: Path, perspective: int, phase: np.ndarray) -> None:
     archive.close()
 
 
-def test_a_notebook_gets_the_newest_image_in_three_lines(client: TestClient, state: DashboardState) -> None:
+def test_the_newest_image_can_be_had_without_knowing_which_it_is(client: TestClient, state: DashboardState) -> None:
     put(state, MosaicKind.REFRESHED, 3, ramp())
     put(state, MosaicKind.FIRST_PASS, 4, ramp() * 2)
     for perspective, expected in (("newest", ramp() * 2), ("3", ramp())):

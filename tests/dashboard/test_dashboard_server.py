@@ -1,4 +1,5 @@
 import json
+import re
 import socket
 import threading
 import time
@@ -94,6 +95,19 @@ def test_telemetry_reaches_the_page_and_its_viewers(network, tmp_path, sender):
         assert (present["frames"]["acquired"], present["frames"]["lost"]) == (100, 0)
         answer = httpx.get(f"http://{served.address}/api/mosaics/0/first_pass/phase.npy")
         assert np.frombuffer(answer.content[-ramp().nbytes :], np.float32).tolist() == ramp().ravel().tolist()
+
+
+def test_a_notebook_gets_the_newest_image_in_the_three_lines_of_the_readme(network, tmp_path, sender):
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    (lines,) = (block for block in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "urlopen" in block)
+    assert len(lines.strip().splitlines()) == 3
+    with dashboard(network, tmp_path) as served:
+        served.wait_until(lambda state: state["present"]["parts"])
+        sender.send(*mosaic(3, MosaicKind.FIRST_PASS, ramp(), ramp()))
+        served.wait_until(lambda state: state["present"]["mosaics"])
+        names: dict[str, np.ndarray] = {}
+        exec(lines.replace("127.0.0.1:8421", served.address), names)
+    np.testing.assert_array_equal(names["phase"], ramp())
 
 
 def test_a_viewer_that_never_reads_delays_nobody(network, tmp_path, sender):

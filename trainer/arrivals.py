@@ -54,8 +54,6 @@ class Progress:
     counts: SampleCounts = field(default_factory=SampleCounts)
     ended_perspectives: set[int] = field(default_factory=set)
     """Those whose end the loop has passed."""
-    scan_end: ScanEnd | None = None
-    """The end of the scan, once all ranks have come to it."""
 
 
 class Arrivals:
@@ -88,7 +86,8 @@ class Arrivals:
         self.largest_amplitude = earlier.largest_amplitude
         self.failure: BaseException | None = None
         """What ended the receiving thread."""
-        self._scan_start_sequence: int | None = None
+        self._kept_to_the_end: list[int] = []
+        """Messages that a trainer which is started again must be sent again: the scan's announcement and its end."""
         self._seen: defaultdict[int, set[int]] = defaultdict(set)
         for perspective, frames in earlier.done.items():
             self._seen[perspective].update(frames.tolist())
@@ -98,10 +97,7 @@ class Arrivals:
         self._new_validation: defaultdict[int, list[Arrays]] = defaultdict(list)
         self._held = held
         self._ended_perspectives = earlier.ended_perspectives
-        self._scan_end = earlier.scan_end
         self._lock = threading.RLock()
-        if self._scan_end is not None:
-            self.queue.put(self._scan_end)
 
     def check(self) -> None:
         """Raise what ended the receiving thread, if anything did."""
@@ -127,11 +123,10 @@ class Arrivals:
         self.settlement.settle(1)
 
     def end_scan(self) -> None:
-        """Note that all ranks have come to the end of the scan, which stays at the front of the queue."""
-        marker = self.queue.marker
-        if isinstance(marker, ScanEnd) and self._scan_end is None:
-            self._scan_end = marker
-            self.settlement.settle(1)
+        """Let the scan's announcement and its end be acknowledged: nothing of the stream will be asked for again."""
+        with self._lock:
+            self.settlement.release(self._kept_to_the_end)
+            self._kept_to_the_end = []
 
     def validation(self) -> dict[int, Arrays]:
         """Return the validation samples by perspective, as the arrays of `FIELDS`."""
@@ -155,7 +150,6 @@ class Arrivals:
                 done=self._done(),
                 counts=self.counts.copy(),
                 ended_perspectives=set(self._ended_perspectives),
-                scan_end=self._scan_end,
             )
             return progress, dict(new_validation), self.settlement.cover()
 
@@ -168,17 +162,17 @@ class Arrivals:
         with self._lock:
             match message:
                 case ScanStart():
-                    # Done with only at the scan's end: a trainer that is started again must be sent it again.
                     self._announce(message)
-                    self._scan_start_sequence = sequence
+                    self._kept_to_the_end.append(sequence)
+                    return
+                case ScanEnd():
+                    self.queue.put(message)
+                    self._kept_to_the_end.append(sequence)
                     return
                 case Samples():
                     self._take_samples(message.perspective, arrays)
                 case PerspectiveEnd():
-                    if message.perspective not in self._ended_perspectives:
-                        self._enqueue_end(message)
-                case ScanEnd():
-                    self._take_end(message)
+                    self._enqueue_end(message)
                 case _:
                     log.warning("ignored a message %s, which is not for a trainer", type(message).__name__)
             self.settlement.close(sequence)
@@ -191,15 +185,10 @@ class Arrivals:
             )
         self.scan = scan
 
-    def _take_end(self, end: ScanEnd) -> None:
-        if self._scan_end is None:
-            self._enqueue_end(end)
-        if self._scan_start_sequence is not None:
-            self.settlement.close(self._scan_start_sequence)
-
-    def _enqueue_end(self, marker: PerspectiveEnd | ScanEnd) -> None:
-        self.queue.put(marker)
-        self.settlement.expect(1)
+    def _enqueue_end(self, marker: PerspectiveEnd) -> None:
+        if marker.perspective not in self._ended_perspectives:
+            self.queue.put(marker)
+            self.settlement.expect(1)
 
     def _settle(self, samples: int) -> None:
         with self._lock:

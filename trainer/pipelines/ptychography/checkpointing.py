@@ -149,6 +149,7 @@ class Checkpointing:
         self._writer.wait(STOP_PATIENCE_S if stopped else END_PATIENCE_S)
         if not stopped:
             self._arrivals.settlement.release_all()
+            self._arrivals.end_scan()
 
     @property
     def _has_news(self) -> bool:

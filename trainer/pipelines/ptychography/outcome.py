@@ -96,8 +96,9 @@ class ScanOutcome(Outcome):
         self._publish(final=False)
 
     def begin_finish(self) -> None:
-        """Note that the scan is over for all ranks."""
-        self._arrivals.end_scan()
+        """Let the publisher go; not yet if ranks that are started again would have to ask it for the scan's end."""
+        if not self._settings.checkpoint.enabled:
+            self._arrivals.end_scan()
 
     def end_stream(self) -> None:
         """Evaluate on all validation samples; warn if a constant would have predicted as well."""

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import torch
 import torch.distributed as dist
 
 from streaming.codec import Arrays
-from streaming.messages import ScanEnd, ScanStart
+from streaming.messages import ScanStart
 from trainer.arrivals import Arrivals, Progress, SampleCounts
 from trainer.checkpoint import Checkpoint, at, newest, remove_unfinished
 from trainer.device import Rank
@@ -61,7 +60,7 @@ def _agree_on_newest(folder: Path, rank: Rank) -> Checkpoint | None:
 def progress_state(progress: Progress) -> State:
     """Return the state of one rank's progress."""
     return {
-        "scan": _encoded(progress.scan),
+        "scan": None if progress.scan is None else msgspec.json.encode(progress.scan).decode(),
         "frame_dtype": progress.frame_dtype,
         "largest_amplitude": progress.largest_amplitude,
         "done": {str(perspective): torch.from_numpy(frames) for perspective, frames in progress.done.items()},
@@ -70,7 +69,6 @@ def progress_state(progress: Progress) -> State:
         "duplicates": progress.counts.duplicates,
         "rejected": list(progress.counts.rejected.items()),
         "ended_perspectives": sorted(progress.ended_perspectives),
-        "scan_end": _encoded(progress.scan_end),
     }
 
 
@@ -97,13 +95,12 @@ def join_progress(shards: Sequence[State], *, rank: int, ranks: int) -> Progress
         for perspective, frames in shard["done"].items():
             done[int(perspective)].append(frames)
     return Progress(
-        scan=_decoded(first["scan"], ScanStart),
+        scan=None if first["scan"] is None else msgspec.json.decode(first["scan"], type=ScanStart),
         frame_dtype=next((shard["frame_dtype"] for shard in shards if shard["frame_dtype"]), None),
         largest_amplitude=max(shard["largest_amplitude"] for shard in shards),
         done={perspective: torch.cat(parts).numpy() for perspective, parts in done.items()},
         counts=_join_counts(shards[rank::ranks]),
         ended_perspectives=set(first["ended_perspectives"]),
-        scan_end=_decoded(first["scan_end"], ScanEnd),
     )
 
 
@@ -126,11 +123,3 @@ def _join_counts(shards: Sequence[State]) -> SampleCounts:
         duplicates=sum(shard["duplicates"] for shard in shards),
         rejected=rejected,
     )
-
-
-def _encoded(message: ScanStart | ScanEnd | None) -> str | None:
-    return None if message is None else msgspec.json.encode(message).decode()
-
-
-def _decoded(text: str | None, kind: Any) -> Any:
-    return None if text is None else msgspec.json.decode(text, type=kind)

@@ -21,6 +21,7 @@ from streaming.events import MosaicKind
 log = logging.getLogger(__name__)
 
 FILE_STEM = "perspective_{:04d}"
+CLOSED_FRAMES = "closed_frames"
 LABELS = {"amplitude": "amplitude", "phase": "phase (rad)"}
 Channel = npt.NDArray[np.floating]
 
@@ -37,6 +38,8 @@ class PerspectiveImages:
     """First pass and refreshed."""
     model_versions: dict[MosaicKind, list[int]]
     reference: ReferenceImage | None
+    closed_frames: int | None = None
+    """Frames received, if the perspective will not change any more."""
 
 
 class Archive:
@@ -54,6 +57,15 @@ class Archive:
             raise _cannot_write(directory, error) from error
         self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="image-archive")
         self._pending: list[Future[None]] = []
+
+    def closed(self) -> dict[int, int]:
+        """Return the frames of each perspective that an edge before this one has written for good."""
+        found = {}
+        for path in sorted(self._directory.glob("perspective_*.h5")):
+            with h5py.File(path) as file:
+                if CLOSED_FRAMES in file.attrs:
+                    found[int(file.attrs["perspective"])] = int(file.attrs[CLOSED_FRAMES])
+        return found
 
     def write(self, images: PerspectiveImages) -> None:
         """Queue a perspective; returns at once. Files of the same perspective are replaced.
@@ -108,6 +120,8 @@ def _write_arrays(file: h5py.File, images: PerspectiveImages, comparison: Compar
     file.attrs.update(
         perspective=images.perspective, angle_deg=images.angle_deg, pixel_size_m=np.array(images.pixel_size_m)
     )
+    if images.closed_frames is not None:
+        file.attrs[CLOSED_FRAMES] = images.closed_frames
     for kind, image in images.images.items():
         group = _write_image(file, kind.value, image)
         group["coverage"] = image.coverage

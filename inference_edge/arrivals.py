@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from inference_edge.frame_block import FrameBlock, block_from_arrays
@@ -27,10 +27,18 @@ class Arrivals:
         spool_dir: where frames wait that are put off.
         counter: counts duplicates and refused frames.
         warn: tells the user.
+        closed: perspectives that an edge before this one is done with; what comes for them is dropped.
     """
 
     def __init__(
-        self, inbox: Inbox, *, queue_max: int, spool_dir: Path, counter: EdgeCounter, warn: Callable[[str], None]
+        self,
+        inbox: Inbox,
+        *,
+        queue_max: int,
+        spool_dir: Path,
+        counter: EdgeCounter,
+        warn: Callable[[str], None],
+        closed: Iterable[int] = (),
     ) -> None:
         self.scan: ScanStart | None = None
         self.scan_ended = False
@@ -43,7 +51,8 @@ class Arrivals:
         """Perspectives whose reference came since this list was last emptied."""
         self._inbox, self._queue_max = inbox, queue_max
         self._counter, self._warn = counter, warn
-        self._closed: set[int] = set()
+        self._closed_before = frozenset(closed)
+        self._closed = set(self._closed_before)
         self._scan_start_sequence: int | None = None
 
     def receive(self, timeout_s: float) -> None:
@@ -112,6 +121,8 @@ class Arrivals:
 
     def _take_reference(self, message: Reference, arrays: Arrays) -> None:
         reference = reference_from_arrays(arrays, message.origin_px)
+        if message.perspective in self._closed_before:
+            return
         if message.perspective in self._closed:
             self._warn(f"a reference for perspective {message.perspective} came after its images were written")
             return

@@ -83,6 +83,11 @@ class Perspective:
         return self.ended and self.queued == 0
 
     @property
+    def received(self) -> int:
+        """Frames received."""
+        return len(self._known)
+
+    @property
     def kept(self) -> bool:
         """Whether frames are held to be imaged again."""
         return bool(self._blocks)

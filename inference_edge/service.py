@@ -86,8 +86,15 @@ class _Edge:
         self._inbox, self._telemetry, self._archive = inbox, telemetry, archive
         self._imager, self._weights = imager, weights
         self._report = Reporter(telemetry, settings, on_first_pass=inbox.report_score)
+        closed = archive.closed()
+        self._report.counter.inferred = sum(closed.values())
         self._arrivals = Arrivals(
-            inbox, queue_max=settings.queue_max, spool_dir=folder, counter=self._report.counter, warn=self._warn
+            inbox,
+            queue_max=settings.queue_max,
+            spool_dir=folder,
+            counter=self._report.counter,
+            warn=self._warn,
+            closed=closed,
         )
         self._imaging = Imaging(settings, imager=imager, weights=weights, warn=self._warn)
         self._overload = OverloadWatch(settings, self._arrivals.waiting, warn=self._warn)
@@ -259,6 +266,7 @@ class _Edge:
             return
         pixel_size_m = self._arrivals.scan.object_pixel_size_m
         self._report.perspective(perspective, self._weights.model, pixel_size_m=pixel_size_m, at_once=True)
+        closes = perspective.reference is not None or not perspective.reference_due
         self._archive.write(
             PerspectiveImages(
                 perspective=perspective.index,
@@ -268,10 +276,11 @@ class _Edge:
                 images={kind: perspective.rendering(kind).whole.image() for kind in STITCHED},
                 model_versions={kind: sorted(perspective.rendering(kind).versions) for kind in STITCHED},
                 reference=perspective.reference,
+                closed_frames=perspective.received if closes and perspective.released else None,
             )
         )
         self._report.forget(perspective)
-        if perspective.reference is not None or not perspective.reference_due:
+        if closes:
             self._arrivals.close(perspective)
 
     def _let_go_unscored(self) -> None:

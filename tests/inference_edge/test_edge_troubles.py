@@ -73,7 +73,7 @@ def test_a_second_reference_is_scored_instead_of_the_first(run):
     run.trainer.publish(*weights(1))
     run.post_perspective(0)
     run.post_reference(0)
-    wait_until(lambda: run.scores(0, MosaicKind.FIRST_PASS) is not None)
+    wait_until(lambda: (scores := run.scores(0, MosaicKind.FIRST_PASS)) is not None and scores.frames == FRAMES_EACH)
     first = run.scores(0, MosaicKind.FIRST_PASS).quality
     run.post_reference(0, seed=8)
     wait_until(lambda: run.scores(0, MosaicKind.FIRST_PASS).quality != first)
@@ -190,3 +190,27 @@ def test_two_edges_follow_one_trainer(run, tmp_path):
         for edge in edges:
             edge.wait_for_end()
             assert_shows(edge, 0, MosaicKind.REFRESHED, version=2)
+
+
+def test_an_edge_that_is_started_again_keeps_the_images_that_were_final(network, tmp_path):
+    one_kept = SETTINGS.model_copy(update={"keep": 1})
+    with closing(Run(network, tmp_path)) as run:
+        run.start_edge(one_kept)
+        run.trainer.publish(*weights(1))
+        run.post_perspective(0)
+        run.post_reference(0)
+        run.post_frames(1, 0, 6)
+        wait_until((tmp_path / "images" / "perspective_0000_difference_phase.png").exists)
+        wait_until(lambda: run.inferred() == FRAMES_EACH + 12)
+    with closing(Run(network, tmp_path)) as run:
+        run.start_edge(one_kept)
+        run.trainer.publish(*weights(2, final=True))
+        for perspective in (0, 1):
+            run.post_perspective(perspective)
+            run.post_reference(perspective)
+        run.post(ScanEnd(2 * FRAMES_EACH))
+        run.wait_for_end()
+        assert run.inferred() == 2 * FRAMES_EACH
+        assert_shows(run, 0, MosaicKind.FIRST_PASS, version=1)
+        assert_shows(run, 1, MosaicKind.FIRST_PASS, version=2)
+        assert not run.of(WarningRaised)

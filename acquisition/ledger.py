@@ -66,5 +66,5 @@ class Ledger:
             rejected=self.rejected,
             resent_batches=resent_batches,
             spooled_bytes=spooled_bytes,
-            unlabelled_because=dict(self.unlabelled_because),
+            unlabelled_because=dict(+self.unlabelled_because),
         )

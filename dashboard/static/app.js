@@ -103,6 +103,7 @@ for (const occasion of ["change", "visibilitychange"]) document.addEventListener
 document.addEventListener("redraw", redrawImages);
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
 addEventListener("resize", redraw);
+addEventListener("scroll", drawCharts, { passive: true });
 byId("previous").onclick = () => { leaf(-1); redraw(); };
 byId("next").onclick = () => { leaf(1); redraw(); };
 byId("theme").onclick = nextTheme;

@@ -4,6 +4,7 @@ import { byId, chosen, element } from "./dom.js";
 import { perspectivesInOrder, store } from "./store.js";
 
 const REDRAW_MS = 2_000;
+const MARGIN_PX = 200;
 const LOSS_TICKS = [0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5];
 const CHARTS = [
   { id: "psnr", title: "PSNR, dB", draw: () => quality((channel) => `psnr_${channel}_db`, "threshold_psnr_phase_db") },
@@ -16,21 +17,35 @@ const CHARTS = [
   { id: "steps", title: "Training step, ms", draw: stepBreakdown },
 ];
 
-let drawnAt = 0;
-let drawnFor = "";
+const drawn = new Map();
 
 export function drawCharts() {
-  if (!globalThis.Plotly) return;
+  if (!globalThis.Plotly || !store.present) return;
   if (!byId("charts").childElementCount) build();
   const look = `${chosen("channel")} ${chosen("across")} ${document.documentElement.dataset.theme} ${innerWidth}`;
-  if (Date.now() - drawnAt < REDRAW_MS && look === drawnFor) return;
-  [drawnAt, drawnFor] = [Date.now(), look];
-  for (const chart of CHARTS) {
-    const { traces, layout } = chart.draw();
-    const some = traces.some((trace) => trace.x.length > 1 || trace.type === "heatmap");
-    byId(`chart-${chart.id}`).closest(".chart").classList.toggle("empty", !some);
-    Plotly.react(`chart-${chart.id}`, traces, merged(layout), { displayModeBar: false, responsive: true });
-  }
+  for (const chart of CHARTS) if (isInView(chart) && isDue(chart, look)) drawChart(chart, look);
+}
+
+// Charts are the costliest part of the page: draw those in view, and now and then.
+function isInView(chart) {
+  const { top, bottom } = byId(`chart-${chart.id}`).parentElement.getBoundingClientRect();
+  return bottom > -MARGIN_PX && top < innerHeight + MARGIN_PX;
+}
+
+function isDue(chart, look) {
+  const last = drawn.get(chart.id);
+  return last?.look !== look || Date.now() - last.at >= REDRAW_MS;
+}
+
+function drawChart(chart, look) {
+  const { traces, layout } = chart.draw();
+  const content = `${look} ${JSON.stringify(traces.map(({ x, y, z }) => [x.length, x.at(-1), y.at(-1), z]))}`;
+  const same = drawn.get(chart.id)?.content === content;
+  drawn.set(chart.id, { look, content, at: Date.now() });
+  if (same) return;
+  const some = traces.some((trace) => trace.x.length > 1 || trace.type === "heatmap");
+  byId(`chart-${chart.id}`).parentElement.classList.toggle("empty", !some);
+  if (some) Plotly.react(`chart-${chart.id}`, traces, merged(layout), { displayModeBar: false, responsive: true });
 }
 
 function build() {

@@ -1,7 +1,7 @@
 // What a training step's time goes into, beside what the buffer does meanwhile.
 
 import { byId, element } from "./dom.js";
-import { fixed } from "./format.js";
+import { milliseconds } from "./format.js";
 import { store } from "./store.js";
 
 const FOREGROUND = [["load_ms", "load"], ["train_ms", "train"], ["buffer_wait_ms", "wait for the buffer"]];
@@ -17,11 +17,11 @@ export function drawStep() {
   const longest = Math.max(sum(FOREGROUND), sum(BACKGROUND), 1e-9);
   const bar = (title, parts) => [
     element("dt", { textContent: title }),
-    element("dd", {}, element("span", { className: "meter" }, ...parts.map(([name]) => piece(name, (100 * value(name)) / longest))), element("b", { textContent: `${fixed(sum(parts), 1)} ms` })),
+    element("dd", {}, element("span", { className: "meter" }, ...parts.map(([name]) => piece(name, (100 * value(name)) / longest))), element("b", { textContent: milliseconds(sum(parts)) })),
   ];
   byId("step").replaceChildren(
     element("dl", { className: "bars" }, ...bar("Step", FOREGROUND), ...bar("Meanwhile", BACKGROUND)),
-    element("p", { className: "legend" }, ...[...FOREGROUND, ...BACKGROUND].map(([name, title]) => element("span", { dataset: { time: name }, textContent: `${title} ${fixed(value(name), 1)} ms` }))),
+    element("p", { className: "legend" }, ...[...FOREGROUND, ...BACKGROUND].map(([name, title]) => element("span", { dataset: { time: name }, textContent: `${title} ${milliseconds(value(name))}` }))),
   );
 }
 

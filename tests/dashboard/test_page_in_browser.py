@@ -46,6 +46,7 @@ TABLES = (
     "[...document.querySelectorAll('#quality .quality')].map((table) => "
     "[...table.querySelectorAll('td')].map((cell) => cell.textContent.replace('−', '-')))"
 )
+SCROLL = "document.getElementById('history-title').scrollIntoView()"
 POINTS = "document.getElementById('chart-loss').data[0].x.length"
 
 
@@ -166,11 +167,13 @@ def test_images_appear_and_change(page: Browser) -> None:
 
 
 def test_a_reload_keeps_history_and_the_token(page: Browser) -> None:
+    page.value(SCROLL)
     before = page.wait_for(f"{POINTS} > 3 && {POINTS}")
     page.value("globalThis.old = true")
     page.call("Page.reload")
-    page.wait_for(f"!globalThis.old && {POINTS} >= {before}")
-    page.wait_for(SHOWN)
+    page.wait_for(f"!globalThis.old && {SHOWN}")
+    page.value(SCROLL)
+    page.wait_for(f"{POINTS} >= {before}")
     assert not page.value("document.getElementById('unlocked').hidden")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import threading
 import time
 from collections.abc import Callable
@@ -26,7 +25,7 @@ from streaming.weights_channel import WeightsServer
 from trainer.models.frame_network import FrameNetwork
 from trainer.models.ptychonn import Patches
 from trainer.models.settings import ModelSettings, NetworkConfig
-from trainer.models.weights_file import Manifest, write_weights
+from trainer.models.weights_file import Manifest, digest, read_weights, write_weights
 from workflow.benchmarks.results import BenchmarkFailed
 
 DISTINCT_FRAMES = 256
@@ -54,7 +53,7 @@ class Beamline:
         self._changed = threading.Condition()
         random = np.random.default_rng(0)
         self._frames = random.poisson(3.0, (DISTINCT_FRAMES, frame_px, frame_px)).astype(np.uint16)
-        self._sent = 0
+        self._sent = self._index = self._perspective = 0
 
     def __enter__(self) -> Self:
         """Open all sockets and announce the scan."""
@@ -77,9 +76,10 @@ class Beamline:
         """Close all sockets."""
         self._stack.close()
 
-    def publish(self, weights: bytes, *, version: int = 1, final: bool = True) -> None:
+    def publish(self, weights: bytes) -> None:
         """Offer weights to the edge."""
-        announced = Weights(version, hashlib.sha256(weights).hexdigest(), step=version, final=final)
+        manifest = read_weights(weights).manifest
+        announced = Weights(manifest.version, digest(weights), step=manifest.step, final=manifest.final)
         self._trainer.publish(announced, weights)
 
     def wait_until_ready(self) -> None:
@@ -90,18 +90,23 @@ class Beamline:
         """
         self._pump_until(lambda: self._ready, "the edge to use the weights")
 
-    def send(self, frames: int, *, perspective: int = 0, frames_per_s: float | None = None) -> None:
-        """Send a perspective, as fast as it goes or at a steady rate; a frame is acquired when it is due."""
-        began_s = time.time()
-        for start in range(0, frames, self._message_frames):
-            stop = min(start + self._message_frames, frames)
-            acquired_at_s = time.time() if frames_per_s is None else began_s + stop / frames_per_s
+    def send(self, frames: int, *, frames_per_s: float | None = None) -> None:
+        """Send more frames, as fast as it goes or at a steady rate; a frame is acquired when it is due."""
+        began_s, first = time.time(), self._index
+        for start in range(first, first + frames, self._message_frames):
+            stop = min(start + self._message_frames, first + frames)
+            acquired_at_s = time.time() if frames_per_s is None else began_s + (stop - first) / frames_per_s
             while time.time() < acquired_at_s:
                 self._publisher.pump(0.001)
-            self._publisher.post_to_edge(Frames(perspective, 0.0, acquired_at_s), self._batch(start, stop))
+            self._publisher.post_to_edge(Frames(self._perspective, 0.0, acquired_at_s), self._batch(start, stop))
             self._publisher.pump(0.0)
+        self._index += frames
         self._sent += frames
-        self._publisher.post_to_edge(PerspectiveEnd(perspective, 0.0, frames))
+
+    def end_perspective(self) -> None:
+        """Tell the edge that the next frames belong to another perspective."""
+        self._publisher.post_to_edge(PerspectiveEnd(self._perspective, 0.0, self._index))
+        self._perspective, self._index = self._perspective + 1, 0
 
     def send_reference(self, reference: Reference, arrays: Arrays) -> None:
         """Send the image that a perspective is to be compared with."""
@@ -109,6 +114,7 @@ class Beamline:
 
     def end_scan(self) -> None:
         """Tell the edge that nothing more comes, and wait until it knows."""
+        self.end_perspective()
         self._publisher.post_to_edge(ScanEnd(self._sent))
         self._pump_until(lambda: not self._publisher.unacknowledged, "the edge to acknowledge the end")
 
@@ -131,13 +137,10 @@ class Beamline:
         with self._changed:
             return self._counts[-1][1]
 
-    def frames_per_s(self) -> float:
-        """Return the rate from the first frames imaged to the last; start and end of the edge do not count."""
+    def imaged_at_s(self) -> float:
+        """Return when the last of the frames was imaged, as `time.time()`."""
         with self._changed:
-            imaging = [(time_s, one.inferred) for time_s, one in self._counts if one.inferred]
-        began_s, first = imaging[0]
-        ended_s, last = next(one for one in imaging if one[1] == imaging[-1][1])
-        return (last - first) / (ended_s - began_s) if ended_s > began_s else 0.0
+            return next(time_s for time_s, one in self._counts if one.inferred == self._counts[-1][1].inferred)
 
     def _pump_until(self, condition: Callable[[], bool], awaited: str) -> None:
         deadline_s = time.monotonic() + TIMEOUT_S

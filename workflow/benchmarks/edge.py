@@ -7,6 +7,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,10 @@ from workflow.ports import resolve_ports
 MODELS = {"original": original_model(), "edge": edge_model()}
 FRAMES_PX = (64, 128)
 MESSAGE_FRAMES = 4
-FRAMES_MIN = 96
+ROUNDS = 5
+"""Of the whole edge and the bare model in turn; medians are reported, of ratios the median of the rounds'."""
+BATCHES_MIN = 2
+STEADY_FRAMES_MIN = 96
 STEADY_SHARE = 0.6
 """Latency is measured at this share of the rate that the edge reached."""
 PTYCHI_FRAMES = 100
@@ -75,7 +79,7 @@ def _measure_model(name: str, frame_px: int, *, batch_frames: int, seconds: floa
     cases = []
     with EdgeProcess(weights) as process:
         for backend in usable_backends(BackendName.AUTO, device):
-            settings = EdgeSettings(backend=backend.name, batch_max=batch_frames, report_period_s=0.1)
+            settings = EdgeSettings(backend=backend.name, batch_max=batch_frames, report_period_s=0.001)
             figures = _measure_backend(process, settings, weights, frame_px=frame_px, seconds=seconds)
             cases.append(
                 {
@@ -94,29 +98,44 @@ def _measure_model(name: str, frame_px: int, *, batch_frames: int, seconds: floa
 def _measure_backend(
     process: EdgeProcess, settings: EdgeSettings, weights: bytes, *, frame_px: int, seconds: float
 ) -> dict[str, float]:
-    bare_s = [process.bare_batch_s(settings)]
-    frames = max(FRAMES_MIN, int(seconds * settings.batch_max / bare_s[0]))
     with _scan(process, settings, weights, frame_px=frame_px) as line:
-        line.send(frames)
+        bare = [process.bare_batch(settings)]
+        frames = _whole_batches(seconds / ROUNDS / bare[0].wall_s, settings.batch_max)
+        line.send(settings.batch_max)
         line.wait_until_imaged()
-        frames_per_s = line.frames_per_s()
-    bare_s.append(process.bare_batch_s(settings))
-    steady_per_s = STEADY_SHARE * frames_per_s
+        took_s, cpu_s = [], []
+        for _ in range(ROUNDS):
+            began_s, cpu_began_s = time.time(), process.cpu_s()
+            line.send(frames)
+            line.wait_until_imaged()
+            took_s.append(line.imaged_at_s() - began_s)
+            cpu_s.append(process.cpu_s() - cpu_began_s)
+            bare.append(process.bare_batch(settings))
+    batches = frames / settings.batch_max
+    around_s = [(before.wall_s + after.wall_s) / 2 for before, after in pairwise(bare)]
+    bare_s, bare_cpu_s = (statistics.median(times) for times in zip(*bare, strict=True))
+    steady_per_s = STEADY_SHARE * frames / statistics.median(took_s)
     with _scan(process, settings, weights, frame_px=frame_px) as line:
-        line.send(frames, frames_per_s=steady_per_s)
+        line.send(max(STEADY_FRAMES_MIN, int(seconds * steady_per_s)), frames_per_s=steady_per_s)
         line.wait_until_imaged()
         counts = line.counts()
-    batch_s = statistics.mean(bare_s)
     return {
-        "frames_per_s": frames_per_s,
-        "bare_frames_per_s": settings.batch_max / batch_s,
-        "ratio_to_bare": frames_per_s * batch_s / settings.batch_max,
-        "frame_ms": 1000 / frames_per_s,
-        "bare_batch_ms": 1000 * batch_s,
+        "frames_per_s": frames / statistics.median(took_s),
+        "bare_frames_per_s": settings.batch_max / bare_s,
+        "ratio_to_bare": statistics.median(
+            batches * around / took for around, took in zip(around_s, took_s, strict=True)
+        ),
+        "cpu_ratio_to_bare": batches * bare_cpu_s / statistics.median(cpu_s),
+        "cpu_ms_per_frame": 1000 * statistics.median(cpu_s) / frames,
+        "bare_batch_ms": 1000 * bare_s,
         "steady_frames_per_s": steady_per_s,
         "frame_to_image_p50_ms": counts.frame_to_image_p50_ms,
         "frame_to_image_p99_ms": counts.frame_to_image_p99_ms,
     }
+
+
+def _whole_batches(batches: float, batch_frames: int) -> int:
+    return max(BATCHES_MIN, round(batches)) * batch_frames
 
 
 @contextmanager

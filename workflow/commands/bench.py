@@ -37,12 +37,19 @@ def train(assignments: SetOption = None, json_file: JsonOption = None) -> int:
 
 
 @app.command()
-def edge(json_file: JsonOption = None) -> int:
+def edge(
+    *,
+    endurance: Annotated[
+        bool, typer.Option("--endurance", help="Instead: memory over a scan of 20,000 frames, about two minutes.")
+    ] = False,
+    json_file: JsonOption = None,
+) -> int:
     """Frames per second and latency of the edge with each backend, beside the bare model and phase retrieval."""
     from workflow.benchmarks.edge import bench_edge
+    from workflow.benchmarks.edge_endurance import bench_endurance
     from workflow.benchmarks.results import tell
 
-    return tell(bench_edge(), json_file)
+    return tell(bench_endurance() if endurance else bench_edge(), json_file)
 
 
 @app.command()
@@ -62,7 +69,7 @@ def buffer(
 ) -> int:
     """What the rehearsal buffer costs, beside memcpy and beside training without it; about 10 min on two cores."""
     from buffer.benchmark import bench_buffer
-    from workflow.benchmarks.results import tell
+    from workflow.benchmarks.results import save, tell
 
     if torchrl and find_spec("torchrl") is None:
         raise UserError("torchrl is not installed, with which --torchrl compares: pip install torchrl")
@@ -75,5 +82,6 @@ def buffer(
         scaling=not quick,
         device=device,
         torchrl=torchrl,
+        after_case=lambda so_far: save(so_far, json_file),
     )
     return tell(measured, json_file)

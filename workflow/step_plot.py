@@ -38,5 +38,6 @@ def step_plot(breakdowns: Sequence[StepBreakdown]) -> str | None:
             )  # fmt: skip
             top += heights
     axes.set_xticks(places, [f"to {group[-1].step}" for group in groups])
+    axes.tick_params(axis="x", labelsize=7)
     axes.grid(visible=False, axis="x")
     return as_svg(figure, axes, loc="upper left", bbox_to_anchor=(1.0, 1.0))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from multiprocessing.connection import Connection
 from typing import Any
@@ -34,13 +34,14 @@ def bench_buffer(  # noqa: PLR0913  keyword-only settings, each with one meaning
     scaling: bool = True,
     device: str = "cpu",
     torchrl: bool = False,
+    after_case: Callable[[dict[str, Any]], None] | None = None,
 ) -> dict[str, Any]:
     """Measure every combination with real processes on this host; minutes at the published network width of 32.
 
     `width`: of PtychoNN at 128 px, 0 leaves training out. `train_crowded`: train also where ranks outnumber cores.
     `steps`: training steps per block. `draws`: draws per figure. `scaling`: measure also how draws grow with ranks
-    (1, 2, 4, 8) and with r. `torchrl`: compare with its replay buffer, in one process. Returns `results`, one per case,
-    and `targets`.
+    (1, 2, 4, 8) and with r. `torchrl`: compare with its replay buffer, in one process. `after_case`: called with what
+    is measured so far. Returns `results`, one per case, and `targets`.
     """
     cases = [
         Case(
@@ -62,6 +63,8 @@ def bench_buffer(  # noqa: PLR0913  keyword-only settings, each with one meaning
     for number, case in enumerate(cases, 1):
         _log.info("case %d of %d: %s", number, len(cases), _in_words(case))
         results.append(run_case(case))
+        if after_case is not None:
+            after_case({"results": results, "targets": _targets(results)})
     targets = _targets(results)
     if torchrl:
         alone = Case(1, "local", "float32", width=0, draws=draws)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,9 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from streaming.errors import UserError
-from workflow.environment import describe_environment
-from workflow.logs import PROGRAM
-from workflow.run_folder import write_json
+from workflow.json_results import write_results
 
 MISSED_STATUS = 1
 
@@ -33,12 +30,7 @@ def tell(measured: dict[str, Any], json_file: Path | None) -> int:
         console.print(_table("measured", case))
     for target in measured["targets"]:
         console.print(_table("target met" if target["met"] else "target missed", target))
-    if json_file is not None:
-        content = {"command": shlex.join([PROGRAM, *sys.argv[1:]]), "environment": describe_environment(), **measured}
-        try:
-            write_json(content, json_file)
-        except OSError as error:
-            raise UserError(f"cannot write {json_file}: {error.strerror}") from error
+    write_results(measured, json_file)
     return 0 if all(target["met"] for target in measured["targets"]) else MISSED_STATUS
 
 

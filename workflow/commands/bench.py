@@ -69,7 +69,8 @@ def buffer(
 ) -> int:
     """What the rehearsal buffer costs, beside memcpy and beside training without it; about 10 min on two cores."""
     from buffer.benchmark import bench_buffer
-    from workflow.benchmarks.results import save, tell
+    from workflow.benchmarks.results import tell
+    from workflow.json_results import write_results
 
     if torchrl and find_spec("torchrl") is None:
         raise UserError("torchrl is not installed, with which --torchrl compares: pip install torchrl")
@@ -82,6 +83,6 @@ def buffer(
         scaling=not quick,
         device=device,
         torchrl=torchrl,
-        after_case=lambda so_far: save(so_far, json_file),
+        after_case=lambda so_far: write_results(so_far, json_file),
     )
     return tell(measured, json_file)

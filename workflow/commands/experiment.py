@@ -36,7 +36,7 @@ def ptychography(
     from workflow.experiments.ptychography.experiment import run_experiment
     from workflow.experiments.ptychography.settings import PtychographyExperiment
     from workflow.experiments.ptychography.table import print_table
-    from workflow.experiments.telling import write_results
+    from workflow.json_results import write_results
 
     options = option_table(experiment__methods=methods or None, experiment__seeds=seeds, trainer__ranks=ranks)
     settings = load_experiment(

@@ -13,6 +13,7 @@ from workflow.experiments.ptychography.results import Result, mean_and_spread
 from workflow.experiments.ptychography.settings import Method
 
 FILE = "table.md"
+WIDTH = 200
 CONSTANT = "constant prediction"
 HEADINGS = (
     "method", "validation loss", "against incremental", "forgetting",
@@ -81,7 +82,7 @@ def print_table(results: dict[str, Any]) -> None:
     """Print the table to standard output."""
     table = Table(title="held-out perspective, and validation loss over all perspectives after the last one")
     for heading in HEADINGS:
-        table.add_column(heading)
+        table.add_column(heading, no_wrap=True)
     for row in table_rows(results):
         table.add_row(*row)
-    Console(width=160).print(table)
+    Console(width=WIDTH).print(table)

@@ -1,4 +1,4 @@
-"""Writes the results of an experiment where the user asked for them."""
+"""Writes what a benchmark or an experiment found where the user asked for it."""
 
 from __future__ import annotations
 

@@ -1,0 +1,291 @@
+"""`ptychoflow experiment ptychography`: the parts with exact values, and the whole with a rank that is killed."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+from collections import Counter
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+from support import wait_until
+
+from acquisition.source_settings import SimulationSettings, SpecimenPhase
+from inference_edge.quality import ReferenceImage
+from streaming.errors import UserError
+from streaming.messages import FrameRole, PerspectiveEnd, ScanEnd
+from workflow.experiments.configuration import load_experiment
+from workflow.experiments.ptychography.dataset import PerspectiveSamples, open_dataset, write_perspective
+from workflow.experiments.ptychography.experiment import cases
+from workflow.experiments.ptychography.preparation import prepare
+from workflow.experiments.ptychography.rank import train_case
+from workflow.experiments.ptychography.settings import FromScratchSettings, PtychographyExperiment
+from workflow.experiments.ptychography.stream import Convergence, SectionStream, everything_at_once, in_sequence
+from workflow.experiments.ptychography.transfer import (
+    backward_transfer,
+    forgetting,
+    forward_transfer,
+    means_over_seen,
+)
+
+LOSSES = [[0.4, 0.9, 0.8], [0.5, 0.3, 0.7], [0.7, 0.4, 0.2]]
+
+
+def test_figures_of_a_matrix_of_losses() -> None:
+    assert means_over_seen(LOSSES) == pytest.approx([0.4, 0.4, 1.3 / 3])
+    assert forgetting(LOSSES) == pytest.approx(((0.7 - 0.4) + (0.4 - 0.3)) / 2)
+    assert backward_transfer(LOSSES) == pytest.approx(((0.4 - 0.7) + (0.3 - 0.4)) / 2)
+    assert forward_transfer(LOSSES, [1.0, 1.0, 1.0]) == pytest.approx(((1.0 - 0.9) + (1.0 - 0.7)) / 2)
+    assert forgetting([[0.4]]) is None
+
+
+def samples(index: int, frames: int) -> PerspectiveSamples:
+    """Frame i of perspective p is filled with 100 p + i; every fifth frame validates."""
+    numbers = 100 * index + np.arange(frames)
+    roles = np.where(np.arange(frames) % 5 == 4, FrameRole.VALIDATION, FrameRole.TRAIN).astype(np.uint8)
+    patches = np.broadcast_to(numbers[:, None, None], (frames, 2, 2)).astype(np.float16)
+    return PerspectiveSamples(
+        index,
+        10.0 * index,
+        samples={
+            "diffraction": np.broadcast_to(numbers[:, None, None], (frames, 4, 4)).astype(np.uint16),
+            "amplitude": patches,
+            "phase": -patches,
+        },
+        roles=roles,
+        positions_px=np.stack([numbers, numbers], axis=1).astype(float),
+        reference=ReferenceImage(np.ones((3, 3), np.float32), np.zeros((3, 3), np.float32), (0.5, 1.5)),
+    )
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for index, frames in enumerate((20, 15)):
+        write_perspective(samples(index, frames), tmp_path)
+    return tmp_path
+
+
+def test_what_is_written_is_read_back(folder: Path) -> None:
+    (folder / "0002").mkdir()  # begun, not complete
+    first, second = open_dataset(folder)
+    assert (first.angle_deg, second.angle_deg) == (0.0, 10.0)
+    assert second.samples["diffraction"][:, 0, 0].tolist() == list(range(100, 115))
+    assert first.rows(FrameRole.VALIDATION).tolist() == [4, 9, 14, 19]
+    assert second.of_role(FrameRole.VALIDATION)["phase"][:, 0, 0].tolist() == [-104, -109, -114]
+    assert second.reference is not None
+    assert second.reference.origin_px == (0.5, 1.5)
+
+
+def served(stream: SectionStream, size: int) -> list[list[int]]:
+    """Return the numbers of the frames of every section, as the loop would be served with them."""
+    sections = []
+    while True:
+        numbers = []
+        while (minibatch := stream.next_minibatch(size, timeout_s=0.0)) is not None:
+            assert (minibatch["phase"][:, 0, 0] == -minibatch["amplitude"][:, 0, 0]).all()
+            numbers += minibatch["diffraction"][:, 0, 0].tolist()
+        if isinstance(stream.marker, ScanEnd):
+            return sections
+        assert isinstance(stream.marker, PerspectiveEnd)
+        sections.append(numbers)
+        stream.pass_marker()
+
+
+def test_perspectives_come_in_order_as_often_as_asked_for(folder: Path) -> None:
+    dataset = open_dataset(folder)
+    training = [[n for n in range(20) if n % 5 != 4], [100 + n for n in range(15) if n % 5 != 4]]
+    stream = SectionStream(dataset, in_sequence(dataset, passes=2, first=0, rank=0, world_size=1))
+    assert served(stream, 3) == [2 * numbers for numbers in training]
+    stream = SectionStream(dataset, in_sequence(dataset, passes=1, first=1, rank=0, world_size=1))
+    assert served(stream, 3) == training[1:], "a resumed training begins with its perspective"
+
+
+def test_ranks_share_every_frame(folder: Path) -> None:
+    dataset = open_dataset(folder)
+    per_rank = [
+        served(SectionStream(dataset, in_sequence(dataset, passes=1, first=0, rank=rank, world_size=2)), 4)
+        for rank in (0, 1)
+    ]
+    for section in (0, 1):
+        numbers = sorted(chain(per_rank[0][section], per_rank[1][section]))
+        assert numbers == [100 * section + n for n in range(20 - 5 * section) if n % 5 != 4]
+
+
+def test_from_scratch_shuffles_everything_until_it_has_converged(folder: Path) -> None:
+    dataset = open_dataset(folder)
+    until = Convergence(FromScratchSettings(max_epochs=10, patience=2, least_gain=0.1))
+    stream = SectionStream(dataset, everything_at_once(dataset, until=until, seed=0, rank=0, world_size=1))
+    epochs = []
+    for loss in (1.0, 0.8, 0.79, 0.78, 0.1):  # the third and the fourth are less than a tenth better
+        numbers = []
+        while (minibatch := stream.next_minibatch(8, timeout_s=0.0)) is not None:
+            numbers += minibatch["diffraction"][:, 0, 0].tolist()
+        if isinstance(stream.marker, ScanEnd):
+            break
+        epochs.append(numbers)
+        until.note(loss)
+        stream.pass_marker()
+    assert len(epochs) == 4
+    assert Counter(epochs[0]) == Counter(epochs[1])
+    assert epochs[0] != epochs[1] != sorted(epochs[1])
+
+
+SOURCE = SimulationSettings(
+    frames_per_perspective=40,
+    frame_shape_px=(32, 32),
+    specimens=(
+        SpecimenPhase(kind="cells", perspectives=2, seed=1),
+        SpecimenPhase(kind="integrated_circuit", perspectives=1, seed=2),
+    ),
+)
+
+
+def experiment(**changes: Any) -> PtychographyExperiment:
+    values = {
+        "source": SOURCE.model_dump(mode="json"),
+        "retrieval": {"source": "simulated", "target_shape_px": [16, 16]},
+    }
+    return PtychographyExperiment.model_validate(values | changes)
+
+
+def test_samples_of_a_seed_are_its_own_and_repeatable(tmp_path: Path) -> None:
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        prepare(experiment(), seed=seed, folder=tmp_path / name)
+    a, b, c = (open_dataset(tmp_path / name) for name in "abc")
+    for first, same, other in zip(a, b, c, strict=True):
+        assert np.array_equal(first.samples["diffraction"], same.samples["diffraction"])
+        assert np.array_equal(first.roles, same.roles)
+        assert first.samples["phase"].shape != other.samples["phase"].shape or not np.array_equal(
+            first.samples["phase"], other.samples["phase"]
+        )
+    assert set(a[-1].roles.tolist()) == {FrameRole.HELD_OUT}
+    assert FrameRole.HELD_OUT not in a[0].roles
+    assert len(a[-1].roles) == 40, "void frames are kept where an image is stitched"
+    void = np.mean(a[0].samples["phase"].astype(float) ** 2, axis=(1, 2)) < 0.02
+    assert not void.any()
+
+
+def test_a_folder_of_training_samples_is_read(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    for name, frames in (("scan2", 30), ("scan1", 20), ("scan3", 10)):
+        scan = tmp_path / "train" / name
+        scan.mkdir(parents=True)
+        phase = random.uniform(-1, 1, (frames, 8, 8))
+        phase[:4] = 0.01  # void
+        np.save(scan / "cropped_exp_diffr_data.npy", random.poisson(5.0, (frames, 16, 16)).astype(np.uint16))
+        np.save(scan / "patched_psi.npy", (0.8 * np.exp(1j * phase)).astype(np.complex64))
+    settings = experiment(source={"kind": "training_set", "path": str(tmp_path)})
+    prepare(settings, seed=0, folder=tmp_path / "samples")
+    dataset = open_dataset(tmp_path / "samples")
+    assert [len(part.roles) for part in dataset] == [16, 26, 6]
+    assert set(dataset[2].roles.tolist()) == {FrameRole.HELD_OUT}
+    assert np.allclose(dataset[0].samples["amplitude"], 0.8, atol=1e-3)
+    np.save(tmp_path / "train" / "scan1" / "patched_psi.npy", np.ones((3, 8, 8), np.complex64))
+    with pytest.raises(UserError, match=r"scan1.*do not belong together"):
+        prepare(settings, seed=0, folder=tmp_path / "others")
+
+
+def test_a_wrong_setting_is_named() -> None:
+    with pytest.raises(UserError, match=r"experiment\.pases.*passes"):
+        load_experiment(
+            PtychographyExperiment,
+            "ptychography",
+            preset="small",
+            file=None,
+            assignments=["experiment.pases=3"],
+            options={},
+        )
+    with pytest.raises(UserError, match=r"unknown preset 'tiny'; the presets are small, thesis"):
+        load_experiment(PtychographyExperiment, "ptychography", preset="tiny", file=None, assignments=[], options={})
+
+
+CONFIG = """
+[source]
+frames_per_perspective = 80
+frame_shape_px = [32, 32]
+specimens = [{kind = "cells", perspectives = 2, seed = 1}, {kind = "integrated_circuit", perspectives = 2, seed = 2}]
+[retrieval]
+target_shape_px = [16, 16]
+[trainer]
+threads = 1
+[trainer.model]
+width = 4
+levels = 2
+[trainer.buffer]
+capacity = 40
+[experiment]
+passes = 3
+"""
+
+
+def start(folder: Path, *options: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "workflow", "experiment", "ptychography", "--out", str(folder), *options]
+    command += ["--config", str(folder.parent / "config.toml"), "--method", "derpp"]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def never_interrupted(folder: Path) -> dict[str, Any]:
+    """Return the result of the same training in this process."""
+    settings = load_experiment(
+        PtychographyExperiment,
+        "ptychography",
+        preset="small",
+        file=folder.parent / "config.toml",
+        assignments=[],
+        options={"experiment": {"methods": ["derpp"]}},
+    )
+    (case,) = cases(settings, folder)
+    prepare(settings, seed=0, folder=case.dataset)
+    case.folder.mkdir()
+    train_case(case)
+    result = case.result()
+    assert result is not None
+    return result
+
+
+def test_a_killed_rank_does_not_change_the_result(tmp_path: Path) -> None:
+    """One rank, one thread: what goes on from a checkpoint equals what was never interrupted, to rounding."""
+    (tmp_path / "config.toml").write_text(CONFIG)
+    folder = tmp_path / "killed"
+    killed = start(folder, "--json", str(tmp_path / "killed.json"))
+    case = folder / "derpp-seed-0"
+    wait_until(lambda: any(case.glob("checkpoints/step-*/complete.json")), timeout_s=120)
+    os.kill(rank_of(killed), signal.SIGKILL)
+    output, errors = killed.communicate(timeout=240)
+    assert killed.returncode == 0, errors
+    assert "constant prediction" in output
+    assert "going on after perspective" in (case / "training.log").read_text()
+    for name in ("validation_loss.png", "held_out.png", "forgetting.png", "table.md", "results.json"):
+        assert (folder / name).stat().st_size > 0
+
+    results = json.loads((tmp_path / "killed.json").read_text())
+    assert math.isfinite(results["constant"]["psnr_db"]["phase"])
+    found, expected = results["strategies"]["derpp"][0], never_interrupted(tmp_path / "whole")
+    assert np.allclose(found["validation_matrix"], expected["matrix"], rtol=1e-4)
+    assert found["steps"] == expected["steps"] > 0
+    expected_db = expected["held_out"]["psnr_db"]["phase"]
+    assert found["held_out"]["psnr_db"]["phase"] == pytest.approx(expected_db, abs=0.01)
+
+    other = start(folder, "--set", "trainer.learning_rate=0.5")
+    _, errors = other.communicate(timeout=120)
+    assert other.returncode == 2
+    assert errors.strip().splitlines()[-1].endswith("choose another --out, or remove it")
+
+
+def rank_of(process: subprocess.Popen[str]) -> int:
+    """Return the process of the rank."""
+    for child in psutil.Process(process.pid).children(recursive=True):
+        try:
+            if "workflow.experiments.ptychography.rank" in child.cmdline() and child.children() == []:
+                return child.pid
+        except psutil.Error:
+            continue
+    raise AssertionError("no rank is running")

@@ -171,6 +171,7 @@ def _go_on(training: Training) -> int:
     training.mean_patch.restore([shard["mean_patch"] for shard in shards[rank.rank :: rank.world_size]])
     if training.strategy.buffer is not None:
         training.strategy.buffer.load_state_dict([shard["buffer"] for shard in shards])
+        training.strategy.buffer.offer(None)  # so that the next step has representatives
     log.info("going on after perspective %d, step %d", training.record.sections[-1], training.learner.steps)
     return training.record.sections[-1] + 1
 

@@ -48,7 +48,7 @@ class Beamline:
     def __init__(self, network: NetworkSettings, folder: Path, *, frame_px: int, message_frames: int) -> None:
         self._frame_px, self._message_frames = frame_px, message_frames
         self._network, self._folder = network, folder
-        self._counts: list[tuple[float, EdgeCounts]] = []
+        self._counts: EdgeCounts | None = None
         self._ready = False
         self._changed = threading.Condition()
         random = np.random.default_rng(0)
@@ -124,23 +124,15 @@ class Beamline:
         Raises:
             BenchmarkFailed: it took longer than five minutes.
         """
-        self._pump_until(lambda: self.imaged >= self._sent, f"the edge to image {self._sent} frames")
-
-    @property
-    def imaged(self) -> int:
-        """Frames imaged so far."""
-        with self._changed:
-            return self._counts[-1][1].inferred if self._counts else 0
+        # the announcement of the scan is acknowledged with its end
+        self._pump_until(lambda: self._publisher.unacknowledged <= 1, f"the edge to image {self._sent} frames")
 
     def counts(self) -> EdgeCounts:
-        """Return what the edge counted last."""
+        """Return what the edge told last; all there is once the context is left."""
         with self._changed:
-            return self._counts[-1][1]
-
-    def imaged_at_s(self) -> float:
-        """Return when the last of the frames was imaged, as `time.time()`."""
-        with self._changed:
-            return next(time_s for time_s, one in self._counts if one.inferred == self._counts[-1][1].inferred)
+            if self._counts is None:
+                raise BenchmarkFailed("the edge told nothing")
+            return self._counts
 
     def _pump_until(self, condition: Callable[[], bool], awaited: str) -> None:
         deadline_s = time.monotonic() + TIMEOUT_S
@@ -163,7 +155,7 @@ class Beamline:
         event: AnyEvent = telemetry.event
         with self._changed:
             if isinstance(event, EdgeCounts):
-                self._counts.append((telemetry.time_s, event))
+                self._counts = event
             elif isinstance(event, WeightsApplied):
                 self._ready = True
 

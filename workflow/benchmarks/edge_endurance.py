@@ -65,7 +65,7 @@ def bench_endurance(*, frames: int = 20_000, perspectives: int = 40, frames_per_
                 memory[name].append(psutil.Process(process.pid).memory_info().rss / MIB)
         line.end_scan()
         edge.join()
-        counts = line.counts()
+    counts = line.counts()
     lost = each * perspectives - counts.inferred
     result = {
         "frames": each * perspectives,

@@ -18,7 +18,6 @@ class ImageData:
     """
 
     def __init__(self, settings: ImageSettings) -> None:
-        self.settings = settings
         self.files = read_image_folder(settings.folder)
         self.train = ImageLoader(self.files.train, settings)
         self.val = ImageLoader(self.files.val, settings)

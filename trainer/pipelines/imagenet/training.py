@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -21,7 +21,7 @@ from trainer.pipelines.imagenet.outcome import EpochResult, TaskOutcome
 from trainer.pipelines.imagenet.pipeline import Classification
 from trainer.pipelines.imagenet.report import TimeReport
 from trainer.pipelines.imagenet.schedule import TaskSchedule
-from trainer.pipelines.imagenet.settings import ClassificationSettings
+from trainer.pipelines.imagenet.settings import ClassificationSettings, ImageSettings
 from trainer.pipelines.imagenet.tasks import deal_classes
 from trainer.strategies.making import make_strategy
 
@@ -34,20 +34,20 @@ class TrainingRecord:
 
     untrained: Accuracy
     """Of the network before it has learnt anything, on every task."""
-    after_task: list[Accuracy]
+    after_task: list[Accuracy] = field(default_factory=list)
     """On every task."""
-    epochs: list[EpochResult]
-    seconds: float
+    epochs: list[EpochResult] = field(default_factory=list)
+    seconds: float = 0.0
     """Of training; evaluation is left out."""
-    steps: int
-    samples: int
+    steps: int = 0
+    samples: int = 0
     """Trained on by all ranks, representatives included."""
-    skipped_steps: int
-    corrupt: int
+    skipped_steps: int = 0
+    corrupt: int = 0
     """Files that this rank could not read."""
-    breakdown_ms: dict[str, float]
+    breakdown_ms: dict[str, float] = field(default_factory=dict)
     """Mean of a step."""
-    buffer: dict[str, Any] | None
+    buffer: dict[str, Any] | None = None
     """Capacity and share of the background work that was hidden; None without a buffer."""
 
 
@@ -56,6 +56,7 @@ class TaskTrainer:
 
     Args:
         settings: strategy, network, rates.
+        images: tasks and sharding; the rest as in `data`.
         data: the images.
         rank: this process.
         seed: of the tasks, the order, the network and the buffer.
@@ -65,15 +66,16 @@ class TaskTrainer:
     def __init__(
         self,
         settings: ClassificationSettings,
+        images: ImageSettings,
         data: ImageData,
         *,
         rank: Rank,
         seed: int,
         from_scratch: bool = False,
     ) -> None:
-        self._settings, self._data, self._rank, self._seed = settings, data, rank, seed
+        self._settings, self._images, self._data = settings, images, data
+        self._rank, self._seed = rank, seed
         self._from_scratch = from_scratch
-        images = data.settings
         self._pipeline = Classification(classes=data.classes, channels=images.channels, stored_px=images.stored_px)
         self._tasks = deal_classes(data.classes, tasks=images.tasks, seed=seed)
         self._shards = Shards(
@@ -99,7 +101,7 @@ class TaskTrainer:
                 stack.enter_context(strategy.buffer)
             report = TimeReport(strategy.buffer)
             learner = self._new_learner()
-            record = self._record(self._evaluator.evaluate(learner.averaged.network))
+            record = TrainingRecord(untrained=self._evaluator.evaluate(learner.averaged.network))
             for task in range(len(self._tasks)):
                 if self._from_scratch and task > 0:
                     learner = self._new_learner()
@@ -121,7 +123,7 @@ class TaskTrainer:
 
     def _new_learner(self) -> Learner[ImageClassifier]:
         torch.manual_seed(self._seed)
-        network = ImageClassifier(self._settings.model, self._data.settings, classes=self._data.classes)
+        network = ImageClassifier(self._settings.model, self._images, classes=self._data.classes)
         return Learner(
             network,
             self._pipeline,
@@ -141,20 +143,6 @@ class TaskTrainer:
             self._settings.epochs,
             lambda epoch: self._shards.rows(tasks, rank=rank, epoch=epoch),
             batch_size=batch_size,
-        )
-
-    def _record(self, untrained: Accuracy) -> TrainingRecord:
-        return TrainingRecord(
-            untrained=untrained,
-            after_task=[],
-            epochs=[],
-            seconds=0.0,
-            steps=0,
-            samples=0,
-            skipped_steps=0,
-            corrupt=0,
-            breakdown_ms={},
-            buffer=None,
         )
 
     def _add(self, record: TrainingRecord, outcome: TaskOutcome) -> None:

@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from image_folders import write_digits
+from PIL import Image
+
+from streaming.errors import UserError
+from trainer.pipelines.imagenet.data import ImageData
+from trainer.pipelines.imagenet.decoding import CorruptImage, decode
+from trainer.pipelines.imagenet.image_folder import read_image_folder
+from trainer.pipelines.imagenet.settings import ImageSettings
+from trainer.pipelines.imagenet.tasks import deal_classes
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return write_digits(tmp_path / "digits", classes=3, train=4, val=2)
+
+
+def settings(folder: Path, **changes: object) -> ImageSettings:
+    fixed = {"folder": folder, "channels": 1, "stored_px": 8, "image_px": 8, "workers": 0}
+    return ImageSettings.model_validate(fixed | changes)
+
+
+def corrupt(path: Path) -> Path:
+    path.write_bytes(path.read_bytes()[:40])
+    return path
+
+
+def test_files_are_listed_with_the_position_of_their_class(folder: Path) -> None:
+    (folder / "train" / "1" / "notes.txt").write_text("not an image")
+    found = read_image_folder(folder)
+    assert found.classes == ("0", "1", "2")
+    assert [file.label for file in found.train] == [0] * 4 + [1] * 4 + [2] * 4
+    assert [(file.path.parent.name, file.label) for file in found.val[::2]] == [("0", 0), ("1", 1), ("2", 2)]
+
+
+def test_an_empty_class_is_named(folder: Path) -> None:
+    for path in (folder / "val" / "2").iterdir():
+        path.unlink()
+    with pytest.raises(UserError, match=r"val/2 holds no image; remove the class or add images"):
+        read_image_folder(folder)
+
+
+def test_classes_must_be_the_same_in_training_and_validation(folder: Path) -> None:
+    (folder / "train" / "2").rename(folder / "train" / "cat")
+    with pytest.raises(UserError, match=r"train and val must hold the same classes, but only one has train/cat, val/2"):
+        read_image_folder(folder)
+
+
+@pytest.mark.parametrize("missing", ["train", "val"])
+def test_a_missing_part_is_named(folder: Path, missing: str) -> None:
+    (folder / missing).rename(folder / "elsewhere")
+    with pytest.raises(UserError, match=rf"{missing} cannot be listed: No such file or directory"):
+        read_image_folder(folder)
+
+
+def test_more_tasks_than_classes_are_refused() -> None:
+    with pytest.raises(UserError, match=r"images.tasks is 4, but there are only 3 classes"):
+        deal_classes(3, tasks=4, seed=0)
+
+
+def test_tasks_share_the_classes_evenly_in_an_order_of_the_seed() -> None:
+    tasks = deal_classes(10, tasks=4, seed=1)
+    assert sorted(len(task) for task in tasks) == [2, 2, 3, 3]
+    assert frozenset[int]().union(*tasks) == frozenset(range(10))
+    assert deal_classes(10, tasks=4, seed=1) == tasks
+    assert deal_classes(10, tasks=4, seed=2) != tasks
+
+
+def test_an_image_is_scaled_and_cropped_in_the_middle(tmp_path: Path) -> None:
+    pixels = np.zeros((20, 40, 3), np.uint8)
+    pixels[:, 10:30] = (200, 100, 50)
+    Image.fromarray(pixels).save(tmp_path / "wide.png")
+    decoded = decode(tmp_path / "wide.png", channels=3, px=10)
+    assert decoded.shape == (3, 10, 10)
+    inside = decoded[:, :, 1:-1]  # the rim is mixed with what was cut off
+    assert [set(channel.ravel().tolist()) for channel in inside] == [{200}, {100}, {50}]
+    assert decode(tmp_path / "wide.png", channels=1, px=10).shape == (1, 10, 10)
+
+
+@pytest.mark.parametrize("content", [b"", b"not an image", b"\x89PNG\r\n\x1a\n" + bytes(30)])
+def test_a_file_that_is_no_image_is_named(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "bad.png").write_bytes(content)
+    with pytest.raises(CorruptImage, match=r"bad\.png: "):
+        decode(tmp_path / "bad.png", channels=3, px=10)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_corrupt_images_are_named_left_out_and_counted_once(
+    folder: Path, workers: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    bad = corrupt(folder / "train" / "1" / "002.png")
+    loader = ImageData(settings(folder, corrupt_share=0.1, workers=workers)).train
+    for _ in range(2):
+        labels = [minibatch["label"].tolist() for minibatch in loader.load([[0, 6, 11], [6], [5]])]
+        assert labels == [[0, 2], [1]]
+    assert len(loader.corrupt) == 1
+    assert str(bad) in loader.corrupt[6]
+    assert caplog.text.count("left out an image that cannot be read") == 1
+
+
+def test_too_many_corrupt_images_end_the_run(folder: Path) -> None:
+    corrupt(folder / "train" / "1" / "002.png")
+    corrupt(folder / "train" / "2" / "000.png")
+    loader = ImageData(settings(folder, corrupt_share=0.1)).train
+    with pytest.raises(UserError, match=r"2 of 12 images cannot be read, more than images.corrupt_share = 0.1 allows"):
+        list(loader.load([[6], [8]]))
+
+
+def test_images_kept_in_memory_are_read_once(folder: Path) -> None:
+    loader = ImageData(settings(folder, keep_in_memory=True)).train
+    (first,) = loader.load([[3, 4]])
+    for path in (folder / "train").rglob("*.png"):
+        path.unlink()
+    (second,) = loader.load([[3, 4]])
+    assert first["image"].equal(second["image"])

@@ -1,0 +1,86 @@
+"""Two tasks of real digits: what rehearsal keeps, incremental training forgets."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from image_folders import DIGITS_PX, write_digits
+
+from trainer.device import Rank
+from trainer.models.precision import Precision
+from trainer.pipelines.imagenet.data import ImageData
+from trainer.pipelines.imagenet.settings import (
+    ClassificationSettings,
+    ClassifierSettings,
+    ImageSettings,
+    ModelFamily,
+    TaskScheduleSettings,
+)
+from trainer.pipelines.imagenet.training import TaskTrainer, TrainingRecord
+from trainer.settings import BufferSettings, StrategyName
+
+ALONE = Rank(rank=0, world_size=1, device=torch.device("cpu"), precision=Precision.FLOAT32)
+EPOCHS = 4
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> ImageSettings:
+    folder = write_digits(tmp_path_factory.mktemp("images") / "digits", classes=4, train=100, val=40)
+    return ImageSettings(
+        folder=folder,
+        tasks=2,
+        channels=1,
+        stored_px=DIGITS_PX,
+        image_px=DIGITS_PX,
+        least_crop_area=1.0,
+        flip=False,
+        workers=0,
+        keep_in_memory=True,
+    )
+
+
+def train(images: ImageSettings, strategy: StrategyName, *, from_scratch: bool = False) -> TrainingRecord:
+    settings = ClassificationSettings(
+        strategy=strategy,
+        model=ClassifierSettings(family=ModelFamily.SMALL, width=8),
+        epochs=EPOCHS,
+        batch_size=10,
+        learning_rate=0.05,
+        schedule=TaskScheduleSettings(warm_up_epochs=0.2, decays=((3, 0.1),)),
+        buffer=BufferSettings(capacity=60, representatives=10, candidates=10, transport="local"),
+    )
+    torch.set_num_threads(1)
+    return TaskTrainer(settings, images, ImageData(images), rank=ALONE, seed=0, from_scratch=from_scratch).run()
+
+
+def test_incremental_training_learns_each_task_and_forgets_the_one_before(images: ImageSettings) -> None:
+    record = train(images, StrategyName.INCREMENTAL)
+    assert len(record.untrained.top1) == 2
+    first, second = (row.top1 for row in record.after_task)
+    assert first[0] > 0.9
+    assert second[1] > 0.9
+    assert second[0] < 0.3
+    assert [(epoch.task, epoch.epoch) for epoch in record.epochs] == [(t, e) for t in (0, 1) for e in range(EPOCHS)]
+    assert record.epochs[-1].average_top1 == pytest.approx(sum(second) / 2)
+    assert all(row.top5 == [1.0, 1.0] for row in record.after_task), "five of four classes are always right"
+    assert record.samples == 2 * EPOCHS * 200
+    assert record.steps == 2 * EPOCHS * 20
+    assert record.buffer is None
+
+
+@pytest.mark.parametrize("strategy", [StrategyName.ER, StrategyName.DER, StrategyName.DERPP])
+def test_rehearsal_keeps_the_first_task(images: ImageSettings, strategy: StrategyName) -> None:
+    record = train(images, strategy)
+    last = record.after_task[-1].top1
+    assert min(last) > 0.6, "chance is a quarter, and what incremental training keeps of the first task is less"
+    assert record.buffer is not None
+    assert record.buffer["size"] == record.buffer["capacity"] == 60
+    assert record.samples == pytest.approx(2 * 2 * EPOCHS * 200, abs=20), "every step has as many representatives"
+
+
+def test_training_from_scratch_learns_all_tasks_seen_with_a_new_network_each_time(images: ImageSettings) -> None:
+    record = train(images, StrategyName.INCREMENTAL, from_scratch=True)
+    assert min(record.after_task[-1].top1) > 0.7
+    assert record.samples == EPOCHS * (200 + 400)
+    incremental = train(images, StrategyName.INCREMENTAL)
+    assert record.after_task[0].top1 == incremental.after_task[0].top1, "the first task is the same"

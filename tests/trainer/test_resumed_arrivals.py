@@ -1,0 +1,162 @@
+"""What a rank that goes on from a checkpoint takes of the stream, and when it lets the publisher forget."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+import torch
+from trainer_streams import samples, scan_start
+
+from streaming.errors import UserError
+from streaming.messages import FrameRole, PerspectiveEnd, Samples, ScanEnd
+from trainer.arrivals import Arrivals, Progress
+from trainer.checkpoint import Checkpoint, Marker, save
+from trainer.pipelines.ptychography.scan_checkpoint import (
+    join_progress,
+    load_validation,
+    progress_state,
+    validation_state,
+)
+from trainer.state_file import read_state, write_state
+
+END = PerspectiveEnd(perspective=0, angle_deg=0.0, frames=9)
+
+
+def opened(earlier: Progress | None = None) -> Arrivals:
+    arrivals = Arrivals(queue_samples=100, held=True, earlier=earlier)
+    arrivals.take(0, scan_start(), {})
+    return arrivals
+
+
+def train_on(arrivals: Arrivals, count: int) -> None:
+    assert arrivals.queue.next_minibatch(count, timeout_s=0.0) is not None
+    arrivals.trained(count)
+
+
+def done(progress: Progress) -> dict[int, list[int]]:
+    return {perspective: sorted(frames.tolist()) for perspective, frames in progress.done.items()}
+
+
+def waiting(arrivals: Arrivals) -> int:
+    minibatch = arrivals.queue.next_minibatch(100, timeout_s=0.0)
+    return 0 if minibatch is None else len(minibatch["phase"])
+
+
+def test_a_message_is_acknowledged_only_when_a_checkpoint_that_holds_it_is_complete() -> None:
+    arrivals = opened()
+    arrivals.take(1, Samples(perspective=0), samples([0, 1, 2, 3]))
+    arrivals.take(2, Samples(perspective=0), samples([4, 5, 6, 7]))
+    train_on(arrivals, 6)
+    assert arrivals.settlement.acknowledgeable() == []
+    progress, _, covered = arrivals.progress()
+    train_on(arrivals, 2)
+    assert done(progress) == {0: [0, 1, 2, 3, 4, 5]}
+    assert progress.counts.trained == 6
+    assert covered == [1], "of the second message, two samples were not trained on when the checkpoint was taken"
+    assert arrivals.settlement.acknowledgeable() == []
+    arrivals.settlement.release(covered)
+    assert arrivals.settlement.acknowledgeable() == [1]
+    assert arrivals.progress()[2] == [2]
+
+
+def test_at_the_end_of_training_everything_is_acknowledged() -> None:
+    arrivals = opened()
+    arrivals.take(1, Samples(perspective=0), samples([0, 1]))
+    arrivals.take(2, END, {})
+    arrivals.take(3, ScanEnd(2), {})
+    train_on(arrivals, 2)
+    arrivals.pass_perspective()
+    assert arrivals.settlement.acknowledgeable() == []
+    arrivals.settlement.release_all()
+    arrivals.end_scan()
+    assert sorted(arrivals.settlement.acknowledgeable()) == [0, 1, 2, 3]
+
+
+def test_the_end_of_a_perspective_is_held_back_until_all_ranks_have_passed_it_and_then_comes_once() -> None:
+    arrivals = opened()
+    arrivals.take(1, END, {})
+    behind, _, covered = arrivals.progress()
+    assert covered == []
+    assert opened(behind).queue.marker is None
+    arrivals.pass_perspective()
+    passed, _, covered = arrivals.progress()
+    assert covered == [1]
+    resumed = opened(passed)
+    resumed.take(1, END, {})
+    assert resumed.queue.marker is None
+    assert resumed.progress()[2] == [1], "it is done with"
+
+
+def test_frames_that_come_again_are_trained_on_if_the_checkpoint_does_not_hold_them_and_never_twice() -> None:
+    killed = opened()
+    rows = samples(range(9))
+    rows["role"][[2, 7]] = FrameRole.VALIDATION
+    rows["phase"][4] = np.nan
+    killed.take(1, Samples(perspective=0), rows)
+    train_on(killed, 3)
+    progress, validation, _ = killed.progress()
+    train_on(killed, 2)
+    assert done(progress) == {0: [0, 1, 2, 3, 4, 7]}
+    assert {perspective: sum(len(part["phase"]) for part in parts) for perspective, parts in validation.items()} == {
+        0: 2
+    }
+    resumed = opened(progress)
+    resumed.take(1, Samples(perspective=0), rows)
+    resumed.take(2, END, {})
+    assert waiting(resumed) == 4 - 1
+    resumed.trained(3)
+    counts = resumed.counts
+    assert (counts.trained, counts.validation, sum(counts.rejected.values())) == (6, 2, 1)
+
+
+def progress_of(frames: list[int], trained: int, rejected: int) -> Progress:
+    progress = opened().progress()[0]
+    progress.done = {0: np.array(frames, np.int32)}
+    progress.frame_dtype = "uint16"
+    progress.ended_perspectives = {0}
+    progress.counts.trained, progress.counts.rejected = trained, Counter({"not finite": rejected})
+    return progress
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3])
+def test_on_any_number_of_ranks_each_knows_all_frames_and_the_counts_stay_the_same(tmp_path: Path, ranks: int) -> None:
+    before = [progress_of([0, 2, 4], trained=2, rejected=1), progress_of([1, 3], trained=2, rejected=0)]
+    for rank, progress in enumerate(before):
+        write_state(progress_state(progress), tmp_path / str(rank))
+    shards = [read_state(tmp_path / str(rank)) for rank in range(2)]
+    after = [join_progress(shards, rank=rank, ranks=ranks) for rank in range(ranks)]
+    for progress in after:
+        assert done(progress) == {0: [0, 1, 2, 3, 4]}
+        assert (progress.scan, progress.frame_dtype) == (scan_start(), "uint16")
+        assert progress.ended_perspectives == {0}
+    assert sum(progress.counts.trained for progress in after) == 4
+    assert sum(progress.counts.rejected["not finite"] for progress in after) == 1
+
+
+def test_validation_samples_come_back_by_perspective(tmp_path: Path) -> None:
+    arrivals = opened()
+    for perspective, frames in ((3, [0, 1]), (3, [2]), (5, [0])):
+        arrivals.take(1, Samples(perspective), samples(frames, role=FrameRole.VALIDATION))
+    _, validation, _ = arrivals.progress()
+    assert arrivals.progress()[1] == {}, "each is written once"
+    path = save(tmp_path, step=1, common={}, shard={}, keep=1)
+    (tmp_path / "validation").mkdir()
+    write_state(validation_state(validation), tmp_path / "validation" / "first")
+    loaded = load_validation(Checkpoint(path, Marker(ranks=1, file_bytes={})), ["first"])
+    resumed = Arrivals(queue_samples=10, validation=loaded).validation()
+    for perspective, arrays in arrivals.validation().items():
+        for name, array in arrays.items():
+            np.testing.assert_array_equal(resumed[perspective][name], array)
+            assert resumed[perspective][name].dtype == array.dtype
+    assert torch.from_numpy(resumed[3]["diffraction"]).shape[0] == 3
+
+
+def test_the_announcement_of_another_scan_is_refused() -> None:
+    arrivals = opened()
+    resumed = Arrivals(queue_samples=10, held=True, earlier=arrivals.progress()[0])
+    with pytest.raises(UserError, match="another one than the checkpoint's"):
+        resumed.take(0, msgspec.structs.replace(scan_start(), energy_eV=8.0), {})

@@ -14,8 +14,11 @@ app = typer.Typer(help="Compare strategies on the same stream, with several seed
 
 @app.command()
 def ptychography(
+    scan: Annotated[Path | None, typer.Argument(help="Recorded scan (HDF5), learnt first.", metavar="[SCAN]")] = None,
     *,
-    preset: Annotated[str, typer.Option(help="small: minutes on two cores; thesis: for GPUs.")] = "small",
+    preset: Annotated[
+        str, typer.Option(help="small, measured (SCAN, then simulations) or thesis (for GPUs).")
+    ] = "small",
     config: ConfigOption = None,
     assignments: SetOption = None,
     methods: Annotated[
@@ -38,7 +41,13 @@ def ptychography(
     from workflow.experiments.ptychography.table import print_table
     from workflow.json_results import write_results
 
-    options = option_table(experiment__methods=methods or None, experiment__seeds=seeds, trainer__ranks=ranks)
+    options = option_table(
+        source__kind=None if scan is None else "replay",
+        source__path=None if scan is None else str(scan),
+        experiment__methods=methods or None,
+        experiment__seeds=seeds,
+        trainer__ranks=ranks,
+    )
     settings = load_experiment(
         PtychographyExperiment,
         "ptychography",

@@ -15,7 +15,8 @@ from pydantic import NonNegativeInt
 
 from streaming.settings import Settings
 from trainer.settings import Pace, TrainerSettings
-from workflow.experiments.ptychography.settings import ComparisonSettings, Method
+from workflow.experiments.methods import Method
+from workflow.experiments.ptychography.settings import ComparisonSettings
 from workflow.run_folder import write_json
 
 log = logging.getLogger(__name__)

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from acquisition.frame_check import as_streamed
 from acquisition.ground_truth import GroundTruthJob, compute_ground_truth
+from acquisition.retrieval.settings import RetrievalSettings
 from acquisition.roles import assign_roles
-from acquisition.scan import Perspective
-from acquisition.source_settings import SimulationSettings
+from acquisition.scan import Perspective, Scan
+from acquisition.source_settings import HoldOut, ReplaySettings, RoleSettings, SimulationSettings
 from acquisition.sources import open_scan
 from inference_edge.quality import ReferenceImage
 from streaming.errors import UserError
@@ -24,6 +28,8 @@ from workflow.experiments.ptychography.settings import PtychographyExperiment, T
 log = logging.getLogger(__name__)
 
 FRAMES_FILE, PATCHES_FILE = "cropped_exp_diffr_data.npy", "patched_psi.npy"
+SEED_STEP = 1000
+"""Between the seeds of repetitions and of scans, so that none meets another's."""
 
 
 def prepare(settings: PtychographyExperiment, *, seed: int, folder: Path) -> None:
@@ -43,34 +49,59 @@ def prepare(settings: PtychographyExperiment, *, seed: int, folder: Path) -> Non
         raise UserError(f"cannot write the samples to {folder}: {error.strerror}") from error
 
 
+@dataclass(frozen=True)
+class _Part:
+    """A scan of the experiment, and what becomes of its frames."""
+
+    scan: Scan
+    roles: RoleSettings
+    retrieval: RetrievalSettings
+    seed: int
+    """Chooses the frames that validate."""
+
+
 def _written(settings: PtychographyExperiment, seed: int, folder: Path) -> Iterator[tuple[int, int]]:
     """Yield (perspectives done, perspectives)."""
     if isinstance(settings.source, TrainingSetSettings):
         yield from _from_training_set(settings, settings.source, seed=seed, folder=folder)
         return
-    source = settings.source
-    if isinstance(source, SimulationSettings):
-        phases = tuple(phase.model_copy(update={"seed": phase.seed + 1000 * seed}) for phase in source.specimens)
-        source = source.model_copy(update={"seed": source.seed + seed, "specimens": phases})
-    scan = open_scan(source)
-    try:
-        for index in range(len(scan)):
-            if not is_written(index, folder):
-                samples = _with_ground_truth(scan.perspective(index), settings, seed=seed, perspectives=len(scan))
-                write_perspective(samples, folder)
-            yield index + 1, len(scan)
-    finally:
-        scan.close()
+    with ExitStack() as stack:
+        parts = list(_open_parts(settings, settings.source, seed=seed))
+        for part in parts:
+            stack.enter_context(closing(part.scan))
+        total, number = sum(len(part.scan) for part in parts), 0
+        for part in parts:
+            for perspective in part.scan:
+                if not is_written(number, folder):
+                    write_perspective(_with_ground_truth(perspective, part, number=number), folder)
+                number += 1
+                yield number, total
 
 
-def _with_ground_truth(
-    perspective: Perspective, settings: PtychographyExperiment, *, seed: int, perspectives: int
-) -> PerspectiveSamples:
-    frames = perspective.read(0, len(perspective))
-    target_shape_px = settings.retrieval.target_shape_for(perspective.geometry.frame_shape_px)
+def _open_parts(
+    settings: PtychographyExperiment, first: SimulationSettings | ReplaySettings, *, seed: int
+) -> Iterator[_Part]:
+    yield _Part(open_scan(_seeded(first, seed)), settings.roles, settings.retrieval, seed)
+    nothing_held_out = settings.roles.model_copy(update={"hold_out": HoldOut.NONE})
+    for place, later in enumerate(settings.later, 1):
+        scan = open_scan(_seeded(later.source, seed))
+        yield _Part(scan, nothing_held_out, later.retrieval, seed + place * SEED_STEP)
+
+
+def _seeded(source: SimulationSettings | ReplaySettings, seed: int) -> SimulationSettings | ReplaySettings:
+    """Return a simulation with specimens and noise of its own for every seed."""
+    if isinstance(source, ReplaySettings):
+        return source
+    phases = tuple(phase.model_copy(update={"seed": phase.seed + SEED_STEP * seed}) for phase in source.specimens)
+    return source.model_copy(update={"seed": source.seed + seed, "specimens": phases})
+
+
+def _with_ground_truth(perspective: Perspective, part: _Part, *, number: int) -> PerspectiveSamples:
+    frames = as_streamed(perspective.read(0, len(perspective)))
+    target_shape_px = part.retrieval.target_shape_for(perspective.geometry.frame_shape_px)
     truth = compute_ground_truth(
         GroundTruthJob(
-            perspective=perspective.index,
+            perspective=number,
             frames=frames,
             positions_px=perspective.positions_px,
             probe=perspective.probe,
@@ -78,21 +109,21 @@ def _with_ground_truth(
             recorded=perspective.ground_truth,
             target_shape_px=target_shape_px,
         ),
-        settings.retrieval,
+        part.retrieval,
     )
     roles = assign_roles(
-        settings.roles,
+        part.roles,
         perspective.positions_px,
         perspective=perspective.index,
-        perspectives=perspectives,
+        perspectives=len(part.scan),
         target_shape_px=target_shape_px,
-        seed=seed,
+        seed=part.seed,
     )
     # Void frames teach nothing, but an image needs them.
     roles[truth.void & (roles != FrameRole.HELD_OUT)] = FrameRole.EXCLUDED
     kept = roles != FrameRole.EXCLUDED
     return PerspectiveSamples(
-        index=perspective.index,
+        index=number,
         angle_deg=perspective.angle_deg,
         samples={
             "diffraction": frames[kept],

@@ -39,11 +39,11 @@ from trainer.settings import TrainerSettings
 from trainer.state_file import State, write_state
 from trainer.strategies.making import make_strategy
 from trainer.strategies.strategy import Strategy
+from workflow.experiments.methods import Method
 from workflow.experiments.ptychography.case import Case, read_case
 from workflow.experiments.ptychography.dataset import Dataset, open_dataset
 from workflow.experiments.ptychography.held_out import image_held_out
 from workflow.experiments.ptychography.outcome import LossOutcome, LossRecord
-from workflow.experiments.ptychography.settings import Method
 from workflow.experiments.ptychography.stream import Convergence, SectionStream, everything_at_once, in_sequence
 from workflow.logs import configure_logging
 from workflow.parent_death import die_with_parent

@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 from statistics import fmean, stdev
 from typing import Any
 
+from workflow.experiments.methods import Method
 from workflow.experiments.ptychography.case import Case
-from workflow.experiments.ptychography.settings import Method, PtychographyExperiment
+from workflow.experiments.ptychography.settings import PtychographyExperiment
 from workflow.experiments.ptychography.transfer import (
     backward_transfer,
     forgetting,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -10,25 +9,10 @@ from pydantic import Field, PositiveFloat, PositiveInt
 
 from acquisition.retrieval.settings import RetrievalSettings
 from acquisition.source_settings import HoldOut, ReplaySettings, RoleSettings, SimulationSettings
+from streaming.messages import GroundTruthSource
 from streaming.settings import Settings
-from trainer.settings import StrategyName, TrainerSettings
-
-
-class Method(StrEnum):
-    """What is compared: strategies on the stream, and training on everything at once."""
-
-    FROM_SCRATCH = "from_scratch"
-    """A new network, trained on all perspectives together until it has converged. The upper bound."""
-    INCREMENTAL = "incremental"
-    ER = "er"
-    DER = "der"
-    DERPP = "derpp"
-    XDER = "xder"
-
-    @property
-    def strategy(self) -> StrategyName:
-        """What each step learns from."""
-        return StrategyName.INCREMENTAL if self is Method.FROM_SCRATCH else StrategyName(self.value)
+from trainer.settings import TrainerSettings
+from workflow.experiments.methods import Method
 
 
 class TrainingSetSettings(Settings):
@@ -44,6 +28,15 @@ class TrainingSetSettings(Settings):
 
 
 ExperimentSource = Annotated[SimulationSettings | ReplaySettings | TrainingSetSettings, Field(discriminator="kind")]
+
+
+class LaterScan(Settings):
+    """A scan that is learnt after the first one; nothing of it is held out."""
+
+    source: SimulationSettings
+    """Its frames have the shape and dtype of the first scan's."""
+    retrieval: RetrievalSettings = RetrievalSettings(source=GroundTruthSource.SIMULATED)
+    """Where its ground truth comes from; patches have the shape of the first scan's."""
 
 
 class FromScratchSettings(Settings):
@@ -78,8 +71,10 @@ class PtychographyExperiment(Settings):
 
     source: ExperimentSource
     """The scan: simulated, recorded, or a folder of training samples."""
+    later: tuple[LaterScan, ...] = ()
+    """Scans that follow it."""
     roles: RoleSettings = RoleSettings(hold_out=HoldOut.LAST_PERSPECTIVE)
-    """What is kept for validation and what is held out."""
+    """What of the first scan is kept for validation and what is held out."""
     retrieval: RetrievalSettings = Field(default_factory=RetrievalSettings)
     """Where ground truth comes from."""
     trainer: TrainerSettings = Field(default_factory=TrainerSettings)

@@ -13,8 +13,8 @@ from matplotlib.figure import Figure
 
 from inference_edge.figures import phase_scale
 from workflow.drawing import BLUE, GREEN, GREY, ORANGE, RED, STYLE, VIOLET
+from workflow.experiments.methods import Method
 from workflow.experiments.ptychography.case import Case
-from workflow.experiments.ptychography.settings import Method
 
 CURVES, PANEL, MATRICES = "validation_loss.png", "held_out.png", "forgetting.png"
 DPI = 160

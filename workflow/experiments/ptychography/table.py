@@ -9,8 +9,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from workflow.experiments.methods import Method
 from workflow.experiments.ptychography.results import Result, mean_and_spread
-from workflow.experiments.ptychography.settings import Method
 
 FILE = "table.md"
 WIDTH = 200

@@ -116,18 +116,18 @@ def _write_perspective(directory: Path, images: PerspectiveImages) -> None:
 
 
 def _write_arrays(file: h5py.File, images: PerspectiveImages, comparison: Comparison | None) -> None:
-    """Write one group per image: datasets `amplitude`, `phase`, and `origin_px`; phases as predicted, in radians."""
+    """Write one group per image: `amplitude`, `phase` as predicted in radians, axes `y_m` and `x_m`, `origin_px`."""
     file.attrs.update(
         perspective=images.perspective, angle_deg=images.angle_deg, pixel_size_m=np.array(images.pixel_size_m)
     )
     if images.closed_frames is not None:
         file.attrs[CLOSED_FRAMES] = images.closed_frames
     for kind, image in images.images.items():
-        group = _write_image(file, kind.value, image)
+        group = _write_image(file, kind.value, image, images.pixel_size_m)
         group["coverage"] = image.coverage
         group.attrs["model_versions"] = np.array(images.model_versions[kind], dtype=np.int64)
     if images.reference is not None:
-        _write_image(file, MosaicKind.REFERENCE.value, images.reference)
+        _write_image(file, MosaicKind.REFERENCE.value, images.reference, images.pixel_size_m)
     if comparison is not None:
         group = file.create_group("difference")
         group.attrs.update(origin_px=comparison.origin_px, global_phase_rad=comparison.global_phase_rad)
@@ -135,10 +135,18 @@ def _write_arrays(file: h5py.File, images: PerspectiveImages, comparison: Compar
             group[channel] = values
 
 
-def _write_image(file: h5py.File, name: str, image: StitchedImage | ReferenceImage) -> Any:
+def _write_image(
+    file: h5py.File, name: str, image: StitchedImage | ReferenceImage, pixel_size_m: tuple[float, float]
+) -> Any:
     group = file.create_group(name)
     group["amplitude"], group["phase"] = image.amplitude, image.phase
     group.attrs["origin_px"] = np.array(image.origin_px, dtype=np.float64)
+    for axis, label in enumerate(("y_m", "x_m")):
+        pixels = image.origin_px[axis] + np.arange(image.amplitude.shape[axis])
+        group[label] = pixels * pixel_size_m[axis]
+        group[label].make_scale(label)
+        for channel in ("amplitude", "phase"):
+            group[channel].dims[axis].attach_scale(group[label])
     return group
 
 

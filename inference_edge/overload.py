@@ -13,12 +13,12 @@ log = logging.getLogger(__name__)
 
 
 class OverloadWatch:
-    """Follows the policy of the settings, tells the user when imaging falls behind, and counts what it puts off.
+    """Follows the policy of the settings, tells when imaging falls behind, and counts what it puts off.
 
     Args:
         settings: of the edge.
         waiting: frames that wait.
-        warn: tells the user.
+        warn: tells the user that frames are put off, and live images show part of the scan.
     """
 
     def __init__(self, settings: EdgeSettings, waiting: WaitingFrames, *, warn: Callable[[str], None]) -> None:
@@ -40,11 +40,14 @@ class OverloadWatch:
             return
         if not self._behind:
             self._behind = True
-            self._warn(f"frames come faster than they can be imaged: {self._policy()}")
+            self._tell()
         if self._settings.overload is Overload.THIN:
             self.put_off += self._waiting.put_off_all_but(self._settings.image_every)
 
-    def _policy(self) -> str:
+    def _tell(self) -> None:
+        reason = "frames come faster than they can be imaged"
         if self._settings.overload is Overload.THIN:
-            return f"one frame in {self._settings.image_every} is imaged now, the others when there is time"
-        return "they wait, on the acquisition's disk if need be, and are imaged in order"
+            every = self._settings.image_every
+            self._warn(f"{reason}: one frame in {every} is imaged now, the others when there is time")
+        else:
+            log.info("%s: they wait, on the acquisition's disk if need be, and are imaged in order", reason)

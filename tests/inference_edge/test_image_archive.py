@@ -44,6 +44,9 @@ def test_arrays_can_be_read_back_and_the_difference_is_free_of_the_global_phase(
         assert file.attrs["angle_deg"] == 30.0
         assert file["first_pass"].attrs["model_versions"].tolist() == [1, 2]
         assert file["refreshed"].attrs["origin_px"].tolist() == [2, -3]
+        axes = file["refreshed/phase"].dims
+        assert axes[0]["y_m"][:3].tolist() == pytest.approx([4e-8, 6e-8, 8e-8])
+        assert axes[1]["x_m"][0] == pytest.approx(-6e-8)
         assert file["refreshed/coverage"][()].min() == 1
         assert file["difference"].attrs["global_phase_rad"] == pytest.approx(0.7, abs=1e-6)
         assert file["difference"].attrs["origin_px"].tolist() == [7, -3]

@@ -97,7 +97,8 @@ def test_batches_are_as_large_as_the_latency_allows():
 
 
 @pytest.mark.parametrize("policy", list(Overload))
-def test_the_policy_is_told_once_and_followed(waiting, policy):
+def test_the_policy_is_told_once_and_followed(waiting, policy, caplog):
+    caplog.set_level("INFO")
     told = []
     watch = OverloadWatch(EdgeSettings(overload=policy, image_every=2), waiting, warn=told.append)
     sizer = BatchSizer(latency_max_s=1.0, batch_max=8)
@@ -107,7 +108,8 @@ def test_the_policy_is_told_once_and_followed(waiting, policy):
     sizer.note(1, 0.1)
     for _ in range(2):
         watch.watch(sizer)
-    assert len(told) == 1
+    assert len(told) == (policy is Overload.THIN)
+    assert sum("they wait" in record.getMessage() for record in caplog.records) == (policy is Overload.SPOOL)
     assert watch.put_off == (10 if policy is Overload.THIN else 0)
     assert waiting.in_turn + waiting.put_off == 20
     while waiting.take(8):
@@ -115,4 +117,4 @@ def test_the_policy_is_told_once_and_followed(waiting, policy):
     watch.watch(sizer)
     arrive(waiting, 1, block(20, 20), Perspective(0, 0.0))
     watch.watch(sizer)
-    assert len(told) == 2
+    assert len(told) == 2 * (policy is Overload.THIN)

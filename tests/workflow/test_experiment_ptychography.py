@@ -203,7 +203,7 @@ def test_a_wrong_setting_is_named() -> None:
             assignments=["experiment.pases=3"],
             options={},
         )
-    with pytest.raises(UserError, match=r"unknown preset 'tiny'; the presets are small, thesis"):
+    with pytest.raises(UserError, match=r"unknown preset 'tiny'; the presets are measured, small, thesis"):
         load_experiment(PtychographyExperiment, "ptychography", preset="tiny", file=None, assignments=[], options={})
 
 

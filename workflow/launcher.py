@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
 
@@ -14,30 +14,27 @@ from acquisition.sources import open_scan
 from dashboard.control import make_token
 from streaming.commands import AnyCommand, CommandHub, StopRun
 from streaming.errors import UserError
-from streaming.events import Part, PartState, PartStatus, Telemetry
+from streaming.events import Part, Telemetry
 from streaming.telemetry import TelemetryHub, TelemetrySender
 from streaming.telemetry_log import read_telemetry_log
 from workflow.cli import INTERRUPTED_STATUS
 from workflow.config import Config
 from workflow.dashboard_token import TOKEN_VARIABLE, show_token
 from workflow.initial_weights import with_found_weights
-from workflow.logs import log_to_file, print_error, stderr_console
+from workflow.logs import log_to_file, print_error
 from workflow.part_commands import part_command
 from workflow.part_process import stop_on_signals
 from workflow.ports import choose_port, require_free, resolve_ports
-from workflow.progress import ProgressDisplay, RunProgress
+from workflow.progress import RunProgress
 from workflow.results import Summary, headline, ledger_complaint, write_results
 from workflow.run_folder import RunFolder, create_run_folder, describe_run
+from workflow.run_parts import RunParts
 from workflow.summary import SummaryBuilder
-from workflow.supervision import PartCommand, PartEnd, Supervisor
+from workflow.supervision import PartCommand, PartEnd
 
 log = logging.getLogger(__name__)
 
-POLL_S = 0.2
-WORKING = (Part.ACQUISITION, Part.TRAINER, Part.EDGE)
-"""Parts that end by themselves when the scan has ended, in this order."""
 START_ORDER = (Part.DASHBOARD, Part.EDGE, Part.TRAINER, Part.ACQUISITION)
-STOP_ORDER = (*WORKING, Part.DASHBOARD)
 FAILED_STATUS = 1
 
 
@@ -54,8 +51,8 @@ def launch(config: Config) -> int:
     """
     config = _checked(with_found_weights(config))
     folder = create_run_folder(config)
-    with folder.claimed():
-        return _run(config, folder)
+    with folder.claimed() as claim:
+        return _run(config, folder, claim)
 
 
 def relaunch(config: Config) -> int:
@@ -65,13 +62,13 @@ def relaunch(config: Config) -> int:
         UserError: the run is still going on; or as `launch`.
     """
     folder = RunFolder(config.run.context().directory)
-    with folder.claimed():
+    with folder.claimed() as claim:
         config = _checked(config)
         describe_run(config, folder)
-        return _run(config, folder)
+        return _run(config, folder, claim)
 
 
-def _run(config: Config, folder: RunFolder) -> int:
+def _run(config: Config, folder: RunFolder, claim: int) -> int:
     log_to_file(folder.log("launcher"))
     log.info("run %s in %s", config.run.name, folder.path)
     builder, progress = SummaryBuilder(), RunProgress()
@@ -81,8 +78,8 @@ def _run(config: Config, folder: RunFolder) -> int:
     stop = threading.Event()
     with stop_on_signals(stop):
         with _telemetry(config, folder, builder, progress) as reporter, _commanded(config, stop):
-            parts = _Parts(_commands(config, folder), reporter, progress, restarts=config.trainer.restarts)
-            failure = parts.run(stop)
+            parts = RunParts(_commands(config, folder), reporter, progress, restarts=config.trainer.restarts)
+            failure = parts.run(stop, claim=claim)
         summary, report = write_results(builder, folder, interrupted=stop.is_set(), failed=failure is not None)
         log.info("report: %s", report)
     if summary["ended_well"]:
@@ -171,61 +168,6 @@ def _commanded(config: Config, stop: threading.Event) -> Iterator[None]:
 
     with closing(CommandHub(config.network, on_command=take)):
         yield
-
-
-class _Parts:
-    """The parts of one run; none is left when `run` returns."""
-
-    def __init__(
-        self, commands: Sequence[PartCommand], reporter: TelemetrySender, progress: RunProgress, *, restarts: int
-    ) -> None:
-        self._commands = {command.part: command for command in commands}
-        self._reporter, self._progress = reporter, progress
-        self._restarts = restarts
-
-    def run(self, stop: threading.Event) -> PartEnd | None:
-        """Run the parts to their end, or until `stop` is set; return the one that failed, if any."""
-        with Supervisor() as supervisor, ProgressDisplay(self._progress, stderr_console()) as display:
-            for part in self._commands:
-                self._start(part, supervisor)
-            failure = self._watch(supervisor, display, stop)
-            if failure is not None:
-                log.warning("ending the parts that still run")
-                self._reporter.send(PartStatus(failure.part, PartState.FAILED, failure.reason))
-            supervisor.stop(STOP_ORDER)
-        return failure
-
-    def _start(self, part: Part, supervisor: Supervisor) -> None:
-        supervisor.start(self._commands[part])
-        self._reporter.send(PartStatus(part, PartState.STARTING))
-
-    def _watch(self, supervisor: Supervisor, display: ProgressDisplay, stop: threading.Event) -> PartEnd | None:
-        """Block until the working parts have ended, one of them has failed, or `stop` is set; return what failed.
-
-        A run goes on without its dashboard, but has then not ended well. A trainer that was killed is started again.
-        """
-        without_page: PartEnd | None = None
-        while not stop.is_set() and not supervisor.running.isdisjoint(WORKING):
-            for end in supervisor.ended():
-                if not end.failed:
-                    log.info("%s is done", end.part)
-                elif self._may_start_again(end):
-                    self._start(end.part, supervisor)
-                elif end.part in WORKING:
-                    return end
-                else:
-                    without_page = end
-            display.refresh()
-            stop.wait(POLL_S)
-        return without_page
-
-    def _may_start_again(self, end: PartEnd) -> bool:
-        """Whether the trainer goes on from its last checkpoint; torchrun sees to single ones of several ranks."""
-        log.warning("%s", end.describe())
-        if end.part is not Part.TRAINER or not end.killed or self._restarts == 0:
-            return False
-        self._restarts -= 1
-        return True
 
 
 def _conclude(summary: Summary, failure: PartEnd | None, *, interrupted: bool) -> int:

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import fcntl
 import json
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from streaming.errors import UserError
 from workflow.config import Config, write_config
 from workflow.environment import describe_environment
+
+CLAIM_PATIENCE_S = 10.0
+"""Longer than the parts of a killed run live on."""
+CLAIM_POLL_S = 0.1
 
 
 @dataclass(frozen=True)
@@ -52,22 +57,33 @@ class RunFolder:
         return self.path / "spool"
 
     @contextmanager
-    def claimed(self) -> Iterator[None]:
-        """Keep others from running in this folder within the context; the system ends it with this process.
+    def claimed(self, patience_s: float = CLAIM_PATIENCE_S) -> Iterator[int]:
+        """Keep others from running in this folder within the context; yields the file descriptor that does.
+
+        The system ends it with the last process that holds the descriptor. Blocks while the parts of a killed run end.
 
         Raises:
-            UserError: somebody else runs in it.
+            UserError: somebody else still runs in it after `patience_s`.
         """
+        deadline_s = time.monotonic() + patience_s
         with (self.path / ".lock").open("ab") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise UserError(f"run {self.path} is still going on; wait for its end, or stop it first") from None
-            yield
+            while not _locked(file):
+                if time.monotonic() > deadline_s:
+                    raise UserError(f"run {self.path} is still going on; wait for its end, or stop it first")
+                time.sleep(CLAIM_POLL_S)
+            yield file.fileno()
 
     def log(self, name: str) -> Path:
         """Return the log of one part."""
         return self.path / "logs" / f"{name}.log"
+
+
+def _locked(file: BinaryIO) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def create_run_folder(config: Config) -> RunFolder:

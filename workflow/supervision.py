@@ -70,11 +70,12 @@ class Supervisor:
 
     Args:
         grace_s: parts that have not ended this long after they were asked to are killed.
+        claim: file descriptor that the watchdog keeps open as long as a part runs.
     """
 
-    def __init__(self, *, grace_s: float = GRACE_S) -> None:
+    def __init__(self, *, grace_s: float = GRACE_S, claim: int | None = None) -> None:
         self._grace_s = grace_s
-        self._watchdog = Watchdog(grace_s=grace_s)
+        self._watchdog = Watchdog(grace_s=grace_s, claim=claim)
         self._running: dict[Part, tuple[subprocess.Popen[bytes], PartCommand]] = {}
 
     def __enter__(self) -> Supervisor:

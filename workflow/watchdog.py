@@ -22,9 +22,10 @@ class Watchdog:
 
     Args:
         grace_s: parts that have not ended this long after they were asked to are killed.
+        claim: file descriptor that the watching process keeps open.
     """
 
-    def __init__(self, *, grace_s: float) -> None:
+    def __init__(self, *, grace_s: float, claim: int | None = None) -> None:
         self._process = subprocess.Popen(  # noqa: S603 our own command line
             [sys.executable, "-m", "workflow.watchdog", str(grace_s)],
             stdin=subprocess.PIPE,
@@ -32,6 +33,7 @@ class Watchdog:
             stderr=subprocess.DEVNULL,
             start_new_session=True,
             text=True,
+            pass_fds=() if claim is None else (claim,),
         )
 
     def __enter__(self) -> Watchdog:

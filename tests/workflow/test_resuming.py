@@ -1,0 +1,80 @@
+"""Which runs can be resumed, and with which configuration."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from streaming.errors import UserError
+from trainer.checkpoint import MARKER, save
+from workflow.config import load_config
+from workflow.resuming import resumed_config
+from workflow.run_folder import RunFolder, create_run_folder, write_json
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> RunFolder:
+    """Of a run that was killed."""
+    return create_run_folder(
+        load_config("simulated", assignments=[f"run.directory={tmp_path}", "run.name=killed", "network.frames_port=0"])
+    )
+
+
+def test_a_run_goes_on_with_its_own_configuration_wherever_its_folder_is_now(folder: RunFolder, tmp_path: Path) -> None:
+    moved = folder.path.rename(tmp_path / "moved")
+    config = resumed_config(moved, options={"trainer": {"ranks": 2}})
+    before = load_config("simulated")
+    assert config.run.context().directory == moved
+    assert config.trainer.ranks == 2
+    assert (config.source, config.trainer.model) == (before.source, before.trainer.model)
+
+
+def test_a_folder_without_a_run_and_a_run_that_has_ended_well_are_refused(folder: RunFolder, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="is not the folder of a run"):
+        resumed_config(tmp_path)
+    write_json({"ended_well": False}, folder.summary)
+    resumed_config(folder.path)
+    write_json({"ended_well": True}, folder.summary)
+    with pytest.raises(UserError, match="has ended well: there is nothing to resume"):
+        resumed_config(folder.path)
+
+
+@pytest.mark.parametrize("key", ["trainer.model.width=3", "source.seed=99", "run.seed=7", "retrieval.epochs=1"])
+def test_what_a_run_is_made_of_cannot_be_changed(folder: RunFolder, key: str) -> None:
+    with pytest.raises(UserError, match="cannot be changed in a run that is resumed; start a new run instead"):
+        resumed_config(folder.path, [key])
+    resumed_config(folder.path, ["trainer.finish_s=1.0"])
+
+
+def test_ports_that_are_taken_are_chosen_anew(folder: RunFolder) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        keys = [f"network.weights_port={port}", f"dashboard.port={port}"]
+        config = resumed_config(folder.path, keys)
+    assert (config.network.weights_port, config.dashboard.port) == (0, 0)
+
+
+def test_a_checkpoint_of_another_version_is_told_before_anything_starts(folder: RunFolder) -> None:
+    path = save(folder.checkpoints, step=3, common={}, shard={}, keep=1)
+    (path / MARKER).write_text('{"format": 0}')
+    with pytest.raises(UserError, match="was not written by this version"):
+        resumed_config(folder.path)
+
+
+def test_two_cannot_run_in_one_folder_even_after_the_first_launcher_was_killed(folder: RunFolder) -> None:
+    with folder.claimed() as claim:
+        child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, pass_fds=(claim,))
+        with pytest.raises(UserError, match="is still going on"), folder.claimed(patience_s=0.0):
+            pass
+    with pytest.raises(UserError, match="is still going on"), folder.claimed(patience_s=0.0):
+        pass
+    child.communicate(os.linesep.encode())
+    with folder.claimed(patience_s=5.0):
+        pass

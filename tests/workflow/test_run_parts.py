@@ -1,0 +1,48 @@
+"""The parts of a run beside each other: which of them is started again when it is killed."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from streaming.events import Part
+from streaming.settings import NetworkSettings
+from streaming.telemetry import TelemetrySender
+from workflow.progress import RunProgress
+from workflow.run_parts import RunParts
+from workflow.supervision import PartCommand
+
+KILL_ONESELF = "import os, signal, sys; open(sys.argv[1], 'a').write('x'); os.kill(os.getpid(), signal.SIGKILL)"
+KILL_ONESELF_ONCE = f"import os, sys; os.path.exists(sys.argv[1]) and sys.exit(); {KILL_ONESELF}"
+FAIL = "import sys; open(sys.argv[1], 'a').write('x'); sys.exit(1)"
+
+
+@pytest.fixture
+def reporter(network: NetworkSettings) -> Iterator[TelemetrySender]:
+    sender = TelemetrySender(network, sender="test")
+    yield sender
+    sender.close()
+
+
+@pytest.mark.parametrize(
+    ("part", "code", "starts", "status"),
+    [
+        (Part.TRAINER, KILL_ONESELF_ONCE, 1, None),
+        (Part.TRAINER, KILL_ONESELF, 3, -9),
+        (Part.TRAINER, FAIL, 1, 1),
+        (Part.EDGE, KILL_ONESELF, 1, -9),
+    ],
+    ids=["killed once", "killed again and again", "failed", "another part"],
+)
+def test_a_trainer_that_was_killed_is_started_again_so_often_and_nothing_else_is(
+    tmp_path: Path, reporter: TelemetrySender, part: Part, code: str, starts: int, status: int | None
+) -> None:
+    counted = tmp_path / "starts"
+    command = PartCommand(part, [sys.executable, "-c", code, str(counted)], tmp_path / "log")
+    end = RunParts([command], reporter, RunProgress(), restarts=2).run(threading.Event())
+    assert len(counted.read_text()) == starts
+    assert (end.status if end else None) == status

@@ -1,0 +1,87 @@
+"""Runs the parts of a run beside each other, from their start to the end of the last."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Sequence
+
+from streaming.events import Part, PartState, PartStatus
+from streaming.telemetry import TelemetrySender
+from workflow.logs import stderr_console
+from workflow.progress import ProgressDisplay, RunProgress
+from workflow.supervision import PartCommand, PartEnd, Supervisor
+
+log = logging.getLogger(__name__)
+
+POLL_S = 0.2
+WORKING = (Part.ACQUISITION, Part.TRAINER, Part.EDGE)
+"""Parts that end by themselves when the scan has ended, in this order."""
+STOP_ORDER = (*WORKING, Part.DASHBOARD)
+
+
+class RunParts:
+    """The parts of one run; none is left when `run` returns.
+
+    Args:
+        commands: in the order in which they are started.
+        reporter: told what becomes of them.
+        progress: shown meanwhile.
+        restarts: how often a trainer that was killed is started again.
+    """
+
+    def __init__(
+        self, commands: Sequence[PartCommand], reporter: TelemetrySender, progress: RunProgress, *, restarts: int
+    ) -> None:
+        self._commands = {command.part: command for command in commands}
+        self._reporter, self._progress = reporter, progress
+        self._restarts = restarts
+
+    def run(self, stop: threading.Event, *, claim: int | None = None) -> PartEnd | None:
+        """Run the parts to their end, or until `stop` is set; return the one that failed, if any.
+
+        Args:
+            stop: ends the parts in order.
+            claim: file descriptor that stays open while a part runs, even if this process is killed.
+        """
+        with Supervisor(claim=claim) as supervisor, ProgressDisplay(self._progress, stderr_console()) as display:
+            for part in self._commands:
+                self._start(part, supervisor)
+            failure = self._watch(supervisor, display, stop)
+            if failure is not None:
+                log.warning("ending the parts that still run")
+                self._reporter.send(PartStatus(failure.part, PartState.FAILED, failure.reason))
+            supervisor.stop(STOP_ORDER)
+        return failure
+
+    def _start(self, part: Part, supervisor: Supervisor) -> None:
+        supervisor.start(self._commands[part])
+        self._reporter.send(PartStatus(part, PartState.STARTING))
+
+    def _watch(self, supervisor: Supervisor, display: ProgressDisplay, stop: threading.Event) -> PartEnd | None:
+        """Block until the working parts have ended, one of them has failed, or `stop` is set; return what failed.
+
+        A run goes on without its dashboard, but has then not ended well. A trainer that was killed is started again.
+        """
+        without_page: PartEnd | None = None
+        while not stop.is_set() and not supervisor.running.isdisjoint(WORKING):
+            for end in supervisor.ended():
+                if not end.failed:
+                    log.info("%s is done", end.part)
+                elif self._may_start_again(end):
+                    self._start(end.part, supervisor)
+                elif end.part in WORKING:
+                    return end
+                else:
+                    without_page = end
+            display.refresh()
+            stop.wait(POLL_S)
+        return without_page
+
+    def _may_start_again(self, end: PartEnd) -> bool:
+        """Whether the trainer goes on from its last checkpoint; torchrun sees to single ones of several ranks."""
+        log.warning("%s", end.describe())
+        if end.part is not Part.TRAINER or not end.killed or self._restarts == 0:
+            return False
+        self._restarts -= 1
+        return True

@@ -6,7 +6,7 @@ import { byId, setText, toggle } from "./dom.js";
 import { drawImages, leaf } from "./images.js";
 import { drawClock, drawHeader } from "./header.js";
 import { drawPanels } from "./panels.js";
-import { fit, zoomBy } from "./view.js";
+import { fit, panBy, view, zoomBy } from "./view.js";
 import { address, earlierRun, forget, store, take } from "./store.js";
 
 const SILENCE_MS = 15_000;
@@ -93,9 +93,17 @@ const KEYS = {
   x: () => toggle("across"), o: () => byId("show-path").click(), t: nextTheme, "+": () => zoomBy(1.5), "-": () => zoomBy(1 / 1.5), 0: fit,
 };
 
+// Arrows move enlarged images; at full view they scroll the page.
+const ARROWS = { ArrowUp: [-0.2, 0], ArrowDown: [0.2, 0], ArrowLeft: [0, -0.2], ArrowRight: [0, 0.2] };
+
 document.addEventListener("keydown", (event) => {
   const typing = event.target.matches("select, input:not([type=radio], [type=checkbox])") || event.ctrlKey || event.metaKey || event.altKey;
-  if (typing || !KEYS[event.key]) return;
+  if (typing) return;
+  if (ARROWS[event.key] && view.zoom > 1 && !event.target.matches("input")) {
+    event.preventDefault();
+    panBy(...ARROWS[event.key]);
+  }
+  if (!KEYS[event.key]) return;
   KEYS[event.key]();
   redraw();
 });

@@ -9,7 +9,7 @@ import { drawProbe } from "./probe.js";
 import { drawSaving } from "./saving.js";
 import { drawScaleBar } from "./scalebar.js";
 import { address, store } from "./store.js";
-import { placement, pointer, watchPointer } from "./view.js";
+import { placement, pointer, view, watchPointer } from "./view.js";
 
 const CHANNELS = [
   { name: "phase", title: "Phase", unit: "rad" },
@@ -35,6 +35,7 @@ export function drawImages() {
   const grid = gridOf(rows, pass);
   const mode = rows.some((row) => row.kind === "reference") ? comparison() : "alone";
   byId("figures").dataset.compare = mode;
+  byId("figures").classList.toggle("enlarged", view.zoom > 1);
   byId("divider").hidden = mode !== "slider";
   const [height, width] = grid?.shape_px ?? [1, 1];
   byId("figures").style.setProperty("--aspect", String(width / height));

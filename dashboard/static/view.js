@@ -24,6 +24,14 @@ export function zoomBy(factor, at = { y: view.y, x: view.x }) {
   askRedraw();
 }
 
+// Move the view by a share of itself; at full view there is nowhere to go.
+export function panBy(down, right) {
+  view.y += down / view.zoom;
+  view.x += right / view.zoom;
+  hold();
+  askRedraw();
+}
+
 // Where an image of so many pixels lies on a canvas: size of a pixel, and the canvas coordinates of its corner.
 export function placement(canvas, [height, width]) {
   const scale = Math.min(canvas.width / width, canvas.height / height) * view.zoom;

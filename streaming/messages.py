@@ -146,7 +146,7 @@ class Hello(Message, tag="hello", frozen=True):
 
 
 class Acknowledge(Message, tag="acknowledge", frozen=True):
-    """Batches that the consumer has finished with: imaged (edge) or trained on (ranks)."""
+    """Batches that the consumer has finished with: imaged (edge), or covered by a complete checkpoint (ranks)."""
 
     consumer: str
     session: str

@@ -145,8 +145,8 @@ def check(run: Run, *, ranks: int) -> None:
     assert run.final.manifest.final
     losses = run.events(ValidationLoss)
     assert [event.after_perspective for event in losses] == [0, 1, 2, 2]
-    assert sorted(losses[-1].per_perspective) == [0, 1, 2]
-    assert losses[-1].mean_over_seen < 0.7 * losses[-1].constant
+    assert [sorted(event.per_perspective) for event in losses] == [[0], [0, 1], [0, 1, 2], [0, 1, 2]]
+    assert losses[-1].mean_over_seen < 0.8 * losses[-1].constant
     assert run.final.manifest.validation_loss == pytest.approx(losses[-1].mean_over_seen)
     published = run.events(WeightsPublished)
     versions = [event.version for event in published]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 
+from streaming.codec import Arrays
 from streaming.events import ValidationLoss
 from streaming.messages import PerspectiveEnd
 from trainer.arrivals import Arrivals
@@ -119,13 +120,18 @@ class ScanOutcome(Outcome):
         result = self._evaluator.evaluate(
             self._learner.averaged.network,
             self._mean_patch.over_all_ranks(),
-            self._arrivals.validation(),
+            self._validation_so_far(),
             limit=limit,
         )
         if result is not None:
             self._validation_loss = result.mean_over_seen
             self._tell(result, seconds=time.monotonic() - started_s)
         return result
+
+    def _validation_so_far(self) -> dict[int, Arrays]:
+        """Return the validation samples of the perspectives that were learnt; those of later ones may be there too."""
+        samples = self._arrivals.validation()
+        return {perspective: samples[perspective] for perspective in samples if perspective <= self._perspective}
 
     def _tell(self, result: Evaluation, *, seconds: float) -> None:
         log.info(

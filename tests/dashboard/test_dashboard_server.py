@@ -144,7 +144,7 @@ def slow_viewer(address: str) -> Iterator[socket.socket]:
 def test_a_dashboard_started_late_shows_what_the_folder_holds(network, tmp_path, hub, sender):
     log = tmp_path / "telemetry.jsonl"
     past = [telemetry(step(n, loss=1.0 / n), time_s=50.0 + n) for n in (1, 2, 3)]
-    log.write_bytes(b"".join(msgspec.json.encode(event) + b"\n" for event in past) + b'{"time_s": 1, "sen')
+    log.write_bytes(b"".join(msgspec.json.encode(event) + b"\n" for event in past) + b'{"time_s": 1, "sen\n')
     with dashboard(network, tmp_path) as served:
         state = served.wait_until(lambda state: state["present"]["training"])
         assert state["present"]["started_s"] == 51.0
@@ -152,6 +152,17 @@ def test_a_dashboard_started_late_shows_what_the_folder_holds(network, tmp_path,
         sender.send(step(4))
         state = served.wait_until(lambda state: state["present"]["training"]["step"] == 4)
         assert state["series"]["training"]["columns"]["step"] == [1.0, 2.0, 3.0, 4.0]
+
+
+def test_an_event_that_came_before_the_subscription_did_is_read_later(network, tmp_path):
+    log = tmp_path / "telemetry.jsonl"
+    log.write_bytes(msgspec.json.encode(telemetry(step(1), time_s=50.0)) + b"\n")
+    with dashboard(network, tmp_path) as served:
+        served.wait_until(lambda state: state["present"]["training"])
+        with log.open("ab") as file:
+            file.write(msgspec.json.encode(telemetry(step(2), time_s=51.0)) + b"\n")
+        state = served.wait_until(lambda state: state["present"]["training"]["step"] == 2)
+        assert state["series"]["training"]["columns"]["step"] == [1.0, 2.0]
 
 
 def test_events_that_the_history_already_holds_are_not_taken_twice(network, tmp_path):

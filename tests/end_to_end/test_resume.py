@@ -56,8 +56,9 @@ def started(*arguments: str) -> Iterator[subprocess.Popen[str]]:
             kill_all(process)
 
 
-def begin(folder: Path, ranks: int) -> list[str]:
-    values = {**SETTINGS, "run.directory": str(folder.parent), "trainer.ranks": ranks}
+def begin(folder: Path, ranks: int, **settings: Any) -> list[str]:
+    changes = {key.replace("__", "."): value for key, value in settings.items()}
+    values = {**SETTINGS, "run.directory": str(folder.parent), "trainer.ranks": ranks, **changes}
     return ["run", "--name", folder.name, *(f"--set={key}={json.dumps(value)}" for key, value in values.items())]
 
 
@@ -138,7 +139,7 @@ def test_a_killed_run_is_resumed_on_fewer_ranks(tmp_path: Path) -> None:
 
 def test_a_killed_run_is_resumed_on_more_ranks_and_goes_on_by_itself_when_one_of_them_is_killed(tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    with started(*begin(folder, ranks=1)) as process:
+    with started(*begin(folder, ranks=1, trainer__finish_s=4.0)) as process:
         wait_for_checkpoint(folder, process)
         kill_all(process)
     with started("resume", str(folder), "--ranks=2") as process:

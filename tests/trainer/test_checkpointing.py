@@ -1,0 +1,164 @@
+"""When a checkpoint is taken, and which one training refuses to go on from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+import torch
+from support import wait_until
+from trainer_streams import FRAME, TARGET, samples, scan_start
+
+from streaming.commands import CommandHub, CommandReceiver, CommandSender, WriteCheckpoint
+from streaming.errors import UserError
+from streaming.messages import Samples
+from streaming.settings import NetworkSettings
+from trainer.agreement import Agreed
+from trainer.arrivals import Arrivals
+from trainer.checkpoint import newest
+from trainer.checkpoint_writer import CheckpointWriter
+from trainer.constant import MeanPatch
+from trainer.learner import Learner
+from trainer.models.frame_network import FrameNetwork
+from trainer.models.precision import Precision
+from trainer.models.ptychonn import Patches
+from trainer.models.settings import ModelSettings, NetworkConfig
+from trainer.pipelines.ptychography.checkpointing import Checkpointing, Parts, restore
+from trainer.pipelines.ptychography.pipeline import Ptychography
+from trainer.schedule import ScanSchedule
+from trainer.settings import BufferSettings, CheckpointSettings, StrategyName, TrainerSettings
+from trainer.strategies.making import make_strategy
+
+CPU = torch.device("cpu")
+PIPELINE = Ptychography(FRAME, TARGET)
+LOOP = {"skipped_steps": 0, "finish": 0.0}
+
+
+@dataclass
+class Training:
+    """All parts of a rank that are remembered, and steps on ten samples that have arrived."""
+
+    folder: Path
+    parts: Parts
+    arrivals: Arrivals
+    failures: list[str]
+
+    def step(self) -> None:
+        minibatch = self.arrivals.queue.next_minibatch(2, timeout_s=0.0)
+        batch = self.parts.strategy.gather(minibatch)
+        assert batch is not None
+        agreed = Agreed(2, len(batch), section_ended=False, stream_ended=False, stop=False, publish=False, finish=0.0)
+        assert self.parts.learner.train(batch, self.parts.strategy, agreed) is not None
+        self.parts.mean_patch.add(Patches(*batch.target), first=2)
+        self.arrivals.trained(2)
+
+    def checkpointing(self, commands: CommandReceiver | None = None, every_s: float = 1000.0) -> Checkpointing:
+        writer = CheckpointWriter(self.folder, rank=0, world_size=1, keep=2, on_failure=self.failures.append)
+        settings = CheckpointSettings(every_s=every_s)
+        return Checkpointing(settings, self.parts, arrivals=self.arrivals, writer=writer, rank=0, commands=commands)
+
+
+def training(folder: Path, *, capacity: int = 20) -> Training:
+    torch.manual_seed(len(list(folder.iterdir())))
+    config = NetworkConfig(model=ModelSettings(width=4, levels=2), frame_shape_px=FRAME, target_shape_px=TARGET)
+    buffer = BufferSettings(capacity=capacity, representatives=2, candidates=2, transport="local")
+    settings = TrainerSettings(strategy=StrategyName.ER, buffer=buffer)
+    schedule = ScanSchedule(settings.schedule, settings.learning_rate)
+    learner = Learner(
+        FrameNetwork(config), PIPELINE, settings, schedule=schedule, device=CPU, precision=Precision.FLOAT32
+    )
+    strategy = make_strategy(settings, PIPELINE, device=CPU, seed=0)
+    arrivals = Arrivals(queue_samples=100, held=True)
+    arrivals.take(0, scan_start(), {})
+    arrivals.take(1, Samples(perspective=0), samples(range(10)))
+    parts = Parts({"network": "small"}, {}, learner, strategy, MeanPatch(TARGET, device=CPU))
+    return Training(folder, parts, arrivals, [])
+
+
+@pytest.fixture
+def trained(tmp_path: Path) -> Iterator[Training]:
+    one = training(tmp_path)
+    yield one
+    assert one.parts.strategy.buffer is not None
+    one.parts.strategy.buffer.close()
+    assert one.failures == []
+
+
+def test_a_checkpoint_is_taken_when_a_person_asks_and_only_if_something_was_learnt_since(
+    trained: Training, network: NetworkSettings
+) -> None:
+    with (
+        closing(CommandHub(network)),
+        closing(CommandSender(network)) as person,
+        closing(CommandReceiver(network)) as commands,
+    ):
+        checkpointing = trained.checkpointing(commands)
+        trained.step()
+        assert not checkpointing.is_due()
+
+        def due_when_asked() -> bool:
+            person.send(WriteCheckpoint())
+            return checkpointing.is_due()
+
+        wait_until(due_when_asked)
+        checkpointing.take(LOOP)
+        checkpointing.finish(LOOP, stopped=False)
+        found = newest(trained.folder)
+        assert found is not None
+        assert found.step == 1
+        person.send(WriteCheckpoint())
+        assert not checkpointing.is_due(), "no step was made since"
+
+
+def test_a_checkpoint_is_due_after_its_period_or_when_wanted(trained: Training) -> None:
+    often, seldom = trained.checkpointing(every_s=1e-6), trained.checkpointing()
+    assert not often.is_due()
+    trained.step()
+    assert often.is_due()
+    assert not seldom.is_due()
+    seldom.want()
+    assert seldom.is_due()
+
+
+def test_everything_that_was_learnt_comes_back(trained: Training, tmp_path: Path) -> None:
+    checkpointing = trained.checkpointing()
+    for _ in range(4):
+        trained.step()
+    checkpointing.finish({"skipped_steps": 2, "finish": 0.25}, stopped=True)
+    assert trained.arrivals.settlement.acknowledgeable() == [], "a sample of the message is still to come"
+    found = newest(tmp_path)
+    assert found is not None
+    resumed = training(tmp_path)
+    loop = restore(found, resumed.parts, rank=0, ranks=1)
+    assert dict(loop) == {"skipped_steps": 2, "finish": 0.25}
+    buffer = resumed.parts.strategy.buffer
+    assert buffer is not None
+    with buffer:
+        assert buffer.stats().size == 8
+        assert resumed.parts.learner.steps == 4
+        for then, now in zip(
+            trained.parts.mean_patch.on_this_rank(), resumed.parts.mean_patch.on_this_rank(), strict=True
+        ):
+            torch.testing.assert_close(now, then, rtol=0, atol=0)
+        resumed.step()
+
+
+def test_a_checkpoint_of_another_model_or_buffer_is_refused_in_one_line(trained: Training, tmp_path: Path) -> None:
+    checkpointing = trained.checkpointing()
+    for _ in range(4):
+        trained.step()
+    checkpointing.finish(LOOP, stopped=True)
+    found = newest(tmp_path)
+    assert found is not None
+    smaller = training(tmp_path, capacity=3)
+    assert smaller.parts.strategy.buffer is not None
+    with smaller.parts.strategy.buffer:
+        with pytest.raises(UserError, match=r"does not fit trainer\.buffer: .*there is room for 3"):
+            restore(found, smaller.parts, rank=0, ranks=1)
+        other = replace(smaller.parts, identity={"network": "large"})
+        with pytest.raises(UserError, match="of another run: its network is small, here it is large") as error:
+            restore(found, other, rank=0, ranks=1)
+    assert "\n" not in str(error.value)

@@ -26,11 +26,12 @@ from trainer.models.settings import ModelSettings, NetworkConfig
 from trainer.pipelines.pipeline import Minibatch
 from trainer.pipelines.ptychography.pipeline import Ptychography
 from trainer.schedule import ScanSchedule
-from trainer.settings import TrainerSettings
+from trainer.settings import OptimizerKind, OptimizerSettings, TrainerSettings
 from trainer.strategies.incremental import Incremental
 
 CPU = torch.device("cpu")
 PIPELINE = Ptychography(FRAME, TARGET)
+ACCUMULATING = OptimizerSettings(kind=OptimizerKind.SGD, momentum=0.5, weight_decay=0.1, accumulate=2)
 SHARES = [(4, 1), (0, 3), (5, 0), (2, 2)]
 """Samples that rank 0 and rank 1 have in each step."""
 
@@ -45,14 +46,14 @@ def batch(index: range) -> Batch | None:
     return join(found, None, pipeline=PIPELINE, device=CPU) if found else None
 
 
-def learner(*, batch_norm: bool, seed: int = 0) -> Learner[FrameNetwork]:
+def learner(*, batch_norm: bool, seed: int = 0, optimizer: OptimizerSettings | None = None) -> Learner[FrameNetwork]:
     config = NetworkConfig(
         model=ModelSettings(width=4, levels=2, batch_norm=batch_norm), frame_shape_px=FRAME, target_shape_px=TARGET
     )
     torch.manual_seed(seed)
     network = FrameNetwork(config)
     network.scale_input_to(50.0)
-    settings = TrainerSettings(averaging=0.5, learning_rate=1e-3)
+    settings = TrainerSettings(averaging=0.5, learning_rate=1e-3, optimizer=optimizer or OptimizerSettings())
     schedule = ScanSchedule(settings.schedule, settings.learning_rate)
     return Learner(network, PIPELINE, settings, schedule=schedule, device=CPU, precision=Precision.FLOAT32)
 
@@ -107,7 +108,13 @@ def in_group(rank: int, port: int, folder: Path) -> None:
 def train_one_rank(rank: int) -> dict[str, Any]:
     trained = learner(batch_norm=False, seed=rank)
     losses = train_steps(trained, rank)
-    return {"losses": losses, "state": trained.averaged.network.state_dict()}
+    accumulated = learner(batch_norm=False, optimizer=ACCUMULATING)
+    train_steps(accumulated, rank)
+    return {
+        "losses": losses,
+        "state": trained.averaged.network.state_dict(),
+        "accumulated": accumulated.averaged.network.state_dict(),
+    }
 
 
 def share_one_rank(rank: int) -> dict[str, Any]:
@@ -142,6 +149,37 @@ def test_two_ranks_with_unequal_shares_equal_one_with_all_samples(ranks: list[di
     for name, tensor in alone.averaged.network.state_dict().items():
         torch.testing.assert_close(ranks[0]["state"][name], tensor, rtol=1e-4, atol=1e-6)
         assert torch.equal(ranks[0]["state"][name], ranks[1]["state"][name]), name
+
+
+def test_gradients_are_averaged_over_minibatches_and_ranks_before_a_step(ranks: list[dict[str, Any]]) -> None:
+    alone = learner(batch_norm=False, optimizer=ACCUMULATING)
+    start = alone.averaged.snapshot()
+    train_steps(alone, -1)
+    assert alone.steps == len(SHARES) // 2
+    for name, tensor in alone.averaged.network.state_dict().items():
+        torch.testing.assert_close(ranks[0]["accumulated"][name], tensor, rtol=1e-4, atol=1e-6)
+    assert not torch.equal(next(start.parameters()), next(alone.averaged.network.parameters()))
+
+
+def test_an_accumulated_step_is_one_of_plain_sgd_down_the_mean_of_the_losses() -> None:
+    trained = learner(batch_norm=False, optimizer=ACCUMULATING)
+    plain = trained.averaged.snapshot().requires_grad_(True)
+    optimizer = torch.optim.SGD(plain.parameters(), lr=1e-3, momentum=0.5, weight_decay=0.1)
+    both = [batch(range(4)), batch(range(4, 6))]
+    for one in both:
+        assert one is not None
+        trained.train(one, Incremental(PIPELINE, device=CPU), agree(propose(len(one))))
+        (PIPELINE.error(plain(one.inputs), one.target).sum() / len(one) / 2).backward()
+    optimizer.step()
+    assert trained.steps == 1
+    # the first step of the average keeps 1/11 of the start
+    for averaged, start, stepped in zip(
+        trained.averaged.network.parameters(),
+        learner(batch_norm=False).averaged.network.parameters(),
+        plain.parameters(),
+        strict=True,
+    ):
+        torch.testing.assert_close(averaged, start / 11 + stepped * 10 / 11, rtol=1e-4, atol=1e-6)
 
 
 def test_a_rank_without_samples_leaves_its_batch_norm_statistics_alone(ranks: list[dict[str, Any]]) -> None:

@@ -66,6 +66,7 @@ class Results:
             )
         for name in (STRATEGIES, PLAIN, "sweeps"):
             self.content[name] = earlier[name]
+        self.content["targets"] = targets(self.content, self._config)
 
     def lacks(self, case: Case) -> bool:
         """Whether the case has not been run."""

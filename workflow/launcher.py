@@ -12,6 +12,7 @@ from dataclasses import replace
 from acquisition.roles import assign_roles
 from acquisition.sources import open_scan
 from dashboard.control import make_token
+from dashboard.settings import DashboardSettings
 from streaming.commands import AnyCommand, CommandHub, StopRun
 from streaming.errors import UserError
 from streaming.events import Part, Telemetry
@@ -132,12 +133,13 @@ def _commands(config: Config, folder: RunFolder) -> list[PartCommand]:
     parts = [part for part in START_ORDER if config.dashboard.enabled or part is not Part.DASHBOARD]
     master_port = choose_port(config.network, ranks=config.trainer.ranks)
     commands = [part_command(part, folder, config.trainer, master_port=master_port) for part in parts]
-    return [_with_token(command) if command.part is Part.DASHBOARD else command for command in commands]
+    page = config.dashboard
+    return [_with_token(command, page) if command.part is Part.DASHBOARD else command for command in commands]
 
 
-def _with_token(command: PartCommand) -> PartCommand:
+def _with_token(command: PartCommand, dashboard: DashboardSettings) -> PartCommand:
     token = make_token()
-    show_token(token)
+    show_token(token, dashboard)
     return replace(command, environment={**command.environment, TOKEN_VARIABLE: token})
 
 

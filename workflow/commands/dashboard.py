@@ -38,5 +38,5 @@ def dashboard(
             network=settings.network,
             run=settings.run.context(),
             stop=part.stop,
-            token=take_token(),
+            token=take_token(settings.dashboard),
         )

@@ -142,6 +142,12 @@ def _train(work: _Work, stack: ExitStack) -> None:
     )
     identity = {"network": learner.averaged.network.config.model_dump_json(), "strategy": session.settings.strategy}
     parts = Parts(identity, {"outcome": outcome, "report": report}, learner, strategy, mean_patch)
+    memory = None
+    if work.checkpoint is not None:
+        memory = restore(work.checkpoint, parts, rank=rank.rank, ranks=rank.world_size)
+        if publication is not None:
+            report.send(TrainingResumed(work.checkpoint.step))
+        outcome.publish()
     loop = TrainingLoop(
         session.settings,
         stream=ScanStream(arrivals),
@@ -152,11 +158,8 @@ def _train(work: _Work, stack: ExitStack) -> None:
         stop=session.stop,
         checkpoints=_checkpointing(work, parts, stack) if session.settings.checkpoint.enabled else None,
     )
-    if work.checkpoint is not None:
-        loop.restore(restore(work.checkpoint, parts, rank=rank.rank, ranks=rank.world_size))
-        if publication is not None:
-            report.send(TrainingResumed(work.checkpoint.step))
-        outcome.publish()
+    if memory is not None:
+        loop.restore(memory)
     loop.run()
 
 

@@ -12,7 +12,7 @@ const CHARTS = [
   { id: "loss", title: "Loss, |amplitude| + |phase|", draw: losses },
   { id: "forgetting", title: "Validation loss per perspective", draw: forgetting },
   { id: "rate", title: "Rates, 1/s", draw: rates },
-  { id: "latency", title: "Frame to image, ms", draw: latencies },
+  { id: "latency", title: "Frame to image", draw: latencies },
   { id: "buffer", title: "Rehearsal buffer, items", draw: bufferFill },
   { id: "steps", title: "Training step, ms", draw: stepBreakdown },
 ];
@@ -136,9 +136,13 @@ function rates() {
 
 function latencies() {
   return {
-    traces: [line("edge", "frame_to_image_p99_ms", "p99", "--first-pass"), line("edge", "frame_to_image_p50_ms", "p50", "--refreshed")],
-    layout: { ...timeAxis(), yaxis: { rangemode: "tozero" } },
+    traces: [inSeconds(line("edge", "frame_to_image_p99_ms", "p99", "--first-pass")), inSeconds(line("edge", "frame_to_image_p50_ms", "p50", "--refreshed"))],
+    layout: { ...timeAxis(), yaxis: { rangemode: "tozero", tickformat: "~s", ticksuffix: "s", hoverformat: ".3s" } },
   };
+}
+
+function inSeconds(trace) {
+  return { ...trace, y: trace.y.map((value) => value / 1000) };
 }
 
 function bufferFill() {

@@ -110,7 +110,8 @@ def _work(connection: Connection, weights: bytes) -> None:
             connection.send(bare[settings].batch())
         else:
             run = {"network": network, "run": RunContext("benchmark", folder, 0), "stop": threading.Event()}
-            serving = threading.Thread(target=serve_edge, args=(settings,), kwargs=run)
+            # a benchmark that was broken off must not leave the process waiting for a scan
+            serving = threading.Thread(target=serve_edge, args=(settings,), kwargs=run, daemon=True)
             serving.start()
 
 

@@ -32,13 +32,13 @@ def mistake(*assignments: str, preset: str | None = "simulated", file: Path | No
     return text
 
 
-@pytest.mark.parametrize("name", ["demo-simulated", "monitored", "simulated", "thesis-scan"])
+@pytest.mark.parametrize("name", ["demo-simulated", "monitored", "simulated", "thesis-ptychography"])
 def test_presets_are_valid(name: str) -> None:
     assert isinstance(load_config(name).source, SimulationSettings)
 
 
 def test_the_thesis_preset_is_the_thesis() -> None:
-    config = load_config("thesis-scan")
+    config = load_config("thesis-ptychography")
     assert isinstance(config.source, SimulationSettings)
     assert (config.source.perspectives, config.source.frames_per_perspective) == (157, 950)
     buffer = config.trainer.buffer

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 PresetOption = Annotated[
-    str | None, typer.Option("--preset", help="Start from a preset: demo, simulated, thesis-ptychography ...", metavar="NAME")
+    str | None, typer.Option("--preset", help="Start from a preset: demo, simulated ...", metavar="NAME")
 ]
 ConfigOption = Annotated[
     Path | None, typer.Option("--config", help="TOML file; its keys replace the preset's.", metavar="FILE")

@@ -223,6 +223,13 @@ def test_fashion_mnist_becomes_a_folder_of_images(
     np.testing.assert_array_equal(np.asarray(Image.open(out / "train" / "3-dress" / "00013.png")), pixels[13])
 
 
+def test_fewer_images_per_class_can_be_taken(idx_files: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert run_command_line(["fashion-mnist", str(out), "--source", str(idx_files), "--per-class", "2"]) == 0
+    folder = read_image_folder(out)
+    assert [len(folder.train), len(folder.val)] == [20, 10]
+
+
 def test_files_that_are_not_fashion_mnist_are_named(
     idx_files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -16,6 +16,9 @@ def fashion_mnist(
     source: Annotated[
         Path, typer.Option(help="Folder with the four files; Debian's dataset-fashion-mnist puts them there.")
     ] = SOURCE,
+    per_class: Annotated[
+        int | None, typer.Option(min=1, help="Take so many training images of each class only.", metavar="N")
+    ] = None,
 ) -> None:
     """Write Fashion-MNIST, 70,000 images of 10 classes, as OUT/train/CLASS/*.png and OUT/val/CLASS/*.png.
 
@@ -23,5 +26,5 @@ def fashion_mnist(
     """
     from workflow.experiments.fashion_mnist import write_image_folder
 
-    counts = write_image_folder(source, out)
+    counts = write_image_folder(source, out, per_class=per_class)
     typer.echo(f"{out}: " + ", ".join(f"{count} images in {part}" for part, count in counts.items()))

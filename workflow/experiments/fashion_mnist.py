@@ -32,8 +32,13 @@ PARTS = {"train": "train", "val": "t10k"}
 UNSIGNED_BYTES = 8
 
 
-def write_image_folder(source: Path, out: Path) -> dict[str, int]:
+def write_image_folder(source: Path, out: Path, *, per_class: int | None = None) -> dict[str, int]:
     """Write `out`/train and `out`/val; return the number of images in each.
+
+    Args:
+        source: folder with the four files.
+        out: folder to make.
+        per_class: take the first so many training images of each class only; None takes all.
 
     Raises:
         UserError: a file is missing or not what it should be, or `out` exists or cannot be written.
@@ -47,7 +52,8 @@ def write_image_folder(source: Path, out: Path) -> dict[str, int]:
     }
     try:
         out.mkdir(parents=True)
-        return {part: _write_part(out / part, images, labels) for part, (images, labels) in read.items()}
+        limits = {"train": per_class, "val": None}
+        return {part: _write_part(out / part, *arrays, per_class=limits[part]) for part, arrays in read.items()}
     except FileExistsError:
         raise UserError(f"{out} exists already; name a new folder") from None
     except OSError as error:
@@ -76,9 +82,13 @@ def read_idx(path: Path, *, dimensions: int) -> npt.NDArray[np.uint8]:
     return np.frombuffer(data, np.uint8, offset=header).reshape(shape)
 
 
-def _write_part(folder: Path, images: npt.NDArray[np.uint8], labels: npt.NDArray[np.uint8]) -> int:
-    for name in CLASSES:
+def _write_part(
+    folder: Path, images: npt.NDArray[np.uint8], labels: npt.NDArray[np.uint8], *, per_class: int | None
+) -> int:
+    count = 0
+    for label, name in enumerate(CLASSES):
         (folder / name).mkdir(parents=True)
-    for number, (image, label) in enumerate(zip(images, labels, strict=True)):
-        Image.fromarray(image).save(folder / CLASSES[label] / f"{number:05d}.png")
-    return len(images)
+        for number in np.flatnonzero(labels == label)[:per_class].tolist():
+            Image.fromarray(images[number]).save(folder / name / f"{number:05d}.png")
+            count += 1
+    return count

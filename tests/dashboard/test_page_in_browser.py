@@ -77,12 +77,12 @@ class RealRun:
         )
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
-        wait_until(lambda: any("token" in line for line in self.errors), timeout_s=60)
+        wait_until(lambda: any("token" in line for line in self.errors), timeout_s=120)
         config = tomllib.loads((self.folder / "config.toml").read_text())
         self.address = f"http://127.0.0.1:{config['dashboard']['port']}"
         with closing(CommandSender(NetworkSettings(**config["network"]))) as sender:
-            wait_until(lambda: _sent(sender, Pause()))
-        wait_until(self._answers, timeout_s=60)
+            wait_until(lambda: _sent(sender, Pause()), timeout_s=60)
+        wait_until(self._answers, timeout_s=120)
 
     @property
     def token(self) -> str:

@@ -120,7 +120,8 @@ def test_results_of_another_configuration_are_not_gone_on_from(
 
 
 def test_a_mistake_in_a_rank_is_one_line(digits: Path, config: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    status = experiment(digits, config, "--set", "images.corrupt_share=0.001", "--set", "experiment.plain=false")
+    changes = ["images.corrupt_share=0.001", "experiment.plain=false", "experiment.ranks=1"]
+    status = experiment(digits, config, *(part for change in changes for part in ("--set", change)))
     assert status == USER_ERROR_STATUS
     assert "1 of 160 images cannot be read, more than images.corrupt_share = 0.001 allows" in capsys.readouterr().err
 

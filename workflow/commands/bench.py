@@ -53,6 +53,28 @@ def edge(
 
 
 @app.command()
+def images(
+    *,
+    preset: Annotated[
+        str, typer.Option(help="Of `experiment imagenet`; its network, batch and strategy.")
+    ] = "thesis-imagenet-resnet50",
+    assignments: SetOption = None,
+    steps: Annotated[int, typer.Option(min=1, help="Training steps per round.")] = 20,
+    json_file: JsonOption = None,
+) -> int:
+    """Samples per second of the trainer's loop on synthetic images, beside a bare PyTorch loop; meant for a GPU."""
+    from trainer.pipelines.imagenet.benchmark import bench_images
+    from workflow.benchmarks.results import tell
+    from workflow.experiments.configuration import load_experiment
+    from workflow.experiments.imagenet.settings import ImageExperiment
+
+    config = load_experiment(
+        ImageExperiment, "imagenet", preset=preset, file=None, assignments=assignments or (), options={}
+    )
+    return tell(bench_images(config.training, config.images, steps=steps), json_file)
+
+
+@app.command()
 def buffer(
     *,
     ranks: Annotated[

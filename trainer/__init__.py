@@ -11,4 +11,7 @@ The way of a sample, one file per station:
     learner         forward, backward and optimiser step over all ranks; `averaging` follows its weights
     evaluation      validation loss beside that of the constant prediction (`constant`)
     publication     weights files on their way to the edge
+
+Strategies, learner and loop know neither frames nor images: `pipelines/` says what is learnt, in one folder for
+ptychography and one for image classification.
 """

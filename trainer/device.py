@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
+from torch.distributed.distributed_c10d import PrefixStore, Store
+from torch.distributed.rendezvous import rendezvous
 
 from streaming.errors import UserError
 from trainer.models.precision import Precision
@@ -43,7 +45,9 @@ def join_ranks(settings: LearningSettings) -> Iterator[Rank]:
     torch.set_num_threads(settings.threads or max(1, len(os.sched_getaffinity(0)) // local_ranks))
     distributed = "RANK" in os.environ and "WORLD_SIZE" in os.environ
     if distributed:
-        dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
+        store, own_rank, world_size = _meeting_place()
+        backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+        dist.init_process_group(backend, store=store, rank=own_rank, world_size=world_size)
     try:
         rank = Rank(
             rank=dist.get_rank() if distributed else 0,
@@ -63,6 +67,15 @@ def join_ranks(settings: LearningSettings) -> Iterator[Rank]:
     finally:
         if distributed:
             dist.destroy_process_group()
+
+
+def _meeting_place() -> tuple[Store, int, int]:
+    """Return the store that torchrun's environment names, this process's rank, and the number of ranks.
+
+    torchrun keeps one store over restarts, in which new ranks would find the addresses of those that are gone.
+    """
+    store, rank, world_size = next(rendezvous("env://"))
+    return PrefixStore(f"start-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store), rank, world_size
 
 
 def _device(choice: Device, local_rank: int) -> torch.device:

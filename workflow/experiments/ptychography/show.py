@@ -10,6 +10,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from inference_edge.figures import phase_scale
 from workflow.drawing import BLUE, GREEN, GREY, ORANGE, RED, STYLE, VIOLET
@@ -65,8 +66,10 @@ def _matrices(results: dict[str, Any]) -> Figure:
         image = axes.imshow(
             np.array(result["validation_matrix"]).T, vmin=0, vmax=highest, cmap="viridis_r", origin="upper"
         )
-        axes.set(title=name, xlabel="perspectives learnt", ylabel="loss on perspective")
+        axes.set(title=name, xlabel="after perspective", ylabel="loss on perspective")
         axes.grid(visible=False)
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_locator(MaxNLocator(integer=True))
     if streamed:
         figure.colorbar(image, ax=list(panels), shrink=0.8, label="validation loss")
     return figure

@@ -81,9 +81,9 @@ def accept_weights(
     prediction = imager.predict(runner, canary.frames)
     if not prediction.finite().all():
         raise BadWeights("the network's predictions are not finite on the last frames")
-    if canary.known is not None:
-        _require_no_fall(prediction, canary.known, refuse_below_db)
     constant = Prediction(loaded.constant_amplitude.numpy()[None], loaded.constant_phase.numpy()[None])
+    if canary.known is not None:
+        _require_no_fall(prediction, canary.known, constant=constant, refuse_below_db=refuse_below_db)
     return Model(announced.version, announced.final, runner, constant)
 
 
@@ -99,7 +99,11 @@ def _require_same_shapes(network: NetworkConfig, scan: ScanStart) -> None:
         raise BadWeights(f"predicts patches of {network.target_shape_px} px, this scan's are {scan.target_shape_px} px")
 
 
-def _require_no_fall(prediction: Prediction, known: Known, refuse_below_db: float) -> None:
-    before_db, now_db = known.phase_psnr_db(known.prediction), known.phase_psnr_db(prediction)
-    if before_db is not None and now_db is not None and now_db < before_db - refuse_below_db:
+def _require_no_fall(prediction: Prediction, known: Known, *, constant: Prediction, refuse_below_db: float) -> None:
+    """Weights that were no better than a constant have no merit to lose: a network that still learns may fluctuate."""
+    everywhere = Prediction(*(np.repeat(patch, len(known.position_px), axis=0) for patch in constant))
+    before_db, now_db, constant_db = map(known.phase_psnr_db, (known.prediction, prediction, everywhere))
+    if before_db is None or now_db is None or (constant_db is not None and before_db <= constant_db):
+        return
+    if now_db < before_db - refuse_below_db:
         raise BadWeights(f"phase PSNR on frames whose reference is known: {now_db:.1f} dB, before {before_db:.1f} dB")

@@ -82,7 +82,8 @@ def test_two_ranks_equal_one_with_all_samples(
     for step, plain in zip(joined, train_plainly(name, joined), strict=True):
         assert step.loss == pytest.approx(plain.loss, rel=1e-5)
         for parameter, weights in plain.weights.items():
-            torch.testing.assert_close(step.weights[parameter], weights, rtol=1e-4, atol=1e-6)
+            # Adam makes of gradients near zero steps of any size below the rate, 1e-3, and rounding decides.
+            torch.testing.assert_close(step.weights[parameter], weights, rtol=1e-4, atol=1e-4)
     for a, b in pairs:
         assert all(torch.equal(a.weights[parameter], b.weights[parameter]) for parameter in a.weights)
 

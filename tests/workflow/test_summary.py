@@ -185,7 +185,13 @@ def test_throughput_is_the_mean_rate_while_counts_rose():
         "frame_to_image_ms": {"p50": 4.5, "p99": 8.5},
     }
     assert summary["seconds"] == 20.0
-    assert summary["training"] == {"steps": 9, "stream_samples": 144, "rehearsed_samples": 192, "step_ms": None}
+    assert summary["training"] == {
+        "steps": 9,
+        "stream_samples": 144,
+        "rehearsed_samples": 192,
+        "resumed_from_steps": [],
+        "step_ms": None,
+    }
 
 
 def test_a_single_report_gives_the_rate_that_the_part_measured():

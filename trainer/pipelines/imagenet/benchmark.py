@@ -19,13 +19,13 @@ from trainer.optimizer import make_optimizer
 from trainer.outcome import Outcome
 from trainer.pipelines.imagenet.classifier import ImageClassifier
 from trainer.pipelines.imagenet.pipeline import Classification
-from trainer.pipelines.imagenet.report import TimeReport
 from trainer.pipelines.imagenet.schedule import TaskSchedule
 from trainer.pipelines.imagenet.settings import ClassificationSettings, ImageSettings
 from trainer.pipelines.pipeline import Minibatch
 from trainer.settings import StrategyName
 from trainer.strategies.making import make_strategy
 from trainer.stream import Marker
+from trainer.time_report import TimeReport
 
 TARGET_RATIO = 0.95
 DISTINCT_BATCHES = 8

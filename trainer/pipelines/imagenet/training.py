@@ -19,11 +19,11 @@ from trainer.pipelines.imagenet.epochs import EpochStream, Shards
 from trainer.pipelines.imagenet.evaluation import Accuracy, AccuracyEvaluator
 from trainer.pipelines.imagenet.outcome import EpochResult, TaskOutcome
 from trainer.pipelines.imagenet.pipeline import Classification
-from trainer.pipelines.imagenet.report import TimeReport
 from trainer.pipelines.imagenet.schedule import TaskSchedule
 from trainer.pipelines.imagenet.settings import ClassificationSettings, ImageSettings
 from trainer.pipelines.imagenet.tasks import deal_classes
 from trainer.strategies.making import make_strategy
+from trainer.time_report import TimeReport
 
 log = logging.getLogger(__name__)
 

@@ -32,13 +32,13 @@ from trainer.learner import Learner
 from trainer.loop import TrainingLoop
 from trainer.models.frame_network import FrameNetwork
 from trainer.models.settings import NetworkConfig
-from trainer.pipelines.imagenet.report import TimeReport
 from trainer.pipelines.ptychography.pipeline import Ptychography
 from trainer.schedule import ScanSchedule
 from trainer.settings import TrainerSettings
 from trainer.state_file import State, write_state
 from trainer.strategies.making import make_strategy
 from trainer.strategies.strategy import Strategy
+from trainer.time_report import TimeReport
 from workflow.experiments.methods import Method
 from workflow.experiments.ptychography.case import Case, read_case
 from workflow.experiments.ptychography.dataset import Dataset, open_dataset

@@ -131,7 +131,7 @@ class WeightsClient:
     def poll(self, timeout_s: float = 0.0) -> tuple[Weights, bytes] | None:
         """Return weights that came, or None after `timeout_s` seconds without any.
 
-        Asked for is always what is newer than all before; a trainer may answer otherwise.
+        Asked for is always what is newer than all before; a trainer may answer otherwise. A version comes once.
         """
         # in this order: what came before the break waits in the old socket
         if self._breaks.poll(0) and not self._socket.poll(0):
@@ -149,6 +149,8 @@ class WeightsClient:
             self.malformed += 1
             log.warning("dropped weights %d without a file", decoded.body.version)
             return None
+        if decoded.body.version == self._version:
+            return None  # asked for again while the answer was on its way
         if decoded.body.version > self._version:
             self._version = decoded.body.version
             self._asked_at_s = float("-inf")

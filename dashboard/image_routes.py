@@ -6,6 +6,8 @@ import math
 from enum import StrEnum
 from typing import Annotated, Literal
 
+import numpy as np
+import numpy.typing as npt
 from fastapi import APIRouter, Header, HTTPException, Path, Query
 from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Field
@@ -154,18 +156,21 @@ def _add_probe(routes: APIRouter, runs: Runs) -> None:
     @routes.get("/api/frame.png", response_class=Response)
     def frame_picture() -> Response:
         """Return the newest frame that was shown, on a logarithmic scale."""
-        newest = runs.watched.state.newest_frame()
-        if newest is None:
-            raise HTTPException(404, "no frame has been shown yet")
-        return Response(frame_png(newest.diffraction), media_type="image/png", headers=CHECK_EACH_TIME)
+        return Response(frame_png(_newest_diffraction(runs)), media_type="image/png", headers=CHECK_EACH_TIME)
 
     @routes.get("/api/frame.npy", response_class=Response)
     def frame_values() -> Response:
         """Return the newest frame that was shown: NumPy file, float32 (y, x), counts."""
-        newest = runs.watched.state.newest_frame()
-        if newest is None:
-            raise HTTPException(404, "no frame has been shown yet")
-        return Response(npy_file(newest.diffraction), media_type="application/octet-stream", headers=CHECK_EACH_TIME)
+        return Response(
+            npy_file(_newest_diffraction(runs)), media_type="application/octet-stream", headers=CHECK_EACH_TIME
+        )
+
+
+def _newest_diffraction(runs: Runs) -> npt.NDArray[np.float32]:
+    newest = runs.watched.state.newest_frame()
+    if newest is None:
+        raise HTTPException(404, "no frame has been shown yet")
+    return newest.diffraction
 
 
 def _open(runs: Runs, name: str | None, perspective: int | Literal["newest"]) -> tuple[Run, int]:

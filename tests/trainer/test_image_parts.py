@@ -12,7 +12,6 @@ from trainer.pipelines.imagenet.augmentation import crop_at_random, crop_middle
 from trainer.pipelines.imagenet.classifier import ImageClassifier, make_network
 from trainer.pipelines.imagenet.epochs import Shards
 from trainer.pipelines.imagenet.image_folder import ImageFile
-from trainer.pipelines.imagenet.metrics import average_over_seen, backward_transfer, forgetting, forward_transfer
 from trainer.pipelines.imagenet.pipeline import Classification, is_correct
 from trainer.pipelines.imagenet.schedule import TaskSchedule
 from trainer.pipelines.imagenet.settings import (
@@ -22,6 +21,7 @@ from trainer.pipelines.imagenet.settings import (
     Sharding,
     TaskScheduleSettings,
 )
+from trainer.transfer import average_over_seen, backward_transfer, forgetting, forward_transfer
 
 FILES = [ImageFile(Path(f"{label}-{number}"), label) for label in range(4) for number in range(5)]
 TASKS = (frozenset({3, 0}), frozenset({1, 2}))

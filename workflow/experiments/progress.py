@@ -10,6 +10,8 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from workflow.logs import stderr_console
+
 log = logging.getLogger(__name__)
 
 LINE_PERIOD_S = 15.0
@@ -24,7 +26,7 @@ class TaskProgress:
 
     def __init__(self, title: str) -> None:
         self._title = title
-        console = Console(stderr=True)
+        console = stderr_console()
         self._bar = _bar(console) if console.is_terminal else None
         self._task = self._bar.add_task(title, total=None) if self._bar else None
         self._started_s = self._line_s = time.monotonic()

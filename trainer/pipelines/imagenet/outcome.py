@@ -11,8 +11,8 @@ from trainer.learner import Learner
 from trainer.outcome import Outcome
 from trainer.pipelines.imagenet.classifier import ImageClassifier
 from trainer.pipelines.imagenet.evaluation import Accuracy, AccuracyEvaluator
-from trainer.pipelines.imagenet.metrics import average_over_seen
 from trainer.stream import Marker
+from trainer.transfer import average_over_seen
 
 log = logging.getLogger(__name__)
 

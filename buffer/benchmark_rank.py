@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -38,7 +38,9 @@ class Case:
     width: int = 32
     """Width of PtychoNN; 0 leaves the training steps out."""
     steps: int = 10
-    """Training steps in each of the four blocks: without, with, without, with a buffer."""
+    """Training steps in a block; blocks with and without a buffer come in pairs."""
+    pairs: int = 5
+    """Pairs of such blocks; every other one begins with the buffer."""
     draws: int = 200
     device: str = "cpu"
 
@@ -120,13 +122,17 @@ def _plain_rows(count: int, nbytes: int) -> ByteRows:
     return byte_rows(torch.zeros(count, nbytes, dtype=torch.uint8))
 
 
-def _idle(buffer: RehearsalBuffer, seconds: float = 2.0) -> Figures:
-    """Processor time of this process while nobody uses the buffer."""
+def _idle(buffer: RehearsalBuffer, seconds: float = 0.5, windows: int = 5) -> Figures:
+    """Processor time of this process while nobody uses the buffer, the median of several windows."""
     buffer.update(None)
     buffer.take()
-    used = time.process_time()
-    time.sleep(seconds)
-    return {"idle_cpu_fraction": (time.process_time() - used) / seconds}
+    _meet()
+    used = []
+    for _ in range(windows):
+        before = time.process_time()
+        time.sleep(seconds)
+        used.append((time.process_time() - before) / seconds)
+    return {"idle_cpu_fraction": statistics.median(used)}
 
 
 def _draws(buffer: RehearsalBuffer, offered: Tensors | None, case: Case, name: str) -> Figures:
@@ -150,24 +156,25 @@ def _draws(buffer: RehearsalBuffer, offered: Tensors | None, case: Case, name: s
 
 
 def _training(buffer: RehearsalBuffer, minibatch: Tensors, case: Case) -> Figures:
-    """Steps without a buffer, on an equally large batch, and with it, in alternating blocks."""
+    """Steps without a buffer, on an equally large batch, beside steps with it."""
     step = make_train_step(case.width, torch.device(case.device))
     buffer.offer(None)
     fixed = {name: tensor.clone() for name, tensor in buffer.take().tensors.items()}
-    without, with_buffer = [], []
-    _timed_steps(lambda: step(minibatch, fixed, lambda _: None), 2, case)
     buffer.offer(None)
+    works: dict[bool, Callable[[], None]] = {
+        False: lambda: step(minibatch, fixed, lambda _: None),
+        True: lambda: _rehearse(buffer, step, minibatch),
+    }
+    for work in works.values():
+        _timed_steps(work, 1, case)
     before = buffer.stats()
-    for _ in range(2):
-        _meet()
-        without += _timed_steps(lambda: step(minibatch, fixed, lambda _: None), case.steps, case)
-        _meet()
-        with_buffer += _timed_steps(lambda: _rehearse(buffer, step, minibatch), case.steps, case)
+    pairs = [_timed_pair(works, case, buffer_first=bool(number % 2)) for number in range(case.pairs)]
     after = buffer.stats()
-    steps = 2 * case.steps
+    steps = case.pairs * case.steps
     figures = {
-        "step_without_ms": 1e3 * statistics.median(without),
-        "step_with_ms": 1e3 * statistics.median(with_buffer),
+        "step_without_ms": 1e3 * statistics.median(pair[False] for pair in pairs),
+        "step_with_ms": 1e3 * statistics.median(pair[True] for pair in pairs),
+        "step_slowdown": statistics.median(pair[True] / pair[False] for pair in pairs),
         "waited_ms": 1e3 * (after.waited_s - before.waited_s) / steps,
         "offer_ms": 1e3 * (after.offered_s - before.offered_s) / steps,
         "populate_ms": 1e3 * (after.populate_s - before.populate_s) / steps,
@@ -181,9 +188,17 @@ def _training(buffer: RehearsalBuffer, minibatch: Tensors, case: Case) -> Figure
         "draw_beside_training_gb_per_s": case.representatives
         * item_schema(case.precision).nbytes
         / (1e6 * figures["augment_ms"]),
-        "step_slowdown": figures["step_with_ms"] / figures["step_without_ms"],
         "waited_fraction_of_step": figures["waited_ms"] / figures["step_with_ms"],
     }
+
+
+def _timed_pair(works: Mapping[bool, Callable[[], None]], case: Case, *, buffer_first: bool) -> dict[bool, float]:
+    """Seconds per step by whether the buffer was used."""
+    found = {}
+    for with_buffer in (buffer_first, not buffer_first):
+        _meet()
+        found[with_buffer] = statistics.median(_timed_steps(works[with_buffer], case.steps, case))
+    return found
 
 
 def _rehearse(buffer: RehearsalBuffer, step: TrainStep, minibatch: Tensors) -> None:

@@ -16,16 +16,19 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
+import torch
+from pydantic import ValidationError
 from support import wait_until
 
 from acquisition.source_settings import SimulationSettings, SpecimenPhase
 from inference_edge.quality import ReferenceImage
 from streaming.errors import UserError
 from streaming.messages import FrameRole, PerspectiveEnd, ScanEnd
+from trainer.models.weights_file import read_weights
 from workflow.experiments.configuration import load_experiment
 from workflow.experiments.ptychography.dataset import PerspectiveSamples, open_dataset, write_perspective
-from workflow.experiments.ptychography.experiment import cases
-from workflow.experiments.ptychography.preparation import prepare
+from workflow.experiments.ptychography.experiment import cases, earlier_case
+from workflow.experiments.ptychography.preparation import prepare, prepare_earlier
 from workflow.experiments.ptychography.rank import train_case
 from workflow.experiments.ptychography.settings import FromScratchSettings, PtychographyExperiment
 from workflow.experiments.ptychography.stream import Convergence, SectionStream, everything_at_once, in_sequence
@@ -193,7 +196,7 @@ def test_a_folder_of_training_samples_is_read(tmp_path: Path) -> None:
         prepare(settings, seed=0, folder=tmp_path / "others")
 
 
-def test_a_wrong_setting_is_named() -> None:
+def test_a_wrong_setting_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"experiment\.pases.*passes"):
         load_experiment(
             PtychographyExperiment,
@@ -205,6 +208,39 @@ def test_a_wrong_setting_is_named() -> None:
         )
     with pytest.raises(UserError, match=r"unknown preset 'tiny'; the presets are measured, small, thesis"):
         load_experiment(PtychographyExperiment, "ptychography", preset="tiny", file=None, assignments=[], options={})
+    with pytest.raises(ValidationError, match=r"earlier and trainer\.init_weights both say where training begins"):
+        experiment(earlier={"source": {}}, trainer={"init_weights": str(tmp_path / "v1.safetensors")})
+
+
+def test_every_method_begins_with_what_was_learnt_before(tmp_path: Path) -> None:
+    settings = experiment(
+        earlier={
+            "source": SOURCE.model_copy(update={"specimens": (), "perspectives": 1, "seed": 7}).model_dump(mode="json"),
+            "until": {"max_epochs": 2},
+        },
+        trainer={"threads": 1, "model": {"width": 4, "levels": 2}},
+        experiment={"methods": ["incremental", "er"]},
+    )
+    assert settings.earlier is not None
+    earlier = earlier_case(settings, settings.earlier, 0, tmp_path)
+    prepare_earlier(settings, settings.earlier, seed=0, folder=earlier.dataset)
+    prepare(settings, seed=0, folder=tmp_path / "samples-seed-0")
+    results = []
+    for case in (earlier, *cases(settings, tmp_path)):
+        case.folder.mkdir()
+        train_case(case)
+        results.append(case.result() or {})
+    assert [len(part.roles) > 0 for part in open_dataset(earlier.dataset)] == [True], "one perspective, none held out"
+    learnt, incremental, er = results
+    assert len(learnt["matrix"]) == 2
+    assert incremental["untrained"] == er["untrained"]
+    network = read_weights(earlier.weights.read_bytes()).network
+    for part, loss in zip(open_dataset(tmp_path / "samples-seed-0"), er["untrained"], strict=False):
+        samples = {name: torch.from_numpy(array) for name, array in part.of_role(FrameRole.VALIDATION).items()}
+        with torch.no_grad():
+            found = network(samples["diffraction"])
+        errors = [(getattr(found, name) - samples[name].float()).abs().mean().item() for name in ("amplitude", "phase")]
+        assert loss == pytest.approx(sum(errors), rel=0.01)  # evaluated in bfloat16 where the processor has it
 
 
 CONFIG = """

@@ -22,6 +22,7 @@ from workflow.run_folder import write_json
 log = logging.getLogger(__name__)
 
 CASE, RESULT, PROGRESS, LOG = "case.json", "result.json", "progress.json", "training.log"
+WEIGHTS = "network.safetensors"
 
 
 class CaseSettings(Settings):
@@ -65,6 +66,11 @@ class Case:
     def held_out_image(self) -> Path:
         """The stitched held-out perspective."""
         return self.folder / "held_out.npz"
+
+    @property
+    def weights(self) -> Path:
+        """The trained network."""
+        return self.folder / WEIGHTS
 
     def trainer_settings(self) -> TrainerSettings:
         """Return the trainer's settings for this method: one step per minibatch, nothing after the stream."""

@@ -15,12 +15,14 @@ from typing import Any
 import tomli_w
 
 from streaming.errors import UserError
+from trainer.settings import TrainerSettings
+from workflow.experiments.methods import Method
 from workflow.experiments.progress import TaskProgress
 from workflow.experiments.ptychography.case import Case, CaseSettings
 from workflow.experiments.ptychography.dataset import open_dataset
-from workflow.experiments.ptychography.preparation import prepare
+from workflow.experiments.ptychography.preparation import prepare, prepare_earlier
 from workflow.experiments.ptychography.results import as_json
-from workflow.experiments.ptychography.settings import PtychographyExperiment
+from workflow.experiments.ptychography.settings import EarlierScan, PtychographyExperiment
 from workflow.experiments.ptychography.show import write_figures
 from workflow.experiments.ptychography.table import write_table
 from workflow.run_folder import write_json
@@ -40,6 +42,7 @@ def run_experiment(settings: PtychographyExperiment, *, preset: str, folder: Pat
     _claim(folder, settings)
     for case in cases(settings, folder):
         if case.result() is None:
+            _learn_earlier(settings, case.seed, folder)
             _prepared(settings, case)
             _train(case)
     results = as_json(settings, cases(settings, folder), preset=preset)
@@ -58,13 +61,46 @@ def cases(settings: PtychographyExperiment, folder: Path) -> list[Case]:
                 method=method,
                 seed=seed,
                 dataset=folder / f"samples-seed-{seed}",
-                trainer=settings.trainer,
+                trainer=_beginning(settings, seed, folder),
                 comparison=settings.experiment,
             ),
         )
         for seed in range(settings.experiment.seeds)
         for method in settings.experiment.methods
     ]
+
+
+def earlier_case(settings: PtychographyExperiment, earlier: EarlierScan, seed: int, folder: Path) -> Case:
+    """Return the training on the scan that was learnt before."""
+    comparison = settings.experiment.model_copy(update={"from_scratch": earlier.until})
+    return Case(
+        folder / f"earlier-seed-{seed}",
+        CaseSettings(
+            method=Method.FROM_SCRATCH,
+            seed=seed,
+            dataset=folder / f"samples-earlier-seed-{seed}",
+            trainer=settings.trainer,
+            comparison=comparison,
+        ),
+    )
+
+
+def _beginning(settings: PtychographyExperiment, seed: int, folder: Path) -> TrainerSettings:
+    """Return the trainer's settings with the weights at which every method of a seed begins."""
+    if settings.earlier is None:
+        return settings.trainer
+    weights = earlier_case(settings, settings.earlier, seed, folder).weights
+    return settings.trainer.model_copy(update={"init_weights": weights})
+
+
+def _learn_earlier(settings: PtychographyExperiment, seed: int, folder: Path) -> None:
+    """Learn the scan before the experiment, if there is one and that is not done."""
+    if settings.earlier is None:
+        return
+    case = earlier_case(settings, settings.earlier, seed, folder)
+    if case.result() is None:
+        prepare_earlier(settings, settings.earlier, seed=seed, folder=case.dataset)
+        _train(case)
 
 
 def _claim(folder: Path, settings: PtychographyExperiment) -> None:
@@ -91,7 +127,7 @@ def _prepared(settings: PtychographyExperiment, case: Case) -> None:
 
 def _train(case: Case) -> None:
     """Run the processes of one training to their end."""
-    title = f"{case.method.value}, seed {case.seed}"
+    title = case.folder.name.replace("-seed-", ", seed ")
     started_s = time.monotonic()
     process = case.start()
     try:

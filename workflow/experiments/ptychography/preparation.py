@@ -23,7 +23,7 @@ from streaming.errors import UserError
 from streaming.messages import FrameRole
 from workflow.experiments.progress import TaskProgress
 from workflow.experiments.ptychography.dataset import PerspectiveSamples, is_written, write_perspective
-from workflow.experiments.ptychography.settings import PtychographyExperiment, TrainingSetSettings
+from workflow.experiments.ptychography.settings import EarlierScan, PtychographyExperiment, TrainingSetSettings
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +47,17 @@ def prepare(settings: PtychographyExperiment, *, seed: int, folder: Path) -> Non
                 progress.show(done, total)
     except OSError as error:
         raise UserError(f"cannot write the samples to {folder}: {error.strerror}") from error
+
+
+def prepare_earlier(settings: PtychographyExperiment, earlier: EarlierScan, *, seed: int, folder: Path) -> None:
+    """Write the dataset of the scan that was learnt before, as `prepare` does; nothing of it is held out."""
+    alone = {
+        "source": earlier.source,
+        "retrieval": earlier.retrieval,
+        "later": (),
+        "roles": settings.roles.model_copy(update={"hold_out": HoldOut.NONE}),
+    }
+    prepare(settings.model_copy(update=alone), seed=seed, folder=folder)
 
 
 @dataclass(frozen=True)

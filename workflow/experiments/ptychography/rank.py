@@ -11,7 +11,9 @@ import sys
 import threading
 import time
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
+from statistics import fmean
 from typing import Any, cast
 
 import torch
@@ -31,7 +33,9 @@ from trainer.evaluation import Evaluation, Evaluator
 from trainer.learner import Learner
 from trainer.loop import TrainingLoop
 from trainer.models.frame_network import FrameNetwork
+from trainer.models.initial_weights import load_initial_weights
 from trainer.models.settings import NetworkConfig
+from trainer.models.weights_file import Manifest, write_weights
 from trainer.pipelines.ptychography.pipeline import Ptychography
 from trainer.schedule import ScanSchedule
 from trainer.settings import TrainerSettings
@@ -130,7 +134,10 @@ def _prepare(case: Case, settings: TrainerSettings, rank: Rank, dataset: Dataset
     )
     torch.manual_seed(case.seed)
     network = FrameNetwork(config)
-    network.scale_input_to(network.input_power(torch.from_numpy(first["diffraction"][:SCALE_FRAMES].copy())))
+    if settings.init_weights is not None:
+        load_initial_weights(network, settings.init_weights)
+    else:
+        network.scale_input_to(network.input_power(torch.from_numpy(first["diffraction"][:SCALE_FRAMES].copy())))
     pipeline = Ptychography(
         frame_shape_px, target_shape_px, frame_dtype=cast(DTypeName, first["diffraction"].dtype.name)
     )
@@ -238,7 +245,18 @@ def _save(training: Training) -> None:
 
 def _finish(training: Training) -> None:
     """Write what came of it; rank 0 alone."""
-    held_out = image_held_out(training.dataset, training.learner.averaged.network, training.mean_patch.on_this_rank())
+    network, constant = training.learner.averaged.network, training.mean_patch.on_this_rank()
+    manifest = Manifest(
+        version=1,
+        step=training.learner.steps,
+        network=network.config,
+        validation_loss=fmean(training.record.matrix[-1]),
+        final=True,
+        created_at=datetime.now(UTC),
+        run=training.case.folder.name,
+    )
+    training.case.weights.write_bytes(write_weights(network, manifest, constant=constant))
+    held_out = image_held_out(training.dataset, network, constant)
     if held_out is not None:
         held_out.write_image(training.case.held_out_image)
     training.case.write_result(

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from acquisition.retrieval.settings import RetrievalSettings
 from acquisition.source_settings import HoldOut, ReplaySettings, RoleSettings, SimulationSettings
@@ -50,6 +50,20 @@ class FromScratchSettings(Settings):
     """A validation loss is better if it is lower by this share."""
 
 
+class EarlierScan(Settings):
+    """A scan that was learnt before the experiment: what the network learnt there is where every method begins.
+
+    So it is at a beamline, where a network is kept from one user to the next.
+    """
+
+    source: SimulationSettings
+    """Its frames have the shape and dtype of the first scan's."""
+    retrieval: RetrievalSettings = RetrievalSettings(source=GroundTruthSource.SIMULATED)
+    """Where its ground truth comes from; patches have the shape of the first scan's."""
+    until: FromScratchSettings = Field(default_factory=FromScratchSettings)
+    """How long it is learnt, shuffled."""
+
+
 class ComparisonSettings(Settings):
     """The `[experiment]` section."""
 
@@ -73,6 +87,8 @@ class PtychographyExperiment(Settings):
     """The scan: simulated, recorded, or a folder of training samples."""
     later: tuple[LaterScan, ...] = ()
     """Scans that follow it."""
+    earlier: EarlierScan | None = None
+    """A scan that was learnt before; without it and `trainer.init_weights`, training begins at random weights."""
     roles: RoleSettings = RoleSettings(hold_out=HoldOut.LAST_PERSPECTIVE)
     """What of the first scan is kept for validation and what is held out."""
     retrieval: RetrievalSettings = Field(default_factory=RetrievalSettings)
@@ -81,3 +97,9 @@ class PtychographyExperiment(Settings):
     """Model, sizes, buffer, schedule; `strategy` is set by the experiment, `ranks` are its processes."""
     experiment: ComparisonSettings = Field(default_factory=ComparisonSettings)
     """What is compared, and how often."""
+
+    @model_validator(mode="after")
+    def _one_beginning(self) -> Self:
+        if self.earlier is not None and self.trainer.init_weights is not None:
+            raise ValueError("earlier and trainer.init_weights both say where training begins; give one of them")
+        return self

@@ -2,12 +2,11 @@ from __future__ import annotations
 
 import pytest
 
+from trainer.models.classifier_settings import ClassifierSettings, ModelFamily
 from trainer.pipelines.imagenet.benchmark import bench_images
 from trainer.pipelines.imagenet.settings import (
     ClassificationSettings,
-    ClassifierSettings,
     ImageSettings,
-    ModelFamily,
 )
 from trainer.settings import BufferSettings, StrategyName
 

@@ -7,12 +7,12 @@ import pytest
 from image_folders import write_digits
 from PIL import Image
 
+from acquisition.images.decoding import CorruptImage, decode
+from acquisition.images.image_folder import read_image_folder
+from acquisition.images.tasks import deal_classes
 from streaming.errors import UserError
 from trainer.pipelines.imagenet.data import ImageData
-from trainer.pipelines.imagenet.decoding import CorruptImage, decode
-from trainer.pipelines.imagenet.image_folder import read_image_folder
 from trainer.pipelines.imagenet.settings import ImageSettings
-from trainer.pipelines.imagenet.tasks import deal_classes
 
 
 @pytest.fixture

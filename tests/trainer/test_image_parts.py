@@ -7,17 +7,16 @@ import pytest
 import torch
 from torch import nn
 
+from acquisition.images.image_folder import ImageFile
 from streaming.errors import UserError
-from trainer.pipelines.imagenet.augmentation import crop_at_random, crop_middle
-from trainer.pipelines.imagenet.classifier import ImageClassifier, make_network
+from trainer.models.augmentation import crop_at_random, crop_middle
+from trainer.models.classifier import ImageClassifier, make_network
+from trainer.models.classifier_settings import ClassifierSettings, ModelFamily
 from trainer.pipelines.imagenet.epochs import Shards
-from trainer.pipelines.imagenet.image_folder import ImageFile
 from trainer.pipelines.imagenet.pipeline import Classification, is_correct
 from trainer.pipelines.imagenet.schedule import TaskSchedule
 from trainer.pipelines.imagenet.settings import (
-    ClassifierSettings,
     ImageSettings,
-    ModelFamily,
     Sharding,
     TaskScheduleSettings,
 )
@@ -151,7 +150,7 @@ def test_crops_lie_within_the_image_and_cover_what_they_should() -> None:
 
 def test_evaluation_sees_the_middle_and_training_another_crop_every_time() -> None:
     settings = ImageSettings(stored_px=12, image_px=8)
-    network = ImageClassifier(ClassifierSettings(family=ModelFamily.SMALL, width=2), settings, classes=3)
+    network = ImageClassifier(settings.classifier(ClassifierSettings(family=ModelFamily.SMALL, width=2), classes=3))
     images = torch.randint(0, 256, (2, 3, 12, 12), dtype=torch.uint8)
     network.eval()
     middle = network.prepare(images)

@@ -7,13 +7,12 @@ import torch
 from image_folders import DIGITS_PX, write_digits
 
 from trainer.device import Rank
+from trainer.models.classifier_settings import ClassifierSettings, ModelFamily
 from trainer.models.precision import Precision
 from trainer.pipelines.imagenet.data import ImageData
 from trainer.pipelines.imagenet.settings import (
     ClassificationSettings,
-    ClassifierSettings,
     ImageSettings,
-    ModelFamily,
     TaskScheduleSettings,
 )
 from trainer.pipelines.imagenet.training import TaskTrainer, TrainingRecord

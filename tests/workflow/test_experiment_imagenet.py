@@ -11,7 +11,7 @@ from image_folders import DIGITS_PX, write_digits
 from PIL import Image
 from torch import tensor
 
-from trainer.pipelines.imagenet.image_folder import read_image_folder
+from acquisition.images.image_folder import read_image_folder
 from trainer.pipelines.imagenet.settings import Sharding
 from workflow.cli import USER_ERROR_STATUS, run_command_line
 from workflow.experiments.configuration import load_experiment, preset_names

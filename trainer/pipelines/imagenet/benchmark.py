@@ -14,10 +14,10 @@ from torch import nn
 from streaming.messages import ScanEnd
 from trainer.learner import Learner
 from trainer.loop import TrainingLoop
+from trainer.models.classifier import ImageClassifier
 from trainer.models.precision import autocast
 from trainer.optimizer import make_optimizer
 from trainer.outcome import Outcome
-from trainer.pipelines.imagenet.classifier import ImageClassifier
 from trainer.pipelines.imagenet.pipeline import Classification
 from trainer.pipelines.imagenet.schedule import TaskSchedule
 from trainer.pipelines.imagenet.settings import ClassificationSettings, ImageSettings
@@ -52,7 +52,7 @@ def bench_images(
         torch.set_num_threads(settings.threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(0)
-    network = ImageClassifier(settings.model, images, classes=classes)
+    network = ImageClassifier(images.classifier(settings.model, classes=classes))
     minibatches = [_minibatch(settings.batch_size, images, classes=classes) for _ in range(DISTINCT_BATCHES)]
     bare = _BareLoop(copy.deepcopy(network), settings, minibatches, device=device)
     with _OurLoop(network, settings, images, classes=classes, device=device) as ours:

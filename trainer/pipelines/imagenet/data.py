@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from trainer.pipelines.imagenet.image_folder import read_image_folder
+from acquisition.images.image_folder import read_image_folder
 from trainer.pipelines.imagenet.loader import ImageLoader
 from trainer.pipelines.imagenet.settings import ImageSettings
 

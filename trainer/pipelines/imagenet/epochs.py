@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
+from acquisition.images.image_folder import ImageFile
+from acquisition.images.tasks import Tasks
 from streaming.messages import PerspectiveEnd, ScanEnd
-from trainer.pipelines.imagenet.image_folder import ImageFile
 from trainer.pipelines.imagenet.loader import ImageLoader, Rows
 from trainer.pipelines.imagenet.settings import Sharding
-from trainer.pipelines.imagenet.tasks import Tasks
 from trainer.pipelines.pipeline import Minibatch
 from trainer.stream import Marker
 

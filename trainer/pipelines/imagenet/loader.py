@@ -10,9 +10,9 @@ import numpy.typing as npt
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from acquisition.images.decoding import CorruptImage, decode
+from acquisition.images.image_folder import ImageFile
 from streaming.errors import UserError
-from trainer.pipelines.imagenet.decoding import CorruptImage, decode
-from trainer.pipelines.imagenet.image_folder import ImageFile
 from trainer.pipelines.imagenet.settings import ImageSettings
 from trainer.pipelines.pipeline import Minibatch
 

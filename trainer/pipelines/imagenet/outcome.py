@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from trainer.learner import Learner
+from trainer.models.classifier import ImageClassifier
 from trainer.outcome import Outcome
-from trainer.pipelines.imagenet.classifier import ImageClassifier
 from trainer.pipelines.imagenet.evaluation import Accuracy, AccuracyEvaluator
 from trainer.stream import Marker
 from trainer.transfer import average_over_seen

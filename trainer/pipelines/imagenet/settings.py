@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from pathlib import Path
-from typing import Literal, Self
+from typing import Self
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
+from acquisition.images.settings import ImageFolderSettings
 from streaming.settings import Settings
+from trainer.models.classifier_settings import ClassifierConfig, ClassifierSettings, ViewSettings
 from trainer.settings import LearningSettings, OptimizerKind, OptimizerSettings, Pace
 
 
@@ -21,38 +22,13 @@ class Sharding(StrEnum):
     """Every rank all samples of some of the classes."""
 
 
-class ModelFamily(StrEnum):
-    """Where a network comes from."""
-
-    TORCHVISION = "torchvision"
-    TIMM = "timm"
-    SMALL = "small"
-    """Four convolutions for small images, which train in seconds on a CPU."""
-
-
-class ImageSettings(Settings):
+class ImageSettings(ImageFolderSettings, ViewSettings):
     """The `[images]` section: data set, tasks, and how files become the network's input."""
 
-    folder: Path = Path("images")
-    """Holds `train/<class>/*` and `val/<class>/*`."""
-    tasks: PositiveInt = 4
-    """Classes are dealt to this many tasks, as evenly as possible, in an order that the seed decides."""
-    channels: Literal[1, 3] = 3
-    """1 turns colours into grey."""
-    stored_px: PositiveInt = 256
-    """Images are scaled and cropped to squares of this size when they are read; so the buffer keeps them."""
-    image_px: PositiveInt = 224
-    """What the network sees: a crop, scaled to this size; in evaluation the middle."""
-    least_crop_area: float = Field(default=0.08, gt=0, le=1)
-    """Share of the stored image that a training crop covers at least; 1 takes the middle, as evaluation does."""
-    flip: bool = True
-    """Mirror every other image in training."""
     workers: NonNegativeInt = 4
     """Processes per rank that read files; 0 reads them in the training process."""
     keep_in_memory: bool = False
     """Keep every image once it is read, in each process that reads."""
-    corrupt_share: float = Field(default=0.01, ge=0, le=1)
-    """Files that cannot be read are named, left out and counted; more than this share of the set ends the run."""
     sharding: Sharding = Sharding.SAMPLES
 
     @model_validator(mode="after")
@@ -61,17 +37,12 @@ class ImageSettings(Settings):
             raise ValueError("image_px must not be larger than stored_px")
         return self
 
-
-class ClassifierSettings(Settings):
-    """The network; one output for all classes from the start."""
-
-    family: ModelFamily = ModelFamily.TORCHVISION
-    name: str = "resnet50"
-    """As the family names it: resnet18, resnet50 ...; ghostnet_050 ... Not used by `small`."""
-    small_images: bool = False
-    """Of torchvision's ResNets: a first layer that does not shrink the image, for images of 28 to 64 px."""
-    width: PositiveInt = 16
-    """Of `small`: channels after the first convolution; each further one doubles them."""
+    def classifier(self, model: ClassifierSettings, *, classes: int) -> ClassifierConfig:
+        """Return what fixes a network for these images."""
+        view = ViewSettings(image_px=self.image_px, least_crop_area=self.least_crop_area, flip=self.flip)
+        return ClassifierConfig(
+            model=model, view=view, channels=self.channels, stored_px=self.stored_px, classes=classes
+        )
 
 
 class TaskScheduleSettings(Settings):

@@ -10,10 +10,11 @@ from typing import Any
 
 import torch
 
+from acquisition.images.tasks import deal_classes
 from trainer.device import Rank
 from trainer.learner import Learner
 from trainer.loop import TrainingLoop
-from trainer.pipelines.imagenet.classifier import ImageClassifier
+from trainer.models.classifier import ImageClassifier
 from trainer.pipelines.imagenet.data import ImageData
 from trainer.pipelines.imagenet.epochs import EpochStream, Shards
 from trainer.pipelines.imagenet.evaluation import Accuracy, AccuracyEvaluator
@@ -21,7 +22,6 @@ from trainer.pipelines.imagenet.outcome import EpochResult, TaskOutcome
 from trainer.pipelines.imagenet.pipeline import Classification
 from trainer.pipelines.imagenet.schedule import TaskSchedule
 from trainer.pipelines.imagenet.settings import ClassificationSettings, ImageSettings
-from trainer.pipelines.imagenet.tasks import deal_classes
 from trainer.strategies.making import make_strategy
 from trainer.time_report import TimeReport
 
@@ -123,7 +123,7 @@ class TaskTrainer:
 
     def _new_learner(self) -> Learner[ImageClassifier]:
         torch.manual_seed(self._seed)
-        network = ImageClassifier(self._settings.model, self._images, classes=self._data.classes)
+        network = ImageClassifier(self._images.classifier(self._settings.model, classes=self._data.classes))
         return Learner(
             network,
             self._pipeline,

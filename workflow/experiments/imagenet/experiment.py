@@ -6,8 +6,8 @@ import logging
 import os
 from pathlib import Path
 
-from trainer.pipelines.imagenet.image_folder import read_image_folder
-from trainer.pipelines.imagenet.tasks import deal_classes
+from acquisition.images.image_folder import read_image_folder
+from acquisition.images.tasks import deal_classes
 from workflow.experiments.imagenet.cases import all_cases
 from workflow.experiments.imagenet.plots import write_plots
 from workflow.experiments.imagenet.results import Results

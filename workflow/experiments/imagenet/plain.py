@@ -12,15 +12,15 @@ import time
 import torch
 from torch import Tensor, nn
 
+from acquisition.images.tasks import deal_classes
 from trainer.device import Rank
+from trainer.models.classifier import ImageClassifier
 from trainer.optimizer import make_optimizer
-from trainer.pipelines.imagenet.classifier import ImageClassifier
 from trainer.pipelines.imagenet.data import ImageData
 from trainer.pipelines.imagenet.epochs import Shards
 from trainer.pipelines.imagenet.evaluation import AccuracyEvaluator
 from trainer.pipelines.imagenet.schedule import TaskSchedule
 from trainer.pipelines.imagenet.settings import ClassificationSettings, ImageSettings
-from trainer.pipelines.imagenet.tasks import deal_classes
 from trainer.pipelines.imagenet.training import TrainingRecord
 from trainer.settings import StrategyName
 
@@ -63,7 +63,7 @@ def train_plainly(
     shards = Shards(data.files.train, tasks, sharding=images.sharding, world_size=1, seed=seed)
     evaluator = AccuracyEvaluator(data, tasks, rank=rank)
     torch.manual_seed(seed)
-    network = ImageClassifier(settings.model, images, classes=data.classes).to(rank.device)
+    network = ImageClassifier(images.classifier(settings.model, classes=data.classes)).to(rank.device)
     optimizer = make_optimizer(settings.optimizer, network, rate=settings.learning_rate)
     schedule = TaskSchedule(settings.schedule, settings.learning_rate, minibatches=ranks)
     reservoir = Reservoir(settings.buffer.capacity, seed=seed)

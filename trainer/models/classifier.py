@@ -10,8 +10,8 @@ import torchvision
 from torch import Tensor, nn
 
 from streaming.errors import UserError
-from trainer.pipelines.imagenet.augmentation import crop_at_random, crop_middle
-from trainer.pipelines.imagenet.settings import ClassifierSettings, ImageSettings, ModelFamily
+from trainer.models.augmentation import crop_at_random, crop_middle
+from trainer.models.classifier_settings import ClassifierConfig, ClassifierSettings, ModelFamily
 
 MEAN, SPREAD = 0.45, 0.225
 """Of natural images, all colours alike."""
@@ -29,19 +29,14 @@ class ImageClassifier(nn.Module):
     In training every pass sees another crop of each image, so a representative is never the same picture twice. In
     evaluation it sees the middle.
 
-    Args:
-        settings: which network.
-        images: how stored images become its input.
-        classes: of all tasks together.
-
     Raises:
         UserError: the family has no network of that name, or not for such images.
     """
 
-    def __init__(self, settings: ClassifierSettings, images: ImageSettings, *, classes: int) -> None:
+    def __init__(self, config: ClassifierConfig) -> None:
         super().__init__()
-        self._images = images
-        self.network = make_network(settings, channels=images.channels, classes=classes)
+        self.config = config
+        self.network = make_network(config.model, channels=config.channels, classes=config.classes)
 
     def forward(self, images: Tensor) -> Logits:
         """Classify stored images, uint8 (n, channels, stored_px, stored_px)."""
@@ -50,11 +45,11 @@ class ImageClassifier(nn.Module):
     def prepare(self, images: Tensor) -> Tensor:
         """Return the network's input, float32 (n, channels, image_px, image_px)."""
         pixels = (images.float() / 255.0 - MEAN) / SPREAD
-        px, least_area = self._images.image_px, self._images.least_crop_area
-        if self.training and least_area < 1.0:
-            return crop_at_random(pixels, px=px, least_area=least_area, flip=self._images.flip)
-        pixels = crop_middle(pixels, px=px)
-        return _mirror_some(pixels) if self.training and self._images.flip else pixels
+        view = self.config.view
+        if self.training and view.least_crop_area < 1.0:
+            return crop_at_random(pixels, px=view.image_px, least_area=view.least_crop_area, flip=view.flip)
+        pixels = crop_middle(pixels, px=view.image_px)
+        return _mirror_some(pixels) if self.training and view.flip else pixels
 
 
 def _mirror_some(images: Tensor) -> Tensor:
@@ -73,9 +68,7 @@ def make_network(settings: ClassifierSettings, *, channels: int, classes: int) -
             return _small(settings.width, channels=channels, classes=classes)
         case ModelFamily.TIMM:
             if not timm.is_model(settings.name):
-                raise UserError(
-                    f"training.model.name: timm has no model {settings.name!r}; timm.list_models() names all"
-                )
+                raise UserError(f"model.name: timm has no model {settings.name!r}; timm.list_models() names all")
             network: nn.Module = timm.create_model(settings.name, num_classes=classes, in_chans=channels)
             return network
         case ModelFamily.TORCHVISION:
@@ -84,9 +77,7 @@ def make_network(settings: ClassifierSettings, *, channels: int, classes: int) -
 
 def _torchvision(settings: ClassifierSettings, *, channels: int, classes: int) -> nn.Module:
     if settings.name not in torchvision.models.list_models(torchvision.models):
-        raise UserError(
-            f"training.model.name: torchvision has no model {settings.name!r}; resnet18 and resnet50 are two it has"
-        )
+        raise UserError(f"model.name: torchvision has no model {settings.name!r}; resnet18 and resnet50 are two it has")
     network: nn.Module = torchvision.models.get_model(settings.name, num_classes=classes)
     if channels != 3 or settings.small_images:
         _replace_stem(network, settings, channels=channels)
@@ -95,7 +86,7 @@ def _torchvision(settings: ClassifierSettings, *, channels: int, classes: int) -
 
 def _replace_stem(network: nn.Module, settings: ClassifierSettings, *, channels: int) -> None:
     if not isinstance(network, torchvision.models.ResNet):
-        raise UserError(f"training.model: {settings.name} takes images of three channels and ordinary size only")
+        raise UserError(f"model: {settings.name} takes images of three channels and ordinary size only")
     if settings.small_images:
         network.conv1 = nn.Conv2d(channels, 64, kernel_size=3, padding=1, bias=False)
         network.maxpool = nn.Identity()

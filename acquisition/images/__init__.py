@@ -1,0 +1,1 @@
+"""Labelled images as a stream: a folder of them, its classes dealt to tasks, read and published in order."""

@@ -22,6 +22,7 @@ from acquisition.ground_truth import GroundTruth, GroundTruthJob
 from acquisition.ledger import Ledger
 from acquisition.outcomes import Outcomes
 from acquisition.pacing import Pacer
+from acquisition.pump import Pump, Stopped
 from acquisition.recorder import Recorder
 from acquisition.regime import RegimeControl
 from acquisition.retrieval.settings import RetrievalSettings
@@ -32,7 +33,6 @@ from acquisition.scan_view import ScanView
 from acquisition.settings import AcquisitionSettings
 from streaming.codec import Arrays
 from streaming.events import (
-    AnyEvent,
     GroundTruthReady,
     GroundTruthSkipped,
     Part,
@@ -42,22 +42,15 @@ from streaming.events import (
     RegimeRules,
     ScanInfo,
     Unlabelled,
-    WarningRaised,
 )
-from streaming.messages import Frames, NoReference, PerspectiveEnd, Samples, ScanEnd, ScanStart
+from streaming.messages import Frames, NoReference, PerspectiveEnd, Samples, ScanStart
 from streaming.publisher import Publisher
 from streaming.settings import RunContext
 from streaming.telemetry import TelemetrySender
 
 log = logging.getLogger(__name__)
 
-IDLE_S = 0.02
-COUNTS_PERIOD_S = 0.5
 DISK_RETRY_S = 1.0
-
-
-class Stopped(Exception):
-    """The run was asked to end."""
 
 
 @dataclass
@@ -88,9 +81,16 @@ class OnePass:
     """Perspectives whose ground truth is to come."""
     _open: dict[int, PerspectiveEnd] = field(default_factory=dict, init=False)
     """Perspectives whose end the ranks have not been told, in order of acquisition."""
-    _counts_due_s: float = field(default=0.0, init=False)
 
     def __post_init__(self) -> None:
+        self._pump = Pump(
+            self.publisher,
+            telemetry=self.telemetry,
+            control=self.control,
+            ledger=self.ledger,
+            stop=self.stop,
+            attend=self._attend,
+        )
         self._view = ScanView(self.telemetry)
         self.regime = RegimeControl(self.settings.regime)
 
@@ -103,12 +103,12 @@ class OnePass:
                 self._acquire(perspective, pacer)
             self._perspective = len(self.scan)
             self._await_ground_truth()
-            self._end()
+            self._pump.end_stream()
         except Stopped:
             self.ledger.count_rest_unlabelled()
             log.info("asked to stop: %d frames acquired", self.ledger.acquired)
-        self._send_counts()
-        self._send(PartStatus(Part.ACQUISITION, PartState.DONE, f"{self.ledger.acquired} frames acquired"))
+        self._pump.send_counts()
+        self._pump.send(PartStatus(Part.ACQUISITION, PartState.DONE, f"{self.ledger.acquired} frames acquired"))
 
     def _announce(self) -> None:
         first = self.scan.perspective(0)
@@ -136,14 +136,14 @@ class OnePass:
             ground_truth=self.retrieval.source,
             notes=self.scan.notes,
         )
-        self._send(info)
+        self._pump.send(info)
         rules = self.settings.regime
         if rules.automatic:
-            self._send(RegimeRules(rules.psnr_db, rules.ssim))
+            self._pump.send(RegimeRules(rules.psnr_db, rules.ssim))
         acquired = sum(self.outcomes.was_acquired(index) for index in range(len(self.scan)))
         if acquired:
-            self._send(RegimeChanged(self.regime.regime, acquired, "the run was resumed"))
-        self._send(PartStatus(Part.ACQUISITION, PartState.RUNNING, "scanning"))
+            self._pump.send(RegimeChanged(self.regime.regime, acquired, "the run was resumed"))
+        self._pump.send(PartStatus(Part.ACQUISITION, PartState.RUNNING, "scanning"))
 
     def _target_shape_px(self, perspective: Perspective) -> tuple[int, int]:
         return self.retrieval.target_shape_for(perspective.geometry.frame_shape_px)
@@ -167,9 +167,9 @@ class OnePass:
         kept = []
         for start in range(0, len(perspective), self.settings.batch_frames):
             stop = min(start + self.settings.batch_frames, len(perspective))
-            self._work_for(0.0 if again else pacer.wait_s(stop - start))
-            self._wait_while_paused()
-            self._wait_for_room()
+            self._pump.work_for(0.0 if again else pacer.wait_s(stop - start))
+            self._pump.wait_while_paused()
+            self._pump.wait_for_room()
             kept.append(self._take_batch(perspective, roles, start, stop))
         frames, indices = (np.concatenate(parts) for parts in zip(*kept, strict=True))
         acquired = Acquired(perspective, frames, indices, roles[indices])
@@ -204,7 +204,7 @@ class OnePass:
         indices = np.arange(start, stop, dtype=np.int32)[good]
         self.ledger.count_frames(roles[start:stop], good)
         if not good.all():
-            self._warn(f"perspective {perspective.index}: {int((~good).sum())} frames hold NaN or negative counts")
+            self._pump.warn(f"perspective {perspective.index}: {int((~good).sum())} frames hold NaN or negative counts")
         arrays: Arrays = {
             "index": indices,
             "role": roles[indices],
@@ -236,15 +236,15 @@ class OnePass:
                 return self.worker.submit(job)
             except OSError as error:
                 if not warned:
-                    self._warn(f"acquisition waits: frames cannot be kept for phase retrieval ({error.strerror})")
+                    self._pump.warn(f"acquisition waits: frames cannot be kept for phase retrieval ({error.strerror})")
                 warned = True
-                self._work_for(DISK_RETRY_S)
+                self._pump.work_for(DISK_RETRY_S)
 
     def _keep(self, note: Callable[[], None]) -> None:
         try:
             note()
         except OSError as error:
-            self._warn(f"a resumed run would have to do this again, because it cannot be noted: {error}")
+            self._pump.warn(f"a resumed run would have to do this again, because it cannot be noted: {error}")
 
     def _publish_ground_truth(self, result: GroundTruthResult) -> None:
         """Send a perspective's reference image to the edge and its samples to the ranks."""
@@ -253,7 +253,7 @@ class OnePass:
             self.ledger.count_unlabelled(int(acquired.learned_from.sum()), Unlabelled.RETRIEVAL_FAILED)
             self.publisher.post_to_edge(NoReference(result.perspective))
             self.regime.ground_truth_failed()
-            self._warn(f"no ground truth for perspective {result.perspective}: {result.error}")
+            self._pump.warn(f"no ground truth for perspective {result.perspective}: {result.error}")
         else:
             self._publish_reference(acquired, result.ground_truth)
             self._publish_samples(acquired, result.ground_truth)
@@ -264,13 +264,20 @@ class OnePass:
         self._keep(lambda: self.outcomes.note_skipped(acquired.perspective.index))
         self.ledger.count_unlabelled(int(acquired.learned_from.sum()), Unlabelled.MONITORING)
         self.publisher.post_to_edge(NoReference(acquired.perspective.index))
-        self._send(GroundTruthSkipped(acquired.perspective.index))
+        self._pump.send(GroundTruthSkipped(acquired.perspective.index))
         self._end_perspectives()
 
     def _end_perspectives(self) -> None:
         """Tell the ranks the end of every perspective that is done with, in the order of acquisition."""
         while self._open and (first := next(iter(self._open))) not in self._awaiting:
             self.publisher.post_to_ranks(self._open.pop(first))
+
+    def _attend(self) -> None:
+        """Take in ground truth that has come, and what concerns the regime."""
+        if (result := self.worker.poll()) is not None:
+            self._keep(lambda: self.outcomes.keep(result))
+            self._publish_ground_truth(result)
+        self._review_regime()
 
     def _review_regime(self) -> None:
         """Heed what people chose and what the edge scored."""
@@ -287,13 +294,13 @@ class OnePass:
             waiting = [perspective for perspective in pending[1:] if not self._awaiting[perspective].is_judged]
             withdrawn = self.regime.reconsider(under_way=pending[0], waiting=waiting)
         first = min(withdrawn, default=self._perspective)
-        self._send(RegimeChanged(self.regime.regime, first, change))
+        self._pump.send(RegimeChanged(self.regime.regime, first, change))
         for perspective in withdrawn:
             self.worker.withdraw(perspective)
             self._skip_ground_truth(self._awaiting.pop(perspective))
 
     def _publish_reference(self, acquired: Acquired, truth: GroundTruth) -> None:
-        self._send(GroundTruthReady(acquired.perspective.index, truth.source, truth.seconds, len(acquired.frames)))
+        self._pump.send(GroundTruthReady(acquired.perspective.index, truth.source, truth.seconds, len(acquired.frames)))
         self.publisher.post_to_edge(*acquired.reference(truth))
 
     def _publish_samples(self, acquired: Acquired, truth: GroundTruth) -> None:
@@ -306,64 +313,5 @@ class OnePass:
 
     def _await_ground_truth(self) -> None:
         if self._awaiting:
-            self._send(PartStatus(Part.ACQUISITION, PartState.RUNNING, "waiting for ground truth"))
-        while self._awaiting:
-            self._work_for(IDLE_S)
-
-    def _end(self) -> None:
-        """Close the stream, then stay until every receiver has finished with it."""
-        end = ScanEnd(self.ledger.acquired)
-        self.publisher.post_to_edge(end)
-        self.publisher.post_to_ranks(end)
-        log.info("the scan is over: %d frames; waiting for the receivers", self.ledger.acquired)
-        self._send(PartStatus(Part.ACQUISITION, PartState.RUNNING, "the scan is over; waiting for the receivers"))
-        while self.publisher.unacknowledged:
-            self._work_for(IDLE_S)
-
-    def _wait_while_paused(self) -> None:
-        """Acquire nothing while people asked for a pause; samples go out as their ground truth comes."""
-        if not self.control.paused:
-            return
-        log.info("paused after %d frames", self.ledger.acquired)
-        self._send(PartStatus(Part.ACQUISITION, PartState.PAUSED, "paused by a command"))
-        while self.control.paused:
-            self._work_for(IDLE_S)
-        log.info("resumed")
-        self._send(PartStatus(Part.ACQUISITION, PartState.RUNNING, "scanning"))
-
-    def _wait_for_room(self) -> None:
-        """Hold the scan while neither memory nor disk takes more."""
-        if self.publisher.spool.full:
-            self._warn(f"acquisition waits: the spool is full ({self.publisher.spool.disk_error})")
-        while self.publisher.spool.full:
-            self._work_for(IDLE_S)
-
-    def _work_for(self, seconds: float) -> None:
-        """Pump the publisher and take in ground truth and commands for at least this long."""
-        deadline_s = time.monotonic() + seconds
-        while True:
-            self.control.poll()
-            remaining_s = deadline_s - time.monotonic()
-            self.publisher.pump(min(max(remaining_s, 0.0), IDLE_S))
-            if (result := self.worker.poll()) is not None:
-                self._keep(lambda: self.outcomes.keep(result))
-                self._publish_ground_truth(result)
-            self._review_regime()
-            if time.monotonic() >= self._counts_due_s:
-                self._send_counts()
-            if self.stop.is_set():
-                raise Stopped
-            if remaining_s <= 0.0:
-                return
-
-    def _send_counts(self) -> None:
-        self._counts_due_s = time.monotonic() + COUNTS_PERIOD_S
-        publisher = self.publisher
-        self._send(self.ledger.event(resent_batches=publisher.resent, spooled_bytes=publisher.spool.written_bytes))
-
-    def _warn(self, text: str) -> None:
-        log.warning("%s", text)
-        self._send(WarningRaised(Part.ACQUISITION, text))
-
-    def _send(self, event: AnyEvent) -> None:
-        self.telemetry.send(event)
+            self._pump.send(PartStatus(Part.ACQUISITION, PartState.RUNNING, "waiting for ground truth"))
+        self._pump.work_until(lambda: not self._awaiting)

@@ -29,6 +29,8 @@ log = logging.getLogger(__name__)
 RECORDING = "recording.h5"
 SPOOL = "spool"
 """What a run needs only until it has ended well."""
+STREAM, OUTCOMES = "stream", "outcomes"
+"""Parts of it: messages that memory does not hold, and what a resumed run need not do again."""
 
 
 def acquire(
@@ -49,7 +51,7 @@ def acquire(
             earlier process acquired another scan.
     """
     spool_dir = run.directory / SPOOL
-    for left_behind in (spool_dir / "stream", spool_dir / "ground_truth"):
+    for left_behind in (spool_dir / STREAM, spool_dir / "ground_truth"):
         shutil.rmtree(left_behind, ignore_errors=True)
     with ExitStack() as stack:
         telemetry = TelemetrySender(network, sender="acquisition")
@@ -59,7 +61,7 @@ def acquire(
         stack.callback(scan.close)
         publisher = Publisher(
             network,
-            spool_dir=spool_dir / "stream",
+            spool_dir=spool_dir / STREAM,
             memory_bytes=acquisition.spool_memory_bytes,
             edge=acquisition.edge,
             trainer=acquisition.trainer,
@@ -72,7 +74,7 @@ def acquire(
             run=run,
             publisher=publisher,
             worker=stack.enter_context(GroundTruthWorker(retrieval, spool_dir=spool_dir / "ground_truth")),
-            outcomes=Outcomes(spool_dir / "outcomes", scan=_identity(source, acquisition, retrieval, run)),
+            outcomes=Outcomes(spool_dir / OUTCOMES, scan=_identity(source, acquisition, retrieval, run)),
             recorder=_open_recorder(run.directory / RECORDING, stack) if acquisition.record else None,
             telemetry=telemetry,
             control=Control(stack.enter_context(closing(CommandReceiver(network)))),

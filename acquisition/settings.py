@@ -34,25 +34,30 @@ class RegimeSettings(Settings):
         return self.psnr_db is not None or self.ssim is not None
 
 
-class AcquisitionSettings(Settings):
-    """How frames are taken from the source and published."""
+class PublishingSettings(Settings):
+    """How a source is read and published, whatever it is."""
 
     rate_hz: PositiveFloat | None = None
     """Frames per second; None takes them as fast as source and receivers allow."""
     batch_frames: PositiveInt = 16
     """Frames per message."""
-    roles: RoleSettings = RoleSettings()
-    """What is kept for validation and what is held out."""
-    regime: RegimeSettings = RegimeSettings()
-    """When phase retrieval may rest."""
-    record: bool = False
-    """Write the frames to `recording.h5` in the run's folder."""
     edge: bool = True
     """An edge takes the frames."""
     trainer: bool = True
     """Trainer ranks take the samples; without, ground truth is computed for the edge's reference images alone."""
     spool_memory_bytes: PositiveInt = 2 << 30
     """Unacknowledged data held in memory; more is spooled to the run's folder."""
+
+
+class AcquisitionSettings(PublishingSettings):
+    """How the frames of a scan are taken and published."""
+
+    roles: RoleSettings = RoleSettings()
+    """What is kept for validation and what is held out."""
+    regime: RegimeSettings = RegimeSettings()
+    """When phase retrieval may rest."""
+    record: bool = False
+    """Write the frames to `recording.h5` in the run's folder."""
 
     @model_validator(mode="after")
     def _somebody_scores(self) -> Self:

@@ -9,6 +9,8 @@ from enum import StrEnum
 
 import msgspec
 
+from streaming.event_base import Event
+from streaming.image_events import ImagesInfo, TaskAccuracies, TaskScores
 from streaming.messages import GroundTruthSource
 
 
@@ -61,10 +63,6 @@ class MosaicKind(StrEnum):
     """Imaged again with newer weights."""
     REFERENCE = "reference"
     """The ground truth's image."""
-
-
-class Event(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Base of all telemetry events."""
 
 
 class Channels(msgspec.Struct, frozen=True):
@@ -151,7 +149,7 @@ class AcquisitionCounts(Event, tag="acquisition_counts", frozen=True):
     rejected: int
     resent_batches: int
     spooled_bytes: int
-    unlabelled_because: dict[Unlabelled, int] = {}
+    unlabelled_because: dict[Unlabelled, int] = msgspec.field(default_factory=dict)
     """The unlabelled frames by their reason."""
 
 
@@ -190,8 +188,9 @@ class TrainingStep(Event, tag="training_step", frozen=True):
     step: int
     loss: float
     """What the strategy minimises, so not comparable between strategies; estimated from rank 0's samples."""
-    loss_amplitude: float
-    loss_phase: float
+    loss_amplitude: float | None
+    """None of images, like `loss_phase`."""
+    loss_phase: float | None
     learning_rate: float
     stream_samples: int
     """Samples of the stream trained on so far, all ranks."""
@@ -236,14 +235,15 @@ class BufferReport(Event, tag="buffer_report", frozen=True):
 
 
 class ValidationLoss(Event, tag="validation_loss", frozen=True):
-    """Validation loss after a perspective (L1 amplitude + L1 phase), over validation frames of all ranks."""
+    """Validation loss after a perspective, over validation frames of all ranks: L1 amplitude + L1 phase; of images,
+    cross-entropy."""
 
     after_perspective: int
     step: int
     per_perspective: dict[int, float]
     mean_over_seen: float
     constant: float
-    """The loss of always predicting the mean training patch."""
+    """The loss of always predicting the mean training patch; of images, of guessing among all classes."""
 
 
 class RegimeRules(Event, tag="regime_rules", frozen=True):
@@ -384,6 +384,9 @@ AnyEvent = (
     | HeldOutScores
     | MosaicImage
     | MosaicArea
+    | ImagesInfo
+    | TaskScores
+    | TaskAccuracies
 )
 
 

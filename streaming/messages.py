@@ -54,8 +54,31 @@ class ScanStart(Message, tag="scan_start", frozen=True):
     detector_pixel_size_m: tuple[float, float]
 
 
+class ImagesStart(Message, tag="images_start", frozen=True):
+    """Announces labelled images instead of a scan. A perspective of the stream is then a task, a frame an image.
+
+    Classes are numbered from 0 over all tasks. Which task an image belongs to groups scores and tells frame ids apart;
+    no network is ever given it.
+    """
+
+    run: str
+    tasks: int
+    classes: int
+    """Of all tasks together."""
+    channels: int
+    stored_px: int
+    """Side of the images, which are squares."""
+
+
+StreamStart = ScanStart | ImagesStart
+"""What a stream begins with; it says which pipeline the rest is for."""
+
+
 class Frames(Message, tag="frames", frozen=True):
     """Frames of one perspective in acquisition order, for the edge.
+
+    Of a task of images, the arrays are `index`, `role`, `image` uint8 (n, channels, y, x) and `label` int64 (n,), which
+    is for scores alone; `angle_deg` is 0.
 
     Arrays: `index` int32 (n,), `role` uint8 (n,) of FrameRole, `position_px` float64 (n, 2) as (y, x) in object
     pixels, `diffraction` (n, y, x) counts with zero frequency at pixel (y // 2, x // 2).
@@ -72,6 +95,7 @@ class Samples(Message, tag="samples", frozen=True):
 
     Arrays: `index` int32 (n,), `role` uint8 (n,) (TRAIN or VALIDATION only), `diffraction` (n, y, x) counts,
     `amplitude` and `phase` float16 (n, target y, target x); phase in radians within ±π.
+    Of a task of images: `index`, `role`, `image` uint8 (n, channels, y, x), `label` int64 (n,).
     """
 
     perspective: int
@@ -129,7 +153,7 @@ class Weights(Message, tag="weights", frozen=True):
     """The trainer will publish nothing newer."""
 
 
-DataMessage = ScanStart | Frames | Samples | Reference | NoReference | PerspectiveEnd | ScanEnd | Weights
+DataMessage = ScanStart | ImagesStart | Frames | Samples | Reference | NoReference | PerspectiveEnd | ScanEnd | Weights
 
 
 class Hello(Message, tag="hello", frozen=True):

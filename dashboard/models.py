@@ -82,8 +82,9 @@ class Training(Model):
 
     step: int
     loss: float
-    loss_amplitude: float
-    loss_phase: float
+    loss_amplitude: float | None
+    """None of images, like `loss_phase`."""
+    loss_phase: float | None
     learning_rate: float
     stream_samples: int
     rehearsed_samples: int

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import singledispatchmethod
+from math import nan
 from typing import Any, Generic, TypeVar
 
 import msgspec
@@ -307,7 +308,8 @@ class DashboardState:
             self._mosaics.put(event, dict(arrays))
 
     def _append(self, name: str, time_s: float, values: Mapping[str, Any]) -> None:
-        self._series[name].append(time_s, {column: values[column] for column in SERIES_COLUMNS[name]})
+        known = {column: values[column] for column in SERIES_COLUMNS[name]}
+        self._series[name].append(time_s, {column: nan if value is None else value for column, value in known.items()})
 
     def _change_row(self, perspective: int, changes: Mapping[str, Any]) -> None:
         stamped = self._perspectives.get(perspective)

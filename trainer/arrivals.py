@@ -13,9 +13,18 @@ import numpy.typing as npt
 
 from streaming.codec import Arrays
 from streaming.errors import UserError
-from streaming.messages import DataMessage, FrameRole, PerspectiveEnd, Samples, ScanEnd, ScanStart
-from trainer.pipelines.ptychography.pipeline import FIELDS
-from trainer.sample_checks import batch_fault, usable
+from streaming.messages import (
+    DataMessage,
+    FrameRole,
+    ImagesStart,
+    PerspectiveEnd,
+    Samples,
+    ScanEnd,
+    ScanStart,
+    StreamStart,
+)
+from trainer.pipelines.formats import format_of
+from trainer.sample_format import SampleFormat
 from trainer.sample_queue import SampleQueue
 from trainer.settlement import Settlement
 
@@ -44,7 +53,7 @@ class SampleCounts:
 class Progress:
     """How far this rank is with the stream: what a checkpoint must hold of it."""
 
-    scan: ScanStart | None = None
+    scan: StreamStart | None = None
     """The scan's announcement, once it has come."""
     frame_dtype: str | None = None
     """Numpy name of the frames' dtype, once the first sample has come."""
@@ -82,6 +91,7 @@ class Arrivals:
         earlier = earlier or Progress()
         self.counts = earlier.counts
         self.scan = earlier.scan
+        self._format: SampleFormat | None = None if self.scan is None else format_of(self.scan)
         self.frame_dtype = earlier.frame_dtype
         self.largest_amplitude = earlier.largest_amplitude
         self.failure: BaseException | None = None
@@ -129,10 +139,10 @@ class Arrivals:
             self._kept_to_the_end = []
 
     def validation(self) -> dict[int, Arrays]:
-        """Return the validation samples by perspective, as the arrays of `FIELDS`."""
+        """Return the validation samples by perspective, as the arrays of the stream's format."""
         with self._lock:
             for perspective, parts in self._validation.items():
-                joined = {name: np.concatenate([part[name] for part in parts]) for name in FIELDS}
+                joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
                 self._validation[perspective] = [joined]
             return {perspective: parts[0] for perspective, parts in self._validation.items()}
 
@@ -161,7 +171,7 @@ class Arrivals:
         """
         with self._lock:
             match message:
-                case ScanStart():
+                case ScanStart() | ImagesStart():
                     self._announce(message)
                     self._kept_to_the_end.append(sequence)
                     return
@@ -177,13 +187,13 @@ class Arrivals:
                     log.warning("ignored a message %s, which is not for a trainer", type(message).__name__)
             self.settlement.close(sequence)
 
-    def _announce(self, scan: ScanStart) -> None:
+    def _announce(self, scan: StreamStart) -> None:
         if self.scan is not None and scan != self.scan:
             raise UserError(
                 "the scan is another one than the checkpoint's: its frames, geometry or number of perspectives differ; "
                 "resume with the configuration of the run, or start a new one"
             )
-        self.scan = scan
+        self.scan, self._format = scan, format_of(scan)
 
     def _enqueue_end(self, marker: PerspectiveEnd) -> None:
         if marker.perspective not in self._ended_perspectives:
@@ -209,18 +219,21 @@ class Arrivals:
 
     def _take_samples(self, perspective: int, arrays: Arrays) -> None:
         index = arrays.get("index")
-        if self.scan is None or index is None or index.ndim != 1:
+        if self._format is None or index is None or index.ndim != 1:
             self._refuse(0 if index is None else index.size, NO_SCAN)
             return
         fresh = self._fresh(perspective, index)
-        if (fault := batch_fault(arrays, self.scan, frame_dtype=self.frame_dtype)) is not None:
+        if (fault := self._format.fault(arrays, dtype=self.frame_dtype)) is not None:
             self._refuse(int(fresh.sum()), fault)
             return
-        self.frame_dtype = arrays["diffraction"].dtype.name
-        good = fresh & usable(arrays)
+        self.frame_dtype = arrays[self._format.network_input].dtype.name
+        good = fresh & self._format.usable(arrays)
         self._refuse(int((fresh & ~good).sum()), NOT_USABLE)
-        self._store(perspective, arrays, good & (arrays["role"] == FrameRole.VALIDATION))
-        self._enqueue(perspective, arrays, good & (arrays["role"] == FrameRole.TRAIN))
+        for role, keep in ((FrameRole.VALIDATION, self._store), (FrameRole.TRAIN, self._enqueue)):
+            rows = good & (arrays["role"] == role)
+            if rows.any():
+                chosen = {name: arrays[name][rows] for name in ("index", *self._format.fields)}
+                keep(perspective, chosen.pop("index").tolist(), chosen)
 
     def _fresh(self, perspective: int, index: npt.NDArray[np.int32]) -> npt.NDArray[np.bool_]:
         """Return bool (n,): frames that had not come before."""
@@ -237,19 +250,15 @@ class Arrivals:
             self.counts.rejected[reason] += samples
             log.warning("refused %d samples: %s", samples, reason)
 
-    def _store(self, perspective: int, arrays: Arrays, rows: npt.NDArray[np.bool_]) -> None:
-        if not rows.any():
-            return
-        chosen = {name: arrays[name][rows] for name in FIELDS}
-        self._validation[perspective].append(chosen)
+    def _store(self, perspective: int, frames: list[int], samples: Arrays) -> None:
+        self._validation[perspective].append(samples)
         if self._held:
-            self._new_validation[perspective].append(chosen)
-        self.counts.validation += int(rows.sum())
+            self._new_validation[perspective].append(samples)
+        self.counts.validation += len(frames)
 
-    def _enqueue(self, perspective: int, arrays: Arrays, rows: npt.NDArray[np.bool_]) -> None:
-        if not rows.any():
-            return
-        self.largest_amplitude = max(self.largest_amplitude, float(arrays["amplitude"][rows].max()))
-        self._waiting.append((perspective, arrays["index"][rows].tolist()))
-        self.settlement.expect(int(rows.sum()))
-        self.queue.put({name: arrays[name][rows] for name in FIELDS})
+    def _enqueue(self, perspective: int, frames: list[int], samples: Arrays) -> None:
+        if self._format is not None:
+            self.largest_amplitude = max(self.largest_amplitude, self._format.largest_amplitude(samples))
+        self._waiting.append((perspective, frames))
+        self.settlement.expect(len(frames))
+        self.queue.put(samples)

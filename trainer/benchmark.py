@@ -14,6 +14,7 @@ import torch
 from streaming.codec import Arrays
 from streaming.events import AnyEvent
 from streaming.messages import FrameRole, Samples, ScanEnd, ScanStart
+from trainer.arrival_stream import ArrivalStream
 from trainer.arrivals import Arrivals
 from trainer.batch import Batch, join
 from trainer.constant import MeanPatch
@@ -25,7 +26,6 @@ from trainer.models.precision import Precision, autocast
 from trainer.models.settings import NetworkConfig
 from trainer.pipelines.ptychography.outcome import ScanOutcome
 from trainer.pipelines.ptychography.pipeline import FIELDS, Ptychography
-from trainer.pipelines.ptychography.scan_stream import ScanStream
 from trainer.reporting import StepReport
 from trainer.schedule import ScanSchedule
 from trainer.settings import Pace, StrategyName, TrainerSettings
@@ -127,7 +127,7 @@ class _OurLoop:
         )
         loop = TrainingLoop(
             self._settings,
-            stream=ScanStream(arrivals),
+            stream=ArrivalStream(arrivals),
             strategy=self._strategy,
             learner=self._learner,
             outcome=outcome,

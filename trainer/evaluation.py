@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from statistics import fmean
 
-import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -16,9 +15,9 @@ from trainer.models.frame_network import FrameNetwork
 from trainer.models.precision import Precision, autocast
 from trainer.models.ptychonn import Patches
 from trainer.pipelines.ptychography.pipeline import absolute_error
+from trainer.validation_samples import at_most, perspectives_on_any_rank
 
 BATCH = 64
-LEAST_PER_PERSPECTIVE = 4
 
 
 @dataclass(frozen=True)
@@ -65,8 +64,8 @@ class Evaluator:
             limit: frames used on this rank at most, so that the stream is not held up; None uses all. Every
                 perspective keeps at least four, spread evenly over it.
         """
-        chosen = _at_most(samples, limit)
-        sums = torch.zeros(_perspectives(samples, self._device), 3, dtype=torch.float64, device=self._device)
+        chosen = at_most(samples, limit)
+        sums = torch.zeros(perspectives_on_any_rank(samples, self._device), 3, dtype=torch.float64, device=self._device)
         for perspective, arrays in chosen.items():
             sums[perspective] = self._losses(network, constant, arrays)
         if dist.is_initialized():
@@ -87,27 +86,6 @@ class Evaluator:
             sums[1] += absolute_error(target, constant).sum()
             sums[2] += len(target.phase)
         return sums
-
-
-def _perspectives(samples: Mapping[int, Arrays], device: torch.device) -> int:
-    """Return one more than the largest perspective on any rank."""
-    largest = torch.tensor([max(samples, default=-1) + 1], device=device)
-    if dist.is_initialized():
-        dist.all_reduce(largest, op=dist.ReduceOp.MAX)
-    return int(largest.item())
-
-
-def _at_most(samples: Mapping[int, Arrays], limit: int | None) -> Mapping[int, Arrays]:
-    if limit is None or not samples:
-        return samples
-    share = max(LEAST_PER_PERSPECTIVE, limit // len(samples))
-    return {perspective: _spread(arrays, share) for perspective, arrays in samples.items()}
-
-
-def _spread(arrays: Arrays, count: int) -> Arrays:
-    available = len(arrays["diffraction"])
-    rows = np.linspace(0, available - 1, min(count, available)).round().astype(int)
-    return {name: array[rows] for name, array in arrays.items()}
 
 
 def _summary(sums: Tensor) -> Evaluation | None:

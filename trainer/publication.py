@@ -15,9 +15,7 @@ from streaming.events import Part, WarningRaised, WeightsPublished
 from streaming.messages import Weights
 from streaming.settings import NetworkSettings
 from streaming.weights_channel import WeightsServer
-from trainer.models.frame_network import FrameNetwork
-from trainer.models.ptychonn import Patches
-from trainer.models.weights_file import Manifest, digest, write_weights
+from trainer.models.tensor_file import Stamp, Writer, digest
 
 log = logging.getLogger(__name__)
 
@@ -46,25 +44,22 @@ class Publication:
         self._last: Future[None] | None = None
         self._wait_until_served_s = 0.0
 
-    def publish(
-        self, network: FrameNetwork, constant: Patches, *, step: int, validation_loss: float | None, final: bool
-    ) -> None:
-        """Publish a network on the CPU that nobody changes any more; waits only for the version before.
+    def publish(self, write: Writer, *, step: int, validation_loss: float | None, final: bool) -> None:
+        """Publish what `write` makes, in the publishing thread, of the version's stamp; waits for the version before.
 
         A version that cannot be written to the folder is published all the same, with a warning.
         """
         self._finish_last()
         self._version += 1
-        manifest = Manifest(
+        stamp = Stamp(
             version=self._version,
             step=step,
-            network=network.config,
             validation_loss=validation_loss,
             final=final,
             created_at=datetime.now(UTC),
             run=self._run,
         )
-        self._last = self._executor.submit(self._write, network, manifest, constant)
+        self._last = self._executor.submit(self._write, write, stamp)
 
     def wait_until_served(self, timeout_s: float) -> None:
         """Let `close` wait this long for an edge to fetch the final version."""
@@ -88,19 +83,17 @@ class Publication:
         if self._last is not None:
             self._last.result()
 
-    def _write(self, network: FrameNetwork, manifest: Manifest, constant: Patches) -> None:
-        data = write_weights(network, manifest, constant=constant)
+    def _write(self, write: Writer, stamp: Stamp) -> None:
+        data = write(stamp)
         sha256 = digest(data)
         try:
-            self._write_file(data, manifest.version)
+            self._write_file(data, stamp.version)
         except OSError as error:
-            reason = f"weights {manifest.version} are served but not kept: {self._folder}: {error.strerror}"
+            reason = f"weights {stamp.version} are served but not kept: {self._folder}: {error.strerror}"
             log.warning("%s", reason)
             self._on_published(WarningRaised(Part.TRAINER, reason))
-        self._server.publish(Weights(manifest.version, sha256, manifest.step, manifest.final), data)
-        self._on_published(
-            WeightsPublished(manifest.version, manifest.step, sha256, manifest.validation_loss, manifest.final)
-        )
+        self._server.publish(Weights(stamp.version, sha256, stamp.step, stamp.final), data)
+        self._on_published(WeightsPublished(stamp.version, stamp.step, sha256, stamp.validation_loss, stamp.final))
 
     def _write_file(self, data: bytes, version: int) -> None:
         path = self._folder / f"v{version:06d}.safetensors"

@@ -110,7 +110,7 @@ class StepReport(Report):
         self._telemetry.send(event)
 
     def step_done(self, learner: Learner[Any], loss: Tensor, batch: Batch | None, agreed: Agreed) -> None:
-        """Take in a step of the learner, of whose loss (amplitude, phase) this rank's share is `loss`."""
+        """Take in a step of the learner, of whose loss this rank's share is `loss`, (terms,)."""
         self._steps += 1
         self._local_samples += len(batch) if batch else 0
         self._loss = self._loss + agreed.samples * loss
@@ -160,11 +160,12 @@ class StepReport(Report):
 
     def _report_progress(self, learner: Learner[Any], *, elapsed_s: float) -> None:
         # As if every rank had this one's mean loss; exact for one rank, and no collective for many.
-        amplitude, phase = (self._loss / self._local_samples).tolist()
+        terms = (self._loss / self._local_samples).tolist()
+        amplitude, phase = terms if len(terms) == 2 else (None, None)
         self._telemetry.send(
             TrainingStep(
                 step=learner.steps,
-                loss=amplitude + phase,
+                loss=sum(terms),
                 loss_amplitude=amplitude,
                 loss_phase=phase,
                 learning_rate=learner.rate,

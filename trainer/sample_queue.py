@@ -12,7 +12,6 @@ import torch
 from streaming.codec import Arrays
 from streaming.messages import PerspectiveEnd, ScanEnd
 from trainer.pipelines.pipeline import Minibatch
-from trainer.pipelines.ptychography.pipeline import FIELDS
 
 Marker = PerspectiveEnd | ScanEnd
 
@@ -59,7 +58,7 @@ class SampleQueue:
         self._changed = threading.Condition()
 
     def put(self, entry: Arrays | Marker) -> None:
-        """Append samples (the arrays of `FIELDS`) or a marker; returns at once, full or not."""
+        """Append samples (arrays of equal length) or a marker; returns at once, full or not."""
         with self._changed:
             if isinstance(entry, Marker):
                 self._sections[-1].marker = entry
@@ -99,7 +98,7 @@ class SampleQueue:
             parts = front.take(count)
             self._waiting -= count
             self._changed.notify_all()
-        return {name: torch.from_numpy(np.concatenate([part[name] for part in parts])) for name in FIELDS}
+        return {name: torch.from_numpy(np.concatenate([part[name] for part in parts])) for name in parts[0]}
 
     @property
     def marker(self) -> Marker | None:
@@ -117,4 +116,4 @@ class SampleQueue:
 
 
 def _length(arrays: Arrays) -> int:
-    return len(arrays["diffraction"])
+    return len(next(iter(arrays.values())))

@@ -156,12 +156,11 @@ class CheckpointSettings(Settings):
     """How often the ranks are started again from the newest one after any of them was killed."""
 
 
-class TrainerSettings(LearningSettings):
-    """The `[trainer]` section."""
+class StreamSettings(LearningSettings):
+    """What the training on a running stream is made of, whatever it brings."""
 
     ranks: PositiveInt = 1
     """Data-parallel processes that the launcher starts."""
-    model: ModelSettings = Field(default_factory=ModelSettings)
     schedule: ScheduleSettings = Field(default_factory=ScheduleSettings)
     publish_every_s: NonNegativeFloat = 5.0
     """Publish weights at least this often while training; 0 publishes at perspective ends only."""
@@ -170,15 +169,10 @@ class TrainerSettings(LearningSettings):
     evaluation_frames: PositiveInt = 512
     """Validation frames per rank that an evaluation at the end of a perspective uses at most, spread evenly over the
     perspectives seen; the last evaluation uses all."""
-    worsening_perspectives: PositiveInt = 3
-    """Warn when the validation loss has worsened after so many perspectives in a row: over those that had ended
-    by then, it rose each time by more than 1 %."""
     wait_until_served_s: NonNegativeFloat = 10.0
     """How long the final weights wait for an edge to fetch them."""
-    amplitude_scale: PositiveFloat = 2.0
-    """Upper end of the amplitudes that the network can predict; a vacuum has 1."""
     init_weights: Path | None = None
-    """Start from this weights file of an earlier run, or from a published `.pth` state dict."""
+    """Start from this weights file of an earlier run, or, of a scan, from a published `.pth` state dict."""
     checkpoint: CheckpointSettings = Field(default_factory=CheckpointSettings)
     queue_samples: PositiveInt = 4096
     """Samples waiting in memory per rank; beyond, nothing is received and the publisher spools."""
@@ -193,3 +187,14 @@ class TrainerSettings(LearningSettings):
         if self.queue_samples < 2 * self.batch_size:
             raise ValueError("queue_samples must be at least twice batch_size")
         return self
+
+
+class TrainerSettings(StreamSettings):
+    """The `[trainer]` section of a scan."""
+
+    model: ModelSettings = Field(default_factory=ModelSettings)
+    worsening_perspectives: PositiveInt = 3
+    """Warn when the validation loss has worsened after so many perspectives in a row: over those that had ended
+    by then, it rose each time by more than 1 %."""
+    amplitude_scale: PositiveFloat = 2.0
+    """Upper end of the amplitudes that the network can predict; a vacuum has 1."""

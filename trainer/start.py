@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 
 from streaming.codec import DTYPES
-from streaming.messages import ScanEnd, ScanStart
+from streaming.messages import ScanEnd, StreamStart
 from trainer.arrivals import Arrivals
 from trainer.models.frame_network import FrameNetwork
 
@@ -21,12 +21,12 @@ DTYPE_NAMES = sorted(DTYPES)
 class Announced:
     """What is known once the first sample is there."""
 
-    scan: ScanStart
+    scan: StreamStart
     frame_dtype: str | None
     """Numpy name; None if the scan ended without a single training sample."""
 
 
-def wait_for_scan(arrivals: Arrivals, *, stop: threading.Event) -> ScanStart | None:
+def wait_for_scan(arrivals: Arrivals, *, stop: threading.Event) -> StreamStart | None:
     """Block until this rank has the scan's announcement; None if `stop` was set before."""
     while arrivals.scan is None and not stop.is_set():
         arrivals.check()

@@ -20,13 +20,13 @@ from trainer.agreement import Agreed
 from trainer.arrivals import Arrivals
 from trainer.checkpoint import newest
 from trainer.checkpoint_writer import CheckpointWriter
+from trainer.checkpointing import Checkpointing, Parts, restore
 from trainer.constant import MeanPatch
 from trainer.learner import Learner
 from trainer.models.frame_network import FrameNetwork
 from trainer.models.precision import Precision
 from trainer.models.ptychonn import Patches
 from trainer.models.settings import ModelSettings, NetworkConfig
-from trainer.pipelines.ptychography.checkpointing import Checkpointing, Parts, restore
 from trainer.pipelines.ptychography.pipeline import Ptychography
 from trainer.schedule import ScanSchedule
 from trainer.settings import BufferSettings, CheckpointSettings, StrategyName, TrainerSettings
@@ -52,7 +52,7 @@ class Training:
         assert batch is not None
         agreed = Agreed(2, len(batch), section_ended=False, stream_ended=False, stop=False, publish=False, finish=0.0)
         assert self.parts.learner.train(batch, self.parts.strategy, agreed) is not None
-        self.parts.mean_patch.add(Patches(*batch.target), first=2)
+        self.parts.own["mean_patch"].add(Patches(*batch.target), first=2)
         self.arrivals.trained(2)
 
     def checkpointing(self, commands: CommandReceiver | None = None, every_s: float = 1000.0) -> Checkpointing:
@@ -74,7 +74,7 @@ def training(folder: Path, *, capacity: int = 20) -> Training:
     arrivals = Arrivals(queue_samples=100, held=True)
     arrivals.take(0, scan_start(), {})
     arrivals.take(1, Samples(perspective=0), samples(range(10)))
-    parts = Parts({"network": "small"}, {}, learner, strategy, MeanPatch(TARGET, device=CPU))
+    parts = Parts({"network": "small"}, {}, learner, strategy, {"mean_patch": MeanPatch(TARGET, device=CPU)})
     return Training(folder, parts, arrivals, [])
 
 
@@ -140,7 +140,7 @@ def test_everything_that_was_learnt_comes_back(trained: Training, tmp_path: Path
         assert buffer.stats().size == 8
         assert resumed.parts.learner.steps == 4
         for then, now in zip(
-            trained.parts.mean_patch.on_this_rank(), resumed.parts.mean_patch.on_this_rank(), strict=True
+            trained.parts.own["mean_patch"].on_this_rank(), resumed.parts.own["mean_patch"].on_this_rank(), strict=True
         ):
             torch.testing.assert_close(now, then, rtol=0, atol=0)
         resumed.step()

@@ -15,13 +15,13 @@ from streaming.errors import UserError
 from streaming.messages import FrameRole, PerspectiveEnd, Samples, ScanEnd
 from trainer.arrivals import Arrivals, Progress
 from trainer.checkpoint import Checkpoint, Marker, save
-from trainer.pipelines.ptychography.scan_checkpoint import (
+from trainer.state_file import read_state, write_state
+from trainer.stream_checkpoint import (
     join_progress,
     load_validation,
     progress_state,
     validation_state,
 )
-from trainer.state_file import read_state, write_state
 
 END = PerspectiveEnd(perspective=0, angle_deg=0.0, frames=9)
 

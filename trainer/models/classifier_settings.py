@@ -9,6 +9,7 @@ from pydantic import Field, PositiveInt, model_validator
 
 from streaming.settings import Settings
 
+Channels = Literal[1, 3]
 SidePx = Annotated[int, Field(ge=1, le=8192)]
 
 
@@ -49,7 +50,7 @@ class ClassifierConfig(Settings):
 
     model: ClassifierSettings
     view: ViewSettings
-    channels: Literal[1, 3]
+    channels: Channels
     stored_px: SidePx
     """Side of the stored images, which are squares."""
     classes: Annotated[int, Field(ge=1, le=1_000_000)]

@@ -10,7 +10,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 from acquisition.images.settings import ImageFolderSettings
 from streaming.settings import Settings
 from trainer.models.classifier_settings import ClassifierConfig, ClassifierSettings, ViewSettings
-from trainer.settings import LearningSettings, OptimizerKind, OptimizerSettings, Pace
+from trainer.settings import LearningSettings, OptimizerKind, OptimizerSettings, Pace, StreamSettings
 
 
 class Sharding(StrEnum):
@@ -74,3 +74,9 @@ class ClassificationSettings(LearningSettings):
     optimizer: OptimizerSettings = Field(
         default_factory=lambda: OptimizerSettings(kind=OptimizerKind.SGD, momentum=0.9, weight_decay=1e-5)
     )
+
+
+class ImageTrainerSettings(StreamSettings, ViewSettings):
+    """The `[trainer]` section of a stream of images."""
+
+    model: ClassifierSettings = Field(default_factory=ClassifierSettings)

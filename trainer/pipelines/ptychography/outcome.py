@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import time
 
-from streaming.codec import Arrays
 from streaming.events import ValidationLoss
 from streaming.messages import PerspectiveEnd
 from trainer.arrivals import Arrivals
@@ -15,18 +14,19 @@ from trainer.evaluation import Evaluation, Evaluator
 from trainer.learner import Learner
 from trainer.models.frame_network import FrameNetwork
 from trainer.models.ptychonn import Patches
-from trainer.outcome import Outcome
+from trainer.models.tensor_file import Writer
+from trainer.models.weights_file import weights_writer
 from trainer.publication import Publication
 from trainer.reporting import StepReport
 from trainer.settings import TrainerSettings
-from trainer.state_file import State
 from trainer.stream import Marker
+from trainer.stream_outcome import StreamOutcome
 from trainer.worsening import Worsening
 
 log = logging.getLogger(__name__)
 
 
-class ScanOutcome(Outcome):
+class ScanOutcome(StreamOutcome[FrameNetwork]):
     """Evaluates at the ends of perspectives and of the scan; publishes then, at intervals, and at last.
 
     Args:
@@ -50,40 +50,24 @@ class ScanOutcome(Outcome):
         publication: Publication | None,
         report: StepReport,
     ) -> None:
-        self._settings, self._arrivals, self._learner = settings, arrivals, learner
+        super().__init__(settings, arrivals=arrivals, learner=learner, publication=publication, report=report)
+        self._settings = settings
         self._evaluator, self._mean_patch = evaluator, mean_patch
-        self._publication, self._report = publication, report
-        self._perspective = -1
-        self._validation_loss: float | None = None
-        self._published_s, self._published_steps = time.monotonic(), 0
+        self._constant = mean_patch.on_this_rank()
         self._warned_of_amplitude = False
         self._worsening = Worsening(settings.worsening_perspectives)
 
-    def state(self) -> State:
-        """Return what the next evaluations and publications go on from."""
-        return {"perspective": self._perspective, "validation_loss": self._validation_loss}
+    def _share(self) -> None:
+        super()._share()
+        self._constant = self._mean_patch.over_all_ranks()
 
-    def restore(self, state: State) -> None:
-        """Go on from what `state` returned."""
-        self._perspective, self._validation_loss = state["perspective"], state["validation_loss"]
+    def _writer(self, network: FrameNetwork) -> Writer:
+        return weights_writer(network, self._constant)
 
     def after_step(self, batch: Batch) -> None:
         """Take the ground truth into the mean patch."""
         self._mean_patch.add(Patches(*batch.target), first=batch.stream)
         self._check_amplitude()
-
-    def is_due(self) -> bool:
-        """Whether there are new weights and one of the intervals is over."""
-        steps = self._learner.steps - self._published_steps
-        if self._publication is None or steps == 0:
-            return False
-        every_s, every_steps = self._settings.publish_every_s, self._settings.publish_every_steps
-        by_time = every_s > 0 and time.monotonic() - self._published_s >= every_s
-        return by_time or 0 < every_steps <= steps
-
-    def publish(self) -> None:
-        """Publish the averaged weights as they are."""
-        self._publish(final=False)
 
     def end_section(self, marker: Marker) -> None:
         """Evaluate on some of the validation samples and publish; warn if that gets worse and worse."""
@@ -96,11 +80,6 @@ class ScanOutcome(Outcome):
                 self._report.warn(warning)
         self._publish(final=False)
 
-    def begin_finish(self) -> None:
-        """Let the publisher go; not yet if ranks that are started again would have to ask it for the scan's end."""
-        if not self._settings.checkpoint.enabled:
-            self._arrivals.end_scan()
-
     def end_stream(self) -> None:
         """Evaluate on all validation samples; warn if a constant would have predicted as well."""
         result = self._evaluate(limit=None)
@@ -109,10 +88,6 @@ class ScanOutcome(Outcome):
                 f"the network predicts no better than the mean training patch: validation loss "
                 f"{result.mean_over_seen:.4f}, constant {result.constant:.4f}"
             )
-
-    def close(self) -> None:
-        """Publish the last weights as final."""
-        self._publish(final=True)
 
     def _evaluate(self, *, limit: int | None) -> Evaluation | None:
         started_s = time.monotonic()
@@ -127,11 +102,6 @@ class ScanOutcome(Outcome):
             self._validation_loss = result.mean_over_seen
             self._tell(result, seconds=time.monotonic() - started_s)
         return result
-
-    def _validation_so_far(self) -> dict[int, Arrays]:
-        """Return the validation samples of the perspectives that were learnt; those of later ones may be there too."""
-        samples = self._arrivals.validation()
-        return {perspective: samples[perspective] for perspective in samples if perspective <= self._perspective}
 
     def _tell(self, result: Evaluation, *, seconds: float) -> None:
         log.info(
@@ -152,19 +122,6 @@ class ScanOutcome(Outcome):
                 constant=result.constant,
             )
         )
-
-    def _publish(self, *, final: bool) -> None:
-        self._learner.averaged.share_statistics()
-        constant = self._mean_patch.over_all_ranks()
-        self._published_s, self._published_steps = time.monotonic(), self._learner.steps
-        if self._publication is not None:
-            self._publication.publish(
-                self._learner.averaged.snapshot(),
-                constant,
-                step=self._learner.steps,
-                validation_loss=self._validation_loss,
-                final=final,
-            )
 
     def _check_amplitude(self) -> None:
         scale, largest = self._settings.amplitude_scale, self._arrivals.largest_amplitude

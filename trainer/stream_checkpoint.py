@@ -1,4 +1,4 @@
-"""What a rank knows of the scan's stream, as the state that a checkpoint holds, and back on any number of ranks."""
+"""What a rank knows of the stream, as the state that a checkpoint holds, and back on any number of ranks."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ import torch
 import torch.distributed as dist
 
 from streaming.codec import Arrays
-from streaming.messages import ScanStart
+from streaming.messages import StreamStart
 from trainer.arrivals import Arrivals, Progress, SampleCounts
 from trainer.checkpoint import Checkpoint, at, newest, remove_unfinished
 from trainer.device import Rank
-from trainer.settings import TrainerSettings
+from trainer.settings import StreamSettings
 from trainer.state_file import State
 
 VALIDATION_FILES = "validation_files"
 
 
-def open_arrivals(settings: TrainerSettings, folder: Path, rank: Rank) -> tuple[Checkpoint | None, Arrivals]:
+def open_arrivals(settings: StreamSettings, folder: Path, rank: Rank) -> tuple[Checkpoint | None, Arrivals]:
     """Return the newest checkpoint in a folder, if there is one, and the arrivals that go on from it. Collective.
 
     Raises:
@@ -95,7 +95,7 @@ def join_progress(shards: Sequence[State], *, rank: int, ranks: int) -> Progress
         for perspective, frames in shard["done"].items():
             done[int(perspective)].append(frames)
     return Progress(
-        scan=None if first["scan"] is None else msgspec.json.decode(first["scan"], type=ScanStart),
+        scan=None if first["scan"] is None else msgspec.json.decode(first["scan"], type=StreamStart),
         frame_dtype=next((shard["frame_dtype"] for shard in shards if shard["frame_dtype"]), None),
         largest_amplitude=max(shard["largest_amplitude"] for shard in shards),
         done={perspective: torch.cat(parts).numpy() for perspective, parts in done.items()},

@@ -1,4 +1,4 @@
-"""A running scan as a stream of samples; its sections are the perspectives."""
+"""What arrives of a running scan or data set as a stream of samples; its sections are perspectives or tasks."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from trainer.pipelines.pipeline import Minibatch
 from trainer.stream import Marker
 
 
-class ScanStream:
+class ArrivalStream:
     """Serves the samples that have arrived on this rank; a `trainer.stream.Stream`."""
 
     def __init__(self, arrivals: Arrivals) -> None:

@@ -1,4 +1,4 @@
-"""When all ranks take a checkpoint of a scan's training, what goes into it, and how they go on from one."""
+"""When all ranks take a checkpoint of the training on a stream, what goes into it, and how they go on from one."""
 
 from __future__ import annotations
 
@@ -15,12 +15,11 @@ from streaming.errors import UserError
 from trainer.arrivals import Arrivals
 from trainer.checkpoint import Checkpoint, checkpoint_name
 from trainer.checkpoint_writer import CheckpointWriter, ValidationFile
-from trainer.constant import MeanPatch
 from trainer.learner import Learner
-from trainer.pipelines.ptychography.scan_checkpoint import VALIDATION_FILES, progress_state, validation_state
 from trainer.settings import CheckpointSettings
 from trainer.state_file import State
 from trainer.strategies.strategy import Strategy
+from trainer.stream_checkpoint import VALIDATION_FILES, progress_state, validation_state
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +38,16 @@ class Remembering(Protocol):
         """Go on from what `state` returned."""
 
 
+class RememberingAlone(Protocol):
+    """Something that every rank has its own share of."""
+
+    def state(self) -> State:
+        """Return this rank's share; tensors are copies on the CPU."""
+
+    def restore(self, states: Sequence[State]) -> None:
+        """Take over the shares of some ranks, or of none."""
+
+
 @dataclass(frozen=True)
 class Parts:
     """What a checkpoint is made of, beside the stream."""
@@ -48,7 +57,8 @@ class Parts:
     shared: Mapping[str, Remembering]
     learner: Learner[Any]
     strategy: Strategy
-    mean_patch: MeanPatch
+    own: Mapping[str, RememberingAlone]
+    """Beside the learner's and the buffer's, by name."""
 
 
 class Checkpointing:
@@ -118,9 +128,8 @@ class Checkpointing:
             "stream": progress_state(progress),
             VALIDATION_FILES: files,
             "learner": learner.rank_state(),
-            "mean_patch": self._parts.mean_patch.state(),
             "buffer": None if buffer is None else buffer.state_dict(),
-        }
+        } | {name: part.state() for name, part in self._parts.own.items()}
         common = {"identity": self._parts.identity, "learner": learner.state(), "loop": loop} | {
             name: part.state() for name, part in self._parts.shared.items()
         }
@@ -172,7 +181,8 @@ def restore(checkpoint: Checkpoint, parts: Parts, *, rank: int, ranks: int) -> S
     _check_identity(checkpoint, common["identity"], parts.identity)
     parts.learner.restore(common["learner"])
     parts.learner.restore_rank(shards[rank % len(shards)]["learner"], exact=len(shards) == ranks)
-    parts.mean_patch.restore([shard["mean_patch"] for shard in shards[rank::ranks]])
+    for name, share in parts.own.items():
+        share.restore([shard[name] for shard in shards[rank::ranks]])
     for name, part in parts.shared.items():
         part.restore(common[name])
     if parts.strategy.buffer is not None:

@@ -1,0 +1,82 @@
+"""The weights file of an image classifier: a `tensor_file` with the state dict of the `ImageClassifier`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from streaming.errors import UserError
+from trainer.models.classifier import ImageClassifier
+from trainer.models.classifier_settings import ClassifierConfig
+from trainer.models.tensor_file import BadWeights, Stamp, Writer, pack, unpack
+
+
+class ClassifierManifest(Stamp):
+    """What a weights file says about itself; its validation loss is the cross-entropy."""
+
+    network: ClassifierConfig
+
+
+@dataclass(frozen=True)
+class LoadedClassifier:
+    """A classifier in evaluation mode, with its manifest."""
+
+    manifest: ClassifierManifest
+    network: ImageClassifier
+
+
+def classifier_writer(network: ImageClassifier) -> Writer:
+    """Return what writes a network that nobody changes any more."""
+    return lambda stamp: pack(network.state_dict(), ClassifierManifest(network=network.config, **stamp.model_dump()))
+
+
+def read_classifier(data: bytes, sha256: str | None = None) -> LoadedClassifier:
+    """Rebuild the network of a weights file.
+
+    Args:
+        data: the file's bytes; they are not trusted.
+        sha256: the digest that they must have, if it is known.
+
+    Raises:
+        BadWeights: wrong digest, not the weights of a classifier, or tensors that do not fit it exactly.
+    """
+    manifest, tensors = unpack(data, sha256, kind=ClassifierManifest, expected=_expected)
+    network = _empty_network(manifest.network)
+    network.load_state_dict(tensors, assign=True)
+    return LoadedClassifier(manifest, network.eval())
+
+
+def _empty_network(config: ClassifierConfig) -> ImageClassifier:
+    # On the meta device a manifest that asks for a huge network costs no memory before its tensors are checked.
+    try:
+        with torch.device("meta"):
+            return ImageClassifier(config)
+    except UserError as error:
+        raise BadWeights(str(error)) from error
+
+
+def _expected(manifest: ClassifierManifest) -> dict[str, Tensor]:
+    return dict(_empty_network(manifest.network).state_dict())
+
+
+def load_classifier(network: ImageClassifier, path: Path) -> None:
+    """Load the weights of an earlier run into `network`.
+
+    Raises:
+        UserError: the file cannot be read or belongs to another network.
+    """
+    try:
+        loaded = read_classifier(path.read_bytes())
+    except OSError as error:
+        raise UserError(f"cannot read initial weights {path}: {error.strerror}") from error
+    except BadWeights as error:
+        raise UserError(f"initial weights {path} cannot be used: {error}") from error
+    if loaded.manifest.network != network.config:
+        raise UserError(
+            f"initial weights {path} belong to another network ({loaded.manifest.network.model_dump_json()}); "
+            "set trainer and source accordingly"
+        )
+    network.load_state_dict(loaded.network.state_dict())

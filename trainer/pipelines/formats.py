@@ -1,0 +1,13 @@
+"""What the samples of a stream look like, by its announcement."""
+
+from __future__ import annotations
+
+from streaming.messages import ScanStart, StreamStart
+from trainer.pipelines.imagenet.samples import ImageSamples
+from trainer.pipelines.ptychography.samples import FrameSamples
+from trainer.sample_format import SampleFormat
+
+
+def format_of(start: StreamStart) -> SampleFormat:
+    """Return the format of the samples that come."""
+    return FrameSamples(start) if isinstance(start, ScanStart) else ImageSamples(start)

@@ -36,7 +36,7 @@ class Imaging:
     """
 
     def __init__(
-        self, settings: EdgeSettings, *, imager: Imager, weights: WeightsIntake, warn: Callable[[str], None]
+        self, settings: EdgeSettings, *, imager: Imager, weights: WeightsIntake[Model], warn: Callable[[str], None]
     ) -> None:
         self.sizer = BatchSizer(latency_max_s=settings.latency_max_ms / 1000, batch_max=settings.batch_max)
         """How many frames to image at once."""

@@ -7,6 +7,7 @@ import threading
 import time
 from collections import deque
 from contextlib import ExitStack, closing
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -20,8 +21,8 @@ from inference_edge.overload import OverloadWatch
 from inference_edge.perspective import Perspective
 from inference_edge.reporting import STITCHED, Reporter
 from inference_edge.settings import EdgeSettings
-from inference_edge.weights import Canary, Known, blank_canary
-from inference_edge.weights_intake import WeightsIntake
+from inference_edge.weights import Canary, Known, Model, accept_weights, blank_canary
+from inference_edge.weights_intake import Accept, WeightsIntake
 from streaming.commands import CommandReceiver, FollowWeights, RollBackWeights
 from streaming.errors import UserError
 from streaming.events import MosaicKind, Part, PartState, PartStatus, WarningRaised
@@ -56,7 +57,7 @@ def serve_edge(settings: EdgeSettings, *, network: NetworkSettings, run: RunCont
         inbox = stack.enter_context(Inbox(network, consumer="edge", port=network.frames_port))
         imager = Imager(settings)
         weights = stack.enter_context(
-            closing(WeightsIntake(client, imager=imager, telemetry=telemetry, settings=settings))
+            closing(WeightsIntake[Model](client, telemetry=telemetry, weights_kept=settings.weights_kept))
         )
         edge = _Edge(
             settings,
@@ -77,7 +78,7 @@ class _Edge:
         *,
         inbox: Inbox,
         imager: Imager,
-        weights: WeightsIntake,
+        weights: WeightsIntake[Model],
         telemetry: TelemetrySender,
         archive: Archive,
         folder: Path,
@@ -151,7 +152,7 @@ class _Edge:
             raise UserError("edge: no frame can be imaged, all weights up to the final ones were refused; see its log")
         if replaced:
             self._begin_to_use_weights()
-        self._weights.fetch(scan, self._canary)
+        self._weights.fetch(lambda: self._check(scan))
 
     def _begin_to_use_weights(self) -> None:
         if self._weights.model is not None:
@@ -159,6 +160,16 @@ class _Edge:
         if self._weights.final_seen:
             for perspective in self._kept:
                 perspective.abandon_pass()
+
+    def _check(self, scan: ScanStart) -> Accept[Model]:
+        """Return how to check weights, on frames chosen now."""
+        return partial(
+            accept_weights,
+            scan=scan,
+            imager=self._imager,
+            canary=self._canary(scan),
+            refuse_below_db=self._settings.refuse_below_db,
+        )
 
     def _canary(self, scan: ScanStart) -> Canary:
         """Return frames to try weights on: with a known reference where there is one, else the newest."""

@@ -29,19 +29,31 @@ class Overload(StrEnum):
     """Image every `image_every`-th now and put the rest off, on the edge's disk, until there is time."""
 
 
-class EdgeSettings(Settings):
-    """The `[edge]` section."""
+class InferenceSettings(Settings):
+    """How the edge runs a network, whatever comes."""
 
     device: DeviceChoice = DeviceChoice.AUTO
     """Where the network runs."""
-    backend: BackendName = BackendName.AUTO
-    """What runs the network."""
     precision: Precision = Precision.AUTO
-    """Arithmetic of the network's layers; patches are float32 either way."""
+    """Arithmetic of the network's layers; its output is float32 either way."""
     threads: PositiveInt = 1
     """Threads for one inference on CPU; the trainer may share the host."""
     batch_max: PositiveInt = 64
-    """Frames imaged together at most; fewer when fewer are waiting, or when `latency_max_ms` asks for it."""
+    """Frames that the network is given together at most."""
+    queue_max: PositiveInt = 2048
+    """Frames waiting in memory at most; beyond, nothing is received and the publisher spools."""
+    weights_kept: PositiveInt = 4
+    """Versions of the weights that are kept, the one in use included, to roll back to."""
+    report_period_s: PositiveFloat = 1.0
+    """Counts, rates and latencies are reported this often."""
+
+
+class EdgeSettings(InferenceSettings):
+    """The `[edge]` section of a scan. Batches are smaller than `batch_max` when fewer frames wait, or when
+    `latency_max_ms` asks for it."""
+
+    backend: BackendName = BackendName.AUTO
+    """What runs the network."""
     latency_max_ms: PositiveFloat = 500.0
     """From a frame's arrival to its image, while imaging keeps up: batches are kept to half of that."""
     overload: Overload = Overload.SPOOL
@@ -49,10 +61,6 @@ class EdgeSettings(Settings):
     that wait."""
     image_every: int = Field(default=4, ge=2)
     """With overload `thin`: frames whose index is a multiple of this are imaged in turn."""
-    queue_max: PositiveInt = 2048
-    """Frames waiting in memory at most; beyond, nothing is received and the publisher spools."""
-    weights_kept: PositiveInt = 4
-    """Versions of the weights that are kept, the one in use included, to roll back to."""
     refuse_below_db: PositiveFloat = 6.0
     """Weights are refused whose phase PSNR, on frames whose reference is known, is this much below that of the weights
     in use."""
@@ -72,5 +80,3 @@ class EdgeSettings(Settings):
     """All of a stitched image is reported this often while it changes, for viewers that joined late."""
     score_period_s: PositiveFloat = 5.0
     """An image that keeps changing is scored at most this often."""
-    report_period_s: PositiveFloat = 1.0
-    """Counts, rates and latencies are reported this often."""

@@ -6,49 +6,62 @@ import logging
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Generic, Protocol, TypeVar
 
-from inference_edge.inference import Imager
-from inference_edge.settings import EdgeSettings
-from inference_edge.weights import Canary, Model, accept_weights
 from streaming.events import Part, WarningRaised, WeightsApplied, WeightsRejected
-from streaming.messages import ScanStart, Weights
+from streaming.messages import Weights
 from streaming.telemetry import TelemetrySender
 from streaming.weights_channel import WeightsClient
-from trainer.models.weights_file import BadWeights
+from trainer.models.tensor_file import BadWeights
 
 log = logging.getLogger(__name__)
 
 
-class WeightsIntake:
+class Versioned(Protocol):
+    """A model that can be used."""
+
+    @property
+    def version(self) -> int:
+        """Of its weights."""
+
+
+ModelT = TypeVar("ModelT", bound=Versioned)
+Accept = Callable[[Weights, bytes], ModelT]
+"""Checks an announced weights file and makes a model of it, or raises `BadWeights`; runs in a thread of its own."""
+
+
+class WeightsIntake(Generic[ModelT]):
     """Fetches weights, checks them in a thread of its own, and holds the versions that can be used.
 
     Bad weights change nothing. Use it from one thread, which is never kept waiting.
+
+    Args:
+        client: fetches.
+        telemetry: told what is used and what is refused.
+        weights_kept: versions that are held, the one in use included.
     """
 
-    def __init__(
-        self, client: WeightsClient, *, imager: Imager, telemetry: TelemetrySender, settings: EdgeSettings
-    ) -> None:
-        self.model: Model | None = None
+    def __init__(self, client: WeightsClient, *, telemetry: TelemetrySender, weights_kept: int) -> None:
+        self.model: ModelT | None = None
         """The version in use."""
         self.final_seen = False
         """The trainer's final version came, be it accepted or refused."""
-        self._client, self._imager, self._telemetry = client, imager, telemetry
-        self._refuse_below_db = settings.refuse_below_db
-        self._kept: deque[Model] = deque(maxlen=settings.weights_kept)
+        self._client, self._telemetry = client, telemetry
+        self._kept: deque[ModelT] = deque(maxlen=weights_kept)
         self._newest_seen = -1
         self._held = False
         self._malformed = 0
         self._checker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="weights-check")
-        self._checking: tuple[Weights, Future[Model]] | None = None
+        self._checking: tuple[Weights, Future[ModelT]] | None = None
 
     @property
-    def previous(self) -> Model | None:
+    def previous(self) -> ModelT | None:
         """The version before the one in use, if it is kept."""
         older = [one for one in self._kept if self.model is not None and one.version < self.model.version]
         return older[-1] if older else None
 
-    def fetch(self, scan: ScanStart, choose_canary: Callable[[ScanStart], Canary]) -> None:
-        """Take the newest weights, if any came and none are being checked."""
+    def fetch(self, prepare: Callable[[], Accept[ModelT]]) -> None:
+        """Take the newest weights, if any came and none are being checked; `prepare` then says how to check them."""
         if self._checking is not None:
             return
         received = self._client.poll()
@@ -60,16 +73,7 @@ class WeightsIntake:
             self._refuse(announced, f"version {self._newest_seen} came before it")
             return
         self._newest_seen = announced.version
-        checked = self._checker.submit(
-            accept_weights,
-            announced,
-            data,
-            scan=scan,
-            imager=self._imager,
-            canary=choose_canary(scan),
-            refuse_below_db=self._refuse_below_db,
-        )
-        self._checking = announced, checked
+        self._checking = announced, self._checker.submit(prepare(), announced, data)
 
     def settle(self) -> bool:
         """Use the weights that have been checked, if any; return whether the model in use was replaced."""
@@ -117,13 +121,13 @@ class WeightsIntake:
         """Wait for a check that is running."""
         self._checker.shutdown(cancel_futures=True)
 
-    def _keep_beside(self, model: Model, held: Model) -> None:
+    def _keep_beside(self, model: ModelT, held: ModelT) -> None:
         self._kept.append(model)
         if held not in self._kept:
             self._kept.popleft()
             self._kept.appendleft(held)
 
-    def _use(self, model: Model) -> bool:
+    def _use(self, model: ModelT) -> bool:
         if model is self.model:
             return False
         self.model = model

@@ -79,6 +79,13 @@ class Publisher:
         """Ranks that samples are dealt out to; 0 until the first one announced itself."""
         return len(self._ranks)
 
+    @property
+    def everybody_is_there(self) -> bool:
+        """Whether every consumer that is to come has announced itself."""
+        edge_is_there = self._edge is None or self._edge.session is not None
+        ranks_are_there = bool(self._ranks) and all(outbox.session is not None for outbox in self._ranks)
+        return edge_is_there and (ranks_are_there or not self._trainer)
+
     def post_to_edge(self, message: DataMessage, arrays: Mapping[str, npt.NDArray[Any]] | None = None) -> None:
         """Queue a message for the edge; the arrays must not be changed afterwards."""
         if self._edge is not None:

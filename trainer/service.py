@@ -23,7 +23,7 @@ from trainer.device import Rank, join_ranks
 from trainer.intake import Intake
 from trainer.learner import Learner
 from trainer.loop import TrainingLoop
-from trainer.pipelines.choice import assemble
+from trainer.pipelines.choice import Assemble, choose_pipeline
 from trainer.pipelines.pipeline import Pipeline
 from trainer.publication import Publication
 from trainer.reporting import StepReport
@@ -46,6 +46,7 @@ class _Session:
     stop: threading.Event
     rank: Rank
     telemetry: TelemetrySender
+    assemble: Assemble
 
     @property
     def checkpoints(self) -> Path:
@@ -77,7 +78,7 @@ def train(settings: StreamSettings, *, network: NetworkSettings, run: RunContext
             another stream or model.
     """
     with join_ranks(settings) as rank, closing(TelemetrySender(network, sender=f"trainer-{rank.rank}")) as telemetry:
-        session = _Session(settings, network, run, stop, rank, telemetry)
+        session = _Session(settings, network, run, stop, rank, telemetry, choose_pipeline(settings))
         if rank.rank == 0:
             _serve_and_publish(session)
         else:
@@ -177,7 +178,7 @@ def _publish_initial(session: _Session, arrivals: Arrivals, publication: Publica
 
 
 def _assemble(session: _Session, arrivals: Arrivals, announced: Announced) -> Assembly[Any]:
-    return assemble(session.settings, announced, arrivals=arrivals, rank=session.rank, seed=session.run.seed)
+    return session.assemble(announced, arrivals=arrivals, rank=session.rank, seed=session.run.seed)
 
 
 def _learner(work: _Work, assembly: Assembly[Any]) -> Learner[Any]:

@@ -2,32 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import tomli_w
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
+from acquisition.images.settings import ImageStreamSettings
 from acquisition.retrieval.settings import RetrievalSettings
-from acquisition.settings import AcquisitionSettings
+from acquisition.settings import AcquisitionSettings, PublishingSettings
 from acquisition.source_settings import SourceSettings
 from dashboard.settings import DashboardSettings
-from inference_edge.settings import EdgeSettings
+from inference_edge.settings import EdgeSettings, InferenceSettings
 from streaming.errors import UserError
 from streaming.settings import NetworkSettings, Settings
-from trainer.settings import TrainerSettings
+from trainer.pipelines.imagenet.settings import ImageTrainerSettings
+from trainer.settings import StreamSettings, TrainerSettings
 from workflow.config_errors import explain
 from workflow.overrides import Layer, Table, merge, parse_assignments, read_layer
+from workflow.pipeline_name import PipelineName
 from workflow.presets import read_preset
 from workflow.run_settings import RunSettings
 
 
-class Config(Settings):
-    """Everything that a run needs to know; one section per part."""
+class RunConfig(Settings):
+    """What every run needs to know; one section per part."""
 
     run: RunSettings = Field(default_factory=RunSettings)
     """Name, folder, seed."""
+    acquisition: PublishingSettings = Field(default_factory=PublishingSettings)
+    """How frames are published."""
+    trainer: StreamSettings = Field(default_factory=StreamSettings)
+    """Model, strategy, rehearsal buffer, schedule."""
+    edge: InferenceSettings = Field(default_factory=InferenceSettings)
+    """Inference."""
+    dashboard: DashboardSettings = Field(default_factory=DashboardSettings)
+    """The page that shows the run."""
+    network: NetworkSettings = Field(default_factory=NetworkSettings)
+    """Hosts, ports and keys."""
+
+
+class Config(RunConfig):
+    """A run of the pipeline `ptychography`."""
+
     source: SourceSettings
     """The scan: a file that is replayed, or a simulation."""
     acquisition: AcquisitionSettings = Field(default_factory=AcquisitionSettings)
@@ -38,10 +56,49 @@ class Config(Settings):
     """Model, strategy, rehearsal buffer, schedule."""
     edge: EdgeSettings = Field(default_factory=EdgeSettings)
     """Inference, stitching and scores."""
-    dashboard: DashboardSettings = Field(default_factory=DashboardSettings)
-    """The page that shows the run."""
-    network: NetworkSettings = Field(default_factory=NetworkSettings)
-    """Hosts, ports and keys."""
+
+    fixed: ClassVar[tuple[str, ...]] = (
+        "run.seed",
+        "source",
+        "acquisition.roles",
+        "retrieval",
+        "trainer.strategy",
+        "trainer.model",
+        "trainer.amplitude_scale",
+    )
+    """What a run cannot change once it has begun."""
+
+
+class ImagesConfig(RunConfig):
+    """A run of the pipeline `imagenet`."""
+
+    source: ImageStreamSettings
+    """The folder of images, and its tasks."""
+    trainer: ImageTrainerSettings = Field(default_factory=ImageTrainerSettings)
+    """Network, strategy, rehearsal buffer, schedule."""
+
+    fixed: ClassVar[tuple[str, ...]] = (
+        "run.seed",
+        "source",
+        "trainer.strategy",
+        "trainer.model",
+        "trainer.image_px",
+    )
+    """What a run cannot change once it has begun."""
+
+    @model_validator(mode="after")
+    def _crop_fits(self) -> Self:
+        if self.trainer.image_px > self.source.stored_px:
+            raise ValueError(
+                f"trainer.image_px = {self.trainer.image_px} must not be larger than source.stored_px = "
+                f"{self.source.stored_px}"
+            )
+        return self
+
+
+AnyConfig = Config | ImagesConfig
+CONFIG_OF_SOURCE: Mapping[str, type[AnyConfig]] = {"replay": Config, "simulation": Config, "images": ImagesConfig}
+"""What a configuration looks like, by the kind of its source."""
 
 
 def load_config(
@@ -50,7 +107,8 @@ def load_config(
     assignments: Iterable[str] = (),
     *,
     options: Table | None = None,
-) -> Config:
+    pipeline: PipelineName | None = None,
+) -> AnyConfig:
     """Resolve a configuration: the preset, over it the file, over it `--set` assignments, over them the options.
 
     Args:
@@ -58,31 +116,67 @@ def load_config(
         file: a TOML file, or None.
         assignments: texts `section.key=value`.
         options: nested table made of command-line options.
+        pipeline: the one that the source must be for, if it matters; `imagenet` also says so of a source without kind.
 
     Raises:
-        UserError: one line that names every wrong key, where it was set, and the nearest valid one.
+        UserError: one line that names every wrong key, where it was set, and the nearest valid one; or a source of
+            another pipeline.
     """
     layers = [read_preset(preset)] if preset is not None else []
     layers += [read_layer(file)] if file is not None else []
     layers += [parse_assignments(assignments), Layer("the command line", options or {})]
-    return _validate(layers)
+    if pipeline is PipelineName.IMAGENET:
+        layers += [Layer("--pipeline", {"source": {"kind": "images"}})]
+    config = _validate(layers)
+    if pipeline is PipelineName.PTYCHOGRAPHY and not isinstance(config, Config):
+        raise UserError("the source is a folder of images, which is not for ptychography; name a scan")
+    return config
 
 
-def write_config(config: Config, path: Path) -> None:
+def load_scan_config(
+    preset: str | None = None,
+    file: Path | None = None,
+    assignments: Iterable[str] = (),
+    *,
+    options: Table | None = None,
+) -> Config:
+    """Resolve the configuration of something that is done with scans alone; otherwise like `load_config`.
+
+    Raises:
+        UserError: as `load_config`.
+    """
+    config = load_config(preset, file, assignments, options=options, pipeline=PipelineName.PTYCHOGRAPHY)
+    if not isinstance(config, Config):
+        raise AssertionError("a configuration of ptychography is a Config")
+    return config
+
+
+def write_config(config: RunConfig, path: Path) -> None:
     """Write the resolved configuration as TOML, in a form that `load_config` reads back to an equal one."""
     path.write_text(tomli_w.dumps(config.model_dump(mode="json", exclude_none=True)), encoding="utf-8")
 
 
-def _validate(layers: list[Layer]) -> Config:
+def _validate(layers: list[Layer]) -> AnyConfig:
     values, origins = merge(layers)
     if "source" not in values:
         raise UserError(
-            "nothing to scan: name a scan file, or choose a --preset, or give a --config file with a [source] section"
+            "nothing to scan: name a scan file or a folder of labelled images, or choose a --preset, "
+            "or give a --config file with a [source] section"
         )
+    model = _model(values["source"], origins)
     try:
-        return Config.model_validate(values)
+        return model.model_validate(values)
     except ValidationError as error:
-        raise explain(error, model=Config, values=values, origins=origins) from None
+        raise explain(error, model=model, values=values, origins=origins) from None
+
+
+def _model(source: Any, origins: Mapping[str, str]) -> type[AnyConfig]:
+    kind = source.get("kind") if isinstance(source, dict) else None
+    if isinstance(kind, str) and kind not in CONFIG_OF_SOURCE:
+        kinds = ", ".join(map(repr, CONFIG_OF_SOURCE))
+        origin = origins.get("source.kind", "the configuration")
+        raise UserError(f"setting source.kind = {kind!r} (from {origin}) is wrong: use one of {kinds}")
+    return CONFIG_OF_SOURCE.get(kind or "", Config)
 
 
 def option_table(**dotted: Any) -> Table:

@@ -6,7 +6,7 @@ import logging
 from pathlib import Path
 
 from streaming.errors import UserError
-from workflow.config import Config
+from workflow.config import AnyConfig
 
 log = logging.getLogger(__name__)
 
@@ -14,7 +14,7 @@ PUBLISHED = "weights/v*.safetensors"
 """Where a run's folder keeps what it published; versions have leading zeros, so names sort by age."""
 
 
-def with_found_weights(config: Config) -> Config:
+def with_found_weights(config: AnyConfig) -> AnyConfig:
     """Return a copy in which `trainer.init_weights` is a file.
 
     Raises:

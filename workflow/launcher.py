@@ -9,8 +9,6 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
 
-from acquisition.roles import assign_roles
-from acquisition.sources import open_scan
 from dashboard.control import make_token
 from dashboard.settings import DashboardSettings
 from streaming.commands import AnyCommand, CommandHub, StopRun
@@ -19,7 +17,7 @@ from streaming.events import Part, Telemetry
 from streaming.telemetry import TelemetryHub, TelemetrySender
 from streaming.telemetry_log import read_telemetry_log
 from workflow.cli import INTERRUPTED_STATUS
-from workflow.config import Config
+from workflow.config import AnyConfig
 from workflow.dashboard_token import TOKEN_VARIABLE, show_token
 from workflow.initial_weights import with_found_weights
 from workflow.logs import log_to_file, print_error
@@ -30,6 +28,7 @@ from workflow.progress import RunProgress
 from workflow.results import Summary, headline, ledger_complaint, write_results
 from workflow.run_folder import RunFolder, create_run_folder, describe_run
 from workflow.run_parts import RunParts
+from workflow.source_check import check_source
 from workflow.summary import SummaryBuilder
 from workflow.supervision import PartCommand, PartEnd
 
@@ -39,7 +38,7 @@ START_ORDER = (Part.DASHBOARD, Part.EDGE, Part.TRAINER, Part.ACQUISITION)
 FAILED_STATUS = 1
 
 
-def launch(config: Config) -> int:
+def launch(config: AnyConfig) -> int:
     """Run a whole workflow on this host in a new folder; blocks until it has ended. Return the command's exit status.
 
     0: all parts ended well and every frame is accounted for. 1: a part failed, or the ledger does not balance.
@@ -56,7 +55,7 @@ def launch(config: Config) -> int:
         return _run(config, folder, claim)
 
 
-def relaunch(config: Config) -> int:
+def relaunch(config: AnyConfig) -> int:
     """Go on with a run in its folder, as `launch` began it; its summary is made from all of its telemetry.
 
     Raises:
@@ -69,7 +68,7 @@ def relaunch(config: Config) -> int:
         return _run(config, folder, claim)
 
 
-def _run(config: Config, folder: RunFolder, claim: int) -> int:
+def _run(config: AnyConfig, folder: RunFolder, claim: int) -> int:
     log_to_file(folder.log("launcher"))
     log.info("run %s in %s", config.run.name, folder.path)
     builder, progress = SummaryBuilder(), RunProgress()
@@ -88,14 +87,14 @@ def _run(config: Config, folder: RunFolder, claim: int) -> int:
     return _conclude(summary, failure, interrupted=stop.is_set())
 
 
-def _checked(config: Config) -> Config:
+def _checked(config: AnyConfig) -> AnyConfig:
     """Return the configuration with all ports chosen, once it is sure that all parts can start."""
     _require_receivers(config)
-    _check_scan(config)
+    check_source(config)
     return _with_ports(config)
 
 
-def _require_receivers(config: Config) -> None:
+def _require_receivers(config: AnyConfig) -> None:
     for name in ("edge", "trainer"):
         if not getattr(config.acquisition, name):
             raise UserError(
@@ -104,21 +103,7 @@ def _require_receivers(config: Config) -> None:
             )
 
 
-def _check_scan(config: Config) -> None:
-    """Open the scan and deal out the roles of its first perspective, as the acquisition will."""
-    with closing(open_scan(config.source)) as scan:
-        first = scan.perspective(0)
-        assign_roles(
-            config.acquisition.roles,
-            first.positions_px,
-            perspective=0,
-            perspectives=len(scan),
-            target_shape_px=config.retrieval.target_shape_for(first.geometry.frame_shape_px),
-            seed=config.run.seed,
-        )
-
-
-def _with_ports(config: Config) -> Config:
+def _with_ports(config: AnyConfig) -> AnyConfig:
     network = resolve_ports(config.network, ranks=config.trainer.ranks)
     dashboard = config.dashboard
     if dashboard.enabled and dashboard.port:
@@ -129,7 +114,7 @@ def _with_ports(config: Config) -> Config:
     return config.model_copy(update={"network": network, "dashboard": dashboard})
 
 
-def _commands(config: Config, folder: RunFolder) -> list[PartCommand]:
+def _commands(config: AnyConfig, folder: RunFolder) -> list[PartCommand]:
     parts = [part for part in START_ORDER if config.dashboard.enabled or part is not Part.DASHBOARD]
     master_port = choose_port(config.network, ranks=config.trainer.ranks)
     commands = [part_command(part, folder, config.trainer, master_port=master_port) for part in parts]
@@ -145,7 +130,7 @@ def _with_token(command: PartCommand, dashboard: DashboardSettings) -> PartComma
 
 @contextmanager
 def _telemetry(
-    config: Config, folder: RunFolder, builder: SummaryBuilder, progress: RunProgress
+    config: AnyConfig, folder: RunFolder, builder: SummaryBuilder, progress: RunProgress
 ) -> Iterator[TelemetrySender]:
     """Collect the telemetry of all parts within the context; yields a sender for what the launcher itself observes."""
 
@@ -161,7 +146,7 @@ def _telemetry(
 
 
 @contextmanager
-def _commanded(config: Config, stop: threading.Event) -> Iterator[None]:
+def _commanded(config: AnyConfig, stop: threading.Event) -> Iterator[None]:
     """Pass commands on to the parts within the context; the one to stop the run sets `stop`."""
 
     def take(command: AnyCommand) -> None:

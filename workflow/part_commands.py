@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping
 
 from streaming.events import Part
-from trainer.settings import TrainerSettings
+from trainer.settings import StreamSettings
 from workflow.environment import available_processors
 from workflow.run_folder import RunFolder
 from workflow.supervision import PartCommand
@@ -23,7 +23,7 @@ COMMAND_OF_PART: Mapping[Part, str] = {
 THREADS_VARIABLE = "OMP_NUM_THREADS"
 
 
-def part_command(part: Part, folder: RunFolder, trainer: TrainerSettings, *, master_port: int) -> PartCommand:
+def part_command(part: Part, folder: RunFolder, trainer: StreamSettings, *, master_port: int) -> PartCommand:
     """Return how to start `part` of the run in `folder`.
 
     Args:
@@ -39,7 +39,7 @@ def part_command(part: Part, folder: RunFolder, trainer: TrainerSettings, *, mas
     return PartCommand(part, [*python, *own], folder.log(part), _environment(part, trainer.ranks))
 
 
-def _torchrun(trainer: TrainerSettings, master_port: int) -> list[str]:
+def _torchrun(trainer: StreamSettings, master_port: int) -> list[str]:
     return [
         "-m",
         "torch.distributed.run",

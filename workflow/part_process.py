@@ -20,8 +20,9 @@ from streaming.events import Part, PartState, PartStatus
 from streaming.settings import NetworkSettings
 from streaming.telemetry import TelemetrySender
 from workflow.cli import INTERRUPTED_STATUS
-from workflow.config import Config, load_config
+from workflow.config import AnyConfig, load_config
 from workflow.logs import log_to_file
+from workflow.pipeline_name import PipelineName
 from workflow.ports import require_fixed
 from workflow.run_folder import RunFolder
 
@@ -34,14 +35,16 @@ COMMAND_POLL_S = 0.2
 class PartProcess:
     """A part that is about to work."""
 
-    config: Config
+    config: AnyConfig
     folder: RunFolder
     stop: threading.Event
     """Set by SIGTERM, by Ctrl-C, and, but for the dashboard, by the command to stop the run."""
 
 
 @contextmanager
-def part_process(part: Part, file: Path | None, assignments: Iterable[str] | None) -> Iterator[PartProcess]:
+def part_process(
+    part: Part, file: Path | None, assignments: Iterable[str] | None, *, pipeline: PipelineName | None = None
+) -> Iterator[PartProcess]:
     """Load the configuration, log to the run's folder, and turn signals into `stop`.
 
     Exits with status 130 after the work has ended in order because of Ctrl-C.
@@ -49,7 +52,7 @@ def part_process(part: Part, file: Path | None, assignments: Iterable[str] | Non
     Raises:
         UserError: the configuration is wrong, has ports that are 0, or the run folder cannot be written.
     """
-    config = load_config(file=file, assignments=assignments or ())
+    config = load_config(file=file, assignments=assignments or (), pipeline=pipeline)
     require_fixed(config.network)
     folder = RunFolder(config.run.context().directory)
     try:

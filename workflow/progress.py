@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from streaming.events import PerspectiveScores, ScanInfo, Telemetry, TrainingStep, WarningRaised
+from streaming.image_events import ImagesInfo, TaskScores
 from streaming.ledger import FrameLedger
 
 log = logging.getLogger(__name__)
@@ -23,7 +24,8 @@ class RunProgress:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._ledger = FrameLedger()
-        self._scan: ScanInfo | None = None
+        self._expected: int | None = None
+        self._task: TaskScores | None = None
         self._step: TrainingStep | None = None
         self._scores: PerspectiveScores | None = None
 
@@ -33,7 +35,11 @@ class RunProgress:
         with self._lock:
             self._ledger.add(event)
             if isinstance(event, ScanInfo):
-                self._scan = event
+                self._expected = event.frames_expected
+            elif isinstance(event, ImagesInfo):
+                self._expected = sum(event.images)
+            elif isinstance(event, TaskScores):
+                self._task = event
             elif isinstance(event, TrainingStep):
                 self._step = event
             elif isinstance(event, PerspectiveScores):
@@ -51,12 +57,12 @@ class RunProgress:
     def expected(self) -> int | None:
         """Frames in the whole scan, where the source can tell."""
         with self._lock:
-            return self._scan.frames_expected if self._scan else None
+            return self._expected
 
     def describe(self) -> str:
         """Return the figures in one line."""
         with self._lock:
-            counts, step, scores = self._ledger.counts(), self._step, self._scores
+            counts, step, scores, task = self._ledger.counts(), self._step, self._scores, self._task
         texts = [f"acquired {counts.acquired}", f"imaged {counts.inferred}", f"trained on {counts.trained}"]
         if step is None and counts.acquired:
             texts.append("waiting for the first ground truth")
@@ -65,6 +71,8 @@ class RunProgress:
         if scores is not None:
             quality, constant = scores.quality.psnr_db.phase, scores.constant.psnr_db.phase
             texts.append(f"phase PSNR {quality:.1f} dB (constant {constant:.1f})")
+        if task is not None:
+            texts.append(f"task {task.task}: top-1 {task.top1:.2f}, top-5 {task.top5:.2f}")
         return ", ".join(texts)
 
 

@@ -25,6 +25,8 @@ Summary = dict[str, Any]
 TEMPLATES = Path(__file__).with_name("templates")
 CLEAR_GAIN_DB = 0.5
 """A smaller advantage over the constant prediction is called slight."""
+CLEAR_FACTOR = 1.5
+"""A smaller multiple of the accuracy of guessing is called slight."""
 PERSPECTIVES_SHOWN = 3
 CHANNELS = ("phase", "amplitude")
 PICTURES = {
@@ -63,7 +65,7 @@ def write_report(run_directory: Path) -> Path:
     Raises:
         UserError: the folder holds no readable `summary.json`, or cannot be written.
     """
-    summary = _read_json(run_directory / "summary.json")
+    summary = {"classification": None} | _read_json(run_directory / "summary.json")
     report = run_directory / "report.html"
     try:
         report.write_text(_render(run_directory, summary), encoding="utf-8")
@@ -73,7 +75,12 @@ def write_report(run_directory: Path) -> Path:
 
 
 def judge(summary: Summary) -> Verdict:
-    """Say whether the network beats the constant prediction, on held-out frames or else on the last perspective."""
+    """Say whether the network beats the constant prediction, on held-out frames or else on the last perspective.
+
+    Of images, whether it beats guessing.
+    """
+    if summary.get("classification") is not None:
+        return _judge_accuracy(summary["classification"])
     held_out = summary["held_out"]
     if held_out is not None:
         return _compare("On the held-out frames, which nothing learned from,", held_out, held_out["constant"])
@@ -85,6 +92,23 @@ def judge(summary: Summary) -> Verdict:
             )
             return _compare(where, scores, row["constant"])
     return Verdict("No image could be compared with a reference, so the quality is unknown.", "unknown")
+
+
+def _judge_accuracy(tasks: Summary) -> Verdict:
+    top1, chance = tasks["average_top1"], tasks["chance"]["top1"]
+    if top1 is None:
+        return Verdict(
+            "No validation image was classified by a trained network, so the accuracy is unknown.", "unknown"
+        )
+    figures = (
+        f"top-1 {_decimal(top1, 3)} on the validation images, averaged over the tasks "
+        f"(live {_decimal(tasks['first_pass']['top1'], 3)}, guessing {_decimal(chance, 3)})"
+    )
+    if top1 <= chance:
+        return Verdict(f"The final network is no better than guessing: {figures}. It has learned nothing.", "bad")
+    grade: Literal["good", "slight"] = "good" if top1 >= CLEAR_FACTOR * chance else "slight"
+    how = "beats" if grade == "good" else "is only slightly better than"
+    return Verdict(f"The final network {how} guessing: {figures}.", grade)
 
 
 def _compare(where: str, scores: Summary, constant: Summary) -> Verdict:
@@ -125,7 +149,7 @@ def _render(run_directory: Path, summary: Summary) -> str:
         unlabelled=UNLABELLED,
         channels=CHANNELS,
         images=_images(run_directory / "images", summary),
-        loss=_markup(loss_plot(curves)),
+        loss=_markup(loss_plot(curves, of_images=summary["classification"] is not None)),
         steps=_markup(step_plot(curves.breakdowns)),
         psnr=_markup(quality_plot(summary, "psnr_db", "phase PSNR in dB")),
         ssim=_markup(quality_plot(summary, "ssim", "phase SSIM")),

@@ -36,12 +36,13 @@ def collect_curves(events: Iterable[Telemetry]) -> Curves:
     return curves
 
 
-def loss_plot(curves: Curves) -> str | None:
+def loss_plot(curves: Curves, *, of_images: bool = False) -> str | None:
     """Return training and validation loss with the constant prediction's, or None where nothing was trained."""
     training = curves.training.since(SeriesCursor()).columns
     if not training["step"]:
         return None
-    figure, axes = new_figure("training step", "loss: L1 amplitude + L1 phase")
+    loss, baseline = ("cross-entropy", "guessing") if of_images else ("L1 amplitude + L1 phase", "constant prediction")
+    figure, axes = new_figure("training step", f"loss: {loss}")
     axes.plot(training["step"], training["loss"], color=TRAINING, lw=1.2, label="training")
     steps = [event.step for event in curves.validation]
     if steps:
@@ -50,6 +51,6 @@ def loss_plot(curves: Curves) -> str | None:
             steps, validation, color=VALIDATION, lw=1.8, marker="o", ms=3, label="validation, perspectives so far"
         )
         constant = [event.constant for event in curves.validation]
-        axes.plot(steps, constant, color=CONSTANT, ls="--", marker="_", label="constant prediction")
+        axes.plot(steps, constant, color=CONSTANT, ls="--", marker="_", label=baseline)
     axes.set_ylim(bottom=0)
     return as_svg(figure, axes)

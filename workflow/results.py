@@ -35,10 +35,22 @@ def ledger_complaint(summary: Summary) -> str | None:
 
 
 def headline(summary: Summary) -> str:
-    """Return the result in one line: quality of the held-out image, or else of the last perspective, and the ledger."""
+    """Return the result in one line: quality of the held-out image, or else of the last perspective, and the ledger.
+
+    Of images, the accuracy.
+    """
     frames = summary["frames"]
     ledger = f"{frames['acquired']} frames acquired, {frames['inferred']} imaged, {frames['lost']} lost"
-    return f"{_quality(summary)}; {ledger}"
+    tasks = summary.get("classification")
+    return f"{_quality(summary) if tasks is None else _accuracy(tasks)}; {ledger}"
+
+
+def _accuracy(tasks: Summary) -> str:
+    chance = _figure(tasks["chance"]["top1"], ".3f")
+    return (
+        f"top-1, mean of {len(tasks['tasks'])} tasks: {_figure(tasks['average_top1'], '.3f')} of the final network, "
+        f"{_figure(tasks['first_pass']['top1'], '.3f')} live (guessing {chance})"
+    )
 
 
 def _quality(summary: Summary) -> str:

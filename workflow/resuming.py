@@ -11,26 +11,15 @@ from typing import Any
 
 from streaming.errors import UserError
 from trainer.checkpoint import newest
-from workflow.config import Config, load_config
+from workflow.config import AnyConfig, load_config
 from workflow.overrides import Table
 from workflow.ports import is_free, without_taken_ports
 from workflow.run_folder import RunFolder
 
 log = logging.getLogger(__name__)
 
-FIXED = (
-    "run.seed",
-    "source",
-    "acquisition.roles",
-    "retrieval",
-    "trainer.strategy",
-    "trainer.model",
-    "trainer.amplitude_scale",
-)
-"""What a run cannot change once it has begun."""
 
-
-def resumed_config(run: Path, assignments: Iterable[str] = (), *, options: Table | None = None) -> Config:
+def resumed_config(run: Path, assignments: Iterable[str] = (), *, options: Table | None = None) -> AnyConfig:
     """Return the configuration with which the run in a folder goes on: its own, with some keys replaced.
 
     Ports that somebody else has taken meanwhile are chosen anew.
@@ -48,7 +37,9 @@ def resumed_config(run: Path, assignments: Iterable[str] = (), *, options: Table
     before = load_config(file=folder.config)
     place = {"run": {"directory": str(run.parent), "name": run.name}}
     after = load_config(file=folder.config, assignments=assignments, options=_merge(options or {}, place))
-    changed = [key for key in FIXED if _section(before, key) != _section(after, key)]
+    if type(before) is not type(after):
+        raise UserError("source.kind: cannot be changed in a run that is resumed; start a new run instead")
+    changed = [key for key in before.fixed if _section(before, key) != _section(after, key)]
     if changed:
         raise UserError(f"{', '.join(changed)}: cannot be changed in a run that is resumed; start a new run instead")
     checkpoint = newest(folder.checkpoints)
@@ -67,7 +58,7 @@ def _has_ended_well(folder: RunFolder) -> bool:
     return ended_well
 
 
-def _section(config: Config, dotted: str) -> Any:
+def _section(config: AnyConfig, dotted: str) -> Any:
     return reduce(getattr, dotted.split("."), config)
 
 

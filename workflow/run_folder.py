@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from streaming.errors import UserError
-from workflow.config import Config, write_config
+from workflow.config import AnyConfig, write_config
 from workflow.environment import describe_environment
 
 CLAIM_PATIENCE_S = 10.0
@@ -86,7 +86,7 @@ def _locked(file: BinaryIO) -> bool:
     return True
 
 
-def create_run_folder(config: Config) -> RunFolder:
+def create_run_folder(config: AnyConfig) -> RunFolder:
     """Make the folder of a new run with `config.toml` and `environment.json`.
 
     Raises:
@@ -107,7 +107,7 @@ def create_run_folder(config: Config) -> RunFolder:
     return folder
 
 
-def describe_run(config: Config, folder: RunFolder) -> None:
+def describe_run(config: AnyConfig, folder: RunFolder) -> None:
     """Write `config.toml` and `environment.json` into the folder."""
     write_config(config, folder.config)
     write_json(describe_environment() | {"seed": config.run.seed}, folder.environment)

@@ -36,6 +36,7 @@ from streaming.events import (
 )
 from streaming.ledger import FrameLedger
 from workflow.regime_summary import RegimeHistory
+from workflow.task_summary import TaskHistory
 
 Summary = dict[str, Any]
 
@@ -49,6 +50,7 @@ class SummaryBuilder:
     def __init__(self) -> None:
         self._frames = FrameLedger()
         self._regime = RegimeHistory()
+        self._tasks = TaskHistory()
         self._scan: ScanInfo | None = None
         self._held_out: dict[int, HeldOutScores] = {}
         self._scores: dict[tuple[int, MosaicKind], PerspectiveScores] = {}
@@ -73,6 +75,7 @@ class SummaryBuilder:
         self._last_s = max(self._last_s, telemetry.time_s)
         self._frames.add(telemetry.event)
         self._regime.add(telemetry.event)
+        self._tasks.add(telemetry.event)
         self._take(telemetry.event, telemetry.time_s)
 
     def summary(self, *, interrupted: bool = False) -> Summary:
@@ -87,6 +90,7 @@ class SummaryBuilder:
             "frames": self._frame_counts(),
             "unlabelled_because": {str(why): n for why, n in self._frames.counts().unlabelled_because.items()},
             "held_out": self._held_out_scores(),
+            "classification": self._tasks.summary(),
             "perspectives": [self._perspective(index) for index in self._perspective_indices()],
             "validation_loss": [_validation(event) for event in self._validation],
             "weights": {

@@ -8,7 +8,7 @@ from contextlib import closing, contextmanager
 
 from streaming.commands import CommandHub
 from streaming.telemetry import TelemetryHub
-from workflow.config import Config
+from workflow.config import AnyConfig
 from workflow.results import headline, write_results
 from workflow.run_folder import RunFolder, describe_run
 from workflow.summary import SummaryBuilder
@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 
 @contextmanager
-def collected_telemetry(config: Config, folder: RunFolder) -> Iterator[None]:
+def collected_telemetry(config: AnyConfig, folder: RunFolder) -> Iterator[None]:
     """Collect telemetry and pass commands on within the context; write summary and report at the end."""
     describe_run(config, folder)
     builder = SummaryBuilder()

@@ -32,7 +32,7 @@ FAULTS_NAMED = 3
 
 @dataclass
 class ImagePass:
-    """Streams tasks one after the other, each image once.
+    """Streams tasks one after the other, each image once, as soon as the receivers are there.
 
     A run that is resumed passes over everything again; receivers drop what they are done with, and tasks that were
     streamed to their end come without pacing.
@@ -59,6 +59,7 @@ class ImagePass:
         """
         try:
             self._announce()
+            self._wait_for_receivers()
             pacer = Pacer(self.settings.rate_hz)
             for number, task in enumerate(self.tasks):
                 self._stream(number, task, pacer)
@@ -87,6 +88,11 @@ class ImagePass:
             stored_px=start.stored_px,
         )
         self.pump.send(info)
+
+    def _wait_for_receivers(self) -> None:
+        """A data set does not run away; streamed to nobody, no image would be classified by what was learnt before."""
+        self.pump.send(PartStatus(Part.ACQUISITION, PartState.RUNNING, "waiting for the edge and the trainer"))
+        self.pump.work_until(lambda: self.publisher.everybody_is_there)
         self.pump.send(PartStatus(Part.ACQUISITION, PartState.RUNNING, "streaming images"))
 
     def _stream(self, number: int, task: ImageTask, pacer: Pacer) -> None:

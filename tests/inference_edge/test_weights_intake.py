@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from contextlib import closing
+from functools import partial
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from inference_edge.inference import Imager
 from inference_edge.mosaic import Mosaic, place_patches
 from inference_edge.quality import ReferenceImage
 from inference_edge.settings import DeviceChoice, EdgeSettings
-from inference_edge.weights import Canary, Known
+from inference_edge.weights import Canary, Known, accept_weights
 from inference_edge.weights_intake import WeightsIntake
 from streaming.codec import Codec
 from streaming.events import WarningRaised, WeightsApplied, WeightsRejected
@@ -51,14 +52,16 @@ class Edge:
         self._sender = TelemetrySender(network, sender="test")
         self._client = WeightsClient(network, edge="edge")
         self.imager = Imager(SETTINGS)
-        self.intake = WeightsIntake(self._client, imager=self.imager, telemetry=self._sender, settings=SETTINGS)
+        self.intake = WeightsIntake(self._client, telemetry=self._sender, weights_kept=SETTINGS.weights_kept)
 
     @property
     def version(self) -> int:
         return self.intake.model.version
 
     def poll(self) -> bool:
-        self.intake.fetch(SCAN, lambda _: self.canary)
+        limit_db = SETTINGS.refuse_below_db
+        checks = {"scan": SCAN, "imager": self.imager, "canary": self.canary, "refuse_below_db": limit_db}
+        self.intake.fetch(lambda: partial(accept_weights, **checks))
         return self.intake.settle()
 
     def answer_to(self, version: int):

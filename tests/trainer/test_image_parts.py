@@ -9,11 +9,12 @@ from torch import nn
 
 from acquisition.images.image_folder import ImageFile
 from streaming.errors import UserError
+from trainer.models.accuracy import is_correct
 from trainer.models.augmentation import crop_at_random, crop_middle
 from trainer.models.classifier import ImageClassifier, make_network
 from trainer.models.classifier_settings import ClassifierSettings, ModelFamily
 from trainer.pipelines.imagenet.epochs import Shards
-from trainer.pipelines.imagenet.pipeline import Classification, is_correct
+from trainer.pipelines.imagenet.pipeline import Classification
 from trainer.pipelines.imagenet.schedule import TaskSchedule
 from trainer.pipelines.imagenet.settings import (
     ImageSettings,

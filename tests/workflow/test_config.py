@@ -6,7 +6,8 @@ import pytest
 
 from acquisition.source_settings import ReplaySettings, SimulationSettings
 from streaming.errors import UserError
-from workflow.config import load_config, option_table, write_config
+from workflow.config import ImagesConfig, load_config, load_scan_config, option_table, write_config
+from workflow.pipeline_name import PipelineName
 from workflow.presets import DATA_VARIABLE, MEASURED_SCAN, preset_names
 
 
@@ -158,7 +159,8 @@ def test_a_missing_key_says_how_to_give_it() -> None:
 def test_a_source_without_kind_or_of_unknown_kind_is_told() -> None:
     assert mistake("source.path=x", preset=None).startswith("setting source.kind is missing (from --set)")
     text = mistake("source.kind=relpay")
-    assert text == "setting source.kind = 'relpay' (from --set) is wrong: use one of 'replay', 'simulation'"
+    kinds = "'replay', 'simulation', 'images'"
+    assert text == f"setting source.kind = 'relpay' (from --set) is wrong: use one of {kinds}"
 
 
 def test_a_check_across_keys_keeps_its_words() -> None:
@@ -185,3 +187,35 @@ def test_without_anything_to_scan_the_choices_are_told() -> None:
     text = mistake(preset=None)
     assert "--preset" in text
     assert "scan file" in text
+
+
+IMAGES = ("source.kind=images", "source.folder=here", "source.stored_px=28", "trainer.image_px=28")
+
+
+@pytest.mark.parametrize(
+    ("assignment", "said"),
+    [
+        ("trainer.model.levels=3", "unknown setting trainer.model.levels (from --set)"),
+        ("acquisition.record=true", "unknown setting acquisition.record (from --set)"),
+        ("edge.min_coverage=3", "unknown setting edge.min_coverage (from --set)"),
+        ("source.stored_px=8", "trainer.image_px = 28 must not be larger than source.stored_px = 8"),
+    ],
+)
+def test_a_run_on_images_has_settings_of_its_own(assignment: str, said: str) -> None:
+    kept = [one for one in IMAGES if one.partition("=")[0] != assignment.partition("=")[0]]
+    assert said in mistake(*kept, assignment, preset=None)
+
+
+def test_the_pipeline_says_what_a_source_is_and_must_fit_it() -> None:
+    config = load_config(assignments=IMAGES[1:], pipeline=PipelineName.IMAGENET)
+    assert isinstance(config, ImagesConfig)
+    with pytest.raises(UserError, match="not for ptychography"):
+        load_config(assignments=IMAGES, pipeline=PipelineName.PTYCHOGRAPHY)
+    with pytest.raises(UserError, match="not for ptychography"):
+        load_scan_config(assignments=IMAGES)
+
+
+def test_the_configuration_of_a_run_on_images_is_read_back_equal(tmp_path: Path) -> None:
+    config = load_config("images")
+    write_config(config, tmp_path / "config.toml")
+    assert load_config(file=tmp_path / "config.toml") == config

@@ -1,8 +1,8 @@
-"""Chooses the pipeline by the announcement of a stream."""
+"""Chooses the pipeline by the configuration; the stream must then be announced as one for it."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol
 
 from streaming.errors import UserError
 from streaming.messages import ImagesStart, ScanStart
@@ -14,24 +14,48 @@ from trainer.settings import StreamSettings, TrainerSettings
 from trainer.start import Announced
 
 
-def assemble(
-    settings: StreamSettings, announced: Announced, *, arrivals: Arrivals, rank: Rank, seed: int
-) -> Assembly[Any]:
-    """Return the parts of the training on the announced stream.
+class Assemble(Protocol):
+    """Makes the parts of the training on an announced stream."""
 
-    Raises:
-        UserError: the settings are those of another pipeline, or do not fit the stream.
-    """
-    # imported here, because each brings the libraries of its networks
-    match announced.scan:
-        case ScanStart() as scan if isinstance(settings, TrainerSettings):
-            from trainer.pipelines.ptychography.assembly import ScanAssembly  # noqa: PLC0415
+    def __call__(self, announced: Announced, *, arrivals: Arrivals, rank: Rank, seed: int) -> Assembly[Any]:
+        """Return them.
 
-            dtype = announced.frame_dtype
-            return ScanAssembly(settings, scan, arrivals=arrivals, rank=rank, seed=seed, frame_dtype=dtype)
-        case ImagesStart() as start if isinstance(settings, ImageTrainerSettings):
-            from trainer.pipelines.imagenet.assembly import ImageAssembly  # noqa: PLC0415
+        Raises:
+            UserError: the stream is for another pipeline, or does not fit the settings.
+        """
 
-            return ImageAssembly(settings, start, arrivals=arrivals, rank=rank, seed=seed)
-    comes = "a scan" if isinstance(announced.scan, ScanStart) else "images"
-    raise UserError(f"{comes} came, but this trainer is set up for another pipeline; give all parts the same [source]")
+
+def choose_pipeline(settings: StreamSettings) -> Assemble:
+    """Return what assembles the pipeline of these settings; loads the libraries of its networks (seconds)."""
+    if isinstance(settings, ImageTrainerSettings):
+        return _for_images(settings)
+    if isinstance(settings, TrainerSettings):
+        return _for_scans(settings)
+    raise TypeError(f"no pipeline has settings of the type {type(settings).__name__}")
+
+
+def _for_scans(settings: TrainerSettings) -> Assemble:
+    from trainer.pipelines.ptychography.assembly import ScanAssembly  # noqa: PLC0415
+
+    def assemble(announced: Announced, *, arrivals: Arrivals, rank: Rank, seed: int) -> Assembly[Any]:
+        if not isinstance(announced.scan, ScanStart):
+            raise _mismatch("images", "a scan")
+        dtype = announced.frame_dtype
+        return ScanAssembly(settings, announced.scan, arrivals=arrivals, rank=rank, seed=seed, frame_dtype=dtype)
+
+    return assemble
+
+
+def _for_images(settings: ImageTrainerSettings) -> Assemble:
+    from trainer.pipelines.imagenet.assembly import ImageAssembly  # noqa: PLC0415
+
+    def assemble(announced: Announced, *, arrivals: Arrivals, rank: Rank, seed: int) -> Assembly[Any]:
+        if not isinstance(announced.scan, ImagesStart):
+            raise _mismatch("a scan", "images")
+        return ImageAssembly(settings, announced.scan, arrivals=arrivals, rank=rank, seed=seed)
+
+    return assemble
+
+
+def _mismatch(came: str, expected: str) -> UserError:
+    return UserError(f"{came} came, but this trainer is set up for {expected}; give all parts the same [source]")

@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 from streaming.events import Part
-from workflow.commands.options import ConfigOption, SetOption
+from workflow.commands.options import ConfigOption, PipelineOption, SetOption
 
 
-def acquire(config: ConfigOption = None, assignments: SetOption = None) -> None:
-    """Publish a scan: its frames, and samples with ground truth.
+def acquire(config: ConfigOption = None, assignments: SetOption = None, pipeline: PipelineOption = None) -> None:
+    """Publish a scan: its frames, and samples with ground truth; or labelled images, task by task.
 
     One part of a run over several hosts.
     """
+    from acquisition.images.service import acquire_images
     from acquisition.service import acquire as run_acquisition
+    from workflow.config import ImagesConfig
     from workflow.part_process import part_process
 
-    with part_process(Part.ACQUISITION, config, assignments) as part:
-        settings = part.config
+    with part_process(Part.ACQUISITION, config, assignments, pipeline=pipeline) as part:
+        settings, run = part.config, part.config.run.context()
+        if isinstance(settings, ImagesConfig):
+            acquire_images(settings.source, settings.acquisition, network=settings.network, run=run, stop=part.stop)
+            return
         run_acquisition(
             settings.source,
             settings.acquisition,
             settings.retrieval,
             network=settings.network,
-            run=settings.run.context(),
+            run=run,
             stop=part.stop,
         )

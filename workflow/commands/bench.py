@@ -30,9 +30,9 @@ def train(assignments: SetOption = None, json_file: JsonOption = None) -> int:
     """
     from trainer.benchmark import bench_train
     from workflow.benchmarks.results import tell
-    from workflow.config import load_config, option_table
+    from workflow.config import load_scan_config, option_table
 
-    config = load_config(assignments=assignments or (), options=option_table(source__kind="simulation"))
+    config = load_scan_config(assignments=assignments or (), options=option_table(source__kind="simulation"))
     return tell(bench_train(settings=config.trainer), json_file)
 
 

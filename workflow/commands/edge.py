@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 from streaming.events import Part
-from workflow.commands.options import ConfigOption, SetOption
+from workflow.commands.options import ConfigOption, PipelineOption, SetOption
 
 
-def edge(config: ConfigOption = None, assignments: SetOption = None) -> None:
-    """Image every frame with the newest weights.
+def edge(config: ConfigOption = None, assignments: SetOption = None, pipeline: PipelineOption = None) -> None:
+    """Image every frame, or classify every image, with the newest weights.
 
     One part of a run over several hosts.
     """
-    from inference_edge.service import serve_edge
+    from workflow.config import ImagesConfig
     from workflow.part_process import part_process
 
-    with part_process(Part.EDGE, config, assignments) as part:
-        settings = part.config
-        serve_edge(settings.edge, network=settings.network, run=settings.run.context(), stop=part.stop)
+    with part_process(Part.EDGE, config, assignments, pipeline=pipeline) as part:
+        settings, run = part.config, part.config.run.context()
+        # imported here, because each brings the libraries of its networks
+        if isinstance(settings, ImagesConfig):
+            from inference_edge.classification.service import serve_classification
+
+            serve_classification(settings.edge, network=settings.network, run=run, stop=part.stop)
+        else:
+            from inference_edge.service import serve_edge
+
+            serve_edge(settings.edge, network=settings.network, run=run, stop=part.stop)

@@ -27,10 +27,10 @@ def inspect(
     from acquisition.inspect import inspect_scan
     from acquisition.scan_plot import plot_scan
     from acquisition.sources import open_scan
-    from workflow.config import load_config, option_table
+    from workflow.config import load_scan_config, option_table
 
     options = option_table(source__kind="replay", source__path=str(file))
-    settings = load_config(None, config, assignments or (), options=options)
+    settings = load_scan_config(None, config, assignments or (), options=options)
     with closing(open_scan(settings.source)) as scan:
         Console().print(inspect_scan(scan))
         if plot is not None:

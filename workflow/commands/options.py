@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from workflow.pipeline_name import PipelineName
+
 PresetOption = Annotated[
     str | None, typer.Option("--preset", help="Start from a preset: demo, simulated ...", metavar="NAME")
 ]
@@ -16,6 +18,9 @@ ConfigOption = Annotated[
 SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", help="Replace one key; may be repeated.", metavar="SECTION.KEY=VALUE"),
+]
+PipelineOption = Annotated[
+    PipelineName | None, typer.Option("--pipeline", help="What is learnt; without, the kind of source decides.")
 ]
 JsonOption = Annotated[
     Path | None, typer.Option("--json", help="Also write the results as JSON to this file.", metavar="FILE")

@@ -7,15 +7,19 @@ from typing import Annotated
 
 import typer
 
-from workflow.commands.options import ConfigOption, PresetOption, SetOption
+from workflow.commands.options import ConfigOption, PipelineOption, PresetOption, SetOption
 
-ScanArgument = Annotated[Path | None, typer.Argument(help="Recorded scan to replay (HDF5).", metavar="[SCAN]")]
+ScanArgument = Annotated[
+    Path | None,
+    typer.Argument(help="Recorded scan to replay (HDF5), or folder of labelled images to stream.", metavar="[SCAN]"),
+]
 
 
 def run(
     scan: ScanArgument = None,
     *,
     preset: PresetOption = None,
+    pipeline: PipelineOption = None,
     config: ConfigOption = None,
     assignments: SetOption = None,
     name: Annotated[str | None, typer.Option(help="Name of the run's folder.")] = None,
@@ -32,10 +36,13 @@ def run(
     """Run the whole workflow on this host."""
     from workflow.config import load_config, option_table
     from workflow.launcher import launch
+    from workflow.pipeline_name import PipelineName
 
+    is_folder = scan is not None and (pipeline is PipelineName.IMAGENET or scan.is_dir())
     options = option_table(
-        source__kind=None if scan is None else "replay",
-        source__path=None if scan is None else str(scan),
+        source__kind=None if scan is None else "images" if is_folder else "replay",
+        source__path=None if scan is None or is_folder else str(scan),
+        source__folder=str(scan) if is_folder else None,
         run__name=name,
         trainer__ranks=ranks,
         acquisition__rate_hz=rate,
@@ -43,4 +50,4 @@ def run(
         dashboard__enabled=dashboard,
         trainer__init_weights=None if init_weights is None else str(init_weights),
     )
-    return launch(load_config(preset, config, assignments or (), options=options))
+    return launch(load_config(preset, config, assignments or (), options=options, pipeline=pipeline))

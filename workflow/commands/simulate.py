@@ -26,10 +26,10 @@ def simulate(
     from rich.progress import Progress
 
     from acquisition.simulate import simulate_to_file
-    from workflow.config import load_config
+    from workflow.config import load_scan_config
     from workflow.logs import stderr_console
 
-    source = load_config(preset, config, assignments or ()).source
+    source = load_scan_config(preset, config, assignments or ()).source
     if not isinstance(source, SimulationSettings):
         raise UserError("source.kind is 'replay': there is nothing to simulate; choose another --preset or --config")
     perspectives = sum(phase.perspectives for phase in source.phases)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 
 from streaming.events import Part
-from workflow.commands.options import ConfigOption, SetOption
+from workflow.commands.options import ConfigOption, PipelineOption, SetOption
 from workflow.parent_death import die_with_parent
 
 TORCHRUN_VARIABLE = "TORCHELASTIC_RUN_ID"
 
 
-def train(config: ConfigOption = None, assignments: SetOption = None) -> None:
+def train(config: ConfigOption = None, assignments: SetOption = None, pipeline: PipelineOption = None) -> None:
     """Train on the stream and serve the weights.
 
     One part of a run over several hosts; start it under torchrun for several ranks.
@@ -21,6 +21,6 @@ def train(config: ConfigOption = None, assignments: SetOption = None) -> None:
     from trainer.service import train as run_trainer
     from workflow.part_process import part_process
 
-    with part_process(Part.TRAINER, config, assignments) as part:
+    with part_process(Part.TRAINER, config, assignments, pipeline=pipeline) as part:
         settings = part.config
         run_trainer(settings.trainer, network=settings.network, run=settings.run.context(), stop=part.stop)

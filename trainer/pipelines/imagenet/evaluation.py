@@ -11,9 +11,9 @@ from torch import nn
 
 from acquisition.images.tasks import Tasks
 from trainer.device import Rank
+from trainer.models.accuracy import is_correct
 from trainer.models.precision import autocast
 from trainer.pipelines.imagenet.data import ImageData
-from trainer.pipelines.imagenet.pipeline import is_correct
 
 BATCH = 256
 

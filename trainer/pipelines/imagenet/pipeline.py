@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from buffer import Field
@@ -42,9 +41,3 @@ class Classification(Pipeline):
     def distance(self, output: Output, activation: Output) -> Tensor:
         """Return the mean squared distance over logits, (n, 1)."""
         return squares(output[0].float(), activation[0]).mean(dim=1, keepdim=True)
-
-
-def is_correct(logits: Tensor, label: Tensor, *, top: int) -> Tensor:
-    """Return bool (n,): whether the class is among the `top` likeliest."""
-    likeliest = logits.topk(min(top, logits.shape[1]), dim=1).indices
-    return torch.eq(likeliest, label.unsqueeze(1)).any(dim=1)

@@ -1,0 +1,124 @@
+"""How the edge of a stream of images counts, and which weights it takes."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import numpy as np
+import pytest
+import torch
+
+from inference_edge.classification.closed_tasks import ClosedTask, ClosedTasks
+from inference_edge.classification.model import ClassifierMaker, blank_images
+from inference_edge.classification.tally import TaskTally, block_from_arrays
+from inference_edge.settings import DeviceChoice, InferenceSettings
+from streaming.codec import MalformedMessage
+from streaming.image_events import TaskScores
+from streaming.messages import FrameRole, ImagesStart, Weights
+from trainer.models.classifier import ImageClassifier
+from trainer.models.classifier_file import classifier_writer, read_classifier
+from trainer.models.classifier_settings import ClassifierConfig, ClassifierSettings, ModelFamily, ViewSettings
+from trainer.models.precision import Precision
+from trainer.models.tensor_file import BadWeights, Stamp, digest
+
+SETTINGS = InferenceSettings(device=DeviceChoice.CPU, precision=Precision.FLOAT32, batch_max=3)
+START = ImagesStart(run="test", tasks=1, classes=6, channels=1, stored_px=8)
+IMAGES = np.random.default_rng(0).integers(0, 256, (4, 1, 8, 8), np.uint8)
+
+
+def classifier(classes: int = 6) -> ImageClassifier:
+    torch.manual_seed(0)
+    config = ClassifierConfig(
+        model=ClassifierSettings(family=ModelFamily.SMALL, width=2),
+        view=ViewSettings(image_px=8),
+        channels=1,
+        stored_px=8,
+        classes=classes,
+    )
+    return ImageClassifier(config).eval()
+
+
+def weights(network: ImageClassifier, version: int = 3) -> tuple[Weights, bytes]:
+    stamp = Stamp(version=version, step=5, validation_loss=None, final=False, created_at=datetime.now(UTC), run="test")
+    data = classifier_writer(network)(stamp)
+    return Weights(version, digest(data), step=5, final=False), data
+
+
+def arrays(**changes: np.ndarray) -> dict[str, np.ndarray]:
+    whole = {
+        "index": np.arange(4, dtype=np.int32),
+        "role": np.array([FrameRole.VALIDATION] * 3 + [FrameRole.TRAIN], np.uint8),
+        "label": np.array([0, 1, 2, 3]),
+        "image": IMAGES,
+    }
+    return whole | changes
+
+
+def test_validation_images_alone_are_scored() -> None:
+    tally = TaskTally(4)
+    assert tally.event() is None
+    likeliest_first = torch.tensor(
+        [[9.0, 8, 7, 6, 5, 0], [9.0, 8, 7, 6, 5, 0], [5.0, 6, 0, 7, 8, 9], [0.0, 1, 2, 9, 3, 4]]
+    )
+    tally.add(block_from_arrays(arrays(), START), likeliest_first, version=7)
+    tally.add(
+        block_from_arrays(arrays(), START).select(np.array([True, False, False, False])),
+        torch.full((1, 6), torch.nan),
+        version=9,
+    )
+    assert tally.event() == TaskScores(4, 5, 4, top1=0.25, top5=0.5, oldest_version=7, newest_version=9)
+
+
+def test_an_image_that_comes_twice_is_known() -> None:
+    tally = TaskTally(0)
+    block = block_from_arrays(arrays(), START)
+    assert tally.drop_known(block.select(np.array([True, False, True, False]))).index.tolist() == [0, 2]
+    assert tally.drop_known(block).index.tolist() == [1, 3]
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"image": IMAGES[:, :, :4]}, "image is uint8"),
+        ({"image": IMAGES.astype(np.float32)}, "image is float32"),
+        ({"label": np.zeros(3, np.int64)}, "label is int64"),
+    ],
+)
+def test_malformed_images_are_refused(changes: dict[str, np.ndarray], said: str) -> None:
+    with pytest.raises(MalformedMessage, match=said):
+        block_from_arrays(arrays(**changes), START)
+
+
+def test_a_weights_file_holds_the_network_as_it_was() -> None:
+    network = classifier()
+    announced, data = weights(network)
+    loaded = read_classifier(data, announced.sha256)
+    assert loaded.manifest.network == network.config
+    torch.testing.assert_close(loaded.network(torch.from_numpy(IMAGES)), network(torch.from_numpy(IMAGES)))
+    accepted = ClassifierMaker(SETTINGS).accept(announced, data, start=START, images=blank_images(START))
+    torch.testing.assert_close(accepted.classify(IMAGES), network(torch.from_numpy(IMAGES)).logits)
+
+
+def test_weights_that_do_not_fit_are_refused() -> None:
+    maker = ClassifierMaker(SETTINGS)
+
+    def refusal(announced: Weights, data: bytes) -> str:
+        with pytest.raises(BadWeights) as caught:
+            maker.accept(announced, data, start=START, images=IMAGES)
+        return str(caught.value)
+
+    assert "made for 5 classes" in refusal(*weights(classifier(classes=5)))
+    announced, data = weights(classifier())
+    assert "SHA-256" in refusal(announced, data[:-1] + b"x")
+    huge = classifier()
+    huge.network[0].weight.data.fill_(3e38)
+    assert "not finite" in refusal(*weights(huge))
+
+
+def test_what_is_done_with_is_read_back(tmp_path) -> None:
+    scores = TaskScores(1, 10, 4, top1=0.5, top5=0.75, oldest_version=1, newest_version=2)
+    tasks = [ClosedTask(1, 10, scores), ClosedTask(2, 3, None)]
+    closed = ClosedTasks(tmp_path / "tasks")
+    for task in tasks:
+        closed.write(task)
+    assert sorted(ClosedTasks(tmp_path / "tasks").read(), key=lambda one: one.task) == tasks

@@ -28,10 +28,12 @@ from streaming.events import (
     WeightsPublished,
     WeightsRejected,
 )
+from streaming.image_events import ImagesInfo, TaskAccuracies, TaskScores
 
 WORDS_KEPT = 6
 SPEAKS_FOR: dict[type, Part] = {
     ScanInfo: Part.ACQUISITION,
+    ImagesInfo: Part.ACQUISITION,
     FrameTaken: Part.ACQUISITION,
     AcquisitionCounts: Part.ACQUISITION,
     GroundTruthReady: Part.ACQUISITION,
@@ -40,12 +42,14 @@ SPEAKS_FOR: dict[type, Part] = {
     StepBreakdown: Part.TRAINER,
     BufferReport: Part.TRAINER,
     ValidationLoss: Part.TRAINER,
+    TaskAccuracies: Part.TRAINER,
     WeightsPublished: Part.TRAINER,
     WeightsApplied: Part.EDGE,
     WeightsRejected: Part.EDGE,
     EdgeCounts: Part.EDGE,
     PerspectiveScores: Part.EDGE,
     HeldOutScores: Part.EDGE,
+    TaskScores: Part.EDGE,
     MosaicImage: Part.EDGE,
     MosaicArea: Part.EDGE,
 }

@@ -219,6 +219,51 @@ class PerspectiveRow(Model):
     """Newest validation loss on this perspective."""
 
 
+class TaskRow(Model):
+    """One task of a stream of images."""
+
+    task: int
+    class_names: list[str]
+    """The first few."""
+    classes: int
+    images_expected: int
+    images: int
+    """Classified on arrival."""
+    scored: int
+    """Validation images among them; the accuracies are theirs."""
+    top1: float | None
+    """Live: with the weights of the moment of arrival."""
+    top5: float | None
+    newest_version: int | None
+    now_top1: float | None
+    """Of the network after the newest task that was learnt."""
+    now_top5: float | None
+
+
+class AccuracyRow(Model):
+    """Accuracies of the network after one task, on every task seen so far."""
+
+    after_task: int
+    step: int
+    top1: dict[int, float]
+
+
+class Classification(Model):
+    """Images whose classes come task by task."""
+
+    source: str
+    classes: int
+    """Of all tasks together."""
+    images_expected: int
+    stored_px: int
+    chance_top1: float
+    """The accuracy of guessing among all classes."""
+    chance_top5: float
+    tasks: list[TaskRow]
+    accuracies: list[AccuracyRow]
+    """How well each task is remembered; the newest rows."""
+
+
 class MosaicRow(Model):
     """An image that can be fetched."""
 
@@ -259,6 +304,8 @@ class Present(Model):
     last_event_s: float | None
     events: int
     scan: Scan | None
+    classification: Classification | None
+    """How the tasks stand where images are streamed instead of a scan."""
     parts: list[PartHealth]
     frames: Frames
     training: Training | None
@@ -280,7 +327,7 @@ class StateUpdate(Model):
 
     present: Present
     series: dict[str, SeriesPatch]
-    """Curves: `training`, `validation`, `first_pass`, `refreshed`, `edge`, `buffer`, `steps`."""
+    """Curves: `training`, `validation`, `first_pass`, `refreshed`, `edge`, `buffer`, `steps`, `tasks`."""
     perspectives: list[PerspectiveRow]
     """New and changed rows, by perspective."""
     validation: list[ValidationRow]

@@ -15,6 +15,7 @@ SERIES_COLUMNS = {
     "refreshed": ("model_version", *SCORE_COLUMNS, *(f"constant_{name}" for name in SCORE_COLUMNS)),
     "edge": ("frames_per_s", "frame_to_image_p50_ms", "frame_to_image_p99_ms"),
     "buffer": ("size", "capacity", "hidden_fraction"),
+    "tasks": ("task", "top1", "top5"),
     "steps": ("step", "load_ms", "train_ms", "buffer_wait_ms", "populate_ms", "augment_ms"),
 }
 

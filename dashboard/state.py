@@ -21,6 +21,7 @@ from dashboard.probe import NewestFrame, Path, ProbeStore
 from dashboard.rows import SERIES_COLUMNS, figures_of, mosaic_row, probe_row
 from dashboard.series import Series, SeriesCursor
 from dashboard.settings import DashboardSettings
+from dashboard.tasks import TaskBoard
 from streaming.events import (
     AnyEvent,
     BufferReport,
@@ -47,6 +48,7 @@ from streaming.events import (
     WeightsPublished,
     WeightsRejected,
 )
+from streaming.image_events import TaskScores
 from streaming.ledger import FrameLedger
 
 RowT = TypeVar("RowT", bound=models.Model)
@@ -96,6 +98,7 @@ class DashboardState:
         }
         self._mosaics = MosaicStore(kept_perspectives=settings.kept_perspectives, max_bytes=settings.max_image_bytes)
         self._ledger = FrameLedger()
+        self._tasks = TaskBoard()
         self._health = PartsHealth()
         self._probe = ProbeStore(kept_perspectives=settings.kept_perspectives)
         self._perspectives: dict[int, _Stamped[models.PerspectiveRow]] = {}
@@ -131,6 +134,7 @@ class DashboardState:
                 self._started_s = telemetry.time_s
             self._last_event_s = max(self._last_event_s or telemetry.time_s, telemetry.time_s)
             self._ledger.add(telemetry.event)
+            self._tasks.take(telemetry.event)
             self._take_arrays(telemetry.event, arrays or {})
             self._take(telemetry.event, telemetry.time_s)
             self._health.take(telemetry)
@@ -289,6 +293,10 @@ class DashboardState:
             constant=figures_of(event.constant),
         )
 
+    @_take.register
+    def _(self, event: TaskScores, time_s: float) -> None:
+        self._append("tasks", time_s, msgspec.structs.asdict(event))
+
     def _take_arrays(self, event: AnyEvent, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
         match event:
             case MosaicImage() | MosaicArea():
@@ -332,6 +340,7 @@ class DashboardState:
             last_event_s=self._last_event_s,
             events=self._events,
             scan=self._scan,
+            classification=self._tasks.answer(),
             parts=self._health.all(),
             frames=models.Frames.model_validate(counts),
             training=self._training,

@@ -6,6 +6,7 @@ import { byId, setText, toggle } from "./dom.js";
 import { drawImages, leaf } from "./images.js";
 import { drawClock, drawHeader } from "./header.js";
 import { drawPanels } from "./panels.js";
+import { drawTasks } from "./tasks.js";
 import { fit, panBy, view, zoomBy } from "./view.js";
 import { address, earlierRun, forget, store, take } from "./store.js";
 
@@ -56,7 +57,7 @@ function draw() {
   drawClock();
   if (!changed || document.hidden) return;
   changed = false;
-  for (const part of [drawHeader, drawImages, drawPanels, drawCommands, drawCharts]) part();
+  for (const part of [drawHeader, drawTasks, drawImages, drawPanels, drawCommands, drawCharts]) part();
 }
 
 function redraw() {

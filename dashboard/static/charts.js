@@ -7,9 +7,11 @@ const REDRAW_MS = 2_000;
 const MARGIN_PX = 200;
 const LOSS_TICKS = [0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5];
 const CHARTS = [
+  { id: "accuracy", title: "Live accuracy of the task that comes", draw: liveAccuracy },
+  { id: "remembered", title: "Top-1 on every task, after each task", draw: remembered },
   { id: "psnr", title: "PSNR, dB", draw: () => quality((channel) => `psnr_${channel}_db`, "threshold_psnr_phase_db") },
   { id: "ssim", title: "SSIM", draw: () => quality((channel) => `ssim_${channel}`, "threshold_ssim_phase") },
-  { id: "loss", title: "Loss, |amplitude| + |phase|", draw: losses },
+  { id: "loss", title: "Loss", draw: losses },
   { id: "forgetting", title: "Validation loss per perspective", draw: forgetting },
   { id: "rate", title: "Rates, 1/s", draw: rates },
   { id: "latency", title: "Frame to image", draw: latencies },
@@ -113,6 +115,33 @@ function forgetting() {
   return {
     traces: rows.length > 1 || columns.length > 1 ? [heat] : [],
     layout: { xaxis: axis("perspective", columns), yaxis: axis("after perspective", after), hovermode: "closest", showlegend: false },
+  };
+}
+
+// Images alone have these two.
+function liveAccuracy() {
+  const { classification } = store.present;
+  const traces = [line("tasks", "top1", "top-1", "--refreshed"), line("tasks", "top5", "top-5", "--first-pass")];
+  const { x } = traces[0];
+  if (!classification || x.length < 2) return { traces: [], layout: {} };
+  const ends = [x[0], x.at(-1)];
+  for (const [name, value] of [["guessing, top-1", classification.chance_top1], ["guessing, top-5", classification.chance_top5]]) {
+    traces.push({ x: ends, y: [value, value], name, mode: "lines", ...stroke("--constant", "dash") });
+  }
+  return { traces, layout: { ...timeAxis(), yaxis: { range: [0, 1.02] } } };
+}
+
+function remembered() {
+  const rows = store.present.classification?.accuracies ?? [];
+  const tasks = [...new Set(rows.flatMap((row) => Object.keys(row.top1).map(Number)))].sort((a, b) => a - b);
+  const z = rows.map((row) => tasks.map((task) => row.top1[task] ?? null));
+  const axis = (title, values) => ({ title: { text: title }, tickformat: "d", nticks: Math.min(values.length + 1, 9), showgrid: false });
+  const after = rows.map((row) => row.after_task);
+  const bar = { thickness: 8, outlinewidth: 0, tickfont: { size: 10 }, nticks: 4 };
+  const heat = { type: "heatmap", x: tasks, y: after, z, zmin: 0, zmax: 1, colorscale: "Viridis", colorbar: bar, xgap: 1, ygap: 1, hovertemplate: "task %{x} after %{y}: %{z:.3f}<extra></extra>" };
+  return {
+    traces: rows.length ? [heat] : [],
+    layout: { xaxis: axis("task", tasks), yaxis: axis("after task", after), hovermode: "closest", showlegend: false },
   };
 }
 

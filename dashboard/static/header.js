@@ -13,7 +13,7 @@ export function drawHeader() {
   setText("run", present.run);
   setText("run-state", present.live ? present.state : "earlier run");
   byId("run-state").dataset.state = present.live ? present.state : "done";
-  setText("source", present.scan?.source.split("/").at(-1) ?? missing);
+  setText("source", (present.scan ?? present.classification)?.source.split("/").at(-1) ?? missing);
   byId("source").title = present.scan?.notes.join("\n") ?? "";
   drawProgress();
   const { applied, published } = present.weights;
@@ -33,8 +33,8 @@ export function drawClock() {
 }
 
 function drawProgress() {
-  const { frames, scan } = store.present;
-  const expected = scan?.frames_expected;
+  const { frames, scan, classification } = store.present;
+  const expected = scan?.frames_expected ?? classification?.images_expected;
   const rest = expected ? expected - frames.acquired : 0;
   setText("frames-short", expected ? `${count(frames.acquired)} of ${count(expected)}${timeLeft(rest)}` : count(frames.acquired));
   byId("progress").style.width = expected ? `${fixed(Math.min((100 * frames.acquired) / expected, 100), 1)}%` : "0";

@@ -1,1 +1,1 @@
-"""Scans: reading, recording, simulating, phase retrieval, and the service that publishes them."""
+"""Scans and folders of images: reading, recording, simulating, phase retrieval, and the services that publish them."""

@@ -1,1 +1,1 @@
-"""The edge: images every frame with the newest weights, stitches, and measures against the reference."""
+"""The edge: images every frame with the newest weights, stitches and measures; or classifies every image."""

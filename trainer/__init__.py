@@ -13,5 +13,5 @@ The way of a sample, one file per station:
     publication     weights files on their way to the edge
 
 Strategies, learner and loop know neither frames nor images: `pipelines/` says what is learnt, in one folder for
-ptychography and one for image classification.
+ptychography and one for image classification; `assembly` is what each brings to the service on a running stream.
 """

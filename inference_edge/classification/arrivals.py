@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from inference_edge.classification.records import TaskRecord
 from inference_edge.classification.tally import ImageBlock, TaskTally, block_from_arrays
 from inference_edge.reporting import EdgeCounter
 from streaming.codec import MalformedMessage
@@ -18,7 +19,7 @@ DELIVERIES_AT_ONCE = 64
 
 @dataclass(frozen=True)
 class WaitingImages:
-    """A batch as it was received; acknowledged when it is classified."""
+    """A batch as it was received; acknowledged when a record on the disk says that it is classified."""
 
     sequence: int
     tally: TaskTally
@@ -34,7 +35,7 @@ class ImageArrivals:
         queue_max: images waiting in memory at most; beyond that nothing is received.
         counter: counts duplicates and refused images.
         warn: tells the user.
-        closed: tasks that an edge before this one is done with; what comes for them is dropped.
+        earlier: what an edge before this one has classified; it is dropped when it comes again.
     """
 
     def __init__(
@@ -44,19 +45,19 @@ class ImageArrivals:
         queue_max: int,
         counter: EdgeCounter,
         warn: Callable[[str], None],
-        closed: Iterable[int],
+        earlier: Sequence[TaskRecord],
     ) -> None:
         self.start: ImagesStart | None = None
         self.ended = False
         """Nothing more will come."""
-        self.tallies: dict[int, TaskTally] = {}
+        self.tallies = {one.task: TaskTally(one.task, earlier=one) for one in earlier if not one.complete}
         """Of the tasks that are not done with."""
         self.waiting: deque[WaitingImages] = deque()
         self.queued = 0
         """Images that wait."""
         self.newest: ImageBlock | None = None
         self._inbox, self._queue_max, self._counter, self._warn = inbox, queue_max, counter, warn
-        self._closed = set(closed)
+        self._closed = {one.task for one in earlier if one.complete}
         self._start_sequence: int | None = None
 
     def receive(self, timeout_s: float) -> None:

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 
 from inference_edge.classification.arrivals import ImageArrivals
-from inference_edge.classification.closed_tasks import ClosedTask, ClosedTasks
 from inference_edge.classification.model import Classifier, ClassifierMaker, blank_images
+from inference_edge.classification.records import TaskRecords
 from inference_edge.classification.tally import TaskTally
 from inference_edge.reporting import Cadence, EdgeCounter
 from inference_edge.settings import InferenceSettings
@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 IDLE_S = 0.02
 TRIED_IMAGES = 16
-CLOSED_FOLDER = "tasks"
+RECORDS_FOLDER = "tasks"
 
 
 def serve_classification(
@@ -39,7 +39,7 @@ def serve_classification(
 ) -> None:
     """Classify images until all are done and the final weights have come, or until `stop` is set.
 
-    Blocks. Sets the number of PyTorch's CPU threads of this process. Scores of tasks that are over are written to
+    Blocks. Sets the number of PyTorch's CPU threads of this process. How far every task is, is kept in
     `run.directory / "tasks"`. Acquisition and trainer may come later, break off and come back.
 
     Raises:
@@ -55,8 +55,8 @@ def serve_classification(
         weights = stack.enter_context(
             closing(WeightsIntake[Classifier](client, telemetry=telemetry, weights_kept=settings.weights_kept))
         )
-        closed = ClosedTasks(run.directory / CLOSED_FOLDER)
-        _Edge(settings, inbox=inbox, weights=weights, telemetry=telemetry, closed=closed).run(commands, stop)
+        records = TaskRecords(run.directory / RECORDS_FOLDER)
+        _Edge(settings, inbox=inbox, weights=weights, telemetry=telemetry, records=records).run(commands, stop)
 
 
 class _Edge:
@@ -67,19 +67,21 @@ class _Edge:
         inbox: Inbox,
         weights: WeightsIntake[Classifier],
         telemetry: TelemetrySender,
-        closed: ClosedTasks,
+        records: TaskRecords,
     ) -> None:
-        self._settings, self._inbox, self._telemetry, self._closed = settings, inbox, telemetry, closed
+        self._settings, self._inbox, self._telemetry, self._records = settings, inbox, telemetry, records
         self._weights, self._maker = weights, ClassifierMaker(settings)
         self._counter, self._reported = EdgeCounter(), Cadence(settings.report_period_s)
-        earlier = closed.read()
+        self._classified: list[int] = []
+        """Messages that are to be acknowledged with the next record."""
+        earlier = records.read()
         self._counter.inferred = sum(task.images for task in earlier)
         self._arrivals = ImageArrivals(
             inbox,
             queue_max=settings.queue_max,
             counter=self._counter,
             warn=self._warn,
-            closed=[task.task for task in earlier],
+            earlier=earlier,
         )
 
     def run(self, commands: CommandReceiver, stop: threading.Event) -> None:
@@ -137,20 +139,28 @@ class _Edge:
             batch.tally.add(batch.block, outputs, version=model.version)
             batch.tally.queued -= len(batch.block)
             self._counter.imaged(len(batch.block), acquired_at_s=batch.acquired_at_s, now_s=now_s)
-            self._inbox.acknowledge([batch.sequence])
+            self._classified.append(batch.sequence)
 
     def _close_complete(self) -> None:
         for tally in [one for one in self._arrivals.tallies.values() if one.complete]:
             self._report_task(tally, at_once=True)
-            self._closed.write(ClosedTask(tally.task, tally.images, tally.event()))
+            self._records.write(tally.record())
             self._arrivals.close(tally)
 
     def _report(self, *, at_once: bool = False) -> None:
         self._counter.waiting = self._arrivals.queued
         if self._reported.due("counts", self._counter.totals(), at_once=at_once):
             self._telemetry.send(self._counter.event())
+            self._acknowledge()
         for tally in self._arrivals.tallies.values():
             self._report_task(tally, at_once=at_once)
+
+    def _acknowledge(self) -> None:
+        """Let the publisher forget what was classified, once the disk holds that it was."""
+        for tally in self._arrivals.tallies.values():
+            self._records.write(tally.record())
+        self._inbox.acknowledge(self._classified)
+        self._classified = []
 
     def _report_task(self, tally: TaskTally, *, at_once: bool) -> None:
         if self._reported.due(tally.task, tally.images, at_once=at_once) and (scores := tally.event()) is not None:

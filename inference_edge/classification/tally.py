@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from inference_edge.classification.model import Images
+from inference_edge.classification.records import TaskRecord
 from streaming.codec import Arrays, MalformedMessage
 from streaming.image_events import TaskScores
 from streaming.messages import FrameRole, ImagesStart
@@ -60,19 +61,22 @@ class TaskTally:
 
     Args:
         task: which one.
+        earlier: what an edge before this one had counted; this object goes on with it.
     """
 
-    def __init__(self, task: int) -> None:
+    def __init__(self, task: int, *, earlier: TaskRecord | None = None) -> None:
         self.task = task
         self.ended = False
         """All images have been received."""
         self.queued = 0
         """Images received and not yet classified."""
-        self.images = 0
+        self.images = earlier.images if earlier else 0
         """Classified."""
-        self._known: set[int] = set()
-        self._scored = self._right1 = self._right5 = 0
-        self._versions: tuple[int, int] | None = None
+        self._received_below = self._done_below = earlier.next_index if earlier else 0
+        self._scored = earlier.scored if earlier else 0
+        self._right1 = earlier.right_top1 if earlier else 0
+        self._right5 = earlier.right_top5 if earlier else 0
+        self._versions = earlier.versions if earlier else None
 
     @property
     def complete(self) -> bool:
@@ -80,15 +84,16 @@ class TaskTally:
         return self.ended and self.queued == 0
 
     def drop_known(self, block: ImageBlock) -> ImageBlock:
-        """Return the images that have not been received before, and remember them."""
-        indices = block.index.tolist()
-        new = np.array([index not in self._known for index in indices], dtype=bool)
-        self._known.update(indices)
-        return block.select(new)
+        """Return the images that have not been received before, and remember them; they come in order."""
+        new = block.select(block.index >= self._received_below)
+        if len(new):
+            self._received_below = int(new.index.max()) + 1
+        return new
 
     def add(self, block: ImageBlock, logits: Tensor, *, version: int) -> None:
         """Take in images that weights `version` classified; `logits` is float32 (n, classes)."""
         self.images += len(block)
+        self._done_below = int(block.index.max()) + 1
         judged = torch.from_numpy(block.role == FrameRole.VALIDATION)
         label, outputs = torch.from_numpy(block.label.copy())[judged], logits[judged]
         finite = outputs.isfinite().all(dim=1)
@@ -110,4 +115,17 @@ class TaskTally:
             top5=self._right5 / self._scored,
             oldest_version=self._versions[0],
             newest_version=self._versions[1],
+        )
+
+    def record(self) -> TaskRecord:
+        """Return how far this task is."""
+        return TaskRecord(
+            task=self.task,
+            complete=self.complete,
+            next_index=self._done_below,
+            images=self.images,
+            scored=self._scored,
+            right_top1=self._right1,
+            right_top5=self._right5,
+            versions=self._versions,
         )

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from inference_edge.classification.closed_tasks import ClosedTask, ClosedTasks
 from inference_edge.classification.model import ClassifierMaker, blank_images
+from inference_edge.classification.records import TaskRecords
 from inference_edge.classification.tally import TaskTally, block_from_arrays
 from inference_edge.settings import DeviceChoice, InferenceSettings
 from streaming.codec import MalformedMessage
@@ -73,7 +74,8 @@ def test_an_image_that_comes_twice_is_known() -> None:
     tally = TaskTally(0)
     block = block_from_arrays(arrays(), START)
     assert tally.drop_known(block.select(np.array([True, False, True, False]))).index.tolist() == [0, 2]
-    assert tally.drop_known(block).index.tolist() == [1, 3]
+    assert tally.drop_known(block).index.tolist() == [3]
+    assert tally.drop_known(block).index.tolist() == []
 
 
 @pytest.mark.parametrize(
@@ -115,10 +117,18 @@ def test_weights_that_do_not_fit_are_refused() -> None:
     assert "not finite" in refusal(*weights(huge))
 
 
-def test_what_is_done_with_is_read_back(tmp_path) -> None:
-    scores = TaskScores(1, 10, 4, top1=0.5, top5=0.75, oldest_version=1, newest_version=2)
-    tasks = [ClosedTask(1, 10, scores), ClosedTask(2, 3, None)]
-    closed = ClosedTasks(tmp_path / "tasks")
-    for task in tasks:
-        closed.write(task)
-    assert sorted(ClosedTasks(tmp_path / "tasks").read(), key=lambda one: one.task) == tasks
+def test_an_edge_that_is_started_again_goes_on_counting(tmp_path: Path) -> None:
+    block, right = block_from_arrays(arrays(), START), torch.eye(6)[:4]
+    before, half = TaskTally(2), np.array([True, True, False, False])
+    before.add(before.drop_known(block.select(half)), right[:2], version=3)
+    TaskRecords(tmp_path / "tasks").write(before.record())
+    (record,) = TaskRecords(tmp_path / "tasks").read()
+    after = TaskTally(2, earlier=record)
+    assert after.event() == before.event()
+    rest = after.drop_known(block)
+    assert rest.index.tolist() == [2, 3]
+    after.add(rest, right[2:] * torch.nan, version=8)
+    assert after.event() == TaskScores(2, 4, 3, top1=2 / 3, top5=2 / 3, oldest_version=3, newest_version=8)
+    after.ended = True
+    TaskRecords(tmp_path / "tasks").write(after.record())
+    assert [one.complete for one in TaskRecords(tmp_path / "tasks").read()] == [True]

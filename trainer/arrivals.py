@@ -30,7 +30,7 @@ from trainer.settlement import Settlement
 
 log = logging.getLogger(__name__)
 
-NOT_USABLE = "values that are not finite, or a role that is not the trainer's"
+NOT_USABLE = "values that are not finite, a class that was not announced, or a role that is not the trainer's"
 NO_SCAN = "samples without index, or before the scan's announcement"
 
 

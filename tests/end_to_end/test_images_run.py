@@ -27,7 +27,7 @@ SMALL = {
     "trainer.buffer.representatives": 16,
     "dashboard.enabled": False,
 }
-TRAIN, VAL, CLASSES = 70, 30, 10
+TRAIN, VAL, CLASSES = 50, 25, 10
 
 
 def run(folder: Path, directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -1,0 +1,58 @@
+"""What a summary says of tasks."""
+
+from __future__ import annotations
+
+import pytest
+
+from streaming.events import TrainingResumed
+from streaming.image_events import ImagesInfo, TaskAccuracies, TaskScores
+from workflow.task_summary import TaskHistory
+
+INFO = ImagesInfo("digits", [["0", "3"], ["1", "2"]], images=[20, 10], channels=1, stored_px=8)
+
+
+def scores(task: int, top1: float, top5: float) -> TaskScores:
+    return TaskScores(task, 20, 8, top1, top5, oldest_version=1, newest_version=3)
+
+
+def accuracies(task: int, step: int, *top1: float) -> TaskAccuracies:
+    shares = dict(enumerate(top1))
+    return TaskAccuracies(task, step, shares, {number: min(1.0, share + 0.25) for number, share in shares.items()})
+
+
+def history(*events: object) -> TaskHistory:
+    found = TaskHistory()
+    for event in events:
+        found.add(event)
+    return found
+
+
+def test_a_run_on_a_scan_has_no_such_section() -> None:
+    assert history().summary() is None
+
+
+def test_live_scores_and_the_matrix() -> None:
+    found = history(
+        INFO,
+        scores(0, 0.5, 0.75),
+        accuracies(0, 10, 0.75),
+        scores(1, 0.25, 0.5),
+        accuracies(1, 20, 0.5, 0.25),
+        accuracies(1, 30, 0.625, 0.5),
+    ).summary()
+    assert found is not None
+    assert found["chance"] == {"top1": 0.25, "top5": 1.0}
+    assert [task["first_pass"]["top1"] for task in found["tasks"]] == [0.5, 0.25]
+    assert found["tasks"][1]["classes"] == ["1", "2"]
+    assert found["first_pass"] == {"top1": 0.375, "top5": 0.625}
+    assert found["accuracy_top1"] == [[0.75], [0.625, 0.5]]
+    assert found["average_top1"] == pytest.approx(0.5625)
+    assert found["forgetting"] == found["backward_transfer"] * -1 == pytest.approx(0.125)
+
+
+def test_what_training_forgot_by_going_back_is_forgotten() -> None:
+    found = history(INFO, accuracies(0, 10, 0.75), accuracies(1, 20, 0.5, 0.25), TrainingResumed(15)).summary()
+    assert found is not None
+    assert found["accuracy_top1"] == [[0.75]]
+    assert found["tasks"][1]["first_pass"] is None
+    assert found["first_pass"] == {"top1": None, "top5": None}

@@ -119,8 +119,10 @@ class Case:
             )
 
     def last_words(self, lines: int = 12) -> str:
-        """Return the end of the log."""
-        return "\n".join((self.folder / LOG).read_text(errors="replace").splitlines()[-lines:])
+        """Return the last error that a rank has logged, or the end of the log if there is none."""
+        text = (self.folder / LOG).read_text(errors="replace").splitlines()
+        errors = [line for line in text if " ERROR " in line]
+        return errors[-1] if errors else "\n".join(text[-lines:])
 
 
 def read_case(folder: Path) -> Case:

@@ -53,7 +53,7 @@ def prepare_earlier(settings: PtychographyExperiment, earlier: EarlierScan, *, s
     """Write the dataset of the scan that was learnt before, as `prepare` does; nothing of it is held out."""
     alone = {
         "source": earlier.source,
-        "retrieval": earlier.retrieval,
+        "retrieval": _like_first(settings, earlier.retrieval),
         "later": (),
         "roles": settings.roles.model_copy(update={"hold_out": HoldOut.NONE}),
     }
@@ -96,7 +96,12 @@ def _open_parts(
     nothing_held_out = settings.roles.model_copy(update={"hold_out": HoldOut.NONE})
     for place, later in enumerate(settings.later, 1):
         scan = open_scan(_seeded(later.source, seed))
-        yield _Part(scan, nothing_held_out, later.retrieval, seed + place * SEED_STEP)
+        yield _Part(scan, nothing_held_out, _like_first(settings, later.retrieval), seed + place * SEED_STEP)
+
+
+def _like_first(settings: PtychographyExperiment, retrieval: RetrievalSettings) -> RetrievalSettings:
+    """Return how the truth of another scan is found, with patches of the first scan's shape."""
+    return retrieval.model_copy(update={"target_shape_px": settings.retrieval.target_shape_px})
 
 
 def _seeded(source: SimulationSettings | ReplaySettings, seed: int) -> SimulationSettings | ReplaySettings:

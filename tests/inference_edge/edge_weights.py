@@ -20,7 +20,16 @@ def network_of(version: int, *, frame_px: int = 32, target_px: int = 16, width: 
     config = NetworkConfig(
         model=ModelSettings(width=width), frame_shape_px=(frame_px, frame_px), target_shape_px=(target_px, target_px)
     )
-    return FrameNetwork(config).eval()
+    return _settled(FrameNetwork(config))
+
+
+def _settled(network: FrameNetwork) -> FrameNetwork:
+    """Fit batch norm's statistics to some frames; without, what frames differ in is lost to rounding."""
+    frames = torch.poisson(torch.full((16, *network.config.frame_shape_px), 5.0))
+    with torch.no_grad():
+        for _ in range(20):
+            network.train()(frames)
+    return network.eval()
 
 
 def weights_file(

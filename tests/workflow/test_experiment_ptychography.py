@@ -250,13 +250,22 @@ frame_shape_px = [32, 32]
 specimens = [{kind = "cells", perspectives = 2, seed = 1}, {kind = "integrated_circuit", perspectives = 2, seed = 2}]
 [retrieval]
 target_shape_px = [16, 16]
+[earlier]
+until = {max_epochs = 1}
+[earlier.source]
+frames_per_perspective = 40
+frame_shape_px = [32, 32]
+specimens = [{kind = "cells", perspectives = 1, seed = 3}]
 [trainer]
 threads = 1
+batch_size = 8
 [trainer.model]
 width = 4
 levels = 2
 [trainer.buffer]
 capacity = 40
+representatives = 8
+candidates = 7
 [experiment]
 passes = 3
 """
@@ -279,9 +288,13 @@ def never_interrupted(folder: Path) -> dict[str, Any]:
         options={"experiment": {"methods": ["derpp"]}},
     )
     (case,) = cases(settings, folder)
+    assert settings.earlier is not None
+    earlier = earlier_case(settings, settings.earlier, 0, folder)
+    prepare_earlier(settings, settings.earlier, seed=0, folder=earlier.dataset)
     prepare(settings, seed=0, folder=case.dataset)
-    case.folder.mkdir()
-    train_case(case)
+    for one in (earlier, case):
+        one.folder.mkdir()
+        train_case(one)
     result = case.result()
     assert result is not None
     return result
@@ -306,11 +319,15 @@ def test_a_killed_rank_does_not_change_the_result(tmp_path: Path) -> None:
     assert math.isfinite(results["constant"]["psnr_db"]["phase"])
     found, expected = results["strategies"]["derpp"][0], never_interrupted(tmp_path / "whole")
     assert found["validation_matrix"][0] == pytest.approx(expected["matrix"][0], rel=1e-4)
-    assert np.allclose(found["validation_matrix"], expected["matrix"], rtol=0.03)
+    assert np.allclose(found["validation_matrix"], expected["matrix"], rtol=0.05)
     assert found["steps"] == expected["steps"] > 0
     expected_db = expected["held_out"]["psnr_db"]["phase"]
     assert found["held_out"]["psnr_db"]["phase"] == pytest.approx(expected_db, abs=0.5)
 
+    other = start(tmp_path / "wide", "--set", "earlier.source.frame_shape_px=[64,64]")
+    _, errors = other.communicate(timeout=120)
+    assert other.returncode == 2
+    assert "the earlier scan has frames of (64, 64) px, this one of (32, 32) px: set earlier.source" in errors
     other = start(folder, "--set", "trainer.learning_rate=0.5")
     _, errors = other.communicate(timeout=120)
     assert other.returncode == 2

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from trainer.pipelines.imagenet.training import TrainingRecord
+from trainer.pipelines.imagenet.record import TrainingRecord
 from trainer.transfer import average_over_seen, backward_transfer, forgetting, forward_transfer
 
 
@@ -21,6 +21,7 @@ def figures(record: TrainingRecord) -> dict[str, Any]:
         "backward_transfer": backward_transfer(top1),
         "forward_transfer": forward_transfer(top1, record.untrained.top1),
         "seconds": record.seconds,
+        "ranks_of_starts": record.starts,
         "steps": record.steps,
         "samples": record.samples,
         "skipped_steps": record.skipped_steps,

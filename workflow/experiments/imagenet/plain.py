@@ -19,9 +19,9 @@ from trainer.optimizer import make_optimizer
 from trainer.pipelines.imagenet.data import ImageData
 from trainer.pipelines.imagenet.epochs import Shards
 from trainer.pipelines.imagenet.evaluation import AccuracyEvaluator
+from trainer.pipelines.imagenet.record import TrainingRecord
 from trainer.pipelines.imagenet.schedule import TaskSchedule
 from trainer.pipelines.imagenet.settings import ClassificationSettings, ImageSettings
-from trainer.pipelines.imagenet.training import TrainingRecord
 from trainer.settings import StrategyName
 
 Item = tuple[Tensor, Tensor, Tensor]

@@ -42,8 +42,9 @@ def run_experiment(settings: PtychographyExperiment, *, preset: str, folder: Pat
     _claim(folder, settings)
     for case in cases(settings, folder):
         if case.result() is None:
-            _learn_earlier(settings, case.seed, folder)
             _prepared(settings, case)
+            if settings.earlier is not None:
+                _learn_earlier(earlier_case(settings, settings.earlier, case.seed, folder), settings, first=case)
             _train(case)
     results = as_json(settings, cases(settings, folder), preset=preset)
     write_json(results, folder / RESULTS)
@@ -93,14 +94,15 @@ def _beginning(settings: PtychographyExperiment, seed: int, folder: Path) -> Tra
     return settings.trainer.model_copy(update={"init_weights": weights})
 
 
-def _learn_earlier(settings: PtychographyExperiment, seed: int, folder: Path) -> None:
-    """Learn the scan before the experiment, if there is one and that is not done."""
-    if settings.earlier is None:
+def _learn_earlier(case: Case, settings: PtychographyExperiment, *, first: Case) -> None:
+    """Learn the scan before the experiment, unless that is done; `first`: a case of the same seed."""
+    if settings.earlier is None or case.result() is not None:
         return
-    case = earlier_case(settings, settings.earlier, seed, folder)
-    if case.result() is None:
-        prepare_earlier(settings, settings.earlier, seed=seed, folder=case.dataset)
-        _train(case)
+    prepare_earlier(settings, settings.earlier, seed=case.seed, folder=case.dataset)
+    there, here = (open_dataset(one.dataset)[0].samples["diffraction"].shape[1:] for one in (case, first))
+    if there != here:
+        raise UserError(f"the earlier scan has frames of {there} px, this one of {here} px: set earlier.source")
+    _train(case)
 
 
 def _claim(folder: Path, settings: PtychographyExperiment) -> None:

@@ -17,7 +17,6 @@ from statistics import fmean
 from typing import Any, cast
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
 from buffer.schema import DTypeName
@@ -26,7 +25,6 @@ from streaming.errors import UserError
 from streaming.messages import FrameRole
 from trainer.agreement import Agreed
 from trainer.batch import Batch
-from trainer.checkpoint import COMMON, begin, complete, newest, remove_unfinished, shard_name
 from trainer.constant import MeanPatch
 from trainer.device import Rank, join_ranks
 from trainer.evaluation import Evaluation, Evaluator
@@ -38,8 +36,8 @@ from trainer.models.settings import NetworkConfig
 from trainer.models.weights_file import Manifest, write_weights
 from trainer.pipelines.ptychography.pipeline import Ptychography
 from trainer.schedule import ScanSchedule
+from trainer.section_checkpoints import SectionCheckpoints
 from trainer.settings import TrainerSettings
-from trainer.state_file import State, write_state
 from trainer.strategies.making import make_strategy
 from trainer.strategies.strategy import Strategy
 from trainer.time_report import TimeReport
@@ -56,7 +54,6 @@ log = logging.getLogger(__name__)
 
 SCALE_FRAMES = 64
 """Frames of the first perspective that fix the network's input scale."""
-KEEP = 2
 NOTE_PERIOD_S = 0.5
 
 
@@ -73,9 +70,9 @@ class Training:
     record: LossRecord
 
     @property
-    def checkpoints(self) -> Path:
-        """The folder of this training's checkpoints."""
-        return self.case.folder / "checkpoints"
+    def checkpoints(self) -> SectionCheckpoints:
+        """Of this training."""
+        return SectionCheckpoints(self.case.folder / "checkpoints", self.rank)
 
 
 class CaseReport(TimeReport):
@@ -162,23 +159,13 @@ def _prepare(case: Case, settings: TrainerSettings, rank: Rank, dataset: Dataset
 
 def _go_on(training: Training) -> int:
     """Load the newest checkpoint, if there is one; return the perspective to begin with."""
-    if training.rank.rank == 0:
-        remove_unfinished(training.checkpoints)
-    if dist.is_initialized():
-        dist.barrier()
-    found = newest(training.checkpoints)
+    found = training.checkpoints.newest()
     if found is None:
         return 0
-    common, shards = found.common(), found.shards()
-    training.learner.restore(common["learner"])
+    common, shards = training.checkpoints.restore(found, training.learner, training.strategy)
     vars(training.record).update(common["record"])
-    rank, same_ranks = training.rank, len(shards) == training.rank.world_size
-    own = shards[rank.rank % len(shards)]
-    training.learner.restore_rank(own["learner"], exact=same_ranks)
+    rank = training.rank
     training.mean_patch.restore([shard["mean_patch"] for shard in shards[rank.rank :: rank.world_size]])
-    if training.strategy.buffer is not None:
-        training.strategy.buffer.load_state_dict([shard["buffer"] for shard in shards])
-        training.strategy.buffer.offer(None)  # so that the next step has representatives
     log.info("going on after perspective %d, step %d", training.record.sections[-1], training.learner.steps)
     return training.record.sections[-1] + 1
 
@@ -229,18 +216,13 @@ def _validation(dataset: Dataset, rank: Rank) -> dict[int, Arrays]:
 
 def _save(training: Training) -> None:
     """Write a checkpoint of all ranks; blocks until it is complete."""
-    step, rank, strategy = training.learner.steps, training.rank, training.strategy
-    unfinished = begin(training.checkpoints, step)
-    shard: State = {"learner": training.learner.rank_state(), "mean_patch": training.mean_patch.state()}
-    if strategy.buffer is not None:
-        shard = {**shard, "buffer": strategy.buffer.state_dict()}
-    write_state(shard, unfinished / shard_name(rank.rank))
-    if rank.rank == 0:
-        write_state({"learner": training.learner.state(), "record": training.record.as_json()}, unfinished / COMMON)
-    if dist.is_initialized():
-        dist.barrier()
-    if rank.rank == 0:
-        complete(unfinished, ranks=rank.world_size, keep=KEEP)
+    training.checkpoints.save(
+        training.learner.steps,
+        training.learner,
+        training.strategy,
+        common={"record": training.record.as_json()},
+        own={"mean_patch": training.mean_patch.state()},
+    )
 
 
 def _finish(training: Training) -> None:

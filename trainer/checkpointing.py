@@ -20,6 +20,7 @@ from trainer.settings import CheckpointSettings
 from trainer.state_file import State
 from trainer.strategies.strategy import Strategy
 from trainer.stream_checkpoint import VALIDATION_FILES, progress_state, validation_state
+from trainer.training_state import rank_state, restore_training
 
 log = logging.getLogger(__name__)
 
@@ -123,12 +124,10 @@ class Checkpointing:
             self._unsaved[perspective] += arrays
         file = self._validation_file(learner.steps)
         files = [*self._validation_files, *([file.name] if file else [])]
-        buffer = self._parts.strategy.buffer
         shard = {
             "stream": progress_state(progress),
             VALIDATION_FILES: files,
-            "learner": learner.rank_state(),
-            "buffer": None if buffer is None else buffer.state_dict(),
+            **rank_state(learner, self._parts.strategy),
         } | {name: part.state() for name, part in self._parts.own.items()}
         common = {"identity": self._parts.identity, "learner": learner.state(), "loop": loop} | {
             name: part.state() for name, part in self._parts.shared.items()
@@ -177,21 +176,12 @@ def restore(checkpoint: Checkpoint, parts: Parts, *, rank: int, ranks: int) -> S
     Raises:
         UserError: the checkpoint is of another model, strategy or buffer, or damaged.
     """
-    common, shards = checkpoint.common(), checkpoint.shards()
-    _check_identity(checkpoint, common["identity"], parts.identity)
-    parts.learner.restore(common["learner"])
-    parts.learner.restore_rank(shards[rank % len(shards)]["learner"], exact=len(shards) == ranks)
+    _check_identity(checkpoint, checkpoint.common()["identity"], parts.identity)
+    common, shards = restore_training(checkpoint, parts.learner, parts.strategy, rank=rank, ranks=ranks)
     for name, share in parts.own.items():
         share.restore([shard[name] for shard in shards[rank::ranks]])
     for name, part in parts.shared.items():
         part.restore(common[name])
-    if parts.strategy.buffer is not None:
-        try:
-            parts.strategy.buffer.load_state_dict([shard["buffer"] for shard in shards])
-        except ValueError as error:
-            raise UserError(f"checkpoint {checkpoint.path} does not fit trainer.buffer: {error}") from error
-        parts.strategy.buffer.offer(None)
-    log.info("training goes on from %s, written by %d ranks", checkpoint.path, len(shards))
     loop: State = common["loop"]
     return loop
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from typing import Generic
 
 import torch
@@ -20,6 +21,8 @@ from trainer.schedule import Schedule
 from trainer.settings import LearningSettings
 from trainer.state_file import State, copies
 from trainer.strategies.strategy import Strategy
+
+log = logging.getLogger(__name__)
 
 
 class Learner(Generic[NetworkT]):
@@ -108,14 +111,29 @@ class Learner(Generic[NetworkT]):
         restore_optimizer(self._optimizer, state["optimizer"])
 
     def rank_state(self) -> State:
-        """Return what this rank alone has: batch-norm statistics and the state of torch's random numbers."""
-        return {"statistics": self.averaged.statistics(), "random_state": torch.get_rng_state()}
+        """Return what this rank alone has: batch-norm statistics, torch's random state, gradients that wait."""
+        state = {"statistics": self.averaged.statistics(), "random_state": torch.get_rng_state()}
+        if self._accumulated == 0:
+            return state
+        gradients = {str(i): one.grad for i, one in enumerate(self._network.parameters()) if one.grad is not None}
+        return state | {"pending": {"minibatches": self._accumulated, "gradients": copies(gradients)}}
 
     def restore_rank(self, state: State, *, exact: bool) -> None:
-        """Take over what one rank had; random numbers go on where they were only if there are as many ranks again."""
+        """Take over what one rank had; random numbers go on where they were only if there are as many ranks again.
+
+        Nor do gradients that waited for others: with another number of ranks they are begun anew.
+        """
         self.averaged.take_statistics(state["statistics"])
+        pending = state.get("pending")
         if exact:
             torch.set_rng_state(state["random_state"])
+        if pending is not None and exact:
+            self._accumulated = pending["minibatches"]
+            parameters = list(self._network.parameters())
+            for number, gradient in pending["gradients"].items():
+                parameters[int(number)].grad = torch.empty_like(parameters[int(number)]).copy_(gradient)
+        elif pending is not None:
+            log.warning("other ranks than before: the gradients of %d minibatches are left out", pending["minibatches"])
 
     def _without_exchange(self) -> contextlib.AbstractContextManager[None]:
         """Keep gradients on their rank; the exchange that completes the step takes them along."""

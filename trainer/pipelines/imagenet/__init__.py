@@ -7,5 +7,6 @@ epochs          a task as a stream of samples; its sections are epochs
 pipeline        what strategies and the buffer know of images
 schedule        the learning rate, which starts again with each task
 evaluation      accuracy per task
+record          what has come of a training so far
 training        one strategy over all tasks, on all ranks
 """

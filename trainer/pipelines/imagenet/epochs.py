@@ -57,16 +57,16 @@ class EpochStream:
 
     Args:
         loader: reads the files.
-        epochs: how many.
+        epochs: their numbers, at least one.
         rows: gives this rank's files in an epoch, in order.
         batch_size: samples per minibatch; the last one of an epoch may be smaller.
     """
 
-    def __init__(self, loader: ImageLoader, epochs: int, rows: Callable[[int], Rows], *, batch_size: int) -> None:
+    def __init__(self, loader: ImageLoader, epochs: range, rows: Callable[[int], Rows], *, batch_size: int) -> None:
         self.samples = 0
         """Trained on."""
         self._loader, self._epochs, self._rows, self._batch_size = loader, epochs, rows, batch_size
-        self._epoch = 0
+        self._epoch = epochs.start
         self._current: Iterator[Minibatch] | None = None
         self._marker: Marker | None = None
 
@@ -94,7 +94,7 @@ class EpochStream:
     def pass_marker(self) -> None:
         """Begin the next epoch."""
         self._epoch, self._current = self._epoch + 1, None
-        self._marker = ScanEnd(self.samples) if self._epoch == self._epochs else None
+        self._marker = ScanEnd(self.samples) if self._epoch == self._epochs.stop else None
 
     def trained(self, samples: int) -> None:
         """Count samples."""

@@ -49,6 +49,8 @@ class ImageLoader:
             collate_fn=_only,
             num_workers=settings.workers,
             persistent_workers=settings.workers > 0,
+            # of its own, so that a training that goes on from a checkpoint draws the same numbers for augmentation
+            generator=torch.Generator(),
             # Forked workers would inherit the locks of the buffer's and gloo's threads.
             multiprocessing_context="forkserver" if settings.workers > 0 else None,
         )

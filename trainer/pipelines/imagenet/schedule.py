@@ -22,9 +22,9 @@ class TaskSchedule:
     def __init__(self, settings: TaskScheduleSettings, base_rate: float, *, minibatches: int) -> None:
         self._settings = settings
         self._rate = base_rate * min(minibatches, settings.largest_scale)
-        self._first_step, self._steps_per_epoch = 0, 1.0
+        self._first_step, self._steps_per_epoch = 0.0, 1.0
 
-    def begin_task(self, *, step: int, steps_per_epoch: float) -> None:
+    def begin_task(self, *, step: float, steps_per_epoch: float) -> None:
         """Start again at `step`."""
         self._first_step, self._steps_per_epoch = step, steps_per_epoch
 

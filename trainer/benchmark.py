@@ -36,7 +36,7 @@ DISTINCT_BATCHES = 8
 
 
 def bench_train(
-    *, frame_px: int = 64, steps: int = 12, rounds: int = 15, settings: TrainerSettings | None = None
+    *, frame_px: int = 64, steps: int = 30, rounds: int = 9, settings: TrainerSettings | None = None
 ) -> dict[str, Any]:
     """Measure this process's loop, fed from memory and with its buffer, and a bare loop in turn.
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch.distributed as dist
 
+from streaming.errors import UserError
 from trainer.checkpoint import COMMON, Checkpoint, begin, complete, newest, remove_unfinished, shard_name
 from trainer.device import Rank
 from trainer.learner import Learner
@@ -51,15 +52,18 @@ class SectionCheckpoints:
             own: what this rank alone has beside learner and buffer.
 
         Raises:
-            OSError: the disk does not take it; older checkpoints are untouched.
+            UserError: the disk does not take it; older checkpoints are untouched.
         """
-        unfinished = begin(self.folder, step)
-        write_state({**rank_state(learner, strategy), **own}, unfinished / shard_name(self.rank.rank))
-        if self.rank.rank == 0:
-            write_state({"learner": learner.state(), **common}, unfinished / COMMON)
-        _meet()
-        if self.rank.rank == 0:
-            complete(unfinished, ranks=self.rank.world_size, keep=KEEP)
+        try:
+            unfinished = begin(self.folder, step)
+            write_state({**rank_state(learner, strategy), **own}, unfinished / shard_name(self.rank.rank))
+            if self.rank.rank == 0:
+                write_state({"learner": learner.state(), **common}, unfinished / COMMON)
+            _meet()
+            if self.rank.rank == 0:
+                complete(unfinished, ranks=self.rank.world_size, keep=KEEP)
+        except OSError as error:
+            raise UserError(f"no checkpoint can be written in {self.folder}: {error.strerror}") from error
 
 
 def _meet() -> None:

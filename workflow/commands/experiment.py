@@ -78,12 +78,16 @@ def imagenet(
     ] = "fashion-mnist",
     config: ConfigOption = None,
     assignments: SetOption = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Keep the results in the JSON file, run the rest.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Keep the results in the JSON file and go on, also in a training.")
+    ] = False,
     json_file: JsonOption = None,
 ) -> int:
     """Class-incremental image classification: accuracy, forgetting and time of each strategy.
 
-    Results are written after every training; plots stand beside them. Exit status 1 if a target is missed.
+    Results are written to --json FILE after every training; plots stand beside them. There the training under way has
+    a folder of checkpoints, too: ranks that are killed go on from the last one, and so does --resume.
+    Exit status 1 if a target is missed.
     """
     from workflow.config import option_table
     from workflow.experiments.configuration import load_experiment

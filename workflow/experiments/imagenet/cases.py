@@ -55,6 +55,13 @@ class Case:
             "sharding": self.sharding.value,
         }
 
+    @property
+    def name(self) -> str:
+        """Tells this case from all others of its experiment; the same on any number of ranks, unless that is swept."""
+        parts = [self.part, self.method.value, f"seed-{self.seed}", f"share-{self.buffer_share:g}"]
+        parts += [f"representatives-{self.representatives}", self.transport, self.sharding.value]
+        return "-".join([*parts, f"ranks-{self.ranks}"] if self.part == RANKS else parts)
+
 
 def all_cases(config: ImageExperiment) -> list[Case]:
     """Return what the configuration asks for: all methods with the first seed, then with the next."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
 from streaming.settings import Settings
 from trainer.pipelines.imagenet.settings import ClassificationSettings, ImageSettings
@@ -26,6 +26,11 @@ class ComparisonSettings(Settings):
     """Also train `er` with so many representatives per step and rank."""
     rank_counts: tuple[PositiveInt, ...] = ()
     """Also train `er` on so many ranks."""
+    checkpoint_epochs: PositiveInt = 1
+    """Write a checkpoint after so many epochs of a task, and after each task. It holds the whole buffer; two are kept.
+    """
+    max_restarts: NonNegativeInt = 2
+    """How often the ranks are started again from the last checkpoint after one of them was killed."""
     compare_draws: bool = False
     """Also train `er` where every rank sees classes of its own, once with global draws and once with local ones."""
 

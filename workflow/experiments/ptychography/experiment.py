@@ -113,9 +113,12 @@ def _claim(folder: Path, settings: PtychographyExperiment) -> None:
     path = folder / CONFIG
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        if path.exists() and path.read_text(encoding="utf-8") != text:
+        if not path.exists():
+            unfinished = path.with_suffix(".part")
+            unfinished.write_text(text, encoding="utf-8")
+            unfinished.replace(path)
+        elif path.read_text(encoding="utf-8") != text:
             raise UserError(f"{folder} holds an experiment with other settings; choose another --out, or remove it")
-        path.write_text(text, encoding="utf-8")
     except OSError as error:
         raise UserError(f"cannot write the experiment's folder {folder}: {error.strerror}") from error
 

@@ -2,7 +2,9 @@
 
 The folder, its tasks and the decoding of files are in `acquisition/images`, the network in `trainer/models/classifier`.
 
+loading         what all loaders do
 loader          files to uint8 images, in worker processes
+dali_loader     the same on a GPU, with NVIDIA DALI
 epochs          a task as a stream of samples; its sections are epochs
 pipeline        what strategies and the buffer know of images
 schedule        the learning rate, which starts again with each task

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from acquisition.images.image_folder import read_image_folder
+from collections.abc import Sequence
+
+from acquisition.images.image_folder import ImageFile, read_image_folder
+from trainer.pipelines.imagenet.dali_loader import DaliLoader
 from trainer.pipelines.imagenet.loader import ImageLoader
-from trainer.pipelines.imagenet.settings import ImageSettings
+from trainer.pipelines.imagenet.loading import Loader
+from trainer.pipelines.imagenet.settings import ImageSettings, LoaderName
 
 
 class ImageData:
@@ -14,15 +18,20 @@ class ImageData:
         settings: folder, shape of the images, workers.
 
     Raises:
-        UserError: the folder is not laid out as it should be.
+        UserError: the folder is not laid out as it should be, or the loader cannot be used on this host.
     """
 
     def __init__(self, settings: ImageSettings) -> None:
         self.files = read_image_folder(settings.folder)
-        self.train = ImageLoader(self.files.train, settings)
-        self.val = ImageLoader(self.files.val, settings)
+        self.train = make_loader(self.files.train, settings)
+        self.val = make_loader(self.files.val, settings)
 
     @property
     def classes(self) -> int:
         """Of all tasks together."""
         return len(self.files.classes)
+
+
+def make_loader(files: Sequence[ImageFile], settings: ImageSettings) -> Loader:
+    """Return the loader that the settings name; raise UserError if it cannot be used on this host."""
+    return DaliLoader(files, settings) if settings.loader is LoaderName.DALI else ImageLoader(files, settings)

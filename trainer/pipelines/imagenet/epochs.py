@@ -10,7 +10,7 @@ import numpy as np
 from acquisition.images.image_folder import ImageFile
 from acquisition.images.tasks import Tasks
 from streaming.messages import PerspectiveEnd, ScanEnd
-from trainer.pipelines.imagenet.loader import ImageLoader, Rows
+from trainer.pipelines.imagenet.loading import Loader, Rows
 from trainer.pipelines.imagenet.settings import Sharding
 from trainer.pipelines.pipeline import Minibatch
 from trainer.stream import Marker
@@ -62,7 +62,7 @@ class EpochStream:
         batch_size: samples per minibatch; the last one of an epoch may be smaller.
     """
 
-    def __init__(self, loader: ImageLoader, epochs: range, rows: Callable[[int], Rows], *, batch_size: int) -> None:
+    def __init__(self, loader: Loader, epochs: range, rows: Callable[[int], Rows], *, batch_size: int) -> None:
         self.samples = 0
         """Trained on."""
         self._loader, self._epochs, self._rows, self._batch_size = loader, epochs, rows, batch_size

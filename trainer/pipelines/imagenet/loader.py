@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -12,26 +11,16 @@ from torch.utils.data import DataLoader, Dataset
 
 from acquisition.images.decoding import CorruptImage, decode
 from acquisition.images.image_folder import ImageFile
-from streaming.errors import UserError
+from trainer.pipelines.imagenet.loading import CorruptFiles, Rows
 from trainer.pipelines.imagenet.settings import ImageSettings
 from trainer.pipelines.pipeline import Minibatch
-
-log = logging.getLogger(__name__)
-
-Rows = list[int]
-"""Positions in the list of files."""
 
 Loaded = tuple[torch.Tensor, torch.Tensor, dict[int, str]]
 """Images, labels, and why rows could not be read."""
 
-NAMED = 3
-"""Corrupt files that an error names."""
-
 
 class ImageLoader:
-    """Serves minibatches of files that are chosen anew for every pass; its workers live as long as it does.
-
-    A file that cannot be read is named in the log, left out, and counted once.
+    """A `Loader` whose workers live as long as it does.
 
     Args:
         files: all that may be asked for.
@@ -39,9 +28,7 @@ class ImageLoader:
     """
 
     def __init__(self, files: Sequence[ImageFile], settings: ImageSettings) -> None:
-        self.corrupt: dict[int, str] = {}
-        """Why a file could not be read, by its position."""
-        self._files, self._share = files, settings.corrupt_share
+        self._corrupt = CorruptFiles(len(files), share=settings.corrupt_share)
         self._batches: list[Rows] = []
         self._loader: DataLoader[Loaded] = DataLoader(
             _Files(files, settings),
@@ -55,6 +42,11 @@ class ImageLoader:
             multiprocessing_context="forkserver" if settings.workers > 0 else None,
         )
 
+    @property
+    def corrupt(self) -> dict[int, str]:
+        """Why a file could not be read, by its position."""
+        return self._corrupt.reasons
+
     def load(self, batches: Sequence[Rows]) -> Iterator[Minibatch]:
         """Yield one minibatch per entry: `image` uint8 (n, channels, px, px) and `label` int64 (n,).
 
@@ -63,21 +55,9 @@ class ImageLoader:
         """
         self._batches[:] = batches
         for images, labels, corrupt in self._loader:
-            self._note(corrupt)
+            self._corrupt.note(corrupt)
             if len(labels):
                 yield {"image": images, "label": labels}
-
-    def _note(self, corrupt: dict[int, str]) -> None:
-        for row, reason in corrupt.items():
-            if row not in self.corrupt:
-                log.warning("left out an image that cannot be read: %s", reason)
-        self.corrupt |= corrupt
-        if len(self.corrupt) > self._share * len(self._files):
-            named = "; ".join(list(self.corrupt.values())[:NAMED])
-            raise UserError(
-                f"{len(self.corrupt)} of {len(self._files)} images cannot be read, more than "
-                f"images.corrupt_share = {self._share:g} allows: {named}"
-            )
 
 
 class _Files(Dataset[Loaded]):

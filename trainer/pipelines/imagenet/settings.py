@@ -22,19 +22,32 @@ class Sharding(StrEnum):
     """Every rank all samples of some of the classes."""
 
 
+class LoaderName(StrEnum):
+    """What reads image files."""
+
+    TORCHVISION = "torchvision"
+    """Worker processes with Pillow, as torchvision reads folders."""
+    DALI = "dali"
+    """NVIDIA DALI, on the GPU that trains; needs the extra `dali`."""
+
+
 class ImageSettings(ImageFolderSettings, ViewSettings):
     """The `[images]` section: data set, tasks, and how files become the network's input."""
 
+    loader: LoaderName = LoaderName.TORCHVISION
+    """Both give the same squares, within a grey level or two."""
     workers: NonNegativeInt = 4
-    """Processes per rank that read files; 0 reads them in the training process."""
+    """Processes per rank that read files; 0 reads them in the training process. Threads of `dali`."""
     keep_in_memory: bool = False
-    """Keep every image once it is read, in each process that reads."""
+    """Keep every image once it is read, in each process that reads; not with `dali`."""
     sharding: Sharding = Sharding.SAMPLES
 
     @model_validator(mode="after")
-    def _crop_fits(self) -> Self:
+    def _fits_together(self) -> Self:
         if self.image_px > self.stored_px:
             raise ValueError("image_px must not be larger than stored_px")
+        if self.loader is LoaderName.DALI and self.keep_in_memory:
+            raise ValueError("keep_in_memory needs loader = 'torchvision': DALI reads every file each time")
         return self
 
     def classifier(self, model: ClassifierSettings, *, classes: int) -> ClassifierConfig:

@@ -118,7 +118,7 @@ class TaskTrainer:
     def _go_on(self, now: _Progress, common: State, shards: Sequence[State]) -> None:
         rank, ranks = self._rank.rank, self._rank.world_size
         for shard in shards[rank::ranks]:
-            self._data.train.corrupt |= {int(row): reason for row, reason in shard["corrupt"].items()}
+            self._data.train.corrupt.update({int(row): reason for row, reason in shard["corrupt"].items()})
         task, epoch = divmod(len(now.record.epochs), self._settings.epochs)
         now.task_step = common["task_step"]
         if len(shards) != ranks and epoch > 0:

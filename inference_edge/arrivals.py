@@ -57,15 +57,17 @@ class Arrivals:
 
     def receive(self, timeout_s: float) -> None:
         """Take in what has arrived; wait at most `timeout_s` seconds for the first message."""
+        finished: list[int] = []
         for _ in range(DELIVERIES_AT_ONCE):
             if self.waiting.in_turn >= self._queue_max:
                 time.sleep(timeout_s)
-                return
+                break
             delivery = self._inbox.receive(timeout_s)
             if delivery is None:
-                return
-            self._inbox.acknowledge(self._finished_with(delivery))
+                break
+            finished += self._finished_with(delivery)
             timeout_s = 0.0
+        self._inbox.acknowledge(finished)
 
     def close(self, perspective: Perspective) -> None:
         """Forget a perspective; what still comes for it is dropped."""

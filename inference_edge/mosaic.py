@@ -207,7 +207,7 @@ class Mosaic:
     def _make_room(self, needed: Area) -> None:
         """Enlarge the canvas with a margin on the sides that need it, so that growing stays rare."""
         old = self._canvas or Area(needed.top, needed.left, needed.top, needed.left)
-        margin_y, margin_x = (max(GROWTH_MARGIN_PX, length // 4) for length in old.union(needed).shape_px)
+        margin_y, margin_x = (max(GROWTH_MARGIN_PX, length // 2) for length in old.union(needed).shape_px)
         new = Area(
             needed.top - margin_y if needed.top < old.top else old.top,
             needed.left - margin_x if needed.left < old.left else old.left,

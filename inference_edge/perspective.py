@@ -25,7 +25,8 @@ class Rendering:
     def add(self, patches: PlacedPatches, *, held_out: npt.NDArray[np.bool_], version: int) -> int:
         """Add patches that `version` predicted; `held_out` is bool (n,). Return how many were out of reach."""
         out_of_reach = self.whole.add(patches)
-        self.held_out.add(patches.select(held_out))
+        if held_out.any():
+            self.held_out.add(patches.select(held_out))
         self.versions.add(version)
         return out_of_reach
 

@@ -16,8 +16,9 @@ class Prediction(NamedTuple):
 
     def finite(self) -> npt.NDArray[np.bool_]:
         """Return which patches are finite throughout, bool (n,)."""
-        pixels = np.isfinite(self.amplitude) & np.isfinite(self.phase)
-        return np.equal(np.count_nonzero(pixels, axis=(1, 2)), pixels[0].size) if len(pixels) else np.zeros(0, bool)
+        amplitude, phase = (np.isfinite(channel).all(axis=(1, 2)) for channel in self)
+        finite: npt.NDArray[np.bool_] = amplitude & phase
+        return finite
 
     def select(self, chosen: npt.NDArray[np.bool_]) -> Prediction:
         """Return the patches for which `chosen`, bool (n,), is true."""

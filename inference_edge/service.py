@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import threading
 import time
@@ -21,6 +22,7 @@ from inference_edge.overload import OverloadWatch
 from inference_edge.perspective import Perspective
 from inference_edge.reporting import STITCHED, Reporter
 from inference_edge.settings import EdgeSettings
+from inference_edge.spreading import prepare_stitching
 from inference_edge.weights import Canary, Known, Model, accept_weights, blank_canary
 from inference_edge.weights_intake import Accept, WeightsIntake
 from streaming.commands import CommandReceiver, FollowWeights, RollBackWeights
@@ -41,7 +43,8 @@ CANARY_FRAMES = 16
 def serve_edge(settings: EdgeSettings, *, network: NetworkSettings, run: RunContext, stop: threading.Event) -> None:
     """Image a scan until it is over and everything is imaged with the final weights, or until `stop` is set.
 
-    Blocks. Sets the number of PyTorch's CPU threads of this process. Images are written to `run.directory / "images"`.
+    Blocks. Sets the number of PyTorch's CPU threads of this process, and exempts what it has loaded from the search for
+    garbage once the first weights are there. Images are written to `run.directory / "images"`.
     Acquisition and trainer may come later, break off and come back.
 
     Raises:
@@ -49,6 +52,7 @@ def serve_edge(settings: EdgeSettings, *, network: NetworkSettings, run: RunCont
             ended without weights that can be used.
     """
     torch.set_num_threads(settings.threads)
+    prepare_stitching()
     with ExitStack() as stack:
         archive = stack.enter_context(closing(Archive(run.directory / "images")))
         telemetry = stack.enter_context(closing(TelemetrySender(network, sender=Part.EDGE.value)))
@@ -152,6 +156,9 @@ class _Edge:
             raise UserError("edge: no frame can be imaged, all weights up to the final ones were refused; see its log")
         if replaced:
             self._begin_to_use_weights()
+            if not gc.get_freeze_count():
+                # libraries are loaded now: a search of all their objects for garbage would halt imaging for 0.3 s
+                gc.freeze()
         self._weights.fetch(lambda: self._check(scan))
 
     def _begin_to_use_weights(self) -> None:
@@ -204,13 +211,15 @@ class _Edge:
         counter.unstitched += sum(len(portion.block) for portion in portions) - len(imaged.block)
         counter.unstitched += self._stitch(perspective, imaged)
         now_s = time.time()
+        finished: list[int] = []
         for portion in portions:
             arrival, frames = portion.arrival, len(portion.block)
             perspective.queued -= frames
             arrival.left -= frames
             counter.imaged(frames, acquired_at_s=arrival.acquired_at_s, now_s=now_s, in_turn=not portion.put_off)
             if not arrival.left:
-                self._inbox.acknowledge([arrival.sequence])
+                finished.append(arrival.sequence)
+        self._inbox.acknowledge(finished)
         self._keep(perspective)
         return True
 

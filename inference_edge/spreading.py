@@ -71,6 +71,13 @@ def add_patches(
             row, before = before, row
 
 
+def prepare_stitching() -> None:
+    """Compile the loop, or load what was compiled before: what else the first frames would wait for."""
+    patch, nowhere = np.zeros((1, 1, 1), np.float32), np.zeros((1, 2))
+    canvas, coverage = np.zeros((LAYERS, 2, 2)), np.zeros((2, 2), np.int32)
+    add_patches(canvas, coverage, patch, patch, nowhere.astype(np.int64), nowhere.astype(np.float32))
+
+
 @_compiled
 def _across(values: Any, near: Any, far: Any, spread: Any) -> None:
     width = values.shape[0]

@@ -13,16 +13,13 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from inference_edge.figures import phase_scale
-from workflow.drawing import BLUE, GREEN, GREY, ORANGE, RED, STYLE, VIOLET
+from workflow.drawing import GREY, STYLE
+from workflow.experiments.colours import COLOURS
 from workflow.experiments.methods import Method
 from workflow.experiments.ptychography.case import Case
 
 CURVES, PANEL, MATRICES = "validation_loss.png", "held_out.png", "forgetting.png"
 DPI = 160
-COLOURS = {
-    Method.INCREMENTAL: ORANGE, Method.ER: BLUE, Method.DER: RED, Method.DERPP: GREEN, Method.XDER: VIOLET,
-    Method.FROM_SCRATCH: GREY,
-}  # fmt: skip
 
 
 def write_figures(results: dict[str, Any], cases: Sequence[Case], folder: Path) -> None:

@@ -17,8 +17,7 @@ class Prediction(NamedTuple):
     def finite(self) -> npt.NDArray[np.bool_]:
         """Return which patches are finite throughout, bool (n,)."""
         amplitude, phase = (np.isfinite(channel).all(axis=(1, 2)) for channel in self)
-        finite: npt.NDArray[np.bool_] = amplitude & phase
-        return finite
+        return np.logical_and(amplitude, phase)
 
     def select(self, chosen: npt.NDArray[np.bool_]) -> Prediction:
         """Return the patches for which `chosen`, bool (n,), is true."""

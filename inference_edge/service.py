@@ -58,7 +58,8 @@ def serve_edge(settings: EdgeSettings, *, network: NetworkSettings, run: RunCont
         telemetry = stack.enter_context(closing(TelemetrySender(network, sender=Part.EDGE.value)))
         client = stack.enter_context(closing(WeightsClient(network, edge=Part.EDGE.value)))
         commands = stack.enter_context(closing(CommandReceiver(network)))
-        inbox = stack.enter_context(Inbox(network, consumer="edge", port=network.frames_port))
+        warn = partial(_send_warning, telemetry)
+        inbox = stack.enter_context(Inbox(network, consumer="edge", port=network.frames_port, warn=warn))
         imager = Imager(settings)
         weights = stack.enter_context(
             closing(WeightsIntake[Model](client, telemetry=telemetry, weights_kept=settings.weights_kept))
@@ -73,6 +74,10 @@ def serve_edge(settings: EdgeSettings, *, network: NetworkSettings, run: RunCont
             folder=run.directory,
         )
         edge.run(commands, stop)
+
+
+def _send_warning(telemetry: TelemetrySender, text: str) -> None:
+    telemetry.send(WarningRaised(Part.EDGE, text))
 
 
 class _Edge:
@@ -331,4 +336,4 @@ class _Edge:
 
     def _warn(self, text: str) -> None:
         log.warning("%s", text)
-        self._telemetry.send(WarningRaised(Part.EDGE, text))
+        _send_warning(self._telemetry, text)

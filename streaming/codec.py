@@ -28,6 +28,14 @@ class MalformedMessage(ValueError):
     """A message that does not follow the wire format; its text gives the reason. Count it, log it, drop it."""
 
 
+class OversizedMessage(MalformedMessage):
+    """A message that is larger than may be taken; its session and sequence are known."""
+
+    def __init__(self, text: str, *, session: str, sequence: int) -> None:
+        super().__init__(text)
+        self.session, self.sequence = session, sequence
+
+
 class _ArrayInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     name: Annotated[str, msgspec.Meta(max_length=64)]
     dtype: Annotated[str, msgspec.Meta(max_length=16)]
@@ -93,7 +101,7 @@ class Codec(Generic[BodyT]):
 
         Raises:
             MalformedMessage: unknown schema version, unknown kind, missing or surplus parts, a part whose size
-                differs from its declared dtype and shape, or a message over `max_message_bytes`.
+                differs from its declared dtype and shape, or, as `OversizedMessage`, more than `max_message_bytes`.
         """
         if not parts:
             raise MalformedMessage("message has no header")
@@ -103,7 +111,8 @@ class Codec(Generic[BodyT]):
             raise MalformedMessage(f"header declares {len(header.arrays)} arrays, message carries {len(payloads)}")
         declared_bytes = sum(_declared_bytes(info) for info in header.arrays)
         if declared_bytes > self._max_message_bytes:
-            raise MalformedMessage(f"message of {declared_bytes} bytes exceeds the limit of {self._max_message_bytes}")
+            text = f"message of {declared_bytes} bytes exceeds the limit of {self._max_message_bytes}"
+            raise OversizedMessage(text, session=header.session, sequence=header.sequence)
         arrays = {info.name: _view(info, _buffer(part)) for info, part in zip(header.arrays, payloads, strict=True)}
         if len(arrays) != len(header.arrays):
             raise MalformedMessage("two arrays of one message share a name")

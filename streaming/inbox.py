@@ -5,20 +5,23 @@ from __future__ import annotations
 import logging
 import uuid
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
 import zmq
 
-from streaming.codec import Arrays, Codec, Decoded, MalformedMessage
+from streaming.codec import Arrays, Codec, Decoded, MalformedMessage, OversizedMessage
+from streaming.connection import GIVEN_UP_AFTER_S, Connection
 from streaming.messages import Acknowledge, ControlMessage, DataMessage, FirstPassScore, Hello
 from streaming.settings import NetworkSettings
 from streaming.sockets import Sockets
 
 log = logging.getLogger(__name__)
 
+FIRST_HANDSHAKES = 2
+"""Of the two sockets when they connect; every other one follows a break."""
 SCORES_REPEATED = 64
 """Newest scores that are told again after a break of the connection."""
 
@@ -36,18 +39,30 @@ class Inbox:
     """Receives one consumer's stream from the publisher. Use it from one thread only; a context manager.
 
     After a break of the connection the publisher sends again what is not acknowledged; what this session has
-    already had is dropped and counted in `duplicates`.
+    already had is dropped and counted in `duplicates`. A message larger than `network.max_message_bytes` is left out,
+    counted in `oversized` and told to `warn`, and not sent again.
 
     Args:
         network: hosts, ports and keys of the run.
         consumer: `edge` or `rank-R`.
         port: the publisher's port for this consumer.
         world_size: ranks of the trainer; 0 from an edge.
+        warn: tells the user; what it is told is logged in any case.
     """
 
-    def __init__(self, network: NetworkSettings, *, consumer: str, port: int, world_size: int = 0) -> None:
+    def __init__(
+        self,
+        network: NetworkSettings,
+        *,
+        consumer: str,
+        port: int,
+        world_size: int = 0,
+        warn: Callable[[str], None] | None = None,
+    ) -> None:
         self.duplicates = 0
         self.malformed = 0
+        self.oversized = 0
+        self._network, self._port, self._warn = network, port, warn
         self._consumer, self._world_size = consumer, world_size
         self._session = uuid.uuid4().hex
         self._codec: Codec[DataMessage] = Codec(DataMessage, network.max_message_bytes)
@@ -55,29 +70,31 @@ class Inbox:
         self._next_sequence = 0
         self._early: dict[int, Delivery] = {}
         self._unsettled: set[int] = set()
+        self._left_out: set[int] = set()
         self._scores: deque[FirstPassScore] = deque(maxlen=SCORES_REPEATED)
         self._sockets = Sockets(network)
-        host = network.acquisition_host
-        self._acknowledgements = self._sockets.connect(zmq.PUSH, host, network.acknowledgements_port)
-        self._pull = self._sockets.connect(zmq.PULL, host, port)
-        self._connections = [self._sockets.monitor(one) for one in (self._acknowledgements, self._pull)]
-        self._handshakes = 0
         self._poller = zmq.Poller()
-        for socket in (self._pull, *self._connections):
-            self._poller.register(socket, zmq.POLLIN)
+        self._control_connection = self._connect(zmq.PUSH, network.acknowledgements_port)
+        self._data_connection = self._connect(zmq.PULL, port)
+        self._handshakes = 0
         self._say_hello()
 
     def receive(self, timeout_s: float) -> Delivery | None:
         """Return the next message in order, or None after `timeout_s` seconds without one."""
         if (delivery := self._take_early()) is not None:
             return delivery
+        if self._data_connection.broken:
+            timeout_s = min(timeout_s, GIVEN_UP_AFTER_S)
         ready = dict(self._poller.poll(int(timeout_s * 1000)))
-        for monitor in self._connections:
-            if monitor in ready:
-                monitor.recv_multipart()
+        for connection in (self._control_connection, self._data_connection):
+            if connection.monitor in ready and connection.take_event():
                 self._note_handshake()
-        if self._pull in ready:
-            self._accept(self._pull.recv_multipart(copy=False))
+        if self._data_connection.socket in ready:
+            self._accept(self._data_connection.socket.recv_multipart(copy=False))
+        elif self._data_connection.given_up:
+            # what came before lies in the old socket, so that the one refused is the next
+            self._leave_out(self._next_sequence)
+            self._connect_again()
         return self._take_early()
 
     def acknowledge(self, sequences: Iterable[int]) -> None:
@@ -93,8 +110,8 @@ class Inbox:
 
     def close(self) -> None:
         """Close the sockets; acknowledgements on their way get a second to leave."""
-        for socket in (self._acknowledgements, self._pull):
-            socket.disable_monitor()
+        for connection in (self._control_connection, self._data_connection):
+            connection.socket.disable_monitor()
         self._sockets.close(linger_s=1.0)
 
     def __enter__(self) -> Self:
@@ -107,9 +124,23 @@ class Inbox:
         """Close the sockets."""
         self.close()
 
+    def _connect(self, kind: int, port: int) -> Connection:
+        socket = self._sockets.connect(kind, self._network.acquisition_host, port)
+        connection = Connection(self._sockets, socket)
+        self._poller.register(connection.monitor, zmq.POLLIN)
+        if kind == zmq.PULL:
+            self._poller.register(socket, zmq.POLLIN)
+        return connection
+
+    def _connect_again(self) -> None:
+        for socket in (self._data_connection.socket, self._data_connection.monitor):
+            self._poller.unregister(socket)
+        self._data_connection.release()
+        self._data_connection = self._connect(zmq.PULL, self._port)
+
     def _note_handshake(self) -> None:
         self._handshakes += 1
-        if self._handshakes > len(self._connections):
+        if self._handshakes > FIRST_HANDSHAKES:
             log.info("%s is connected again and asks for what it missed", self._consumer)
             self._early.clear()
             self._say_hello()
@@ -122,6 +153,10 @@ class Inbox:
     def _accept(self, parts: list[zmq.Frame]) -> None:
         try:
             decoded = self._codec.decode(parts)
+        except OversizedMessage as error:
+            if error.session == self._session:
+                self._leave_out(error.sequence)
+            return
         except MalformedMessage as error:
             self.malformed += 1
             log.warning("%s dropped a malformed message: %s", self._consumer, error)
@@ -142,7 +177,26 @@ class Inbox:
         if sequence < self._next_sequence and sequence not in self._unsettled:
             self.acknowledge([sequence])
 
+    def _leave_out(self, sequence: int) -> None:
+        """Go on without a message; without the acknowledgement it would be sent again and again."""
+        if sequence < self._next_sequence or sequence in self._left_out:
+            self._acknowledge_again(sequence)
+            return
+        self._left_out.add(sequence)
+        self.oversized += 1
+        text = (
+            f"{self._consumer} left out message {sequence} of the acquisition, {self.oversized} in all: it is larger "
+            f"than network.max_message_bytes = {self._network.max_message_bytes}; raise that on both sides"
+        )
+        log.warning("%s", text)
+        if self._warn is not None:
+            self._warn(text)
+
     def _take_early(self) -> Delivery | None:
+        while self._next_sequence in self._left_out:
+            self._left_out.remove(self._next_sequence)
+            self._next_sequence += 1
+            self.acknowledge([self._next_sequence - 1])
         delivery = self._early.pop(self._next_sequence, None)
         if delivery is not None:
             self._next_sequence += 1
@@ -150,4 +204,4 @@ class Inbox:
         return delivery
 
     def _send(self, message: ControlMessage) -> None:
-        self._acknowledgements.send_multipart(self._control.encode(message))
+        self._control_connection.socket.send_multipart(self._control.encode(message))

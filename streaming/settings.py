@@ -49,7 +49,7 @@ class NetworkSettings(Settings):
     high_water_mark: PositiveInt = 64
     """Batches that ZeroMQ queues per socket before the sender spools."""
     max_message_bytes: PositiveInt = 1 << 30
-    """A message that declares more than this is refused before anything is allocated."""
+    """A message that declares more than this is refused before anything is allocated, counted and told."""
 
 
 def is_loopback(host: str) -> bool:

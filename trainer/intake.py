@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import Self
@@ -20,9 +21,11 @@ class Intake:
     Nothing is received while the queue of samples is full, so the publisher spools instead of this process growing.
     """
 
-    def __init__(self, network: NetworkSettings, arrivals: Arrivals, *, rank: int, world_size: int) -> None:
+    def __init__(
+        self, network: NetworkSettings, arrivals: Arrivals, *, rank: int, world_size: int, warn: Callable[[str], None]
+    ) -> None:
         self._network, self._arrivals = network, arrivals
-        self._rank, self._world_size = rank, world_size
+        self._rank, self._world_size, self._warn = rank, world_size, warn
         self._closing = threading.Event()
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="intake")
 
@@ -40,7 +43,8 @@ class Intake:
 
     def _run(self) -> None:
         port = self._network.samples_port + self._rank
-        with Inbox(self._network, consumer=f"rank-{self._rank}", port=port, world_size=self._world_size) as inbox:
+        consumer = f"rank-{self._rank}"
+        with Inbox(self._network, consumer=consumer, port=port, world_size=self._world_size, warn=self._warn) as inbox:
             while not self._closing.is_set():
                 inbox.acknowledge(self._arrivals.settlement.acknowledgeable())
                 if self._arrivals.queue.wait_for_room(POLL_S) and (delivery := inbox.receive(POLL_S)) is not None:

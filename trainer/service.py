@@ -103,7 +103,14 @@ def _serve(session: _Session, *, publication: Publication | None) -> None:
     """Receive and train."""
     rank = session.rank
     checkpoint, arrivals = open_arrivals(session.settings, session.checkpoints, rank)
-    with Intake(session.network, arrivals, rank=rank.rank, world_size=rank.world_size), ExitStack() as stack:
+    intake = Intake(
+        session.network,
+        arrivals,
+        rank=rank.rank,
+        world_size=rank.world_size,
+        warn=lambda text: session.telemetry.send(WarningRaised(Part.TRAINER, text)),
+    )
+    with intake, ExitStack() as stack:
         if checkpoint is None and publication is not None and session.settings.init_weights is not None:
             _publish_initial(session, arrivals, publication)
         announced = wait_for_samples(arrivals, stop=session.stop)

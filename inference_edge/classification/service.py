@@ -51,12 +51,17 @@ def serve_classification(
         telemetry = stack.enter_context(closing(TelemetrySender(network, sender=Part.EDGE.value)))
         client = stack.enter_context(closing(WeightsClient(network, edge=Part.EDGE.value)))
         commands = stack.enter_context(closing(CommandReceiver(network)))
-        inbox = stack.enter_context(Inbox(network, consumer="edge", port=network.frames_port))
+        warn = partial(_send_warning, telemetry)
+        inbox = stack.enter_context(Inbox(network, consumer="edge", port=network.frames_port, warn=warn))
         weights = stack.enter_context(
             closing(WeightsIntake[Classifier](client, telemetry=telemetry, weights_kept=settings.weights_kept))
         )
         records = TaskRecords(run.directory / RECORDS_FOLDER)
         _Edge(settings, inbox=inbox, weights=weights, telemetry=telemetry, records=records).run(commands, stop)
+
+
+def _send_warning(telemetry: TelemetrySender, text: str) -> None:
+    telemetry.send(WarningRaised(Part.EDGE, text))
 
 
 class _Edge:
@@ -176,4 +181,4 @@ class _Edge:
 
     def _warn(self, text: str) -> None:
         log.warning("%s", text)
-        self._telemetry.send(WarningRaised(Part.EDGE, text))
+        _send_warning(self._telemetry, text)

@@ -211,6 +211,25 @@ def test_what_two_ranks_had_not_finished_is_dealt_to_the_one_that_comes_after_th
     assert numbers(got[:9] + got[10:]) == [0, 1, *range(3, 12)]
 
 
+@pytest.mark.parametrize("sides", [(100,), (44, 44)], ids=["refused by the socket", "refused by the codec"])
+def test_a_message_too_large_is_left_out_and_told_and_those_behind_it_arrive(
+    network: NetworkSettings, publisher_of: MakePublisher, sides: tuple[int, ...]
+) -> None:
+    publisher, told = publisher_of(trainer=False), []
+    post_batches(publisher, 3)
+    large = {f"array {number}": np.ones((side, side), np.uint32) for number, side in enumerate(sides)}
+    for number in (3, 4):
+        publisher.post_to_edge(Frames(0, 0.0, 0.0), large)
+        post_batches(publisher, 1, start=number)
+    limited = network.model_copy(update={"max_message_bytes": 10_000})
+    with Inbox(limited, consumer="edge", port=network.frames_port, warn=told.append) as inbox:
+        assert numbers(collect(publisher, inbox, 5)) == list(range(5))
+        settle(publisher)
+        assert (inbox.oversized, inbox.malformed) == (2, 0)
+    assert [text.split(",")[0] for text in told] == [f"edge left out message {n} of the acquisition" for n in (3, 5)]
+    assert "network.max_message_bytes = 10000" in told[0]
+
+
 def test_malformed_messages_are_counted_and_dropped_on_both_sides(
     network: NetworkSettings, publisher_of: MakePublisher
 ) -> None:

@@ -1,0 +1,51 @@
+"""What a connecting socket's monitor tells: that it is connected again, or that it never will be."""
+
+from __future__ import annotations
+
+import time
+
+import zmq
+from zmq.utils.monitor import parse_monitor_message
+
+from streaming.sockets import Socket, Sockets
+
+GIVEN_UP_AFTER_S = 0.5
+"""ZeroMQ announces another attempt at once; where it has not for so long, there will be none."""
+WATCHED = zmq.Event.HANDSHAKE_SUCCEEDED | zmq.Event.DISCONNECTED | zmq.Event.CONNECT_RETRIED
+
+
+class Connection:
+    """A socket with one connection, and what becomes of that.
+
+    Args:
+        sockets: opened the socket.
+        socket: connects to one peer.
+    """
+
+    def __init__(self, sockets: Sockets, socket: Socket) -> None:
+        self.socket = socket
+        self.monitor = sockets.monitor(socket, WATCHED)
+        self._sockets = sockets
+        self._broken_at_s: float | None = None
+
+    @property
+    def broken(self) -> bool:
+        """Whether the connection broke off and no other attempt is known of."""
+        return self._broken_at_s is not None
+
+    @property
+    def given_up(self) -> bool:
+        """Whether ZeroMQ will not connect again, as after a message larger than it may take."""
+        return self._broken_at_s is not None and time.monotonic() - self._broken_at_s > GIVEN_UP_AFTER_S
+
+    def take_event(self) -> bool:
+        """Take in one event of the monitor; return whether the connection now stands."""
+        event = parse_monitor_message(self.monitor.recv_multipart())["event"]
+        self._broken_at_s = time.monotonic() if event == zmq.Event.DISCONNECTED else None
+        return bool(event == zmq.Event.HANDSHAKE_SUCCEEDED)
+
+    def release(self) -> None:
+        """Close the socket at once, and its monitor."""
+        self.socket.disable_monitor()
+        for socket in (self.monitor, self.socket):
+            self._sockets.release(socket)

@@ -31,19 +31,19 @@ workers = 0
 [training]
 batch_size = 10
 epochs = {EPOCHS}
-learning_rate = 0.05
-buffer_share = 0.2
+learning_rate = 0.02
+buffer_share = 0.5
 device = "cpu"
 threads = 1
 [training.model]
 family = "small"
-width = 4
+width = 8
 [training.schedule]
 warm_up_epochs = 0.5
 decays = [[6, 0.1]]
 [training.buffer]
-representatives = 5
-candidates = 5
+representatives = 10
+candidates = 10
 transport = "tcp"
 [experiment]
 methods = ["incremental", "er"]
@@ -116,7 +116,7 @@ def test_a_killed_rank_costs_no_more_than_an_epoch(
     assert first["accuracy_top1"] == expected["accuracy_top1"]
     assert (first["steps"], first["samples"]) == (expected["steps"], expected["samples"])
     assert found["er"]["ranks_of_starts"] == [2]
-    assert found["er"]["average_top1"] == pytest.approx(undisturbed["er"]["average_top1"], abs=0.15)
+    assert found["er"]["steps"] == undisturbed["er"]["steps"]
 
 
 def test_an_experiment_that_was_killed_as_a_whole_goes_on_on_another_number_of_ranks(
@@ -136,12 +136,12 @@ def test_an_experiment_that_was_killed_as_a_whole_goes_on_on_another_number_of_r
     found = results(tmp_path)
     er, incremental = found["er"], found["incremental"]
     assert (er["ranks_of_starts"], incremental["ranks_of_starts"]) == ([2, 1], [1])
-    assert er["buffer"]["size"] == er["buffer"]["capacity"] == 64
+    assert er["buffer"]["size"] == er["buffer"]["capacity"] == 160
     assert len(er["epochs"]) == 2 * EPOCHS
     seconds = [epoch["seconds"] for epoch in er["epochs"]]
     assert seconds == sorted(seconds)
-    assert incremental["accuracy_top1"][1][0] < 0.4
-    assert er["accuracy_top1"][1][0] > incremental["accuracy_top1"][1][0] + 0.2, "the first task's samples came along"
+    assert incremental["accuracy_top1"][1][0] < 0.2
+    assert er["accuracy_top1"][1][0] > 0.5, "what was stored before came along"
 
 
 def test_without_a_file_of_results_a_killed_rank_ends_the_experiment(

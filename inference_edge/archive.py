@@ -67,14 +67,19 @@ class Archive:
                     found[int(file.attrs["perspective"])] = int(file.attrs[CLOSED_FRAMES])
         return found
 
-    def write(self, images: PerspectiveImages) -> None:
-        """Queue a perspective; returns at once. Files of the same perspective are replaced.
+    @property
+    def idle(self) -> bool:
+        """Whether everything given to `write` is on the disk.
 
         Raises:
-            UserError: an earlier perspective could not be written.
+            UserError: a perspective could not be written.
         """
         self._raise_failures([future for future in self._pending if future.done()])
         self._pending = [future for future in self._pending if not future.done()]
+        return not self._pending
+
+    def write(self, images: PerspectiveImages) -> None:
+        """Queue a perspective; returns at once. Files of the same perspective are replaced."""
         self._pending.append(self._writer.submit(_write_perspective, self._directory, images))
 
     def close(self) -> None:

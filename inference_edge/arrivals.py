@@ -11,7 +11,7 @@ from inference_edge.perspective import Perspective
 from inference_edge.quality import reference_from_arrays
 from inference_edge.reporting import EdgeCounter
 from inference_edge.waiting import Arrival, WaitingFrames
-from streaming.codec import Arrays, MalformedMessage
+from streaming.codec import MalformedMessage
 from streaming.inbox import Delivery, Inbox
 from streaming.messages import Frames, NoReference, PerspectiveEnd, Reference, ScanEnd, ScanStart
 
@@ -48,7 +48,9 @@ class Arrivals:
         self.newest: FrameBlock | None = None
         """The frames received last."""
         self.new_references: list[Perspective] = []
-        """Perspectives whose reference came since this list was last emptied."""
+        """Perspectives whose reference came, or turned out not to come, since this list was last emptied."""
+        self.final: list[int] = []
+        """Messages about perspectives that are closed, to be acknowledged once their images are written."""
         self._inbox, self._queue_max = inbox, queue_max
         self._counter, self._warn = counter, warn
         self._closed_before = frozenset(closed)
@@ -73,6 +75,12 @@ class Arrivals:
         """Forget a perspective; what still comes for it is dropped."""
         del self.perspectives[perspective.index]
         self._closed.add(perspective.index)
+        self.final += perspective.held
+
+    def hold(self, perspective: Perspective, sequences: list[int]) -> None:
+        """Have messages about a perspective kept for an edge that is started again, until its images are final."""
+        perspective.held += sequences
+        self._inbox.hold(sequences)
 
     def _finished_with(self, delivery: Delivery) -> list[int]:
         try:
@@ -85,24 +93,28 @@ class Arrivals:
 
     def _take(self, delivery: Delivery) -> list[int]:
         """Take a message in; return the sequence numbers that are finished with."""
+        finished = [delivery.sequence]
         match delivery.message:
             case ScanStart():
                 # Acknowledged only with the scan's end: an edge that is started again must be sent it again.
                 self.scan, self._scan_start_sequence = delivery.message, delivery.sequence
-                return []
+                finished = []
             case Frames():
-                return self._enqueue(delivery.message, delivery)
+                finished = self._enqueue(delivery.message, delivery)
             case Reference():
-                self._take_reference(delivery.message, delivery.arrays)
+                finished = self._take_reference(delivery.message, delivery)
             case NoReference(perspective=index) if index in self.perspectives:
-                self._expect_no_reference(self.perspectives[index])
+                finished = self._expect_no_reference(self.perspectives[index], delivery.sequence)
             case PerspectiveEnd(perspective=index, angle_deg=angle_deg) if index not in self._closed:
-                self._perspective(index, angle_deg).ended = True
+                perspective = self._perspective(index, angle_deg)
+                perspective.ended = True
+                self.hold(perspective, finished)
+                finished = []
             case ScanEnd():
                 self.scan_ended = True
                 if self._scan_start_sequence is not None:
-                    return [self._scan_start_sequence, delivery.sequence]
-        return [delivery.sequence]
+                    finished.append(self._scan_start_sequence)
+        return finished
 
     def _enqueue(self, message: Frames, delivery: Delivery) -> list[int]:
         if self.scan is None:
@@ -115,30 +127,35 @@ class Arrivals:
         new = perspective.drop_known(block)
         self._counter.duplicates += len(block) - len(new)
         if not len(new):
-            return [delivery.sequence]
+            self.hold(perspective, [delivery.sequence])
+            return []
         perspective.queued += len(new)
         self.waiting.add(Arrival(delivery.sequence, perspective, message.acquired_at_s, left=len(new)), new)
         self.newest = new
         return []
 
-    def _take_reference(self, message: Reference, arrays: Arrays) -> None:
-        reference = reference_from_arrays(arrays, message.origin_px)
+    def _take_reference(self, message: Reference, delivery: Delivery) -> list[int]:
+        reference = reference_from_arrays(delivery.arrays, message.origin_px)
         if message.perspective in self._closed_before:
-            return
+            return [delivery.sequence]
         if message.perspective in self._closed:
             self._warn(f"a reference for perspective {message.perspective} came after its images were written")
-            return
+            return [delivery.sequence]
         perspective = self._perspective(message.perspective, message.angle_deg)
         if perspective.reference is not None:
             self._warn(f"another reference came for perspective {message.perspective}: scored with the newer one")
         perspective.take_reference(reference)
         if perspective not in self.new_references:
             self.new_references.append(perspective)
+        self.hold(perspective, [delivery.sequence])
+        return []
 
-    def _expect_no_reference(self, perspective: Perspective) -> None:
+    def _expect_no_reference(self, perspective: Perspective, sequence: int) -> list[int]:
         perspective.reference_due = False
-        if perspective.released and perspective.complete:
-            self.close(perspective)
+        if perspective not in self.new_references:
+            self.new_references.append(perspective)
+        self.hold(perspective, [sequence])
+        return []
 
     def _perspective(self, index: int, angle_deg: float) -> Perspective:
         return self.perspectives.setdefault(index, Perspective(index, angle_deg))

@@ -70,6 +70,8 @@ class Perspective:
         """A reference may still come."""
         self.released = False
         """The frames are no longer kept."""
+        self.held: list[int] = []
+        """Messages about it that the publisher holds for an edge that is started again, until its images are final."""
         self._known: set[int] = set()
         self._blocks: list[FrameBlock] = []
         self._placed: list[tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]] = []

@@ -123,6 +123,7 @@ class _Edge:
             if not self._image_waiting():
                 self._refresh_some()
             self._report_progress()
+            self._settle()
         self._finish()
         self._arrivals.waiting.close()
 
@@ -135,6 +136,12 @@ class _Edge:
             return False
         waiting = self._arrivals.waiting
         return bool(waiting.in_turn or waiting.put_off) or (self._may_refresh() and self._to_refresh() is not None)
+
+    def _settle(self) -> None:
+        """Let the publisher forget what led to images that are final, once the disk holds those."""
+        if self._archive.idle and self._arrivals.final:
+            self._inbox.acknowledge(self._arrivals.final)
+            self._arrivals.final = []
 
     # Weights
 
@@ -224,7 +231,7 @@ class _Edge:
             counter.imaged(frames, acquired_at_s=arrival.acquired_at_s, now_s=now_s, in_turn=not portion.put_off)
             if not arrival.left:
                 finished.append(arrival.sequence)
-        self._inbox.acknowledge(finished)
+        self._arrivals.hold(perspective, finished)
         self._keep(perspective)
         return True
 
@@ -313,7 +320,8 @@ class _Edge:
         unscored = [one for one in self._arrivals.perspectives.values() if one.released and one.complete]
         for perspective in unscored[: -self._settings.keep_unscored]:
             log.info("perspective %d: no reference came, its image stays without scores", perspective.index)
-            self._arrivals.close(perspective)
+            perspective.reference_due = False
+            self._retire(perspective)
 
     def _finish(self) -> None:
         model = self._weights.model

@@ -71,6 +71,7 @@ class Inbox:
         self._early: dict[int, Delivery] = {}
         self._unsettled: set[int] = set()
         self._left_out: set[int] = set()
+        self._held: set[int] = set()
         self._scores: deque[FirstPassScore] = deque(maxlen=SCORES_REPEATED)
         self._sockets = Sockets(network)
         self._poller = zmq.Poller()
@@ -101,7 +102,15 @@ class Inbox:
         """Tell the publisher that it may forget these messages."""
         if settled := list(sequences):
             self._unsettled.difference_update(settled)
+            self._held.difference_update(settled)
             self._send(Acknowledge(self._consumer, self._session, settled))
+
+    def hold(self, sequences: Iterable[int]) -> None:
+        """Tell the publisher to keep these messages only for an inbox after this one, until they are acknowledged."""
+        if held := list(sequences):
+            self._unsettled.difference_update(held)
+            self._held.update(held)
+            self._send(Acknowledge(self._consumer, self._session, held, hold=True))
 
     def report_score(self, score: FirstPassScore) -> None:
         """Tell the publisher how good an image is, again after every break of the connection."""
@@ -174,7 +183,9 @@ class Inbox:
 
     def _acknowledge_again(self, sequence: int) -> None:
         """Repeat an acknowledgement that was lost with its connection."""
-        if sequence < self._next_sequence and sequence not in self._unsettled:
+        if sequence in self._held:
+            self.hold([sequence])
+        elif sequence < self._next_sequence and sequence not in self._unsettled:
             self.acknowledge([sequence])
 
     def _leave_out(self, sequence: int) -> None:

@@ -175,6 +175,8 @@ class Acknowledge(Message, tag="acknowledge", frozen=True):
     consumer: str
     session: str
     sequences: list[int]
+    hold: bool = False
+    """Finished with in memory only: a consumer that is started again must be sent them again."""
 
 
 class FirstPassScore(Message, tag="first_pass_score", frozen=True):

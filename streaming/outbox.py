@@ -33,6 +33,8 @@ class Entry:
     file: Path | None = None
     consumers: set[str] = field(default_factory=set)
     """Who has yet to acknowledge it."""
+    held: bool = False
+    """Acknowledged, and kept for a consumer that is started again."""
 
     @property
     def bytes_in_memory(self) -> int:
@@ -126,6 +128,7 @@ class Outbox:
         self._codec: Codec[DataMessage] = Codec(DataMessage)
         self._waiting: deque[tuple[int, Entry]] = deque()
         self._sent: OrderedDict[int, Entry] = OrderedDict()
+        self._held: dict[int, Entry] = {}
         self._next_sequence = 0
 
     @property
@@ -144,10 +147,14 @@ class Outbox:
         self._waiting.append((self._next_sequence, entry))
         self._next_sequence += 1
 
-    def hello(self, session: str, next_sequence: int) -> None:
-        """Queue again what the consumer has not acknowledged; an unknown session is counted from `next_sequence`."""
-        entries = self.unacknowledged
-        self.resent += len(self._sent)
+    def hello(self, session: str, next_sequence: int) -> int:
+        """Queue again what the consumer has not acknowledged; an unknown session is counted from `next_sequence`.
+
+        An unknown session also gets what is held; return how many entries that are.
+        """
+        held = [] if session == self.session else self._take_held()
+        entries = sorted([*held, *self.unacknowledged], key=lambda entry: entry.order)
+        self.resent += len(self._sent) + len(held)
         if session == self.session:
             numbers = [*self._sent, *(sequence for sequence, _entry in self._waiting)]
         else:
@@ -156,6 +163,7 @@ class Outbox:
         self.session = session
         self._sent.clear()
         self._waiting = deque(zip(numbers, entries, strict=True))
+        return len(held)
 
     def send(self) -> int:
         """Send entries until none waits or the socket is at its high-water mark; return how many left. Never blocks."""
@@ -178,10 +186,29 @@ class Outbox:
         """Return the entries that this acknowledgement settles; those of an earlier session are ignored."""
         if session != self.session:
             return []
-        settled = [self._sent.pop(sequence) for sequence in sequences if sequence in self._sent]
-        for entry in settled:
-            entry.consumers.discard(self.consumer)
+        settled = []
+        for sequence in sequences:
+            entry = self._sent.pop(sequence, None) or self._held.pop(sequence, None)
+            if entry is not None:
+                entry.consumers.discard(self.consumer)
+                settled.append(entry)
         return settled
+
+    def hold(self, session: str, sequences: Iterable[int]) -> int:
+        """Keep entries for a session after this one; return how many. Those of an earlier session are ignored."""
+        if session != self.session:
+            return 0
+        found = {sequence: self._sent.pop(sequence) for sequence in sequences if sequence in self._sent}
+        for entry in found.values():
+            entry.held = True
+        self._held |= found
+        return len(found)
+
+    def _take_held(self) -> list[Entry]:
+        held, self._held = list(self._held.values()), {}
+        for entry in held:
+            entry.held = False
+        return held
 
     def take_unacknowledged(self) -> list[Entry]:
         """Remove and return everything that is not acknowledged, to be dealt out again."""

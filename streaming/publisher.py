@@ -66,7 +66,7 @@ class Publisher:
 
     @property
     def unacknowledged(self) -> int:
-        """Messages that some consumer has not finished with."""
+        """Messages that some consumer has not finished with; those that are only held are not among them."""
         return self._kept
 
     @property
@@ -174,18 +174,24 @@ class Publisher:
                     self._share_among(world_size)
                 for outbox in self._outboxes():
                     if outbox.consumer == consumer:
-                        outbox.hello(session, next_sequence)
-            case Acknowledge(consumer, session, sequences):
+                        self._kept += outbox.hello(session, next_sequence)
+            case Acknowledge(consumer):
                 for outbox in self._outboxes():
                     if outbox.consumer == consumer:
-                        self._settle(outbox.acknowledge(session, sequences))
+                        self._take_acknowledgement(message, outbox)
             case FirstPassScore():
                 self.scores.append(message)
+
+    def _take_acknowledgement(self, message: Acknowledge, outbox: Outbox) -> None:
+        if message.hold:
+            self._kept -= outbox.hold(message.session, message.sequences)
+        else:
+            self._settle(outbox.acknowledge(message.session, message.sequences))
 
     def _settle(self, entries: list[Entry]) -> None:
         for entry in entries:
             if not entry.consumers:
-                self._kept -= 1
+                self._kept -= not entry.held
                 self.spool.remove(entry)
 
     def _share_among(self, ranks: int) -> None:

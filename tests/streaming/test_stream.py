@@ -140,6 +140,31 @@ def test_what_a_dead_receiver_had_not_acknowledged_goes_to_its_successor(
     assert rest == [2, 3, 4, *range(6, 100)]
 
 
+def test_what_a_receiver_has_held_goes_to_its_successor_in_order_but_to_nobody_before(
+    network: NetworkSettings, publisher_of: MakePublisher, tmp_path: Path
+) -> None:
+    publisher = publisher_of(memory_bytes=5000, trainer=False)
+    post_batches(publisher, 10)
+    proxy = Proxy(network.frames_port)
+    with edge_inbox(network, proxy.port) as inbox:
+        got = collect(publisher, inbox, 10, acknowledge=False)
+        inbox.hold([delivery.sequence for delivery in got[:6]])
+        inbox.acknowledge([delivery.sequence for delivery in [got[1], *got[6:9]]])
+
+        def held() -> bool:
+            publisher.pump(0.01)
+            return publisher.unacknowledged == 1
+
+        wait_until(held)
+        proxy.cut()
+        wait_until(lambda: (publisher.pump(0.0), inbox.receive(0.01), publisher.resent)[2] == 1)
+    proxy.close()
+    with edge_inbox(network) as successor:
+        assert numbers(collect(publisher, successor, 6)) == [0, 2, 3, 4, 5, 9]
+        settle(publisher)
+    assert list((tmp_path / "spool").iterdir()) == []
+
+
 def test_a_slow_receiver_makes_the_sender_spool_to_disk(
     network: NetworkSettings, publisher_of: MakePublisher, tmp_path: Path
 ) -> None:

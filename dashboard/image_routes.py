@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Hashable
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +22,7 @@ from dashboard.pictures import DIFFERENCES, Picture, PictureKind, make_picture
 from dashboard.png import ColourMap, colour_bar_png, encode_png
 from dashboard.rows import mosaic_row
 from dashboard.runs import NAME_PATTERN, Run, Runs
+from dashboard.tiles import TilePlace, cut_tile, pixels_digest
 from streaming.events import MosaicKind
 
 CHECK_EACH_TIME = {"Cache-Control": "no-cache"}
@@ -29,6 +31,7 @@ WRAPPING_RANGE_RAD = 1.7 * math.pi
 """A phase that uses more of the circle than this is shown with cyclic colours."""
 PICTURES_KEPT = 24
 PNGS_KEPT = 48
+TILES_KEPT = 512
 
 RunName = Annotated[
     str | None, Query(pattern=NAME_PATTERN, description="An earlier run; the one that is watched if left out.")
@@ -55,6 +58,25 @@ class Look(BaseModel):
     """Show every n-th pixel only."""
 
 
+class _Shown(NamedTuple):
+    """A picture with the colours that it is asked for in."""
+
+    picture: Picture
+    key: tuple[Hashable, ...]
+    """Says which picture it is; begins with the state's instance."""
+    limits: tuple[float, float]
+    colours: ColourMap
+
+    @property
+    def colouring(self) -> str:
+        return f"{self.colours}-{self.limits[0]:.6g}-{self.limits[1]:.6g}"
+
+    @property
+    def headers(self) -> dict[str, str]:
+        lower, upper = self.limits
+        return {"X-Lower": f"{lower:.9g}", "X-Upper": f"{upper:.9g}", "X-Colour-Map": self.colours}
+
+
 class ImageKind(StrEnum):
     """Images that can be fetched and exported."""
 
@@ -77,6 +99,18 @@ def image_routes(runs: Runs) -> APIRouter:
 def _add_pictures(routes: APIRouter, runs: Runs) -> None:
     pictures: PictureCache[Picture | None] = PictureCache(PICTURES_KEPT)
     pngs: PictureCache[bytes] = PictureCache(PNGS_KEPT)
+    tiles: PictureCache[bytes] = PictureCache(TILES_KEPT)
+
+    def look_at(perspective: PerspectiveName, kind: PictureKind, channel: Channel, look: Look) -> _Shown:
+        opened, index = _open(runs, look.run, perspective)
+        images = opened.images(index)
+        revisions = tuple(mosaic.revision for mosaic in images.values())
+        key = (opened.state.instance, index, kind, channel, revisions)
+        picture = pictures.get(key, lambda: make_picture(images, kind, channel))
+        if picture is None:
+            raise HTTPException(404, f"perspective {perspective} has no image {kind}")
+        suggested, fitting = colours_of(kind, channel, picture.limits)
+        return _Shown(picture, key, _limits(look, suggested), look.colour_map or fitting)
 
     @routes.get("/api/mosaics/{perspective}", response_model=list[models.MosaicRow])
     def rows(perspective: PerspectiveName, run: RunName = None) -> list[models.MosaicRow]:
@@ -96,23 +130,37 @@ def _add_pictures(routes: APIRouter, runs: Runs) -> None:
 
         The headers `X-Lower`, `X-Upper` and `X-Colour-Map` say what was used; prediction and reference share them.
         """
-        opened, index = _open(runs, look.run, perspective)
-        images = opened.images(index)
-        revisions = tuple(mosaic.revision for mosaic in images.values())
-        key = (opened.state.instance, index, kind, channel, revisions)
-        shown = pictures.get(key, lambda: make_picture(images, kind, channel))
-        if shown is None:
-            raise HTTPException(404, f"perspective {perspective} has no image {kind}")
-        suggested, fitting = colours_of(kind, channel, shown.limits)
-        limits = _limits(look, suggested)
-        colours = look.colour_map or fitting
-        etag = f'"{opened.state.instance}-{shown.revision}-{colours}-{limits[0]:.6g}-{limits[1]:.6g}-{look.stride}"'
-        used = {"X-Lower": f"{limits[0]:.9g}", "X-Upper": f"{limits[1]:.9g}", "X-Colour-Map": colours}
-        headers = CHECK_EACH_TIME | {"ETag": etag} | used
+        shown = look_at(perspective, kind, channel, look)
+        etag = f'"{shown.key[0]}-{shown.picture.revision}-{shown.colouring}-{look.stride}"'
+        headers = CHECK_EACH_TIME | {"ETag": etag} | shown.headers
         if if_none_match == etag:
             return Response(status_code=304, headers=headers)
-        values = shown.values[:: look.stride, :: look.stride]
-        png = pngs.get((*key, etag), lambda: encode_png(values, limits, colours))
+        values = shown.picture.values[:: look.stride, :: look.stride]
+        png = pngs.get((*shown.key, etag), lambda: encode_png(values, shown.limits, shown.colours))
+        return Response(png, media_type="image/png", headers=headers)
+
+    @routes.get("/api/mosaics/{perspective}/{kind}/{channel}/tile/{zoom}/{y}/{x}.png", response_class=Response)
+    def tile(
+        perspective: PerspectiveName,
+        kind: PictureKind,
+        channel: Channel,
+        place: Annotated[TilePlace, Path()],
+        look: Annotated[Look, Query()],
+        if_none_match: Etag = None,
+    ) -> Response:
+        """Return one tile of a picture, 256 pixels wide and high or less at the end of the image.
+
+        Its ETag is that of its pixels: a tile that did not change is not sent again, whatever else of the image did.
+        """
+        shown = look_at(perspective, kind, channel, look)
+        values = cut_tile(shown.picture.values, place)
+        if not values.size:
+            raise HTTPException(404, f"the image ends before tile {place.zoom}/{place.y}/{place.x}")
+        etag = f'"{pixels_digest(values)}-{shown.colouring}"'
+        headers = CHECK_EACH_TIME | {"ETag": etag} | shown.headers
+        if if_none_match == etag:
+            return Response(status_code=304, headers=headers)
+        png = tiles.get(etag, lambda: encode_png(values, shown.limits, shown.colours))
         return Response(png, media_type="image/png", headers=headers)
 
     @routes.get("/api/colour_maps/{colour_map}.png", response_class=Response)

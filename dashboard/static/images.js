@@ -9,6 +9,7 @@ import { drawProbe } from "./probe.js";
 import { drawSaving } from "./saving.js";
 import { drawScaleBar } from "./scalebar.js";
 import { address, store } from "./store.js";
+import { tileOver, tilesInView } from "./tiles.js";
 import { placement, pointer, view, watchPointer } from "./view.js";
 
 const CHANNELS = [
@@ -197,13 +198,25 @@ function paint(figure, grid) {
   if (!width || !height) return;
   Object.assign(canvas, { width, height });
   const place = placement(canvas, grid.shape_px);
-  const draw = (shown) => (context) => drawBitmap(context, shown.bitmap, grid.shape_px, place);
+  figure.tiles = tilesInView({ picture, canvas, place, shape: grid.shape_px });
+  const draw = (shown) => (context) => drawPicture(context, shown, grid.shape_px, place);
   const tags = other ? drawCompared(canvas, draw(picture), draw(other)) : (draw(picture)(canvas.getContext("2d")), ["", ""]);
   [figure.left.textContent, figure.right.textContent] = tags;
   if (figure.view.name === "network") drawProbe(canvas.getContext("2d"), grid, place);
   drawScaleBar(figure.scaleBar, (grid.pixel_size_m[1] / place.scale) * devicePixelRatio, canvas.clientWidth);
   drawColours(figure);
   drawPointer(figure, grid, place);
+}
+
+function drawPicture(context, picture, shape, place) {
+  drawBitmap(context, picture.bitmap, shape, place);
+  const { scale, top, left } = place;
+  for (const tile of tilesInView({ picture, canvas: context.canvas, place, shape })) {
+    const [height, width] = [tile.bitmap.height * tile.step, tile.bitmap.width * tile.step];
+    const corner = { scale, top: top + tile.top * scale, left: left + tile.left * scale };
+    context.clearRect(corner.left, corner.top, width * scale, height * scale);
+    drawBitmap(context, tile.bitmap, [height, width], corner);
+  }
 }
 
 function drawBitmap(context, bitmap, [height, width], { scale, top, left }) {
@@ -220,11 +233,17 @@ function drawColours(figure) {
   if (figure.view.name === "network") showLimits(figure.channel.name, lower, upper);
 }
 
+function pixelUnder({ picture, tiles }, y, x, [height, width]) {
+  const tile = tileOver(tiles, y, x);
+  if (tile) return tile.pixelAt(Math.floor((y - tile.top) / tile.step), Math.floor((x - tile.left) / tile.step));
+  return picture.pixelAt(Math.floor((y / height) * picture.bitmap.height), Math.floor((x / width) * picture.bitmap.width));
+}
+
 // A mark at the same place of all images, and what each shows there.
 function drawPointer(figure, { shape_px: [height, width] }, { scale, top, left }) {
-  const { bitmap, colourMap, lower, upper, pixelAt } = figure.picture;
+  const { colourMap, lower, upper } = figure.picture;
   const inside = pointer.y !== null && pointer.y >= 0 && pointer.y < 1 && pointer.x >= 0 && pointer.x < 1;
-  const value = inside ? valueOf(pixelAt(Math.floor(pointer.y * bitmap.height), Math.floor(pointer.x * bitmap.width)), colourMap, lower, upper) : undefined;
+  const value = inside ? valueOf(pixelUnder(figure, pointer.y * height, pointer.x * width, [height, width]), colourMap, lower, upper) : undefined;
   const text = figure.view.name === "difference" ? signed(value, 2) : fixed(value, 2);
   figure.value.textContent = value === undefined ? "" : `${text} ${figure.channel.unit}`;
   if (!inside) return;

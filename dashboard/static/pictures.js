@@ -11,23 +11,30 @@ const loading = new Set();
 // Return a picture as it was fetched last; ask for the newest if that is another one.
 export function loadPicture({ grid, rows, kind, channel, limits }) {
   const stride = Math.ceil(Math.max(...grid.shape_px) / LARGEST_SIDE_PX);
-  const path = address(`/api/mosaics/${grid.perspective}/${kind}/${channel}.png`, { ...limits, ...(stride > 1 && { stride }) });
+  const base = `/api/mosaics/${grid.perspective}/${kind}/${channel}`;
+  const path = address(`${base}.png`, { ...limits, ...(stride > 1 && { stride }) });
   const version = `${store.present.instance}-${rows.map((row) => row.revision).join("-")}`;
-  const last = pictures.get(path);
-  if (last?.version !== version && !loading.has(path)) load(path, version);
+  const last = fetchOnce(pictures, path, version, KEPT);
+  return last && Object.assign(last, { base, stride });
+}
+
+// Return what a cache holds of an address; fetch it if that is not of this version.
+export function fetchOnce(cache, path, version, kept) {
+  const last = cache.get(path);
+  if (last?.version !== version && !loading.has(path)) load(cache, path, version, kept);
   return last;
 }
 
-async function load(path, version) {
+async function load(cache, path, version, kept) {
   loading.add(path);
   try {
     const answer = await fetch(path);
     if (!answer.ok) return;
     const bitmap = await createImageBitmap(await answer.blob());
     const [lower, upper] = ["X-Lower", "X-Upper"].map((name) => Number(answer.headers.get(name)));
-    pictures.delete(path);
-    pictures.set(path, { version, bitmap, lower, upper, colourMap: answer.headers.get("X-Colour-Map"), pixelAt: (y, x) => pixelAt(bitmap, y, x) });
-    if (pictures.size > KEPT) pictures.delete(pictures.keys().next().value);
+    cache.delete(path);
+    cache.set(path, { version, bitmap, lower, upper, colourMap: answer.headers.get("X-Colour-Map"), pixelAt: (y, x) => pixelAt(bitmap, y, x) });
+    if (cache.size > kept) cache.delete(cache.keys().next().value);
     askRedraw();
   } catch (error) {
     console.info(`picture not loaded: ${error}`);

@@ -82,6 +82,14 @@ class Archive:
         """Queue a perspective; returns at once. Files of the same perspective are replaced."""
         self._pending.append(self._writer.submit(_write_perspective, self._directory, images))
 
+    def wait(self) -> None:
+        """Wait until everything given to `write` is on the disk.
+
+        Raises:
+            UserError: a perspective could not be written.
+        """
+        self._raise_failures(self._pending)
+
     def close(self) -> None:
         """Wait until everything is written.
 

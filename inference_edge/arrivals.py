@@ -55,7 +55,7 @@ class Arrivals:
         self._counter, self._warn = counter, warn
         self._closed_before = frozenset(closed)
         self._closed = set(self._closed_before)
-        self._scan_start_sequence: int | None = None
+        self._bounds: list[int] = []
 
     def receive(self, timeout_s: float) -> None:
         """Take in what has arrived; wait at most `timeout_s` seconds for the first message."""
@@ -77,6 +77,10 @@ class Arrivals:
         self._closed.add(perspective.index)
         self.final += perspective.held
 
+    def finish(self) -> None:
+        """Acknowledge the scan's start and end; until then an edge that is started again is sent them again."""
+        self._inbox.acknowledge(self._bounds)
+
     def hold(self, perspective: Perspective, sequences: list[int]) -> None:
         """Have messages about a perspective kept for an edge that is started again, until its images are final."""
         perspective.held += sequences
@@ -96,8 +100,8 @@ class Arrivals:
         finished = [delivery.sequence]
         match delivery.message:
             case ScanStart():
-                # Acknowledged only with the scan's end: an edge that is started again must be sent it again.
-                self.scan, self._scan_start_sequence = delivery.message, delivery.sequence
+                self.scan = delivery.message
+                self._bounds.append(delivery.sequence)
                 finished = []
             case Frames():
                 finished = self._enqueue(delivery.message, delivery)
@@ -112,8 +116,8 @@ class Arrivals:
                 finished = []
             case ScanEnd():
                 self.scan_ended = True
-                if self._scan_start_sequence is not None:
-                    finished.append(self._scan_start_sequence)
+                self._bounds.append(delivery.sequence)
+                finished = []
         return finished
 
     def _enqueue(self, message: Frames, delivery: Delivery) -> list[int]:

@@ -124,7 +124,11 @@ class _Edge:
                 self._refresh_some()
             self._report_progress()
             self._settle()
+        finished = self._finished()
         self._finish()
+        if finished:
+            self._archive.wait()
+            self._arrivals.finish()
         self._arrivals.waiting.close()
 
     def _finished(self) -> bool:

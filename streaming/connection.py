@@ -18,13 +18,15 @@ class Connection:
     """A socket with one connection, and what becomes of that.
 
     Args:
-        sockets: opened the socket.
-        socket: connects to one peer.
+        sockets: opens it.
+        kind: of the socket, as ZeroMQ names it.
+        host: of the peer.
+        port: of the peer.
     """
 
-    def __init__(self, sockets: Sockets, socket: Socket) -> None:
-        self.socket = socket
-        self.monitor = sockets.monitor(socket, WATCHED)
+    def __init__(self, sockets: Sockets, kind: int, *, host: str, port: int) -> None:
+        self.socket = sockets.connect(kind, host, port, watched=WATCHED)
+        self.monitor: Socket = self.socket.get_monitor_socket()
         self._sockets = sockets
         self._broken_at_s: float | None = None
 

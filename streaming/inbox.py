@@ -71,6 +71,7 @@ class Inbox:
         self._early: dict[int, Delivery] = {}
         self._unsettled: set[int] = set()
         self._left_out: set[int] = set()
+        self._refused_at = -1
         self._held: set[int] = set()
         self._scores: deque[FirstPassScore] = deque(maxlen=SCORES_REPEATED)
         self._sockets = Sockets(network)
@@ -93,9 +94,7 @@ class Inbox:
         if self._data_connection.socket in ready:
             self._accept(self._data_connection.socket.recv_multipart(copy=False))
         elif self._data_connection.given_up:
-            # what came before lies in the old socket, so that the one refused is the next
-            self._leave_out(self._next_sequence)
-            self._connect_again()
+            self._note_refusal()
         return self._take_early()
 
     def acknowledge(self, sequences: Iterable[int]) -> None:
@@ -134,12 +133,21 @@ class Inbox:
         self.close()
 
     def _connect(self, kind: int, port: int) -> Connection:
-        socket = self._sockets.connect(kind, self._network.acquisition_host, port)
-        connection = Connection(self._sockets, socket)
+        connection = Connection(self._sockets, kind, host=self._network.acquisition_host, port=port)
         self._poller.register(connection.monitor, zmq.POLLIN)
         if kind == zmq.PULL:
-            self._poller.register(socket, zmq.POLLIN)
+            self._poller.register(connection.socket, zmq.POLLIN)
         return connection
+
+    def _note_refusal(self) -> None:
+        """Connect again after a message that is too large; it is the next one if that happens twice at this place.
+
+        Once is no proof: what came first may have been left from before the publisher knew where to go on.
+        """
+        if self._refused_at == self._next_sequence:
+            self._leave_out(self._next_sequence)
+        self._refused_at = self._next_sequence
+        self._connect_again()
 
     def _connect_again(self) -> None:
         for socket in (self._data_connection.socket, self._data_connection.monitor):

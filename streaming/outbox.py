@@ -188,7 +188,7 @@ class Outbox:
             return []
         settled = []
         for sequence in sequences:
-            entry = self._sent.pop(sequence, None) or self._held.pop(sequence, None)
+            entry = self._sent.pop(sequence, None) or self._held.pop(sequence, None) or self._pop_waiting(sequence)
             if entry is not None:
                 entry.consumers.discard(self.consumer)
                 settled.append(entry)
@@ -203,6 +203,14 @@ class Outbox:
             entry.held = True
         self._held |= found
         return len(found)
+
+    def _pop_waiting(self, sequence: int) -> Entry | None:
+        """Remove an entry that is to be sent again, although the consumer has already finished with it."""
+        for numbered in self._waiting:
+            if numbered[0] == sequence:
+                self._waiting.remove(numbered)
+                return numbered[1]
+        return None
 
     def _take_held(self) -> list[Entry]:
         held, self._held = list(self._held.values()), {}

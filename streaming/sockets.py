@@ -51,10 +51,13 @@ class Sockets:
             raise UserError(f"cannot listen on {host}:{port}: {error.strerror}; choose another port or host") from error
         return socket
 
-    def connect(self, kind: int, host: str, port: int, *, only_to_peers: bool = False) -> Socket:
+    def connect(
+        self, kind: int, host: str, port: int, *, only_to_peers: bool = False, watched: zmq.Event | None = None
+    ) -> Socket:
         """Return a socket connected to `host:port`; ZeroMQ connects again by itself after a break.
 
-        With `only_to_peers` nothing is queued while the peer is away: sending waits for it.
+        With `only_to_peers` nothing is queued while the peer is away: sending waits for it. With `watched`, the
+        socket's monitor reports these events from the first connection on.
 
         Raises:
             UserError: keys are missing off loopback.
@@ -63,6 +66,8 @@ class Sockets:
         if self.network.keys_dir is not None:
             apply_client_keys(socket, self.network.keys_dir)
         socket.immediate = only_to_peers
+        if watched is not None:
+            self.monitor(socket, watched)
         socket.connect(f"tcp://{host}:{port}")
         return socket
 

@@ -25,7 +25,7 @@ from inference_edge.settings import EdgeSettings
 from inference_edge.spreading import prepare_stitching
 from inference_edge.weights import Canary, Known, Model, accept_weights, blank_canary
 from inference_edge.weights_intake import Accept, WeightsIntake
-from streaming.commands import CommandReceiver, FollowWeights, RollBackWeights
+from streaming.commands import CommandReceiver
 from streaming.errors import UserError
 from streaming.events import MosaicKind, Part, PartState, PartStatus, WarningRaised
 from streaming.inbox import Inbox
@@ -150,14 +150,7 @@ class _Edge:
     # Weights
 
     def _heed(self, commands: CommandReceiver) -> None:
-        replaced = False
-        while (command := commands.poll()) is not None:
-            match command:
-                case RollBackWeights(version=version):
-                    replaced |= self._weights.roll_back(version)
-                case FollowWeights():
-                    replaced |= self._weights.follow()
-        if replaced:
+        if self._weights.heed(commands):
             self._begin_to_use_weights()
 
     def _take_weights(self) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Generic, Protocol, TypeVar
 
+from streaming.commands import CommandReceiver, FollowWeights, RollBackWeights
 from streaming.events import Part, WarningRaised, WeightsApplied, WeightsRejected
 from streaming.messages import Weights
 from streaming.telemetry import TelemetrySender
@@ -106,6 +107,17 @@ class WeightsIntake(Generic[ModelT]):
         """Use the newest version again; return whether the model in use was replaced."""
         self._held = False
         return bool(self._kept) and self._use(self._kept[-1])
+
+    def heed(self, commands: CommandReceiver) -> bool:
+        """Do what people have asked for since the last call; return whether another version is in use now."""
+        replaced = False
+        while (command := commands.poll()) is not None:
+            match command:
+                case RollBackWeights(version=version):
+                    replaced |= self.roll_back(version)
+                case FollowWeights():
+                    replaced |= self.follow()
+        return replaced
 
     def drop(self, reason: str) -> None:
         """Go back from the version in use to the one before, which there must be, and do not use it again."""

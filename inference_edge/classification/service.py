@@ -18,7 +18,7 @@ from inference_edge.classification.tally import TaskTally
 from inference_edge.reporting import Cadence, EdgeCounter
 from inference_edge.settings import InferenceSettings
 from inference_edge.weights_intake import Accept, WeightsIntake
-from streaming.commands import CommandReceiver, FollowWeights, RollBackWeights
+from streaming.commands import CommandReceiver
 from streaming.errors import UserError
 from streaming.events import Part, PartState, PartStatus, WarningRaised
 from streaming.inbox import Inbox
@@ -106,14 +106,7 @@ class _Edge:
         return self._arrivals.ended and self._weights.final_seen and not self._arrivals.queued
 
     def _heed(self, commands: CommandReceiver) -> None:
-        replaced = False
-        while (command := commands.poll()) is not None:
-            match command:
-                case RollBackWeights(version=version):
-                    replaced |= self._weights.roll_back(version)
-                case FollowWeights():
-                    replaced |= self._weights.follow()
-        if replaced:
+        if self._weights.heed(commands):
             self._tell_version()
 
     def _take_weights(self) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 
 from buffer.free_rows import FreeRows
 from buffer.index import Index, Ints
-from buffer.memory import ByteRows, Rows
+from buffer.memory import ByteRows, Rows, allocate
 from buffer.outputs import OutputSet
 from buffer.policies import APPEND, REJECT, Candidate, Policy
 from buffer.sampling import draw_positions
@@ -39,7 +39,8 @@ class LocalStore:
         self.schema = schema
         self.policy = policy
         self.index = Index(quotas)
-        self.rows = Rows(schema, self.index.capacity + spare_rows, pinned=pinned)
+        count = self.index.capacity + spare_rows
+        self.rows = Rows(schema, count, allocate(Rows.nbytes(schema, count), pinned=pinned))
         self.free = FreeRows(range(self.rows.count))
         self.counters = StoreCounters()
         self.next_number = 0

@@ -20,23 +20,27 @@ _HUGE_PAGE_BYTES = 2 << 20
 
 
 class Rows:
-    """`count` rows of items, allocated and touched at once, so that lack of memory shows here and nowhere later.
+    """`count` rows of items in one block of memory.
 
     The copies go through numpy: `take` and row assignment copy whole rows on the calling thread alone and release the
     interpreter's lock, whereas torch would start a pool of spinning threads for every thread that copies.
     """
 
-    def __init__(self, schema: Schema, count: int, *, pinned: bool = False) -> None:
+    def __init__(self, schema: Schema, count: int, memory: torch.Tensor) -> None:
+        """`memory`: uint8 (nbytes,), as many as `Rows.nbytes` says."""
         self.schema = schema
         self.count = count
         self.tensors: dict[str, torch.Tensor] = {}
         self.bytes: dict[str, ByteRows] = {}
-        sizes = [-(-count * field.nbytes // _ALIGNMENT) * _ALIGNMENT for field in schema.values()]
-        block = _allocate(sum(sizes), pinned=pinned)
-        for (name, field), part in zip(schema.items(), torch.split(block, sizes), strict=True):
+        for (name, field), part in zip(schema.items(), torch.split(memory, _sizes(schema, count)), strict=True):
             raw = part[: count * field.nbytes]
             self.tensors[name] = raw.view(field.torch_dtype).view(count, *field.shape)
             self.bytes[name] = raw.numpy().reshape(count, field.nbytes)
+
+    @staticmethod
+    def nbytes(schema: Schema, count: int) -> int:
+        """Bytes of memory that `count` rows need; a multiple of 64."""
+        return sum(_sizes(schema, count))
 
     def write(self, rows: list[int], batch: Mapping[str, torch.Tensor], items: list[int]) -> None:
         """Copy `items` of `batch` into `rows`; from a GPU the copies are queued on the current stream."""
@@ -81,8 +85,15 @@ def byte_rows(tensor: torch.Tensor) -> ByteRows:
     return rows
 
 
-def _allocate(size: int, *, pinned: bool) -> torch.Tensor:
-    """Zeroed bytes, in huge pages where there are any: gathers and reads by other ranks take a third less time."""
+def _sizes(schema: Schema, count: int) -> list[int]:
+    return [-(-count * field.nbytes // _ALIGNMENT) * _ALIGNMENT for field in schema.values()]
+
+
+def allocate(size: int, *, pinned: bool = False) -> torch.Tensor:
+    """Zeroed bytes, all touched, so that lack of memory shows here and nowhere later.
+
+    In huge pages where there are any: gathers take a third less time.
+    """
     if pinned or size < _HUGE_PAGE_BYTES or not hasattr(mmap, "MADV_HUGEPAGE"):
         return torch.zeros(size, dtype=torch.uint8, pin_memory=pinned)
     mapped = mmap.mmap(-1, size + _HUGE_PAGE_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)

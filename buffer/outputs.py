@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 import torch
 
 from buffer.cuda import DeviceCopy
-from buffer.memory import Rows
+from buffer.memory import Rows, allocate
 from buffer.schema import Schema
 
 _CPU = torch.device("cpu")
+_NUMBER_BYTES = np.dtype(np.int64).itemsize
 
 
 @dataclass(frozen=True)
@@ -30,17 +31,41 @@ class Representatives:
         return len(self.ids)
 
 
+@dataclass(frozen=True)
+class Window:
+    """Memory of this rank to which others may write what they were asked for."""
+
+    number: int
+    """By which the other ranks know it; from 1."""
+    memory: torch.Tensor
+    """uint8 (nbytes,)"""
+
+
 class OutputSet:
     """Room for one draw. Rows are in no particular order, except that items of one rank are neighbours."""
 
-    def __init__(self, schema: Schema, rows: int, *, device: torch.device = _CPU) -> None:
+    def __init__(
+        self, schema: Schema, rows: int, *, device: torch.device = _CPU, memory: torch.Tensor | None = None
+    ) -> None:
+        """`memory`: uint8 (nbytes,) as many as `OutputSet.nbytes` says; None allocates it."""
         pinned = device.type == "cuda"
-        self.rows = Rows(schema, rows, pinned=pinned)
-        self._labels = torch.zeros(rows, dtype=torch.int64, pin_memory=pinned)
+        if memory is None:
+            memory = allocate(self.nbytes(schema, rows), pinned=pinned)
+        numbers = rows * _NUMBER_BYTES
+        fields, labels, ids = torch.split(memory, [len(memory) - 2 * numbers, numbers, numbers])
+        self.rows = Rows(schema, rows, fields)
+        self._labels = labels.view(torch.int64)
         self.labels = self._labels.numpy()
-        self.ids = np.zeros(rows, np.int64)
+        self.ids = ids.view(torch.int64).numpy()
         self.filled = 0
+        self.window = 0
+        """The number of the window that this is; 0 if it is none."""
         self._on_device = DeviceCopy(schema, rows, device) if pinned else None
+
+    @staticmethod
+    def nbytes(schema: Schema, rows: int) -> int:
+        """Bytes of memory that a set needs: fields, labels, ids."""
+        return Rows.nbytes(schema, rows) + 2 * rows * _NUMBER_BYTES
 
     def begin(self) -> None:
         """Wait until the rows may be written."""
@@ -73,8 +98,14 @@ class OutputSet:
 class Outputs:
     """The set that the caller holds and the set that the next draw fills."""
 
-    def __init__(self, schema: Schema, rows: int, *, device: torch.device) -> None:
-        self._make = partial(OutputSet, schema, rows, device=device)
+    def __init__(
+        self, schema: Schema, rows: int, *, device: torch.device, open_window: Callable[[int], Window | None]
+    ) -> None:
+        """`open_window`: memory of so many bytes to which other ranks can write, or None if there is no such memory."""
+        self._schema = schema
+        self._rows = rows
+        self._device = device
+        self._open_window = open_window
         self._held = self._make()
         self.filling = self._make()
         self._abandoned: list[OutputSet] = []
@@ -90,3 +121,12 @@ class Outputs:
         """Replace the set being filled, because a lost rank's late data may still be written to it."""
         self._abandoned.append(self.filling)
         self.filling = self._make()
+
+    def _make(self) -> OutputSet:
+        """A set on the host is a window; one that is sent on to a GPU must be pinned instead."""
+        window = self._open_window(OutputSet.nbytes(self._schema, self._rows)) if self._device.type == "cpu" else None
+        if window is None:
+            return OutputSet(self._schema, self._rows, device=self._device)
+        output_set = OutputSet(self._schema, self._rows, memory=window.memory)
+        output_set.window = window.number
+        return output_set

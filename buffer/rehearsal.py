@@ -102,10 +102,10 @@ class RehearsalBuffer:
             pinned=self._device.type == "cuda",
         )
         self._intake = Intake(self._store.rows, self._store.free, self._device)
-        self._outputs = Outputs(schema, representatives, device=self._device)
         self._transport = open_transport(
             transport, member, self._store, options=self._options, serve_rng=self._generators.serve
         )
+        self._outputs = Outputs(schema, representatives, device=self._device, open_window=self._transport.open_window)
         self._clock = StepClock()
         self._background = Background(
             self._store,
@@ -245,6 +245,7 @@ class RehearsalBuffer:
             taken=clock.taken,
             waits=clock.waits,
             served=transport.counters.items_served,
+            served_in_place=transport.counters.items_placed,
             waited_s=clock.waited_s,
             offered_s=clock.offered_s,
             populate_s=clock.populate_s,

@@ -54,6 +54,8 @@ class BufferStats:
     """Those for which the background was behind."""
     served: int
     """Items delivered to other ranks."""
+    served_in_place: int
+    """Those of them that were written straight into the other rank's output."""
     waited_s: float
     offered_s: float
     populate_s: float

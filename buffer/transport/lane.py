@@ -4,8 +4,21 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
 
 from buffer.transport.connection import Connection
+
+
+@dataclass(frozen=True)
+class Lent:
+    """Memory of this rank to which others can write."""
+
+    memory: torch.Tensor
+    """uint8 (nbytes,), zeros"""
+    key: bytes
+    """What `Lane.borrow` needs on another rank."""
 
 
 class Lane(ABC):
@@ -33,6 +46,16 @@ class Lane(ABC):
 
         `received` is called once all of `parts` is there.
         """
+
+    def lend(self, nbytes: int) -> Lent | None:
+        """Memory for other ranks to write to; None on a lane that has none."""
+        del nbytes
+        return None
+
+    def borrow(self, rank: int, key: bytes, nbytes: int) -> torch.Tensor | None:
+        """What `rank` lends, uint8 (nbytes,), until `drop`; None if out of reach, on another host for instance."""
+        del rank, key, nbytes
+        return None
 
     @abstractmethod
     def drop(self, rank: int) -> None:

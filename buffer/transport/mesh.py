@@ -14,7 +14,7 @@ import numpy as np
 from buffer.index import Ints
 from buffer.local_store import LocalStore
 from buffer.memory import ByteRows
-from buffer.outputs import OutputSet
+from buffer.outputs import OutputSet, Window
 from buffer.transport.connection import Connection
 from buffer.transport.lane import Lane
 from buffer.transport.rendezvous import Peers
@@ -23,6 +23,7 @@ from buffer.transport.transport import Collected, Transport
 from buffer.transport.wire import HEADER_BYTES, Kind, Message
 
 _LINGER_S = 2.0
+_LARGEST_KEY_BYTES = 4096
 _log = logging.getLogger(__name__)
 
 
@@ -62,6 +63,8 @@ class MeshTransport(Transport):
         self._largest_draw = largest_draw
         self._timeout_s = timeout_s
         self._staging = Staging(store.schema)
+        self._windows_opened = 0
+        self._windows: dict[int, dict[int, OutputSet]] = {}
         self._requests: dict[int, _Request] = {}
         self._next_ticket = 0
         self._short = False
@@ -124,6 +127,17 @@ class MeshTransport(Transport):
         connection = self._connections[rank]
         self._guarded(rank, lambda: connection.send(message.pack(), *parts))
 
+    def open_window(self, nbytes: int) -> Window | None:
+        """See `Transport.open_window`; every other rank is told of it."""
+        lent = self._lane.lend(nbytes)
+        if lent is None:
+            return None
+        self._windows_opened += 1
+        message = Message(Kind.WINDOW, self._store.index.size, items=len(lent.key), window=self._windows_opened)
+        for rank in list(self._connections):
+            self._send(rank, message, lent.key)
+        return Window(self._windows_opened, lent.memory)
+
     def announce(self) -> None:
         """See `Transport.announce`."""
         for rank in list(self._connections):
@@ -132,7 +146,8 @@ class MeshTransport(Transport):
     def request_items(self, rank: int, *, count: int, into: OutputSet, first: int) -> None:
         """See `Transport.request_items`."""
         ticket = self._open(_Request(rank, count, into, first))
-        self._send(rank, Message(Kind.WANT_ITEMS, self._store.index.size, ticket, count))
+        size = self._store.index.size
+        self._send(rank, Message(Kind.WANT_ITEMS, size, ticket, count, window=into.window, first=first))
 
     def request_annotation(self, rank: int, ids: Ints, states: Mapping[str, ByteRows]) -> None:
         """See `Transport.request_annotation`."""
@@ -202,6 +217,7 @@ class MeshTransport(Transport):
         connection = self._connections.pop(rank)
         self._selector.unregister(connection)
         connection.close()
+        self._windows.pop(rank, None)
         self._lane.drop(rank)
         del self.sizes[rank]
         unanswered = [ticket for ticket, request in self._requests.items() if request.rank == rank]
@@ -214,6 +230,8 @@ class MeshTransport(Transport):
         handlers = {
             Kind.WANT_ITEMS: self._serve_items,
             Kind.ITEMS: self._take_items,
+            Kind.PLACED: self._take_placed,
+            Kind.WINDOW: self._take_window,
             Kind.WANT_ANNOTATION: self._serve_annotation,
             Kind.ANNOTATED: self._take_annotated,
         }
@@ -232,15 +250,31 @@ class MeshTransport(Transport):
         if message.items > self._largest_draw:
             raise ValueError(f"it asks for {message.items} items at once")
         count = min(message.items, self._store.index.size)
+        window = self._windows.get(rank, {}).get(message.window)
+        if window is not None:
+            self._place_items(rank, message, count, window)
+        else:
+            self._send_items(rank, message, count)
+        self.counters.items_served += count
+        self.counters.bytes_sent += count * self._store.schema.nbytes
+        yield from ()
+
+    def _place_items(self, rank: int, message: Message, count: int, window: OutputSet) -> None:
+        """One copy, from the store to where the asker wants the items."""
+        if message.first + message.items > window.rows.count:
+            raise ValueError(f"it asks for items beyond the {window.rows.count} rows of its window")
+        for _ in self._store.draw(count, window, first=message.first, rng=self._serve_rng):
+            pass
+        self.counters.items_placed += count
+        self._send(rank, Message(Kind.PLACED, self._store.index.size, message.ticket, count))
+
+    def _send_items(self, rank: int, message: Message, count: int) -> None:
         staged = self._staging.take(max(count, 1))
         rows = self._store.draw(count, staged, first=0, rng=self._serve_rng)
         known = staged.ids[:count].tobytes() + staged.labels[:count].tobytes()
         self._send(rank, Message(Kind.ITEMS, self._store.index.size, message.ticket, count), known)
         if rank in self._connections and count:
-            self.counters.items_served += count
-            self.counters.bytes_sent += count * self._store.schema.nbytes
             self._guarded(rank, lambda: self._send_rows(rank, message.ticket, staged, rows))
-        yield from ()
 
     def _send_rows(self, rank: int, ticket: int, staged: OutputSet, rows: Iterator[memoryview]) -> None:
         """Each field is on its way while the next is still being copied."""
@@ -269,6 +303,25 @@ class MeshTransport(Transport):
             )
         else:
             self._answered(message.ticket, 0)
+
+    def _take_placed(self, rank: int, message: Message) -> Iterator[memoryview]:
+        """Another rank has written the items where they belong."""
+        self._request(rank, message)
+        self._answered(message.ticket, message.items)
+        yield from ()
+
+    def _take_window(self, rank: int, message: Message) -> Iterator[memoryview]:
+        """Learn where another rank's draws can be written to, if its memory can be reached from here."""
+        if message.items > _LARGEST_KEY_BYTES:
+            raise ValueError(f"it names a window by {message.items} bytes")
+        key = bytearray(message.items)
+        yield memoryview(key)
+        schema, rows = self._store.schema, self._largest_draw
+        memory = self._lane.borrow(rank, bytes(key), OutputSet.nbytes(schema, rows))
+        where = "sent" if memory is None else "written in place"
+        _log.debug("rank %d: items for window %d of rank %d are %s", self._store.rank, message.window, rank, where)
+        if memory is not None:
+            self._windows.setdefault(rank, {})[message.window] = OutputSet(schema, rows, memory=memory)
 
     def _answered(self, ticket: int, count: int) -> None:
         request = self._requests.pop(ticket)

@@ -9,7 +9,7 @@ from typing import Literal
 
 from buffer.index import Ints
 from buffer.memory import ByteRows
-from buffer.outputs import OutputSet
+from buffer.outputs import OutputSet, Window
 
 TransportName = Literal["auto", "ucx", "tcp", "local"]
 
@@ -22,6 +22,8 @@ class TransportCounters:
     bytes_received: int = 0
     messages_sent: int = 0
     items_served: int = 0
+    items_placed: int = 0
+    """Those of them that were written into the other rank's memory."""
 
 
 class Transport(ABC):
@@ -54,6 +56,11 @@ class Transport(ABC):
     @abstractmethod
     def pump(self, timeout_s: float | None) -> None:
         """Sleep until something happened or `timeout_s` passed (None: for ever), and serve what came."""
+
+    def open_window(self, nbytes: int) -> Window | None:
+        """Zeroed memory to which other ranks can write what they are asked for; None if there is no such memory."""
+        del nbytes
+        return None
 
     @abstractmethod
     def announce(self) -> None:

@@ -8,11 +8,13 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 import ucxx._lib.libucxx as ucx
 from ucxx._lib.arr import Array
 
 from buffer.transport.connection import Connection
-from buffer.transport.lane import Lane
+from buffer.transport.lane import Lane, Lent
+from buffer.transport.ucx_memory import BorrowedMemory, LentMemory
 
 _PART_BITS = 16
 _log = logging.getLogger(__name__)
@@ -40,11 +42,12 @@ class UcxLane(Lane):
     def __init__(self) -> None:
         configuration = _configuration()
         _log.debug("UCX configuration: %s", configuration or "from the environment")
-        context = ucx.UCXContext(configuration, feature_flags=(ucx.Feature.TAG, ucx.Feature.WAKEUP))
-        self._worker = ucx.UCXWorker(context)
+        self._context = ucx.UCXContext(configuration, feature_flags=(ucx.Feature.TAG, ucx.Feature.WAKEUP))
+        self._worker = ucx.UCXWorker(self._context)
         self._worker.init_blocking_progress_mode()
         self.address = bytes(self._worker.address.tobytes())
         self._endpoints: dict[int, Any] = {}
+        self._borrowed: dict[int, list[BorrowedMemory]] = {}
         self._sending: list[_Transfer] = []
         self._receiving: list[_Transfer] = []
         self._dropped: list[_Transfer] = []
@@ -76,8 +79,21 @@ class UcxLane(Lane):
         self._receiving.append(_Transfer(rank, requests, list(parts), received))
         return ()
 
+    def lend(self, nbytes: int) -> Lent:
+        """See `Lane.lend`."""
+        lent = LentMemory(self._context, nbytes)
+        return Lent(lent.memory, lent.key)
+
+    def borrow(self, rank: int, key: bytes, nbytes: int) -> torch.Tensor | None:
+        """See `Lane.borrow`."""
+        borrowed = BorrowedMemory(self._endpoints[rank], key, nbytes)
+        self._borrowed.setdefault(rank, []).append(borrowed)
+        return borrowed.memory
+
     def drop(self, rank: int) -> None:
         """See `Lane.drop`; the memory of what is pending is kept, since UCX may still touch it."""
+        for borrowed in self._borrowed.pop(rank, []):
+            borrowed.release()
         for transfers in (self._sending, self._receiving):
             self._dropped += [transfer for transfer in transfers if transfer.rank == rank]
             transfers[:] = [transfer for transfer in transfers if transfer.rank != rank]

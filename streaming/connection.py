@@ -22,13 +22,15 @@ class Connection:
         kind: of the socket, as ZeroMQ names it.
         host: of the peer.
         port: of the peer.
+        stood: a socket before this one was connected in its place.
     """
 
-    def __init__(self, sockets: Sockets, kind: int, *, host: str, port: int) -> None:
+    def __init__(self, sockets: Sockets, kind: int, *, host: str, port: int, stood: bool = False) -> None:
         self.socket = sockets.connect(kind, host, port, watched=WATCHED)
         self.monitor: Socket = self.socket.get_monitor_socket()
         self._sockets = sockets
         self._broken_at_s: float | None = None
+        self._stood = stood
 
     @property
     def broken(self) -> bool:
@@ -41,10 +43,13 @@ class Connection:
         return self._broken_at_s is not None and time.monotonic() - self._broken_at_s > GIVEN_UP_AFTER_S
 
     def take_event(self) -> bool:
-        """Take in one event of the monitor; return whether the connection now stands."""
+        """Take in one event of the monitor; return whether the connection now stands again after a break."""
         event = parse_monitor_message(self.monitor.recv_multipart())["event"]
         self._broken_at_s = time.monotonic() if event == zmq.Event.DISCONNECTED else None
-        return bool(event == zmq.Event.HANDSHAKE_SUCCEEDED)
+        if event != zmq.Event.HANDSHAKE_SUCCEEDED:
+            return False
+        again, self._stood = self._stood, True
+        return again
 
     def release(self) -> None:
         """Close the socket at once, and its monitor."""

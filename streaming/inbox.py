@@ -20,8 +20,6 @@ from streaming.sockets import Sockets
 
 log = logging.getLogger(__name__)
 
-FIRST_HANDSHAKES = 2
-"""Of the two sockets when they connect; every other one follows a break."""
 SCORES_REPEATED = 64
 """Newest scores that are told again after a break of the connection."""
 
@@ -78,7 +76,6 @@ class Inbox:
         self._poller = zmq.Poller()
         self._control_connection = self._connect(zmq.PUSH, network.acknowledgements_port)
         self._data_connection = self._connect(zmq.PULL, port)
-        self._handshakes = 0
         self._say_hello()
 
     def receive(self, timeout_s: float) -> Delivery | None:
@@ -90,7 +87,7 @@ class Inbox:
         ready = dict(self._poller.poll(int(timeout_s * 1000)))
         for connection in (self._control_connection, self._data_connection):
             if connection.monitor in ready and connection.take_event():
-                self._note_handshake()
+                self._ask_again()
         if self._data_connection.socket in ready:
             self._accept(self._data_connection.socket.recv_multipart(copy=False))
         elif self._data_connection.given_up:
@@ -132,8 +129,8 @@ class Inbox:
         """Close the sockets."""
         self.close()
 
-    def _connect(self, kind: int, port: int) -> Connection:
-        connection = Connection(self._sockets, kind, host=self._network.acquisition_host, port=port)
+    def _connect(self, kind: int, port: int, *, stood: bool = False) -> Connection:
+        connection = Connection(self._sockets, kind, host=self._network.acquisition_host, port=port, stood=stood)
         self._poller.register(connection.monitor, zmq.POLLIN)
         if kind == zmq.PULL:
             self._poller.register(connection.socket, zmq.POLLIN)
@@ -153,16 +150,15 @@ class Inbox:
         for socket in (self._data_connection.socket, self._data_connection.monitor):
             self._poller.unregister(socket)
         self._data_connection.release()
-        self._data_connection = self._connect(zmq.PULL, self._port)
+        self._data_connection = self._connect(zmq.PULL, self._port, stood=True)
 
-    def _note_handshake(self) -> None:
-        self._handshakes += 1
-        if self._handshakes > FIRST_HANDSHAKES:
-            log.info("%s is connected again and asks for what it missed", self._consumer)
-            self._early.clear()
-            self._say_hello()
-            for score in self._scores:
-                self._send(score)
+    def _ask_again(self) -> None:
+        """Announce itself after a break of either connection: another publisher would wait for that."""
+        log.info("%s is connected again and asks for what it missed", self._consumer)
+        self._early.clear()
+        self._say_hello()
+        for score in self._scores:
+            self._send(score)
 
     def _say_hello(self) -> None:
         self._send(Hello(self._consumer, self._session, self._world_size, self._next_sequence))

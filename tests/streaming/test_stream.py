@@ -236,6 +236,21 @@ def test_what_two_ranks_had_not_finished_is_dealt_to_the_one_that_comes_after_th
     assert numbers(got[:9] + got[10:]) == [0, 1, *range(3, 12)]
 
 
+def test_a_rank_whose_publisher_died_before_it_took_the_hello_announces_itself_to_the_next_one(
+    network: NetworkSettings, publisher_of: MakePublisher
+) -> None:
+    context = zmq.Context()
+    died = context.socket(zmq.PULL)
+    died.bind(f"tcp://127.0.0.1:{network.acknowledgements_port}")
+    with rank_inbox(network, 0, 1) as inbox:
+        wait_until(lambda: bool(died.poll(10)))  # of the two connections one stands: no port for samples is open yet
+        context.destroy(linger=0)
+        publisher = publisher_of(edge=False)
+        post_samples(publisher, 3)
+        assert numbers(collect(publisher, inbox, 3)) == [0, 1, 2]
+        settle(publisher)
+
+
 @pytest.mark.parametrize("sides", [(100,), (44, 44)], ids=["refused by the socket", "refused by the codec"])
 def test_a_message_too_large_is_left_out_and_told_and_those_behind_it_arrive(
     network: NetworkSettings, publisher_of: MakePublisher, sides: tuple[int, ...]

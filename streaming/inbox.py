@@ -15,6 +15,7 @@ import zmq
 from streaming.codec import Arrays, Codec, Decoded, MalformedMessage, OversizedMessage
 from streaming.connection import GIVEN_UP_AFTER_S, Connection
 from streaming.messages import Acknowledge, ControlMessage, DataMessage, FirstPassScore, Hello
+from streaming.outbox import address
 from streaming.settings import NetworkSettings
 from streaming.sockets import Sockets
 
@@ -63,6 +64,8 @@ class Inbox:
         self._network, self._port, self._warn = network, port, warn
         self._consumer, self._world_size = consumer, world_size
         self._session = uuid.uuid4().hex
+        self._calls = 0
+        self._address = ""
         self._codec: Codec[DataMessage] = Codec(DataMessage, network.max_message_bytes)
         self._control: Codec[ControlMessage] = Codec(ControlMessage)
         self._next_sequence = 0
@@ -155,19 +158,24 @@ class Inbox:
     def _ask_again(self) -> None:
         """Announce itself after a break of either connection: another publisher would wait for that."""
         log.info("%s is connected again and asks for what it missed", self._consumer)
-        self._early.clear()
         self._say_hello()
         for score in self._scores:
             self._send(score)
 
     def _say_hello(self) -> None:
-        self._send(Hello(self._consumer, self._session, self._world_size, self._next_sequence))
+        """Announce itself, and take only answers to this from now on: another publisher numbers its messages anew."""
+        hello = Hello(self._consumer, self._session, self._world_size, self._next_sequence, self._calls)
+        self._calls += 1
+        self._address = address(hello.session, hello.call)
+        self._early.clear()
+        self._left_out.clear()
+        self._send(hello)
 
     def _accept(self, parts: list[zmq.Frame]) -> None:
         try:
             decoded = self._codec.decode(parts)
         except OversizedMessage as error:
-            if error.session == self._session:
+            if error.session == self._address:
                 self._leave_out(error.sequence)
             return
         except MalformedMessage as error:
@@ -177,8 +185,8 @@ class Inbox:
         self._sort_in(decoded)
 
     def _sort_in(self, decoded: Decoded[DataMessage]) -> None:
-        if decoded.session != self._session:
-            return  # meant for a session before this one; the publisher numbers it anew after our hello
+        if decoded.session != self._address:
+            return  # of a publisher before, or meant for a session before; it is sent again after our hello
         if decoded.sequence < self._next_sequence or decoded.sequence in self._early:
             self.duplicates += 1
             self._acknowledge_again(decoded.sequence)

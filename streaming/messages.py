@@ -12,7 +12,7 @@ from typing import Annotated
 
 import msgspec
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 MAX_RANKS = 1024
 
 
@@ -167,6 +167,8 @@ class Hello(Message, tag="hello", frozen=True):
     """Ranks of the trainer; 0 from an edge."""
     next_sequence: Annotated[int, msgspec.Meta(ge=0)]
     """The number that this session expects next; a publisher that does not know the session counts from here."""
+    call: Annotated[int, msgspec.Meta(ge=0)]
+    """How often this session has announced itself before; what is sent in answer says so."""
 
 
 class Acknowledge(Message, tag="acknowledge", frozen=True):

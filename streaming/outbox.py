@@ -122,6 +122,7 @@ class Outbox:
     def __init__(self, consumer: str, *, socket: Socket, spool: Spool) -> None:
         self.consumer = consumer
         self.session: str | None = None
+        self._address = ""
         self.socket = socket
         self.resent = 0
         self._spool = spool
@@ -147,10 +148,11 @@ class Outbox:
         self._waiting.append((self._next_sequence, entry))
         self._next_sequence += 1
 
-    def hello(self, session: str, next_sequence: int) -> int:
+    def hello(self, session: str, next_sequence: int, call: int) -> int:
         """Queue again what the consumer has not acknowledged; an unknown session is counted from `next_sequence`.
 
-        An unknown session also gets what is held; return how many entries that are.
+        What is sent from now on answers this `call` of the session. An unknown session also gets what is held; return
+        how many entries that are.
         """
         held = [] if session == self.session else self._take_held()
         entries = sorted([*held, *self.unacknowledged], key=lambda entry: entry.order)
@@ -160,7 +162,7 @@ class Outbox:
         else:
             self._next_sequence = next_sequence + len(entries)
             numbers = list(range(next_sequence, self._next_sequence))
-        self.session = session
+        self.session, self._address = session, address(session, call)
         self._sent.clear()
         self._waiting = deque(zip(numbers, entries, strict=True))
         return len(held)
@@ -172,7 +174,7 @@ class Outbox:
         while self.can_send and self.socket.poll(0, zmq.POLLOUT):
             sequence, entry = self._waiting[0]
             arrays = self._spool.load(entry)
-            parts = self._codec.encode(entry.message, arrays, session=self.session or "", sequence=sequence)
+            parts = self._codec.encode(entry.message, arrays, session=self._address, sequence=sequence)
             try:
                 self.socket.send_multipart(parts, flags=zmq.DONTWAIT, copy=False)
             except zmq.Again:
@@ -226,6 +228,11 @@ class Outbox:
         self._sent.clear()
         self._waiting.clear()
         return entries
+
+
+def address(session: str, call: int) -> str:
+    """Return what messages to a session bear that answer its hello number `call`."""
+    return f"{session}/{call}"
 
 
 def _split(raw: bytes) -> list[memoryview]:

@@ -168,13 +168,13 @@ class Publisher:
 
     def _take(self, message: ControlMessage) -> None:
         match message:
-            case Hello(consumer, session, world_size, next_sequence):
+            case Hello(consumer, session, world_size, next_sequence, call):
                 log.info("%s is here (session %s)", consumer, session[:8])
                 if consumer != EDGE and world_size != self.world_size:
                     self._share_among(world_size)
                 for outbox in self._outboxes():
                     if outbox.consumer == consumer:
-                        self._kept += outbox.hello(session, next_sequence)
+                        self._kept += outbox.hello(session, next_sequence, call)
             case Acknowledge(consumer):
                 for outbox in self._outboxes():
                     if outbox.consumer == consumer:

@@ -236,6 +236,29 @@ def test_what_two_ranks_had_not_finished_is_dealt_to_the_one_that_comes_after_th
     assert numbers(got[:9] + got[10:]) == [0, 1, *range(3, 12)]
 
 
+def test_what_is_left_of_a_killed_publisher_is_not_taken_for_what_the_next_one_sends(
+    network: NetworkSettings, publisher_of: MakePublisher
+) -> None:
+    killed = publisher_of(trainer=False)
+    post_batches(killed, 50)
+    with edge_inbox(network) as inbox:
+        collect(killed, inbox, 2)
+        killed.close(linger_s=5.0)  # what it has sent waits in the inbox's socket
+        publisher = publisher_of(trainer=False)
+        post_batches(publisher, 50, start=100)
+        inbox.report_score(FirstPassScore(0, 20.0, 0.5, 18.0))
+        wait_until(lambda: (publisher.pump(0.01), len(publisher.scores))[1] > 0)  # the inbox is connected again
+        got: list[int] = []
+
+        def all_came() -> bool:
+            got.extend(numbers(collect(publisher, inbox, 1)))
+            return got[-1] == 149
+
+        wait_until(all_came)
+        settle(publisher)
+        assert [number for number in got if number >= 100] == list(range(100, 150))
+
+
 def test_a_rank_whose_publisher_died_before_it_took_the_hello_announces_itself_to_the_next_one(
     network: NetworkSettings, publisher_of: MakePublisher
 ) -> None:
@@ -279,7 +302,7 @@ def test_malformed_messages_are_counted_and_dropped_on_both_sides(
     stranger.connect(f"tcp://127.0.0.1:{network.acknowledgements_port}")
     stranger.send_multipart([b"\x80\x04pickle", b"?"])
     for world_size in (-1, 1 << 40):
-        stranger.send_multipart(Codec(ControlMessage).encode(Hello("rank-0", "s", world_size, 0)))
+        stranger.send_multipart(Codec(ControlMessage).encode(Hello("rank-0", "s", world_size, 0, 0)))
 
     def counted() -> bool:
         publisher.pump(0.01)

@@ -41,6 +41,7 @@ class WeightsServer:
         """Files sent to edges so far."""
         self._sockets = Sockets(network)
         self._socket = self._sockets.bind(zmq.ROUTER, network.trainer_host, network.weights_port)
+        self._socket.router_mandatory = True
         self._requests: Codec[WeightsRequest] = Codec(WeightsRequest)
         self._replies: Codec[Weights] = Codec(Weights)
         self._newest: tuple[Weights, bytes] | None = None
@@ -98,15 +99,30 @@ class WeightsServer:
         if newest is None:
             return
         weights, safetensors = newest
+        parts = self._replies.encode(weights, {"safetensors": np.frombuffer(safetensors, np.uint8)})
         for edge in [edge for edge, version in self._asking.items() if version < weights.version]:
+            try:
+                self._socket.send_multipart([edge, *parts], flags=zmq.DONTWAIT, copy=False)
+            except zmq.Again:
+                continue  # it has yet to fetch what was sent before
+            except zmq.ZMQError as error:
+                if error.errno != zmq.EHOSTUNREACH:
+                    raise
+                self._forget(edge)
+                continue
             del self._asking[edge]
-            arrays = {"safetensors": np.frombuffer(safetensors, np.uint8)}
-            self._socket.send_multipart([edge, *self._replies.encode(weights, arrays)], copy=False)
             self.served += 1
             if weights.final:
                 with self._changed:
                     self._served_final.add(edge)
                     self._changed.notify_all()
+
+    def _forget(self, edge: bytes) -> None:
+        """Count no longer on an edge whose connection is gone: what it asked for has not reached it."""
+        del self._asking[edge]
+        with self._changed:
+            del self._last_asked_s[edge]
+            self._changed.notify_all()
 
 
 class WeightsClient:

@@ -9,15 +9,16 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
+import zmq
 from support import wait_until
 
-from streaming.codec import Arrays
+from streaming.codec import Arrays, Codec
 from streaming.events import MosaicImage, MosaicKind, Telemetry, WeightsApplied
-from streaming.messages import Weights
+from streaming.messages import Weights, WeightsRequest
 from streaming.settings import NetworkSettings
 from streaming.telemetry import TelemetryHub, TelemetrySender, TelemetrySubscriber
 from streaming.telemetry_log import read_telemetry_log
-from streaming.weights_channel import WeightsClient, WeightsServer
+from streaming.weights_channel import GONE_AFTER_S, WeightsClient, WeightsServer
 
 
 def weights(version: int, *, final: bool = False) -> tuple[Weights, bytes]:
@@ -71,6 +72,31 @@ def test_closing_waits_until_the_final_version_was_fetched(network: NetworkSetti
     server.close(wait_until_served_s=60.0)
     assert time.monotonic() - began_s < 30
     client.close()
+
+
+def ask_and_be_killed(network: NetworkSettings, newer_than: int) -> None:
+    """Ask for weights, and be gone before there are any."""
+    context = zmq.Context()
+    socket = context.socket(zmq.DEALER)
+    socket.connect(f"tcp://{network.trainer_host}:{network.weights_port}")
+    socket.send_multipart(Codec(WeightsRequest).encode(WeightsRequest("edge", newer_than)))
+    context.destroy(linger=5000)
+
+
+def test_closing_does_not_wait_for_an_edge_that_was_killed_and_has_a_successor(network: NetworkSettings) -> None:
+    server = WeightsServer(network)
+    server.publish(*weights(1))
+    ask_and_be_killed(network, newer_than=1)
+    successor = WeightsClient(network, edge="edge")
+    for version in (1, 2):
+        server.publish(*weights(version))
+        assert fetch(successor) == weights(version)
+    server.publish(*weights(3, final=True))
+    assert fetch(successor)[0].final
+    began_s = time.monotonic()
+    server.close(wait_until_served_s=60.0)
+    assert time.monotonic() - began_s < GONE_AFTER_S / 2
+    successor.close()
 
 
 def test_a_client_survives_the_restart_of_the_trainer(network: NetworkSettings) -> None:

@@ -117,14 +117,15 @@ def _write_perspective(directory: Path, images: PerspectiveImages) -> None:
     if images.reference is not None:
         refreshed = images.images[MosaicKind.REFRESHED]
         comparison = compare(refreshed, images.reference, min_coverage=images.min_coverage)
-    partial = directory / f"{stem}.h5.part"
-    with h5py.File(partial, "w") as file:
-        _write_arrays(file, images, comparison)
-    partial.replace(directory / f"{stem}.h5")
     for name, values, scale in _pictures(images, comparison):
         label = LABELS[name.rpartition("_")[2]]
         path = directory / f"{stem}_{name}.png"
         write_picture(path, values, scale=scale, label=label, pixel_size_m=images.pixel_size_m)
+    # last, because an edge that is started again takes this file for a sign that all others are there
+    partial = directory / f"{stem}.h5.part"
+    with h5py.File(partial, "w") as file:
+        _write_arrays(file, images, comparison)
+    partial.replace(directory / f"{stem}.h5")
     log.info("wrote the images of perspective %d", images.perspective)
 
 

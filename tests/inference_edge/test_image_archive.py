@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import h5py
 import numpy as np
 import pytest
@@ -76,6 +78,23 @@ def test_a_folder_that_cannot_be_written_is_the_users_to_mend(tmp_path):
     archive.write(images(reference=False))
     with pytest.raises(UserError, match="cannot write images"):
         archive.close()
+
+
+def test_a_perspective_whose_pictures_are_not_all_there_is_not_closed(tmp_path, monkeypatch):
+    def fail(path, *_arguments, **_options):
+        raise OSError(f"ended before {path.name}")
+
+    monkeypatch.setattr("inference_edge.archive.write_picture", fail)
+    archive = Archive(tmp_path)
+    archive.write(replace(images(reference=True), closed_frames=40))
+    with pytest.raises(UserError, match="ended before"):
+        archive.close()
+    assert Archive(tmp_path).closed() == {}
+    monkeypatch.undo()
+    archive = Archive(tmp_path)
+    archive.write(replace(images(reference=True), closed_frames=40))
+    archive.close()
+    assert Archive(tmp_path).closed() == {7: 40}
 
 
 def test_colours_ignore_outliers_and_use_a_circle_only_for_a_full_one():

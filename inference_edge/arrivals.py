@@ -50,7 +50,7 @@ class Arrivals:
         self.new_references: list[Perspective] = []
         """Perspectives whose reference came, or turned out not to come, since this list was last emptied."""
         self.final: list[int] = []
-        """Messages about perspectives that are closed, to be acknowledged once their images are written."""
+        """Messages about perspectives that are closed, to be acknowledged once the disk holds their images."""
         self._inbox, self._queue_max = inbox, queue_max
         self._counter, self._warn = counter, warn
         self._closed_before = frozenset(closed)
@@ -78,8 +78,8 @@ class Arrivals:
         self.final += perspective.held
 
     def finish(self) -> None:
-        """Acknowledge the scan's start and end; until then an edge that is started again is sent them again."""
-        self._inbox.acknowledge(self._bounds)
+        """Acknowledge the scan's start and end too; until then an edge that is started again is sent them again."""
+        self._inbox.acknowledge([*self.final, *self._bounds])
 
     def hold(self, perspective: Perspective, sequences: list[int]) -> None:
         """Have messages about a perspective kept for an edge that is started again, until its images are final."""
@@ -100,16 +100,19 @@ class Arrivals:
         finished = [delivery.sequence]
         match delivery.message:
             case ScanStart():
-                self.scan = delivery.message
+                # after the end, it is an acquisition that was started again and sends everything again
+                self.scan, self.scan_ended = delivery.message, False
                 self._bounds.append(delivery.sequence)
                 finished = []
             case Frames():
                 finished = self._enqueue(delivery.message, delivery)
             case Reference():
                 finished = self._take_reference(delivery.message, delivery)
+            case NoReference(perspective=index) | PerspectiveEnd(perspective=index) if index in self._closed:
+                finished = self._drop(delivery.sequence)
             case NoReference(perspective=index) if index in self.perspectives:
                 finished = self._expect_no_reference(self.perspectives[index], delivery.sequence)
-            case PerspectiveEnd(perspective=index, angle_deg=angle_deg) if index not in self._closed:
+            case PerspectiveEnd(perspective=index, angle_deg=angle_deg):
                 perspective = self._perspective(index, angle_deg)
                 perspective.ended = True
                 self.hold(perspective, finished)
@@ -126,7 +129,7 @@ class Arrivals:
         block = block_from_arrays(delivery.arrays, self.scan.frame_shape_px)
         if message.perspective in self._closed:
             self._counter.duplicates += len(block)
-            return [delivery.sequence]
+            return self._drop(delivery.sequence)
         perspective = self._perspective(message.perspective, message.angle_deg)
         new = perspective.drop_known(block)
         self._counter.duplicates += len(block) - len(new)
@@ -141,10 +144,10 @@ class Arrivals:
     def _take_reference(self, message: Reference, delivery: Delivery) -> list[int]:
         reference = reference_from_arrays(delivery.arrays, message.origin_px)
         if message.perspective in self._closed_before:
-            return [delivery.sequence]
+            return self._drop(delivery.sequence)
         if message.perspective in self._closed:
             self._warn(f"a reference for perspective {message.perspective} came after its images were written")
-            return [delivery.sequence]
+            return self._drop(delivery.sequence)
         perspective = self._perspective(message.perspective, message.angle_deg)
         if perspective.reference is not None:
             self._warn(f"another reference came for perspective {message.perspective}: scored with the newer one")
@@ -152,6 +155,11 @@ class Arrivals:
         if perspective not in self.new_references:
             self.new_references.append(perspective)
         self.hold(perspective, [delivery.sequence])
+        return []
+
+    def _drop(self, sequence: int) -> list[int]:
+        """Have a message about a closed perspective acknowledged once the disk holds that one's images."""
+        self.final.append(sequence)
         return []
 
     def _expect_no_reference(self, perspective: Perspective, sequence: int) -> list[int]:

@@ -1,0 +1,81 @@
+"""What the edge does with messages, and when it lets the publisher forget them."""
+
+from __future__ import annotations
+
+from collections import deque
+
+import pytest
+from edge_run import BATCH, FRAMES_EACH, SCAN_START, batch_of, reference_arrays
+
+from inference_edge.arrivals import Arrivals
+from inference_edge.reporting import EdgeCounter
+from streaming.inbox import Delivery
+from streaming.messages import Frames, GroundTruthSource, NoReference, PerspectiveEnd, Reference, ScanEnd
+
+
+class Messages:
+    """In place of an inbox: what is to come, and what was said about it."""
+
+    def __init__(self) -> None:
+        self.acknowledged: list[int] = []
+        self._coming: deque[Delivery] = deque()
+        self._posted = 0
+
+    def post(self, message, arrays=None) -> int:
+        self._coming.append(Delivery(self._posted, message, arrays or {}))
+        self._posted += 1
+        return self._posted - 1
+
+    def receive(self, timeout_s: float) -> Delivery | None:
+        return self._coming.popleft() if self._coming else None
+
+    def acknowledge(self, sequences) -> None:
+        self.acknowledged += sequences
+
+    def hold(self, sequences) -> None:
+        pass
+
+
+@pytest.fixture
+def messages():
+    return Messages()
+
+
+@pytest.fixture
+def arrivals(messages, tmp_path):
+    return Arrivals(messages, queue_max=1000, spool_dir=tmp_path, counter=EdgeCounter(), warn=lambda text: None)
+
+
+def post_perspective(messages: Messages) -> list[int]:
+    return [
+        *(messages.post(Frames(0, 0.0, 0.0), batch_of(0, start)) for start in range(0, FRAMES_EACH, BATCH)),
+        messages.post(PerspectiveEnd(0, 0.0, FRAMES_EACH)),
+        messages.post(Reference(0, 0.0, (0.0, 0.0), GroundTruthSource.SIMULATED, 0.0), reference_arrays(7)),
+        messages.post(NoReference(0)),
+    ]
+
+
+def test_what_comes_again_for_a_closed_perspective_is_kept_by_the_publisher_until_the_disk_holds_the_images(
+    messages, arrivals
+):
+    """As after the acquisition was started again: an edge killed before that must be sent everything once more."""
+    messages.post(SCAN_START)
+    post_perspective(messages)
+    arrivals.receive(0.0)
+    arrivals.close(arrivals.perspectives[0])
+    messages.post(SCAN_START)
+    again = post_perspective(messages)
+    arrivals.receive(0.0)
+    assert messages.acknowledged == []
+    assert set(again) <= set(arrivals.final)
+    assert arrivals.perspectives == {}
+
+
+def test_a_scan_that_is_announced_again_has_not_ended(messages, arrivals):
+    messages.post(SCAN_START)
+    messages.post(ScanEnd(0))
+    arrivals.receive(0.0)
+    assert arrivals.scan_ended
+    messages.post(SCAN_START)
+    arrivals.receive(0.0)
+    assert not arrivals.scan_ended

@@ -18,6 +18,15 @@ DELIVERIES_AT_ONCE = 64
 
 
 @dataclass(frozen=True)
+class _Known:
+    """A message whose images had all come before."""
+
+    sequence: int
+    tally: TaskTally
+    last_index: int
+
+
+@dataclass(frozen=True)
 class WaitingImages:
     """A batch as it was received; acknowledged when a record on the disk says that it is classified."""
 
@@ -58,7 +67,9 @@ class ImageArrivals:
         self.newest: ImageBlock | None = None
         self._inbox, self._queue_max, self._counter, self._warn = inbox, queue_max, counter, warn
         self._closed = {one.task for one in earlier if one.complete}
-        self._start_sequence: int | None = None
+        self._final: list[int] = []
+        self._known: list[_Known] = []
+        self._bounds: list[int] = []
 
     def receive(self, timeout_s: float) -> None:
         """Take in what has arrived; wait at most `timeout_s` seconds for the first message."""
@@ -83,9 +94,21 @@ class ImageArrivals:
         return taken
 
     def close(self, tally: TaskTally) -> None:
-        """Forget a task; what still comes for it is dropped."""
+        """Forget a task whose record is written; what still comes for it is dropped."""
         del self.tallies[tally.task]
         self._closed.add(tally.task)
+        self._final += tally.held
+
+    def recorded(self) -> list[int]:
+        """Return messages that the records just written make dispensable, beside those of images classified."""
+        done = [one for one in self._known if one.tally.is_done(one.last_index)]
+        self._known = [one for one in self._known if not one.tally.is_done(one.last_index)]
+        final, self._final = self._final, []
+        return final + [one.sequence for one in done]
+
+    def finish(self) -> None:
+        """Acknowledge the stream's start and end; until then an edge that is started again is sent them again."""
+        self._inbox.acknowledge(self._bounds)
 
     def _fits(self, first: WaitingImages, count: int, images_max: int) -> bool:
         following = self.waiting[0]
@@ -95,17 +118,21 @@ class ImageArrivals:
         """Take a message in; return the sequence numbers that are finished with."""
         match delivery.message:
             case ImagesStart():
-                # Acknowledged only with the stream's end: an edge that is started again must be sent it again.
-                self.start, self._start_sequence = delivery.message, delivery.sequence
+                # after the end, it is an acquisition that was started again and sends everything again
+                self.start, self.ended = delivery.message, False
+                self._bounds.append(delivery.sequence)
                 return []
             case Frames() as frames:
                 return self._enqueue(frames, delivery)
             case PerspectiveEnd(perspective=task) if task not in self._closed:
-                self._tally(task).ended = True
+                tally = self._tally(task)
+                tally.ended = True
+                tally.held.append(delivery.sequence)
+                return []
             case ScanEnd():
                 self.ended = True
-                if self._start_sequence is not None:
-                    return [self._start_sequence, delivery.sequence]
+                self._bounds.append(delivery.sequence)
+                return []
         return [delivery.sequence]
 
     def _enqueue(self, message: Frames, delivery: Delivery) -> list[int]:
@@ -122,7 +149,8 @@ class ImageArrivals:
         new = tally.drop_known(block)
         self._counter.duplicates += len(block) - len(new)
         if not len(new):
-            return [delivery.sequence]
+            self._known.append(_Known(delivery.sequence, tally, int(block.index.max(initial=-1))))
+            return []
         tally.queued += len(new)
         self.queued += len(new)
         self.newest = new

@@ -100,6 +100,9 @@ class _Edge:
             self._close_complete()
             self._report()
         self._report(at_once=True)
+        if self._finished():
+            self._acknowledge()
+            self._arrivals.finish()
         self._tell(PartState.DONE, f"{self._counter.inferred} images classified")
 
     def _finished(self) -> bool:
@@ -157,7 +160,7 @@ class _Edge:
         """Let the publisher forget what was classified, once the disk holds that it was."""
         for tally in self._arrivals.tallies.values():
             self._records.write(tally.record())
-        self._inbox.acknowledge(self._classified)
+        self._inbox.acknowledge([*self._classified, *self._arrivals.recorded()])
         self._classified = []
 
     def _report_task(self, tally: TaskTally, *, at_once: bool) -> None:

@@ -70,6 +70,8 @@ class TaskTally:
         """All images have been received."""
         self.queued = 0
         """Images received and not yet classified."""
+        self.held: list[int] = []
+        """Messages that are done with once its record says that it is complete."""
         self.images = earlier.images if earlier else 0
         """Classified."""
         self._received_below = self._done_below = earlier.next_index if earlier else 0
@@ -82,6 +84,10 @@ class TaskTally:
     def complete(self) -> bool:
         """Whether every image has been classified."""
         return self.ended and self.queued == 0
+
+    def is_done(self, index: int) -> bool:
+        """Whether the image of this index has been classified; they come in order."""
+        return index < self._done_below
 
     def drop_known(self, block: ImageBlock) -> ImageBlock:
         """Return the images that have not been received before, and remember them; they come in order."""

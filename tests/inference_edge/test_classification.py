@@ -8,14 +8,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from posted_messages import Messages
 
+from inference_edge.classification.arrivals import ImageArrivals
 from inference_edge.classification.model import ClassifierMaker, blank_images
 from inference_edge.classification.records import TaskRecords
 from inference_edge.classification.tally import TaskTally, block_from_arrays
+from inference_edge.reporting import EdgeCounter
 from inference_edge.settings import DeviceChoice, InferenceSettings
 from streaming.codec import MalformedMessage
 from streaming.image_events import TaskScores
-from streaming.messages import FrameRole, ImagesStart, Weights
+from streaming.messages import FrameRole, Frames, ImagesStart, PerspectiveEnd, ScanEnd, Weights
 from trainer.models.classifier import ImageClassifier
 from trainer.models.classifier_file import classifier_writer, read_classifier
 from trainer.models.classifier_settings import ClassifierConfig, ClassifierSettings, ModelFamily, ViewSettings
@@ -115,6 +118,36 @@ def test_weights_that_do_not_fit_are_refused() -> None:
     huge = classifier()
     huge.network[0].weight.data.fill_(3e38)
     assert "not finite" in refusal(*weights(huge))
+
+
+def test_a_message_is_forgotten_only_when_a_record_holds_what_it_brought() -> None:
+    messages = Messages()
+    arrivals = ImageArrivals(messages, queue_max=100, counter=EdgeCounter(), warn=lambda text: None, earlier=())
+
+    def post_all() -> None:
+        """What an acquisition sends, and sends again when it is started again."""
+        messages.post(START)
+        messages.post(Frames(0, 0.0, 0.0), arrays())
+        messages.post(PerspectiveEnd(0, 0.0, 4))
+        messages.post(ScanEnd(4))
+
+    post_all()
+    post_all()
+    arrivals.receive(0.0)
+    assert arrivals.ended
+    assert (messages.acknowledged, arrivals.recorded()) == ([], [])
+    (waiting,) = arrivals.take(100)
+    waiting.tally.add(waiting.block, torch.zeros(4, 6), version=1)
+    waiting.tally.queued = 0
+    assert arrivals.recorded() == [5]
+    assert waiting.tally.complete
+    arrivals.close(waiting.tally)
+    assert arrivals.recorded() == [2, 6]
+    messages.post(START)
+    arrivals.receive(0.0)
+    assert not arrivals.ended
+    arrivals.finish()
+    assert messages.acknowledged == [0, 3, 4, 7, 8]
 
 
 def test_an_edge_that_is_started_again_goes_on_counting(tmp_path: Path) -> None:

@@ -2,38 +2,13 @@
 
 from __future__ import annotations
 
-from collections import deque
-
 import pytest
 from edge_run import BATCH, FRAMES_EACH, SCAN_START, batch_of, reference_arrays
+from posted_messages import Messages
 
 from inference_edge.arrivals import Arrivals
 from inference_edge.reporting import EdgeCounter
-from streaming.inbox import Delivery
 from streaming.messages import Frames, GroundTruthSource, NoReference, PerspectiveEnd, Reference, ScanEnd
-
-
-class Messages:
-    """In place of an inbox: what is to come, and what was said about it."""
-
-    def __init__(self) -> None:
-        self.acknowledged: list[int] = []
-        self._coming: deque[Delivery] = deque()
-        self._posted = 0
-
-    def post(self, message, arrays=None) -> int:
-        self._coming.append(Delivery(self._posted, message, arrays or {}))
-        self._posted += 1
-        return self._posted - 1
-
-    def receive(self, timeout_s: float) -> Delivery | None:
-        return self._coming.popleft() if self._coming else None
-
-    def acknowledge(self, sequences) -> None:
-        self.acknowledged += sequences
-
-    def hold(self, sequences) -> None:
-        pass
 
 
 @pytest.fixture

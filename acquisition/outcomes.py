@@ -88,7 +88,10 @@ class Outcomes:
     @staticmethod
     def _claim(path: Path, scan: str) -> None:
         if not path.exists():
-            path.write_text(scan, encoding="utf-8")
+            # a file cut short when this process is killed would pass for another scan
+            unfinished = path.with_suffix(".unfinished")
+            unfinished.write_text(scan, encoding="utf-8")
+            unfinished.replace(path)
         elif path.read_text(encoding="utf-8") != scan:
             raise UserError(
                 f"{path.parent} holds ground truth of another scan, or found with other settings; "

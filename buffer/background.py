@@ -120,12 +120,14 @@ class Background:
             self._transport.close()
 
     def _perform_next(self) -> None:
-        if self._queue and self._queue[0].ready:
+        if self._next_is_ready:
             self._queue[0].perform()
             self._queue.popleft()
-            self._transport.pump(0)
-        else:
-            self._transport.pump(None)
+        self._transport.pump(0 if self._next_is_ready else None)
+
+    @property
+    def _next_is_ready(self) -> bool:
+        return bool(self._queue) and self._queue[0].ready
 
     def _end(self, cause: BaseException | None) -> None:
         with self._lock:
@@ -138,26 +140,36 @@ class Background:
 
     def _populate_and_augment(self, offer: Offer) -> DrawTiming:
         started = time.perf_counter()
+        wanted = offer is self._newest_offer
+        # a full store stays full, so the shares of the draw are known now and the others serve while this rank inserts
+        here = self._ask_others() if wanted and self._store.index.is_full else None
+        asked = time.perf_counter()
+        self._populate(offer)
+        populated = time.perf_counter()
+        if wanted:
+            self._draw(self._ask_others() if here is None else here)
+        populate_s = populated - asked
+        timing = DrawTiming(populate_s=populate_s, augment_s=time.perf_counter() - started - populate_s)
+        self._clock.add_background(timing.populate_s, timing.augment_s)
+        return timing
+
+    def _populate(self, offer: Offer) -> None:
         size_before = self._store.index.size
         self._store.insert(offer.rows, offer.candidates(), self._generators.policy)
         if self._store.index.size > size_before:
             self._transport.announce()
-        populated = time.perf_counter()
-        if offer is self._newest_offer:
-            self._draw()
-        timing = DrawTiming(populate_s=populated - started, augment_s=time.perf_counter() - populated)
-        self._clock.add_background(timing.populate_s, timing.augment_s)
-        return timing
 
-    def _draw(self) -> None:
+    def _draw(self, here: int) -> None:
         """Fill the next output; starts again with the ranks that remain if one was lost meanwhile."""
-        while not self._draw_once() and not self._stopping:
+        while not self._completed(here) and not self._stopping:
             self._outputs.abandon_filling()
+            here = self._ask_others()
         self._outputs.filling.finish()
         self.draws += 1
         self.drawn += self._outputs.filling.filled
 
-    def _draw_once(self) -> bool:
+    def _ask_others(self) -> int:
+        """Plan a draw and ask every other rank for its part; returns how many items this rank's own part has."""
         sizes = {self._rank: self._store.index.size, **self._transport.sizes}
         plan = plan_draw(sizes, self._representatives, self._generators.draw)
         here = plan.pop(self._rank, 0)
@@ -167,7 +179,11 @@ class Background:
         for rank, count in plan.items():
             self._transport.request_items(rank, count=count, into=outputs, first=outputs.filled)
             outputs.filled += count
-        for _ in self._store.draw(here, outputs, first=0, rng=self._generators.draw):
+        return here
+
+    def _completed(self, here: int) -> bool:
+        """Draw this rank's own part and wait for the others; False if one of them delivered less than it was asked."""
+        for _ in self._store.draw(here, self._outputs.filling, first=0, rng=self._generators.draw):
             pass
         return self._transport.collect().complete
 

@@ -43,6 +43,11 @@ class Index:
         """Live items per class, for classes that have any."""
         return {label: len(members) for label, members in list(self._members.items()) if members}
 
+    @property
+    def is_full(self) -> bool:
+        """Whether every class has filled its quota, so that the number of live items stays as it is."""
+        return self.size == self.capacity
+
     def has_room(self, label: int) -> bool:
         """Whether the class has not yet filled its quota."""
         return len(self._members[label]) < int(self.quotas[label])

@@ -83,11 +83,11 @@ class LocalStore:
             homes[moved] = self.moved_homes[places[moved]]
         return homes
 
-    def draw(self, count: int, into: OutputSet, *, first: int, rng: np.random.Generator) -> Iterator[memoryview]:
+    def draw(self, count: int, into: OutputSet, *, first: int, rng: np.random.Generator) -> Iterator[ByteRows]:
         """Draw `count` distinct live items uniformly into rows `first` and on of `into`.
 
         Ids and labels are there on return; the fields' rows are copied one field at a time as the iterator is advanced,
-        which must happen before the store changes. Yields each field's bytes.
+        which must happen before the store changes. Yields each field's copies.
         """
         positions = draw_positions(self.index.size, count, rng)
         into.ids[first : first + count] = self.index.ids[positions]

@@ -12,13 +12,20 @@ def plan_draw(sizes: Mapping[int, int], wanted: int, rng: np.random.Generator) -
     """How many items each rank delivers so that every set of `wanted` items over all ranks is equally likely.
 
     `sizes` are the ranks' numbers of live items. Drawn from the multivariate hypergeometric distribution, which is the
-    law of the per-rank counts of a uniform draw without replacement. Ranks that deliver nothing are left out. Fewer
-    than `wanted` items are planned only when fewer exist.
+    law of the per-rank counts of a uniform draw without replacement, by its marginals: each rank's count is
+    hypergeometric given those before. Ranks that deliver nothing are left out. Fewer than `wanted` items are planned
+    only when fewer exist.
     """
-    ranks = list(sizes)
-    live = [sizes[rank] for rank in ranks]
-    counts = rng.multivariate_hypergeometric(live, min(wanted, sum(live)), method="marginals")
-    return {rank: int(count) for rank, count in zip(ranks, counts, strict=True) if count}
+    plan: dict[int, int] = {}
+    remaining = sum(sizes.values())
+    wanted = min(wanted, remaining)
+    for rank, size in sizes.items():
+        remaining -= size
+        count = int(rng.hypergeometric(size, remaining, wanted)) if remaining and size and wanted else min(size, wanted)
+        wanted -= count
+        if count:
+            plan[rank] = count
+    return plan
 
 
 def draw_positions(size: int, count: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:

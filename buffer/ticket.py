@@ -17,7 +17,8 @@ class Ticket(Generic[Result]):
         """`after`: what must be done first, or None."""
         self._after = after
         self._work = work
-        self._finished = threading.Event()
+        self._unfinished = threading.Lock()
+        self._unfinished.acquire()
         self._results: list[Result] = []
         self._cause: BaseException | None = None
 
@@ -29,21 +30,22 @@ class Ticket(Generic[Result]):
     @property
     def finished(self) -> bool:
         """Whether `result` would return or raise at once."""
-        return self._finished.is_set()
+        return not self._unfinished.locked()
 
     def perform(self) -> None:
         """Do the work; for the background thread."""
         self._results.append(self._work())
-        self._finished.set()
+        self._unfinished.release()
 
     def fail(self, cause: BaseException | None) -> None:
         """Give the work up because the background thread ended."""
         self._cause = cause
-        self._finished.set()
+        self._unfinished.release()
 
     def result(self) -> Result:
         """Wait for the result; RuntimeError if the background thread ended before."""
-        self._finished.wait()
+        with self._unfinished:
+            pass
         if not self._results:
             reason = f" by {type(self._cause).__name__}: {self._cause}" if self._cause else ""
             raise RuntimeError(f"The buffer's background thread was ended{reason}.") from self._cause

@@ -276,13 +276,13 @@ class MeshTransport(Transport):
         if rank in self._connections and count:
             self._guarded(rank, lambda: self._send_rows(rank, message.ticket, staged, rows))
 
-    def _send_rows(self, rank: int, ticket: int, staged: OutputSet, rows: Iterator[memoryview]) -> None:
+    def _send_rows(self, rank: int, ticket: int, staged: OutputSet, rows: Iterator[ByteRows]) -> None:
         """Each field is on its way while the next is still being copied."""
         self._lane.send(
             self._connections[rank],
             rank=rank,
             ticket=ticket,
-            parts=rows,
+            parts=(copies.reshape(-1).data for copies in rows),
             sent=lambda: self._staging.give_back(staged),
         )
 

@@ -185,6 +185,7 @@ class Background:
         """Draw this rank's own part and wait for the others; False if one of them delivered less than it was asked."""
         for _ in self._store.draw(here, self._outputs.filling, first=0, rng=self._generators.draw):
             pass
+        self._outputs.filling.prepare()
         return self._transport.collect().complete
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import mmap
 from collections.abc import Iterator, Mapping
 
@@ -22,7 +23,7 @@ HUGE_PAGE_BYTES = 2 << 20
 class Rows:
     """`count` rows of items in one block of memory.
 
-    The copies go through numpy: `take` and row assignment copy whole rows on the calling thread alone and release the
+    The copies go through numpy and the C library: they copy whole rows on the calling thread alone and release the
     interpreter's lock, whereas torch would start a pool of spinning threads for every thread that copies.
     """
 
@@ -46,12 +47,16 @@ class Rows:
         """Copy `items` of `batch` into `rows`; from a GPU the copies are queued on the current stream."""
         for name, tensor in batch.items():
             if tensor.device.type == "cpu":
-                source, target = byte_rows(tensor), self.bytes[name]
-                for row, item in zip(rows, items, strict=True):
-                    target[row] = source[item]
+                self._write_from_host(name, tensor.contiguous(), list(zip(rows, items, strict=True)))
             else:
                 for row, item in zip(rows, items, strict=True):
                     self.tensors[name][row].copy_(tensor[item], non_blocking=True)
+
+    def _write_from_host(self, name: str, tensor: torch.Tensor, moves: list[tuple[int, int]]) -> None:
+        """`moves`: pairs of row and item. Copied by address, since numpy's row assignment takes half as long again."""
+        target, source, nbytes = self.tensors[name].data_ptr(), tensor.data_ptr(), self.schema[name].nbytes
+        for row, item in moves:
+            ctypes.memmove(target + row * nbytes, source + item * nbytes, nbytes)
 
     def copy_row(self, source: int, target: int) -> None:
         """Copy one row onto another."""

@@ -58,6 +58,7 @@ class OutputSet:
         self.labels = self._labels.numpy()
         self.ids = ids.view(torch.int64).numpy()
         self.filled = 0
+        self._prepared: Representatives | None = None
         self.window = 0
         """The number of the window that this is; 0 if it is none."""
         self._on_device = DeviceCopy(schema, rows, device) if pinned else None
@@ -82,11 +83,20 @@ class OutputSet:
         if self._on_device is not None:
             self._on_device.release()
 
+    def prepare(self) -> None:
+        """Make what `representatives` returns, as soon as it is known how many rows the draw fills."""
+        self._prepared = self._view()
+
     def representatives(self) -> Representatives:
         """The rows filled by the last draw, without a copy."""
-        tensors, labels = self.rows.tensors, self._labels
         if self._on_device is not None:
             self._on_device.acquire()
+        prepared, self._prepared = self._prepared, None
+        return self._view() if prepared is None else prepared
+
+    def _view(self) -> Representatives:
+        tensors, labels = self.rows.tensors, self._labels
+        if self._on_device is not None:
             tensors, labels = self._on_device.tensors, self._on_device.labels
         return Representatives(
             tensors={name: tensor[: self.filled] for name, tensor in tensors.items()},

@@ -76,9 +76,10 @@ def measure(case: Case, rank: int) -> Figures:
         while buffer.stats().size < case.items_per_rank:
             buffer.update(minibatch)
         _meet()
-        figures = _memcpy(schema, case) | _idle(buffer)
+        figures = _idle(buffer)
         _meet()
         if rank == 0:
+            figures |= _memcpy(schema, case)
             figures |= _draws(buffer, None, case, "draw_alone") | _draws(buffer, minibatch, case, "draw_insert_alone")
         _meet()
         figures |= _draws(buffer, None, case, "draw_together")

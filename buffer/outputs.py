@@ -132,6 +132,11 @@ class Outputs:
         self._abandoned.append(self.filling)
         self.filling = self._make()
 
+    def close(self) -> None:
+        """Let go of the memory; what was handed out stays valid for as long as the caller keeps it."""
+        del self._held, self.filling
+        self._abandoned.clear()
+
     def _make(self) -> OutputSet:
         """A set on the host is a window; one that is sent on to a GPU must be pinned instead."""
         window = self._open_window(OutputSet.nbytes(self._schema, self._rows)) if self._device.type == "cpu" else None

@@ -19,10 +19,8 @@ from buffer import Field, RehearsalBuffer, Schema
 from buffer.transport.transport import TransportName
 
 RunRanks = Callable[..., list[Any]]
-TRANSPORTS = [
-    "tcp",
-    pytest.param("ucx", marks=pytest.mark.skipif("not __import__('importlib.util').util.find_spec('ucxx')")),
-]
+needs_ucxx = pytest.mark.skipif("not __import__('importlib.util').util.find_spec('ucxx')")
+TRANSPORTS = ["tcp", pytest.param("ucx", marks=needs_ucxx)]
 SCHEMA = Schema(number=Field((), "int64"), image=Field((40, 40), "float32"), state=Field((2000,), "float64"))
 
 
@@ -176,6 +174,32 @@ def test_a_rank_that_is_stopped_costs_the_timeout_once(run_ranks: RunRanks, tran
         assert max(others) < STRUCK_TIMEOUT_S
 
 
+def come_back_late(rank: int, transport: TransportName) -> set[int]:
+    """Rank 1 stands still until the others have given it up, and then does what it had been asked for."""
+    pids: list[int] = [0, 0, 0]
+    dist.all_gather_object(pids, os.getpid())
+    with make(transport, timeout_s=1.0) as buffer:
+        fill(buffer, rank, 30, ranks=3)
+        for step in range(200):
+            if rank == 1 and step == 20:
+                os.kill(os.getpid(), signal.SIGSTOP)
+            if rank == 0 and step == 60:
+                os.kill(pids[1], signal.SIGCONT)
+            buffer.offer(batch(1000 * rank + 31 + 10 * step, 10))
+            drawn = buffer.take()
+            check_whole(drawn.tensors)
+            assert len(set(drawn.ids.tolist())) == 24
+        return set(buffer.stats().lost_ranks)
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_what_a_lost_rank_delivers_late_reaches_no_draw(run_ranks: RunRanks, transport: TransportName) -> None:
+    lost_by_0, lost_by_1, lost_by_2 = run_ranks(come_back_late, 3, transport)
+    assert 1 in lost_by_0
+    assert 1 in lost_by_2
+    assert lost_by_1 == {0, 2}
+
+
 def leave_early(rank: int, transport: TransportName) -> tuple[tuple[int, ...], dict[int, str], int]:
     buffer = make(transport)
     fill(buffer, rank, 30, ranks=3)
@@ -220,6 +244,38 @@ def test_an_idle_buffer_uses_no_processor(run_ranks: RunRanks, transport: Transp
     for idle, closing_s in run_ranks(idle_and_busy, 2, transport):
         assert idle < 0.01
         assert closing_s < 2.0
+
+
+def serve_and_keep(rank: int, transports: str | None) -> tuple[int, int, bool]:
+    """What was served, what of it in place, and whether what was taken is still whole after the buffer is closed."""
+    if transports is not None:
+        os.environ["UCX_TLS"] = transports
+    with make("ucx", representatives=40, capacity=60) as buffer:
+        fill(buffer, rank, 30, ranks=2)
+        for _ in range(20):
+            buffer.update(None)
+        drawn = buffer.take()
+        assert len(set(drawn.ids.tolist())) == 40
+        dist.barrier()
+        stats = buffer.stats()
+    check_whole(drawn.tensors)
+    return stats.served, stats.served_in_place, len(drawn) == 40
+
+
+@needs_ucxx
+def test_ranks_of_one_host_write_into_each_others_outputs(run_ranks: RunRanks) -> None:
+    for served, in_place, whole in run_ranks(serve_and_keep, 2, None):
+        assert served > 200
+        assert in_place == served
+        assert whole
+
+
+@needs_ucxx
+def test_ranks_that_share_no_memory_are_sent_their_items(run_ranks: RunRanks) -> None:
+    for served, in_place, whole in run_ranks(serve_and_keep, 2, "tcp"):
+        assert served > 200
+        assert in_place == 0
+        assert whole
 
 
 def make_differently(rank: int) -> str:

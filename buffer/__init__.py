@@ -12,15 +12,21 @@ The way of the data, one file per station:
     outputs         the two sets of rows that draws are written into and `take` hands out, in turn
     background      the one thread that owns all this; `rehearsal` is what the training loop calls
 
+Where UCX lets a rank attach to another's outputs (ranks of one host, outputs not on a GPU), it writes the items it is
+asked for straight into them and says so. Otherwise they are sent. `stats().served_in_place` tells how many went which
+way. A set of outputs that a lost rank may still write to is never used again.
+
 A row of the store is free, or being written by one `offer`, or live. Live rows are read and replaced by the background
 thread alone, so that no item is ever read while it is written and no lock is held during a copy.
 
 What it costs, per rank, with p ranks, draws of r, c candidates, capacity C in all and items of s bytes:
 
     memory              (C / p + 2 c) s for the store, 2 r s for the outputs, about r s for replies on their way
-    messages a step     at most min(r, p - 1) requests and as many replies; p - 1 more of 32 bytes while the store grows
+                        to other hosts
+    messages a step     at most min(r, p - 1) requests and as many replies; p - 1 more of 34 bytes while the store grows
     bytes a step        r s (p - 1) / p received and as many sent; r s / p from the own store
-    copies a step       c s on the training thread, or by the GPU's copy engine; r s (1 + (p - 1) / p) in the background
+    copies a step       c s on the training thread, or by the GPU's copy engine; in the background r s, each item once,
+                        by the rank that has it, where ranks reach each other's memory; else r s (1 + (p - 1) / p)
     connections         p - 1 sockets, which cost nothing while they are idle
 
 For the thesis's sizes, r 24, c 14, and items of 160 KiB (128 x 128 pixels, compact dtypes), with 30 % of 150,000 frames

@@ -40,9 +40,9 @@ class _Request:
 class MeshTransport(Transport):
     """One TCP connection per pair of ranks carries requests, sizes and short replies, and shows when a rank dies.
 
-    The rows of items travel by the lane. A rank is given up when its connection breaks, when it breaks the protocol, or
-    when it leaves a request unanswered for `timeout_s`; it is not readmitted, and its unfinished replies end in memory
-    that nobody reads.
+    The rows of items travel by the lane, or are written to their place where the lane lends memory. A rank is given up
+    when its connection breaks, when it breaks the protocol, or when it leaves a request unanswered for `timeout_s`; it
+    is not readmitted, and its unfinished replies end in memory that nobody reads.
     """
 
     def __init__(

@@ -55,6 +55,8 @@ class Arrivals:
         self._counter, self._warn = counter, warn
         self._closed_before = frozenset(closed)
         self._closed = set(self._closed_before)
+        self._referenced: set[int] = set()
+        self._repeated: set[int] = set()
         self._bounds: list[int] = []
 
     def receive(self, timeout_s: float) -> None:
@@ -100,8 +102,8 @@ class Arrivals:
         finished = [delivery.sequence]
         match delivery.message:
             case ScanStart():
-                # after the end, it is an acquisition that was started again and sends everything again
-                self.scan, self.scan_ended = delivery.message, False
+                # if not for the first time, it is an acquisition that was started again and sends everything again
+                self.scan, self.scan_ended, self._repeated = delivery.message, False, set(self._referenced)
                 self._bounds.append(delivery.sequence)
                 finished = []
             case Frames():
@@ -143,13 +145,15 @@ class Arrivals:
 
     def _take_reference(self, message: Reference, delivery: Delivery) -> list[int]:
         reference = reference_from_arrays(delivery.arrays, message.origin_px)
-        if message.perspective in self._closed_before:
-            return self._drop(delivery.sequence)
+        expected = message.perspective in self._repeated or message.perspective in self._closed_before
+        self._repeated.discard(message.perspective)
         if message.perspective in self._closed:
-            self._warn(f"a reference for perspective {message.perspective} came after its images were written")
+            if not expected:
+                self._warn(f"a reference for perspective {message.perspective} came after its images were written")
             return self._drop(delivery.sequence)
+        self._referenced.add(message.perspective)
         perspective = self._perspective(message.perspective, message.angle_deg)
-        if perspective.reference is not None:
+        if perspective.reference is not None and not expected:
             self._warn(f"another reference came for perspective {message.perspective}: scored with the newer one")
         perspective.take_reference(reference)
         if perspective not in self.new_references:

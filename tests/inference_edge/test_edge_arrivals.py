@@ -17,8 +17,13 @@ def messages():
 
 
 @pytest.fixture
-def arrivals(messages, tmp_path):
-    return Arrivals(messages, queue_max=1000, spool_dir=tmp_path, counter=EdgeCounter(), warn=lambda text: None)
+def warnings():
+    return []
+
+
+@pytest.fixture
+def arrivals(messages, tmp_path, warnings):
+    return Arrivals(messages, queue_max=1000, spool_dir=tmp_path, counter=EdgeCounter(), warn=warnings.append)
 
 
 def post_perspective(messages: Messages) -> list[int]:
@@ -44,6 +49,24 @@ def test_what_comes_again_for_a_closed_perspective_is_kept_by_the_publisher_unti
     assert messages.acknowledged == []
     assert set(again) <= set(arrivals.final)
     assert arrivals.perspectives == {}
+
+
+@pytest.mark.parametrize("closed", [False, True])
+def test_a_reference_is_warned_of_that_comes_twice_but_not_one_that_a_restarted_acquisition_sends_again(
+    messages, arrivals, warnings, closed
+):
+    messages.post(SCAN_START)
+    post_perspective(messages)
+    arrivals.receive(0.0)
+    if closed:
+        arrivals.close(arrivals.perspectives[0])
+    messages.post(SCAN_START)
+    post_perspective(messages)
+    arrivals.receive(0.0)
+    assert warnings == []
+    post_perspective(messages)
+    arrivals.receive(0.0)
+    assert len(warnings) == 1
 
 
 def test_a_scan_that_is_announced_again_has_not_ended(messages, arrivals):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import statistics
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -22,6 +22,7 @@ from buffer.transport.transport import TransportName
 
 Precision = Literal["float32", "compact"]
 _PIXELS = 128
+_ROUNDS = 5
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class Case:
     """Width of PtychoNN; 0 leaves the training steps out."""
     steps: int = 10
     """Training steps in a block; blocks with and without a buffer come in pairs."""
-    pairs: int = 5
+    pairs: int = 15
     """Pairs of such blocks; every other one begins with the buffer."""
     draws: int = 200
     device: str = "cpu"
@@ -79,8 +80,7 @@ def measure(case: Case, rank: int) -> Figures:
         figures = _idle(buffer)
         _meet()
         if rank == 0:
-            figures |= _memcpy(schema, case)
-            figures |= _draws(buffer, None, case, "draw_alone") | _draws(buffer, minibatch, case, "draw_insert_alone")
+            figures |= _beside_memcpy(buffer, minibatch, replace(case, draws=-(-case.draws // _ROUNDS)))
         _meet()
         figures |= _draws(buffer, None, case, "draw_together")
         _meet()
@@ -104,8 +104,31 @@ def _meet() -> None:
         dist.barrier()
 
 
-def _memcpy(schema: Schema, case: Case) -> Figures:
-    """A plain gather of as many random items as a draw has, between ordinary tensors."""
+def _beside_memcpy(buffer: RehearsalBuffer, minibatch: Tensors, case: Case) -> Figures:
+    """Draws while the other ranks are idle, in rounds with memcpy, since the speed of memory changes by the second."""
+    gather = _plain_gather(item_schema(case.precision), case)
+    rounds = [
+        _memcpy(gather, case)
+        | _draws(buffer, None, case, "draw_alone")
+        | _draws(buffer, minibatch, case, "draw_insert_alone")
+        for _ in range(_ROUNDS)
+    ]
+    ratios = [
+        {
+            "draw_over_memcpy_rate": one["memcpy_ms"] / one["draw_alone_ms"],
+            "draw_insert_over_memcpy": one["draw_insert_alone_ms"] / one["memcpy_ms"],
+        }
+        for one in rounds
+    ]
+    return _medians(rounds) | _medians(ratios)
+
+
+def _medians(rounds: Sequence[Figures]) -> Figures:
+    return {name: statistics.median(one[name] for one in rounds) for name in rounds[0]}
+
+
+def _plain_gather(schema: Schema, case: Case) -> Callable[[], None]:
+    """Copies as many random items as a draw has, between ordinary tensors."""
     rng = np.random.default_rng(0)
     stored = [_plain_rows(case.items_per_rank, field.nbytes) for field in schema.values()]
     targets = [_plain_rows(case.representatives, field.nbytes) for field in schema.values()]
@@ -115,8 +138,13 @@ def _memcpy(schema: Schema, case: Case) -> Figures:
         for source, target in zip(stored, targets, strict=True):
             np.take(source, chosen, axis=0, out=target, mode="clip")
 
+    return gather
+
+
+def _memcpy(gather: Callable[[], None], case: Case) -> Figures:
     seconds = _median_seconds(gather, case.draws)
-    return {"memcpy_ms": 1e3 * seconds, "memcpy_gb_per_s": case.representatives * schema.nbytes / seconds / 1e9}
+    nbytes = case.representatives * item_schema(case.precision).nbytes
+    return {"memcpy_ms": 1e3 * seconds, "memcpy_gb_per_s": nbytes / seconds / 1e9}
 
 
 def _plain_rows(count: int, nbytes: int) -> ByteRows:

@@ -52,9 +52,11 @@ class Intake:
         """Copy the samples `chosen`; blocks only while two earlier offers are not inserted yet."""
         targets = self._free.reserve(len(chosen))
         index = torch.from_numpy(chosen)
-        batch = {name: tensor.detach() for name, tensor in minibatch.items()}
-        on_gpu = {name: tensor for name, tensor in batch.items() if tensor.is_cuda and self._device is not None}
-        self._rows.write(targets, {name: batch[name].cpu() for name in batch if name not in on_gpu}, chosen.tolist())
+        on_gpu = {}
+        if self._device is not None:
+            on_gpu = {name: tensor.detach() for name, tensor in minibatch.items() if tensor.is_cuda}
+        on_host = {name: tensor.cpu() for name, tensor in minibatch.items() if name not in on_gpu}
+        self._rows.write(targets, on_host, chosen.tolist())
         known = [None if values is None else _to_host(values.detach()[index]) for values in (labels, scores, features)]
         arrival = None
         if self._device is not None and on_gpu:

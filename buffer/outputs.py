@@ -99,8 +99,8 @@ class OutputSet:
         if self._on_device is not None:
             tensors, labels = self._on_device.tensors, self._on_device.labels
         return Representatives(
-            tensors={name: tensor[: self.filled] for name, tensor in tensors.items()},
-            labels=labels[: self.filled],
+            tensors={name: tensor.narrow(0, 0, self.filled) for name, tensor in tensors.items()},
+            labels=labels.narrow(0, 0, self.filled),
             ids=torch.from_numpy(self.ids[: self.filled]),
         )
 

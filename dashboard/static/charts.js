@@ -24,7 +24,8 @@ const drawn = new Map();
 export function drawCharts() {
   if (!globalThis.Plotly || !store.present) return;
   if (!byId("charts").childElementCount) build();
-  const look = `${chosen("channel")} ${chosen("across")} ${document.documentElement.dataset.theme} ${innerWidth}`;
+  const dark = matchMedia("(prefers-color-scheme: dark)").matches;
+  const look = `${chosen("channel")} ${chosen("across")} ${document.documentElement.dataset.theme} ${dark} ${innerWidth}`;
   for (const chart of CHARTS) if (isInView(chart) && isDue(chart, look)) drawChart(chart, look);
 }
 

@@ -123,7 +123,7 @@ class Background:
         if self._next_is_ready:
             self._queue[0].perform()
             self._queue.popleft()
-        self._transport.pump(0 if self._next_is_ready else None)
+        self._transport.pump(0 if self._stopping or self._next_is_ready else None)
 
     @property
     def _next_is_ready(self) -> bool:

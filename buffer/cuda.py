@@ -7,7 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import torch
 
-from buffer.memory import Rows
+from buffer.memory import Rows, plain
 from buffer.schema import Schema
 
 
@@ -78,5 +78,5 @@ class DeviceIntake:
 
 def _select(tensor: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
     """`tensor[index]` by way of bytes, since not every dtype can be indexed on a GPU."""
-    rows = tensor.contiguous().view(-1).view(torch.uint8).view(tensor.shape[0], -1)
+    rows = plain(tensor).view(-1).view(torch.uint8).view(tensor.shape[0], -1)
     return rows.index_select(0, index).view(-1).view(tensor.dtype).view(len(index), *tensor.shape[1:])

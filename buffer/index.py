@@ -45,7 +45,7 @@ class Index:
 
     @property
     def is_full(self) -> bool:
-        """Whether every class has filled its quota, so that the number of live items stays as it is."""
+        """Whether no room is left, so that the number of live items stays as it is."""
         return self.size == self.capacity
 
     def has_room(self, label: int) -> bool:

@@ -48,7 +48,7 @@ class Rows:
         moves = list(zip(rows, items, strict=True))
         for name, tensor in batch.items():
             if tensor.is_cpu:
-                self._write_from_host(name, tensor.contiguous(), moves)
+                self._write_from_host(name, plain(tensor), moves)
             else:
                 for row, item in moves:
                     self.tensors[name][row].copy_(tensor[item], non_blocking=True)
@@ -85,10 +85,15 @@ class Rows:
             yield rows[first : first + count].reshape(-1).data
 
 
+def plain(tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor with its values in memory as they are, one after the other; itself if they stand so already."""
+    return tensor.resolve_conj().resolve_neg().contiguous()
+
+
 def byte_rows(tensor: torch.Tensor) -> ByteRows:
     """A CPU tensor (items, *shape) as rows of bytes; without a copy if it is contiguous."""
     items = tensor.shape[0]
-    rows: ByteRows = tensor.contiguous().view(-1).view(torch.uint8).numpy().reshape(items, -1 if items else 0)
+    rows: ByteRows = plain(tensor).view(-1).view(torch.uint8).numpy().reshape(items, -1 if items else 0)
     return rows
 
 

@@ -134,6 +134,7 @@ class Outputs:
 
     def close(self) -> None:
         """Let go of the memory; what was handed out stays valid for as long as the caller keeps it."""
+        self.filling.begin()
         del self._held, self.filling
         self._abandoned.clear()
 

@@ -295,7 +295,8 @@ class RehearsalBuffer:
             self._closed = True
             self._background.close()
             self._intake.close()
-            self._outputs.close()
+            with self._calls:
+                self._outputs.close()
 
     def __enter__(self) -> Self:
         return self

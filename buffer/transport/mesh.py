@@ -255,8 +255,10 @@ class MeshTransport(Transport):
             self._place_items(rank, message, count, window)
         else:
             self._send_items(rank, message, count)
-        self.counters.items_served += count
-        self.counters.bytes_sent += count * self._store.schema.nbytes
+        if rank in self._connections:
+            self.counters.items_served += count
+            self.counters.items_placed += count if window is not None else 0
+            self.counters.bytes_sent += count * self._store.schema.nbytes
         yield from ()
 
     def _place_items(self, rank: int, message: Message, count: int, window: OutputSet) -> None:
@@ -265,7 +267,6 @@ class MeshTransport(Transport):
             raise ValueError(f"it asks for items beyond the {window.rows.count} rows of its window")
         for _ in self._store.draw(count, window, first=message.first, rng=self._serve_rng):
             pass
-        self.counters.items_placed += count
         self._send(rank, Message(Kind.PLACED, self._store.index.size, message.ticket, count))
 
     def _send_items(self, rank: int, message: Message, count: int) -> None:
@@ -306,7 +307,9 @@ class MeshTransport(Transport):
 
     def _take_placed(self, rank: int, message: Message) -> Iterator[memoryview]:
         """Another rank has written the items where they belong."""
-        self._request(rank, message)
+        into = self._request(rank, message).into
+        if into is None or not into.window:
+            raise ValueError("it says that it has written items where it was not asked to")
         self._answered(message.ticket, message.items)
         yield from ()
 

@@ -7,6 +7,7 @@ what its shared-memory transports can attach to; nothing of it outlives the proc
 from __future__ import annotations
 
 import ctypes
+import functools
 import mmap
 import struct
 import weakref
@@ -20,6 +21,8 @@ from buffer.memory import HUGE_PAGE_BYTES
 _FIELD_LENGTH, _FIELD_FLAGS, _ALLOCATE = 1 << 1, 1 << 2, 1 << 1
 _FIELD_ADDRESS = 1 << 0
 _OK = 0
+_TELL_STATUS = ("ucp_mem_map", "ucp_mem_query", "ucp_mem_unmap", "ucp_rkey_pack", "ucp_ep_rkey_unpack", "ucp_rkey_ptr")
+_TELL_NOTHING = ("ucp_rkey_buffer_release", "ucp_rkey_destroy")
 _ADDRESS = struct.Struct("<Q")
 
 
@@ -45,13 +48,18 @@ class _MemoryAttributes(ctypes.Structure):
         ("address", ctypes.c_void_p),
         ("length", ctypes.c_size_t),
         ("mem_type", ctypes.c_int),
-        ("sys_dev", ctypes.c_uint8),
     )
 
 
+@functools.cache
 def _library() -> ctypes.CDLL:
     """The library that UCXX has loaded already."""
-    return ctypes.CDLL("libucp.so.0")
+    library = ctypes.CDLL("libucp.so.0")
+    for name in _TELL_STATUS:
+        getattr(library, name).restype = ctypes.c_int8  # `ucs_status_t` is a packed enumeration
+    for name in _TELL_NOTHING:
+        getattr(library, name).restype = None
+    return library
 
 
 class _Bytes:
@@ -80,7 +88,9 @@ class LentMemory:
         if status != _OK:
             raise MemoryError(f"UCX cannot allocate {nbytes} bytes for the buffer's outputs (status {status}).")
         attributes = _MemoryAttributes(field_mask=_FIELD_ADDRESS)
-        library.ucp_mem_query(mapped, ctypes.byref(attributes))
+        status = library.ucp_mem_query(mapped, ctypes.byref(attributes))
+        if status != _OK:
+            raise MemoryError(f"UCX does not tell where it has allocated the buffer's outputs (status {status}).")
         owner = _Bytes(attributes.address, nbytes)
         weakref.finalize(owner, _unmap, library, context, mapped).atexit = False
         _prefer_huge_pages(attributes.address, length)

@@ -16,7 +16,7 @@ const CHARTS = [
   { id: "rate", title: "Rates, 1/s", draw: rates },
   { id: "latency", title: "Frame to image", draw: latencies },
   { id: "buffer", title: "Rehearsal buffer, items", draw: bufferFill },
-  { id: "steps", title: "Training step, ms", draw: stepBreakdown },
+  { id: "steps", title: "Training step, ms; dotted: buffer meanwhile", draw: stepBreakdown },
 ];
 
 const drawn = new Map();
@@ -186,9 +186,9 @@ function stepBreakdown() {
   const stacked = (column, name, colour) => line("steps", column, name, colour, { stackgroup: "step" });
   return {
     traces: [
-      stacked("load_ms", "load", "--first-pass"), stacked("train_ms", "train", "--refreshed"), stacked("buffer_wait_ms", "wait for buffer", "--bad"),
-      line("steps", "populate_ms", "insertion, meanwhile", "--constant", { dash: "dot" }),
-      line("steps", "augment_ms", "draw, meanwhile", "--validation", { dash: "dot" }),
+      stacked("load_ms", "load", "--first-pass"), stacked("train_ms", "train", "--refreshed"), stacked("buffer_wait_ms", "wait", "--bad"),
+      line("steps", "populate_ms", "insertion", "--constant", { dash: "dot" }),
+      line("steps", "augment_ms", "draw", "--validation", { dash: "dot" }),
     ],
     layout: { ...timeAxis(), yaxis: { rangemode: "tozero" } },
   };

@@ -142,6 +142,24 @@ def test_non_contiguous_minibatches_are_stored_in_order() -> None:
         assert torch.equal(drawn[drawn[:, 0, 0, 0].argsort()], images)
 
 
+def test_views_that_only_note_a_conjugation_or_a_sign_are_stored_with_their_values() -> None:
+    schema = Schema(wave=Field((3,), "complex64"), part=Field((3,), "float32"))
+    wave = torch.complex(torch.arange(6.0), torch.arange(6.0) + 1).view(2, 3)
+    part = wave.conj().imag
+    assert wave.conj().is_conj()
+    assert part.is_neg()
+    with RehearsalBuffer(schema, capacity=2, representatives=2, candidates=2) as buffer:
+        buffer.offer({"wave": wave.conj(), "part": part})
+        drawn = buffer.take()
+        order = drawn.tensors["wave"].real[:, 0].argsort()
+        assert torch.equal(drawn.tensors["wave"][order], wave.conj().resolve_conj())
+        assert torch.equal(drawn.tensors["part"][order], -wave.imag)
+        negated = torch.zeros(2, 3, dtype=torch.complex64).conj() + 2j
+        assert buffer.annotate(drawn.ids, wave=negated.conj()) == 2
+        buffer.offer(None)
+        assert torch.equal(buffer.take().tensors["wave"], torch.full((2, 3), -2j))
+
+
 def test_classes_share_the_capacity() -> None:
     with make(capacity=10, representatives=10, classes=3) as buffer:
         for step in range(30):

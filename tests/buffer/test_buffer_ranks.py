@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import psutil
 import pytest
 import torch
 from support import wait_until
@@ -178,26 +179,58 @@ def come_back_late(rank: int, transport: TransportName) -> set[int]:
     """Rank 1 stands still until the others have given it up, and then does what it had been asked for."""
     pids: list[int] = [0, 0, 0]
     dist.all_gather_object(pids, os.getpid())
+    survivors = dist.new_group([0, 2])
     with make(transport, timeout_s=1.0) as buffer:
         fill(buffer, rank, 30, ranks=3)
-        for step in range(200):
-            if rank == 1 and step == 20:
-                os.kill(os.getpid(), signal.SIGSTOP)
-            if rank == 0 and step == 60:
+
+        def draw(steps: int) -> None:
+            for step in range(steps):
+                buffer.offer(batch(1000 * rank + 31 + 10 * step, 10))
+                drawn = buffer.take()
+                check_whole(drawn.tensors)
+                assert len(set(drawn.ids.tolist())) == 24
+
+        if rank == 1:
+            draw(20)
+            os.kill(os.getpid(), signal.SIGSTOP)
+            wait_until(lambda: set(buffer.stats().lost_ranks) == {0, 2})
+        else:
+            while 1 not in buffer.stats().lost_ranks:
+                draw(1)
+            dist.barrier(survivors)
+            if rank == 0:
                 os.kill(pids[1], signal.SIGCONT)
-            buffer.offer(batch(1000 * rank + 31 + 10 * step, 10))
-            drawn = buffer.take()
-            check_whole(drawn.tensors)
-            assert len(set(drawn.ids.tolist())) == 24
+            draw(200)
+            dist.barrier(survivors)
         return set(buffer.stats().lost_ranks)
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
 def test_what_a_lost_rank_delivers_late_reaches_no_draw(run_ranks: RunRanks, transport: TransportName) -> None:
-    lost_by_0, lost_by_1, lost_by_2 = run_ranks(come_back_late, 3, transport)
-    assert 1 in lost_by_0
-    assert 1 in lost_by_2
-    assert lost_by_1 == {0, 2}
+    assert run_ranks(come_back_late, 3, transport) == [{1}, {0, 2}, {1}]
+
+
+def close_while_waiting(rank: int, transport: TransportName) -> float:
+    """Seconds that closing takes while a draw waits for a rank that stands still."""
+    pids: list[int] = [0, 0]
+    dist.all_gather_object(pids, os.getpid())
+    buffer = make(transport, capacity=60, representatives=60, timeout_s=60.0)
+    fill(buffer, rank, 30, ranks=2)
+    buffer.take()
+    dist.barrier()
+    if rank == 1:
+        os.kill(os.getpid(), signal.SIGSTOP)
+    wait_until(lambda: psutil.Process(pids[1]).status() == psutil.STATUS_STOPPED)
+    buffer.offer(None)
+    wait_until(lambda: bool(buffer._transport._requests))
+    started = time.monotonic()
+    buffer.close()
+    return time.monotonic() - started
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_closing_does_not_wait_for_a_rank_that_stands_still(run_ranks: RunRanks, transport: TransportName) -> None:
+    assert run_ranks(close_while_waiting, 2, transport, doomed=(1,))[0] < 10.0
 
 
 def leave_early(rank: int, transport: TransportName) -> tuple[tuple[int, ...], dict[int, str], int]:

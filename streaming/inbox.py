@@ -65,7 +65,8 @@ class Inbox:
         self._consumer, self._world_size = consumer, world_size
         self._session = uuid.uuid4().hex
         self._calls = 0
-        self._address = ""
+        self._addresses: set[str] = set()
+        self._renewing = False
         self._codec: Codec[DataMessage] = Codec(DataMessage, network.max_message_bytes)
         self._control: Codec[ControlMessage] = Codec(ControlMessage)
         self._next_sequence = 0
@@ -90,7 +91,7 @@ class Inbox:
         ready = dict(self._poller.poll(int(timeout_s * 1000)))
         for connection in (self._control_connection, self._data_connection):
             if connection.monitor in ready and connection.take_event():
-                self._ask_again()
+                self._ask_again(renewed=self._renewing and connection is self._data_connection)
         if self._data_connection.socket in ready:
             self._accept(self._data_connection.socket.recv_multipart(copy=False))
         elif self._data_connection.given_up:
@@ -154,28 +155,36 @@ class Inbox:
             self._poller.unregister(socket)
         self._data_connection.release()
         self._data_connection = self._connect(zmq.PULL, self._port, stood=True)
+        self._renewing = True
 
-    def _ask_again(self) -> None:
-        """Announce itself after a break of either connection: another publisher would wait for that."""
+    def _ask_again(self, *, renewed: bool) -> None:
+        """Announce itself after a break of either connection: another publisher would wait for that.
+
+        On a connection `renewed` by this inbox nothing is left of a publisher before, so that what comes there in
+        answer to the last hello is good as well. Were it dropped, a refusal behind it would be taken for its own.
+        """
         log.info("%s is connected again and asks for what it missed", self._consumer)
+        self._renewing = False
+        if not renewed:
+            self._addresses.clear()
+            self._left_out.clear()
         self._say_hello()
         for score in self._scores:
             self._send(score)
 
     def _say_hello(self) -> None:
-        """Announce itself, and take only answers to this from now on: another publisher numbers its messages anew."""
+        """Announce itself, and take what answers this; another publisher numbers its messages anew."""
         hello = Hello(self._consumer, self._session, self._world_size, self._next_sequence, self._calls)
         self._calls += 1
-        self._address = address(hello.session, hello.call)
+        self._addresses.add(address(hello.session, hello.call))
         self._early.clear()
-        self._left_out.clear()
         self._send(hello)
 
     def _accept(self, parts: list[zmq.Frame]) -> None:
         try:
             decoded = self._codec.decode(parts)
         except OversizedMessage as error:
-            if error.session == self._address:
+            if error.session in self._addresses:
                 self._leave_out(error.sequence)
             return
         except MalformedMessage as error:
@@ -185,7 +194,7 @@ class Inbox:
         self._sort_in(decoded)
 
     def _sort_in(self, decoded: Decoded[DataMessage]) -> None:
-        if decoded.session != self._address:
+        if decoded.session not in self._addresses:
             return  # of a publisher before, or meant for a session before; it is sent again after our hello
         if decoded.sequence < self._next_sequence or decoded.sequence in self._early:
             self.duplicates += 1

@@ -27,6 +27,11 @@ class Area:
         """Height and width."""
         return self.bottom - self.top, self.right - self.left
 
+    @property
+    def pixels(self) -> int:
+        """How many it holds."""
+        return (self.bottom - self.top) * (self.right - self.left)
+
     def union(self, other: Area) -> Area:
         """Return the smallest area that holds both."""
         if not (self and other):

@@ -15,7 +15,7 @@ from streaming.codec import MalformedMessage
 from streaming.inbox import Delivery, Inbox
 from streaming.messages import Frames, NoReference, PerspectiveEnd, Reference, ScanEnd, ScanStart
 
-DELIVERIES_AT_ONCE = 64
+DELIVERIES_AT_ONCE = 16
 
 
 class Arrivals:
@@ -27,6 +27,7 @@ class Arrivals:
         spool_dir: where frames wait that are put off.
         counter: counts duplicates and refused frames.
         warn: tells the user.
+        pause: waits that long while nothing can be received, or shorter if something else is to be done.
         closed: perspectives that an edge before this one is done with; what comes for them is dropped.
     """
 
@@ -38,6 +39,7 @@ class Arrivals:
         spool_dir: Path,
         counter: EdgeCounter,
         warn: Callable[[str], None],
+        pause: Callable[[float], None] = time.sleep,
         closed: Iterable[int] = (),
     ) -> None:
         self.scan: ScanStart | None = None
@@ -52,7 +54,7 @@ class Arrivals:
         self.final: list[int] = []
         """Messages about perspectives that are closed, to be acknowledged once the disk holds their images."""
         self._inbox, self._queue_max = inbox, queue_max
-        self._counter, self._warn = counter, warn
+        self._counter, self._warn, self._pause = counter, warn, pause
         self._closed_before = frozenset(closed)
         self._closed = set(self._closed_before)
         self._referenced: set[int] = set()
@@ -64,7 +66,7 @@ class Arrivals:
         finished: list[int] = []
         for _ in range(DELIVERIES_AT_ONCE):
             if self.waiting.in_turn >= self._queue_max:
-                time.sleep(timeout_s)
+                self._pause(timeout_s)
                 break
             delivery = self._inbox.receive(timeout_s)
             if delivery is None:

@@ -21,6 +21,11 @@ class BatchSizer:
         self._frame_s: float | None = None
 
     @property
+    def measured(self) -> bool:
+        """Whether it is known what imaging a frame takes."""
+        return self._frame_s is not None
+
+    @property
     def frames(self) -> int:
         """Frames to image at once at most."""
         if not self._frame_s:

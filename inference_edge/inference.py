@@ -57,7 +57,9 @@ class Imager:
     def predict(self, runner: Runner, frames: npt.NDArray[Any]) -> Prediction:
         """Image frames (n, y, x) of counts with a prepared network, `batch_max` at a time."""
         starts = range(0, max(len(frames), 1), self._batch_max)
-        return join_predictions([runner(frames[i : i + self._batch_max].astype(np.float32)) for i in starts])
+        return join_predictions(
+            [runner(frames[i : i + self._batch_max].astype(np.float32, copy=False)) for i in starts]
+        )
 
 
 def choose_device(choice: DeviceChoice) -> torch.device:

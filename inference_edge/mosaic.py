@@ -11,6 +11,7 @@ The image's pixels lie at integer values of `position_px`. Pixel (N // 2, N // 2
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -63,8 +64,9 @@ class PlacedPatches:
             self.amplitude[chosen], self.phase[chosen], self.corners_px[chosen], self.beyond_px[chosen]
         )
 
+    @cached_property
     def extent(self) -> Area:
-        """Return the smallest area that holds all pixels with a weight; there must be at least one patch."""
+        """The smallest area that holds all pixels with a weight; there must be at least one patch."""
         top, left = self.corners_px.min(axis=0)
         ends = self.corners_px + self.amplitude.shape[1:] + (self.beyond_px > 0)
         bottom, right = ends.max(axis=0)
@@ -137,7 +139,7 @@ class Mosaic:
             raise RuntimeError("a patch came for a mosaic that is finished")
         if not len(patches):
             return 0
-        placed = patches.select(self._within_reach(patches))
+        placed = patches if self._all_within_reach(patches) else patches.select(self._within_reach(patches))
         if len(placed):
             self._add(placed)
         return len(patches) - len(placed)
@@ -166,6 +168,19 @@ class Mosaic:
         self._sums, self._coverage = np.zeros((LAYERS, 0, 0)), np.zeros((0, 0), dtype=np.int32)
         self._drawn = np.zeros((2, 0, 0), dtype=np.float32)
 
+    def _all_within_reach(self, patches: PlacedPatches) -> bool:
+        """Return whether all are, at a glance; if not, each has to be looked at."""
+        extent, covered = patches.extent, self._covered
+        if not covered:
+            return False
+        gaps = (
+            covered.top - extent.top,
+            covered.left - extent.left,
+            extent.bottom - covered.bottom,
+            extent.right - covered.right,
+        )
+        return max(gaps) <= MAX_GAP_PX and covered.union(extent).pixels <= MAX_CANVAS_PX
+
     def _within_reach(self, patches: PlacedPatches) -> npt.NDArray[np.bool_]:
         corners = patches.corners_px
         if self._covered:
@@ -174,14 +189,12 @@ class Mosaic:
             lower = upper = np.median(corners, axis=0).astype(np.int64)
         gaps = np.maximum(np.maximum(lower - corners, corners - upper), 0)
         reached: npt.NDArray[np.bool_] = (gaps <= MAX_GAP_PX).all(axis=1)
-        if reached.any():
-            height, width = self._covered.union(patches.select(reached).extent()).shape_px
-            if height * width > MAX_CANVAS_PX:
-                reached &= (gaps == 0).all(axis=1)
+        if reached.any() and self._covered.union(patches.select(reached).extent).pixels > MAX_CANVAS_PX:
+            reached &= (gaps == 0).all(axis=1)
         return reached
 
     def _add(self, patches: PlacedPatches) -> None:
-        extent = patches.extent()
+        extent = patches.extent
         # the compiled loop also touches the row and the column behind, with weight 0 where the position is an integer
         self._make_room(Area(extent.top, extent.left, extent.bottom + 1, extent.right + 1))
         add_patches(

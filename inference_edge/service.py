@@ -15,9 +15,10 @@ import torch
 
 from inference_edge.archive import Archive, PerspectiveImages
 from inference_edge.arrivals import Arrivals
-from inference_edge.frame_block import join
-from inference_edge.imaging import Imaged, Imaging
+from inference_edge.first_pass import FirstPass
+from inference_edge.imaging import Imaging
 from inference_edge.inference import Imager
+from inference_edge.inference_thread import InferenceThread
 from inference_edge.overload import OverloadWatch
 from inference_edge.perspective import Perspective
 from inference_edge.reporting import STITCHED, Reporter
@@ -59,8 +60,11 @@ def serve_edge(settings: EdgeSettings, *, network: NetworkSettings, run: RunCont
         client = stack.enter_context(closing(WeightsClient(network, edge=Part.EDGE.value)))
         commands = stack.enter_context(closing(CommandReceiver(network)))
         warn = partial(_send_warning, telemetry)
-        inbox = stack.enter_context(Inbox(network, consumer="edge", port=network.frames_port, warn=warn))
         imager = Imager(settings)
+        thread = stack.enter_context(closing(InferenceThread(imager.predict)))
+        inbox = stack.enter_context(
+            Inbox(network, consumer="edge", port=network.frames_port, warn=warn, wake=thread.done)
+        )
         weights = stack.enter_context(
             closing(WeightsIntake[Model](client, telemetry=telemetry, weights_kept=settings.weights_kept))
         )
@@ -68,6 +72,7 @@ def serve_edge(settings: EdgeSettings, *, network: NetworkSettings, run: RunCont
             settings,
             inbox=inbox,
             imager=imager,
+            thread=thread,
             weights=weights,
             telemetry=telemetry,
             archive=archive,
@@ -87,6 +92,7 @@ class _Edge:
         *,
         inbox: Inbox,
         imager: Imager,
+        thread: InferenceThread,
         weights: WeightsIntake[Model],
         telemetry: TelemetrySender,
         archive: Archive,
@@ -94,7 +100,7 @@ class _Edge:
     ) -> None:
         self._settings = settings
         self._inbox, self._telemetry, self._archive = inbox, telemetry, archive
-        self._imager, self._weights = imager, weights
+        self._imager, self._thread, self._weights = imager, thread, weights
         self._report = Reporter(telemetry, settings, on_first_pass=inbox.report_score)
         closed = archive.closed()
         self._report.counter.inferred = sum(closed.values())
@@ -104,9 +110,11 @@ class _Edge:
             spool_dir=folder,
             counter=self._report.counter,
             warn=self._warn,
+            pause=thread.wait,
             closed=closed,
         )
-        self._imaging = Imaging(settings, imager=imager, weights=weights, warn=self._warn)
+        self._imaging = Imaging(settings, thread=thread, weights=weights, warn=self._warn)
+        self._first_pass = FirstPass(self._arrivals, self._imaging, counter=self._report.counter, warn=self._warn)
         self._overload = OverloadWatch(settings, self._arrivals.waiting, warn=self._warn)
         self._announced: ScanStart | None = None
         self._kept: deque[Perspective] = deque()
@@ -116,6 +124,7 @@ class _Edge:
         self._tell(PartState.STARTING, "waiting for the scan")
         while not (stop.is_set() or self._finished()):
             self._arrivals.receive(0.0 if self._busy() else IDLE_S)
+            self._thread.note_done()
             self._take_references()
             self._heed(commands)
             self._take_weights()
@@ -132,14 +141,17 @@ class _Edge:
         self._arrivals.waiting.close()
 
     def _finished(self) -> bool:
-        all_imaged = not (self._arrivals.waiting.in_turn or self._arrivals.waiting.put_off)
+        waiting = self._arrivals.waiting
+        all_imaged = not (waiting.in_turn or waiting.put_off or self._first_pass.under_way)
         return self._arrivals.scan_ended and self._weights.final_seen and all_imaged and self._to_refresh() is None
 
     def _busy(self) -> bool:
+        """Whether there is something to do at once; what the network is computing tells when it is done."""
         if self._weights.model is None:
             return False
-        waiting = self._arrivals.waiting
-        return bool(waiting.in_turn or waiting.put_off) or (self._may_refresh() and self._to_refresh() is not None)
+        if self._first_pass.can_advance or self._first_pass.under_way:
+            return self._first_pass.can_advance
+        return self._may_refresh() and self._to_refresh() is not None
 
     def _settle(self) -> None:
         """Let the publisher forget what led to images that are final, once the disk holds those."""
@@ -193,7 +205,7 @@ class _Edge:
         for perspective in reversed(self._kept):
             if model is not None and perspective.reference is not None and perspective.kept:
                 frames = perspective.some_frames(CANARY_FRAMES)
-                prediction = self._imager.predict(model.runner, frames.diffraction)
+                prediction = self._thread.predict(model.runner, frames.diffraction)
                 return Canary(frames.diffraction, Known(frames.position_px, perspective.reference, prediction))
         newest = self._arrivals.newest
         return blank_canary(scan) if newest is None else Canary(newest.head(CANARY_FRAMES).diffraction)
@@ -210,37 +222,13 @@ class _Edge:
                 self._retire(perspective)
 
     def _image_waiting(self) -> bool:
-        """Image what is waiting at the head of the queue; return whether anything was."""
+        """Go on with frames that have not been imaged yet; return whether there are any."""
         model = self._weights.model
-        if model is None or not (portions := self._arrivals.waiting.take(self._imaging.sizer.frames)):
+        if model is None:
             return False
-        perspective = portions[0].arrival.perspective
-        imaged = self._imaging.image(model, join([portion.block for portion in portions]))
-        counter = self._report.counter
-        counter.unstitched += sum(len(portion.block) for portion in portions) - len(imaged.block)
-        counter.unstitched += self._stitch(perspective, imaged)
-        now_s = time.time()
-        finished: list[int] = []
-        for portion in portions:
-            arrival, frames = portion.arrival, len(portion.block)
-            perspective.queued -= frames
-            arrival.left -= frames
-            counter.imaged(frames, acquired_at_s=arrival.acquired_at_s, now_s=now_s, in_turn=not portion.put_off)
-            if not arrival.left:
-                finished.append(arrival.sequence)
-        self._arrivals.hold(perspective, finished)
-        self._keep(perspective)
-        return True
-
-    def _stitch(self, perspective: Perspective, imaged: Imaged) -> int:
-        """Return how many frames lie where no scan reaches."""
-        out_of_reach = perspective.add(imaged.block, imaged.patches, imaged.version)
-        if out_of_reach:
-            self._warn(
-                f"perspective {perspective.index}: {out_of_reach} frames were not stitched, their positions are far "
-                "from all others; check the unit and scale of the positions in the source settings"
-            )
-        return out_of_reach
+        for perspective in self._first_pass.advance(model):
+            self._keep(perspective)
+        return self._first_pass.under_way
 
     def _keep(self, perspective: Perspective) -> None:
         """Keep the frames of the newest perspectives only."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import socket
 import uuid
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -47,6 +48,7 @@ class Inbox:
         port: the publisher's port for this consumer.
         world_size: ranks of the trainer; 0 from an edge.
         warn: tells the user; what it is told is logged in any case.
+        wake: ends the waiting of `receive` while it is readable.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class Inbox:
         port: int,
         world_size: int = 0,
         warn: Callable[[str], None] | None = None,
+        wake: socket.socket | None = None,
     ) -> None:
         self.duplicates = 0
         self.malformed = 0
@@ -78,12 +81,14 @@ class Inbox:
         self._scores: deque[FirstPassScore] = deque(maxlen=SCORES_REPEATED)
         self._sockets = Sockets(network)
         self._poller = zmq.Poller()
+        if wake is not None:
+            self._poller.register(wake, zmq.POLLIN)
         self._control_connection = self._connect(zmq.PUSH, network.acknowledgements_port)
         self._data_connection = self._connect(zmq.PULL, port)
         self._say_hello()
 
     def receive(self, timeout_s: float) -> Delivery | None:
-        """Return the next message in order, or None after `timeout_s` seconds without one."""
+        """Return the next message in order, or None after `timeout_s` seconds without one, or when it is woken."""
         if (delivery := self._take_early()) is not None:
             return delivery
         if self._data_connection.broken:
@@ -151,8 +156,8 @@ class Inbox:
         self._connect_again()
 
     def _connect_again(self) -> None:
-        for socket in (self._data_connection.socket, self._data_connection.monitor):
-            self._poller.unregister(socket)
+        for one in (self._data_connection.socket, self._data_connection.monitor):
+            self._poller.unregister(one)
         self._data_connection.release()
         self._data_connection = self._connect(zmq.PULL, self._port, stood=True)
         self._renewing = True

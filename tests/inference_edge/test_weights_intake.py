@@ -13,7 +13,10 @@ from edge_weights import announce, network_of, overflow, weights, weights_file
 from support import wait_until
 
 from inference_edge.backends.base import BackendName
+from inference_edge.frame_block import FrameBlock
+from inference_edge.imaging import Imaging
 from inference_edge.inference import Imager
+from inference_edge.inference_thread import InferenceThread
 from inference_edge.mosaic import Mosaic, place_patches
 from inference_edge.quality import ReferenceImage
 from inference_edge.settings import DeviceChoice, EdgeSettings
@@ -222,6 +225,28 @@ def test_dropped_weights_are_not_used_again(edge, trainer):
         edge.intake.drop("again")
     trainer.publish(*weights(3))
     assert isinstance(edge.answer_to(3), WeightsApplied)
+
+
+def test_all_frames_that_failing_weights_had_in_hand_are_imaged_by_those_before(edge, trainer):
+    edge.canary = Canary(np.zeros_like(FRAMES))
+    trainer.publish(*weights(1))
+    edge.answer_to(1)
+    trainer.publish(*announce(2, weights_file(2, spoil=lambda network: network.input_scale.fill_(3.4e38))))
+    assert isinstance(edge.answer_to(2), WeightsApplied)
+    told = []
+    index = np.arange(3, dtype=np.int32)
+    with closing(InferenceThread(edge.imager.predict)) as thread:
+        imaging = Imaging(SETTINGS, thread=thread, weights=edge.intake, warn=told.append)
+        begun = [
+            imaging.begin(edge.intake.model, FrameBlock(index, index, np.zeros((3, 2)), frames))
+            for frames in (FRAMES[:3], FRAMES[3:])
+        ]
+        imaged = [imaging.finish(one) for one in begun]
+    expected = edge.imager.predict(edge.imager.prepare(network_of(1)), FRAMES)
+    np.testing.assert_array_equal(np.concatenate([one.patches.phase for one in imaged]), expected.phase)
+    assert [one.version for one in imaged] == [1, 1]
+    assert edge.version == 1
+    assert told == []
 
 
 def test_two_edges_follow_one_trainer_and_both_get_the_final_weights(network, tmp_path):

@@ -1,0 +1,171 @@
+"""Which frames the network has while others wait and others are stitched."""
+
+from __future__ import annotations
+
+import select
+import threading
+from collections.abc import Callable
+from contextlib import closing
+
+import numpy as np
+import pytest
+from posted_messages import Messages
+from support import wait_until
+
+from inference_edge.arrivals import Arrivals
+from inference_edge.first_pass import FirstPass
+from inference_edge.frame_block import FrameBlock
+from inference_edge.imaging import Imaging
+from inference_edge.inference_thread import InferenceThread
+from inference_edge.perspective import Perspective
+from inference_edge.prediction import Prediction
+from inference_edge.reporting import EdgeCounter
+from inference_edge.settings import EdgeSettings
+from inference_edge.waiting import Arrival
+from inference_edge.weights import Model
+from streaming.events import MosaicKind
+
+PATCH_PX = 4
+BATCH_MAX = 4
+
+
+class Network:
+    """Predicts the mean count of a frame as its amplitude, when it is let."""
+
+    def __init__(self) -> None:
+        self.given: list[int] = []
+        self.may_answer = threading.Semaphore(0)
+
+    def __call__(self, counts: np.ndarray) -> Prediction:
+        self.given.append(len(counts))
+        assert self.may_answer.acquire(timeout=20)
+        amplitude = np.broadcast_to(counts.mean(axis=(1, 2))[:, None, None], (len(counts), PATCH_PX, PATCH_PX))
+        return Prediction(amplitude.copy(), np.zeros_like(amplitude))
+
+
+class Edge:
+    """A first pass, with everything around it but the streams."""
+
+    def __init__(self, messages: Messages, folder, thread: InferenceThread) -> None:
+        self.network, self.counter, self.perspective = Network(), EdgeCounter(), Perspective(0, 0.0)
+        self.thread, self._messages, self._frames = thread, messages, 0
+        self.warnings: list[str] = []
+        told: Callable[[str], None] = self.warnings.append
+        self.arrivals = Arrivals(messages, queue_max=1000, spool_dir=folder, counter=self.counter, warn=told)
+        settings = EdgeSettings(batch_max=BATCH_MAX, latency_max_ms=1e6)
+        self.imaging = Imaging(settings, thread=thread, weights=NoOtherWeights(), warn=told)
+        self.first_pass = FirstPass(self.arrivals, self.imaging, counter=self.counter, warn=told)
+        self.model = Model(1, False, self.network, Prediction(*np.zeros((2, 1, PATCH_PX, PATCH_PX), np.float32)))
+
+    def arrive(self, count: int) -> None:
+        index = np.arange(self._frames, self._frames + count, dtype=np.int32)
+        block = FrameBlock(
+            index=index,
+            role=np.zeros(count, dtype=np.uint8),
+            position_px=np.stack([index * PATCH_PX, index * 0], axis=1).astype(float),
+            diffraction=(index[:, None, None] * np.ones((1, 2, 2))).astype(np.uint16),
+        )
+        self.perspective.queued += count
+        self.arrivals.waiting.add(Arrival(self._frames, self.perspective, 1.0, left=count), block)
+        self._frames += count
+
+    def advance(self) -> int:
+        return len(list(self.first_pass.advance(self.model)))
+
+    def answer(self) -> int:
+        """Let the network answer one batch; return how many were stitched then."""
+        self.network.may_answer.release()
+        assert select.select([self.thread.done], [], [], 20)[0]
+        self.thread.note_done()
+        return self.advance()
+
+    def stitched(self) -> list[float]:
+        amplitude = self.perspective.rendering(MosaicKind.FIRST_PASS).whole.image().amplitude
+        return amplitude[::PATCH_PX, 0].tolist()
+
+
+class NoOtherWeights:
+    """Weights of which there is one version."""
+
+    model = previous = None
+
+
+@pytest.fixture
+def edge(tmp_path):
+    with closing(InferenceThread(lambda runner, frames: runner(frames))) as thread:
+        one = Edge(Messages(), tmp_path, thread)
+        yield one
+        one.network.may_answer.release(100)
+        one.arrivals.waiting.close()
+
+
+def test_the_next_full_batch_is_with_the_network_before_the_last_is_stitched(edge):
+    edge.arrive(3)
+    assert (edge.advance(), edge.first_pass.under_way, edge.first_pass.can_advance) == (0, True, False)
+    for _ in range(3):
+        edge.arrive(BATCH_MAX)
+    # nothing is known yet of how long a batch takes
+    assert not edge.first_pass.can_advance
+    assert edge.answer() == 1
+    assert edge.stitched() == [0, 1, 2]
+    # two of the three full batches
+    assert edge.arrivals.waiting.in_turn == BATCH_MAX
+    assert not edge.first_pass.can_advance
+    assert [edge.answer() for _ in range(3)] == [1, 1, 1]
+    assert edge.stitched() == list(range(3 + 3 * BATCH_MAX))
+    assert edge.network.given == [3, BATCH_MAX, BATCH_MAX, BATCH_MAX]
+    assert (edge.counter.inferred, edge.perspective.queued, edge.first_pass.under_way) == (15, 0, False)
+    assert edge.perspective.held == [0, 3, 7, 11]
+
+
+def test_fewer_frames_wait_for_the_network_and_are_imaged_together(edge):
+    edge.arrive(1)
+    edge.advance()
+    edge.answer()
+    edge.arrive(1)
+    edge.advance()
+    for _ in range(3):
+        edge.arrive(1)
+        assert not edge.first_pass.can_advance
+    edge.answer()
+    edge.answer()
+    assert edge.network.given == [1, 1, 3]
+    assert edge.stitched() == [0, 1, 2, 3, 4]
+
+
+def test_a_message_is_held_when_all_of_its_frames_are_imaged(edge):
+    edge.arrive(BATCH_MAX + 1)
+    edge.advance()
+    edge.answer()
+    assert edge.perspective.held == []
+    edge.answer()
+    assert edge.perspective.held == [0]
+
+
+def test_an_error_of_the_network_reaches_whoever_stitches(edge):
+    def fail(_: np.ndarray) -> Prediction:
+        raise RuntimeError("out of memory")
+
+    begun = edge.imaging.begin(Model(2, False, fail, edge.model.constant), FrameBlock(*np.zeros((4, 1, 2, 2))))
+    with pytest.raises(RuntimeError, match="out of memory"):
+        edge.imaging.finish(begun)
+
+
+def test_closing_waits_for_the_batch_that_is_computed_and_drops_the_others():
+    network, began = Network(), threading.Event()
+
+    def predict(runner, frames):
+        began.set()
+        return runner(frames)
+
+    thread = InferenceThread(predict)
+    computed, waiting = (thread.submit(network, np.ones((1, 2, 2), np.float32)) for _ in range(2))
+    assert began.wait(20)
+    closing_thread = threading.Thread(target=thread.close)
+    closing_thread.start()
+    wait_until(waiting.cancelled)
+    network.may_answer.release(2)
+    closing_thread.join(20)
+    assert computed.result(20).prediction.amplitude.shape == (1, PATCH_PX, PATCH_PX)
+    assert waiting.cancelled()
+    assert network.given == [1]

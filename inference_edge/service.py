@@ -15,6 +15,7 @@ import torch
 
 from inference_edge.archive import Archive, PerspectiveImages
 from inference_edge.arrivals import Arrivals
+from inference_edge.final_weights import FinalWeights
 from inference_edge.first_pass import FirstPass
 from inference_edge.imaging import Imaging
 from inference_edge.inference import Imager
@@ -66,7 +67,14 @@ def serve_edge(settings: EdgeSettings, *, network: NetworkSettings, run: RunCont
             Inbox(network, consumer="edge", port=network.frames_port, warn=warn, wake=thread.done)
         )
         weights = stack.enter_context(
-            closing(WeightsIntake[Model](client, telemetry=telemetry, weights_kept=settings.weights_kept))
+            closing(
+                WeightsIntake[Model](
+                    client,
+                    telemetry=telemetry,
+                    final_weights=FinalWeights(run.directory),
+                    weights_kept=settings.weights_kept,
+                )
+            )
         )
         edge = _Edge(
             settings,

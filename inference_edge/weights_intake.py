@@ -8,6 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Generic, Protocol, TypeVar
 
+from inference_edge.final_weights import FinalWeights
 from streaming.commands import CommandReceiver, FollowWeights, RollBackWeights
 from streaming.events import Part, WarningRaised, WeightsApplied, WeightsRejected
 from streaming.messages import Weights
@@ -34,20 +35,26 @@ Accept = Callable[[Weights, bytes], ModelT]
 class WeightsIntake(Generic[ModelT]):
     """Fetches weights, checks them in a thread of its own, and holds the versions that can be used.
 
-    Bad weights change nothing. Use it from one thread, which is never kept waiting.
+    Bad weights change nothing. Final weights that an edge before this one accepted are taken up again; newer ones may
+    come if the trainer goes on. Use it from one thread, which is never kept waiting.
 
     Args:
         client: fetches.
         telemetry: told what is used and what is refused.
+        final_weights: keeps those across a restart of the edge.
         weights_kept: versions that are held, the one in use included.
     """
 
-    def __init__(self, client: WeightsClient, *, telemetry: TelemetrySender, weights_kept: int) -> None:
+    def __init__(
+        self, client: WeightsClient, *, telemetry: TelemetrySender, final_weights: FinalWeights, weights_kept: int
+    ) -> None:
         self.model: ModelT | None = None
         """The version in use."""
         self.final_seen = False
-        """The trainer's final version came, be it accepted or refused."""
+        """The newest version that came is the trainer's final one, be it accepted or refused."""
         self._client, self._telemetry = client, telemetry
+        self._final_weights = final_weights
+        self._recalled = final_weights.read()
         self._kept: deque[ModelT] = deque(maxlen=weights_kept)
         self._newest_seen = -1
         self._held = False
@@ -65,6 +72,9 @@ class WeightsIntake(Generic[ModelT]):
         """Take the newest weights, if any came and none are being checked; `prepare` then says how to check them."""
         if self._checking is not None:
             return
+        if self._recalled is not None:
+            self._begin_check(prepare(), *self._recalled)
+            return
         received = self._client.poll()
         self._tell_malformed()
         if received is None:
@@ -74,19 +84,25 @@ class WeightsIntake(Generic[ModelT]):
             self._refuse(announced, f"version {self._newest_seen} came before it")
             return
         self._newest_seen = announced.version
-        self._checking = announced, self._checker.submit(prepare(), announced, data)
+        self._begin_check(prepare(), announced, data)
 
     def settle(self) -> bool:
         """Use the weights that have been checked, if any; return whether the model in use was replaced."""
         if self._checking is None or not self._checking[1].done():
             return False
         (announced, checked), self._checking = self._checking, None
-        self.final_seen |= announced.final
+        recalled, self._recalled = self._recalled is not None, None
         try:
             model = checked.result()
         except BadWeights as error:
+            # what was kept is not from this trainer, who may still have final weights
+            self.final_seen = announced.final and not recalled
             self._refuse(announced, str(error))
             return False
+        self.final_seen = announced.final
+        if recalled:
+            self._newest_seen = announced.version
+            self._client.skip_to(announced.version)
         if self._held and self.model is not None:
             self._keep_beside(model, self.model)
             return False
@@ -132,6 +148,15 @@ class WeightsIntake(Generic[ModelT]):
     def close(self) -> None:
         """Wait for a check that is running."""
         self._checker.shutdown(cancel_futures=True)
+
+    def _begin_check(self, accept: Accept[ModelT], announced: Weights, data: bytes) -> None:
+        self._checking = announced, self._checker.submit(self._check, accept, announced, data)
+
+    def _check(self, accept: Accept[ModelT], announced: Weights, data: bytes) -> ModelT:
+        model = accept(announced, data)
+        if announced.final:
+            self._final_weights.write(announced, data)
+        return model
 
     def _keep_beside(self, model: ModelT, held: ModelT) -> None:
         self._kept.append(model)

@@ -100,6 +100,8 @@ class WeightsServer:
             return
         weights, safetensors = newest
         parts = self._replies.encode(weights, {"safetensors": np.frombuffer(safetensors, np.uint8)})
+        if weights.final:
+            self._note_final({edge for edge, version in self._asking.items() if version >= weights.version})
         for edge in [edge for edge, version in self._asking.items() if version < weights.version]:
             try:
                 self._socket.send_multipart([edge, *parts], flags=zmq.DONTWAIT, copy=False)
@@ -113,9 +115,14 @@ class WeightsServer:
             del self._asking[edge]
             self.served += 1
             if weights.final:
-                with self._changed:
-                    self._served_final.add(edge)
-                    self._changed.notify_all()
+                self._note_final({edge})
+
+    def _note_final(self, edges: set[bytes]) -> None:
+        """Note which edges have the final version."""
+        if not edges <= self._served_final:
+            with self._changed:
+                self._served_final |= edges
+                self._changed.notify_all()
 
     def _forget(self, edge: bytes) -> None:
         """Count no longer on an edge whose connection is gone: what it asked for has not reached it."""
@@ -172,6 +179,11 @@ class WeightsClient:
             self._asked_at_s = float("-inf")
             self._ask()
         return decoded.body, decoded.arrays["safetensors"].tobytes()
+
+    def skip_to(self, version: int) -> None:
+        """Ask only for what is newer than this version, which the edge has from elsewhere."""
+        self._version = version
+        self._asked_at_s = float("-inf")
 
     def close(self) -> None:
         """Close the socket."""

@@ -15,6 +15,7 @@ from inference_edge.classification.arrivals import ImageArrivals
 from inference_edge.classification.model import Classifier, ClassifierMaker, blank_images
 from inference_edge.classification.records import TaskRecords
 from inference_edge.classification.tally import TaskTally
+from inference_edge.final_weights import FinalWeights
 from inference_edge.reporting import Cadence, EdgeCounter
 from inference_edge.settings import InferenceSettings
 from inference_edge.weights_intake import Accept, WeightsIntake
@@ -54,7 +55,14 @@ def serve_classification(
         warn = partial(_send_warning, telemetry)
         inbox = stack.enter_context(Inbox(network, consumer="edge", port=network.frames_port, warn=warn))
         weights = stack.enter_context(
-            closing(WeightsIntake[Classifier](client, telemetry=telemetry, weights_kept=settings.weights_kept))
+            closing(
+                WeightsIntake[Classifier](
+                    client,
+                    telemetry=telemetry,
+                    final_weights=FinalWeights(run.directory),
+                    weights_kept=settings.weights_kept,
+                )
+            )
         )
         records = TaskRecords(run.directory / RECORDS_FOLDER)
         _Edge(settings, inbox=inbox, weights=weights, telemetry=telemetry, records=records).run(commands, stop)

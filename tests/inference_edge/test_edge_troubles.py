@@ -214,3 +214,19 @@ def test_an_edge_that_is_started_again_keeps_the_images_that_were_final(network,
         assert_shows(run, 0, MosaicKind.FIRST_PASS, version=1)
         assert_shows(run, 1, MosaicKind.FIRST_PASS, version=2)
         assert not run.of(WarningRaised)
+
+
+def test_an_edge_that_is_started_again_after_the_trainer_has_left_has_its_final_weights(network, tmp_path):
+    with closing(Run(network, tmp_path)) as run:
+        run.start_edge()
+        run.trainer.publish(*weights(1, final=True))
+        run.post_frames(0, 0, 6)
+        wait_until(lambda: run.inferred() == 12)
+    with closing(Run(network, tmp_path)) as run:
+        run.trainer.close()
+        run.start_edge()
+        run.post_perspective(0)
+        run.post(ScanEnd(FRAMES_EACH))
+        run.wait_for_end()
+        assert_shows(run, 0, MosaicKind.FIRST_PASS, version=1)
+        wait_until(lambda: run.unacknowledged == 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 from contextlib import closing
 from functools import partial
 
@@ -13,6 +14,7 @@ from edge_weights import announce, network_of, overflow, weights, weights_file
 from support import wait_until
 
 from inference_edge.backends.base import BackendName
+from inference_edge.final_weights import FILE_NAME, FinalWeights
 from inference_edge.frame_block import FrameBlock
 from inference_edge.imaging import Imaging
 from inference_edge.inference import Imager
@@ -55,7 +57,12 @@ class Edge:
         self._sender = TelemetrySender(network, sender="test")
         self._client = WeightsClient(network, edge="edge")
         self.imager = Imager(SETTINGS)
-        self.intake = WeightsIntake(self._client, telemetry=self._sender, weights_kept=SETTINGS.weights_kept)
+        self.intake = WeightsIntake(
+            self._client,
+            telemetry=self._sender,
+            final_weights=FinalWeights(folder),
+            weights_kept=SETTINGS.weights_kept,
+        )
 
     @property
     def version(self) -> int:
@@ -247,6 +254,54 @@ def test_all_frames_that_failing_weights_had_in_hand_are_imaged_by_those_before(
     assert [one.version for one in imaged] == [1, 1]
     assert edge.version == 1
     assert told == []
+
+
+def test_final_weights_outlast_the_trainer_and_the_edge(network, tmp_path, trainer):
+    with closing(Edge(network, tmp_path)) as edge:
+        trainer.publish(*weights(1))
+        edge.answer_to(1)
+    with closing(Edge(network, tmp_path)) as edge:
+        assert isinstance(edge.answer_to(1), WeightsApplied)
+        trainer.publish(*weights(2, final=True))
+        edge.answer_to(2)
+    trainer.close()
+    with closing(Edge(network, tmp_path)) as edge:
+        assert isinstance(edge.answer_to(2), WeightsApplied)
+        assert edge.intake.final_seen
+        assert [one.version for one in edge.events if isinstance(one, WeightsApplied)] == [2]
+        resumed = WeightsServer(network)
+        resumed.publish(*weights(3))
+        assert isinstance(edge.answer_to(3), WeightsApplied)
+        assert not edge.intake.final_seen
+        resumed.close()
+
+
+def test_a_trainer_does_not_wait_for_an_edge_that_has_the_final_weights_already(network, tmp_path):
+    final, data = weights(2, final=True)
+    FinalWeights(tmp_path).write(final, data)
+    trainer = WeightsServer(network)
+    trainer.publish(final, data)
+    with closing(Edge(network, tmp_path)) as edge:
+        edge.answer_to(2)
+        leaving = threading.Thread(target=trainer.close, kwargs={"wait_until_served_s": 120.0})
+        leaving.start()
+        wait_until(lambda: (edge.poll(), not leaving.is_alive())[1])
+        assert edge.intake.final_seen
+
+
+@pytest.mark.parametrize("spoiled", ["cut short", "of another network", "of nobody"])
+def test_kept_weights_that_cannot_be_used_are_asked_for_anew(network, tmp_path, trainer, spoiled):
+    final, data = announce(7, weights_file(7, frame_px=64), final=True)
+    FinalWeights(tmp_path).write(final, data)
+    kept = tmp_path / FILE_NAME
+    if spoiled == "cut short":
+        kept.write_bytes(kept.read_bytes()[:-1])
+    elif spoiled == "of nobody":
+        kept.write_bytes(b"no weights")
+    trainer.publish(*weights(2))
+    with closing(Edge(network, tmp_path)) as edge:
+        assert isinstance(edge.answer_to(2), WeightsApplied)
+        assert not edge.intake.final_seen
 
 
 def test_two_edges_follow_one_trainer_and_both_get_the_final_weights(network, tmp_path):

@@ -1,0 +1,45 @@
+"""The final weights on the edge's disk: the trainer leaves once edges have them, and an edge may start again."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import msgspec
+
+from streaming.messages import Weights
+
+log = logging.getLogger(__name__)
+
+FILE_NAME = "edge_final_weights.msgpack"
+
+
+class FinalWeights:
+    """One file in the run's folder.
+
+    Args:
+        directory: the run's folder.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._path = directory / FILE_NAME
+        self._decoder = msgspec.msgpack.Decoder(tuple[Weights, bytes])
+
+    def read(self) -> tuple[Weights, bytes] | None:
+        """Return what was announced of the weights, and their file; None if none are kept, or they cannot be read."""
+        try:
+            return self._decoder.decode(self._path.read_bytes())
+        except FileNotFoundError:
+            return None
+        except (OSError, msgspec.DecodeError) as error:
+            log.warning("cannot read %s, the trainer is asked instead: %s", self._path, error)
+            return None
+
+    def write(self, announced: Weights, data: bytes) -> None:
+        """Keep weights; a full disk is told of in the log, and changes nothing else."""
+        partial = self._path.with_suffix(".part")
+        try:
+            partial.write_bytes(msgspec.msgpack.encode((announced, data)))
+            partial.replace(self._path)
+        except OSError as error:
+            log.warning("cannot keep the final weights at %s: %s", self._path, error.strerror)

@@ -44,11 +44,15 @@ every other per step, 35 kB a step at 1024 ranks.
 
 from __future__ import annotations
 
-from buffer.outputs import Representatives
-from buffer.policies import APPEND, REJECT, Candidate, Policy
-from buffer.rehearsal import RehearsalBuffer
-from buffer.schema import Field, Schema
-from buffer.statistics import BufferStats, StepTiming
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from buffer.outputs import Representatives
+    from buffer.policies import APPEND, REJECT, Candidate, Policy
+    from buffer.rehearsal import RehearsalBuffer
+    from buffer.schema import Field, Schema
+    from buffer.statistics import BufferStats, StepTiming
 
 __all__ = [
     "APPEND",
@@ -62,3 +66,19 @@ __all__ = [
     "Schema",
     "StepTiming",
 ]
+
+_PLACES = {
+    "policies": ("APPEND", "REJECT", "Candidate", "Policy"),
+    "outputs": ("Representatives",),
+    "rehearsal": ("RehearsalBuffer",),
+    "schema": ("Field", "Schema"),
+    "statistics": ("BufferStats", "StepTiming"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Load PyTorch only for what needs it: a configuration that names a policy does not."""
+    for module, names in _PLACES.items():
+        if name in names:
+            return getattr(import_module(f"buffer.{module}"), name)
+    raise AttributeError(f"module 'buffer' has no attribute {name!r}")

@@ -16,7 +16,7 @@ from torch._C._distributed_c10d import TCPStore
 
 from buffer.benchmark_peer import compare_with_torchrl
 from buffer.benchmark_rank import Case, Figures, Precision, measure, threads_per_rank
-from buffer.transport.transport import TransportName
+from buffer.names import TransportName
 
 _log = logging.getLogger(__name__)
 _WORST_RANK = ("idle_cpu_fraction", "waited_fraction_of_step", "step_slowdown", "step_with_ms", "waited_ms")
@@ -30,6 +30,7 @@ def bench_buffer(  # noqa: PLR0913  keyword-only settings, each with one meaning
     width: int = 32,
     train_crowded: bool = True,
     steps: int = 10,
+    pairs: int = 15,
     draws: int = 200,
     scaling: bool = True,
     device: str = "cpu",
@@ -39,9 +40,10 @@ def bench_buffer(  # noqa: PLR0913  keyword-only settings, each with one meaning
     """Measure every combination with real processes on this host; minutes at the published network width of 32.
 
     `width`: of PtychoNN at 128 px, 0 leaves training out. `train_crowded`: train also where ranks outnumber cores.
-    `steps`: training steps per block. `draws`: draws per figure. `scaling`: measure also how draws grow with ranks
-    (1, 2, 4, 8) and with r. `torchrl`: compare with its replay buffer, in one process. `after_case`: called with what
-    is measured so far. Returns `results`, one per case, and `targets`.
+    `steps`: training steps per block. `pairs`: of blocks with and without a buffer. `draws`: draws per figure.
+    `scaling`: measure also how draws grow with ranks (1, 2, 4, 8) and with r. `torchrl`: compare with its replay
+    buffer, in one process. `after_case`: called with what is measured so far. Returns `results`, one per case, and
+    `targets`.
     """
     cases = [
         Case(
@@ -50,6 +52,7 @@ def bench_buffer(  # noqa: PLR0913  keyword-only settings, each with one meaning
             precision=precision,
             width=width if train_crowded or count <= _cores() else 0,
             steps=steps,
+            pairs=pairs,
             draws=draws,
             device=device,
         )

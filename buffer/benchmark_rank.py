@@ -15,10 +15,10 @@ from torch import distributed as dist
 
 from buffer.benchmark_step import Tensors, TrainStep, make_train_step
 from buffer.memory import ByteRows, byte_rows
+from buffer.names import TransportName
 from buffer.rehearsal import RehearsalBuffer
 from buffer.sampling import draw_positions
 from buffer.schema import Field, Schema
-from buffer.transport.transport import TransportName
 
 Precision = Literal["float32", "compact"]
 _PIXELS = 128

@@ -18,14 +18,14 @@ from buffer.intake import Intake, Offer, no_candidates
 from buffer.local_store import LocalStore
 from buffer.membership import membership
 from buffer.memory import byte_rows
+from buffer.names import PolicyName, TransportName
 from buffer.offer_checks import OfferCheck
 from buffer.options import Options, total_capacity
 from buffer.outputs import Outputs, Representatives
-from buffer.policies import Policy, PolicyName, make_policy
+from buffer.policies import Policy, make_policy
 from buffer.schema import Schema
 from buffer.statistics import BufferStats, StepClock, StepTiming
 from buffer.transport.opening import check_transport, open_transport
-from buffer.transport.transport import TransportName
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup

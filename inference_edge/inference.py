@@ -14,6 +14,7 @@ from inference_edge.backends.choice import fastest, usable_backends
 from inference_edge.prediction import Prediction, join_predictions
 from inference_edge.settings import DeviceChoice, EdgeSettings
 from streaming.errors import UserError
+from trainer.models.arithmetic import resolve
 from trainer.models.frame_network import FrameNetwork
 from trainer.models.settings import NetworkConfig
 
@@ -33,7 +34,7 @@ class Imager:
 
     def __init__(self, settings: EdgeSettings) -> None:
         device = choose_device(settings.device)
-        precision = settings.precision.on(device)
+        precision = resolve(settings.precision, device)
         self._batch_max = settings.batch_max
         self._backends: list[Backend] = [
             backend(device, precision, threads=settings.threads, batch_max=settings.batch_max)

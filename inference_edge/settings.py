@@ -6,7 +6,7 @@ from enum import StrEnum
 
 from pydantic import Field, PositiveFloat, PositiveInt
 
-from inference_edge.backends.base import BackendName
+from inference_edge.backends.name import BackendName
 from streaming.settings import Settings
 from trainer.models.precision import Precision
 

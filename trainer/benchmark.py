@@ -21,8 +21,9 @@ from trainer.constant import MeanPatch
 from trainer.evaluation import Evaluator
 from trainer.learner import Learner
 from trainer.loop import TrainingLoop
+from trainer.models.arithmetic import autocast, resolve
 from trainer.models.frame_network import FrameNetwork
-from trainer.models.precision import Precision, autocast
+from trainer.models.precision import Precision
 from trainer.models.settings import NetworkConfig
 from trainer.pipelines.ptychography.outcome import ScanOutcome
 from trainer.pipelines.ptychography.pipeline import FIELDS, Ptychography
@@ -72,7 +73,7 @@ def bench_train(
         "batch": settings.batch_size,
         "representatives": _representatives(settings),
         "width": settings.model.width,
-        "precision": settings.precision.on(device).value,
+        "precision": resolve(settings.precision, device).value,
         "device": str(device),
         "threads": torch.get_num_threads(),
         "ours_samples_per_s": statistics.median(mine for mine, _ in measured),
@@ -92,7 +93,7 @@ class _Nowhere:
 
 class _OurLoop:
     def __init__(self, network: FrameNetwork, settings: TrainerSettings, *, device: torch.device) -> None:
-        precision, config = settings.precision.on(device), network.config
+        precision, config = resolve(settings.precision, device), network.config
         self._settings, self._scan = settings, _scan_start(config)
         pipeline = _pipeline(config)
         schedule = ScanSchedule(settings.schedule, settings.learning_rate)
@@ -145,7 +146,7 @@ class _BareLoop:
     def __init__(self, network: FrameNetwork, settings: TrainerSettings, *, device: torch.device) -> None:
         self._network = network.to(device).to(memory_format=torch.channels_last).train()
         self._optimizer = torch.optim.Adam(self._network.parameters(), lr=settings.learning_rate)
-        self._precision: Precision = settings.precision.on(device)
+        self._precision: Precision = resolve(settings.precision, device)
         self._device = device
         samples = settings.batch_size + _representatives(settings)
         self._pipeline = _pipeline(network.config)

@@ -14,6 +14,7 @@ from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
 from streaming.errors import UserError
+from trainer.models.arithmetic import resolve
 from trainer.models.precision import Precision
 from trainer.settings import Device, LearningSettings
 
@@ -53,7 +54,7 @@ def join_ranks(settings: LearningSettings) -> Iterator[Rank]:
             rank=dist.get_rank() if distributed else 0,
             world_size=dist.get_world_size() if distributed else 1,
             device=device,
-            precision=settings.precision.on(device),
+            precision=resolve(settings.precision, device),
         )
         log.info(
             "rank %d of %d on %s, %s, %d threads",

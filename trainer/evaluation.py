@@ -11,8 +11,9 @@ import torch.distributed as dist
 from torch import Tensor
 
 from streaming.codec import Arrays
+from trainer.models.arithmetic import autocast
 from trainer.models.frame_network import FrameNetwork
-from trainer.models.precision import Precision, autocast
+from trainer.models.precision import Precision
 from trainer.models.ptychonn import Patches
 from trainer.pipelines.ptychography.pipeline import absolute_error
 from trainer.validation_samples import at_most, perspectives_on_any_rank

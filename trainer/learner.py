@@ -14,7 +14,8 @@ from torch.nn.parallel import DistributedDataParallel
 from trainer.agreement import Agreed
 from trainer.averaging import AveragedNetwork, NetworkT
 from trainer.batch import Batch
-from trainer.models.precision import Precision, autocast
+from trainer.models.arithmetic import autocast
+from trainer.models.precision import Precision
 from trainer.optimizer import make_optimizer, optimizer_state, restore_optimizer
 from trainer.pipelines.pipeline import Output, Pipeline
 from trainer.schedule import Schedule

@@ -8,8 +8,7 @@ from typing import Self
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from buffer.policies import PolicyName
-from buffer.transport.transport import TransportName
+from buffer.names import PolicyName, TransportName
 from streaming.settings import Settings
 from trainer.models.precision import Precision
 from trainer.models.settings import ModelSettings

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 
-from dashboard.control import make_token
 from dashboard.settings import DashboardSettings
+from dashboard.token import make_token
 from workflow.logs import stderr_console
 
 TOKEN_VARIABLE = "PTYCHOFLOW_TOKEN"

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
 
-from dashboard.control import make_token
 from dashboard.settings import DashboardSettings
+from dashboard.token import make_token
 from streaming.commands import AnyCommand, CommandHub, StopRun
 from streaming.errors import UserError
 from streaming.events import Part, Telemetry

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
+from buffer.names import PolicyName
 from buffer.policies.balanced_reservoir import BalancedReservoirPolicy
 from buffer.policies.fifo import FifoPolicy
 from buffer.policies.herding import HerdingPolicy
@@ -12,9 +11,7 @@ from buffer.policies.policy import APPEND, REJECT, Candidate, Policy
 from buffer.policies.random import RandomPolicy
 from buffer.policies.reservoir import ReservoirPolicy
 
-PolicyName = Literal["random", "reservoir", "balanced_reservoir", "fifo", "loss_aware", "herding"]
-
-__all__ = ["APPEND", "REJECT", "Candidate", "Policy", "PolicyName", "make_policy"]
+__all__ = ["APPEND", "REJECT", "Candidate", "Policy", "make_policy"]
 
 _POLICIES: dict[str, type[Policy]] = {
     "random": RandomPolicy,

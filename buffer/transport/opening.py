@@ -11,13 +11,14 @@ import numpy as np
 
 from buffer.local_store import LocalStore
 from buffer.membership import Membership
+from buffer.names import TransportName
 from buffer.options import Options
 from buffer.transport.lane import Lane
 from buffer.transport.local import LocalTransport
 from buffer.transport.mesh import MeshTransport
 from buffer.transport.rendezvous import meet
 from buffer.transport.tcp import TcpLane
-from buffer.transport.transport import Transport, TransportName
+from buffer.transport.transport import Transport
 
 _log = logging.getLogger(__name__)
 

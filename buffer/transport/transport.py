@@ -5,13 +5,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 from buffer.index import Ints
 from buffer.memory import ByteRows
 from buffer.outputs import OutputSet, Window
-
-TransportName = Literal["auto", "ucx", "tcp", "local"]
 
 
 @dataclass

@@ -4,32 +4,16 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from enum import StrEnum
 from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from inference_edge.backends.name import BackendName
 from inference_edge.prediction import Prediction
 from trainer.models.frame_network import FrameNetwork
 from trainer.models.precision import Precision
-
-
-class BackendName(StrEnum):
-    """Ways to run a network."""
-
-    AUTO = "auto"
-    """The fastest of those that run here, by a short measurement with the first weights; the choice is logged."""
-    EAGER = "eager"
-    """PyTorch, operation by operation."""
-    TORCHSCRIPT = "torchscript"
-    """Traced and frozen by PyTorch: batch norm is folded into the convolutions."""
-    OPENVINO = "openvino"
-    """Compiled by OpenVINO, on CPU; needs the extra `openvino`."""
-    CUDA_GRAPH = "cuda_graph"
-    """PyTorch, recorded once and replayed as a whole, on CUDA."""
-
 
 Runner: TypeAlias = Callable[[npt.NDArray[np.float32]], Prediction]
 """Maps counts float32 (n, y, x) to patches that nobody else will write to. Use each from one thread at a time."""

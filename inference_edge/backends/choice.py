@@ -12,9 +12,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from inference_edge.backends.base import Backend, BackendName, Runner
+from inference_edge.backends.base import Backend, Runner
 from inference_edge.backends.cuda_graph import CudaGraphBackend
 from inference_edge.backends.eager import EagerBackend
+from inference_edge.backends.name import BackendName
 from inference_edge.backends.openvino import OpenVinoBackend
 from inference_edge.backends.torchscript import TorchScriptBackend
 from streaming.errors import UserError

@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from inference_edge.backends.base import Backend, BackendName, Runner
+from inference_edge.backends.base import Backend, Runner
+from inference_edge.backends.name import BackendName
 from inference_edge.backends.torchscript import trace
 from inference_edge.prediction import Prediction
 from trainer.models.frame_network import FrameNetwork

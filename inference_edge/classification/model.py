@@ -13,9 +13,9 @@ from torch import Tensor
 from inference_edge.inference import choose_device
 from inference_edge.settings import InferenceSettings
 from streaming.messages import ImagesStart, Weights
+from trainer.models.arithmetic import autocast, resolve
 from trainer.models.classifier import ImageClassifier
 from trainer.models.classifier_file import read_classifier
-from trainer.models.precision import autocast
 from trainer.models.tensor_file import BadWeights
 
 Images = npt.NDArray[np.uint8]
@@ -43,7 +43,7 @@ class ClassifierMaker:
 
     def __init__(self, settings: InferenceSettings) -> None:
         self._device = choose_device(settings.device)
-        self._precision, self._batch_max = settings.precision.on(self._device), settings.batch_max
+        self._precision, self._batch_max = resolve(settings.precision, self._device), settings.batch_max
 
     def accept(self, announced: Weights, data: bytes, *, start: ImagesStart, images: Images) -> Classifier:
         """Check a weights file and make a classifier of it. May take some seconds; may run beside inference.

@@ -12,7 +12,14 @@ from buffer.benchmark import bench_buffer
 @pytest.mark.parametrize("transport", ["tcp"])
 def test_a_small_benchmark_is_complete(transport: str) -> None:
     measured = bench_buffer(
-        ranks=(2,), transports=(transport,), precisions=("compact",), width=2, steps=2, draws=10, scaling=False
+        ranks=(2,),
+        transports=(transport,),
+        precisions=("compact",),
+        width=2,
+        steps=2,
+        pairs=3,
+        draws=10,
+        scaling=False,
     )
     assert json.loads(json.dumps(measured)) == measured
     (case,) = measured["results"]

@@ -17,7 +17,7 @@ from support import wait_until
 from torch import distributed as dist
 
 from buffer import Field, RehearsalBuffer, Schema
-from buffer.transport.transport import TransportName
+from buffer.names import TransportName
 
 RunRanks = Callable[..., list[Any]]
 needs_ucxx = pytest.mark.skipif("not __import__('importlib.util').util.find_spec('ucxx')")

@@ -11,7 +11,8 @@ from scipy import stats
 from buffer import APPEND, REJECT, Candidate, Policy
 from buffer.capacity import class_quotas
 from buffer.index import Index
-from buffer.policies import PolicyName, make_policy
+from buffer.names import PolicyName
+from buffer.policies import make_policy
 
 
 def survivors(policy: Policy, stream: Sequence[Candidate], *, capacity: int, classes: int, seed: int) -> Index:

@@ -13,7 +13,7 @@ from support import wait_until
 from torch import distributed as dist
 
 from buffer import Field, RehearsalBuffer, Schema
-from buffer.transport.transport import TransportName
+from buffer.names import TransportName
 
 SCHEMA = Schema(number=Field((), "int64"))
 PER_DRAW = 200

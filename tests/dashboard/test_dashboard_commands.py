@@ -12,10 +12,10 @@ from support import wait_until
 from test_dashboard_app import NOWHERE
 
 from dashboard.app import CommandAccess, create_app
-from dashboard.control import make_token
 from dashboard.runs import Runs
 from dashboard.settings import DashboardSettings
 from dashboard.state import DashboardState
+from dashboard.token import make_token
 from streaming.commands import (
     AnyCommand,
     CommandHub,

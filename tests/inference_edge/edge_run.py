@@ -11,7 +11,7 @@ from edge_weights import network_of
 from scipy import ndimage
 from support import wait_until
 
-from inference_edge.backends.base import BackendName
+from inference_edge.backends.name import BackendName
 from inference_edge.inference import Imager
 from inference_edge.mosaic import Mosaic, place_patches
 from inference_edge.service import serve_edge

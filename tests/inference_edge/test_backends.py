@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from inference_edge.backends.base import Backend, BackendName
+from inference_edge.backends.base import Backend
 from inference_edge.backends.choice import BACKENDS, fastest, usable_backends
 from inference_edge.backends.eager import EagerBackend
+from inference_edge.backends.name import BackendName
 from inference_edge.inference import Imager
 from inference_edge.settings import DeviceChoice, EdgeSettings
 from streaming.errors import UserError

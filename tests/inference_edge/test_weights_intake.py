@@ -13,7 +13,7 @@ import zmq
 from edge_weights import announce, network_of, overflow, weights, weights_file
 from support import wait_until
 
-from inference_edge.backends.base import BackendName
+from inference_edge.backends.name import BackendName
 from inference_edge.final_weights import FILE_NAME, FinalWeights
 from inference_edge.frame_block import FrameBlock
 from inference_edge.imaging import Imaging

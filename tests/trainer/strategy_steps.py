@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from trainer_streams import FRAME, TARGET, samples
 
+from buffer.names import TransportName
 from buffer.outputs import Representatives
-from buffer.transport.transport import TransportName
 from trainer.agreement import Proposal, agree
 from trainer.learner import Learner
 from trainer.models.frame_network import FrameNetwork

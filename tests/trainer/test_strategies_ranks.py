@@ -13,7 +13,7 @@ import torch.distributed as dist
 from strategy_steps import Samples, Step, Trainee, minibatch, train_plainly
 from support import free_ports
 
-from buffer.transport.transport import TransportName
+from buffer.names import TransportName
 from trainer.settings import StrategyName
 
 CASES = [

@@ -1,10 +1,8 @@
-"""Arithmetic of the network's layers; what they compute in is a matter of the processor, results are float32."""
+"""Arithmetic of the network's layers, as settings name it; see `arithmetic`."""
 
 from __future__ import annotations
 
 from enum import StrEnum
-
-import torch
 
 
 class Precision(StrEnum):
@@ -14,25 +12,3 @@ class Precision(StrEnum):
     """bfloat16 where the processor has instructions for it, else float32."""
     FLOAT32 = "float32"
     BFLOAT16 = "bfloat16"
-
-    def on(self, device: torch.device) -> Precision:
-        """Return FLOAT32 or BFLOAT16 for `device`.
-
-        A CPU without AVX-512 bfloat16 or AMX emulates it: measured 30 times slower than float32.
-        """
-        if self is not Precision.AUTO:
-            return self
-        if device.type == "cuda":
-            return Precision.BFLOAT16 if torch.cuda.is_bf16_supported(including_emulation=False) else Precision.FLOAT32
-        return Precision.BFLOAT16 if torch.cpu._is_avx512_bf16_supported() else Precision.FLOAT32
-
-
-def autocast(precision: Precision, device: torch.device, *, cached: bool = True) -> torch.autocast:
-    """Return the autocast context for a precision that `Precision.on` has resolved.
-
-    Args:
-        precision: FLOAT32 or BFLOAT16.
-        device: where the network runs.
-        cached: keep cast weights until the context ends; what records the network's operations must not see that.
-    """
-    return torch.autocast(device.type, torch.bfloat16, enabled=precision is Precision.BFLOAT16, cache_enabled=cached)

@@ -20,8 +20,8 @@ from acquisition.retrieval.engines import make_engine
 from acquisition.retrieval.settings import RetrievalSettings
 from acquisition.simulation.scan import SimulatedScan
 from acquisition.source_settings import SimulationSettings
-from inference_edge.backends.base import BackendName
 from inference_edge.backends.choice import usable_backends
+from inference_edge.backends.name import BackendName
 from inference_edge.inference import choose_device
 from inference_edge.mosaic import Mosaic, place_patches
 from inference_edge.settings import DeviceChoice, EdgeSettings

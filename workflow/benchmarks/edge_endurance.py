@@ -16,7 +16,7 @@ import psutil
 
 from dashboard.server import serve_dashboard
 from dashboard.settings import DashboardSettings
-from inference_edge.backends.base import BackendName
+from inference_edge.backends.name import BackendName
 from inference_edge.service import serve_edge
 from inference_edge.settings import EdgeSettings
 from streaming.commands import CommandHub

@@ -14,8 +14,8 @@ from torch import nn
 from streaming.messages import ScanEnd
 from trainer.learner import Learner
 from trainer.loop import TrainingLoop
+from trainer.models.arithmetic import autocast, resolve
 from trainer.models.classifier import ImageClassifier
-from trainer.models.precision import autocast
 from trainer.optimizer import make_optimizer
 from trainer.outcome import Outcome
 from trainer.pipelines.imagenet.pipeline import Classification
@@ -68,7 +68,7 @@ def bench_images(
         "image_px": images.image_px,
         "batch": settings.batch_size,
         "representatives": bare.representatives,
-        "precision": settings.precision.on(device).value,
+        "precision": resolve(settings.precision, device).value,
         "device": str(device),
         "ours_samples_per_s": statistics.median(mine for mine, _ in measured),
         "bare_samples_per_s": statistics.median(other for _, other in measured),
@@ -134,7 +134,7 @@ class _OurLoop:
         pipeline = Classification(classes=classes, channels=images.channels, stored_px=images.stored_px)
         self._settings = settings
         schedule = TaskSchedule(settings.schedule, settings.learning_rate, minibatches=1)
-        precision = settings.precision.on(device)
+        precision = resolve(settings.precision, device)
         self._learner = Learner(network, pipeline, settings, schedule=schedule, device=device, precision=precision)
         self._strategy = make_strategy(settings, pipeline, device=device, seed=0)
         self.report = TimeReport(self._strategy.buffer)
@@ -176,7 +176,7 @@ class _BareLoop:
         self.representatives = settings.buffer.representatives if drawn else 0
         self._network = network.to(device).to(memory_format=torch.channels_last).train()
         self._optimizer = make_optimizer(settings.optimizer, self._network, rate=settings.learning_rate)
-        self._precision, self._device = settings.precision.on(device), device
+        self._precision, self._device = resolve(settings.precision, device), device
         self._batches = [self._with_more(minibatch, self.representatives) for minibatch in minibatches]
 
     def run(self, steps: int) -> float:

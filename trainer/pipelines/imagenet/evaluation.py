@@ -12,7 +12,7 @@ from torch import nn
 from acquisition.images.tasks import Tasks
 from trainer.device import Rank
 from trainer.models.accuracy import is_correct
-from trainer.models.precision import autocast
+from trainer.models.arithmetic import autocast
 from trainer.pipelines.imagenet.data import ImageData
 
 BATCH = 256

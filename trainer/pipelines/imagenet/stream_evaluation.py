@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from streaming.codec import Arrays
 from trainer.device import Rank
 from trainer.models.accuracy import is_correct
+from trainer.models.arithmetic import autocast
 from trainer.models.classifier import ImageClassifier
-from trainer.models.precision import autocast
 from trainer.pipelines.imagenet.evaluation import BATCH
 from trainer.validation_samples import at_most, perspectives_on_any_rank
 

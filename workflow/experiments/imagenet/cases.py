@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from buffer.transport.transport import TransportName
+from buffer.names import TransportName
 from trainer.pipelines.imagenet.settings import ClassificationSettings, ImageSettings, Sharding
 from workflow.experiments.imagenet.settings import ImageExperiment
 from workflow.experiments.methods import Method

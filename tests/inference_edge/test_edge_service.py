@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import closing
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from edge_run import BATCH, FRAMES_EACH, HELD_OUT_FROM, SETTINGS, Run, assert_sh
 from edge_weights import weights
 from support import wait_until
 
+from inference_edge.archive import Archive
 from inference_edge.service import serve_edge
 from streaming.errors import UserError
 from streaming.events import (
@@ -127,6 +129,11 @@ def test_a_reference_that_comes_perspectives_later_is_still_scored(run):
     assert not (images / "perspective_0001_difference_phase.png").exists()
 
 
+def closed_perspectives(run: Run) -> set[int]:
+    with closing(Archive(run.folder / "images")) as archive:
+        return set(archive.closed())
+
+
 def test_a_perspective_that_gets_no_reference_is_let_go_once_its_images_are_written(run):
     run.start_edge(SETTINGS.model_copy(update={"keep": 1}))
     run.trainer.publish(*weights(1, final=True))
@@ -137,6 +144,7 @@ def test_a_perspective_that_gets_no_reference_is_let_go_once_its_images_are_writ
     run.post_perspective(2)
     wait_until(lambda: run.inferred() == 3 * FRAMES_EACH)
     run.post(NoReference(1))
+    wait_until(lambda: {0, 1} <= closed_perspectives(run))
     run.post_reference(0)
     run.post_reference(1)
     run.post(ScanEnd(3 * FRAMES_EACH))

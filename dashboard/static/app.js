@@ -8,7 +8,7 @@ import { drawClock, drawHeader } from "./header.js";
 import { drawPanels } from "./panels.js";
 import { drawTasks } from "./tasks.js";
 import { fit, panBy, view, zoomBy } from "./view.js";
-import { address, earlierRun, forget, store, take } from "./store.js";
+import { address, earlierRun, forget, isOver, store, take } from "./store.js";
 
 const SILENCE_MS = 15_000;
 const RECONNECT_MS = 1_500;
@@ -30,8 +30,8 @@ function connect() {
   };
   socket.onclose = (event) => {
     clearInterval(watch);
-    const full = event.code === 1013;
-    say(full ? "Too many viewers; trying again." : "The dashboard does not answer; what you see is the last that it sent.");
+    if (store.present && isOver()) say("The run is over and this page is no longer served: what you see is its last state.", "over");
+    else say(event.code === 1013 ? "Too many viewers; trying again." : "The dashboard does not answer; what you see is the last that it sent.");
     setTimeout(connect, RECONNECT_MS);
   };
 }
@@ -47,8 +47,9 @@ function takeUpdate(update) {
   changed = true;
 }
 
-function say(text) {
+function say(text, kind = "bad") {
   setText("connection", text);
+  byId("connection").dataset.kind = kind;
   byId("connection").hidden = false;
 }
 

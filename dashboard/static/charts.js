@@ -43,11 +43,14 @@ function isDue(chart, look) {
 function drawChart(chart, look) {
   const { traces, layout } = chart.draw();
   const content = `${look} ${JSON.stringify(traces.map(({ x, y, z }) => [x.length, x.at(-1), y.at(-1), z]))}`;
-  const same = drawn.get(chart.id)?.content === content;
+  const last = drawn.get(chart.id);
+  const same = last?.content === content;
   drawn.set(chart.id, { look, content, at: Date.now() });
   if (same) return;
   const some = traces.some((trace) => trace.x.length > 1 || trace.type === "heatmap");
   byId(`chart-${chart.id}`).parentElement.classList.toggle("empty", !some);
+  // plotly keeps the height of a legend that had more rows
+  if (last && last.look !== look) Plotly.purge(`chart-${chart.id}`);
   if (some) Plotly.react(`chart-${chart.id}`, traces, merged(layout), { displayModeBar: false, responsive: true });
 }
 

@@ -51,6 +51,12 @@ TABLES = (
     "[...table.querySelectorAll('td')].map((cell) => cell.textContent.replace('−', '-')))"
 )
 SCROLL = "document.getElementById('history-title').scrollIntoView()"
+LEGEND_ROWS = """(() => {
+  const at = (part) => document.querySelector(`#chart-steps ${part}`).getBoundingClientRect();
+  document.getElementById("chart-steps").scrollIntoView();
+  if (at(".legend").bottom > at(".nsewdrag").top + 1) return "over the chart";
+  return at(".legend").height > 40 ? "several" : "one";
+})()"""
 POINTS = "document.getElementById('chart-loss').data[0].x.length"
 
 
@@ -236,10 +242,22 @@ def test_what_the_page_showed_last_is_what_the_summary_says(page: Browser, run: 
     summary = json.loads((run.folder / "summary.json").read_text())
     assert (summary["frames"]["inferred"], summary["frames"]["lost"]) == (480, 0)
     page.wait_for("!document.getElementById('connection').hidden")
+    assert "The run is over" in page.value("document.getElementById('connection').textContent")
     last, held_out = summary["perspectives"][-1], summary["held_out"]
     expected = [figures(last["refreshed"], last["constant"]), figures(held_out, held_out["constant"])]
     wait_until(lambda: page.value(TABLES) == expected)
     assert page.value("document.querySelector('.verdict').dataset.verdict") == "balanced"
+
+
+def test_charts_are_laid_out_anew_for_another_width_though_nothing_new_comes(page: Browser) -> None:
+    try:
+        for width_px, rows in ((390, "several"), (1440, "one")):
+            page.call(
+                "Emulation.setDeviceMetricsOverride", width=width_px, height=900, deviceScaleFactor=1, mobile=False
+            )
+            page.wait_for(f"innerWidth === {width_px} && {LEGEND_ROWS} === '{rows}'")
+    finally:
+        page.call("Emulation.clearDeviceMetricsOverride")
 
 
 def test_the_token_is_in_no_file_of_the_run(run: RealRun) -> None:

@@ -83,16 +83,18 @@ class Runs:
         key = name, (folder / TELEMETRY).stat().st_mtime_ns
         with self._lock:
             if key not in self._opened:
-                self._opened[key] = self._read(name, folder)
+                self._opened[key] = Run(read_run(folder, self._settings), ImageArchive(folder))
                 while len(self._opened) > RUNS_KEPT:
                     self._opened.popitem(last=False)
             return self._opened[key]
 
-    def _read(self, name: str, folder: Path) -> Run:
-        state = DashboardState(name, self._settings, live=False)
-        for telemetry in read_telemetry_log(folder / TELEMETRY):
-            state.apply(telemetry)
-        return Run(state, ImageArchive(folder))
+
+def read_run(folder: Path, settings: DashboardSettings) -> DashboardState:
+    """Return the state of an earlier run from the telemetry in its folder. Blocks while that is read."""
+    state = DashboardState(folder.name, settings, live=False)
+    for telemetry in read_telemetry_log(folder / TELEMETRY):
+        state.apply(telemetry)
+    return state
 
 
 def _changed_s(folder: Path) -> float:

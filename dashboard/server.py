@@ -9,6 +9,7 @@ import socket
 import threading
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -16,7 +17,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from dashboard.app import CommandAccess, create_app
-from dashboard.runs import Runs
+from dashboard.runs import TELEMETRY, Runs, read_run
 from dashboard.settings import DashboardSettings
 from dashboard.state import DashboardState
 from streaming.codec import Arrays
@@ -60,7 +61,7 @@ def serve_dashboard(
         state = DashboardState(run.name, settings, controllable=True)
         runs = Runs(state, run.directory, settings)
         app = create_app(runs, settings, commands=CommandAccess(commands, token))
-        intake = _Intake(state, network, run.directory / "telemetry.jsonl")
+        intake = _Intake(state, network, run.directory / TELEMETRY)
         sender = TelemetrySender(network, sender=f"{Part.DASHBOARD} {socket.gethostname()} {os.getpid()}")
         server = _start_server(app, listener)
         try:
@@ -79,6 +80,33 @@ def serve_dashboard(
             sender.close()
 
 
+def serve_earlier_run(
+    settings: DashboardSettings, *, folder: Path, stop: threading.Event, on_served: Callable[[str], None]
+) -> None:
+    """Serve the page of a run that nobody works on any more until `stop` is set; it can only be looked at. Blocks.
+
+    Args:
+        settings: of the page.
+        folder: of the run.
+        stop: ends it.
+        on_served: told the page's address.
+
+    Raises:
+        UserError: the folder is not that of a run, the port is in use, or the host is not this machine's.
+    """
+    if not (folder / TELEMETRY).is_file():
+        raise UserError(f"{folder} is not the folder of a run: it holds no {TELEMETRY}; name a folder runs/<name>")
+    with open_listener(settings) as listener:
+        runs = Runs(read_run(folder.resolve(), settings), folder, settings)
+        server = _start_server(create_app(runs, settings), listener)
+        try:
+            on_served(page_url(settings.host, listener))
+            while not stop.wait(POLL_S):
+                server.check()
+        finally:
+            server.close()
+
+
 def open_listener(settings: DashboardSettings) -> socket.socket:
     """Return a listening socket.
 
@@ -91,7 +119,7 @@ def open_listener(settings: DashboardSettings) -> socket.socket:
     except OSError as error:
         raise UserError(
             f"dashboard: cannot listen on {settings.host}:{settings.port}: {error.strerror}; "
-            "choose another with --set dashboard.port=N, or 0 for a free one"
+            "choose another port (of a run: --set dashboard.port=N), or 0 for a free one"
         ) from error
 
 

@@ -17,6 +17,7 @@ from workflow.commands.resume import resume
 from workflow.commands.run import run
 from workflow.commands.simulate import simulate
 from workflow.commands.train import train
+from workflow.commands.view import view
 
 
 def create_app() -> typer.Typer:
@@ -27,7 +28,7 @@ def create_app() -> typer.Typer:
         add_completion=False,
         rich_markup_mode=None,
     )
-    for command in (run, resume, inspect, simulate, report, acquire, train, edge, dashboard, keys, fashion_mnist):
+    for command in (run, resume, inspect, simulate, report, view, acquire, train, edge, dashboard, keys, fashion_mnist):
         app.command()(command)
     app.add_typer(bench, name="bench")
     app.add_typer(experiment, name="experiment")

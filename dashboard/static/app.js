@@ -30,7 +30,7 @@ function connect() {
   };
   socket.onclose = (event) => {
     clearInterval(watch);
-    if (store.present && isOver()) say("The run is over and this page is no longer served: what you see is its last state.", "over");
+    if (store.present && isOver()) say("The run is over and this page is no longer served: what you see is its last state. `ptychoflow view` opens it again.", "over");
     else say(event.code === 1013 ? "Too many viewers; trying again." : "The dashboard does not answer; what you see is the last that it sent.");
     setTimeout(connect, RECONNECT_MS);
   };

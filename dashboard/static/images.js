@@ -58,13 +58,13 @@ export function chosenPerspective() {
 }
 
 // The refreshed image is there only once newer weights came: the first pass stands in until then.
-export function chosenPass(rows) {
+function chosenPass(rows) {
   const pass = chosen("pass");
   return rows.some((row) => row.kind === pass) ? pass : "first_pass";
 }
 
 // Images at hand, or else those in the run's folder, which are asked for once.
-export function rowsOf(perspective) {
+function rowsOf(perspective) {
   const rows = store.present.mosaics.filter((row) => row.perspective === perspective);
   if (rows.length || !Number.isFinite(perspective)) return rows;
   const key = `${store.present.instance}-${perspective}`;

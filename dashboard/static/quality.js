@@ -1,16 +1,16 @@
 // How good the image that is shown is, and the held-out frames.
 
-import { element, refill } from "./dom.js";
+import { chosen, element, refill } from "./dom.js";
 import { count, fixed, missing, signed } from "./format.js";
-import { chosenPass, chosenPerspective, rowsOf } from "./images.js";
+import { chosenPerspective } from "./images.js";
 import { store } from "./store.js";
 
 const TITLES = { refreshed: "refreshed", first_pass: "first pass" };
 
 export function drawQuality() {
   const perspective = scored(chosenPerspective());
-  const pass = chosenPass(rowsOf(perspective));
   const scores = store.perspectives.get(perspective);
+  const pass = scores?.[chosen("pass")] ? chosen("pass") : "first_pass";
   const held = store.present.held_out.slice(-1);
   refill("quality", [perspective, pass, scores, held], () => tables(perspective, pass, scores, held));
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import subprocess
 import sys
 import threading
@@ -237,15 +238,18 @@ def figures(*scores: dict[str, Any]) -> list[str]:
     ]
 
 
+def tables_of(summary: dict[str, Any]) -> list[list[str]]:
+    last, held_out = summary["perspectives"][-1], summary["held_out"]
+    return [figures(last["refreshed"], last["constant"]), figures(held_out, held_out["constant"])]
+
+
 def test_what_the_page_showed_last_is_what_the_summary_says(page: Browser, run: RealRun) -> None:
     assert run.end() == 0, run.errors[-5:]
     summary = json.loads((run.folder / "summary.json").read_text())
     assert (summary["frames"]["inferred"], summary["frames"]["lost"]) == (480, 0)
     page.wait_for("!document.getElementById('connection').hidden")
     assert "The run is over" in page.value("document.getElementById('connection').textContent")
-    last, held_out = summary["perspectives"][-1], summary["held_out"]
-    expected = [figures(last["refreshed"], last["constant"]), figures(held_out, held_out["constant"])]
-    wait_until(lambda: page.value(TABLES) == expected)
+    wait_until(lambda: page.value(TABLES) == tables_of(summary))
     assert page.value("document.querySelector('.verdict').dataset.verdict") == "balanced"
 
 
@@ -258,6 +262,23 @@ def test_charts_are_laid_out_anew_for_another_width_though_nothing_new_comes(pag
             page.wait_for(f"innerWidth === {width_px} && {LEGEND_ROWS} === '{rows}'")
     finally:
         page.call("Emulation.clearDeviceMetricsOverride")
+
+
+def test_the_page_of_a_run_that_has_ended_can_be_opened_again(page: Browser, run: RealRun) -> None:
+    summary = json.loads((run.folder / "summary.json").read_text())
+    command = [sys.executable, "-m", "workflow", "view", str(run.folder)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as viewing:
+        try:
+            url = viewing.stdout.readline().split()[0]
+            page.open(url)
+            page.wait_for(f"{STATE} === 'earlier run'")
+            wait_until(lambda: page.value(TABLES) == tables_of(summary))
+            page.wait_for(SHOWN)
+            assert httpx.post(f"{url}api/commands/pause").status_code == 404
+        finally:
+            viewing.send_signal(signal.SIGINT)
+            _, errors = viewing.communicate(timeout=30)
+    assert (viewing.returncode, errors) == (0, "")
 
 
 def test_the_token_is_in_no_file_of_the_run(run: RealRun) -> None:

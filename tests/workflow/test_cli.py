@@ -77,6 +77,7 @@ def test_a_process_ends_with_status_2_and_one_line(tmp_path: Path, arguments: li
         (["run", "--config", "absent.toml"], "absent.toml does not exist"),
         (["run", "absent.h5"], "absent.h5"),
         (["report", "absent"], "absent is not the folder of a run"),
+        (["view", "absent"], "absent is not the folder of a run"),
         (["edge", "--config", "alone.toml"], "port 0 is chosen by `ptychoflow run` only"),
     ],
 )

@@ -1,0 +1,28 @@
+"""`ptychoflow view`: the page of a run that has ended."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def view(
+    run: Annotated[Path, typer.Argument(help="Folder of a run, runs/<name>.", metavar="RUN")],
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the page on loopback; 0 takes a free one.")] = 0,
+) -> None:
+    """Show the page of a run that has ended, and of those beside it, until Ctrl-C."""
+    from dashboard.server import serve_earlier_run
+    from dashboard.settings import DashboardSettings
+    from workflow.part_process import stop_on_signals
+
+    stop = threading.Event()
+    with stop_on_signals(stop):
+        serve_earlier_run(
+            DashboardSettings(port=port),
+            folder=run,
+            stop=stop,
+            on_served=lambda url: typer.echo(f"{url}  (Ctrl-C ends it)"),
+        )

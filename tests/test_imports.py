@@ -1,6 +1,8 @@
 """The architecture: what each folder may import, and how long a module may be."""
 
 import ast
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -104,3 +106,10 @@ def test_modules_are_short() -> None:
     lengths = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in modules(ROOT)}
     assert len(lengths) > len(EVERYTHING), "no modules were found: is this test in the right place?"
     assert {str(path.relative_to(ROOT)): n for path, n in lengths.items() if n > MAX_LINES} == {}
+
+
+@pytest.mark.parametrize("module", ["workflow.launcher", "acquisition.service", "dashboard.server"])
+def test_who_does_not_compute_with_pytorch_does_not_wait_for_it(module: str) -> None:
+    """It takes longer to load than all the rest, and every command that reads a configuration would wait."""
+    check = f"import sys, {module}; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0

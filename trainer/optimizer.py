@@ -11,6 +11,11 @@ from trainer.settings import OptimizerKind, OptimizerSettings
 from trainer.state_file import State, copies
 
 
+def load_optimizers() -> None:
+    """Load what PyTorch loads with a first optimiser, 1 s and more, while there is nothing to train on yet."""
+    torch.optim.SGD([torch.zeros(1)])
+
+
 def make_optimizer(settings: OptimizerSettings, network: nn.Module, *, rate: float) -> torch.optim.Optimizer:
     """Return an optimiser of all the network's parameters."""
     parameters, decay = network.parameters(), settings.weight_decay

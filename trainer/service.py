@@ -23,6 +23,7 @@ from trainer.device import Rank, join_ranks
 from trainer.intake import Intake
 from trainer.learner import Learner
 from trainer.loop import TrainingLoop
+from trainer.optimizer import load_optimizers
 from trainer.pipelines.choice import Assemble, choose_pipeline
 from trainer.pipelines.pipeline import Pipeline
 from trainer.publication import Publication
@@ -111,6 +112,7 @@ def _serve(session: _Session, *, publication: Publication | None) -> None:
         warn=lambda text: session.telemetry.send(WarningRaised(Part.TRAINER, text)),
     )
     with intake, ExitStack() as stack:
+        load_optimizers()
         if checkpoint is None and publication is not None and session.settings.init_weights is not None:
             _publish_initial(session, arrivals, publication)
         announced = wait_for_samples(arrivals, stop=session.stop)

@@ -342,6 +342,8 @@ class RunRow(Model):
     name: str
     watched: bool
     """Whether it is the one that this dashboard was started for."""
+    live: bool
+    """Whether this dashboard follows it as it goes on."""
     changed_s: float
     """When its folder changed last, seconds since 1970."""
     frames: int | None = None

@@ -68,7 +68,7 @@ class Runs:
         """Return the newest runs, newest first."""
         folders = [path for path in self._directory.resolve().parent.glob("*/") if (path / TELEMETRY).is_file()]
         newest = sorted(folders, key=_changed_s, reverse=True)[:RUNS_LISTED]
-        return [_row(path, watched=path == self._directory.resolve()) for path in newest]
+        return [self._row(path) for path in newest]
 
     def open(self, name: str | None) -> Run | None:
         """Return a run, or None where there is none of this name; None means the run that is watched.
@@ -88,6 +88,19 @@ class Runs:
                     self._opened.popitem(last=False)
             return self._opened[key]
 
+    def _row(self, folder: Path) -> models.RunRow:
+        watched = folder == self._directory.resolve()
+        summary = _summary(folder / SUMMARY)
+        held_out = summary.get("held_out") or {}
+        return models.RunRow(
+            name=folder.name,
+            watched=watched,
+            live=watched and self._watched.state.live,
+            changed_s=_changed_s(folder),
+            frames=summary.get("frames", {}).get("acquired"),
+            psnr_phase_db=held_out.get("psnr_db", {}).get("phase"),
+        )
+
 
 def read_run(folder: Path, settings: DashboardSettings) -> DashboardState:
     """Return the state of an earlier run from the telemetry in its folder. Blocks while that is read."""
@@ -99,18 +112,6 @@ def read_run(folder: Path, settings: DashboardSettings) -> DashboardState:
 
 def _changed_s(folder: Path) -> float:
     return (folder / TELEMETRY).stat().st_mtime
-
-
-def _row(folder: Path, *, watched: bool) -> models.RunRow:
-    summary = _summary(folder / SUMMARY)
-    held_out = summary.get("held_out") or {}
-    return models.RunRow(
-        name=folder.name,
-        watched=watched,
-        changed_s=_changed_s(folder),
-        frames=summary.get("frames", {}).get("acquired"),
-        psnr_phase_db=held_out.get("psnr_db", {}).get("phase"),
-    )
 
 
 def _summary(path: Path) -> dict[str, Any]:

@@ -126,6 +126,11 @@ class DashboardState:
         """The run's name."""
         return self._run
 
+    @property
+    def live(self) -> bool:
+        """Whether the run is followed as it goes on."""
+        return self._live
+
     def apply(self, telemetry: Telemetry, arrays: Mapping[str, npt.NDArray[Any]] | None = None) -> None:
         """Take in one event, with its arrays if it has any."""
         with self._lock:

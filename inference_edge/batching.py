@@ -9,7 +9,7 @@ NEWEST_SHARE = 0.2
 class BatchSizer:
     """Learns what imaging a frame takes, and keeps batches within the latency that is asked for.
 
-    A frame waits for the batch before its own, so a batch may take half of that.
+    While imaging keeps up, a frame waits for one batch before its own at most, so a batch may take half of that.
 
     Args:
         latency_max_s: seconds from a frame's arrival to its image, while frames do not come faster than imaging goes.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from inference_edge.arrivals import Arrivals
@@ -31,7 +31,7 @@ class _Batch:
 class FirstPass:
     """Stitches what the network has predicted while the network has the next frames.
 
-    One batch is computed. Another is made ready beside it only if it is as large as batches may be: fewer frames had
+    One batch is computed. Another is made ready beside it only if as many frames wait as a batch may have: fewer had
     better wait, since a larger batch takes less time per frame.
 
     Args:
@@ -47,30 +47,34 @@ class FirstPass:
         self._arrivals, self._imaging = arrivals, imaging
         self._counter, self._warn = counter, warn
         self._begun: deque[_Batch] = deque()
+        self._stitching_frame_s = 0.0
 
     @property
-    def under_way(self) -> bool:
-        """Whether the network has frames that are not stitched yet."""
-        return bool(self._begun)
+    def under_way(self) -> int:
+        """How many frames the network has that are not stitched yet."""
+        return sum(len(batch.begun.block) for batch in self._begun)
 
     @property
     def can_advance(self) -> bool:
         """Whether `advance` has something to do, once there is a model."""
         return bool(self._begun and self._begun[0].begun.done) or self._may_begin()
 
-    def advance(self, model: Model) -> Iterator[Perspective]:
-        """Give the network what waits, as far as it can take more, and stitch what it is done with.
+    def advance(self, model: Model) -> Perspective | None:
+        """Give the network what waits, as far as it can take more, and stitch a batch that it is done with.
 
-        Yields:
-            The perspective of every batch that was stitched.
+        Returns:
+            The perspective of that batch; None if the network is not done with any.
         """
         self._begin(model)
-        while self._begun and self._begun[0].begun.done:
-            batch = self._begun.popleft()
-            self._imaging.learn(batch.begun)
-            self._begin(model)
-            self._stitch(batch)
-            yield batch.perspective
+        if not self._begun or not self._begun[0].begun.done:
+            return None
+        batch = self._begun.popleft()
+        self._imaging.learn(batch.begun, stitching_frame_s=self._stitching_frame_s)
+        self._begin(model)
+        began_s = time.perf_counter()
+        self._stitch(batch)
+        self._stitching_frame_s = (time.perf_counter() - began_s) / len(batch.begun.block)
+        return batch.perspective
 
     def _begin(self, model: Model) -> None:
         while self._may_begin():

@@ -76,9 +76,10 @@ class Imaging:
         counts = block.diffraction.astype(np.float32)
         return Begun(model, block, self._thread.submit(model.runner, counts))
 
-    def learn(self, begun: Begun) -> None:
-        """Learn from frames what imaging takes. Waits until the model is done with them."""
-        self.sizer.note(len(begun.block), begun.predicted.result().seconds)
+    def learn(self, begun: Begun, *, stitching_frame_s: float = 0.0) -> None:
+        """Learn from frames what imaging takes, beside stitching. Waits until the model is done with them."""
+        frames = len(begun.block)
+        self.sizer.note(frames, max(begun.predicted.result().seconds, frames * stitching_frame_s))
 
     def finish(self, begun: Begun) -> Imaged:
         """Return the frames that could be imaged; those without a finite image are left out, with a warning.
@@ -106,6 +107,5 @@ class Imaging:
         failed = int(again.finite().sum() - prediction.finite().sum())
         if failed <= 0:
             return begun.model, prediction
-        if in_use is begun.model:
-            self._weights.drop(f"no finite image of {failed} frames that weights {other.version} image")
+        self._weights.drop(begun.model, f"no finite image of {failed} frames that weights {other.version} image")
         return other, again

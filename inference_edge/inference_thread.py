@@ -30,7 +30,7 @@ class InferenceThread:
     """Runs networks one batch after the other; while one is computed, the next can already wait.
 
     Args:
-        predict: images frames (n, y, x) with a prepared network; only ever called in this thread.
+        predict: images frames (n, y, x) with a prepared network; other threads may call it with other networks.
     """
 
     def __init__(self, predict: Predict) -> None:

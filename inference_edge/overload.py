@@ -27,13 +27,13 @@ class OverloadWatch:
         self._settings, self._waiting, self._warn = settings, waiting, warn
         self._behind = False
 
-    def watch(self, sizer: BatchSizer) -> None:
-        """Act if imaging is behind.
+    def watch(self, sizer: BatchSizer, *, under_way: int) -> None:
+        """Act if imaging is behind; `under_way` frames are with the network before those that wait.
 
         Raises:
             UserError: frames cannot be put off to disk.
         """
-        if not sizer.behind(self._waiting.in_turn):
+        if not sizer.behind(self._waiting.in_turn + under_way):
             if self._behind and not self._waiting.put_off and self._waiting.in_turn <= sizer.frames:
                 self._behind = False
                 log.info("imaging keeps up again")

@@ -136,7 +136,7 @@ class _Edge:
             self._take_references()
             self._heed(commands)
             self._take_weights()
-            self._overload.watch(self._imaging.sizer)
+            self._overload.watch(self._imaging.sizer, under_way=self._first_pass.under_way)
             if not self._image_waiting():
                 self._refresh_some()
             self._report_progress()
@@ -234,9 +234,9 @@ class _Edge:
         model = self._weights.model
         if model is None:
             return False
-        for perspective in self._first_pass.advance(model):
+        if (perspective := self._first_pass.advance(model)) is not None:
             self._keep(perspective)
-        return self._first_pass.under_way
+        return bool(self._first_pass.under_way)
 
     def _keep(self, perspective: Perspective) -> None:
         """Keep the frames of the newest perspectives only."""
@@ -277,7 +277,8 @@ class _Edge:
 
     def _report_progress(self) -> None:
         waiting, counter = self._arrivals.waiting, self._report.counter
-        counter.waiting, counter.put_off = waiting.in_turn + waiting.put_off, self._overload.put_off
+        counter.waiting = waiting.in_turn + waiting.put_off + self._first_pass.under_way
+        counter.put_off = self._overload.put_off
         self._report.counts()
         if self._arrivals.scan is None or self._weights.model is None:
             return
@@ -292,6 +293,7 @@ class _Edge:
         pixel_size_m = self._arrivals.scan.object_pixel_size_m
         self._report.perspective(perspective, self._weights.model, pixel_size_m=pixel_size_m, at_once=True)
         closes = perspective.reference is not None or not perspective.reference_due
+        final = closes and perspective.released and perspective.complete
         self._archive.write(
             PerspectiveImages(
                 perspective=perspective.index,
@@ -301,7 +303,7 @@ class _Edge:
                 images={kind: perspective.rendering(kind).whole.image() for kind in STITCHED},
                 model_versions={kind: sorted(perspective.rendering(kind).versions) for kind in STITCHED},
                 reference=perspective.reference,
-                closed_frames=perspective.received if closes and perspective.released else None,
+                closed_frames=perspective.received if final else None,
             )
         )
         self._report.forget(perspective)

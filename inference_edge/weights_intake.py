@@ -95,8 +95,10 @@ class WeightsIntake(Generic[ModelT]):
         try:
             model = checked.result()
         except BadWeights as error:
-            # what was kept is not from this trainer, who may still have final weights
-            self.final_seen = announced.final and not recalled
+            if recalled:
+                log.warning("the final weights that were kept cannot be used, the trainer is asked: %s", error)
+                return False
+            self.final_seen = announced.final
             self._refuse(announced, str(error))
             return False
         self.final_seen = announced.final
@@ -135,15 +137,22 @@ class WeightsIntake(Generic[ModelT]):
                     replaced |= self.follow()
         return replaced
 
-    def drop(self, reason: str) -> None:
-        """Go back from the version in use to the one before, which there must be, and do not use it again."""
-        failed, before = self.model, self.previous
-        if failed is None or before is None:
+    def drop(self, failed: ModelT, reason: str) -> None:
+        """Do not use a version again, if it is still kept; go back from it to the one before if it is in use.
+
+        Raises:
+            RuntimeError: it is in use, and there is none before.
+        """
+        if failed not in self._kept:
+            return
+        before = self.previous
+        if failed is self.model and before is None:
             raise RuntimeError("there are no weights to go back to")
         self._kept.remove(failed)
-        log.warning("back to weights %d: %s", before.version, reason)
+        log.warning("weights %d are not used again: %s", failed.version, reason)
         self._telemetry.send(WeightsRejected(failed.version, reason))
-        self._use(before)
+        if failed is self.model and before is not None:
+            self._use(before)
 
     def close(self) -> None:
         """Wait for a check that is running."""
@@ -154,7 +163,7 @@ class WeightsIntake(Generic[ModelT]):
 
     def _check(self, accept: Accept[ModelT], announced: Weights, data: bytes) -> ModelT:
         model = accept(announced, data)
-        if announced.final:
+        if announced.final and not announced.stopped:
             self._final_weights.write(announced, data)
         return model
 

@@ -12,7 +12,7 @@ from typing import Annotated
 
 import msgspec
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 MAX_RANKS = 1024
 
 
@@ -151,6 +151,8 @@ class Weights(Message, tag="weights", frozen=True):
     step: int
     final: bool
     """The trainer will publish nothing newer."""
+    stopped: bool = False
+    """It was stopped before it was done with the scan: it may be started again, and go on."""
 
 
 DataMessage = ScanStart | ImagesStart | Frames | Samples | Reference | NoReference | PerspectiveEnd | ScanEnd | Weights

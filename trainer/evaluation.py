@@ -44,7 +44,7 @@ class Evaluator:
     """Evaluates networks on this rank's share of the validation frames; results are those of all ranks.
 
     Args:
-        precision: resolved by `Precision.on`.
+        precision: FLOAT32 or BFLOAT16.
         device: where the networks are.
     """
 

@@ -37,7 +37,7 @@ class Learner(Generic[NetworkT]):
         settings: optimiser, averaging.
         schedule: the rates.
         device: where the network is trained.
-        precision: resolved by `Precision.on`.
+        precision: FLOAT32 or BFLOAT16.
     """
 
     def __init__(

@@ -93,7 +93,7 @@ class TrainingLoop:
             agreed = agree(self._propose(batch))
             if agreed.stop or self._step(batch, agreed):
                 break
-        self._outcome.close()
+        self._outcome.close(stopped=agreed.stop)
         self._report.close()
         if self._checkpoints is not None:
             self._checkpoints.finish(self._memory(), stopped=agreed.stop)

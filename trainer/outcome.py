@@ -32,5 +32,5 @@ class Outcome(ABC):
     def end_stream(self) -> None:
         """All ranks have trained on all samples, and are done with what comes after."""
 
-    def close(self) -> None:
-        """Training has ended, though perhaps not the stream."""
+    def close(self, *, stopped: bool) -> None:
+        """Training has ended; before the end of the stream or of what comes after if it was `stopped`."""

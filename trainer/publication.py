@@ -44,7 +44,9 @@ class Publication:
         self._last: Future[None] | None = None
         self._wait_until_served_s = 0.0
 
-    def publish(self, write: Writer, *, step: int, validation_loss: float | None, final: bool) -> None:
+    def publish(
+        self, write: Writer, *, step: int, validation_loss: float | None, final: bool, stopped: bool = False
+    ) -> None:
         """Publish what `write` makes, in the publishing thread, of the version's stamp; waits for the version before.
 
         A version that cannot be written to the folder is published all the same, with a warning.
@@ -59,7 +61,7 @@ class Publication:
             created_at=datetime.now(UTC),
             run=self._run,
         )
-        self._last = self._executor.submit(self._write, write, stamp)
+        self._last = self._executor.submit(self._write, write, stamp, stopped=stopped)
 
     def wait_until_served(self, timeout_s: float) -> None:
         """Let `close` wait this long for an edge to fetch the final version."""
@@ -83,7 +85,7 @@ class Publication:
         if self._last is not None:
             self._last.result()
 
-    def _write(self, write: Writer, stamp: Stamp) -> None:
+    def _write(self, write: Writer, stamp: Stamp, *, stopped: bool) -> None:
         data = write(stamp)
         sha256 = digest(data)
         try:
@@ -92,7 +94,7 @@ class Publication:
             reason = f"weights {stamp.version} are served but not kept: {self._folder}: {error.strerror}"
             log.warning("%s", reason)
             self._on_published(WarningRaised(Part.TRAINER, reason))
-        self._server.publish(Weights(stamp.version, sha256, stamp.step, stamp.final), data)
+        self._server.publish(Weights(stamp.version, sha256, stamp.step, stamp.final, stopped), data)
         self._on_published(WeightsPublished(stamp.version, stamp.step, sha256, stamp.validation_loss, stamp.final))
 
     def _write_file(self, data: bytes, version: int) -> None:

@@ -80,17 +80,21 @@ class StreamOutcome(Outcome, Generic[NetworkT]):
         if self._releases_at_end:
             self._arrivals.end_scan()
 
-    def close(self) -> None:
+    def close(self, *, stopped: bool) -> None:
         """Publish the last weights as final."""
-        self._publish(final=True)
+        self._publish(final=True, stopped=stopped)
 
-    def _publish(self, *, final: bool) -> None:
+    def _publish(self, *, final: bool, stopped: bool = False) -> None:
         self._share()
         self._published_s, self._published_steps = time.monotonic(), self._learner.steps
         if self._publication is not None:
             write = self._writer(self._learner.averaged.snapshot())
             self._publication.publish(
-                write, step=self._learner.steps, validation_loss=self._validation_loss, final=final
+                write,
+                step=self._learner.steps,
+                validation_loss=self._validation_loss,
+                final=final,
+                stopped=stopped,
             )
 
     def _validation_so_far(self) -> dict[int, Arrays]:

@@ -15,6 +15,7 @@ from streaming.errors import UserError
 from workflow.config import AnyConfig, write_config
 from workflow.environment import describe_environment
 
+LOCK = ".lock"
 CLAIM_PATIENCE_S = 10.0
 """Longer than the parts of a killed run live on."""
 CLAIM_POLL_S = 0.1
@@ -66,12 +67,21 @@ class RunFolder:
             UserError: somebody else still runs in it after `patience_s`.
         """
         deadline_s = time.monotonic() + patience_s
-        with (self.path / ".lock").open("ab") as file:
+        with (self.path / LOCK).open("ab") as file:
             while not _locked(file):
                 if time.monotonic() > deadline_s:
                     raise UserError(f"run {self.path} is still going on; wait for its end, or stop it first")
                 time.sleep(CLAIM_POLL_S)
             yield file.fileno()
+
+    @property
+    def going_on(self) -> bool:
+        """Whether somebody has claimed it."""
+        lock = self.path / LOCK
+        if not lock.exists():
+            return False
+        with lock.open("rb") as file:
+            return not _locked(file)
 
     def log(self, name: str) -> Path:
         """Return the log of one part."""

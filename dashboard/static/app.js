@@ -8,7 +8,7 @@ import { drawClock, drawHeader } from "./header.js";
 import { drawPanels } from "./panels.js";
 import { drawTasks } from "./tasks.js";
 import { fit, panBy, view, zoomBy } from "./view.js";
-import { address, earlierRun, forget, isOver, store, take } from "./store.js";
+import { address, earlierRun, forget, store, take } from "./store.js";
 
 const SILENCE_MS = 15_000;
 const RECONNECT_MS = 1_500;
@@ -30,8 +30,9 @@ function connect() {
   };
   socket.onclose = (event) => {
     clearInterval(watch);
-    if (store.present && isOver()) say("The run is over and this page is no longer served: what you see is its last state. `ptychoflow view` opens it again.", "over");
-    else say(event.code === 1013 ? "Too many viewers; trying again." : "The dashboard does not answer; what you see is the last that it sent.");
+    if (event.code === 1013) say("Too many viewers; trying again.");
+    else if (hasEnded()) say("The run has ended and its page does not answer: what you see is its last state. `ptychoflow view` opens it again.", "over");
+    else say("The dashboard does not answer; what you see is the last that it sent.");
     setTimeout(connect, RECONNECT_MS);
   };
 }
@@ -40,6 +41,10 @@ async function loadEarlierRun() {
   const answer = await fetch(address("/api/state"));
   if (answer.ok) takeUpdate(await answer.json());
   else say(`The run ${earlierRun} cannot be opened: ${(await answer.json()).detail}`);
+}
+
+function hasEnded() {
+  return store.present != null && (!store.present.live || store.present.state === "done");
 }
 
 function takeUpdate(update) {

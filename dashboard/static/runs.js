@@ -23,7 +23,7 @@ async function fill() {
 }
 
 function describe(row) {
-  if (row.watched && row.frames == null) return "now";
+  if (row.live) return "now";
   const when = new Date(1000 * row.changed_s).toLocaleString([], { dateStyle: "medium", timeStyle: "short" });
   const frames = row.frames == null ? "no summary" : `${count(row.frames)} frames`;
   const quality = row.psnr_phase_db == null ? "" : `, held-out phase ${fixed(row.psnr_phase_db, 1)} dB`;

@@ -154,9 +154,11 @@ def test_an_earlier_run_is_opened_from_its_folder(client: TestClient, state: Das
     write_images(earlier, 0, ramp())
     state.apply(telemetry(acquired(5)))
     rows = client.get("/api/runs").json()
-    assert [(row["name"], row["watched"], row["frames"], row["psnr_phase_db"]) for row in rows] == [
+    assert [(row["name"], row["live"], row["frames"], row["psnr_phase_db"]) for row in rows] == [
         ("yesterday", False, 70, 21.5)
     ]
+    (tmp_path / "night" / "telemetry.jsonl").write_bytes(log)
+    assert {row["name"]: row["live"] for row in client.get("/api/runs").json()} == {"yesterday": False, "night": True}
     content = client.get("/api/state?run=yesterday").json()
     assert (content["present"]["frames"]["acquired"], content["present"]["live"]) == (70, False)
     assert content["perspectives"][0]["refreshed"]["psnr_phase_db"] == 21.0

@@ -248,7 +248,7 @@ def test_what_the_page_showed_last_is_what_the_summary_says(page: Browser, run: 
     summary = json.loads((run.folder / "summary.json").read_text())
     assert (summary["frames"]["inferred"], summary["frames"]["lost"]) == (480, 0)
     page.wait_for("!document.getElementById('connection').hidden")
-    assert "The run is over" in page.value("document.getElementById('connection').textContent")
+    assert "The run has ended" in page.value("document.getElementById('connection').textContent")
     wait_until(lambda: page.value(TABLES) == tables_of(summary))
     assert page.value("document.querySelector('.verdict').dataset.verdict") == "balanced"
 

@@ -70,10 +70,11 @@ class Edge:
         self._frames += count
 
     def advance(self) -> int:
-        return len(list(self.first_pass.advance(self.model)))
+        """Return whether a batch was stitched, as a number."""
+        return int(self.first_pass.advance(self.model) is not None)
 
     def answer(self) -> int:
-        """Let the network answer one batch; return how many were stitched then."""
+        """Let the network answer one batch; return how many were stitched in one step then."""
         self.network.may_answer.release()
         assert select.select([self.thread.done], [], [], 20)[0]
         self.thread.note_done()
@@ -101,7 +102,7 @@ def edge(tmp_path):
 
 def test_the_next_full_batch_is_with_the_network_before_the_last_is_stitched(edge):
     edge.arrive(3)
-    assert (edge.advance(), edge.first_pass.under_way, edge.first_pass.can_advance) == (0, True, False)
+    assert (edge.advance(), edge.first_pass.under_way, edge.first_pass.can_advance) == (0, 3, False)
     for _ in range(3):
         edge.arrive(BATCH_MAX)
     # nothing is known yet of how long a batch takes
@@ -114,7 +115,7 @@ def test_the_next_full_batch_is_with_the_network_before_the_last_is_stitched(edg
     assert [edge.answer() for _ in range(3)] == [1, 1, 1]
     assert edge.stitched() == list(range(3 + 3 * BATCH_MAX))
     assert edge.network.given == [3, BATCH_MAX, BATCH_MAX, BATCH_MAX]
-    assert (edge.counter.inferred, edge.perspective.queued, edge.first_pass.under_way) == (15, 0, False)
+    assert (edge.counter.inferred, edge.perspective.queued, edge.first_pass.under_way) == (15, 0, 0)
     assert edge.perspective.held == [0, 3, 7, 11]
 
 

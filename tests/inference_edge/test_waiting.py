@@ -103,18 +103,18 @@ def test_the_policy_is_told_once_and_followed(waiting, policy, caplog):
     watch = OverloadWatch(EdgeSettings(overload=policy, image_every=2), waiting, warn=told.append)
     sizer = BatchSizer(latency_max_s=1.0, batch_max=8)
     arrive(waiting, 0, block(0, 20), Perspective(0, 0.0))
-    watch.watch(sizer)
+    watch.watch(sizer, under_way=0)
     assert told == []
     sizer.note(1, 0.1)
     for _ in range(2):
-        watch.watch(sizer)
+        watch.watch(sizer, under_way=0)
     assert len(told) == (policy is Overload.THIN)
     assert sum("they wait" in record.getMessage() for record in caplog.records) == (policy is Overload.SPOOL)
     assert watch.put_off == (10 if policy is Overload.THIN else 0)
     assert waiting.in_turn + waiting.put_off == 20
     while waiting.take(8):
         pass
-    watch.watch(sizer)
+    watch.watch(sizer, under_way=0)
     arrive(waiting, 1, block(20, 20), Perspective(0, 0.0))
-    watch.watch(sizer)
+    watch.watch(sizer, under_way=0)
     assert len(told) == 2 * (policy is Overload.THIN)

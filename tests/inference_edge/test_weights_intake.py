@@ -7,6 +7,7 @@ import threading
 from contextlib import closing
 from functools import partial
 
+import msgspec
 import numpy as np
 import pytest
 import zmq
@@ -224,12 +225,12 @@ def test_dropped_weights_are_not_used_again(edge, trainer):
     for version in (1, 2):
         trainer.publish(*weights(version))
         edge.answer_to(version)
-    edge.intake.drop("it gives no image")
+    edge.intake.drop(edge.intake.model, "it gives no image")
     assert edge.version == 1
     wait_until(lambda: edge.events[-2:] == [WeightsRejected(2, "it gives no image"), WeightsApplied(1)])
     assert not edge.intake.follow()
     with pytest.raises(RuntimeError, match="no weights"):
-        edge.intake.drop("again")
+        edge.intake.drop(edge.intake.model, "again")
     trainer.publish(*weights(3))
     assert isinstance(edge.answer_to(3), WeightsApplied)
 
@@ -262,16 +263,21 @@ def test_final_weights_outlast_the_trainer_and_the_edge(network, tmp_path, train
         edge.answer_to(1)
     with closing(Edge(network, tmp_path)) as edge:
         assert isinstance(edge.answer_to(1), WeightsApplied)
-        trainer.publish(*weights(2, final=True))
+        stopped, data = weights(2, final=True)
+        trainer.publish(msgspec.structs.replace(stopped, stopped=True), data)
         edge.answer_to(2)
+        assert edge.intake.final_seen
+        assert FinalWeights(tmp_path).read() is None, "the trainer may be started again and go on"
+        trainer.publish(*weights(3, final=True))
+        edge.answer_to(3)
     trainer.close()
     with closing(Edge(network, tmp_path)) as edge:
-        assert isinstance(edge.answer_to(2), WeightsApplied)
-        assert edge.intake.final_seen
-        assert [one.version for one in edge.events if isinstance(one, WeightsApplied)] == [2]
-        resumed = WeightsServer(network)
-        resumed.publish(*weights(3))
         assert isinstance(edge.answer_to(3), WeightsApplied)
+        assert edge.intake.final_seen
+        assert [one.version for one in edge.events if isinstance(one, WeightsApplied)] == [3]
+        resumed = WeightsServer(network)
+        resumed.publish(*weights(4))
+        assert isinstance(edge.answer_to(4), WeightsApplied)
         assert not edge.intake.final_seen
         resumed.close()
 
@@ -302,6 +308,21 @@ def test_kept_weights_that_cannot_be_used_are_asked_for_anew(network, tmp_path, 
     with closing(Edge(network, tmp_path)) as edge:
         assert isinstance(edge.answer_to(2), WeightsApplied)
         assert not edge.intake.final_seen
+    assert not [one for one in edge.events if isinstance(one, WeightsRejected)], "the trainer sent none"
+
+
+def test_weights_that_failed_on_their_last_frames_after_newer_ones_came_are_not_kept(edge, trainer):
+    models = {}
+    for version in (1, 2, 3):
+        trainer.publish(*weights(version))
+        edge.answer_to(version)
+        models[version] = edge.intake.model
+    failed = models[2]
+    edge.intake.drop(failed, "no finite image")
+    edge.intake.drop(failed, "no finite image")
+    assert (edge.version, edge.intake.previous.version) == (3, 1)
+    assert not edge.intake.roll_back(2)
+    wait_until(lambda: [one.version for one in edge.events if isinstance(one, WeightsRejected)] == [2])
 
 
 def test_two_edges_follow_one_trainer_and_both_get_the_final_weights(network, tmp_path):

@@ -31,7 +31,7 @@ from streaming.messages import FrameRole, PerspectiveEnd, Samples, ScanEnd, Weig
 from streaming.publisher import Publisher
 from streaming.settings import NetworkSettings, RunContext
 from streaming.telemetry import TelemetryHub
-from streaming.weights_channel import WeightsClient
+from streaming.weights_channel import WeightsClient, WeightsServer
 from trainer.models.settings import ModelSettings
 from trainer.models.weights_file import LoadedWeights, read_weights
 from trainer.service import train
@@ -84,6 +84,7 @@ class Run:
     ) -> None:
         self.network, self.directory = network, directory
         self.final: LoadedWeights | None = None
+        self.announced: list[Weights] = []
         self.unacknowledged = -1
         self._post, self._end_after = post, end_after
         self._end_due = threading.Event()
@@ -101,6 +102,7 @@ class Run:
                     publisher.post_to_ranks(ScanEnd(frames=0))
                 if (found := client.poll()) is not None:
                     weights, data = found
+                    self.announced.append(weights)
                     loaded = read_weights(data, weights.sha256)
                     self.final = loaded if weights.final else self.final
             publisher.pump(0.5)
@@ -143,6 +145,7 @@ def check(run: Run, *, ranks: int) -> None:
     assert run.unacknowledged == 0
     assert run.final is not None
     assert run.final.manifest.final
+    assert not run.announced[-1].stopped
     losses = run.events(ValidationLoss)
     assert [event.after_perspective for event in losses] == [0, 1, 2, 2]
     assert [sorted(event.per_perspective) for event in losses] == [[0], [0, 1], [0, 1, 2], [0, 1, 2]]
@@ -252,7 +255,15 @@ def test_continuous_pace_trains_on_while_the_stream_is_silent(
     assert any("exceed trainer.amplitude_scale = 2" in event.text for event in run.events(WarningRaised))
 
 
-def test_stop_ends_training_in_order(network: NetworkSettings, tmp_path: Path) -> None:
+def test_stop_ends_training_in_order(network: NetworkSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    announced: list[Weights] = []
+    publish = WeightsServer.publish
+
+    def note(server: WeightsServer, weights: Weights, data: bytes) -> None:
+        announced.append(weights)
+        publish(server, weights, data)
+
+    monkeypatch.setattr(WeightsServer, "publish", note)
     stop = threading.Event()
     settings = SETTINGS.model_copy(update={"pace": Pace.CONTINUOUS, "finish_s": 1000.0})
     context = RunContext("test", tmp_path, 1)
@@ -269,6 +280,7 @@ def test_stop_ends_training_in_order(network: NetworkSettings, tmp_path: Path) -
     assert not thread.is_alive()
     newest = sorted((tmp_path / "weights").iterdir())[-1]
     assert read_weights(newest.read_bytes()).manifest.final
+    assert [(one.final, one.stopped) for one in announced[-2:]] == [(False, False), (True, True)]
 
 
 def test_initial_weights_reach_an_edge_before_the_first_sample(network: NetworkSettings, tmp_path: Path) -> None:

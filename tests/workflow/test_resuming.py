@@ -12,6 +12,7 @@ import pytest
 
 from streaming.errors import UserError
 from trainer.checkpoint import MARKER, save
+from workflow.commands.view import view
 from workflow.config import load_config
 from workflow.resuming import resumed_config
 from workflow.run_folder import RunFolder, create_run_folder, write_json
@@ -78,3 +79,12 @@ def test_two_cannot_run_in_one_folder_even_after_the_first_launcher_was_killed(f
     child.communicate(os.linesep.encode())
     with folder.claimed(patience_s=5.0):
         pass
+    assert not folder.going_on
+
+
+def test_the_page_of_a_run_that_goes_on_is_its_own(folder: RunFolder) -> None:
+    assert not folder.going_on
+    with folder.claimed():
+        assert folder.going_on
+        with pytest.raises(UserError, match="is still going on: open its live page"):
+            view(folder.path)

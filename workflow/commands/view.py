@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from streaming.errors import UserError
+
 
 def view(
     run: Annotated[Path, typer.Argument(help="Folder of a run, runs/<name>.", metavar="RUN")],
@@ -17,7 +19,10 @@ def view(
     from dashboard.server import serve_earlier_run
     from dashboard.settings import DashboardSettings
     from workflow.part_process import stop_on_signals
+    from workflow.run_folder import RunFolder
 
+    if RunFolder(run).going_on:
+        raise UserError(f"run {run} is still going on: open its live page, whose address it showed when it began")
     stop = threading.Event()
     with stop_on_signals(stop):
         serve_earlier_run(

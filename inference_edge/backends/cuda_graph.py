@@ -37,7 +37,9 @@ class CudaGraphBackend(Backend):
                 ready(counts_in)
         torch.cuda.current_stream(self.device).wait_stream(aside)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph), autocast(self.precision, self.device, cached=False):
+        # another thread images frames meanwhile, which the mode "global" would forbid
+        recording = torch.cuda.graph(graph, capture_error_mode="thread_local")
+        with recording, autocast(self.precision, self.device, cached=False):
             patches_out = ready(counts_in)
 
         @torch.inference_mode()

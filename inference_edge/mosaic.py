@@ -139,7 +139,7 @@ class Mosaic:
             raise RuntimeError("a patch came for a mosaic that is finished")
         if not len(patches):
             return 0
-        placed = patches if self._all_within_reach(patches) else patches.select(self._within_reach(patches))
+        placed = patches.select(self._within_reach(patches))
         if len(placed):
             self._add(placed)
         return len(patches) - len(placed)
@@ -167,19 +167,6 @@ class Mosaic:
         self._finished = self.image()
         self._sums, self._coverage = np.zeros((LAYERS, 0, 0)), np.zeros((0, 0), dtype=np.int32)
         self._drawn = np.zeros((2, 0, 0), dtype=np.float32)
-
-    def _all_within_reach(self, patches: PlacedPatches) -> bool:
-        """Return whether all are, at a glance; if not, each has to be looked at."""
-        extent, covered = patches.extent, self._covered
-        if not covered:
-            return False
-        gaps = (
-            covered.top - extent.top,
-            covered.left - extent.left,
-            extent.bottom - covered.bottom,
-            extent.right - covered.right,
-        )
-        return max(gaps) <= MAX_GAP_PX and covered.union(extent).pixels <= MAX_CANVAS_PX
 
     def _within_reach(self, patches: PlacedPatches) -> npt.NDArray[np.bool_]:
         corners = patches.corners_px

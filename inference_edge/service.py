@@ -15,7 +15,6 @@ import torch
 
 from inference_edge.archive import Archive, PerspectiveImages
 from inference_edge.arrivals import Arrivals
-from inference_edge.final_weights import FinalWeights
 from inference_edge.first_pass import FirstPass
 from inference_edge.imaging import Imaging
 from inference_edge.inference import Imager
@@ -26,7 +25,7 @@ from inference_edge.reporting import STITCHED, Reporter
 from inference_edge.settings import EdgeSettings
 from inference_edge.spreading import prepare_stitching
 from inference_edge.weights import Canary, Known, Model, accept_weights, blank_canary
-from inference_edge.weights_intake import Accept, WeightsIntake
+from inference_edge.weights_intake import Accept, WeightsIntake, open_weights
 from streaming.commands import CommandReceiver
 from streaming.errors import UserError
 from streaming.events import MosaicKind, Part, PartState, PartStatus, WarningRaised
@@ -34,7 +33,6 @@ from streaming.inbox import Inbox
 from streaming.messages import ScanStart
 from streaming.settings import NetworkSettings, RunContext
 from streaming.telemetry import TelemetrySender
-from streaming.weights_channel import WeightsClient
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +56,6 @@ def serve_edge(settings: EdgeSettings, *, network: NetworkSettings, run: RunCont
     with ExitStack() as stack:
         archive = stack.enter_context(closing(Archive(run.directory / "images")))
         telemetry = stack.enter_context(closing(TelemetrySender(network, sender=Part.EDGE.value)))
-        client = stack.enter_context(closing(WeightsClient(network, edge=Part.EDGE.value)))
         commands = stack.enter_context(closing(CommandReceiver(network)))
         warn = partial(_send_warning, telemetry)
         imager = Imager(settings)
@@ -66,15 +63,8 @@ def serve_edge(settings: EdgeSettings, *, network: NetworkSettings, run: RunCont
         inbox = stack.enter_context(
             Inbox(network, consumer="edge", port=network.frames_port, warn=warn, wake=thread.done)
         )
-        weights = stack.enter_context(
-            closing(
-                WeightsIntake[Model](
-                    client,
-                    telemetry=telemetry,
-                    final_weights=FinalWeights(run.directory),
-                    weights_kept=settings.weights_kept,
-                )
-            )
+        weights: WeightsIntake[Model] = stack.enter_context(
+            open_weights(network, run, telemetry=telemetry, weights_kept=settings.weights_kept)
         )
         edge = _Edge(
             settings,
@@ -149,17 +139,21 @@ class _Edge:
         self._arrivals.waiting.close()
 
     def _finished(self) -> bool:
+        all_imaged = not self._unimaged() and self._to_refresh() is None
+        return self._arrivals.scan_ended and self._weights.final_seen and all_imaged
+
+    def _unimaged(self) -> int:
+        """Return how many frames wait or are with the network."""
         waiting = self._arrivals.waiting
-        all_imaged = not (waiting.in_turn or waiting.put_off or self._first_pass.under_way)
-        return self._arrivals.scan_ended and self._weights.final_seen and all_imaged and self._to_refresh() is None
+        return waiting.in_turn + waiting.put_off + self._first_pass.under_way
 
     def _busy(self) -> bool:
         """Whether there is something to do at once; what the network is computing tells when it is done."""
         if self._weights.model is None:
             return False
-        if self._first_pass.can_advance or self._first_pass.under_way:
-            return self._first_pass.can_advance
-        return self._may_refresh() and self._to_refresh() is not None
+        if self._first_pass.can_advance:
+            return True
+        return not self._first_pass.under_way and self._may_refresh() and self._to_refresh() is not None
 
     def _settle(self) -> None:
         """Let the publisher forget what led to images that are final, once the disk holds those."""
@@ -276,9 +270,8 @@ class _Edge:
     # Reporting
 
     def _report_progress(self) -> None:
-        waiting, counter = self._arrivals.waiting, self._report.counter
-        counter.waiting = waiting.in_turn + waiting.put_off + self._first_pass.under_way
-        counter.put_off = self._overload.put_off
+        counter = self._report.counter
+        counter.waiting, counter.put_off = self._unimaged(), self._overload.put_off
         self._report.counts()
         if self._arrivals.scan is None or self._weights.model is None:
             return

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from typing import Generic, Protocol, TypeVar
 
 from inference_edge.final_weights import FinalWeights
 from streaming.commands import CommandReceiver, FollowWeights, RollBackWeights
 from streaming.events import Part, WarningRaised, WeightsApplied, WeightsRejected
 from streaming.messages import Weights
+from streaming.settings import NetworkSettings, RunContext
 from streaming.telemetry import TelemetrySender
 from streaming.weights_channel import WeightsClient
 from trainer.models.tensor_file import BadWeights
@@ -30,6 +32,22 @@ class Versioned(Protocol):
 ModelT = TypeVar("ModelT", bound=Versioned)
 Accept = Callable[[Weights, bytes], ModelT]
 """Checks an announced weights file and makes a model of it, or raises `BadWeights`; runs in a thread of its own."""
+
+
+@contextmanager
+def open_weights(
+    network: NetworkSettings, run: RunContext, *, telemetry: TelemetrySender, weights_kept: int
+) -> Iterator[WeightsIntake[ModelT]]:
+    """Follow the trainer of a run within the context; for the arguments see `WeightsIntake`."""
+    with (
+        closing(WeightsClient(network, edge=Part.EDGE.value)) as client,
+        closing(
+            WeightsIntake[ModelT](
+                client, telemetry=telemetry, final_weights=FinalWeights(run.directory), weights_kept=weights_kept
+            )
+        ) as intake,
+    ):
+        yield intake
 
 
 class WeightsIntake(Generic[ModelT]):

@@ -15,10 +15,9 @@ from inference_edge.classification.arrivals import ImageArrivals
 from inference_edge.classification.model import Classifier, ClassifierMaker, blank_images
 from inference_edge.classification.records import TaskRecords
 from inference_edge.classification.tally import TaskTally
-from inference_edge.final_weights import FinalWeights
 from inference_edge.reporting import Cadence, EdgeCounter
 from inference_edge.settings import InferenceSettings
-from inference_edge.weights_intake import Accept, WeightsIntake
+from inference_edge.weights_intake import Accept, WeightsIntake, open_weights
 from streaming.commands import CommandReceiver
 from streaming.errors import UserError
 from streaming.events import Part, PartState, PartStatus, WarningRaised
@@ -26,7 +25,6 @@ from streaming.inbox import Inbox
 from streaming.messages import ImagesStart
 from streaming.settings import NetworkSettings, RunContext
 from streaming.telemetry import TelemetrySender
-from streaming.weights_channel import WeightsClient
 
 log = logging.getLogger(__name__)
 
@@ -50,19 +48,11 @@ def serve_classification(
     torch.set_num_threads(settings.threads)
     with ExitStack() as stack:
         telemetry = stack.enter_context(closing(TelemetrySender(network, sender=Part.EDGE.value)))
-        client = stack.enter_context(closing(WeightsClient(network, edge=Part.EDGE.value)))
         commands = stack.enter_context(closing(CommandReceiver(network)))
         warn = partial(_send_warning, telemetry)
         inbox = stack.enter_context(Inbox(network, consumer="edge", port=network.frames_port, warn=warn))
-        weights = stack.enter_context(
-            closing(
-                WeightsIntake[Classifier](
-                    client,
-                    telemetry=telemetry,
-                    final_weights=FinalWeights(run.directory),
-                    weights_kept=settings.weights_kept,
-                )
-            )
+        weights: WeightsIntake[Classifier] = stack.enter_context(
+            open_weights(network, run, telemetry=telemetry, weights_kept=settings.weights_kept)
         )
         records = TaskRecords(run.directory / RECORDS_FOLDER)
         _Edge(settings, inbox=inbox, weights=weights, telemetry=telemetry, records=records).run(commands, stop)

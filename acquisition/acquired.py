@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from acquisition.ground_truth import GroundTruth
-from acquisition.scan import Perspective
-from streaming.codec import Arrays
-from streaming.messages import FrameRole, PerspectiveEnd, Reference
+from ptychoflow.acquisition.ground_truth import GroundTruth
+from ptychoflow.acquisition.scan import Perspective
+from ptychoflow.streaming.codec import Arrays
+from ptychoflow.streaming.messages import FrameRole, PerspectiveEnd, Reference
 
 LEARNED_FROM = (FrameRole.TRAIN, FrameRole.VALIDATION)
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from streaming.commands import CommandReceiver, Pause, Resume, SetRegime
-from streaming.events import Regime
+from ptychoflow.streaming.commands import CommandReceiver, Pause, Resume, SetRegime
+from ptychoflow.streaming.events import Regime
 
 
 class Control:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from acquisition.scan import ObjectImage
+from ptychoflow.acquisition.scan import ObjectImage
 
 
 def illumination_map(

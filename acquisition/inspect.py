@@ -10,8 +10,8 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from acquisition.readers.stored import fresnel_number, nearest_neighbour_px, probe_diameter_px
-from acquisition.scan import Geometry, Perspective, Scan
+from ptychoflow.acquisition.readers.stored import fresnel_number, nearest_neighbour_px, probe_diameter_px
+from ptychoflow.acquisition.scan import Geometry, Perspective, Scan
 
 SAMPLED_FRAMES = 64
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from streaming.events import AcquisitionCounts, Unlabelled
-from streaming.messages import FrameRole
+from ptychoflow.streaming.events import AcquisitionCounts, Unlabelled
+from ptychoflow.streaming.messages import FrameRole
 
 
 @dataclass

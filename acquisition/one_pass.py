@@ -15,24 +15,24 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import numpy.typing as npt
 
-from acquisition.acquired import Acquired
-from acquisition.control import Control
-from acquisition.frame_check import as_streamed, usable
-from acquisition.ground_truth import GroundTruth, GroundTruthJob
-from acquisition.ledger import Ledger
-from acquisition.outcomes import Outcomes
-from acquisition.pacing import Pacer
-from acquisition.pump import Pump, Stopped
-from acquisition.recorder import Recorder
-from acquisition.regime import RegimeControl
-from acquisition.retrieval.settings import RetrievalSettings
-from acquisition.retrieval.worker import GroundTruthResult, GroundTruthWorker
-from acquisition.roles import assign_roles
-from acquisition.scan import Perspective, Scan
-from acquisition.scan_view import ScanView
-from acquisition.settings import AcquisitionSettings
-from streaming.codec import Arrays
-from streaming.events import (
+from ptychoflow.acquisition.acquired import Acquired
+from ptychoflow.acquisition.control import Control
+from ptychoflow.acquisition.frame_check import as_streamed, usable
+from ptychoflow.acquisition.ground_truth import GroundTruth, GroundTruthJob
+from ptychoflow.acquisition.ledger import Ledger
+from ptychoflow.acquisition.outcomes import Outcomes
+from ptychoflow.acquisition.pacing import Pacer
+from ptychoflow.acquisition.pump import Pump, Stopped
+from ptychoflow.acquisition.recorder import Recorder
+from ptychoflow.acquisition.regime import RegimeControl
+from ptychoflow.acquisition.retrieval.settings import RetrievalSettings
+from ptychoflow.acquisition.retrieval.worker import GroundTruthResult, GroundTruthWorker
+from ptychoflow.acquisition.roles import assign_roles
+from ptychoflow.acquisition.scan import Perspective, Scan
+from ptychoflow.acquisition.scan_view import ScanView
+from ptychoflow.acquisition.settings import AcquisitionSettings
+from ptychoflow.streaming.codec import Arrays
+from ptychoflow.streaming.events import (
     GroundTruthReady,
     GroundTruthSkipped,
     Part,
@@ -43,10 +43,10 @@ from streaming.events import (
     ScanInfo,
     Unlabelled,
 )
-from streaming.messages import Frames, NoReference, PerspectiveEnd, Samples, ScanStart
-from streaming.publisher import Publisher
-from streaming.settings import RunContext
-from streaming.telemetry import TelemetrySender
+from ptychoflow.streaming.messages import Frames, NoReference, PerspectiveEnd, Samples, ScanStart
+from ptychoflow.streaming.publisher import Publisher
+from ptychoflow.streaming.settings import RunContext
+from ptychoflow.streaming.telemetry import TelemetrySender
 
 log = logging.getLogger(__name__)
 

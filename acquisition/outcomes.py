@@ -11,10 +11,15 @@ from pathlib import Path
 
 import msgspec
 
-from acquisition.ground_truth import GroundTruth
-from acquisition.retrieval.worker import GroundTruthResult
-from acquisition.retrieval.worker_messages import DoneMessage, FailedMessage, read_ground_truth, write_ground_truth
-from streaming.errors import UserError
+from ptychoflow.acquisition.ground_truth import GroundTruth
+from ptychoflow.acquisition.retrieval.worker import GroundTruthResult
+from ptychoflow.acquisition.retrieval.worker_messages import (
+    DoneMessage,
+    FailedMessage,
+    read_ground_truth,
+    write_ground_truth,
+)
+from ptychoflow.streaming.errors import UserError
 
 OUTCOME = "outcome.json"
 SCAN = "scan.json"

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from acquisition.scan import ObjectImage
+from ptychoflow.acquisition.scan import ObjectImage
 
 MARGIN_PX = 2
 TAPS = 4

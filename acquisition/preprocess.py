@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from acquisition.probe_estimate import choose_frames, estimate_probe
-from acquisition.propagation import back_propagate, propagate
-from acquisition.readers.stored import StoredPerspective
-from acquisition.scan import Geometry, Perspective
-from acquisition.source_settings import PreprocessSettings
-from streaming.errors import UserError
+from ptychoflow.acquisition.probe_estimate import choose_frames, estimate_probe
+from ptychoflow.acquisition.propagation import back_propagate, propagate
+from ptychoflow.acquisition.readers.stored import StoredPerspective
+from ptychoflow.acquisition.scan import Geometry, Perspective
+from ptychoflow.acquisition.source_settings import PreprocessSettings
+from ptychoflow.streaming.errors import UserError
 
 SAMPLED_FRAMES = 64
 """Frames, evenly spread over the perspective, that bad pixels are looked for in."""

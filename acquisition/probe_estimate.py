@@ -16,7 +16,7 @@ import numpy.typing as npt
 from scipy import fft
 from scipy.spatial import KDTree
 
-from acquisition.propagation import back_propagate
+from ptychoflow.acquisition.propagation import back_propagate
 
 FloatArray = npt.NDArray[np.float64]
 

@@ -1,4 +1,4 @@
-"""The far-field forward model of `acquisition.scan`, in numpy: exit wave to intensity.
+"""The far-field forward model of `ptychoflow.acquisition.scan`, in numpy: exit wave to intensity.
 
 The transform is unitary (`norm="ortho"`), so a frame holds as much energy as its exit wave.
 """

@@ -7,12 +7,12 @@ import threading
 import time
 from collections.abc import Callable
 
-from acquisition.control import Control
-from acquisition.ledger import Ledger
-from streaming.events import AnyEvent, Part, PartState, PartStatus, WarningRaised
-from streaming.messages import ScanEnd
-from streaming.publisher import Publisher
-from streaming.telemetry import TelemetrySender
+from ptychoflow.acquisition.control import Control
+from ptychoflow.acquisition.ledger import Ledger
+from ptychoflow.streaming.events import AnyEvent, Part, PartState, PartStatus, WarningRaised
+from ptychoflow.streaming.messages import ScanEnd
+from ptychoflow.streaming.publisher import Publisher
+from ptychoflow.streaming.telemetry import TelemetrySender
 
 log = logging.getLogger(__name__)
 

@@ -11,11 +11,11 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from acquisition.disk_file import DiskFile
-from acquisition.readers import layout
-from acquisition.readers.hdf5 import PARTIAL_SUFFIX
-from acquisition.scan import ELEMENTARY_CHARGE_C, Perspective
-from streaming.errors import UserError
+from ptychoflow.acquisition.disk_file import DiskFile
+from ptychoflow.acquisition.readers import layout
+from ptychoflow.acquisition.readers.hdf5 import PARTIAL_SUFFIX
+from ptychoflow.acquisition.scan import ELEMENTARY_CHARGE_C, Perspective
+from ptychoflow.streaming.errors import UserError
 
 FRAMES_PER_CHUNK = 16
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
-from acquisition.settings import RegimeSettings
-from streaming.events import Regime
-from streaming.messages import FirstPassScore
+from ptychoflow.acquisition.settings import RegimeSettings
+from ptychoflow.streaming.events import Regime
+from ptychoflow.streaming.messages import FirstPassScore
 
 log = logging.getLogger(__name__)
 

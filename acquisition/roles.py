@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from acquisition.source_settings import HoldOut, RegionEnd, RoleSettings
-from streaming.errors import UserError
-from streaming.messages import FrameRole
+from ptychoflow.acquisition.source_settings import HoldOut, RegionEnd, RoleSettings
+from ptychoflow.streaming.errors import UserError
+from ptychoflow.streaming.messages import FrameRole
 
 INTERPOLATION_PX = 1.0
 """A patch at a sub-pixel position touches one pixel more than it has."""

@@ -11,8 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from acquisition.scan import Perspective, Scan
-from streaming.errors import UserError
+from ptychoflow.acquisition.scan import Perspective, Scan
+from ptychoflow.streaming.errors import UserError
 
 MEAN_FRAMES = 64
 SAMPLE_FRAMES = 4

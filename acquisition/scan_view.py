@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from acquisition.scan import Perspective
-from streaming.events import FrameTaken, PerspectiveStarted
-from streaming.telemetry import TelemetrySender
+from ptychoflow.acquisition.scan import Perspective
+from ptychoflow.streaming.events import FrameTaken, PerspectiveStarted
+from ptychoflow.streaming.telemetry import TelemetrySender
 
 FRAME_PERIOD_S = 0.5
 MAX_SIDE_PX = 256

@@ -9,20 +9,20 @@ import threading
 from contextlib import ExitStack, closing
 from pathlib import Path
 
-from acquisition.control import Control
-from acquisition.one_pass import OnePass
-from acquisition.outcomes import Outcomes
-from acquisition.recorder import Recorder
-from acquisition.retrieval.settings import RetrievalSettings
-from acquisition.retrieval.worker import GroundTruthWorker
-from acquisition.settings import AcquisitionSettings
-from acquisition.source_settings import SourceSettings
-from acquisition.sources import open_scan
-from streaming.commands import CommandReceiver
-from streaming.events import Part, PartState, PartStatus
-from streaming.publisher import Publisher
-from streaming.settings import NetworkSettings, RunContext
-from streaming.telemetry import TelemetrySender
+from ptychoflow.acquisition.control import Control
+from ptychoflow.acquisition.one_pass import OnePass
+from ptychoflow.acquisition.outcomes import Outcomes
+from ptychoflow.acquisition.recorder import Recorder
+from ptychoflow.acquisition.retrieval.settings import RetrievalSettings
+from ptychoflow.acquisition.retrieval.worker import GroundTruthWorker
+from ptychoflow.acquisition.settings import AcquisitionSettings
+from ptychoflow.acquisition.source_settings import SourceSettings
+from ptychoflow.acquisition.sources import open_scan
+from ptychoflow.streaming.commands import CommandReceiver
+from ptychoflow.streaming.events import Part, PartState, PartStatus
+from ptychoflow.streaming.publisher import Publisher
+from ptychoflow.streaming.settings import NetworkSettings, RunContext
+from ptychoflow.streaming.telemetry import TelemetrySender
 
 log = logging.getLogger(__name__)
 

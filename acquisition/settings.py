@@ -6,8 +6,8 @@ from typing import Annotated, Self
 
 from pydantic import Field, FiniteFloat, PositiveFloat, PositiveInt, model_validator
 
-from acquisition.source_settings import RoleSettings
-from streaming.settings import Settings
+from ptychoflow.acquisition.source_settings import RoleSettings
+from ptychoflow.streaming.settings import Settings
 
 
 class RegimeSettings(Settings):

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from acquisition.readers.hdf5 import PARTIAL_SUFFIX
-from acquisition.recorder import Recorder
-from acquisition.simulation.scan import SimulatedScan
-from acquisition.source_settings import SimulationSettings
+from ptychoflow.acquisition.readers.hdf5 import PARTIAL_SUFFIX
+from ptychoflow.acquisition.recorder import Recorder
+from ptychoflow.acquisition.simulation.scan import SimulatedScan
+from ptychoflow.acquisition.source_settings import SimulationSettings
 
 FRAMES_PER_BATCH = 64
 

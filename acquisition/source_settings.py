@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
-from streaming.settings import Settings
+from ptychoflow.streaming.settings import Settings
 
 PixelPair = tuple[PositiveInt, PositiveInt]
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
@@ -64,7 +64,7 @@ class ReplaySettings(Settings):
     path: Path
     """CXI file, a recording of this project, or any HDF5 file together with `dataset_map`."""
     dataset_map: Path | None = None
-    """TOML file that says where an HDF5 file of another layout keeps what; see `acquisition.readers.dataset_map`."""
+    """TOML file that says where an HDF5 file of another layout keeps what; see `acquisition/readers/dataset_map.py`."""
     preprocess: PreprocessSettings = PreprocessSettings()
     """Corrections of the file's frames and positions."""
 

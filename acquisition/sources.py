@@ -7,17 +7,17 @@ from typing import Protocol
 
 import h5py
 
-from acquisition.preprocess import FilePerspective
-from acquisition.readers.cxi import CxiReader
-from acquisition.readers.dataset_map import load_dataset_map
-from acquisition.readers.hdf5 import open_hdf5
-from acquisition.readers.mapped import MappedReader
-from acquisition.readers.recording import RecordingReader
-from acquisition.readers.stored import StoredPerspective, check
-from acquisition.scan import Scan
-from acquisition.simulation.scan import SimulatedScan
-from acquisition.source_settings import PreprocessSettings, ReplaySettings, SimulationSettings
-from streaming.errors import UserError
+from ptychoflow.acquisition.preprocess import FilePerspective
+from ptychoflow.acquisition.readers.cxi import CxiReader
+from ptychoflow.acquisition.readers.dataset_map import load_dataset_map
+from ptychoflow.acquisition.readers.hdf5 import open_hdf5
+from ptychoflow.acquisition.readers.mapped import MappedReader
+from ptychoflow.acquisition.readers.recording import RecordingReader
+from ptychoflow.acquisition.readers.stored import StoredPerspective, check
+from ptychoflow.acquisition.scan import Scan
+from ptychoflow.acquisition.simulation.scan import SimulatedScan
+from ptychoflow.acquisition.source_settings import PreprocessSettings, ReplaySettings, SimulationSettings
+from ptychoflow.streaming.errors import UserError
 
 log = logging.getLogger(__name__)
 

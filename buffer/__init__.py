@@ -48,11 +48,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from buffer.outputs import Representatives
-    from buffer.policies import APPEND, REJECT, Candidate, Policy
-    from buffer.rehearsal import RehearsalBuffer
-    from buffer.schema import Field, Schema
-    from buffer.statistics import BufferStats, StepTiming
+    from ptychoflow.buffer.outputs import Representatives
+    from ptychoflow.buffer.policies import APPEND, REJECT, Candidate, Policy
+    from ptychoflow.buffer.rehearsal import RehearsalBuffer
+    from ptychoflow.buffer.schema import Field, Schema
+    from ptychoflow.buffer.statistics import BufferStats, StepTiming
 
 __all__ = [
     "APPEND",
@@ -80,5 +80,5 @@ def __getattr__(name: str) -> Any:
     """Load PyTorch only for what needs it: a configuration that names a policy does not."""
     for module, names in _PLACES.items():
         if name in names:
-            return getattr(import_module(f"buffer.{module}"), name)
-    raise AttributeError(f"module 'buffer' has no attribute {name!r}")
+            return getattr(import_module(f"ptychoflow.buffer.{module}"), name)
+    raise AttributeError(f"module 'ptychoflow.buffer' has no attribute {name!r}")

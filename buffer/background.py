@@ -14,16 +14,16 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from buffer.generators import Generators
-from buffer.index import Ints
-from buffer.intake import Offer
-from buffer.local_store import LocalStore
-from buffer.memory import ByteRows
-from buffer.outputs import Outputs
-from buffer.sampling import plan_draw
-from buffer.statistics import StepClock
-from buffer.ticket import Ticket
-from buffer.transport.transport import Transport
+from ptychoflow.buffer.generators import Generators
+from ptychoflow.buffer.index import Ints
+from ptychoflow.buffer.intake import Offer
+from ptychoflow.buffer.local_store import LocalStore
+from ptychoflow.buffer.memory import ByteRows
+from ptychoflow.buffer.outputs import Outputs
+from ptychoflow.buffer.sampling import plan_draw
+from ptychoflow.buffer.statistics import StepClock
+from ptychoflow.buffer.ticket import Ticket
+from ptychoflow.buffer.transport.transport import Transport
 
 Result = TypeVar("Result")
 

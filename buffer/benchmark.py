@@ -14,9 +14,9 @@ import torch
 from torch import distributed as dist
 from torch._C._distributed_c10d import TCPStore
 
-from buffer.benchmark_peer import compare_with_torchrl
-from buffer.benchmark_rank import Case, Figures, Precision, measure, threads_per_rank
-from buffer.names import TransportName
+from ptychoflow.buffer.benchmark_peer import compare_with_torchrl
+from ptychoflow.buffer.benchmark_rank import Case, Figures, Precision, measure, threads_per_rank
+from ptychoflow.buffer.names import TransportName
 
 _log = logging.getLogger(__name__)
 _WORST_RANK = ("idle_cpu_fraction", "waited_fraction_of_step", "step_slowdown", "step_with_ms", "waited_ms")

@@ -13,12 +13,12 @@ import numpy as np
 import torch
 from torch import distributed as dist
 
-from buffer.benchmark_step import Tensors, TrainStep, make_train_step
-from buffer.memory import ByteRows, byte_rows
-from buffer.names import TransportName
-from buffer.rehearsal import RehearsalBuffer
-from buffer.sampling import draw_positions
-from buffer.schema import Field, Schema
+from ptychoflow.buffer.benchmark_step import Tensors, TrainStep, make_train_step
+from ptychoflow.buffer.memory import ByteRows, byte_rows
+from ptychoflow.buffer.names import TransportName
+from ptychoflow.buffer.rehearsal import RehearsalBuffer
+from ptychoflow.buffer.sampling import draw_positions
+from ptychoflow.buffer.schema import Field, Schema
 
 Precision = Literal["float32", "compact"]
 _PIXELS = 128

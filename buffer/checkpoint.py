@@ -10,13 +10,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from buffer.capacity import class_quotas
-from buffer.dealing import Deal, deal_anew, keep_ranks
-from buffer.generators import Generators
-from buffer.index import Ints
-from buffer.local_store import RANK_BITS, LocalStore
-from buffer.memory import byte_rows
-from buffer.options import Options
+from ptychoflow.buffer.capacity import class_quotas
+from ptychoflow.buffer.dealing import Deal, deal_anew, keep_ranks
+from ptychoflow.buffer.generators import Generators
+from ptychoflow.buffer.index import Ints
+from ptychoflow.buffer.local_store import RANK_BITS, LocalStore
+from ptychoflow.buffer.memory import byte_rows
+from ptychoflow.buffer.options import Options
 
 FORMAT = 1
 Shard = Mapping[str, Any]

@@ -7,8 +7,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import torch
 
-from buffer.memory import Rows, plain
-from buffer.schema import Schema
+from ptychoflow.buffer.memory import Rows, plain
+from ptychoflow.buffer.schema import Schema
 
 
 class DeviceCopy:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from buffer.index import Ints
+from ptychoflow.buffer.index import Ints
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from collections import defaultdict
 import numpy as np
 import numpy.typing as npt
 
-from buffer.policies.policy import Candidate
+from ptychoflow.buffer.policies.policy import Candidate
 
 Ints = npt.NDArray[np.int64]
 

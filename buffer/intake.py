@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from buffer.cuda import DeviceIntake
-from buffer.free_rows import FreeRows
-from buffer.memory import Rows
-from buffer.policies import Candidate
+from ptychoflow.buffer.cuda import DeviceIntake
+from ptychoflow.buffer.free_rows import FreeRows
+from ptychoflow.buffer.memory import Rows
+from ptychoflow.buffer.policies import Candidate
 
 
 @dataclass(frozen=True)

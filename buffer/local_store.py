@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from buffer.free_rows import FreeRows
-from buffer.index import Index, Ints
-from buffer.memory import ByteRows, Rows, allocate
-from buffer.outputs import OutputSet
-from buffer.policies import APPEND, REJECT, Candidate, Policy
-from buffer.sampling import draw_positions
-from buffer.schema import Schema
+from ptychoflow.buffer.free_rows import FreeRows
+from ptychoflow.buffer.index import Index, Ints
+from ptychoflow.buffer.memory import ByteRows, Rows, allocate
+from ptychoflow.buffer.outputs import OutputSet
+from ptychoflow.buffer.policies import APPEND, REJECT, Candidate, Policy
+from ptychoflow.buffer.sampling import draw_positions
+from ptychoflow.buffer.schema import Schema
 
 RANK_BITS = 20
 """An item's id is its number on the rank that took it, followed by that rank in this many bits."""

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from buffer.schema import Schema
+from ptychoflow.buffer.schema import Schema
 
 ByteRows = npt.NDArray[np.uint8]
 """(rows, bytes of one item's field), C-contiguous."""

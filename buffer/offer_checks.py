@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 import torch
 
-from buffer.policies import Policy
-from buffer.schema import Schema
+from ptychoflow.buffer.policies import Policy
+from ptychoflow.buffer.schema import Schema
 
 _INTEGERS = (torch.int64, torch.int32, torch.int16, torch.uint8)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from buffer.capacity import items_in_budget
+from ptychoflow.buffer.capacity import items_in_budget
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from buffer.cuda import DeviceCopy
-from buffer.memory import Rows, allocate
-from buffer.schema import Schema
+from ptychoflow.buffer.cuda import DeviceCopy
+from ptychoflow.buffer.memory import Rows, allocate
+from ptychoflow.buffer.schema import Schema
 
 _CPU = torch.device("cpu")
 _NUMBER_BYTES = np.dtype(np.int64).itemsize

@@ -10,27 +10,27 @@ from typing import TYPE_CHECKING, Self
 
 import torch
 
-from buffer.background import Background, DrawTiming
-from buffer.capacity import class_quotas
-from buffer.checkpoint import Shard, check_shards, restore_shards, save_shard
-from buffer.generators import make_generators
-from buffer.intake import Intake, Offer, no_candidates
-from buffer.local_store import LocalStore
-from buffer.membership import membership
-from buffer.memory import byte_rows
-from buffer.names import PolicyName, TransportName
-from buffer.offer_checks import OfferCheck
-from buffer.options import Options, total_capacity
-from buffer.outputs import Outputs, Representatives
-from buffer.policies import Policy, make_policy
-from buffer.schema import Schema
-from buffer.statistics import BufferStats, StepClock, StepTiming
-from buffer.transport.opening import check_transport, open_transport
+from ptychoflow.buffer.background import Background, DrawTiming
+from ptychoflow.buffer.capacity import class_quotas
+from ptychoflow.buffer.checkpoint import Shard, check_shards, restore_shards, save_shard
+from ptychoflow.buffer.generators import make_generators
+from ptychoflow.buffer.intake import Intake, Offer, no_candidates
+from ptychoflow.buffer.local_store import LocalStore
+from ptychoflow.buffer.membership import membership
+from ptychoflow.buffer.memory import byte_rows
+from ptychoflow.buffer.names import PolicyName, TransportName
+from ptychoflow.buffer.offer_checks import OfferCheck
+from ptychoflow.buffer.options import Options, total_capacity
+from ptychoflow.buffer.outputs import Outputs, Representatives
+from ptychoflow.buffer.policies import Policy, make_policy
+from ptychoflow.buffer.schema import Schema
+from ptychoflow.buffer.statistics import BufferStats, StepClock, StepTiming
+from ptychoflow.buffer.transport.opening import check_transport, open_transport
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
-    from buffer.ticket import Ticket
+    from ptychoflow.buffer.ticket import Ticket
 
 
 class RehearsalBuffer:

@@ -11,16 +11,16 @@ from fastapi import FastAPI, HTTPException, WebSocket
 from fastapi.responses import FileResponse, Response
 from fastapi.staticfiles import StaticFiles
 
-from dashboard import models
-from dashboard.command_routes import command_routes
-from dashboard.feed import Feed
-from dashboard.image_routes import A_DAY, CHECK_EACH_TIME, RunName, image_routes
-from dashboard.metrics import metrics_text
-from dashboard.runs import Runs
-from dashboard.security import SecureRequests
-from dashboard.settings import DashboardSettings
-from dashboard.state import StateCursor
-from streaming.commands import CommandSender
+from ptychoflow.dashboard import models
+from ptychoflow.dashboard.command_routes import command_routes
+from ptychoflow.dashboard.feed import Feed
+from ptychoflow.dashboard.image_routes import A_DAY, CHECK_EACH_TIME, RunName, image_routes
+from ptychoflow.dashboard.metrics import metrics_text
+from ptychoflow.dashboard.runs import Runs
+from ptychoflow.dashboard.security import SecureRequests
+from ptychoflow.dashboard.settings import DashboardSettings
+from ptychoflow.dashboard.state import StateCursor
+from ptychoflow.streaming.commands import CommandSender
 
 STATIC = Path(__file__).with_name("static")
 PROMETHEUS_TEXT = "text/plain; version=1.0.0; charset=utf-8"

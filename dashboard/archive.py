@@ -15,8 +15,8 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from dashboard.mosaics import Channel, Mosaic
-from streaming.events import MosaicImage, MosaicKind
+from ptychoflow.dashboard.mosaics import Channel, Mosaic
+from ptychoflow.streaming.events import MosaicImage, MosaicKind
 
 log = logging.getLogger(__name__)
 

@@ -8,9 +8,9 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, HTTPException, Query
 from fastapi.security import HTTPBearer
 
-from dashboard import models
-from dashboard.control import RequireToken
-from streaming.commands import (
+from ptychoflow.dashboard import models
+from ptychoflow.dashboard.control import RequireToken
+from ptychoflow.streaming.commands import (
     AnyCommand,
     CommandSender,
     FollowWeights,
@@ -22,7 +22,7 @@ from streaming.commands import (
     StopRun,
     WriteCheckpoint,
 )
-from streaming.events import Regime
+from ptychoflow.streaming.events import Regime
 
 
 class PlainCommand(StrEnum):

@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 import tifffile
 
-from dashboard import models
-from dashboard.mosaics import Channel, Mosaic
-from dashboard.probe import Path
+from ptychoflow.dashboard import models
+from ptychoflow.dashboard.mosaics import Channel, Mosaic
+from ptychoflow.dashboard.probe import Path
 
 
 def npy_file(values: npt.NDArray[np.generic]) -> bytes:

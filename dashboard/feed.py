@@ -8,8 +8,8 @@ import time
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from dashboard.settings import DashboardSettings
-from dashboard.state import DashboardState, StateCursor
+from ptychoflow.dashboard.settings import DashboardSettings
+from ptychoflow.dashboard.state import DashboardState, StateCursor
 
 KEEP_ALIVE_S = 5.0
 """An update goes out at least this often, so that a viewer can tell a quiet run from a dead dashboard."""

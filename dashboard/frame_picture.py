@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from dashboard.mosaics import FloatImage
-from dashboard.png import ColourMap, encode_png
+from ptychoflow.dashboard.mosaics import FloatImage
+from ptychoflow.dashboard.png import ColourMap, encode_png
 
 
 def frame_png(diffraction: FloatImage) -> bytes:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections import deque
 
-from dashboard import models
-from streaming.events import (
+from ptychoflow.dashboard import models
+from ptychoflow.streaming.events import (
     AcquisitionCounts,
     BufferReport,
     EdgeCounts,
@@ -28,7 +28,7 @@ from streaming.events import (
     WeightsPublished,
     WeightsRejected,
 )
-from streaming.image_events import ImagesInfo, TaskAccuracies, TaskScores
+from ptychoflow.streaming.image_events import ImagesInfo, TaskAccuracies, TaskScores
 
 WORDS_KEPT = 6
 SPEAKS_FOR: dict[type, Part] = {

@@ -13,17 +13,17 @@ from fastapi import APIRouter, Header, HTTPException, Path, Query
 from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from dashboard import models
-from dashboard.exports import npy_file, product_file, tiff_file
-from dashboard.frame_picture import frame_png
-from dashboard.mosaics import Channel, Mosaic
-from dashboard.picture_cache import PictureCache
-from dashboard.pictures import DIFFERENCES, Picture, PictureKind, make_picture
-from dashboard.png import ColourMap, colour_bar_png, encode_png
-from dashboard.rows import mosaic_row
-from dashboard.runs import NAME_PATTERN, Run, Runs
-from dashboard.tiles import TilePlace, cut_tile, pixels_digest
-from streaming.events import MosaicKind
+from ptychoflow.dashboard import models
+from ptychoflow.dashboard.exports import npy_file, product_file, tiff_file
+from ptychoflow.dashboard.frame_picture import frame_png
+from ptychoflow.dashboard.mosaics import Channel, Mosaic
+from ptychoflow.dashboard.picture_cache import PictureCache
+from ptychoflow.dashboard.pictures import DIFFERENCES, Picture, PictureKind, make_picture
+from ptychoflow.dashboard.png import ColourMap, colour_bar_png, encode_png
+from ptychoflow.dashboard.rows import mosaic_row
+from ptychoflow.dashboard.runs import NAME_PATTERN, Run, Runs
+from ptychoflow.dashboard.tiles import TilePlace, cut_tile, pixels_digest
+from ptychoflow.streaming.events import MosaicKind
 
 CHECK_EACH_TIME = {"Cache-Control": "no-cache"}
 A_DAY = {"Cache-Control": "max-age=86400"}

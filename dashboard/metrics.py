@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 
-from dashboard import models
-from dashboard.state import DashboardState
-from streaming.events import PartState
+from ptychoflow.dashboard import models
+from ptychoflow.dashboard.state import DashboardState
+from ptychoflow.streaming.events import PartState
 
 FRAME_ENDS = ("trained", "validation", "void", "held_out", "excluded", "unlabelled", "rejected")
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict
 
-from dashboard.series import SeriesPatch
-from streaming.events import MosaicKind, Part, PartState, Regime
+from ptychoflow.dashboard.series import SeriesPatch
+from ptychoflow.streaming.events import MosaicKind, Part, PartState, Regime
 
 
 class Model(BaseModel):

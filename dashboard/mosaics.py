@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from streaming.events import MosaicArea, MosaicImage, MosaicKind
+from ptychoflow.streaming.events import MosaicArea, MosaicImage, MosaicKind
 
 log = logging.getLogger(__name__)
 

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dashboard.mosaics import Channel, FloatImage, Mosaic
-from streaming.events import MosaicKind
+from ptychoflow.dashboard.mosaics import Channel, FloatImage, Mosaic
+from ptychoflow.streaming.events import MosaicKind
 
 LIMIT_PERCENTILES = (0.5, 99.5)
 MAX_PIXELS_FOR_LIMITS = 250_000

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from streaming.events import FrameTaken, PerspectiveStarted
+from ptychoflow.streaming.events import FrameTaken, PerspectiveStarted
 
 
 @dataclass(frozen=True)

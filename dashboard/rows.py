@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dashboard import models
-from dashboard.mosaics import Mosaic
-from dashboard.probe import NewestFrame
-from streaming.events import Quality
+from ptychoflow.dashboard import models
+from ptychoflow.dashboard.mosaics import Mosaic
+from ptychoflow.dashboard.probe import NewestFrame
+from ptychoflow.streaming.events import Quality
 
 SCORE_COLUMNS = ("psnr_amplitude_db", "psnr_phase_db", "ssim_amplitude", "ssim_phase")
 SERIES_COLUMNS = {

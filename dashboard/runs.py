@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dashboard import models
-from dashboard.archive import ImageArchive, Images
-from dashboard.settings import DashboardSettings
-from dashboard.state import DashboardState
-from streaming.telemetry_log import read_telemetry_log
+from ptychoflow.dashboard import models
+from ptychoflow.dashboard.archive import ImageArchive, Images
+from ptychoflow.dashboard.settings import DashboardSettings
+from ptychoflow.dashboard.state import DashboardState
+from ptychoflow.streaming.telemetry_log import read_telemetry_log
 
 log = logging.getLogger(__name__)
 

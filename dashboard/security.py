@@ -9,7 +9,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from streaming.settings import is_loopback
+from ptychoflow.streaming.settings import is_loopback
 
 # Plotly draws heat maps as data: images. The hash is that of the empty text: it adds an empty <style> and fills it
 # by script, and nothing else is inline.

@@ -16,17 +16,17 @@ from pathlib import Path
 import uvicorn
 from fastapi import FastAPI
 
-from dashboard.app import CommandAccess, create_app
-from dashboard.runs import TELEMETRY, Runs, read_run
-from dashboard.settings import DashboardSettings
-from dashboard.state import DashboardState
-from streaming.codec import Arrays
-from streaming.commands import CommandSender
-from streaming.errors import UserError
-from streaming.events import Part, PartState, PartStatus, Telemetry
-from streaming.settings import NetworkSettings, RunContext, is_loopback
-from streaming.telemetry import TelemetrySender, TelemetrySubscriber
-from streaming.telemetry_log import read_telemetry_log
+from ptychoflow.dashboard.app import CommandAccess, create_app
+from ptychoflow.dashboard.runs import TELEMETRY, Runs, read_run
+from ptychoflow.dashboard.settings import DashboardSettings
+from ptychoflow.dashboard.state import DashboardState
+from ptychoflow.streaming.codec import Arrays
+from ptychoflow.streaming.commands import CommandSender
+from ptychoflow.streaming.errors import UserError
+from ptychoflow.streaming.events import Part, PartState, PartStatus, Telemetry
+from ptychoflow.streaming.settings import NetworkSettings, RunContext, is_loopback
+from ptychoflow.streaming.telemetry import TelemetrySender, TelemetrySubscriber
+from ptychoflow.streaming.telemetry_log import read_telemetry_log
 
 log = logging.getLogger(__name__)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field, PositiveFloat, PositiveInt
 
-from streaming.settings import Port, Settings
+from ptychoflow.streaming.settings import Port, Settings
 
 
 class DashboardSettings(Settings):

@@ -14,15 +14,15 @@ from typing import Any, Generic, TypeVar
 import msgspec
 import numpy.typing as npt
 
-from dashboard import models
-from dashboard.health import PartsHealth
-from dashboard.mosaics import Channel, Mosaic, MosaicStore
-from dashboard.probe import NewestFrame, Path, ProbeStore
-from dashboard.rows import SERIES_COLUMNS, figures_of, mosaic_row, probe_row
-from dashboard.series import Series, SeriesCursor
-from dashboard.settings import DashboardSettings
-from dashboard.tasks import TaskBoard
-from streaming.events import (
+from ptychoflow.dashboard import models
+from ptychoflow.dashboard.health import PartsHealth
+from ptychoflow.dashboard.mosaics import Channel, Mosaic, MosaicStore
+from ptychoflow.dashboard.probe import NewestFrame, Path, ProbeStore
+from ptychoflow.dashboard.rows import SERIES_COLUMNS, figures_of, mosaic_row, probe_row
+from ptychoflow.dashboard.series import Series, SeriesCursor
+from ptychoflow.dashboard.settings import DashboardSettings
+from ptychoflow.dashboard.tasks import TaskBoard
+from ptychoflow.streaming.events import (
     AnyEvent,
     BufferReport,
     EdgeCounts,
@@ -48,8 +48,8 @@ from streaming.events import (
     WeightsPublished,
     WeightsRejected,
 )
-from streaming.image_events import TaskScores
-from streaming.ledger import FrameLedger
+from ptychoflow.streaming.image_events import TaskScores
+from ptychoflow.streaming.ledger import FrameLedger
 
 RowT = TypeVar("RowT", bound=models.Model)
 

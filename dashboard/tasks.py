@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dashboard import models
-from streaming.events import AnyEvent
-from streaming.image_events import ImagesInfo, TaskAccuracies, TaskScores, chance
+from ptychoflow.dashboard import models
+from ptychoflow.streaming.events import AnyEvent
+from ptychoflow.streaming.image_events import ImagesInfo, TaskAccuracies, TaskScores, chance
 
 NAMES_SHOWN = 8
 TASKS_KEPT = 200

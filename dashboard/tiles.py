@@ -7,7 +7,7 @@ from hashlib import blake2b
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from dashboard.mosaics import FloatImage
+from ptychoflow.dashboard.mosaics import FloatImage
 
 TILE_PX = 256
 MAX_ZOOM = 6

@@ -6,7 +6,7 @@ import torch
 from sklearn.datasets import load_digits
 from torch.nn import functional
 
-from buffer import Field, RehearsalBuffer, Schema
+from ptychoflow.buffer import Field, RehearsalBuffer, Schema
 
 
 def accuracy_after_all_tasks(*, rehearse: bool) -> float:

@@ -12,11 +12,11 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from inference_edge.figures import ColourScale, amplitude_scale, difference_scale, phase_scale, write_picture
-from inference_edge.mosaic import StitchedImage
-from inference_edge.quality import Comparison, ReferenceImage, compare
-from streaming.errors import UserError
-from streaming.events import MosaicKind
+from ptychoflow.inference_edge.figures import ColourScale, amplitude_scale, difference_scale, phase_scale, write_picture
+from ptychoflow.inference_edge.mosaic import StitchedImage
+from ptychoflow.inference_edge.quality import Comparison, ReferenceImage, compare
+from ptychoflow.streaming.errors import UserError
+from ptychoflow.streaming.events import MosaicKind
 
 log = logging.getLogger(__name__)
 

@@ -6,14 +6,14 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from inference_edge.frame_block import FrameBlock, block_from_arrays
-from inference_edge.perspective import Perspective
-from inference_edge.quality import reference_from_arrays
-from inference_edge.reporting import EdgeCounter
-from inference_edge.waiting import Arrival, WaitingFrames
-from streaming.codec import MalformedMessage
-from streaming.inbox import Delivery, Inbox
-from streaming.messages import Frames, NoReference, PerspectiveEnd, Reference, ScanEnd, ScanStart
+from ptychoflow.inference_edge.frame_block import FrameBlock, block_from_arrays
+from ptychoflow.inference_edge.perspective import Perspective
+from ptychoflow.inference_edge.quality import reference_from_arrays
+from ptychoflow.inference_edge.reporting import EdgeCounter
+from ptychoflow.inference_edge.waiting import Arrival, WaitingFrames
+from ptychoflow.streaming.codec import MalformedMessage
+from ptychoflow.streaming.inbox import Delivery, Inbox
+from ptychoflow.streaming.messages import Frames, NoReference, PerspectiveEnd, Reference, ScanEnd, ScanStart
 
 DELIVERIES_AT_ONCE = 16
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from streaming.messages import Weights
+from ptychoflow.streaming.messages import Weights
 
 log = logging.getLogger(__name__)
 

@@ -7,13 +7,13 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from inference_edge.arrivals import Arrivals
-from inference_edge.frame_block import join
-from inference_edge.imaging import Begun, Imaging
-from inference_edge.perspective import Perspective
-from inference_edge.reporting import EdgeCounter
-from inference_edge.waiting import Portion
-from inference_edge.weights import Model
+from ptychoflow.inference_edge.arrivals import Arrivals
+from ptychoflow.inference_edge.frame_block import join
+from ptychoflow.inference_edge.imaging import Begun, Imaging
+from ptychoflow.inference_edge.perspective import Perspective
+from ptychoflow.inference_edge.reporting import EdgeCounter
+from ptychoflow.inference_edge.waiting import Portion
+from ptychoflow.inference_edge.weights import Model
 
 
 @dataclass(frozen=True)

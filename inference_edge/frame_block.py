@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from streaming.codec import MalformedMessage
-from streaming.messages import FrameRole
+from ptychoflow.streaming.codec import MalformedMessage
+from ptychoflow.streaming.messages import FrameRole
 
 COLUMN_SHAPES: dict[str, tuple[int, ...]] = {"index": (), "role": (), "position_px": (2,)}
 

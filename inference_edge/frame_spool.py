@@ -10,8 +10,8 @@ from typing import IO
 
 import numpy as np
 
-from inference_edge.frame_block import FrameBlock
-from streaming.errors import UserError
+from ptychoflow.inference_edge.frame_block import FrameBlock
+from ptychoflow.streaming.errors import UserError
 
 
 class FrameSpool:

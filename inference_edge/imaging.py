@@ -8,14 +8,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from inference_edge.batching import BatchSizer
-from inference_edge.frame_block import FrameBlock
-from inference_edge.inference_thread import InferenceThread, Predicted
-from inference_edge.mosaic import PlacedPatches, crop_centre, place_patches
-from inference_edge.prediction import Prediction
-from inference_edge.settings import EdgeSettings
-from inference_edge.weights import Model
-from inference_edge.weights_intake import WeightsIntake
+from ptychoflow.inference_edge.batching import BatchSizer
+from ptychoflow.inference_edge.frame_block import FrameBlock
+from ptychoflow.inference_edge.inference_thread import InferenceThread, Predicted
+from ptychoflow.inference_edge.mosaic import PlacedPatches, crop_centre, place_patches
+from ptychoflow.inference_edge.prediction import Prediction
+from ptychoflow.inference_edge.settings import EdgeSettings
+from ptychoflow.inference_edge.weights import Model
+from ptychoflow.inference_edge.weights_intake import WeightsIntake
 
 
 @dataclass(frozen=True)

@@ -9,14 +9,14 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from inference_edge.backends.base import Backend, Runner
-from inference_edge.backends.choice import fastest, usable_backends
-from inference_edge.prediction import Prediction, join_predictions
-from inference_edge.settings import DeviceChoice, EdgeSettings
-from streaming.errors import UserError
-from trainer.models.arithmetic import resolve
-from trainer.models.frame_network import FrameNetwork
-from trainer.models.settings import NetworkConfig
+from ptychoflow.inference_edge.backends.base import Backend, Runner
+from ptychoflow.inference_edge.backends.choice import fastest, usable_backends
+from ptychoflow.inference_edge.prediction import Prediction, join_predictions
+from ptychoflow.inference_edge.settings import DeviceChoice, EdgeSettings
+from ptychoflow.streaming.errors import UserError
+from ptychoflow.trainer.models.arithmetic import resolve
+from ptychoflow.trainer.models.frame_network import FrameNetwork
+from ptychoflow.trainer.models.settings import NetworkConfig
 
 log = logging.getLogger(__name__)
 

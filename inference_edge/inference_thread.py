@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy.typing as npt
 
-from inference_edge.backends.base import Runner
-from inference_edge.prediction import Prediction
+from ptychoflow.inference_edge.backends.base import Runner
+from ptychoflow.inference_edge.prediction import Prediction
 
 Predict = Callable[[Runner, npt.NDArray[Any]], Prediction]
 

@@ -16,8 +16,8 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from inference_edge.area import NOWHERE, Area, Changes
-from inference_edge.spreading import AMPLITUDE, COSINE, LAYERS, SINE, WEIGHT, add_patches
+from ptychoflow.inference_edge.area import NOWHERE, Area, Changes
+from ptychoflow.inference_edge.spreading import AMPLITUDE, COSINE, LAYERS, SINE, WEIGHT, add_patches
 
 FloatArray = npt.NDArray[np.floating]
 IntArray = npt.NDArray[np.int64]

@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from inference_edge.area import Area, Changes
-from inference_edge.mosaic import Mosaic
-from inference_edge.perspective import Perspective
-from streaming.events import MosaicArea, MosaicImage, MosaicKind
-from streaming.telemetry import TelemetrySender
+from ptychoflow.inference_edge.area import Area, Changes
+from ptychoflow.inference_edge.mosaic import Mosaic
+from ptychoflow.inference_edge.perspective import Perspective
+from ptychoflow.streaming.events import MosaicArea, MosaicImage, MosaicKind
+from ptychoflow.streaming.telemetry import TelemetrySender
 
 LARGE_SHARE = 0.5
 """Above this share of the image, the whole is as good as what changed."""

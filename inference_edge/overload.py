@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
-from inference_edge.batching import BatchSizer
-from inference_edge.settings import EdgeSettings, Overload
-from inference_edge.waiting import WaitingFrames
+from ptychoflow.inference_edge.batching import BatchSizer
+from ptychoflow.inference_edge.settings import EdgeSettings, Overload
+from ptychoflow.inference_edge.waiting import WaitingFrames
 
 log = logging.getLogger(__name__)
 

@@ -7,10 +7,10 @@ from collections import deque
 import numpy as np
 import numpy.typing as npt
 
-from inference_edge.frame_block import FrameBlock, join
-from inference_edge.mosaic import Mosaic, PlacedPatches
-from inference_edge.quality import ReferenceImage
-from streaming.events import MosaicKind
+from ptychoflow.inference_edge.frame_block import FrameBlock, join
+from ptychoflow.inference_edge.mosaic import Mosaic, PlacedPatches
+from ptychoflow.inference_edge.quality import ReferenceImage
+from ptychoflow.streaming.events import MosaicKind
 
 
 class Rendering:

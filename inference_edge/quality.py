@@ -18,9 +18,9 @@ import numpy.typing as npt
 from scipy import ndimage
 from skimage.metrics import structural_similarity
 
-from inference_edge.mosaic import StitchedImage, bounding_box
-from streaming.codec import MalformedMessage
-from streaming.events import Channels, Quality
+from ptychoflow.inference_edge.mosaic import StitchedImage, bounding_box
+from ptychoflow.streaming.codec import MalformedMessage
+from ptychoflow.streaming.events import Channels, Quality
 
 Image = npt.NDArray[np.float64]
 Area = npt.NDArray[np.bool_]

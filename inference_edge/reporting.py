@@ -8,14 +8,14 @@ from collections.abc import Callable, Hashable
 
 import numpy as np
 
-from inference_edge.mosaic_feed import MosaicFeed
-from inference_edge.perspective import Perspective
-from inference_edge.scores import Scorer
-from inference_edge.settings import EdgeSettings
-from inference_edge.weights import Model
-from streaming.events import EdgeCounts, MosaicImage, MosaicKind
-from streaming.messages import FirstPassScore
-from streaming.telemetry import TelemetrySender
+from ptychoflow.inference_edge.mosaic_feed import MosaicFeed
+from ptychoflow.inference_edge.perspective import Perspective
+from ptychoflow.inference_edge.scores import Scorer
+from ptychoflow.inference_edge.settings import EdgeSettings
+from ptychoflow.inference_edge.weights import Model
+from ptychoflow.streaming.events import EdgeCounts, MosaicImage, MosaicKind
+from ptychoflow.streaming.messages import FirstPassScore
+from ptychoflow.streaming.telemetry import TelemetrySender
 
 RECENT_BATCHES = 4096
 RATE_WINDOW_BATCHES = 256

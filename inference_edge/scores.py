@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from inference_edge.mosaic import Mosaic, crop_centre, place_patches
-from inference_edge.perspective import Perspective
-from inference_edge.prediction import Prediction
-from inference_edge.quality import ReferenceImage, compare, measure
-from inference_edge.weights import Model
-from streaming.events import HeldOutScores, MosaicKind, PerspectiveScores, Quality
+from ptychoflow.inference_edge.mosaic import Mosaic, crop_centre, place_patches
+from ptychoflow.inference_edge.perspective import Perspective
+from ptychoflow.inference_edge.prediction import Prediction
+from ptychoflow.inference_edge.quality import ReferenceImage, compare, measure
+from ptychoflow.inference_edge.weights import Model
+from ptychoflow.streaming.events import HeldOutScores, MosaicKind, PerspectiveScores, Quality
 
 STITCHED_AT_ONCE = 64
 

@@ -13,26 +13,26 @@ from pathlib import Path
 
 import torch
 
-from inference_edge.archive import Archive, PerspectiveImages
-from inference_edge.arrivals import Arrivals
-from inference_edge.first_pass import FirstPass
-from inference_edge.imaging import Imaging
-from inference_edge.inference import Imager
-from inference_edge.inference_thread import InferenceThread
-from inference_edge.overload import OverloadWatch
-from inference_edge.perspective import Perspective
-from inference_edge.reporting import STITCHED, Reporter
-from inference_edge.settings import EdgeSettings
-from inference_edge.spreading import prepare_stitching
-from inference_edge.weights import Canary, Known, Model, accept_weights, blank_canary
-from inference_edge.weights_intake import Accept, WeightsIntake, open_weights
-from streaming.commands import CommandReceiver
-from streaming.errors import UserError
-from streaming.events import MosaicKind, Part, PartState, PartStatus, WarningRaised
-from streaming.inbox import Inbox
-from streaming.messages import ScanStart
-from streaming.settings import NetworkSettings, RunContext
-from streaming.telemetry import TelemetrySender
+from ptychoflow.inference_edge.archive import Archive, PerspectiveImages
+from ptychoflow.inference_edge.arrivals import Arrivals
+from ptychoflow.inference_edge.first_pass import FirstPass
+from ptychoflow.inference_edge.imaging import Imaging
+from ptychoflow.inference_edge.inference import Imager
+from ptychoflow.inference_edge.inference_thread import InferenceThread
+from ptychoflow.inference_edge.overload import OverloadWatch
+from ptychoflow.inference_edge.perspective import Perspective
+from ptychoflow.inference_edge.reporting import STITCHED, Reporter
+from ptychoflow.inference_edge.settings import EdgeSettings
+from ptychoflow.inference_edge.spreading import prepare_stitching
+from ptychoflow.inference_edge.weights import Canary, Known, Model, accept_weights, blank_canary
+from ptychoflow.inference_edge.weights_intake import Accept, WeightsIntake, open_weights
+from ptychoflow.streaming.commands import CommandReceiver
+from ptychoflow.streaming.errors import UserError
+from ptychoflow.streaming.events import MosaicKind, Part, PartState, PartStatus, WarningRaised
+from ptychoflow.streaming.inbox import Inbox
+from ptychoflow.streaming.messages import ScanStart
+from ptychoflow.streaming.settings import NetworkSettings, RunContext
+from ptychoflow.streaming.telemetry import TelemetrySender
 
 log = logging.getLogger(__name__)
 

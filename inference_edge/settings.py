@@ -6,9 +6,9 @@ from enum import StrEnum
 
 from pydantic import Field, PositiveFloat, PositiveInt
 
-from inference_edge.backends.name import BackendName
-from streaming.settings import Settings
-from trainer.models.precision import Precision
+from ptychoflow.inference_edge.backends.name import BackendName
+from ptychoflow.streaming.settings import Settings
+from ptychoflow.trainer.models.precision import Precision
 
 
 class DeviceChoice(StrEnum):

@@ -6,9 +6,9 @@ from collections import deque
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from inference_edge.frame_block import FrameBlock
-from inference_edge.frame_spool import FrameSpool
-from inference_edge.perspective import Perspective
+from ptychoflow.inference_edge.frame_block import FrameBlock
+from ptychoflow.inference_edge.frame_spool import FrameSpool
+from ptychoflow.inference_edge.perspective import Perspective
 
 
 @dataclass(eq=False)

@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from inference_edge.backends.base import Runner
-from inference_edge.inference import Imager
-from inference_edge.mosaic import Mosaic, place_patches
-from inference_edge.prediction import Prediction
-from inference_edge.quality import ReferenceImage, compare, measure
-from streaming.messages import ScanStart, Weights
-from trainer.models.settings import NetworkConfig
-from trainer.models.weights_file import BadWeights, read_weights
+from ptychoflow.inference_edge.backends.base import Runner
+from ptychoflow.inference_edge.inference import Imager
+from ptychoflow.inference_edge.mosaic import Mosaic, place_patches
+from ptychoflow.inference_edge.prediction import Prediction
+from ptychoflow.inference_edge.quality import ReferenceImage, compare, measure
+from ptychoflow.streaming.messages import ScanStart, Weights
+from ptychoflow.trainer.models.settings import NetworkConfig
+from ptychoflow.trainer.models.weights_file import BadWeights, read_weights
 
 
 @dataclass(frozen=True)

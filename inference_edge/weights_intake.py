@@ -9,14 +9,14 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from typing import Generic, Protocol, TypeVar
 
-from inference_edge.final_weights import FinalWeights
-from streaming.commands import CommandReceiver, FollowWeights, RollBackWeights
-from streaming.events import Part, WarningRaised, WeightsApplied, WeightsRejected
-from streaming.messages import Weights
-from streaming.settings import NetworkSettings, RunContext
-from streaming.telemetry import TelemetrySender
-from streaming.weights_channel import WeightsClient
-from trainer.models.tensor_file import BadWeights
+from ptychoflow.inference_edge.final_weights import FinalWeights
+from ptychoflow.streaming.commands import CommandReceiver, FollowWeights, RollBackWeights
+from ptychoflow.streaming.events import Part, WarningRaised, WeightsApplied, WeightsRejected
+from ptychoflow.streaming.messages import Weights
+from ptychoflow.streaming.settings import NetworkSettings, RunContext
+from ptychoflow.streaming.telemetry import TelemetrySender
+from ptychoflow.streaming.weights_channel import WeightsClient
+from ptychoflow.trainer.models.tensor_file import BadWeights
 
 log = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import zmq
 
-from streaming.messages import SCHEMA_VERSION
+from ptychoflow.streaming.messages import SCHEMA_VERSION
 
 Arrays = dict[str, npt.NDArray[Any]]
 BodyT = TypeVar("BodyT")

@@ -13,10 +13,10 @@ from typing import Annotated
 import msgspec
 import zmq
 
-from streaming.codec import Codec, MalformedMessage
-from streaming.events import Regime
-from streaming.settings import NetworkSettings
-from streaming.sockets import Sockets
+from ptychoflow.streaming.codec import Codec, MalformedMessage
+from ptychoflow.streaming.events import Regime
+from ptychoflow.streaming.settings import NetworkSettings
+from ptychoflow.streaming.sockets import Sockets
 
 log = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ import time
 import zmq
 from zmq.utils.monitor import parse_monitor_message
 
-from streaming.sockets import Socket, Sockets
+from ptychoflow.streaming.sockets import Socket, Sockets
 
 GIVEN_UP_AFTER_S = 0.5
 """ZeroMQ announces another attempt at once; where it has not for so long, there will be none."""

@@ -9,9 +9,9 @@ from enum import StrEnum
 
 import msgspec
 
-from streaming.event_base import Event
-from streaming.image_events import ImagesInfo, TaskAccuracies, TaskScores
-from streaming.messages import GroundTruthSource
+from ptychoflow.streaming.event_base import Event
+from ptychoflow.streaming.image_events import ImagesInfo, TaskAccuracies, TaskScores
+from ptychoflow.streaming.messages import GroundTruthSource
 
 
 class Part(StrEnum):

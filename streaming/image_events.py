@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from streaming.event_base import Event
+from ptychoflow.streaming.event_base import Event
 
 
 class ImagesInfo(Event, tag="images_info", frozen=True):

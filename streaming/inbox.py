@@ -13,12 +13,12 @@ from typing import Self
 
 import zmq
 
-from streaming.codec import Arrays, Codec, Decoded, MalformedMessage, OversizedMessage
-from streaming.connection import GIVEN_UP_AFTER_S, Connection
-from streaming.messages import Acknowledge, ControlMessage, DataMessage, FirstPassScore, Hello
-from streaming.outbox import address
-from streaming.settings import NetworkSettings
-from streaming.sockets import Sockets
+from ptychoflow.streaming.codec import Arrays, Codec, Decoded, MalformedMessage, OversizedMessage
+from ptychoflow.streaming.connection import GIVEN_UP_AFTER_S, Connection
+from ptychoflow.streaming.messages import Acknowledge, ControlMessage, DataMessage, FirstPassScore, Hello
+from ptychoflow.streaming.outbox import address
+from ptychoflow.streaming.settings import NetworkSettings
+from ptychoflow.streaming.sockets import Sockets
 
 log = logging.getLogger(__name__)
 

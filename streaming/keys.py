@@ -11,7 +11,7 @@ from pathlib import Path
 import zmq
 from zmq.auth import create_certificates, load_certificate
 
-from streaming.errors import UserError
+from ptychoflow.streaming.errors import UserError
 
 SERVER = "server"
 CLIENT = "client"

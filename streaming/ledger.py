@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from streaming.events import AcquisitionCounts, AnyEvent, EdgeCounts, RankCounts, Unlabelled
+from ptychoflow.streaming.events import AcquisitionCounts, AnyEvent, EdgeCounts, RankCounts, Unlabelled
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import zmq
 
-from streaming.codec import Arrays, Codec
-from streaming.messages import DataMessage
-from streaming.sockets import Socket
+from ptychoflow.streaming.codec import Arrays, Codec
+from ptychoflow.streaming.messages import DataMessage
+from ptychoflow.streaming.sockets import Socket
 
 log = logging.getLogger(__name__)
 

@@ -16,11 +16,11 @@ from typing import Any, Self
 import numpy.typing as npt
 import zmq
 
-from streaming.codec import Codec, MalformedMessage
-from streaming.messages import Acknowledge, ControlMessage, DataMessage, FirstPassScore, Hello, Samples
-from streaming.outbox import Entry, Outbox, Spool
-from streaming.settings import NetworkSettings
-from streaming.sockets import Sockets
+from ptychoflow.streaming.codec import Codec, MalformedMessage
+from ptychoflow.streaming.messages import Acknowledge, ControlMessage, DataMessage, FirstPassScore, Hello, Samples
+from ptychoflow.streaming.outbox import Entry, Outbox, Spool
+from ptychoflow.streaming.settings import NetworkSettings
+from ptychoflow.streaming.sockets import Sockets
 
 log = logging.getLogger(__name__)
 

@@ -9,9 +9,9 @@ from typing import Self
 import zmq
 from zmq.auth.thread import ThreadAuthenticator
 
-from streaming.errors import UserError
-from streaming.keys import AUTHORISED, apply_client_keys, apply_server_keys
-from streaming.settings import NetworkSettings, is_loopback
+from ptychoflow.streaming.errors import UserError
+from ptychoflow.streaming.keys import AUTHORISED, apply_client_keys, apply_server_keys
+from ptychoflow.streaming.settings import NetworkSettings, is_loopback
 
 log = logging.getLogger(__name__)
 

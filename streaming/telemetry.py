@@ -14,10 +14,10 @@ import msgspec
 import numpy.typing as npt
 import zmq
 
-from streaming.codec import Arrays, Codec, MalformedMessage
-from streaming.events import AnyEvent, Telemetry
-from streaming.settings import NetworkSettings
-from streaming.sockets import Sockets
+from ptychoflow.streaming.codec import Arrays, Codec, MalformedMessage
+from ptychoflow.streaming.events import AnyEvent, Telemetry
+from ptychoflow.streaming.settings import NetworkSettings
+from ptychoflow.streaming.sockets import Sockets
 
 log = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from streaming.events import Telemetry
+from ptychoflow.streaming.events import Telemetry
 
 log = logging.getLogger(__name__)
 

@@ -12,10 +12,10 @@ import time
 import numpy as np
 import zmq
 
-from streaming.codec import Codec, MalformedMessage
-from streaming.messages import Weights, WeightsRequest
-from streaming.settings import NetworkSettings
-from streaming.sockets import Sockets
+from ptychoflow.streaming.codec import Codec, MalformedMessage
+from ptychoflow.streaming.messages import Weights, WeightsRequest
+from ptychoflow.streaming.settings import NetworkSettings
+from ptychoflow.streaming.sockets import Sockets
 
 log = logging.getLogger(__name__)
 

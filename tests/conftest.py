@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from support import free_block, free_ports
 
-from streaming.settings import NetworkSettings
+from ptychoflow.streaming.settings import NetworkSettings
 
 
 @pytest.fixture

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from trainer.arrivals import Arrivals
-from trainer.pipelines.pipeline import Minibatch
-from trainer.stream import Marker
+from ptychoflow.trainer.arrivals import Arrivals
+from ptychoflow.trainer.pipelines.pipeline import Minibatch
+from ptychoflow.trainer.stream import Marker
 
 
 class ArrivalStream:
-    """Serves the samples that have arrived on this rank; a `trainer.stream.Stream`."""
+    """Serves the samples that have arrived on this rank; a `ptychoflow.trainer.stream.Stream`."""
 
     def __init__(self, arrivals: Arrivals) -> None:
         self._arrivals, self._queue = arrivals, arrivals.queue

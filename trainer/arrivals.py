@@ -11,9 +11,9 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import numpy.typing as npt
 
-from streaming.codec import Arrays
-from streaming.errors import UserError
-from streaming.messages import (
+from ptychoflow.streaming.codec import Arrays
+from ptychoflow.streaming.errors import UserError
+from ptychoflow.streaming.messages import (
     DataMessage,
     FrameRole,
     ImagesStart,
@@ -23,10 +23,10 @@ from streaming.messages import (
     ScanStart,
     StreamStart,
 )
-from trainer.pipelines.formats import format_of
-from trainer.sample_format import SampleFormat
-from trainer.sample_queue import SampleQueue
-from trainer.settlement import Settlement
+from ptychoflow.trainer.pipelines.formats import format_of
+from ptychoflow.trainer.sample_format import SampleFormat
+from ptychoflow.trainer.sample_queue import SampleQueue
+from ptychoflow.trainer.settlement import Settlement
 
 log = logging.getLogger(__name__)
 

@@ -6,14 +6,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Generic
 
-from trainer.averaging import NetworkT
-from trainer.checkpointing import RememberingAlone
-from trainer.learner import Learner
-from trainer.models.tensor_file import Writer
-from trainer.pipelines.pipeline import Pipeline
-from trainer.publication import Publication
-from trainer.reporting import StepReport
-from trainer.stream_outcome import StreamOutcome
+from ptychoflow.trainer.averaging import NetworkT
+from ptychoflow.trainer.checkpointing import RememberingAlone
+from ptychoflow.trainer.learner import Learner
+from ptychoflow.trainer.models.tensor_file import Writer
+from ptychoflow.trainer.pipelines.pipeline import Pipeline
+from ptychoflow.trainer.publication import Publication
+from ptychoflow.trainer.reporting import StepReport
+from ptychoflow.trainer.stream_outcome import StreamOutcome
 
 
 class Assembly(ABC, Generic[NetworkT]):

@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from trainer.state_file import State, copies
+from ptychoflow.trainer.state_file import State, copies
 
 NetworkT = TypeVar("NetworkT", bound=nn.Module)
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from buffer import Representatives
-from trainer.pipelines.pipeline import Minibatch, Output, Pipeline
+from ptychoflow.buffer import Representatives
+from ptychoflow.trainer.pipelines.pipeline import Minibatch, Output, Pipeline
 
 
 @dataclass(frozen=True)

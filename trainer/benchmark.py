@@ -11,26 +11,26 @@ from typing import Any
 import numpy as np
 import torch
 
-from streaming.codec import Arrays
-from streaming.events import AnyEvent
-from streaming.messages import FrameRole, Samples, ScanEnd, ScanStart
-from trainer.arrival_stream import ArrivalStream
-from trainer.arrivals import Arrivals
-from trainer.batch import Batch, join
-from trainer.constant import MeanPatch
-from trainer.evaluation import Evaluator
-from trainer.learner import Learner
-from trainer.loop import TrainingLoop
-from trainer.models.arithmetic import autocast, resolve
-from trainer.models.frame_network import FrameNetwork
-from trainer.models.precision import Precision
-from trainer.models.settings import NetworkConfig
-from trainer.pipelines.ptychography.outcome import ScanOutcome
-from trainer.pipelines.ptychography.pipeline import FIELDS, Ptychography
-from trainer.reporting import StepReport
-from trainer.schedule import ScanSchedule
-from trainer.settings import Pace, StrategyName, TrainerSettings
-from trainer.strategies.making import make_strategy
+from ptychoflow.streaming.codec import Arrays
+from ptychoflow.streaming.events import AnyEvent
+from ptychoflow.streaming.messages import FrameRole, Samples, ScanEnd, ScanStart
+from ptychoflow.trainer.arrival_stream import ArrivalStream
+from ptychoflow.trainer.arrivals import Arrivals
+from ptychoflow.trainer.batch import Batch, join
+from ptychoflow.trainer.constant import MeanPatch
+from ptychoflow.trainer.evaluation import Evaluator
+from ptychoflow.trainer.learner import Learner
+from ptychoflow.trainer.loop import TrainingLoop
+from ptychoflow.trainer.models.arithmetic import autocast, resolve
+from ptychoflow.trainer.models.frame_network import FrameNetwork
+from ptychoflow.trainer.models.precision import Precision
+from ptychoflow.trainer.models.settings import NetworkConfig
+from ptychoflow.trainer.pipelines.ptychography.outcome import ScanOutcome
+from ptychoflow.trainer.pipelines.ptychography.pipeline import FIELDS, Ptychography
+from ptychoflow.trainer.reporting import StepReport
+from ptychoflow.trainer.schedule import ScanSchedule
+from ptychoflow.trainer.settings import Pace, StrategyName, TrainerSettings
+from ptychoflow.trainer.strategies.making import make_strategy
 
 TARGET_RATIO = 0.95
 DISTINCT_BATCHES = 8

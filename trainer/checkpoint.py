@@ -26,9 +26,9 @@ from typing import Any, Literal
 
 from pydantic import PositiveInt, ValidationError
 
-from streaming.errors import UserError
-from streaming.settings import Settings
-from trainer.state_file import BadState, State, read_state, write_state, write_whole
+from ptychoflow.streaming.errors import UserError
+from ptychoflow.streaming.settings import Settings
+from ptychoflow.trainer.state_file import BadState, State, read_state, write_state, write_whole
 
 log = logging.getLogger(__name__)
 

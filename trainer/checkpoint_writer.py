@@ -12,7 +12,7 @@ from concurrent.futures import wait as wait_for
 from dataclasses import dataclass
 from pathlib import Path
 
-from trainer.checkpoint import (
+from ptychoflow.trainer.checkpoint import (
     COMMON,
     UNFINISHED_SUFFIX,
     VALIDATION,
@@ -22,7 +22,7 @@ from trainer.checkpoint import (
     is_complete,
     shard_name,
 )
-from trainer.state_file import State, write_state
+from ptychoflow.trainer.state_file import State, write_state
 
 log = logging.getLogger(__name__)
 

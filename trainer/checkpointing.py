@@ -9,18 +9,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from streaming.codec import Arrays
-from streaming.commands import CommandReceiver, WriteCheckpoint
-from streaming.errors import UserError
-from trainer.arrivals import Arrivals
-from trainer.checkpoint import Checkpoint, checkpoint_name
-from trainer.checkpoint_writer import CheckpointWriter, ValidationFile
-from trainer.learner import Learner
-from trainer.settings import CheckpointSettings
-from trainer.state_file import State
-from trainer.strategies.strategy import Strategy
-from trainer.stream_checkpoint import VALIDATION_FILES, progress_state, validation_state
-from trainer.training_state import rank_state, restore_training
+from ptychoflow.streaming.codec import Arrays
+from ptychoflow.streaming.commands import CommandReceiver, WriteCheckpoint
+from ptychoflow.streaming.errors import UserError
+from ptychoflow.trainer.arrivals import Arrivals
+from ptychoflow.trainer.checkpoint import Checkpoint, checkpoint_name
+from ptychoflow.trainer.checkpoint_writer import CheckpointWriter, ValidationFile
+from ptychoflow.trainer.learner import Learner
+from ptychoflow.trainer.settings import CheckpointSettings
+from ptychoflow.trainer.state_file import State
+from ptychoflow.trainer.strategies.strategy import Strategy
+from ptychoflow.trainer.stream_checkpoint import VALIDATION_FILES, progress_state, validation_state
+from ptychoflow.trainer.training_state import rank_state, restore_training
 
 log = logging.getLogger(__name__)
 

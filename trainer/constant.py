@@ -8,8 +8,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from trainer.models.ptychonn import Patches
-from trainer.state_file import State, copies
+from ptychoflow.trainer.models.ptychonn import Patches
+from ptychoflow.trainer.state_file import State, copies
 
 
 class MeanPatch:

@@ -13,10 +13,10 @@ import torch.distributed as dist
 from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
-from streaming.errors import UserError
-from trainer.models.arithmetic import resolve
-from trainer.models.precision import Precision
-from trainer.settings import Device, LearningSettings
+from ptychoflow.streaming.errors import UserError
+from ptychoflow.trainer.models.arithmetic import resolve
+from ptychoflow.trainer.models.precision import Precision
+from ptychoflow.trainer.settings import Device, LearningSettings
 
 log = logging.getLogger(__name__)
 

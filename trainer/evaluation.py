@@ -10,13 +10,13 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from streaming.codec import Arrays
-from trainer.models.arithmetic import autocast
-from trainer.models.frame_network import FrameNetwork
-from trainer.models.precision import Precision
-from trainer.models.ptychonn import Patches
-from trainer.pipelines.ptychography.pipeline import absolute_error
-from trainer.validation_samples import at_most, perspectives_on_any_rank
+from ptychoflow.streaming.codec import Arrays
+from ptychoflow.trainer.models.arithmetic import autocast
+from ptychoflow.trainer.models.frame_network import FrameNetwork
+from ptychoflow.trainer.models.precision import Precision
+from ptychoflow.trainer.models.ptychonn import Patches
+from ptychoflow.trainer.pipelines.ptychography.pipeline import absolute_error
+from ptychoflow.trainer.validation_samples import at_most, perspectives_on_any_rank
 
 BATCH = 64
 

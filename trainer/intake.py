@@ -8,9 +8,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import Self
 
-from streaming.inbox import Inbox
-from streaming.settings import NetworkSettings
-from trainer.arrivals import Arrivals
+from ptychoflow.streaming.inbox import Inbox
+from ptychoflow.streaming.settings import NetworkSettings
+from ptychoflow.trainer.arrivals import Arrivals
 
 POLL_S = 0.02
 

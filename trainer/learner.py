@@ -11,17 +11,17 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from trainer.agreement import Agreed
-from trainer.averaging import AveragedNetwork, NetworkT
-from trainer.batch import Batch
-from trainer.models.arithmetic import autocast
-from trainer.models.precision import Precision
-from trainer.optimizer import make_optimizer, optimizer_state, restore_optimizer
-from trainer.pipelines.pipeline import Output, Pipeline
-from trainer.schedule import Schedule
-from trainer.settings import LearningSettings
-from trainer.state_file import State, copies
-from trainer.strategies.strategy import Strategy
+from ptychoflow.trainer.agreement import Agreed
+from ptychoflow.trainer.averaging import AveragedNetwork, NetworkT
+from ptychoflow.trainer.batch import Batch
+from ptychoflow.trainer.models.arithmetic import autocast
+from ptychoflow.trainer.models.precision import Precision
+from ptychoflow.trainer.optimizer import make_optimizer, optimizer_state, restore_optimizer
+from ptychoflow.trainer.pipelines.pipeline import Output, Pipeline
+from ptychoflow.trainer.schedule import Schedule
+from ptychoflow.trainer.settings import LearningSettings
+from ptychoflow.trainer.state_file import State, copies
+from ptychoflow.trainer.strategies.strategy import Strategy
 
 log = logging.getLogger(__name__)
 

@@ -12,16 +12,16 @@ from typing import Any, Protocol
 
 import torch.distributed as dist
 
-from streaming.messages import ScanEnd
-from trainer.agreement import Agreed, Proposal, agree
-from trainer.batch import Batch
-from trainer.learner import Learner
-from trainer.outcome import Outcome
-from trainer.reporting import Report
-from trainer.settings import LearningSettings, Pace
-from trainer.state_file import State
-from trainer.strategies.strategy import Strategy
-from trainer.stream import Stream
+from ptychoflow.streaming.messages import ScanEnd
+from ptychoflow.trainer.agreement import Agreed, Proposal, agree
+from ptychoflow.trainer.batch import Batch
+from ptychoflow.trainer.learner import Learner
+from ptychoflow.trainer.outcome import Outcome
+from ptychoflow.trainer.reporting import Report
+from ptychoflow.trainer.settings import LearningSettings, Pace
+from ptychoflow.trainer.state_file import State
+from ptychoflow.trainer.strategies.strategy import Strategy
+from ptychoflow.trainer.stream import Stream
 
 IDLE_WAIT_S = 0.05
 """How long a rank with nothing to train on waits for its stream before it joins the others' step without samples."""

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from trainer.settings import OptimizerKind, OptimizerSettings
-from trainer.state_file import State, copies
+from ptychoflow.trainer.settings import OptimizerKind, OptimizerSettings
+from ptychoflow.trainer.state_file import State, copies
 
 
 def load_optimizers() -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
-from trainer.batch import Batch
-from trainer.stream import Marker
+from ptychoflow.trainer.batch import Batch
+from ptychoflow.trainer.stream import Marker
 
 
 class Outcome(ABC):

@@ -11,11 +11,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from streaming.events import Part, WarningRaised, WeightsPublished
-from streaming.messages import Weights
-from streaming.settings import NetworkSettings
-from streaming.weights_channel import WeightsServer
-from trainer.models.tensor_file import Stamp, Writer, digest
+from ptychoflow.streaming.events import Part, WarningRaised, WeightsPublished
+from ptychoflow.streaming.messages import Weights
+from ptychoflow.streaming.settings import NetworkSettings
+from ptychoflow.streaming.weights_channel import WeightsServer
+from ptychoflow.trainer.models.tensor_file import Stamp, Writer, digest
 
 log = logging.getLogger(__name__)
 

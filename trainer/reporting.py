@@ -12,20 +12,28 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from buffer import RehearsalBuffer
-from streaming.events import AnyEvent, BufferReport, Part, RankCounts, StepBreakdown, TrainingStep, WarningRaised
-from trainer.agreement import Agreed
-from trainer.arrivals import SampleCounts
-from trainer.batch import Batch
-from trainer.learner import Learner
-from trainer.state_file import State
+from ptychoflow.buffer import RehearsalBuffer
+from ptychoflow.streaming.events import (
+    AnyEvent,
+    BufferReport,
+    Part,
+    RankCounts,
+    StepBreakdown,
+    TrainingStep,
+    WarningRaised,
+)
+from ptychoflow.trainer.agreement import Agreed
+from ptychoflow.trainer.arrivals import SampleCounts
+from ptychoflow.trainer.batch import Batch
+from ptychoflow.trainer.learner import Learner
+from ptychoflow.trainer.state_file import State
 
 PERIOD_S = 0.3
 COUNTS_PERIOD_S = 1.0
 
 
 class Telemetry(Protocol):
-    """Where events go; `streaming.telemetry.TelemetrySender` in a run."""
+    """Where events go; `ptychoflow.streaming.telemetry.TelemetrySender` in a run."""
 
     def send(self, event: AnyEvent) -> None:
         """Take an event; must not block."""

@@ -7,8 +7,8 @@ from abc import ABC, abstractmethod
 import numpy as np
 import numpy.typing as npt
 
-from streaming.codec import Arrays
-from streaming.messages import FrameRole
+from ptychoflow.streaming.codec import Arrays
+from ptychoflow.streaming.messages import FrameRole
 
 LEARNT_FROM = (FrameRole.TRAIN, FrameRole.VALIDATION)
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from streaming.codec import Arrays
-from streaming.messages import PerspectiveEnd, ScanEnd
-from trainer.pipelines.pipeline import Minibatch
+from ptychoflow.streaming.codec import Arrays
+from ptychoflow.streaming.messages import PerspectiveEnd, ScanEnd
+from ptychoflow.trainer.pipelines.pipeline import Minibatch
 
 Marker = PerspectiveEnd | ScanEnd
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Protocol
 
-from trainer.settings import ScheduleKind, ScheduleSettings
+from ptychoflow.trainer.settings import ScheduleKind, ScheduleSettings
 
 
 class Schedule(Protocol):

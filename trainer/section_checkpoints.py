@@ -9,13 +9,13 @@ from typing import Any
 
 import torch.distributed as dist
 
-from streaming.errors import UserError
-from trainer.checkpoint import COMMON, Checkpoint, begin, complete, newest, remove_unfinished, shard_name
-from trainer.device import Rank
-from trainer.learner import Learner
-from trainer.state_file import State, write_state
-from trainer.strategies.strategy import Strategy
-from trainer.training_state import rank_state, restore_training
+from ptychoflow.streaming.errors import UserError
+from ptychoflow.trainer.checkpoint import COMMON, Checkpoint, begin, complete, newest, remove_unfinished, shard_name
+from ptychoflow.trainer.device import Rank
+from ptychoflow.trainer.learner import Learner
+from ptychoflow.trainer.state_file import State, write_state
+from ptychoflow.trainer.strategies.strategy import Strategy
+from ptychoflow.trainer.training_state import rank_state, restore_training
 
 KEEP = 2
 

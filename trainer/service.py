@@ -9,32 +9,32 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from streaming.commands import CommandReceiver
-from streaming.events import Part, PartState, PartStatus, TrainingResumed, WarningRaised
-from streaming.settings import NetworkSettings, RunContext
-from streaming.telemetry import TelemetrySender
-from trainer.arrival_stream import ArrivalStream
-from trainer.arrivals import Arrivals
-from trainer.assembly import Assembly
-from trainer.checkpoint import Checkpoint
-from trainer.checkpoint_writer import CheckpointWriter
-from trainer.checkpointing import Checkpointing, Parts, restore
-from trainer.device import Rank, join_ranks
-from trainer.intake import Intake
-from trainer.learner import Learner
-from trainer.loop import TrainingLoop
-from trainer.optimizer import load_optimizers
-from trainer.pipelines.choice import Assemble, choose_pipeline
-from trainer.pipelines.pipeline import Pipeline
-from trainer.publication import Publication
-from trainer.reporting import StepReport
-from trainer.schedule import ScanSchedule
-from trainer.settings import StreamSettings
-from trainer.start import Announced, wait_for_samples, wait_for_scan
-from trainer.strategies.incremental import Incremental
-from trainer.strategies.making import make_strategy
-from trainer.strategies.strategy import Strategy
-from trainer.stream_checkpoint import open_arrivals, validation_files
+from ptychoflow.streaming.commands import CommandReceiver
+from ptychoflow.streaming.events import Part, PartState, PartStatus, TrainingResumed, WarningRaised
+from ptychoflow.streaming.settings import NetworkSettings, RunContext
+from ptychoflow.streaming.telemetry import TelemetrySender
+from ptychoflow.trainer.arrival_stream import ArrivalStream
+from ptychoflow.trainer.arrivals import Arrivals
+from ptychoflow.trainer.assembly import Assembly
+from ptychoflow.trainer.checkpoint import Checkpoint
+from ptychoflow.trainer.checkpoint_writer import CheckpointWriter
+from ptychoflow.trainer.checkpointing import Checkpointing, Parts, restore
+from ptychoflow.trainer.device import Rank, join_ranks
+from ptychoflow.trainer.intake import Intake
+from ptychoflow.trainer.learner import Learner
+from ptychoflow.trainer.loop import TrainingLoop
+from ptychoflow.trainer.optimizer import load_optimizers
+from ptychoflow.trainer.pipelines.choice import Assemble, choose_pipeline
+from ptychoflow.trainer.pipelines.pipeline import Pipeline
+from ptychoflow.trainer.publication import Publication
+from ptychoflow.trainer.reporting import StepReport
+from ptychoflow.trainer.schedule import ScanSchedule
+from ptychoflow.trainer.settings import StreamSettings
+from ptychoflow.trainer.start import Announced, wait_for_samples, wait_for_scan
+from ptychoflow.trainer.strategies.incremental import Incremental
+from ptychoflow.trainer.strategies.making import make_strategy
+from ptychoflow.trainer.strategies.strategy import Strategy
+from ptychoflow.trainer.stream_checkpoint import open_arrivals, validation_files
 
 log = logging.getLogger(__name__)
 

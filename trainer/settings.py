@@ -8,10 +8,10 @@ from typing import Self
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from buffer.names import PolicyName, TransportName
-from streaming.settings import Settings
-from trainer.models.precision import Precision
-from trainer.models.settings import ModelSettings
+from ptychoflow.buffer.names import PolicyName, TransportName
+from ptychoflow.streaming.settings import Settings
+from ptychoflow.trainer.models.precision import Precision
+from ptychoflow.trainer.models.settings import ModelSettings
 
 
 class StrategyName(StrEnum):

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import torch
 import torch.distributed as dist
 
-from streaming.codec import DTYPES
-from streaming.messages import ScanEnd, StreamStart
-from trainer.arrivals import Arrivals
-from trainer.models.frame_network import FrameNetwork
+from ptychoflow.streaming.codec import DTYPES
+from ptychoflow.streaming.messages import ScanEnd, StreamStart
+from ptychoflow.trainer.arrivals import Arrivals
+from ptychoflow.trainer.models.frame_network import FrameNetwork
 
 POLL_S = 0.05
 DTYPE_NAMES = sorted(DTYPES)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from streaming.messages import PerspectiveEnd, ScanEnd
-from trainer.pipelines.pipeline import Minibatch
+from ptychoflow.streaming.messages import PerspectiveEnd, ScanEnd
+from ptychoflow.trainer.pipelines.pipeline import Minibatch
 
 Marker = PerspectiveEnd | ScanEnd
 """The end of a section of the stream, which is a perspective, or an epoch of images; or of all of it."""

@@ -10,13 +10,13 @@ import msgspec
 import torch
 import torch.distributed as dist
 
-from streaming.codec import Arrays
-from streaming.messages import StreamStart
-from trainer.arrivals import Arrivals, Progress, SampleCounts
-from trainer.checkpoint import Checkpoint, at, newest, remove_unfinished
-from trainer.device import Rank
-from trainer.settings import StreamSettings
-from trainer.state_file import State
+from ptychoflow.streaming.codec import Arrays
+from ptychoflow.streaming.messages import StreamStart
+from ptychoflow.trainer.arrivals import Arrivals, Progress, SampleCounts
+from ptychoflow.trainer.checkpoint import Checkpoint, at, newest, remove_unfinished
+from ptychoflow.trainer.device import Rank
+from ptychoflow.trainer.settings import StreamSettings
+from ptychoflow.trainer.state_file import State
 
 VALIDATION_FILES = "validation_files"
 

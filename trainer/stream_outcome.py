@@ -6,16 +6,16 @@ import time
 from abc import abstractmethod
 from typing import Generic
 
-from streaming.codec import Arrays
-from trainer.arrivals import Arrivals
-from trainer.averaging import NetworkT
-from trainer.learner import Learner
-from trainer.models.tensor_file import Writer
-from trainer.outcome import Outcome
-from trainer.publication import Publication
-from trainer.reporting import StepReport
-from trainer.settings import StreamSettings
-from trainer.state_file import State
+from ptychoflow.streaming.codec import Arrays
+from ptychoflow.trainer.arrivals import Arrivals
+from ptychoflow.trainer.averaging import NetworkT
+from ptychoflow.trainer.learner import Learner
+from ptychoflow.trainer.models.tensor_file import Writer
+from ptychoflow.trainer.outcome import Outcome
+from ptychoflow.trainer.publication import Publication
+from ptychoflow.trainer.reporting import StepReport
+from ptychoflow.trainer.settings import StreamSettings
+from ptychoflow.trainer.state_file import State
 
 
 class StreamOutcome(Outcome, Generic[NetworkT]):

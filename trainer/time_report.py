@@ -7,12 +7,12 @@ from typing import Any
 
 from torch import Tensor
 
-from buffer import RehearsalBuffer
-from trainer.agreement import Agreed
-from trainer.batch import Batch
-from trainer.learner import Learner
-from trainer.reporting import Report
-from trainer.state_file import State
+from ptychoflow.buffer import RehearsalBuffer
+from ptychoflow.trainer.agreement import Agreed
+from ptychoflow.trainer.batch import Batch
+from ptychoflow.trainer.learner import Learner
+from ptychoflow.trainer.reporting import Report
+from ptychoflow.trainer.state_file import State
 
 BUFFER_TIMES = ("waited", "populate", "augment")
 

@@ -6,11 +6,11 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
-from streaming.errors import UserError
-from trainer.checkpoint import Checkpoint
-from trainer.learner import Learner
-from trainer.state_file import State
-from trainer.strategies.strategy import Strategy
+from ptychoflow.streaming.errors import UserError
+from ptychoflow.trainer.checkpoint import Checkpoint
+from ptychoflow.trainer.learner import Learner
+from ptychoflow.trainer.state_file import State
+from ptychoflow.trainer.strategies.strategy import Strategy
 
 log = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from streaming.codec import Arrays
+from ptychoflow.streaming.codec import Arrays
 
 LEAST_PER_PERSPECTIVE = 4
 

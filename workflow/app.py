@@ -2,34 +2,52 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
+from typing import Annotated
+
 import typer
 
-from workflow.commands.acquire import acquire
-from workflow.commands.bench import app as bench
-from workflow.commands.dashboard import dashboard
-from workflow.commands.edge import edge
-from workflow.commands.experiment import app as experiment
-from workflow.commands.fashion_mnist import fashion_mnist
-from workflow.commands.inspect import inspect
-from workflow.commands.keys import keys
-from workflow.commands.report import report
-from workflow.commands.resume import resume
-from workflow.commands.run import run
-from workflow.commands.simulate import simulate
-from workflow.commands.train import train
-from workflow.commands.view import view
+from ptychoflow.workflow.commands.acquire import acquire
+from ptychoflow.workflow.commands.bench import app as bench
+from ptychoflow.workflow.commands.dashboard import dashboard
+from ptychoflow.workflow.commands.edge import edge
+from ptychoflow.workflow.commands.experiment import app as experiment
+from ptychoflow.workflow.commands.fashion_mnist import fashion_mnist
+from ptychoflow.workflow.commands.inspect import inspect
+from ptychoflow.workflow.commands.keys import keys
+from ptychoflow.workflow.commands.report import report
+from ptychoflow.workflow.commands.resume import resume
+from ptychoflow.workflow.commands.run import run
+from ptychoflow.workflow.commands.simulate import simulate
+from ptychoflow.workflow.commands.train import train
+from ptychoflow.workflow.commands.view import view
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"ptychoflow {version('ptychoflow')}")
+        raise typer.Exit
+
+
+def _before_the_sub_command(
+    *,
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and end.")
+    ] = False,
+) -> None:
+    """Live X-ray ptychography: a network learns phase retrieval from the running scan and images at beam rate."""
 
 
 def create_app() -> typer.Typer:
     """Return the command with all its sub-commands."""
     app = typer.Typer(
         name="ptychoflow",
-        help="Live X-ray ptychography: a network learns phase retrieval from the running scan and images at beam rate.",
         add_completion=False,
         rich_markup_mode=None,
     )
     for command in (run, resume, inspect, simulate, report, view, acquire, train, edge, dashboard, keys, fashion_mnist):
         app.command()(command)
+    app.callback()(_before_the_sub_command)
     app.add_typer(bench, name="bench")
     app.add_typer(experiment, name="experiment")
     return app

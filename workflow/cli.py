@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import sys
 
-from streaming.errors import UserError
-from workflow.logs import PROGRAM, configure_logging, print_error, report_bug
+from ptychoflow.streaming.errors import UserError
+from ptychoflow.workflow.logs import PROGRAM, configure_logging, print_error, report_bug
 
 USER_ERROR_STATUS = 2
 INTERRUPTED_STATUS = 130
@@ -43,7 +43,7 @@ def run_command_line(arguments: list[str]) -> int:
     import typer  # noqa: PLC0415
     from typer.main import get_command  # noqa: PLC0415
 
-    from workflow.app import create_app  # noqa: PLC0415
+    from ptychoflow.workflow.app import create_app  # noqa: PLC0415
 
     try:
         status = get_command(create_app()).main(args=arguments, prog_name=PROGRAM, standalone_mode=False)

@@ -9,21 +9,21 @@ from typing import Any, ClassVar, Self
 import tomli_w
 from pydantic import Field, ValidationError, model_validator
 
-from acquisition.images.settings import ImageStreamSettings
-from acquisition.retrieval.settings import RetrievalSettings
-from acquisition.settings import AcquisitionSettings, PublishingSettings
-from acquisition.source_settings import SourceSettings
-from dashboard.settings import DashboardSettings
-from inference_edge.settings import EdgeSettings, InferenceSettings
-from streaming.errors import UserError
-from streaming.settings import NetworkSettings, Settings
-from trainer.pipelines.imagenet.settings import ImageTrainerSettings
-from trainer.settings import StreamSettings, TrainerSettings
-from workflow.config_errors import explain
-from workflow.overrides import Layer, Table, merge, parse_assignments, read_layer
-from workflow.pipeline_name import PipelineName
-from workflow.presets import read_preset
-from workflow.run_settings import RunSettings
+from ptychoflow.acquisition.images.settings import ImageStreamSettings
+from ptychoflow.acquisition.retrieval.settings import RetrievalSettings
+from ptychoflow.acquisition.settings import AcquisitionSettings, PublishingSettings
+from ptychoflow.acquisition.source_settings import SourceSettings
+from ptychoflow.dashboard.settings import DashboardSettings
+from ptychoflow.inference_edge.settings import EdgeSettings, InferenceSettings
+from ptychoflow.streaming.errors import UserError
+from ptychoflow.streaming.settings import NetworkSettings, Settings
+from ptychoflow.trainer.pipelines.imagenet.settings import ImageTrainerSettings
+from ptychoflow.trainer.settings import StreamSettings, TrainerSettings
+from ptychoflow.workflow.config_errors import explain
+from ptychoflow.workflow.overrides import Layer, Table, merge, parse_assignments, read_layer
+from ptychoflow.workflow.pipeline_name import PipelineName
+from ptychoflow.workflow.presets import read_preset
+from ptychoflow.workflow.run_settings import RunSettings
 
 
 class RunConfig(Settings):

@@ -9,7 +9,7 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from streaming.errors import UserError
+from ptychoflow.streaming.errors import UserError
 
 Location = tuple[int | str, ...]
 

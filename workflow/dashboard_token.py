@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 
-from dashboard.settings import DashboardSettings
-from dashboard.token import make_token
-from workflow.logs import stderr_console
+from ptychoflow.dashboard.settings import DashboardSettings
+from ptychoflow.dashboard.token import make_token
+from ptychoflow.workflow.logs import stderr_console
 
 TOKEN_VARIABLE = "PTYCHOFLOW_TOKEN"
 """Hands the token to the dashboard's process: the environment of a process can be read by its owner alone."""

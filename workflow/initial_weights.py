@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from streaming.errors import UserError
-from workflow.config import AnyConfig
+from ptychoflow.streaming.errors import UserError
+from ptychoflow.workflow.config import AnyConfig
 
 log = logging.getLogger(__name__)
 

@@ -7,10 +7,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from streaming.errors import UserError
-from workflow.environment import describe_environment
-from workflow.logs import PROGRAM
-from workflow.run_folder import write_json
+from ptychoflow.streaming.errors import UserError
+from ptychoflow.workflow.environment import describe_environment
+from ptychoflow.workflow.logs import PROGRAM
+from ptychoflow.workflow.run_folder import write_json
 
 
 def write_results(results: dict[str, Any], json_file: Path | None) -> None:

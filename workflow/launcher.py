@@ -9,28 +9,28 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
 
-from dashboard.settings import DashboardSettings
-from dashboard.token import make_token
-from streaming.commands import AnyCommand, CommandHub, StopRun
-from streaming.errors import UserError
-from streaming.events import Part, Telemetry
-from streaming.telemetry import TelemetryHub, TelemetrySender
-from streaming.telemetry_log import read_telemetry_log
-from workflow.cli import INTERRUPTED_STATUS
-from workflow.config import AnyConfig
-from workflow.dashboard_token import TOKEN_VARIABLE, show_token
-from workflow.initial_weights import with_found_weights
-from workflow.logs import log_to_file, print_error
-from workflow.part_commands import part_command
-from workflow.part_process import stop_on_signals
-from workflow.ports import choose_port, require_free, resolve_ports
-from workflow.progress import RunProgress
-from workflow.results import Summary, headline, ledger_complaint, write_results
-from workflow.run_folder import RunFolder, create_run_folder, describe_run
-from workflow.run_parts import RunParts
-from workflow.source_check import check_source
-from workflow.summary import SummaryBuilder
-from workflow.supervision import PartCommand, PartEnd
+from ptychoflow.dashboard.settings import DashboardSettings
+from ptychoflow.dashboard.token import make_token
+from ptychoflow.streaming.commands import AnyCommand, CommandHub, StopRun
+from ptychoflow.streaming.errors import UserError
+from ptychoflow.streaming.events import Part, Telemetry
+from ptychoflow.streaming.telemetry import TelemetryHub, TelemetrySender
+from ptychoflow.streaming.telemetry_log import read_telemetry_log
+from ptychoflow.workflow.cli import INTERRUPTED_STATUS
+from ptychoflow.workflow.config import AnyConfig
+from ptychoflow.workflow.dashboard_token import TOKEN_VARIABLE, show_token
+from ptychoflow.workflow.initial_weights import with_found_weights
+from ptychoflow.workflow.logs import log_to_file, print_error
+from ptychoflow.workflow.part_commands import part_command
+from ptychoflow.workflow.part_process import stop_on_signals
+from ptychoflow.workflow.ports import choose_port, require_free, resolve_ports
+from ptychoflow.workflow.progress import RunProgress
+from ptychoflow.workflow.results import Summary, headline, ledger_complaint, write_results
+from ptychoflow.workflow.run_folder import RunFolder, create_run_folder, describe_run
+from ptychoflow.workflow.run_parts import RunParts
+from ptychoflow.workflow.source_check import check_source
+from ptychoflow.workflow.summary import SummaryBuilder
+from ptychoflow.workflow.supervision import PartCommand, PartEnd
 
 log = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from streaming.errors import UserError
+from ptychoflow.streaming.errors import UserError
 
 Table = dict[str, Any]
 

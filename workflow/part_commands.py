@@ -6,11 +6,11 @@ import os
 import sys
 from collections.abc import Mapping
 
-from streaming.events import Part
-from trainer.settings import StreamSettings
-from workflow.environment import available_processors
-from workflow.run_folder import RunFolder
-from workflow.supervision import PartCommand
+from ptychoflow.streaming.events import Part
+from ptychoflow.trainer.settings import StreamSettings
+from ptychoflow.workflow.environment import available_processors
+from ptychoflow.workflow.run_folder import RunFolder
+from ptychoflow.workflow.supervision import PartCommand
 
 COMMAND_OF_PART: Mapping[Part, str] = {
     Part.ACQUISITION: "acquire",
@@ -30,7 +30,7 @@ def part_command(part: Part, folder: RunFolder, trainer: StreamSettings, *, mast
         trainer: more than one rank are started, and started again when one is lost, by torchrun.
         master_port: where the ranks meet; used for more than one rank only.
     """
-    own = ["-m", "workflow", COMMAND_OF_PART[part], "--config", str(folder.config)]
+    own = ["-m", "ptychoflow", COMMAND_OF_PART[part], "--config", str(folder.config)]
     if part is Part.DASHBOARD:
         own.append("--no-hub")
     python = [sys.executable]

@@ -14,17 +14,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
-from streaming.commands import CommandReceiver, StopRun
-from streaming.errors import UserError
-from streaming.events import Part, PartState, PartStatus
-from streaming.settings import NetworkSettings
-from streaming.telemetry import TelemetrySender
-from workflow.cli import INTERRUPTED_STATUS
-from workflow.config import AnyConfig, load_config
-from workflow.logs import log_to_file
-from workflow.pipeline_name import PipelineName
-from workflow.ports import require_fixed
-from workflow.run_folder import RunFolder
+from ptychoflow.streaming.commands import CommandReceiver, StopRun
+from ptychoflow.streaming.errors import UserError
+from ptychoflow.streaming.events import Part, PartState, PartStatus
+from ptychoflow.streaming.settings import NetworkSettings
+from ptychoflow.streaming.telemetry import TelemetrySender
+from ptychoflow.workflow.cli import INTERRUPTED_STATUS
+from ptychoflow.workflow.config import AnyConfig, load_config
+from ptychoflow.workflow.logs import log_to_file
+from ptychoflow.workflow.pipeline_name import PipelineName
+from ptychoflow.workflow.ports import require_fixed
+from ptychoflow.workflow.run_folder import RunFolder
 
 log = logging.getLogger(__name__)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import random
 import socket
 
-from streaming.errors import UserError
-from streaming.settings import NetworkSettings
+from ptychoflow.streaming.errors import UserError
+from ptychoflow.streaming.settings import NetworkSettings
 
 FIRST_PORT, LAST_PORT = 20000, 32000
 """Below the range from which the system takes ports for outgoing connections, so nobody is given one meanwhile."""

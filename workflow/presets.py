@@ -6,8 +6,8 @@ import logging
 import os
 from pathlib import Path
 
-from streaming.errors import UserError
-from workflow.overrides import Layer, read_layer
+from ptychoflow.streaming.errors import UserError
+from ptychoflow.workflow.overrides import Layer, read_layer
 
 log = logging.getLogger(__name__)
 

@@ -9,9 +9,9 @@ import time
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from streaming.events import PerspectiveScores, ScanInfo, Telemetry, TrainingStep, WarningRaised
-from streaming.image_events import ImagesInfo, TaskScores
-from streaming.ledger import FrameLedger
+from ptychoflow.streaming.events import PerspectiveScores, ScanInfo, Telemetry, TrainingStep, WarningRaised
+from ptychoflow.streaming.image_events import ImagesInfo, TaskScores
+from ptychoflow.streaming.ledger import FrameLedger
 
 log = logging.getLogger(__name__)
 

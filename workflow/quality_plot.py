@@ -8,8 +8,8 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from streaming.events import Regime
-from workflow.drawing import BLUE, GREEN, GREY, ORANGE, PALE_GREEN, RED, as_svg, new_figure
+from ptychoflow.streaming.events import Regime
+from ptychoflow.workflow.drawing import BLUE, GREEN, GREY, ORANGE, PALE_GREEN, RED, as_svg, new_figure
 
 LINES = (
     ("refreshed", "refreshed", BLUE, "-"),

@@ -5,7 +5,14 @@ from __future__ import annotations
 from statistics import median
 from typing import Any
 
-from streaming.events import AnyEvent, GroundTruthReady, GroundTruthSkipped, Regime, RegimeChanged, RegimeRules
+from ptychoflow.streaming.events import (
+    AnyEvent,
+    GroundTruthReady,
+    GroundTruthSkipped,
+    Regime,
+    RegimeChanged,
+    RegimeRules,
+)
 
 
 class RegimeHistory:

@@ -13,12 +13,12 @@ from typing import Any, Literal
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from streaming.errors import UserError
-from streaming.events import Unlabelled
-from streaming.telemetry_log import read_telemetry_log
-from workflow.quality_plot import quality_plot
-from workflow.report_plots import Curves, collect_curves, loss_plot
-from workflow.step_plot import step_plot
+from ptychoflow.streaming.errors import UserError
+from ptychoflow.streaming.events import Unlabelled
+from ptychoflow.streaming.telemetry_log import read_telemetry_log
+from ptychoflow.workflow.quality_plot import quality_plot
+from ptychoflow.workflow.report_plots import Curves, collect_curves, loss_plot
+from ptychoflow.workflow.step_plot import step_plot
 
 Summary = dict[str, Any]
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from dashboard.series import Series, SeriesCursor
-from streaming.events import StepBreakdown, Telemetry, TrainingStep, ValidationLoss
-from workflow.drawing import GREEN, GREY, VIOLET, as_svg, new_figure
+from ptychoflow.dashboard.series import Series, SeriesCursor
+from ptychoflow.streaming.events import StepBreakdown, Telemetry, TrainingStep, ValidationLoss
+from ptychoflow.workflow.drawing import GREEN, GREY, VIOLET, as_svg, new_figure
 
 CURVE_POINTS = 600
 TRAINING, VALIDATION, CONSTANT = VIOLET, GREEN, GREY

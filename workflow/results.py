@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from workflow.report import write_report
-from workflow.run_folder import RunFolder, write_json
-from workflow.summary import SummaryBuilder
+from ptychoflow.workflow.report import write_report
+from ptychoflow.workflow.run_folder import RunFolder, write_json
+from ptychoflow.workflow.summary import SummaryBuilder
 
 Summary = dict[str, Any]
 

@@ -9,12 +9,12 @@ from functools import reduce
 from pathlib import Path
 from typing import Any
 
-from streaming.errors import UserError
-from trainer.checkpoint import newest
-from workflow.config import AnyConfig, load_config
-from workflow.overrides import Table
-from workflow.ports import is_free, without_taken_ports
-from workflow.run_folder import RunFolder
+from ptychoflow.streaming.errors import UserError
+from ptychoflow.trainer.checkpoint import newest
+from ptychoflow.workflow.config import AnyConfig, load_config
+from ptychoflow.workflow.overrides import Table
+from ptychoflow.workflow.ports import is_free, without_taken_ports
+from ptychoflow.workflow.run_folder import RunFolder
 
 log = logging.getLogger(__name__)
 

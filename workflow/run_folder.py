@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from streaming.errors import UserError
-from workflow.config import AnyConfig, write_config
-from workflow.environment import describe_environment
+from ptychoflow.streaming.errors import UserError
+from ptychoflow.workflow.config import AnyConfig, write_config
+from ptychoflow.workflow.environment import describe_environment
 
 LOCK = ".lock"
 CLAIM_PATIENCE_S = 10.0

@@ -6,11 +6,11 @@ import logging
 import threading
 from collections.abc import Sequence
 
-from streaming.events import Part, PartState, PartStatus
-from streaming.telemetry import TelemetrySender
-from workflow.logs import stderr_console
-from workflow.progress import ProgressDisplay, RunProgress
-from workflow.supervision import PartCommand, PartEnd, Supervisor
+from ptychoflow.streaming.events import Part, PartState, PartStatus
+from ptychoflow.streaming.telemetry import TelemetrySender
+from ptychoflow.workflow.logs import stderr_console
+from ptychoflow.workflow.progress import ProgressDisplay, RunProgress
+from ptychoflow.workflow.supervision import PartCommand, PartEnd, Supervisor
 
 log = logging.getLogger(__name__)
 

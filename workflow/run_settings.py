@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pydantic import Field, NonNegativeInt
 
-from streaming.settings import RunContext, Settings
+from ptychoflow.streaming.settings import RunContext, Settings
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 

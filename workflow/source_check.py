@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from contextlib import closing
 
-from acquisition.images.stream_order import order_stream
-from acquisition.roles import assign_roles
-from acquisition.sources import open_scan
-from workflow.config import AnyConfig, Config, ImagesConfig
+from ptychoflow.acquisition.images.stream_order import order_stream
+from ptychoflow.acquisition.roles import assign_roles
+from ptychoflow.acquisition.sources import open_scan
+from ptychoflow.workflow.config import AnyConfig, Config, ImagesConfig
 
 
 def check_source(config: AnyConfig) -> None:

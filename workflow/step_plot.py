@@ -9,8 +9,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from streaming.events import StepBreakdown
-from workflow.drawing import BLUE, GREEN, ORANGE, RED, VIOLET, as_svg, new_figure
+from ptychoflow.streaming.events import StepBreakdown
+from ptychoflow.workflow.drawing import BLUE, GREEN, ORANGE, RED, VIOLET, as_svg, new_figure
 
 GROUPS_MOST = 8
 BAR_WIDTH = 0.38

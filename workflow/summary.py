@@ -10,7 +10,7 @@ from functools import singledispatchmethod
 from statistics import fmean
 from typing import Any
 
-from streaming.events import (
+from ptychoflow.streaming.events import (
     AnyEvent,
     BufferReport,
     Channels,
@@ -34,9 +34,9 @@ from streaming.events import (
     WeightsPublished,
     WeightsRejected,
 )
-from streaming.ledger import FrameLedger
-from workflow.regime_summary import RegimeHistory
-from workflow.task_summary import TaskHistory
+from ptychoflow.streaming.ledger import FrameLedger
+from ptychoflow.workflow.regime_summary import RegimeHistory
+from ptychoflow.workflow.task_summary import TaskHistory
 
 Summary = dict[str, Any]
 

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from statistics import fmean
 from typing import Any
 
-from streaming.events import AnyEvent, TrainingResumed
-from streaming.image_events import ImagesInfo, TaskAccuracies, TaskScores, chance
-from trainer.transfer import backward_transfer, forgetting
+from ptychoflow.streaming.events import AnyEvent, TrainingResumed
+from ptychoflow.streaming.image_events import ImagesInfo, TaskAccuracies, TaskScores, chance
+from ptychoflow.trainer.transfer import backward_transfer, forgetting
 
 TOPS = {"top1": 1, "top5": 5}
 

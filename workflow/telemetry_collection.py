@@ -6,12 +6,12 @@ import logging
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 
-from streaming.commands import CommandHub
-from streaming.telemetry import TelemetryHub
-from workflow.config import AnyConfig
-from workflow.results import headline, write_results
-from workflow.run_folder import RunFolder, describe_run
-from workflow.summary import SummaryBuilder
+from ptychoflow.streaming.commands import CommandHub
+from ptychoflow.streaming.telemetry import TelemetryHub
+from ptychoflow.workflow.config import AnyConfig
+from ptychoflow.workflow.results import headline, write_results
+from ptychoflow.workflow.run_folder import RunFolder, describe_run
+from ptychoflow.workflow.summary import SummaryBuilder
 
 log = logging.getLogger(__name__)
 

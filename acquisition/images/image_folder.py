@@ -7,7 +7,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from streaming.errors import UserError
+from ptychoflow.streaming.errors import UserError
 
 
 @dataclass(frozen=True)

@@ -9,20 +9,20 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from acquisition.images.reading import ImageReader, ReadImages
-from acquisition.images.settings import ImageStreamSettings
-from acquisition.images.stream_order import ImageTask, StreamedImage
-from acquisition.ledger import Ledger
-from acquisition.outcomes import Outcomes
-from acquisition.pacing import Pacer
-from acquisition.pump import Pump, Stopped
-from acquisition.settings import PublishingSettings
-from streaming.codec import Arrays
-from streaming.errors import UserError
-from streaming.events import Part, PartState, PartStatus, Unlabelled
-from streaming.image_events import ImagesInfo
-from streaming.messages import Frames, ImagesStart, PerspectiveEnd, Samples
-from streaming.publisher import Publisher
+from ptychoflow.acquisition.images.reading import ImageReader, ReadImages
+from ptychoflow.acquisition.images.settings import ImageStreamSettings
+from ptychoflow.acquisition.images.stream_order import ImageTask, StreamedImage
+from ptychoflow.acquisition.ledger import Ledger
+from ptychoflow.acquisition.outcomes import Outcomes
+from ptychoflow.acquisition.pacing import Pacer
+from ptychoflow.acquisition.pump import Pump, Stopped
+from ptychoflow.acquisition.settings import PublishingSettings
+from ptychoflow.streaming.codec import Arrays
+from ptychoflow.streaming.errors import UserError
+from ptychoflow.streaming.events import Part, PartState, PartStatus, Unlabelled
+from ptychoflow.streaming.image_events import ImagesInfo
+from ptychoflow.streaming.messages import Frames, ImagesStart, PerspectiveEnd, Samples
+from ptychoflow.streaming.publisher import Publisher
 
 log = logging.getLogger(__name__)
 

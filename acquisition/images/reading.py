@@ -11,9 +11,9 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
-from acquisition.images.decoding import CorruptImage, decode
-from acquisition.images.settings import ImageStreamSettings
-from acquisition.images.stream_order import StreamedImage
+from ptychoflow.acquisition.images.decoding import CorruptImage, decode
+from ptychoflow.acquisition.images.settings import ImageStreamSettings
+from ptychoflow.acquisition.images.stream_order import StreamedImage
 
 Pixels = npt.NDArray[np.uint8]
 

@@ -7,21 +7,21 @@ import shutil
 import threading
 from contextlib import ExitStack, closing
 
-from acquisition.control import Control
-from acquisition.images.image_pass import ImagePass
-from acquisition.images.reading import ImageReader
-from acquisition.images.settings import ImageStreamSettings
-from acquisition.images.stream_order import order_stream
-from acquisition.ledger import Ledger
-from acquisition.outcomes import Outcomes
-from acquisition.pump import Pump
-from acquisition.service import OUTCOMES, SPOOL, STREAM
-from acquisition.settings import PublishingSettings
-from streaming.commands import CommandReceiver
-from streaming.events import Part, PartState, PartStatus
-from streaming.publisher import Publisher
-from streaming.settings import NetworkSettings, RunContext
-from streaming.telemetry import TelemetrySender
+from ptychoflow.acquisition.control import Control
+from ptychoflow.acquisition.images.image_pass import ImagePass
+from ptychoflow.acquisition.images.reading import ImageReader
+from ptychoflow.acquisition.images.settings import ImageStreamSettings
+from ptychoflow.acquisition.images.stream_order import order_stream
+from ptychoflow.acquisition.ledger import Ledger
+from ptychoflow.acquisition.outcomes import Outcomes
+from ptychoflow.acquisition.pump import Pump
+from ptychoflow.acquisition.service import OUTCOMES, SPOOL, STREAM
+from ptychoflow.acquisition.settings import PublishingSettings
+from ptychoflow.streaming.commands import CommandReceiver
+from ptychoflow.streaming.events import Part, PartState, PartStatus
+from ptychoflow.streaming.publisher import Publisher
+from ptychoflow.streaming.settings import NetworkSettings, RunContext
+from ptychoflow.streaming.telemetry import TelemetrySender
 
 
 def acquire_images(

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field, PositiveInt
 
-from streaming.settings import Settings
+from ptychoflow.streaming.settings import Settings
 
 
 class ImageFolderSettings(Settings):

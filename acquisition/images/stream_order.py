@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from acquisition.images.image_folder import read_image_folder
-from acquisition.images.settings import ImageFolderSettings
-from acquisition.images.tasks import deal_classes
-from streaming.messages import FrameRole
+from ptychoflow.acquisition.images.image_folder import read_image_folder
+from ptychoflow.acquisition.images.settings import ImageFolderSettings
+from ptychoflow.acquisition.images.tasks import deal_classes
+from ptychoflow.streaming.messages import FrameRole
 
 
 @dataclass(frozen=True)

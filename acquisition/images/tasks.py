@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from streaming.errors import UserError
+from ptychoflow.streaming.errors import UserError
 
 Tasks = tuple[frozenset[int], ...]
 """The classes of each task."""

@@ -14,12 +14,12 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from acquisition.readers import layout
-from acquisition.readers.hdf5 import find_dataset, location, read_array, read_number, require_dataset
-from acquisition.readers.illumination import read_mask, read_probe
-from acquisition.readers.stored import StoredPerspective, check_geometry
-from acquisition.scan import ELEMENTARY_CHARGE_C, Geometry
-from streaming.errors import UserError
+from ptychoflow.acquisition.readers import layout
+from ptychoflow.acquisition.readers.hdf5 import find_dataset, location, read_array, read_number, require_dataset
+from ptychoflow.acquisition.readers.illumination import read_mask, read_probe
+from ptychoflow.acquisition.readers.stored import StoredPerspective, check_geometry
+from ptychoflow.acquisition.scan import ELEMENTARY_CHARGE_C, Geometry
+from ptychoflow.streaming.errors import UserError
 
 ENERGY_UNITS_J = {"J": 1.0, "eV": ELEMENTARY_CHARGE_C, "keV": 1e3 * ELEMENTARY_CHARGE_C}
 

@@ -26,9 +26,9 @@ from typing import Literal, Self
 
 from pydantic import ValidationError, model_validator
 
-from acquisition.scan import ELEMENTARY_CHARGE_C
-from streaming.errors import UserError
-from streaming.settings import Settings
+from ptychoflow.acquisition.scan import ELEMENTARY_CHARGE_C
+from ptychoflow.streaming.errors import UserError
+from ptychoflow.streaming.settings import Settings
 
 
 class LengthUnit(StrEnum):

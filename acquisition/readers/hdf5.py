@@ -10,7 +10,7 @@ import hdf5plugin  # noqa: F401 - registers the filters of compressed detector f
 import numpy as np
 import numpy.typing as npt
 
-from streaming.errors import UserError
+from ptychoflow.streaming.errors import UserError
 
 PARTIAL_SUFFIX = ".partial"
 

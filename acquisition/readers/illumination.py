@@ -6,8 +6,8 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from acquisition.readers.hdf5 import location, read_array
-from streaming.errors import UserError
+from ptychoflow.acquisition.readers.hdf5 import location, read_array
+from ptychoflow.streaming.errors import UserError
 
 
 def read_probe(dataset: h5py.Dataset) -> npt.NDArray[np.complex64]:

@@ -9,7 +9,7 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from acquisition.readers.dataset_map import (
+from ptychoflow.acquisition.readers.dataset_map import (
     DatasetMap,
     Energy,
     FrameAxis,
@@ -22,11 +22,11 @@ from acquisition.readers.dataset_map import (
     PositionsMap,
     ZeroFrequency,
 )
-from acquisition.readers.hdf5 import location, read_array, read_number, require_dataset
-from acquisition.readers.illumination import read_mask, read_probe
-from acquisition.readers.stored import StoredPerspective, check_geometry
-from acquisition.scan import ELEMENTARY_CHARGE_C, PLANCK_J_S, SPEED_OF_LIGHT_M_S, Geometry
-from streaming.errors import UserError
+from ptychoflow.acquisition.readers.hdf5 import location, read_array, read_number, require_dataset
+from ptychoflow.acquisition.readers.illumination import read_mask, read_probe
+from ptychoflow.acquisition.readers.stored import StoredPerspective, check_geometry
+from ptychoflow.acquisition.scan import ELEMENTARY_CHARGE_C, PLANCK_J_S, SPEED_OF_LIGHT_M_S, Geometry
+from ptychoflow.streaming.errors import UserError
 
 
 class MappedReader:

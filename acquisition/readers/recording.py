@@ -7,16 +7,16 @@ from dataclasses import replace
 import h5py
 import numpy as np
 
-from acquisition.readers import layout
-from acquisition.readers.cxi import CxiReader
-from acquisition.readers.hdf5 import find_dataset, location, read_array, read_number, require_dataset
-from acquisition.readers.stored import StoredPerspective
-from acquisition.scan import ObjectImage
-from streaming.errors import UserError
+from ptychoflow.acquisition.readers import layout
+from ptychoflow.acquisition.readers.cxi import CxiReader
+from ptychoflow.acquisition.readers.hdf5 import find_dataset, location, read_array, read_number, require_dataset
+from ptychoflow.acquisition.readers.stored import StoredPerspective
+from ptychoflow.acquisition.scan import ObjectImage
+from ptychoflow.streaming.errors import UserError
 
 
 class RecordingReader(CxiReader):
-    """Reads what `acquisition.recorder` wrote, bit by bit."""
+    """Reads what `ptychoflow.acquisition.recorder` wrote, bit by bit."""
 
     format_name = "recording"
 

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.spatial import KDTree
 
-from acquisition.scan import Geometry, ObjectImage
-from streaming.errors import UserError
+from ptychoflow.acquisition.scan import Geometry, ObjectImage
+from ptychoflow.streaming.errors import UserError
 
 MINIMUM_ENERGY_EV = 10.0
 MAXIMUM_ENERGY_EV = 1e6
@@ -19,7 +19,7 @@ MAXIMUM_ENERGY_EV = 1e6
 
 @dataclass(frozen=True)
 class StoredPerspective:
-    """One perspective as it is in the file, in the units and axes of `acquisition.scan`."""
+    """One perspective as it is in the file, in the units and axes of `ptychoflow.acquisition.scan`."""
 
     where: str
     """File and group, for error messages."""

@@ -8,14 +8,14 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from acquisition.scan import ObjectImage
+from ptychoflow.acquisition.scan import ObjectImage
 
 MARGIN_PX = 2
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """The frames of one perspective, in the conventions of `acquisition.scan`."""
+    """The frames of one perspective, in the conventions of `ptychoflow.acquisition.scan`."""
 
     frames: npt.NDArray[np.generic]
     """Counts (n, y, x), zero frequency at pixel (y // 2, x // 2)."""

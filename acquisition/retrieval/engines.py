@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 
-from acquisition.retrieval.engine import Engine
-from acquisition.retrieval.settings import RetrievalSettings
-from streaming.errors import UserError
-from streaming.messages import GroundTruthSource
+from ptychoflow.acquisition.retrieval.engine import Engine
+from ptychoflow.acquisition.retrieval.settings import RetrievalSettings
+from ptychoflow.streaming.errors import UserError
+from ptychoflow.streaming.messages import GroundTruthSource
 
 RETRIEVING = (GroundTruthSource.PTYCHI, GroundTruthSource.TIKE)
 """Sources that are phase retrieval, and the names of the libraries that do it."""
@@ -31,11 +31,11 @@ def make_engine(settings: RetrievalSettings) -> Engine:
     """
     match settings.source:
         case GroundTruthSource.PTYCHI:
-            from acquisition.retrieval.ptychi_engine import PtychiEngine  # noqa: PLC0415
+            from ptychoflow.acquisition.retrieval.ptychi_engine import PtychiEngine  # noqa: PLC0415
 
             return PtychiEngine(settings)
         case GroundTruthSource.TIKE:
-            from acquisition.retrieval.tike_engine import TikeEngine  # noqa: PLC0415
+            from ptychoflow.acquisition.retrieval.tike_engine import TikeEngine  # noqa: PLC0415
 
             return TikeEngine(settings)
         case _:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from acquisition.propagation import propagate
+from ptychoflow.acquisition.propagation import propagate
 
 ComplexStack = npt.NDArray[np.complex64]
 

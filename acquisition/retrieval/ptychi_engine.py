@@ -14,11 +14,11 @@ from ptychi import api
 from ptychi.api.task import PtychographyTask
 from scipy import fft
 
-from acquisition.retrieval.engine import Canvas, Measurement, Reconstruction, canvas_for
-from acquisition.retrieval.probe import add_modes, scale_to_frames
-from acquisition.retrieval.settings import Algorithm, Device, RetrievalSettings
-from acquisition.scan import ObjectImage
-from streaming.errors import UserError
+from ptychoflow.acquisition.retrieval.engine import Canvas, Measurement, Reconstruction, canvas_for
+from ptychoflow.acquisition.retrieval.probe import add_modes, scale_to_frames
+from ptychoflow.acquisition.retrieval.settings import Algorithm, Device, RetrievalSettings
+from ptychoflow.acquisition.scan import ObjectImage
+from ptychoflow.streaming.errors import UserError
 
 Options = api.LSQMLOptions | api.RPIEOptions | api.DMOptions
 log = logging.getLogger(__name__)

@@ -7,8 +7,8 @@ from typing import Annotated
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
 
-from streaming.messages import GroundTruthSource
-from streaming.settings import Settings
+from ptychoflow.streaming.messages import GroundTruthSource
+from ptychoflow.streaming.settings import Settings
 
 
 class Algorithm(StrEnum):

@@ -15,11 +15,11 @@ import numpy as np
 import numpy.typing as npt
 from scipy import fft
 
-from acquisition.retrieval.engine import Canvas, Measurement, Reconstruction, canvas_for
-from acquisition.retrieval.probe import add_modes, scale_to_frames
-from acquisition.retrieval.settings import RetrievalSettings
-from acquisition.scan import ObjectImage
-from streaming.errors import UserError
+from ptychoflow.acquisition.retrieval.engine import Canvas, Measurement, Reconstruction, canvas_for
+from ptychoflow.acquisition.retrieval.probe import add_modes, scale_to_frames
+from ptychoflow.acquisition.retrieval.settings import RetrievalSettings
+from ptychoflow.acquisition.scan import ObjectImage
+from ptychoflow.streaming.errors import UserError
 
 FRAME_AXES = (-2, -1)
 

@@ -15,11 +15,11 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from acquisition.ground_truth import GroundTruth, GroundTruthJob
-from acquisition.retrieval.child import Child, ChildEnded
-from acquisition.retrieval.engines import check_installed
-from acquisition.retrieval.settings import RetrievalSettings
-from acquisition.retrieval.worker_messages import (
+from ptychoflow.acquisition.ground_truth import GroundTruth, GroundTruthJob
+from ptychoflow.acquisition.retrieval.child import Child, ChildEnded
+from ptychoflow.acquisition.retrieval.engines import check_installed
+from ptychoflow.acquisition.retrieval.settings import RetrievalSettings
+from ptychoflow.acquisition.retrieval.worker_messages import (
     AnswerMessage,
     FailedMessage,
     JobMessage,
@@ -30,7 +30,7 @@ from acquisition.retrieval.worker_messages import (
 
 log = logging.getLogger(__name__)
 
-WORKER_MODULE = "acquisition.retrieval.worker_process"
+WORKER_MODULE = "ptychoflow.acquisition.retrieval.worker_process"
 
 
 @dataclass(frozen=True)

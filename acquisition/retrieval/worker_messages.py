@@ -9,9 +9,9 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from acquisition.ground_truth import GroundTruth, GroundTruthJob
-from acquisition.scan import ObjectImage
-from streaming.messages import GroundTruthSource
+from ptychoflow.acquisition.ground_truth import GroundTruth, GroundTruthJob
+from ptychoflow.acquisition.scan import ObjectImage
+from ptychoflow.streaming.messages import GroundTruthSource
 
 
 class JobMessage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -19,24 +19,24 @@ from typing import BinaryIO
 
 import msgspec
 
-from acquisition.ground_truth import compute_ground_truth
-from acquisition.retrieval.engines import RETRIEVING, make_engine
-from acquisition.retrieval.settings import RetrievalSettings
-from acquisition.retrieval.worker_messages import (
+from ptychoflow.acquisition.ground_truth import compute_ground_truth
+from ptychoflow.acquisition.retrieval.engines import RETRIEVING, make_engine
+from ptychoflow.acquisition.retrieval.settings import RetrievalSettings
+from ptychoflow.acquisition.retrieval.worker_messages import (
     AnswerMessage,
     FailedMessage,
     JobMessage,
     read_job,
     write_ground_truth,
 )
-from streaming.errors import UserError
+from ptychoflow.streaming.errors import UserError
 
 
 def main() -> None:
     """Do jobs until standard input is closed. Arguments: the settings as JSON, the folder of the jobs' arrays."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     logging.basicConfig(format="%(asctime)s %(name)s: %(message)s", level=logging.WARNING)
-    logging.getLogger("acquisition").setLevel(logging.INFO)
+    logging.getLogger("ptychoflow.acquisition").setLevel(logging.INFO)
     warnings.filterwarnings("ignore", category=UserWarning, module=r"torch\.")
     settings = RetrievalSettings.model_validate_json(sys.argv[1])
     answers = _take_over_standard_output()

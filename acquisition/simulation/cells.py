@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from acquisition.simulation.specimen import Balls, Boxes, FloatArray, Material, Specimen
+from ptychoflow.acquisition.simulation.specimen import Balls, Boxes, FloatArray, Material, Specimen
 
 CYTOPLASM = Material(refraction=0.10, absorption=0.05)
 MEMBRANE = Material(refraction=0.35, absorption=0.15)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from acquisition.simulation.specimen import Balls, Boxes, FloatArray, Material, Specimen
+from ptychoflow.acquisition.simulation.specimen import Balls, Boxes, FloatArray, Material, Specimen
 
 COPPER = Material(refraction=1.0, absorption=1.0)
 TUNGSTEN = Material(refraction=1.1, absorption=1.8)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from acquisition.propagation import back_propagate
-from acquisition.source_settings import ProbeKind, ProbeSettings
+from ptychoflow.acquisition.propagation import back_propagate
+from ptychoflow.acquisition.source_settings import ProbeKind, ProbeSettings
 
 
 def make_probe(

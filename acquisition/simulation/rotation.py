@@ -7,11 +7,11 @@ from functools import cached_property
 
 import numpy as np
 
-from acquisition.scan import ObjectImage
-from acquisition.simulation.cells import cells
-from acquisition.simulation.integrated_circuit import integrated_circuit
-from acquisition.simulation.specimen import Projection, Specimen
-from acquisition.source_settings import SpecimenKind, SpecimenPhase
+from ptychoflow.acquisition.scan import ObjectImage
+from ptychoflow.acquisition.simulation.cells import cells
+from ptychoflow.acquisition.simulation.integrated_circuit import integrated_circuit
+from ptychoflow.acquisition.simulation.specimen import Projection, Specimen
+from ptychoflow.acquisition.source_settings import SpecimenKind, SpecimenPhase
 
 SPECIMENS: dict[SpecimenKind, Callable[[tuple[int, int], np.random.Generator], Specimen]] = {
     SpecimenKind.INTEGRATED_CIRCUIT: integrated_circuit,

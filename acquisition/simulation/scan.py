@@ -7,12 +7,12 @@ from functools import lru_cache, partial
 import numpy as np
 import numpy.typing as npt
 
-from acquisition.propagation import far_field_intensity, propagate, shift_image
-from acquisition.scan import Geometry, ObjectImage, Perspective, Scan
-from acquisition.simulation.probe import make_probe
-from acquisition.simulation.rotation import RotatingSpecimen
-from acquisition.simulation.trajectory import field_shape_px, scan_positions
-from acquisition.source_settings import SimulationSettings
+from ptychoflow.acquisition.propagation import far_field_intensity, propagate, shift_image
+from ptychoflow.acquisition.scan import Geometry, ObjectImage, Perspective, Scan
+from ptychoflow.acquisition.simulation.probe import make_probe
+from ptychoflow.acquisition.simulation.rotation import RotatingSpecimen
+from ptychoflow.acquisition.simulation.trajectory import field_shape_px, scan_positions
+from ptychoflow.acquisition.source_settings import SimulationSettings
 
 FRAMES_PER_BLOCK = 64
 """Frames are made in blocks, each with random numbers of its own, so that a frame does not depend on how it is read."""

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from acquisition.source_settings import SimulationSettings, Trajectory
+from ptychoflow.acquisition.source_settings import SimulationSettings, Trajectory
 
 JITTER_LIMIT = 3.0
 """Jitter is cut off at this many standard deviations, so that the scanned area is known beforehand."""

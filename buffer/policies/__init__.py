@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from buffer.names import PolicyName
-from buffer.policies.balanced_reservoir import BalancedReservoirPolicy
-from buffer.policies.fifo import FifoPolicy
-from buffer.policies.herding import HerdingPolicy
-from buffer.policies.loss_aware import LossAwarePolicy
-from buffer.policies.policy import APPEND, REJECT, Candidate, Policy
-from buffer.policies.random import RandomPolicy
-from buffer.policies.reservoir import ReservoirPolicy
+from ptychoflow.buffer.names import PolicyName
+from ptychoflow.buffer.policies.balanced_reservoir import BalancedReservoirPolicy
+from ptychoflow.buffer.policies.fifo import FifoPolicy
+from ptychoflow.buffer.policies.herding import HerdingPolicy
+from ptychoflow.buffer.policies.loss_aware import LossAwarePolicy
+from ptychoflow.buffer.policies.policy import APPEND, REJECT, Candidate, Policy
+from ptychoflow.buffer.policies.random import RandomPolicy
+from ptychoflow.buffer.policies.reservoir import ReservoirPolicy
 
 __all__ = ["APPEND", "REJECT", "Candidate", "Policy", "make_policy"]
 

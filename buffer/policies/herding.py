@@ -8,10 +8,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from buffer.policies.policy import APPEND, REJECT, Candidate, Policy
+from ptychoflow.buffer.policies.policy import APPEND, REJECT, Candidate, Policy
 
 if TYPE_CHECKING:
-    from buffer.index import Index
+    from ptychoflow.buffer.index import Index
 
 
 class HerdingPolicy(Policy):

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from buffer.policies.policy import APPEND, REJECT, Candidate, Policy
+from ptychoflow.buffer.policies.policy import APPEND, REJECT, Candidate, Policy
 
 if TYPE_CHECKING:
-    from buffer.index import Index
+    from ptychoflow.buffer.index import Index
 
 
 class LossAwarePolicy(Policy):

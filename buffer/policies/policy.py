@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 if TYPE_CHECKING:
-    from buffer.index import Index
+    from ptychoflow.buffer.index import Index
 
 APPEND: Final = -1
 """Decision: add the candidate as one more live item."""

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from buffer.policies.policy import APPEND, Candidate, Policy
+from ptychoflow.buffer.policies.policy import APPEND, Candidate, Policy
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from buffer.index import Index
+    from ptychoflow.buffer.index import Index
 
 
 class RandomPolicy(Policy):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
-from buffer.transport.connection import Connection
+from ptychoflow.buffer.transport.connection import Connection
 
 
 @dataclass(frozen=True)

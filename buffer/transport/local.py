@@ -5,10 +5,10 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping
 
-from buffer.index import Ints
-from buffer.memory import ByteRows
-from buffer.outputs import OutputSet
-from buffer.transport.transport import Collected, Transport
+from ptychoflow.buffer.index import Ints
+from ptychoflow.buffer.memory import ByteRows
+from ptychoflow.buffer.outputs import OutputSet
+from ptychoflow.buffer.transport.transport import Collected, Transport
 
 
 class LocalTransport(Transport):

@@ -11,16 +11,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from buffer.index import Ints
-from buffer.local_store import LocalStore
-from buffer.memory import ByteRows
-from buffer.outputs import OutputSet, Window
-from buffer.transport.connection import Connection
-from buffer.transport.lane import Lane
-from buffer.transport.rendezvous import Peers
-from buffer.transport.staging import Staging
-from buffer.transport.transport import Collected, Transport
-from buffer.transport.wire import HEADER_BYTES, Kind, Message
+from ptychoflow.buffer.index import Ints
+from ptychoflow.buffer.local_store import LocalStore
+from ptychoflow.buffer.memory import ByteRows
+from ptychoflow.buffer.outputs import OutputSet, Window
+from ptychoflow.buffer.transport.connection import Connection
+from ptychoflow.buffer.transport.lane import Lane
+from ptychoflow.buffer.transport.rendezvous import Peers
+from ptychoflow.buffer.transport.staging import Staging
+from ptychoflow.buffer.transport.transport import Collected, Transport
+from ptychoflow.buffer.transport.wire import HEADER_BYTES, Kind, Message
 
 _LINGER_S = 2.0
 _LARGEST_KEY_BYTES = 4096

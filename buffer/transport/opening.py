@@ -9,16 +9,16 @@ from typing import get_args
 
 import numpy as np
 
-from buffer.local_store import LocalStore
-from buffer.membership import Membership
-from buffer.names import TransportName
-from buffer.options import Options
-from buffer.transport.lane import Lane
-from buffer.transport.local import LocalTransport
-from buffer.transport.mesh import MeshTransport
-from buffer.transport.rendezvous import meet
-from buffer.transport.tcp import TcpLane
-from buffer.transport.transport import Transport
+from ptychoflow.buffer.local_store import LocalStore
+from ptychoflow.buffer.membership import Membership
+from ptychoflow.buffer.names import TransportName
+from ptychoflow.buffer.options import Options
+from ptychoflow.buffer.transport.lane import Lane
+from ptychoflow.buffer.transport.local import LocalTransport
+from ptychoflow.buffer.transport.mesh import MeshTransport
+from ptychoflow.buffer.transport.rendezvous import meet
+from ptychoflow.buffer.transport.tcp import TcpLane
+from ptychoflow.buffer.transport.transport import Transport
 
 _log = logging.getLogger(__name__)
 
@@ -64,7 +64,7 @@ def _make_lane(name: TransportName) -> Lane:
     if name == "tcp":
         return TcpLane()
     os.environ.setdefault("UCX_WARN_UNUSED_ENV_VARS", "n")  # UCXX sets variables that UCX then warns of
-    from buffer.transport.ucx import UcxLane  # noqa: PLC0415  an optional dependency
+    from ptychoflow.buffer.transport.ucx import UcxLane  # noqa: PLC0415  an optional dependency
 
     return UcxLane()
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from buffer.outputs import OutputSet
-from buffer.schema import Schema
+from ptychoflow.buffer.outputs import OutputSet
+from ptychoflow.buffer.schema import Schema
 
 
 class Staging:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
-from buffer.transport.connection import Connection
-from buffer.transport.lane import Lane
+from ptychoflow.buffer.transport.connection import Connection
+from ptychoflow.buffer.transport.lane import Lane
 
 
 class TcpLane(Lane):

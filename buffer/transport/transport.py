@@ -6,9 +6,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from buffer.index import Ints
-from buffer.memory import ByteRows
-from buffer.outputs import OutputSet, Window
+from ptychoflow.buffer.index import Ints
+from ptychoflow.buffer.memory import ByteRows
+from ptychoflow.buffer.outputs import OutputSet, Window
 
 
 @dataclass

@@ -12,9 +12,9 @@ import torch
 import ucxx._lib.libucxx as ucx
 from ucxx._lib.arr import Array
 
-from buffer.transport.connection import Connection
-from buffer.transport.lane import Lane, Lent
-from buffer.transport.ucx_memory import BorrowedMemory, LentMemory
+from ptychoflow.buffer.transport.connection import Connection
+from ptychoflow.buffer.transport.lane import Lane, Lent
+from ptychoflow.buffer.transport.ucx_memory import BorrowedMemory, LentMemory
 
 _PART_BITS = 16
 _log = logging.getLogger(__name__)

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from buffer.memory import HUGE_PAGE_BYTES
+from ptychoflow.buffer.memory import HUGE_PAGE_BYTES
 
 _FIELD_LENGTH, _FIELD_FLAGS, _ALLOCATE = 1 << 1, 1 << 2, 1 << 1
 _FIELD_ADDRESS = 1 << 0

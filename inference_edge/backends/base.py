@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from inference_edge.backends.name import BackendName
-from inference_edge.prediction import Prediction
-from trainer.models.frame_network import FrameNetwork
-from trainer.models.precision import Precision
+from ptychoflow.inference_edge.backends.name import BackendName
+from ptychoflow.inference_edge.prediction import Prediction
+from ptychoflow.trainer.models.frame_network import FrameNetwork
+from ptychoflow.trainer.models.precision import Precision
 
 Runner: TypeAlias = Callable[[npt.NDArray[np.float32]], Prediction]
 """Maps counts float32 (n, y, x) to patches that nobody else will write to. Use each from one thread at a time."""

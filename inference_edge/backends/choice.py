@@ -12,14 +12,14 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from inference_edge.backends.base import Backend, Runner
-from inference_edge.backends.cuda_graph import CudaGraphBackend
-from inference_edge.backends.eager import EagerBackend
-from inference_edge.backends.name import BackendName
-from inference_edge.backends.openvino import OpenVinoBackend
-from inference_edge.backends.torchscript import TorchScriptBackend
-from streaming.errors import UserError
-from trainer.models.frame_network import FrameNetwork
+from ptychoflow.inference_edge.backends.base import Backend, Runner
+from ptychoflow.inference_edge.backends.cuda_graph import CudaGraphBackend
+from ptychoflow.inference_edge.backends.eager import EagerBackend
+from ptychoflow.inference_edge.backends.name import BackendName
+from ptychoflow.inference_edge.backends.openvino import OpenVinoBackend
+from ptychoflow.inference_edge.backends.torchscript import TorchScriptBackend
+from ptychoflow.streaming.errors import UserError
+from ptychoflow.trainer.models.frame_network import FrameNetwork
 
 log = logging.getLogger(__name__)
 

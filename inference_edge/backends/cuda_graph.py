@@ -6,11 +6,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from inference_edge.backends.base import Backend, Runner
-from inference_edge.backends.name import BackendName
-from inference_edge.prediction import Prediction
-from trainer.models.arithmetic import autocast
-from trainer.models.frame_network import FrameNetwork
+from ptychoflow.inference_edge.backends.base import Backend, Runner
+from ptychoflow.inference_edge.backends.name import BackendName
+from ptychoflow.inference_edge.prediction import Prediction
+from ptychoflow.trainer.models.arithmetic import autocast
+from ptychoflow.trainer.models.frame_network import FrameNetwork
 
 WARM_UP_RUNS = 3
 

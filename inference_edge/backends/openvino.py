@@ -8,12 +8,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from inference_edge.backends.base import Backend, Runner
-from inference_edge.backends.name import BackendName
-from inference_edge.backends.torchscript import trace
-from inference_edge.prediction import Prediction
-from trainer.models.frame_network import FrameNetwork
-from trainer.models.precision import Precision
+from ptychoflow.inference_edge.backends.base import Backend, Runner
+from ptychoflow.inference_edge.backends.name import BackendName
+from ptychoflow.inference_edge.backends.torchscript import trace
+from ptychoflow.inference_edge.prediction import Prediction
+from ptychoflow.trainer.models.frame_network import FrameNetwork
+from ptychoflow.trainer.models.precision import Precision
 
 
 class OpenVinoBackend(Backend):

@@ -7,12 +7,12 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from inference_edge.classification.records import TaskRecord
-from inference_edge.classification.tally import ImageBlock, TaskTally, block_from_arrays
-from inference_edge.reporting import EdgeCounter
-from streaming.codec import MalformedMessage
-from streaming.inbox import Delivery, Inbox
-from streaming.messages import Frames, ImagesStart, PerspectiveEnd, ScanEnd
+from ptychoflow.inference_edge.classification.records import TaskRecord
+from ptychoflow.inference_edge.classification.tally import ImageBlock, TaskTally, block_from_arrays
+from ptychoflow.inference_edge.reporting import EdgeCounter
+from ptychoflow.streaming.codec import MalformedMessage
+from ptychoflow.streaming.inbox import Delivery, Inbox
+from ptychoflow.streaming.messages import Frames, ImagesStart, PerspectiveEnd, ScanEnd
 
 DELIVERIES_AT_ONCE = 64
 

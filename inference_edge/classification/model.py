@@ -10,13 +10,13 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from inference_edge.inference import choose_device
-from inference_edge.settings import InferenceSettings
-from streaming.messages import ImagesStart, Weights
-from trainer.models.arithmetic import autocast, resolve
-from trainer.models.classifier import ImageClassifier
-from trainer.models.classifier_file import read_classifier
-from trainer.models.tensor_file import BadWeights
+from ptychoflow.inference_edge.inference import choose_device
+from ptychoflow.inference_edge.settings import InferenceSettings
+from ptychoflow.streaming.messages import ImagesStart, Weights
+from ptychoflow.trainer.models.arithmetic import autocast, resolve
+from ptychoflow.trainer.models.classifier import ImageClassifier
+from ptychoflow.trainer.models.classifier_file import read_classifier
+from ptychoflow.trainer.models.tensor_file import BadWeights
 
 Images = npt.NDArray[np.uint8]
 """(n, channels, y, x)."""

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from streaming.errors import UserError
+from ptychoflow.streaming.errors import UserError
 
 
 class TaskRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

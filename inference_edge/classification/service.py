@@ -11,20 +11,20 @@ from functools import partial
 import numpy as np
 import torch
 
-from inference_edge.classification.arrivals import ImageArrivals
-from inference_edge.classification.model import Classifier, ClassifierMaker, blank_images
-from inference_edge.classification.records import TaskRecords
-from inference_edge.classification.tally import TaskTally
-from inference_edge.reporting import Cadence, EdgeCounter
-from inference_edge.settings import InferenceSettings
-from inference_edge.weights_intake import Accept, WeightsIntake, open_weights
-from streaming.commands import CommandReceiver
-from streaming.errors import UserError
-from streaming.events import Part, PartState, PartStatus, WarningRaised
-from streaming.inbox import Inbox
-from streaming.messages import ImagesStart
-from streaming.settings import NetworkSettings, RunContext
-from streaming.telemetry import TelemetrySender
+from ptychoflow.inference_edge.classification.arrivals import ImageArrivals
+from ptychoflow.inference_edge.classification.model import Classifier, ClassifierMaker, blank_images
+from ptychoflow.inference_edge.classification.records import TaskRecords
+from ptychoflow.inference_edge.classification.tally import TaskTally
+from ptychoflow.inference_edge.reporting import Cadence, EdgeCounter
+from ptychoflow.inference_edge.settings import InferenceSettings
+from ptychoflow.inference_edge.weights_intake import Accept, WeightsIntake, open_weights
+from ptychoflow.streaming.commands import CommandReceiver
+from ptychoflow.streaming.errors import UserError
+from ptychoflow.streaming.events import Part, PartState, PartStatus, WarningRaised
+from ptychoflow.streaming.inbox import Inbox
+from ptychoflow.streaming.messages import ImagesStart
+from ptychoflow.streaming.settings import NetworkSettings, RunContext
+from ptychoflow.streaming.telemetry import TelemetrySender
 
 log = logging.getLogger(__name__)
 

@@ -9,12 +9,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from inference_edge.classification.model import Images
-from inference_edge.classification.records import TaskRecord
-from streaming.codec import Arrays, MalformedMessage
-from streaming.image_events import TaskScores
-from streaming.messages import FrameRole, ImagesStart
-from trainer.models.accuracy import is_correct
+from ptychoflow.inference_edge.classification.model import Images
+from ptychoflow.inference_edge.classification.records import TaskRecord
+from ptychoflow.streaming.codec import Arrays, MalformedMessage
+from ptychoflow.streaming.image_events import TaskScores
+from ptychoflow.streaming.messages import FrameRole, ImagesStart
+from ptychoflow.trainer.models.accuracy import is_correct
 
 
 @dataclass(frozen=True)

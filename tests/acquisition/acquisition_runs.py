@@ -11,16 +11,16 @@ from typing import Any
 
 import numpy.typing as npt
 
-from acquisition.retrieval.settings import RetrievalSettings
-from acquisition.service import acquire
-from acquisition.settings import AcquisitionSettings
-from acquisition.source_settings import SimulationSettings, SourceSettings
-from streaming.events import (
+from ptychoflow.acquisition.retrieval.settings import RetrievalSettings
+from ptychoflow.acquisition.service import acquire
+from ptychoflow.acquisition.settings import AcquisitionSettings
+from ptychoflow.acquisition.source_settings import SimulationSettings, SourceSettings
+from ptychoflow.streaming.events import (
     AcquisitionCounts,
     AnyEvent,
 )
-from streaming.inbox import Inbox
-from streaming.messages import (
+from ptychoflow.streaming.inbox import Inbox
+from ptychoflow.streaming.messages import (
     FirstPassScore,
     Frames,
     GroundTruthSource,
@@ -29,9 +29,9 @@ from streaming.messages import (
     Samples,
     ScanEnd,
 )
-from streaming.publisher import rank_name
-from streaming.settings import NetworkSettings, RunContext
-from streaming.telemetry import TelemetryHub
+from ptychoflow.streaming.publisher import rank_name
+from ptychoflow.streaming.settings import NetworkSettings, RunContext
+from ptychoflow.streaming.telemetry import TelemetryHub
 
 SOURCE = SimulationSettings(perspectives=3, frames_per_perspective=60, frame_shape_px=(32, 32), seed=3)
 MANY = SOURCE.model_copy(update={"perspectives": 12, "frames_per_perspective": 16})

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from acquisition.ground_truth import GroundTruthJob, compute_ground_truth
-from acquisition.illumination import illumination_map, well_lit
-from acquisition.retrieval.settings import RetrievalSettings
-from acquisition.scan import ObjectImage
-from streaming.errors import UserError
-from streaming.messages import GroundTruthSource
+from ptychoflow.acquisition.ground_truth import GroundTruthJob, compute_ground_truth
+from ptychoflow.acquisition.illumination import illumination_map, well_lit
+from ptychoflow.acquisition.retrieval.settings import RetrievalSettings
+from ptychoflow.acquisition.scan import ObjectImage
+from ptychoflow.streaming.errors import UserError
+from ptychoflow.streaming.messages import GroundTruthSource
 
 ORIGIN_PX = (-40.0, 100.0)
 POSITIONS_PX = np.stack(np.meshgrid(np.arange(-12.5, 20, 8), np.arange(128.25, 160, 8), indexing="ij"), -1).reshape(

@@ -14,17 +14,17 @@ import pytest
 from acquisition_runs import hub_into
 from image_folders import DIGITS_PX, write_digits
 
-from acquisition.images.decoding import decode
-from acquisition.images.service import acquire_images
-from acquisition.images.settings import ImageStreamSettings
-from acquisition.images.stream_order import order_stream
-from acquisition.settings import PublishingSettings
-from streaming.errors import UserError
-from streaming.events import AcquisitionCounts, AnyEvent, WarningRaised
-from streaming.image_events import ImagesInfo
-from streaming.inbox import Inbox
-from streaming.messages import FrameRole, Frames, ImagesStart, PerspectiveEnd, Samples, ScanEnd
-from streaming.settings import NetworkSettings, RunContext
+from ptychoflow.acquisition.images.decoding import decode
+from ptychoflow.acquisition.images.service import acquire_images
+from ptychoflow.acquisition.images.settings import ImageStreamSettings
+from ptychoflow.acquisition.images.stream_order import order_stream
+from ptychoflow.acquisition.settings import PublishingSettings
+from ptychoflow.streaming.errors import UserError
+from ptychoflow.streaming.events import AcquisitionCounts, AnyEvent, WarningRaised
+from ptychoflow.streaming.image_events import ImagesInfo
+from ptychoflow.streaming.inbox import Inbox
+from ptychoflow.streaming.messages import FrameRole, Frames, ImagesStart, PerspectiveEnd, Samples, ScanEnd
+from ptychoflow.streaming.settings import NetworkSettings, RunContext
 
 CLASSES, TRAIN, VAL, SEED = 5, 6, 2, 3
 

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from acquisition.inspect import inspect_scan
-from acquisition.scan_plot import plot_scan
-from acquisition.simulation.scan import SimulatedScan
-from acquisition.source_settings import ReplaySettings, SimulationSettings
-from acquisition.sources import open_scan
-from streaming.errors import UserError
+from ptychoflow.acquisition.inspect import inspect_scan
+from ptychoflow.acquisition.scan_plot import plot_scan
+from ptychoflow.acquisition.simulation.scan import SimulatedScan
+from ptychoflow.acquisition.source_settings import ReplaySettings, SimulationSettings
+from ptychoflow.acquisition.sources import open_scan
+from ptychoflow.streaming.errors import UserError
 
 SETTINGS = SimulationSettings(
     perspectives=2, frames_per_perspective=36, position_jitter_px=0.0, dead_pixel_fraction=0.01, photons_per_frame=1e5

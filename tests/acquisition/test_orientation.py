@@ -11,12 +11,12 @@ import pytest
 from scipy import ndimage
 from skimage.registration import phase_cross_correlation
 
-from acquisition.gauge import find_gauge
-from acquisition.ground_truth import GroundTruthJob, compute_ground_truth
-from acquisition.patches import cut_patches
-from acquisition.propagation import far_field_intensity
-from acquisition.retrieval.settings import Algorithm, RetrievalSettings
-from acquisition.scan import ObjectImage
+from ptychoflow.acquisition.gauge import find_gauge
+from ptychoflow.acquisition.ground_truth import GroundTruthJob, compute_ground_truth
+from ptychoflow.acquisition.patches import cut_patches
+from ptychoflow.acquisition.propagation import far_field_intensity
+from ptychoflow.acquisition.retrieval.settings import Algorithm, RetrievalSettings
+from ptychoflow.acquisition.scan import ObjectImage
 
 ORIGIN_PX = (-70.0, 25.0)
 

@@ -5,8 +5,8 @@ import time
 import numpy as np
 import pytest
 
-from acquisition.patches import cut_patches
-from acquisition.scan import ObjectImage
+from ptychoflow.acquisition.patches import cut_patches
+from ptychoflow.acquisition.scan import ObjectImage
 
 
 def wave(y, x):

@@ -8,15 +8,15 @@ from pathlib import Path
 
 from support import wait_until
 
-from acquisition.retrieval.settings import RetrievalSettings
-from acquisition.service import acquire
-from acquisition.settings import AcquisitionSettings
-from acquisition.source_settings import SimulationSettings
-from streaming.commands import CommandHub, CommandSender, Pause, Resume
-from streaming.events import AcquisitionCounts, AnyEvent, PartState, PartStatus
-from streaming.messages import GroundTruthSource
-from streaming.settings import NetworkSettings, RunContext
-from streaming.telemetry import TelemetryHub
+from ptychoflow.acquisition.retrieval.settings import RetrievalSettings
+from ptychoflow.acquisition.service import acquire
+from ptychoflow.acquisition.settings import AcquisitionSettings
+from ptychoflow.acquisition.source_settings import SimulationSettings
+from ptychoflow.streaming.commands import CommandHub, CommandSender, Pause, Resume
+from ptychoflow.streaming.events import AcquisitionCounts, AnyEvent, PartState, PartStatus
+from ptychoflow.streaming.messages import GroundTruthSource
+from ptychoflow.streaming.settings import NetworkSettings, RunContext
+from ptychoflow.streaming.telemetry import TelemetryHub
 
 
 def test_nothing_is_acquired_during_a_pause_and_nothing_is_lost(network: NetworkSettings, tmp_path: Path) -> None:

@@ -4,13 +4,13 @@ import h5py
 import numpy as np
 import pytest
 
-from acquisition.preprocess import FrameTransform
-from acquisition.propagation import far_field_intensity
-from acquisition.simulate import simulate_to_file
-from acquisition.simulation.scan import SimulatedScan
-from acquisition.source_settings import PreprocessSettings, ProbeSettings, ReplaySettings, SimulationSettings
-from acquisition.sources import open_scan
-from streaming.errors import UserError
+from ptychoflow.acquisition.preprocess import FrameTransform
+from ptychoflow.acquisition.propagation import far_field_intensity
+from ptychoflow.acquisition.simulate import simulate_to_file
+from ptychoflow.acquisition.simulation.scan import SimulatedScan
+from ptychoflow.acquisition.source_settings import PreprocessSettings, ProbeSettings, ReplaySettings, SimulationSettings
+from ptychoflow.acquisition.sources import open_scan
+from ptychoflow.streaming.errors import UserError
 
 SETTINGS = SimulationSettings(perspectives=1, frames_per_perspective=36, frame_shape_px=(32, 40))
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from acquisition.propagation import back_propagate, far_field_intensity, propagate, shift_image
+from ptychoflow.acquisition.propagation import back_propagate, far_field_intensity, propagate, shift_image
 
 
 def random_complex(rng: np.random.Generator, *shape: int) -> np.ndarray:

@@ -7,10 +7,10 @@ import hdf5plugin
 import numpy as np
 import pytest
 
-from acquisition.scan import ELEMENTARY_CHARGE_C
-from acquisition.source_settings import ReplaySettings
-from acquisition.sources import open_scan
-from streaming.errors import UserError
+from ptychoflow.acquisition.scan import ELEMENTARY_CHARGE_C
+from ptychoflow.acquisition.source_settings import ReplaySettings
+from ptychoflow.acquisition.sources import open_scan
+from ptychoflow.streaming.errors import UserError
 
 FRAMES = "entry_1/data_1/data"
 TRANSLATION = "entry_1/data_1/translation"

@@ -7,12 +7,12 @@ import h5py
 import numpy as np
 import pytest
 
-from acquisition.recorder import Recorder
-from acquisition.simulate import simulate_to_file
-from acquisition.simulation.scan import SimulatedScan
-from acquisition.source_settings import ReplaySettings, SimulationSettings
-from acquisition.sources import open_scan
-from streaming.errors import UserError
+from ptychoflow.acquisition.recorder import Recorder
+from ptychoflow.acquisition.simulate import simulate_to_file
+from ptychoflow.acquisition.simulation.scan import SimulatedScan
+from ptychoflow.acquisition.source_settings import ReplaySettings, SimulationSettings
+from ptychoflow.acquisition.sources import open_scan
+from ptychoflow.streaming.errors import UserError
 
 SETTINGS = SimulationSettings(
     perspectives=3, frames_per_perspective=40, frame_shape_px=(32, 24), dead_pixel_fraction=0.02, energy_eV=7123.4567
@@ -121,9 +121,9 @@ def test_a_full_disk_is_one_clear_line_and_leaves_nothing(tmp_path):
     code = f"""
 import resource, signal, sys
 from pathlib import Path
-from acquisition.simulate import simulate_to_file
-from acquisition.source_settings import SimulationSettings
-from streaming.errors import UserError
+from ptychoflow.acquisition.simulate import simulate_to_file
+from ptychoflow.acquisition.source_settings import SimulationSettings
+from ptychoflow.streaming.errors import UserError
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (60000, 60000))
 try:

@@ -7,10 +7,10 @@ import math
 import pytest
 from pydantic import ValidationError
 
-from acquisition.regime import RegimeControl
-from acquisition.settings import AcquisitionSettings, RegimeSettings
-from streaming.events import Regime
-from streaming.messages import FirstPassScore
+from ptychoflow.acquisition.regime import RegimeControl
+from ptychoflow.acquisition.settings import AcquisitionSettings, RegimeSettings
+from ptychoflow.streaming.events import Regime
+from ptychoflow.streaming.messages import FirstPassScore
 
 RULES = RegimeSettings(psnr_db=20.0, ssim=0.6, consecutive=3, one_in=4)
 

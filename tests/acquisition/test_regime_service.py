@@ -10,13 +10,13 @@ import pytest
 from acquisition_runs import MANY, TRUE_OBJECT, hub_into, run_acquisition
 from support import wait_until
 
-from acquisition.regime import RegimeControl
-from acquisition.retrieval.worker import GroundTruthResult, GroundTruthWorker
-from acquisition.service import acquire
-from acquisition.settings import AcquisitionSettings, RegimeSettings
-from acquisition.source_settings import HoldOut, RoleSettings
-from streaming.commands import CommandHub, CommandSender, Pause, Resume, SetRegime
-from streaming.events import (
+from ptychoflow.acquisition.regime import RegimeControl
+from ptychoflow.acquisition.retrieval.worker import GroundTruthResult, GroundTruthWorker
+from ptychoflow.acquisition.service import acquire
+from ptychoflow.acquisition.settings import AcquisitionSettings, RegimeSettings
+from ptychoflow.acquisition.source_settings import HoldOut, RoleSettings
+from ptychoflow.streaming.commands import CommandHub, CommandSender, Pause, Resume, SetRegime
+from ptychoflow.streaming.events import (
     AnyEvent,
     GroundTruthSkipped,
     PartState,
@@ -26,8 +26,8 @@ from streaming.events import (
     RegimeRules,
     Unlabelled,
 )
-from streaming.messages import FirstPassScore
-from streaming.settings import NetworkSettings, RunContext
+from ptychoflow.streaming.messages import FirstPassScore
+from ptychoflow.streaming.settings import NetworkSettings, RunContext
 
 
 def test_phase_retrieval_that_waits_is_withdrawn_while_the_edge_is_good_and_goes_on_when_it_no_longer_is(

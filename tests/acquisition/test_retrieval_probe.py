@@ -5,11 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from acquisition.propagation import far_field_intensity
-from acquisition.retrieval.engine import Measurement, canvas_for
-from acquisition.retrieval.probe import add_modes, scale_to_frames
-from acquisition.retrieval.ptychi_engine import PtychiEngine
-from acquisition.retrieval.settings import RetrievalSettings
+from ptychoflow.acquisition.propagation import far_field_intensity
+from ptychoflow.acquisition.retrieval.engine import Measurement, canvas_for
+from ptychoflow.acquisition.retrieval.probe import add_modes, scale_to_frames
+from ptychoflow.acquisition.retrieval.ptychi_engine import PtychiEngine
+from ptychoflow.acquisition.retrieval.settings import RetrievalSettings
 
 
 def round_probe(size_px=32):

@@ -11,12 +11,12 @@ import psutil
 import pytest
 from support import wait_until
 
-from acquisition.ground_truth import GroundTruthJob, compute_ground_truth
-from acquisition.propagation import far_field_intensity
-from acquisition.retrieval.settings import RetrievalSettings
-from acquisition.retrieval.worker import GroundTruthWorker
-from acquisition.scan import ObjectImage
-from streaming.errors import UserError
+from ptychoflow.acquisition.ground_truth import GroundTruthJob, compute_ground_truth
+from ptychoflow.acquisition.propagation import far_field_intensity
+from ptychoflow.acquisition.retrieval.settings import RetrievalSettings
+from ptychoflow.acquisition.retrieval.worker import GroundTruthWorker
+from ptychoflow.acquisition.scan import ObjectImage
+from ptychoflow.streaming.errors import UserError
 
 RECORDED = RetrievalSettings(source="recorded")
 ENDLESS = RetrievalSettings(source="ptychi", epochs=100_000)
@@ -157,8 +157,8 @@ def test_submitting_and_closing_do_not_wait_for_a_job(tmp_path):
 def test_the_worker_ends_when_its_parent_is_killed(tmp_path):
     script = (
         "import sys, time; from pathlib import Path\n"
-        "from acquisition.retrieval.settings import RetrievalSettings\n"
-        "from acquisition.retrieval.worker import GroundTruthWorker\n"
+        "from ptychoflow.acquisition.retrieval.settings import RetrievalSettings\n"
+        "from ptychoflow.acquisition.retrieval.worker import GroundTruthWorker\n"
         "worker = GroundTruthWorker(RetrievalSettings(source='recorded'), spool_dir=Path(sys.argv[1]))\n"
         "print(worker.pid, flush=True); time.sleep(600)\n"
     )

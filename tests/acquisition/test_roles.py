@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from acquisition.roles import assign_roles, hash_frame_ids
-from acquisition.source_settings import HoldOut, RegionEnd, RoleSettings
-from streaming.errors import UserError
-from streaming.messages import FrameRole
+from ptychoflow.acquisition.roles import assign_roles, hash_frame_ids
+from ptychoflow.acquisition.source_settings import HoldOut, RegionEnd, RoleSettings
+from ptychoflow.streaming.errors import UserError
+from ptychoflow.streaming.messages import FrameRole
 
 POSITIONS = np.stack(np.meshgrid(np.arange(40) * 5.0, np.arange(30) * 5.0, indexing="ij"), axis=-1).reshape(-1, 2)
 
@@ -48,7 +48,7 @@ def test_hashes_of_neighbouring_ids_are_uniform_and_distinct():
 
 def test_choice_is_the_same_in_another_process_and_depends_on_the_seed():
     code = (
-        "import numpy as np; from acquisition.roles import hash_frame_ids;"
+        "import numpy as np; from ptychoflow.acquisition.roles import hash_frame_ids;"
         "print(*hash_frame_ids(5, np.arange(3), seed=9))"
     )
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout

@@ -14,21 +14,21 @@ import pytest
 from acquisition_runs import SOURCE, TRUE_OBJECT, run_acquisition
 from support import Proxy, wait_until
 
-from acquisition.ground_truth import GroundTruthJob
-from acquisition.outcomes import Outcomes
-from acquisition.readers.layout import OBJECT, entry_name
-from acquisition.retrieval.settings import RetrievalSettings
-from acquisition.retrieval.worker import GroundTruthResult, GroundTruthWorker
-from acquisition.service import acquire
-from acquisition.settings import AcquisitionSettings
-from acquisition.simulate import simulate_to_file
-from acquisition.source_settings import HoldOut, ReplaySettings, RoleSettings
-from acquisition.sources import open_scan
-from streaming.errors import UserError
-from streaming.events import AcquisitionCounts, AnyEvent, Regime, RegimeChanged, WarningRaised
-from streaming.messages import FrameRole, GroundTruthSource
-from streaming.settings import NetworkSettings, RunContext
-from streaming.telemetry import TelemetryHub
+from ptychoflow.acquisition.ground_truth import GroundTruthJob
+from ptychoflow.acquisition.outcomes import Outcomes
+from ptychoflow.acquisition.readers.layout import OBJECT, entry_name
+from ptychoflow.acquisition.retrieval.settings import RetrievalSettings
+from ptychoflow.acquisition.retrieval.worker import GroundTruthResult, GroundTruthWorker
+from ptychoflow.acquisition.service import acquire
+from ptychoflow.acquisition.settings import AcquisitionSettings
+from ptychoflow.acquisition.simulate import simulate_to_file
+from ptychoflow.acquisition.source_settings import HoldOut, ReplaySettings, RoleSettings
+from ptychoflow.acquisition.sources import open_scan
+from ptychoflow.streaming.errors import UserError
+from ptychoflow.streaming.events import AcquisitionCounts, AnyEvent, Regime, RegimeChanged, WarningRaised
+from ptychoflow.streaming.messages import FrameRole, GroundTruthSource
+from ptychoflow.streaming.settings import NetworkSettings, RunContext
+from ptychoflow.streaming.telemetry import TelemetryHub
 
 
 def test_every_frame_reaches_the_edge_and_every_labelled_one_exactly_one_rank(

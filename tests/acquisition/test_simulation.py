@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from acquisition.propagation import far_field_intensity, propagate
-from acquisition.readers.stored import probe_diameter_px
-from acquisition.scan import ObjectImage
-from acquisition.simulation.probe import make_probe
-from acquisition.simulation.scan import SimulatedScan, expected_frames
-from acquisition.simulation.specimen import Balls, Boxes, Material, Specimen
-from acquisition.simulation.trajectory import scan_positions, step_px
-from acquisition.source_settings import (
+from ptychoflow.acquisition.propagation import far_field_intensity, propagate
+from ptychoflow.acquisition.readers.stored import probe_diameter_px
+from ptychoflow.acquisition.scan import ObjectImage
+from ptychoflow.acquisition.simulation.probe import make_probe
+from ptychoflow.acquisition.simulation.scan import SimulatedScan, expected_frames
+from ptychoflow.acquisition.simulation.specimen import Balls, Boxes, Material, Specimen
+from ptychoflow.acquisition.simulation.trajectory import scan_positions, step_px
+from ptychoflow.acquisition.source_settings import (
     ProbeKind,
     ProbeSettings,
     SimulationSettings,

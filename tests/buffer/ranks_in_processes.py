@@ -37,7 +37,7 @@ def run_in_ranks(
     Processes that do not end within `timeout_s` are killed and fail the test unless listed in `doomed`.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torch.distributed", "scipy.stats", "pytest", "buffer.rehearsal"])
+    context.set_forkserver_preload(["torch.distributed", "scipy.stats", "pytest", "ptychoflow.buffer.rehearsal"])
     store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     pipes, processes = [], []
     for rank in range(ranks):

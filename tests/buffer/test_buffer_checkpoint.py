@@ -12,8 +12,8 @@ import torch
 from support import wait_until
 from torch import distributed as dist
 
-from buffer import Field, RehearsalBuffer, Schema
-from buffer.names import PolicyName
+from ptychoflow.buffer import Field, RehearsalBuffer, Schema
+from ptychoflow.buffer.names import PolicyName
 
 RunRanks = Callable[..., list[Any]]
 SCHEMA = Schema(number=Field((), "int64"), image=Field((3, 2), "uint16"), state=Field((2,), "bfloat16"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from buffer import Field, RehearsalBuffer, Schema
+from ptychoflow.buffer import Field, RehearsalBuffer, Schema
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 SCHEMA = Schema(number=Field((), "int64"), counts=Field((64, 64), "uint16"), state=Field((64, 64), "bfloat16"))

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_the_digits_example_shows_what_rehearsal_is_for() -> None:
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
     output = subprocess.run(
         [sys.executable, str(ROOT / "examples" / "digits.py")],
         env=environment, capture_output=True, text=True, check=True, timeout=120,

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from buffer import Field, Policy, RehearsalBuffer, Schema
-from buffer.schema import DTypeName
+from ptychoflow.buffer import Field, Policy, RehearsalBuffer, Schema
+from ptychoflow.buffer.schema import DTypeName
 
 SCHEMA = Schema(image=Field((1, 4, 4), "uint16"), target=Field((), "float32"))
 

@@ -16,8 +16,8 @@ import torch
 from support import wait_until
 from torch import distributed as dist
 
-from buffer import Field, RehearsalBuffer, Schema
-from buffer.names import TransportName
+from ptychoflow.buffer import Field, RehearsalBuffer, Schema
+from ptychoflow.buffer.names import TransportName
 
 RunRanks = Callable[..., list[Any]]
 needs_ucxx = pytest.mark.skipif("not __import__('importlib.util').util.find_spec('ucxx')")

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from buffer import APPEND, REJECT, Candidate, Policy
-from buffer.capacity import class_quotas
-from buffer.index import Index
-from buffer.names import PolicyName
-from buffer.policies import make_policy
+from ptychoflow.buffer import APPEND, REJECT, Candidate, Policy
+from ptychoflow.buffer.capacity import class_quotas
+from ptychoflow.buffer.index import Index
+from ptychoflow.buffer.names import PolicyName
+from ptychoflow.buffer.policies import make_policy
 
 
 def survivors(policy: Policy, stream: Sequence[Candidate], *, capacity: int, classes: int, seed: int) -> Index:

@@ -7,7 +7,7 @@ from collections import Counter
 import numpy as np
 from scipy import stats
 
-from buffer.sampling import draw_positions, plan_draw
+from ptychoflow.buffer.sampling import draw_positions, plan_draw
 
 
 def test_counts_per_rank_are_hypergeometric() -> None:

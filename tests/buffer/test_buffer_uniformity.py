@@ -12,8 +12,8 @@ from scipy import stats
 from support import wait_until
 from torch import distributed as dist
 
-from buffer import Field, RehearsalBuffer, Schema
-from buffer.names import TransportName
+from ptychoflow.buffer import Field, RehearsalBuffer, Schema
+from ptychoflow.buffer.names import TransportName
 
 SCHEMA = Schema(number=Field((), "int64"))
 PER_DRAW = 200

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from streaming.events import (
+from ptychoflow.streaming.events import (
     AcquisitionCounts,
     AnyEvent,
     Channels,

@@ -10,12 +10,12 @@ from PIL import Image
 from starlette.websockets import WebSocketDisconnect
 from telemetry_samples import acquired, mosaic, ramp, step, telemetry
 
-from dashboard.app import STATIC, create_app
-from dashboard.models import StateUpdate
-from dashboard.runs import Runs
-from dashboard.settings import DashboardSettings
-from dashboard.state import DashboardState
-from streaming.events import MosaicKind
+from ptychoflow.dashboard.app import STATIC, create_app
+from ptychoflow.dashboard.models import StateUpdate
+from ptychoflow.dashboard.runs import Runs
+from ptychoflow.dashboard.settings import DashboardSettings
+from ptychoflow.dashboard.state import DashboardState
+from ptychoflow.streaming.events import MosaicKind
 
 OWN = {"Host": "127.0.0.1:8421"}
 NOWHERE = Path("/nonexistent/runs/night")

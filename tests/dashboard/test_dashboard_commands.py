@@ -11,12 +11,12 @@ from fastapi.testclient import TestClient
 from support import wait_until
 from test_dashboard_app import NOWHERE
 
-from dashboard.app import CommandAccess, create_app
-from dashboard.runs import Runs
-from dashboard.settings import DashboardSettings
-from dashboard.state import DashboardState
-from dashboard.token import make_token
-from streaming.commands import (
+from ptychoflow.dashboard.app import CommandAccess, create_app
+from ptychoflow.dashboard.runs import Runs
+from ptychoflow.dashboard.settings import DashboardSettings
+from ptychoflow.dashboard.state import DashboardState
+from ptychoflow.dashboard.token import make_token
+from ptychoflow.streaming.commands import (
     AnyCommand,
     CommandHub,
     CommandSender,
@@ -28,8 +28,8 @@ from streaming.commands import (
     StopRun,
     WriteCheckpoint,
 )
-from streaming.events import Regime
-from streaming.settings import NetworkSettings
+from ptychoflow.streaming.events import Regime
+from ptychoflow.streaming.settings import NetworkSettings
 
 TOKEN = make_token()
 BEARER = {"Authorization": f"Bearer {TOKEN}"}

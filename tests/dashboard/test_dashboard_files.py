@@ -17,15 +17,15 @@ from fastapi.testclient import TestClient
 from PIL import Image
 from telemetry_samples import acquired, mosaic, ramp, scores, telemetry
 
-from dashboard.app import create_app
-from dashboard.runs import Runs
-from dashboard.settings import DashboardSettings
-from dashboard.state import DashboardState
-from inference_edge.archive import Archive, PerspectiveImages
-from inference_edge.mosaic import StitchedImage
-from inference_edge.quality import ReferenceImage
-from streaming.events import FrameTaken, MosaicKind, PerspectiveStarted, ScanInfo
-from streaming.messages import GroundTruthSource
+from ptychoflow.dashboard.app import create_app
+from ptychoflow.dashboard.runs import Runs
+from ptychoflow.dashboard.settings import DashboardSettings
+from ptychoflow.dashboard.state import DashboardState
+from ptychoflow.inference_edge.archive import Archive, PerspectiveImages
+from ptychoflow.inference_edge.mosaic import StitchedImage
+from ptychoflow.inference_edge.quality import ReferenceImage
+from ptychoflow.streaming.events import FrameTaken, MosaicKind, PerspectiveStarted, ScanInfo
+from ptychoflow.streaming.messages import GroundTruthSource
 
 PIXEL_SIZE_M = (9e-9, 8e-9)
 POSITIONS_PX = np.array([[1.0, 2.0], [3.0, 5.0]], np.float32)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from prometheus_client.parser import text_string_to_metric_families
 from telemetry_samples import acquired, quality, step, telemetry
 
-from dashboard.metrics import metrics_text
-from dashboard.settings import DashboardSettings
-from dashboard.state import DashboardState
-from streaming.events import AnyEvent, BufferReport, HeldOutScores, Part, PartState, PartStatus, RankCounts
+from ptychoflow.dashboard.metrics import metrics_text
+from ptychoflow.dashboard.settings import DashboardSettings
+from ptychoflow.dashboard.state import DashboardState
+from ptychoflow.streaming.events import AnyEvent, BufferReport, HeldOutScores, Part, PartState, PartStatus, RankCounts
 
 
 def samples(*events: AnyEvent) -> dict[tuple[str, tuple[str, ...]], float]:

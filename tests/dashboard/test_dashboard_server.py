@@ -15,12 +15,12 @@ from support import free_ports
 from telemetry_samples import acquired, mosaic, ramp, step, telemetry
 from websockets.sync.client import connect
 
-from dashboard.server import serve_dashboard
-from dashboard.settings import DashboardSettings
-from streaming.errors import UserError
-from streaming.events import MosaicKind, Part, RankCounts, Telemetry, WarningRaised
-from streaming.settings import NetworkSettings, RunContext
-from streaming.telemetry import TelemetryHub, TelemetrySender
+from ptychoflow.dashboard.server import serve_dashboard
+from ptychoflow.dashboard.settings import DashboardSettings
+from ptychoflow.streaming.errors import UserError
+from ptychoflow.streaming.events import MosaicKind, Part, RankCounts, Telemetry, WarningRaised
+from ptychoflow.streaming.settings import NetworkSettings, RunContext
+from ptychoflow.streaming.telemetry import TelemetryHub, TelemetrySender
 
 PATIENCE_S = 20.0
 TOKEN = "the token"

@@ -3,9 +3,9 @@ import math
 
 from telemetry_samples import acquired, mosaic, quality, ramp, scores, step, telemetry
 
-from dashboard.settings import DashboardSettings
-from dashboard.state import SERIES_COLUMNS, DashboardState, StateCursor
-from streaming.events import (
+from ptychoflow.dashboard.settings import DashboardSettings
+from ptychoflow.dashboard.state import SERIES_COLUMNS, DashboardState, StateCursor
+from ptychoflow.streaming.events import (
     AnyEvent,
     BufferReport,
     EdgeCounts,
@@ -24,7 +24,7 @@ from streaming.events import (
     WeightsPublished,
     WeightsRejected,
 )
-from streaming.messages import GroundTruthSource
+from ptychoflow.streaming.messages import GroundTruthSource
 
 
 def state_of(*events: AnyEvent, **settings) -> DashboardState:

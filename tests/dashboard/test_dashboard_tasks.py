@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 from telemetry_samples import telemetry
 
-from dashboard.settings import DashboardSettings
-from dashboard.state import DashboardState, StateCursor
-from dashboard.tasks import TASKS_KEPT
-from streaming.events import TrainingStep
-from streaming.image_events import ImagesInfo, TaskAccuracies, TaskScores
+from ptychoflow.dashboard.settings import DashboardSettings
+from ptychoflow.dashboard.state import DashboardState, StateCursor
+from ptychoflow.dashboard.tasks import TASKS_KEPT
+from ptychoflow.streaming.events import TrainingStep
+from ptychoflow.streaming.image_events import ImagesInfo, TaskAccuracies, TaskScores
 
 INFO = ImagesInfo("digits", [["0", "3"], ["1"]], images=[20, 10], channels=1, stored_px=8)
 

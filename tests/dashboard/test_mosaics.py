@@ -1,8 +1,8 @@
 import numpy as np
 from telemetry_samples import PIXEL_SIZE_M, mosaic, ramp
 
-from dashboard.mosaics import Channel, MosaicStore
-from streaming.events import MosaicArea, MosaicImage, MosaicKind
+from ptychoflow.dashboard.mosaics import Channel, MosaicStore
+from ptychoflow.streaming.events import MosaicArea, MosaicImage, MosaicKind
 
 FIRST_PASS, REFRESHED = MosaicKind.FIRST_PASS, MosaicKind.REFRESHED
 

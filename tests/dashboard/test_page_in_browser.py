@@ -19,8 +19,8 @@ import pytest
 from browser import Browser, find_chromium
 from support import wait_until
 
-from streaming.commands import AnyCommand, CommandSender, HubAway, Pause
-from streaming.settings import NetworkSettings
+from ptychoflow.streaming.commands import AnyCommand, CommandSender, HubAway, Pause
+from ptychoflow.streaming.settings import NetworkSettings
 
 SETTINGS: dict[str, Any] = {
     "source.kind": "simulation",
@@ -41,7 +41,7 @@ SETTINGS: dict[str, Any] = {
     "trainer.buffer.candidates": 8,
     "dashboard.port": 0,
 }
-START = (sys.executable, "-m", "workflow", "run")
+START = (sys.executable, "-m", "ptychoflow", "run")
 PHASE = 'document.querySelector(\'figure[data-view="network"][data-channel="phase"]\')'
 PIXELS = f"{PHASE}.querySelector('canvas').toDataURL()"
 SHOWN = f"!{PHASE}.classList.contains('empty') && {PHASE}.querySelector('.lower').textContent"
@@ -266,7 +266,7 @@ def test_charts_are_laid_out_anew_for_another_width_though_nothing_new_comes(pag
 
 def test_the_page_of_a_run_that_has_ended_can_be_opened_again(page: Browser, run: RealRun) -> None:
     summary = json.loads((run.folder / "summary.json").read_text())
-    command = [sys.executable, "-m", "workflow", "view", str(run.folder)]
+    command = [sys.executable, "-m", "ptychoflow", "view", str(run.folder)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as viewing:
         try:
             url = viewing.stdout.readline().split()[0]

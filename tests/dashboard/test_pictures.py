@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 from telemetry_samples import mosaic, ramp
 
-from dashboard.mosaics import Channel, Mosaic
-from dashboard.pictures import PictureKind, colour_limits, make_picture
-from streaming.events import MosaicImage, MosaicKind
+from ptychoflow.dashboard.mosaics import Channel, Mosaic
+from ptychoflow.dashboard.pictures import PictureKind, colour_limits, make_picture
+from ptychoflow.streaming.events import MosaicImage, MosaicKind
 
 FIRST_PASS, REFRESHED, REFERENCE = MosaicKind.FIRST_PASS, MosaicKind.REFRESHED, MosaicKind.REFERENCE
 Images = dict[MosaicKind, Mosaic]

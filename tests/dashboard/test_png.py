@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dashboard.png import ColourMap, colour_bar_png, encode_png
+from ptychoflow.dashboard.png import ColourMap, colour_bar_png, encode_png
 
 
 def decode(png: bytes) -> np.ndarray:

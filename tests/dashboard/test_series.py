@@ -1,4 +1,4 @@
-from dashboard.series import Series, SeriesCursor
+from ptychoflow.dashboard.series import Series, SeriesCursor
 
 
 def filled(values: list[float], capacity: int = 4) -> Series:

@@ -34,7 +34,7 @@ TRAIN, VAL, CLASSES = 50, 25, 10
 def run(folder: Path, directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     values = {**SMALL, "run.directory": str(directory)}
     assignments = [f"--set={key}={json.dumps(value)}" for key, value in values.items()]
-    command = [sys.executable, "-m", "workflow", "run", str(folder), "--name", "digits", *assignments, *arguments]
+    command = [sys.executable, "-m", "ptychoflow", "run", str(folder), "--name", "digits", *assignments, *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
 
 

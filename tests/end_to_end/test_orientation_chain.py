@@ -9,15 +9,15 @@ import numpy.typing as npt
 import pytest
 from skimage.registration import phase_cross_correlation
 
-from acquisition.ground_truth import GroundTruth, GroundTruthJob
-from acquisition.retrieval.settings import RetrievalSettings
-from acquisition.retrieval.worker import GroundTruthWorker
-from acquisition.scan import Perspective
-from acquisition.simulate import simulate_to_file
-from acquisition.source_settings import ReplaySettings, SimulationSettings
-from acquisition.sources import open_scan
-from inference_edge.mosaic import Mosaic, StitchedImage, place_patches
-from streaming.messages import GroundTruthSource
+from ptychoflow.acquisition.ground_truth import GroundTruth, GroundTruthJob
+from ptychoflow.acquisition.retrieval.settings import RetrievalSettings
+from ptychoflow.acquisition.retrieval.worker import GroundTruthWorker
+from ptychoflow.acquisition.scan import Perspective
+from ptychoflow.acquisition.simulate import simulate_to_file
+from ptychoflow.acquisition.source_settings import ReplaySettings, SimulationSettings
+from ptychoflow.acquisition.sources import open_scan
+from ptychoflow.inference_edge.mosaic import Mosaic, StitchedImage, place_patches
+from ptychoflow.streaming.messages import GroundTruthSource
 
 Image = npt.NDArray[np.float64]
 

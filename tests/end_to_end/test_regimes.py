@@ -12,15 +12,15 @@ import numpy as np
 import tomli_w
 import torch
 
-from acquisition.ground_truth import GroundTruthJob, compute_ground_truth
-from acquisition.retrieval.settings import RetrievalSettings
-from acquisition.simulation.scan import SimulatedScan
-from acquisition.source_settings import SimulationSettings, SpecimenKind, SpecimenPhase
-from streaming.messages import GroundTruthSource
-from trainer.models.frame_network import FrameNetwork
-from trainer.models.ptychonn import Patches
-from trainer.models.settings import ModelSettings, NetworkConfig
-from trainer.models.weights_file import Manifest, write_weights
+from ptychoflow.acquisition.ground_truth import GroundTruthJob, compute_ground_truth
+from ptychoflow.acquisition.retrieval.settings import RetrievalSettings
+from ptychoflow.acquisition.simulation.scan import SimulatedScan
+from ptychoflow.acquisition.source_settings import SimulationSettings, SpecimenKind, SpecimenPhase
+from ptychoflow.streaming.messages import GroundTruthSource
+from ptychoflow.trainer.models.frame_network import FrameNetwork
+from ptychoflow.trainer.models.ptychonn import Patches
+from ptychoflow.trainer.models.settings import ModelSettings, NetworkConfig
+from ptychoflow.trainer.models.weights_file import Manifest, write_weights
 
 FIRST = SpecimenPhase(kind=SpecimenKind.INTEGRATED_CIRCUIT, perspectives=6, angle_range_deg=(0.0, 0.0))
 SECOND = SpecimenPhase(kind=SpecimenKind.CELLS, perspectives=5, angle_range_deg=(0.0, 0.0))
@@ -85,7 +85,7 @@ def test_phase_retrieval_rests_until_the_specimen_changes(tmp_path: Path) -> Non
     configuration = tmp_path / "drift.toml"
     configuration.write_text(tomli_w.dumps(settings))
     done = subprocess.run(
-        [sys.executable, "-m", "workflow", "run", "--config", str(configuration)],
+        [sys.executable, "-m", "ptychoflow", "run", "--config", str(configuration)],
         capture_output=True,
         text=True,
         timeout=200,

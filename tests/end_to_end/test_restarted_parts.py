@@ -17,12 +17,12 @@ import numpy as np
 import pytest
 from support import wait_until
 
-from acquisition.sources import open_scan
-from streaming.events import AcquisitionCounts, AnyEvent, EdgeCounts, Part, PartState, PartStatus, Telemetry
-from streaming.settings import NetworkSettings
-from workflow.config import load_config
-from workflow.run_folder import RunFolder
-from workflow.telemetry_collection import collected_telemetry
+from ptychoflow.acquisition.sources import open_scan
+from ptychoflow.streaming.events import AcquisitionCounts, AnyEvent, EdgeCounts, Part, PartState, PartStatus, Telemetry
+from ptychoflow.streaming.settings import NetworkSettings
+from ptychoflow.workflow.config import load_config
+from ptychoflow.workflow.run_folder import RunFolder
+from ptychoflow.workflow.telemetry_collection import collected_telemetry
 
 PERSPECTIVES, FRAMES_EACH = 4, 40
 FRAMES = PERSPECTIVES * FRAMES_EACH
@@ -62,7 +62,7 @@ class Parts:
     @contextmanager
     def started(self, part: str) -> Iterator[subprocess.Popen[str]]:
         """Run a part; nothing of it is left afterwards."""
-        command = [sys.executable, "-m", "workflow", part, *(f"--set={one}" for one in self.assignments)]
+        command = [sys.executable, "-m", "ptychoflow", part, *(f"--set={one}" for one in self.assignments)]
         with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
             try:
                 yield process

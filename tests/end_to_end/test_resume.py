@@ -14,11 +14,11 @@ import psutil
 import pytest
 from support import wait_until
 
-from streaming.errors import UserError
-from streaming.events import TrainingResumed
-from streaming.telemetry_log import read_telemetry_log
-from trainer.checkpoint import newest
-from workflow.resuming import resumed_config
+from ptychoflow.streaming.errors import UserError
+from ptychoflow.streaming.events import TrainingResumed
+from ptychoflow.streaming.telemetry_log import read_telemetry_log
+from ptychoflow.trainer.checkpoint import newest
+from ptychoflow.workflow.resuming import resumed_config
 
 FRAMES, HELD_OUT = 240, 60
 SETTINGS = {
@@ -48,7 +48,7 @@ SETTINGS = {
 def started(*arguments: str) -> Iterator[subprocess.Popen[str]]:
     """Run a command line of ours; nothing of it is left afterwards."""
     with subprocess.Popen(
-        [sys.executable, "-m", "workflow", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-m", "ptychoflow", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
         try:
             yield process

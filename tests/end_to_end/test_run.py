@@ -44,7 +44,7 @@ def command(directory: Path, name: str, *arguments: str, **settings: Any) -> lis
         "run.directory": str(directory),
     }
     assignments = [f"--set={key}={json.dumps(value)}" for key, value in values.items() if value is not None]
-    return [sys.executable, "-m", "workflow", "run", *arguments, "--name", name, *assignments]
+    return [sys.executable, "-m", "ptychoflow", "run", *arguments, "--name", name, *assignments]
 
 
 def run(directory: Path, name: str, *arguments: str, **settings: Any) -> dict[str, Any]:

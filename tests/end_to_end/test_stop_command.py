@@ -12,9 +12,9 @@ from pathlib import Path
 import psutil
 from support import wait_until
 
-from streaming.commands import CommandSender, StopRun
-from streaming.settings import NetworkSettings
-from workflow.processes import is_alive
+from ptychoflow.streaming.commands import CommandSender, StopRun
+from ptychoflow.streaming.settings import NetworkSettings
+from ptychoflow.workflow.processes import is_alive
 
 ENDLESS = (
     "source.kind=simulation",
@@ -29,7 +29,7 @@ ENDLESS = (
 
 
 def test_a_run_is_stopped_by_a_command(tmp_path: Path) -> None:
-    start = [sys.executable, "-m", "workflow", "run", "--no-dashboard", "--name=told"]
+    start = [sys.executable, "-m", "ptychoflow", "run", "--no-dashboard", "--name=told"]
     assignments = [f"--set={assignment}" for assignment in (*ENDLESS, f"run.directory={tmp_path}")]
     process = subprocess.Popen([*start, *assignments], stderr=subprocess.PIPE, text=True)
     telemetry = tmp_path / "told" / "telemetry.jsonl"

@@ -11,18 +11,18 @@ from edge_weights import network_of
 from scipy import ndimage
 from support import wait_until
 
-from inference_edge.backends.name import BackendName
-from inference_edge.inference import Imager
-from inference_edge.mosaic import Mosaic, place_patches
-from inference_edge.service import serve_edge
-from inference_edge.settings import DeviceChoice, EdgeSettings
-from streaming.events import EdgeCounts, MosaicKind, PartState, PartStatus, PerspectiveScores
-from streaming.messages import FrameRole, Frames, GroundTruthSource, PerspectiveEnd, Reference, ScanStart
-from streaming.publisher import Publisher
-from streaming.settings import RunContext
-from streaming.telemetry import TelemetryHub
-from streaming.weights_channel import WeightsServer
-from trainer.models.precision import Precision
+from ptychoflow.inference_edge.backends.name import BackendName
+from ptychoflow.inference_edge.inference import Imager
+from ptychoflow.inference_edge.mosaic import Mosaic, place_patches
+from ptychoflow.inference_edge.service import serve_edge
+from ptychoflow.inference_edge.settings import DeviceChoice, EdgeSettings
+from ptychoflow.streaming.events import EdgeCounts, MosaicKind, PartState, PartStatus, PerspectiveScores
+from ptychoflow.streaming.messages import FrameRole, Frames, GroundTruthSource, PerspectiveEnd, Reference, ScanStart
+from ptychoflow.streaming.publisher import Publisher
+from ptychoflow.streaming.settings import RunContext
+from ptychoflow.streaming.telemetry import TelemetryHub
+from ptychoflow.streaming.weights_channel import WeightsServer
+from ptychoflow.trainer.models.precision import Precision
 
 PIXEL_SIZE_M = (2e-8, 2e-8)
 SCAN_START = ScanStart("test", None, (32, 32), (16, 16), PIXEL_SIZE_M, 9000.0, 1.0, (75e-6, 75e-6))

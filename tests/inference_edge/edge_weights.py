@@ -8,11 +8,11 @@ from datetime import UTC, datetime
 
 import torch
 
-from streaming.messages import Weights
-from trainer.models.frame_network import FrameNetwork
-from trainer.models.ptychonn import Patches
-from trainer.models.settings import ModelSettings, NetworkConfig
-from trainer.models.weights_file import Manifest, write_weights
+from ptychoflow.streaming.messages import Weights
+from ptychoflow.trainer.models.frame_network import FrameNetwork
+from ptychoflow.trainer.models.ptychonn import Patches
+from ptychoflow.trainer.models.settings import ModelSettings, NetworkConfig
+from ptychoflow.trainer.models.weights_file import Manifest, write_weights
 
 
 def network_of(version: int, *, frame_px: int = 32, target_px: int = 16, width: int = 2) -> FrameNetwork:

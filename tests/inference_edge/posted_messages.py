@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable
 
-from streaming.codec import Arrays
-from streaming.inbox import Delivery
-from streaming.messages import DataMessage
+from ptychoflow.streaming.codec import Arrays
+from ptychoflow.streaming.inbox import Delivery
+from ptychoflow.streaming.messages import DataMessage
 
 
 class Messages:

@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 import torch
 
-from inference_edge.backends.base import Backend
-from inference_edge.backends.choice import BACKENDS, fastest, usable_backends
-from inference_edge.backends.eager import EagerBackend
-from inference_edge.backends.name import BackendName
-from inference_edge.inference import Imager
-from inference_edge.settings import DeviceChoice, EdgeSettings
-from streaming.errors import UserError
-from trainer.models.frame_network import FrameNetwork
-from trainer.models.precision import Precision
-from trainer.models.settings import Heads, ModelSettings, NetworkConfig
+from ptychoflow.inference_edge.backends.base import Backend
+from ptychoflow.inference_edge.backends.choice import BACKENDS, fastest, usable_backends
+from ptychoflow.inference_edge.backends.eager import EagerBackend
+from ptychoflow.inference_edge.backends.name import BackendName
+from ptychoflow.inference_edge.inference import Imager
+from ptychoflow.inference_edge.settings import DeviceChoice, EdgeSettings
+from ptychoflow.streaming.errors import UserError
+from ptychoflow.trainer.models.frame_network import FrameNetwork
+from ptychoflow.trainer.models.precision import Precision
+from ptychoflow.trainer.models.settings import Heads, ModelSettings, NetworkConfig
 
 CPU = torch.device("cpu")
 FRAMES = np.random.default_rng(0).poisson(5, (9, 32, 32)).astype(np.float32)
@@ -118,7 +118,7 @@ def test_auto_measures_once_per_layout_and_says_what_it_chose(caplog):
 
 
 def test_a_backend_that_this_host_lacks_is_the_users_mistake(monkeypatch):
-    monkeypatch.setattr("inference_edge.backends.openvino.find_spec", lambda _: None)
+    monkeypatch.setattr("ptychoflow.inference_edge.backends.openvino.find_spec", lambda _: None)
     assert BackendName.OPENVINO not in [one.name for one in usable_backends(BackendName.AUTO, CPU)]
     with pytest.raises(UserError, match=r"pip install 'ptychoflow\[openvino\]'"):
         usable_backends(BackendName.OPENVINO, CPU)

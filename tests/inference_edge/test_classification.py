@@ -10,20 +10,25 @@ import pytest
 import torch
 from posted_messages import Messages
 
-from inference_edge.classification.arrivals import ImageArrivals
-from inference_edge.classification.model import ClassifierMaker, blank_images
-from inference_edge.classification.records import TaskRecords
-from inference_edge.classification.tally import TaskTally, block_from_arrays
-from inference_edge.reporting import EdgeCounter
-from inference_edge.settings import DeviceChoice, InferenceSettings
-from streaming.codec import MalformedMessage
-from streaming.image_events import TaskScores
-from streaming.messages import FrameRole, Frames, ImagesStart, PerspectiveEnd, ScanEnd, Weights
-from trainer.models.classifier import ImageClassifier
-from trainer.models.classifier_file import classifier_writer, read_classifier
-from trainer.models.classifier_settings import ClassifierConfig, ClassifierSettings, ModelFamily, ViewSettings
-from trainer.models.precision import Precision
-from trainer.models.tensor_file import BadWeights, Stamp, digest
+from ptychoflow.inference_edge.classification.arrivals import ImageArrivals
+from ptychoflow.inference_edge.classification.model import ClassifierMaker, blank_images
+from ptychoflow.inference_edge.classification.records import TaskRecords
+from ptychoflow.inference_edge.classification.tally import TaskTally, block_from_arrays
+from ptychoflow.inference_edge.reporting import EdgeCounter
+from ptychoflow.inference_edge.settings import DeviceChoice, InferenceSettings
+from ptychoflow.streaming.codec import MalformedMessage
+from ptychoflow.streaming.image_events import TaskScores
+from ptychoflow.streaming.messages import FrameRole, Frames, ImagesStart, PerspectiveEnd, ScanEnd, Weights
+from ptychoflow.trainer.models.classifier import ImageClassifier
+from ptychoflow.trainer.models.classifier_file import classifier_writer, read_classifier
+from ptychoflow.trainer.models.classifier_settings import (
+    ClassifierConfig,
+    ClassifierSettings,
+    ModelFamily,
+    ViewSettings,
+)
+from ptychoflow.trainer.models.precision import Precision
+from ptychoflow.trainer.models.tensor_file import BadWeights, Stamp, digest
 
 SETTINGS = InferenceSettings(device=DeviceChoice.CPU, precision=Precision.FLOAT32, batch_max=3)
 START = ImagesStart(run="test", tasks=1, classes=6, channels=1, stored_px=8)

@@ -6,9 +6,9 @@ import pytest
 from edge_run import BATCH, FRAMES_EACH, SCAN_START, batch_of, reference_arrays
 from posted_messages import Messages
 
-from inference_edge.arrivals import Arrivals
-from inference_edge.reporting import EdgeCounter
-from streaming.messages import Frames, GroundTruthSource, NoReference, PerspectiveEnd, Reference, ScanEnd
+from ptychoflow.inference_edge.arrivals import Arrivals
+from ptychoflow.inference_edge.reporting import EdgeCounter
+from ptychoflow.streaming.messages import Frames, GroundTruthSource, NoReference, PerspectiveEnd, Reference, ScanEnd
 
 
 @pytest.fixture

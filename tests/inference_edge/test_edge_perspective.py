@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from inference_edge.frame_block import FrameBlock, block_from_arrays, join
-from inference_edge.mosaic import place_patches
-from inference_edge.perspective import Perspective
-from streaming.codec import MalformedMessage
-from streaming.events import MosaicKind
-from streaming.messages import FrameRole
+from ptychoflow.inference_edge.frame_block import FrameBlock, block_from_arrays, join
+from ptychoflow.inference_edge.mosaic import place_patches
+from ptychoflow.inference_edge.perspective import Perspective
+from ptychoflow.streaming.codec import MalformedMessage
+from ptychoflow.streaming.events import MosaicKind
+from ptychoflow.streaming.messages import FrameRole
 
 
 def block(*indices: int, role: FrameRole = FrameRole.TRAIN) -> FrameBlock:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from inference_edge.reporting import Cadence, EdgeCounter
+from ptychoflow.inference_edge.reporting import Cadence, EdgeCounter
 
 
 def test_counts_and_latencies_weigh_frames_not_batches():

@@ -11,10 +11,10 @@ from edge_run import BATCH, FRAMES_EACH, HELD_OUT_FROM, SETTINGS, Run, assert_sh
 from edge_weights import weights
 from support import wait_until
 
-from inference_edge.archive import Archive
-from inference_edge.service import serve_edge
-from streaming.errors import UserError
-from streaming.events import (
+from ptychoflow.inference_edge.archive import Archive
+from ptychoflow.inference_edge.service import serve_edge
+from ptychoflow.streaming.errors import UserError
+from ptychoflow.streaming.events import (
     EdgeCounts,
     HeldOutScores,
     MosaicImage,
@@ -26,8 +26,8 @@ from streaming.events import (
     WeightsApplied,
     WeightsRejected,
 )
-from streaming.messages import FirstPassScore, Frames, NoReference, ScanEnd
-from streaming.settings import RunContext
+from ptychoflow.streaming.messages import FirstPassScore, Frames, NoReference, ScanEnd
+from ptychoflow.streaming.settings import RunContext
 
 
 @pytest.fixture

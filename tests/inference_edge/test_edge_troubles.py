@@ -11,9 +11,9 @@ from edge_run import BATCH, FRAMES_EACH, SETTINGS, Run, assert_shows, batch_of
 from edge_weights import announce, weights, weights_file
 from support import free_ports, wait_until
 
-from inference_edge.settings import Overload
-from streaming.commands import CommandHub, CommandSender, FollowWeights, RollBackWeights
-from streaming.events import (
+from ptychoflow.inference_edge.settings import Overload
+from ptychoflow.streaming.commands import CommandHub, CommandSender, FollowWeights, RollBackWeights
+from ptychoflow.streaming.events import (
     EdgeCounts,
     MosaicKind,
     PartStatus,
@@ -21,7 +21,7 @@ from streaming.events import (
     WeightsApplied,
     WeightsRejected,
 )
-from streaming.messages import Frames, PerspectiveEnd, ScanEnd
+from ptychoflow.streaming.messages import Frames, PerspectiveEnd, ScanEnd
 
 
 @pytest.fixture

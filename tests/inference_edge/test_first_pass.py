@@ -12,18 +12,18 @@ import pytest
 from posted_messages import Messages
 from support import wait_until
 
-from inference_edge.arrivals import Arrivals
-from inference_edge.first_pass import FirstPass
-from inference_edge.frame_block import FrameBlock
-from inference_edge.imaging import Imaging
-from inference_edge.inference_thread import InferenceThread
-from inference_edge.perspective import Perspective
-from inference_edge.prediction import Prediction
-from inference_edge.reporting import EdgeCounter
-from inference_edge.settings import EdgeSettings
-from inference_edge.waiting import Arrival
-from inference_edge.weights import Model
-from streaming.events import MosaicKind
+from ptychoflow.inference_edge.arrivals import Arrivals
+from ptychoflow.inference_edge.first_pass import FirstPass
+from ptychoflow.inference_edge.frame_block import FrameBlock
+from ptychoflow.inference_edge.imaging import Imaging
+from ptychoflow.inference_edge.inference_thread import InferenceThread
+from ptychoflow.inference_edge.perspective import Perspective
+from ptychoflow.inference_edge.prediction import Prediction
+from ptychoflow.inference_edge.reporting import EdgeCounter
+from ptychoflow.inference_edge.settings import EdgeSettings
+from ptychoflow.inference_edge.waiting import Arrival
+from ptychoflow.inference_edge.weights import Model
+from ptychoflow.streaming.events import MosaicKind
 
 PATCH_PX = 4
 BATCH_MAX = 4

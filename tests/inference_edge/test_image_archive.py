@@ -10,12 +10,12 @@ import pytest
 from matplotlib.image import imread
 from scipy import ndimage
 
-from inference_edge.archive import Archive, PerspectiveImages
-from inference_edge.figures import amplitude_scale, difference_scale, phase_scale
-from inference_edge.mosaic import StitchedImage
-from inference_edge.quality import ReferenceImage
-from streaming.errors import UserError
-from streaming.events import MosaicKind
+from ptychoflow.inference_edge.archive import Archive, PerspectiveImages
+from ptychoflow.inference_edge.figures import amplitude_scale, difference_scale, phase_scale
+from ptychoflow.inference_edge.mosaic import StitchedImage
+from ptychoflow.inference_edge.quality import ReferenceImage
+from ptychoflow.streaming.errors import UserError
+from ptychoflow.streaming.events import MosaicKind
 
 LABELS = ("amplitude", "phase")
 
@@ -84,7 +84,7 @@ def test_a_perspective_whose_pictures_are_not_all_there_is_not_closed(tmp_path, 
     def fail(path, *_arguments, **_options):
         raise OSError(f"ended before {path.name}")
 
-    monkeypatch.setattr("inference_edge.archive.write_picture", fail)
+    monkeypatch.setattr("ptychoflow.inference_edge.archive.write_picture", fail)
     archive = Archive(tmp_path)
     archive.write(replace(images(reference=True), closed_frames=40))
     with pytest.raises(UserError, match="ended before"):

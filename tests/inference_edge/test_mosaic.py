@@ -7,8 +7,8 @@ import pytest
 from scipy import ndimage
 from skimage.registration import phase_cross_correlation
 
-from inference_edge.area import Area
-from inference_edge.mosaic import Mosaic, StitchedImage, crop_centre, place_patches
+from ptychoflow.inference_edge.area import Area
+from ptychoflow.inference_edge.mosaic import Mosaic, StitchedImage, crop_centre, place_patches
 
 
 def stitch(amplitude, phase, positions_px, batches=1) -> StitchedImage:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from dashboard.mosaics import Channel, MosaicStore
-from inference_edge.frame_block import FrameBlock
-from inference_edge.mosaic import place_patches
-from inference_edge.mosaic_feed import MosaicFeed
-from inference_edge.perspective import Perspective
-from streaming.events import MosaicArea, MosaicImage, MosaicKind
+from ptychoflow.dashboard.mosaics import Channel, MosaicStore
+from ptychoflow.inference_edge.frame_block import FrameBlock
+from ptychoflow.inference_edge.mosaic import place_patches
+from ptychoflow.inference_edge.mosaic_feed import MosaicFeed
+from ptychoflow.inference_edge.perspective import Perspective
+from ptychoflow.streaming.events import MosaicArea, MosaicImage, MosaicKind
 
 PIXEL_SIZE_M = (1e-8, 1e-8)
 FIRST_PASS, REFRESHED = MosaicKind.FIRST_PASS, MosaicKind.REFRESHED

@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from inference_edge.batching import BatchSizer
-from inference_edge.frame_block import FrameBlock
-from inference_edge.overload import OverloadWatch
-from inference_edge.perspective import Perspective
-from inference_edge.settings import EdgeSettings, Overload
-from inference_edge.waiting import Arrival, WaitingFrames
-from streaming.errors import UserError
+from ptychoflow.inference_edge.batching import BatchSizer
+from ptychoflow.inference_edge.frame_block import FrameBlock
+from ptychoflow.inference_edge.overload import OverloadWatch
+from ptychoflow.inference_edge.perspective import Perspective
+from ptychoflow.inference_edge.settings import EdgeSettings, Overload
+from ptychoflow.inference_edge.waiting import Arrival, WaitingFrames
+from ptychoflow.streaming.errors import UserError
 
 
 def block(start: int, count: int) -> FrameBlock:

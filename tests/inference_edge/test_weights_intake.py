@@ -14,23 +14,23 @@ import zmq
 from edge_weights import announce, network_of, overflow, weights, weights_file
 from support import wait_until
 
-from inference_edge.backends.name import BackendName
-from inference_edge.final_weights import FILE_NAME, FinalWeights
-from inference_edge.frame_block import FrameBlock
-from inference_edge.imaging import Imaging
-from inference_edge.inference import Imager
-from inference_edge.inference_thread import InferenceThread
-from inference_edge.mosaic import Mosaic, place_patches
-from inference_edge.quality import ReferenceImage
-from inference_edge.settings import DeviceChoice, EdgeSettings
-from inference_edge.weights import Canary, Known, accept_weights
-from inference_edge.weights_intake import WeightsIntake
-from streaming.codec import Codec
-from streaming.events import WarningRaised, WeightsApplied, WeightsRejected
-from streaming.messages import ScanStart, Weights
-from streaming.sockets import Sockets
-from streaming.telemetry import TelemetryHub, TelemetrySender
-from streaming.weights_channel import WeightsClient, WeightsServer
+from ptychoflow.inference_edge.backends.name import BackendName
+from ptychoflow.inference_edge.final_weights import FILE_NAME, FinalWeights
+from ptychoflow.inference_edge.frame_block import FrameBlock
+from ptychoflow.inference_edge.imaging import Imaging
+from ptychoflow.inference_edge.inference import Imager
+from ptychoflow.inference_edge.inference_thread import InferenceThread
+from ptychoflow.inference_edge.mosaic import Mosaic, place_patches
+from ptychoflow.inference_edge.quality import ReferenceImage
+from ptychoflow.inference_edge.settings import DeviceChoice, EdgeSettings
+from ptychoflow.inference_edge.weights import Canary, Known, accept_weights
+from ptychoflow.inference_edge.weights_intake import WeightsIntake
+from ptychoflow.streaming.codec import Codec
+from ptychoflow.streaming.events import WarningRaised, WeightsApplied, WeightsRejected
+from ptychoflow.streaming.messages import ScanStart, Weights
+from ptychoflow.streaming.sockets import Sockets
+from ptychoflow.streaming.telemetry import TelemetryHub, TelemetrySender
+from ptychoflow.streaming.weights_channel import WeightsClient, WeightsServer
 
 SCAN = ScanStart(
     run="test",

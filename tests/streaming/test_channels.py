@@ -12,13 +12,13 @@ import pytest
 import zmq
 from support import wait_until
 
-from streaming.codec import Arrays, Codec
-from streaming.events import MosaicImage, MosaicKind, Telemetry, WeightsApplied
-from streaming.messages import Weights, WeightsRequest
-from streaming.settings import NetworkSettings
-from streaming.telemetry import TelemetryHub, TelemetrySender, TelemetrySubscriber
-from streaming.telemetry_log import read_telemetry_log
-from streaming.weights_channel import GONE_AFTER_S, WeightsClient, WeightsServer
+from ptychoflow.streaming.codec import Arrays, Codec
+from ptychoflow.streaming.events import MosaicImage, MosaicKind, Telemetry, WeightsApplied
+from ptychoflow.streaming.messages import Weights, WeightsRequest
+from ptychoflow.streaming.settings import NetworkSettings
+from ptychoflow.streaming.telemetry import TelemetryHub, TelemetrySender, TelemetrySubscriber
+from ptychoflow.streaming.telemetry_log import read_telemetry_log
+from ptychoflow.streaming.weights_channel import GONE_AFTER_S, WeightsClient, WeightsServer
 
 
 def weights(version: int, *, final: bool = False) -> tuple[Weights, bytes]:

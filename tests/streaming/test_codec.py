@@ -6,8 +6,8 @@ import msgspec
 import numpy as np
 import pytest
 
-from streaming.codec import DTYPES, Codec, MalformedMessage
-from streaming.messages import SCHEMA_VERSION, DataMessage, Frames, PerspectiveEnd, ScanEnd
+from ptychoflow.streaming.codec import DTYPES, Codec, MalformedMessage
+from ptychoflow.streaming.messages import SCHEMA_VERSION, DataMessage, Frames, PerspectiveEnd, ScanEnd
 
 BODY = Frames(perspective=3, angle_deg=12.5, acquired_at_s=1.25)
 

@@ -10,8 +10,8 @@ import pytest
 import zmq
 from support import wait_until
 
-from streaming.codec import Codec
-from streaming.commands import (
+from ptychoflow.streaming.codec import Codec
+from ptychoflow.streaming.commands import (
     AnyCommand,
     CommandHub,
     CommandReceiver,
@@ -25,10 +25,10 @@ from streaming.commands import (
     StopRun,
     WriteCheckpoint,
 )
-from streaming.events import Regime
-from streaming.keys import make_keys
-from streaming.messages import SCHEMA_VERSION
-from streaming.settings import NetworkSettings
+from ptychoflow.streaming.events import Regime
+from ptychoflow.streaming.keys import make_keys
+from ptychoflow.streaming.messages import SCHEMA_VERSION
+from ptychoflow.streaming.settings import NetworkSettings
 
 EVERY_COMMAND = [
     Pause(), Resume(), SetRegime(Regime.LEARNING), RollBackWeights(7), FollowWeights(), WriteCheckpoint(), StopRun()

@@ -1,5 +1,5 @@
-from streaming.events import AcquisitionCounts, EdgeCounts, RankCounts
-from streaming.ledger import FrameCounts, FrameLedger
+from ptychoflow.streaming.events import AcquisitionCounts, EdgeCounts, RankCounts
+from ptychoflow.streaming.ledger import FrameCounts, FrameLedger
 
 
 def acquisition(acquired: int) -> AcquisitionCounts:

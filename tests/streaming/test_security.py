@@ -10,13 +10,13 @@ import pytest
 import zmq
 from support import wait_until
 
-from streaming.errors import UserError
-from streaming.inbox import Inbox
-from streaming.keys import make_keys
-from streaming.messages import Frames
-from streaming.publisher import Publisher
-from streaming.settings import NetworkSettings, is_loopback
-from streaming.sockets import Sockets
+from ptychoflow.streaming.errors import UserError
+from ptychoflow.streaming.inbox import Inbox
+from ptychoflow.streaming.keys import make_keys
+from ptychoflow.streaming.messages import Frames
+from ptychoflow.streaming.publisher import Publisher
+from ptychoflow.streaming.settings import NetworkSettings, is_loopback
+from ptychoflow.streaming.sockets import Sockets
 
 
 @pytest.mark.parametrize(

@@ -10,11 +10,11 @@ import pytest
 import zmq
 from support import Proxy, wait_until
 
-from streaming.codec import Codec
-from streaming.inbox import Delivery, Inbox
-from streaming.messages import ControlMessage, FirstPassScore, Frames, Hello, PerspectiveEnd, Samples
-from streaming.publisher import Publisher, rank_name
-from streaming.settings import NetworkSettings
+from ptychoflow.streaming.codec import Codec
+from ptychoflow.streaming.inbox import Delivery, Inbox
+from ptychoflow.streaming.messages import ControlMessage, FirstPassScore, Frames, Hello, PerspectiveEnd, Samples
+from ptychoflow.streaming.publisher import Publisher, rank_name
+from ptychoflow.streaming.settings import NetworkSettings
 
 MakePublisher = Callable[..., Publisher]
 

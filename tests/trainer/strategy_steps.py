@@ -8,20 +8,20 @@ import torch
 from torch import Tensor, nn
 from trainer_streams import FRAME, TARGET, samples
 
-from buffer.names import TransportName
-from buffer.outputs import Representatives
-from trainer.agreement import Proposal, agree
-from trainer.learner import Learner
-from trainer.models.frame_network import FrameNetwork
-from trainer.models.precision import Precision
-from trainer.models.ptychonn import Patches
-from trainer.models.settings import ModelSettings, NetworkConfig
-from trainer.pipelines.pipeline import Minibatch
-from trainer.pipelines.ptychography.pipeline import Ptychography
-from trainer.schedule import ScanSchedule
-from trainer.settings import BufferSettings, DistillationSettings, StrategyName, TrainerSettings
-from trainer.strategies.making import make_strategy
-from trainer.strategies.strategy import Strategy
+from ptychoflow.buffer.names import TransportName
+from ptychoflow.buffer.outputs import Representatives
+from ptychoflow.trainer.agreement import Proposal, agree
+from ptychoflow.trainer.learner import Learner
+from ptychoflow.trainer.models.frame_network import FrameNetwork
+from ptychoflow.trainer.models.precision import Precision
+from ptychoflow.trainer.models.ptychonn import Patches
+from ptychoflow.trainer.models.settings import ModelSettings, NetworkConfig
+from ptychoflow.trainer.pipelines.pipeline import Minibatch
+from ptychoflow.trainer.pipelines.ptychography.pipeline import Ptychography
+from ptychoflow.trainer.schedule import ScanSchedule
+from ptychoflow.trainer.settings import BufferSettings, DistillationSettings, StrategyName, TrainerSettings
+from ptychoflow.trainer.strategies.making import make_strategy
+from ptychoflow.trainer.strategies.strategy import Strategy
 
 CPU = torch.device("cpu")
 RATE = 1e-3

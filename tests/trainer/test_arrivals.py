@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from trainer_streams import samples, scan_start
 
-from streaming.codec import Arrays
-from streaming.messages import FrameRole, PerspectiveEnd, Samples, ScanEnd
-from trainer.arrivals import NO_SCAN, NOT_USABLE, Arrivals
+from ptychoflow.streaming.codec import Arrays
+from ptychoflow.streaming.messages import FrameRole, PerspectiveEnd, Samples, ScanEnd
+from ptychoflow.trainer.arrivals import NO_SCAN, NOT_USABLE, Arrivals
 
 
 @pytest.fixture

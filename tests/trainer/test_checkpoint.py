@@ -14,20 +14,29 @@ import torch
 from support import wait_until
 from trainer_streams import FRAME, TARGET, samples
 
-from streaming.errors import UserError
-from trainer.agreement import Agreed
-from trainer.batch import Batch, join
-from trainer.checkpoint import MARKER, at, begin, checkpoint_name, newest, remove_unfinished, save, shard_name
-from trainer.checkpoint_writer import CheckpointWriter, ValidationFile
-from trainer.learner import Learner
-from trainer.models.frame_network import FrameNetwork
-from trainer.models.precision import Precision
-from trainer.models.settings import ModelSettings, NetworkConfig
-from trainer.pipelines.ptychography.pipeline import Ptychography
-from trainer.schedule import ScanSchedule
-from trainer.settings import OptimizerKind, OptimizerSettings, TrainerSettings
-from trainer.state_file import BadState, read_state, write_state
-from trainer.strategies.incremental import Incremental
+from ptychoflow.streaming.errors import UserError
+from ptychoflow.trainer.agreement import Agreed
+from ptychoflow.trainer.batch import Batch, join
+from ptychoflow.trainer.checkpoint import (
+    MARKER,
+    at,
+    begin,
+    checkpoint_name,
+    newest,
+    remove_unfinished,
+    save,
+    shard_name,
+)
+from ptychoflow.trainer.checkpoint_writer import CheckpointWriter, ValidationFile
+from ptychoflow.trainer.learner import Learner
+from ptychoflow.trainer.models.frame_network import FrameNetwork
+from ptychoflow.trainer.models.precision import Precision
+from ptychoflow.trainer.models.settings import ModelSettings, NetworkConfig
+from ptychoflow.trainer.pipelines.ptychography.pipeline import Ptychography
+from ptychoflow.trainer.schedule import ScanSchedule
+from ptychoflow.trainer.settings import OptimizerKind, OptimizerSettings, TrainerSettings
+from ptychoflow.trainer.state_file import BadState, read_state, write_state
+from ptychoflow.trainer.strategies.incremental import Incremental
 
 CPU = torch.device("cpu")
 PIPELINE = Ptychography(FRAME, TARGET)

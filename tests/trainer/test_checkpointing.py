@@ -12,25 +12,25 @@ import torch
 from support import wait_until
 from trainer_streams import FRAME, TARGET, samples, scan_start
 
-from streaming.commands import CommandHub, CommandReceiver, CommandSender, WriteCheckpoint
-from streaming.errors import UserError
-from streaming.messages import Samples
-from streaming.settings import NetworkSettings
-from trainer.agreement import Agreed
-from trainer.arrivals import Arrivals
-from trainer.checkpoint import newest
-from trainer.checkpoint_writer import CheckpointWriter
-from trainer.checkpointing import Checkpointing, Parts, restore
-from trainer.constant import MeanPatch
-from trainer.learner import Learner
-from trainer.models.frame_network import FrameNetwork
-from trainer.models.precision import Precision
-from trainer.models.ptychonn import Patches
-from trainer.models.settings import ModelSettings, NetworkConfig
-from trainer.pipelines.ptychography.pipeline import Ptychography
-from trainer.schedule import ScanSchedule
-from trainer.settings import BufferSettings, CheckpointSettings, StrategyName, TrainerSettings
-from trainer.strategies.making import make_strategy
+from ptychoflow.streaming.commands import CommandHub, CommandReceiver, CommandSender, WriteCheckpoint
+from ptychoflow.streaming.errors import UserError
+from ptychoflow.streaming.messages import Samples
+from ptychoflow.streaming.settings import NetworkSettings
+from ptychoflow.trainer.agreement import Agreed
+from ptychoflow.trainer.arrivals import Arrivals
+from ptychoflow.trainer.checkpoint import newest
+from ptychoflow.trainer.checkpoint_writer import CheckpointWriter
+from ptychoflow.trainer.checkpointing import Checkpointing, Parts, restore
+from ptychoflow.trainer.constant import MeanPatch
+from ptychoflow.trainer.learner import Learner
+from ptychoflow.trainer.models.frame_network import FrameNetwork
+from ptychoflow.trainer.models.precision import Precision
+from ptychoflow.trainer.models.ptychonn import Patches
+from ptychoflow.trainer.models.settings import ModelSettings, NetworkConfig
+from ptychoflow.trainer.pipelines.ptychography.pipeline import Ptychography
+from ptychoflow.trainer.schedule import ScanSchedule
+from ptychoflow.trainer.settings import BufferSettings, CheckpointSettings, StrategyName, TrainerSettings
+from ptychoflow.trainer.strategies.making import make_strategy
 
 CPU = torch.device("cpu")
 PIPELINE = Ptychography(FRAME, TARGET)

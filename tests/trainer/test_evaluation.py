@@ -5,12 +5,12 @@ import pytest
 import torch
 from trainer_streams import FRAME, TARGET, samples
 
-from streaming.codec import Arrays
-from trainer.evaluation import Evaluator
-from trainer.models.frame_network import FrameNetwork
-from trainer.models.precision import Precision
-from trainer.models.ptychonn import Patches
-from trainer.models.settings import ModelSettings, NetworkConfig
+from ptychoflow.streaming.codec import Arrays
+from ptychoflow.trainer.evaluation import Evaluator
+from ptychoflow.trainer.models.frame_network import FrameNetwork
+from ptychoflow.trainer.models.precision import Precision
+from ptychoflow.trainer.models.ptychonn import Patches
+from ptychoflow.trainer.models.settings import ModelSettings, NetworkConfig
 
 EVALUATOR = Evaluator(precision=Precision.FLOAT32, device=torch.device("cpu"))
 CONSTANT = Patches(amplitude=torch.full(TARGET, 0.8), phase=torch.zeros(TARGET))

@@ -2,13 +2,13 @@ from __future__ import annotations
 
 import pytest
 
-from trainer.models.classifier_settings import ClassifierSettings, ModelFamily
-from trainer.pipelines.imagenet.benchmark import bench_images
-from trainer.pipelines.imagenet.settings import (
+from ptychoflow.trainer.models.classifier_settings import ClassifierSettings, ModelFamily
+from ptychoflow.trainer.pipelines.imagenet.benchmark import bench_images
+from ptychoflow.trainer.pipelines.imagenet.settings import (
     ClassificationSettings,
     ImageSettings,
 )
-from trainer.settings import BufferSettings, StrategyName
+from ptychoflow.trainer.settings import BufferSettings, StrategyName
 
 
 @pytest.mark.parametrize(("strategy", "representatives"), [(StrategyName.ER, 3), (StrategyName.INCREMENTAL, 0)])

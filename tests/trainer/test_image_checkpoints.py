@@ -9,16 +9,16 @@ import pytest
 import torch
 from image_folders import DIGITS_PX, write_digits
 
-from trainer.device import Rank
-from trainer.models.classifier_settings import ClassifierSettings, ModelFamily
-from trainer.models.precision import Precision
-from trainer.pipelines.imagenet.data import ImageData
-from trainer.pipelines.imagenet.evaluation import AccuracyEvaluator
-from trainer.pipelines.imagenet.record import TrainingRecord
-from trainer.pipelines.imagenet.settings import ClassificationSettings, ImageSettings, TaskScheduleSettings
-from trainer.pipelines.imagenet.training import TaskTrainer
-from trainer.section_checkpoints import SectionCheckpoints
-from trainer.settings import BufferSettings, OptimizerKind, OptimizerSettings, StrategyName
+from ptychoflow.trainer.device import Rank
+from ptychoflow.trainer.models.classifier_settings import ClassifierSettings, ModelFamily
+from ptychoflow.trainer.models.precision import Precision
+from ptychoflow.trainer.pipelines.imagenet.data import ImageData
+from ptychoflow.trainer.pipelines.imagenet.evaluation import AccuracyEvaluator
+from ptychoflow.trainer.pipelines.imagenet.record import TrainingRecord
+from ptychoflow.trainer.pipelines.imagenet.settings import ClassificationSettings, ImageSettings, TaskScheduleSettings
+from ptychoflow.trainer.pipelines.imagenet.training import TaskTrainer
+from ptychoflow.trainer.section_checkpoints import SectionCheckpoints
+from ptychoflow.trainer.settings import BufferSettings, OptimizerKind, OptimizerSettings, StrategyName
 
 ALONE = Rank(rank=0, world_size=1, device=torch.device("cpu"), precision=Precision.FLOAT32)
 EPOCHS = 3

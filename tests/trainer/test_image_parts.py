@@ -7,21 +7,21 @@ import pytest
 import torch
 from torch import nn
 
-from acquisition.images.image_folder import ImageFile
-from streaming.errors import UserError
-from trainer.models.accuracy import is_correct
-from trainer.models.augmentation import crop_at_random, crop_middle
-from trainer.models.classifier import ImageClassifier, make_network
-from trainer.models.classifier_settings import ClassifierSettings, ModelFamily
-from trainer.pipelines.imagenet.epochs import Shards
-from trainer.pipelines.imagenet.pipeline import Classification
-from trainer.pipelines.imagenet.schedule import TaskSchedule
-from trainer.pipelines.imagenet.settings import (
+from ptychoflow.acquisition.images.image_folder import ImageFile
+from ptychoflow.streaming.errors import UserError
+from ptychoflow.trainer.models.accuracy import is_correct
+from ptychoflow.trainer.models.augmentation import crop_at_random, crop_middle
+from ptychoflow.trainer.models.classifier import ImageClassifier, make_network
+from ptychoflow.trainer.models.classifier_settings import ClassifierSettings, ModelFamily
+from ptychoflow.trainer.pipelines.imagenet.epochs import Shards
+from ptychoflow.trainer.pipelines.imagenet.pipeline import Classification
+from ptychoflow.trainer.pipelines.imagenet.schedule import TaskSchedule
+from ptychoflow.trainer.pipelines.imagenet.settings import (
     ImageSettings,
     Sharding,
     TaskScheduleSettings,
 )
-from trainer.transfer import average_over_seen, backward_transfer, forgetting, forward_transfer
+from ptychoflow.trainer.transfer import average_over_seen, backward_transfer, forgetting, forward_transfer
 
 FILES = [ImageFile(Path(f"{label}-{number}"), label) for label in range(4) for number in range(5)]
 TASKS = (frozenset({3, 0}), frozenset({1, 2}))

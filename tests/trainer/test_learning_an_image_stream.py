@@ -9,20 +9,25 @@ import pytest
 import torch
 from trainer_streams import scan_start
 
-from streaming.codec import Arrays
-from streaming.errors import UserError
-from streaming.messages import FrameRole, ImagesStart, Samples
-from trainer.arrivals import Arrivals
-from trainer.device import Rank
-from trainer.models.classifier import ImageClassifier, Logits
-from trainer.models.classifier_settings import ClassifierConfig, ClassifierSettings, ModelFamily, ViewSettings
-from trainer.models.precision import Precision
-from trainer.pipelines.choice import choose_pipeline
-from trainer.pipelines.imagenet.settings import ImageTrainerSettings
-from trainer.pipelines.imagenet.stream_evaluation import evaluate_tasks
-from trainer.settings import TrainerSettings
-from trainer.start import Announced
-from trainer.stream_checkpoint import join_progress, progress_state
+from ptychoflow.streaming.codec import Arrays
+from ptychoflow.streaming.errors import UserError
+from ptychoflow.streaming.messages import FrameRole, ImagesStart, Samples
+from ptychoflow.trainer.arrivals import Arrivals
+from ptychoflow.trainer.device import Rank
+from ptychoflow.trainer.models.classifier import ImageClassifier, Logits
+from ptychoflow.trainer.models.classifier_settings import (
+    ClassifierConfig,
+    ClassifierSettings,
+    ModelFamily,
+    ViewSettings,
+)
+from ptychoflow.trainer.models.precision import Precision
+from ptychoflow.trainer.pipelines.choice import choose_pipeline
+from ptychoflow.trainer.pipelines.imagenet.settings import ImageTrainerSettings
+from ptychoflow.trainer.pipelines.imagenet.stream_evaluation import evaluate_tasks
+from ptychoflow.trainer.settings import TrainerSettings
+from ptychoflow.trainer.start import Announced
+from ptychoflow.trainer.stream_checkpoint import join_progress, progress_state
 
 START = ImagesStart(run="test", tasks=2, classes=6, channels=1, stored_px=8)
 ALONE = Rank(rank=0, world_size=1, device=torch.device("cpu"), precision=Precision.FLOAT32)

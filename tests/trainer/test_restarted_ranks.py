@@ -12,8 +12,8 @@ RANK = """
 import os, signal, sys, time
 from pathlib import Path
 import torch.distributed as dist
-from trainer.device import join_ranks
-from trainer.settings import TrainerSettings
+from ptychoflow.trainer.device import join_ranks
+from ptychoflow.trainer.settings import TrainerSettings
 
 folder, rank = Path(sys.argv[1]), int(os.environ["RANK"])
 first_start = os.environ["TORCHELASTIC_RESTART_COUNT"] == "0"

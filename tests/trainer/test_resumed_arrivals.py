@@ -11,12 +11,12 @@ import pytest
 import torch
 from trainer_streams import samples, scan_start
 
-from streaming.errors import UserError
-from streaming.messages import FrameRole, PerspectiveEnd, Samples, ScanEnd
-from trainer.arrivals import Arrivals, Progress
-from trainer.checkpoint import Checkpoint, Marker, save
-from trainer.state_file import read_state, write_state
-from trainer.stream_checkpoint import (
+from ptychoflow.streaming.errors import UserError
+from ptychoflow.streaming.messages import FrameRole, PerspectiveEnd, Samples, ScanEnd
+from ptychoflow.trainer.arrivals import Arrivals, Progress
+from ptychoflow.trainer.checkpoint import Checkpoint, Marker, save
+from ptychoflow.trainer.state_file import read_state, write_state
+from ptychoflow.trainer.stream_checkpoint import (
     join_progress,
     load_validation,
     progress_state,

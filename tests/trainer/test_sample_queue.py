@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from trainer_streams import samples
 
-from streaming.codec import Arrays
-from streaming.messages import PerspectiveEnd, ScanEnd
-from trainer.sample_queue import SampleQueue
+from ptychoflow.streaming.codec import Arrays
+from ptychoflow.streaming.messages import PerspectiveEnd, ScanEnd
+from ptychoflow.trainer.sample_queue import SampleQueue
 
 END = PerspectiveEnd(perspective=0, angle_deg=0.0, frames=7)
 

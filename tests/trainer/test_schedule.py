@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from trainer.schedule import learning_rate
-from trainer.settings import ScheduleKind, ScheduleSettings
+from ptychoflow.trainer.schedule import learning_rate
+from ptychoflow.trainer.settings import ScheduleKind, ScheduleSettings
 
 CYCLIC = ScheduleSettings(kind=ScheduleKind.CYCLIC)
 

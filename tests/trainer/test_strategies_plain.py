@@ -7,9 +7,9 @@ import torch
 from pydantic import ValidationError
 from strategy_steps import PIPELINE, Step, Trainee, minibatch, train_plainly
 
-from trainer.models.precision import Precision
-from trainer.pipelines.ptychography.pipeline import ACTIVATIONS, FIELDS
-from trainer.settings import DistillationSettings, StrategyName
+from ptychoflow.trainer.models.precision import Precision
+from ptychoflow.trainer.pipelines.ptychography.pipeline import ACTIVATIONS, FIELDS
+from ptychoflow.trainer.settings import DistillationSettings, StrategyName
 
 STREAM = [None, *(minibatch(range(first, first + size)) for first, size in [(0, 4), (10, 5), (20, 1)]), None, None]
 STREAM += [minibatch(range(first, first + 4)) for first in range(30, 70, 10)] + [None]

@@ -13,8 +13,8 @@ import torch.distributed as dist
 from strategy_steps import Samples, Step, Trainee, minibatch, train_plainly
 from support import free_ports
 
-from buffer.names import TransportName
-from trainer.settings import StrategyName
+from ptychoflow.buffer.names import TransportName
+from ptychoflow.trainer.settings import StrategyName
 
 CASES = [
     (StrategyName.ER, "tcp"),

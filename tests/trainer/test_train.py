@@ -17,8 +17,8 @@ import torch
 from support import free_ports, wait_until
 from trainer_streams import samples, scan_start
 
-from streaming.codec import Arrays
-from streaming.events import (
+from ptychoflow.streaming.codec import Arrays
+from ptychoflow.streaming.events import (
     BufferReport,
     RankCounts,
     Telemetry,
@@ -27,15 +27,15 @@ from streaming.events import (
     WarningRaised,
     WeightsPublished,
 )
-from streaming.messages import FrameRole, PerspectiveEnd, Samples, ScanEnd, Weights
-from streaming.publisher import Publisher
-from streaming.settings import NetworkSettings, RunContext
-from streaming.telemetry import TelemetryHub
-from streaming.weights_channel import WeightsClient, WeightsServer
-from trainer.models.settings import ModelSettings
-from trainer.models.weights_file import LoadedWeights, read_weights
-from trainer.service import train
-from trainer.settings import BufferSettings, Pace, StrategyName, TrainerSettings
+from ptychoflow.streaming.messages import FrameRole, PerspectiveEnd, Samples, ScanEnd, Weights
+from ptychoflow.streaming.publisher import Publisher
+from ptychoflow.streaming.settings import NetworkSettings, RunContext
+from ptychoflow.streaming.telemetry import TelemetryHub
+from ptychoflow.streaming.weights_channel import WeightsClient, WeightsServer
+from ptychoflow.trainer.models.settings import ModelSettings
+from ptychoflow.trainer.models.weights_file import LoadedWeights, read_weights
+from ptychoflow.trainer.service import train
+from ptychoflow.trainer.settings import BufferSettings, Pace, StrategyName, TrainerSettings
 
 TRAINING, VALIDATION = 45, 5
 PERSPECTIVES = 3

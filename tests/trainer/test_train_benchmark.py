@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from trainer.benchmark import bench_train
-from trainer.models.settings import ModelSettings
-from trainer.settings import BufferSettings, StrategyName, TrainerSettings
+from ptychoflow.trainer.benchmark import bench_train
+from ptychoflow.trainer.models.settings import ModelSettings
+from ptychoflow.trainer.settings import BufferSettings, StrategyName, TrainerSettings
 
 
 @pytest.mark.parametrize(

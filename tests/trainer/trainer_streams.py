@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from streaming.codec import Arrays
-from streaming.messages import FrameRole, ScanStart
+from ptychoflow.streaming.codec import Arrays
+from ptychoflow.streaming.messages import FrameRole, ScanStart
 
 FRAME, TARGET = (16, 16), (8, 8)
 

@@ -12,8 +12,8 @@ from typing import NamedTuple
 import h5py
 import pytest
 
-from workflow.benchmarks.results import tell
-from workflow.cli import run_command_line
+from ptychoflow.workflow.benchmarks.results import tell
+from ptychoflow.workflow.cli import run_command_line
 
 
 class Answer(NamedTuple):
@@ -56,7 +56,7 @@ def complaint(answer: Answer) -> str:
     ],
 )
 def test_a_process_ends_with_status_2_and_one_line(tmp_path: Path, arguments: list[str], said: str) -> None:
-    command = [sys.executable, "-m", "workflow", *arguments]
+    command = [sys.executable, "-m", "ptychoflow", *arguments]
     answer = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
     assert said in complaint(Answer(answer.returncode, answer.stdout, answer.stderr))
     assert list(tmp_path.iterdir()) == []

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from acquisition.source_settings import ReplaySettings, SimulationSettings
-from streaming.errors import UserError
-from workflow.config import ImagesConfig, load_config, load_scan_config, option_table, write_config
-from workflow.pipeline_name import PipelineName
-from workflow.presets import DATA_VARIABLE, MEASURED_SCAN, preset_names
+from ptychoflow.acquisition.source_settings import ReplaySettings, SimulationSettings
+from ptychoflow.streaming.errors import UserError
+from ptychoflow.workflow.config import ImagesConfig, load_config, load_scan_config, option_table, write_config
+from ptychoflow.workflow.pipeline_name import PipelineName
+from ptychoflow.workflow.presets import DATA_VARIABLE, MEASURED_SCAN, preset_names
 
 
 @pytest.fixture

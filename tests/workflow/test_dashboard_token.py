@@ -4,9 +4,9 @@ import os
 
 import pytest
 
-from dashboard.settings import DashboardSettings
-from workflow.dashboard_token import TOKEN_VARIABLE, take_token
-from workflow.logs import stderr_console
+from ptychoflow.dashboard.settings import DashboardSettings
+from ptychoflow.workflow.dashboard_token import TOKEN_VARIABLE, take_token
+from ptychoflow.workflow.logs import stderr_console
 
 PAGE = DashboardSettings(host="::1", port=9000)
 

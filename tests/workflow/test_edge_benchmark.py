@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from inference_edge.backends.eager import EagerBackend
-from trainer.models.settings import ModelSettings
-from workflow.benchmarks import edge
+from ptychoflow.inference_edge.backends.eager import EagerBackend
+from ptychoflow.trainer.models.settings import ModelSettings
+from ptychoflow.workflow.benchmarks import edge
 
 
 def test_the_edge_is_measured_beside_the_bare_model_and_phase_retrieval(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,14 +11,14 @@ from image_folders import DIGITS_PX, write_digits
 from PIL import Image
 from torch import tensor
 
-from acquisition.images.image_folder import read_image_folder
-from trainer.pipelines.imagenet.settings import Sharding
-from workflow.cli import USER_ERROR_STATUS, run_command_line
-from workflow.experiments.configuration import load_experiment, preset_names
-from workflow.experiments.imagenet.cases import all_cases
-from workflow.experiments.imagenet.plain import Reservoir
-from workflow.experiments.imagenet.results import targets
-from workflow.experiments.imagenet.settings import ImageExperiment
+from ptychoflow.acquisition.images.image_folder import read_image_folder
+from ptychoflow.trainer.pipelines.imagenet.settings import Sharding
+from ptychoflow.workflow.cli import USER_ERROR_STATUS, run_command_line
+from ptychoflow.workflow.experiments.configuration import load_experiment, preset_names
+from ptychoflow.workflow.experiments.imagenet.cases import all_cases
+from ptychoflow.workflow.experiments.imagenet.plain import Reservoir
+from ptychoflow.workflow.experiments.imagenet.results import targets
+from ptychoflow.workflow.experiments.imagenet.settings import ImageExperiment
 
 CONFIG = f"""
 [images]

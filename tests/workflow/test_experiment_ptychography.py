@@ -20,19 +20,24 @@ import torch
 from pydantic import ValidationError
 from support import wait_until
 
-from acquisition.source_settings import SimulationSettings, SpecimenPhase
-from inference_edge.quality import ReferenceImage
-from streaming.errors import UserError
-from streaming.messages import FrameRole, PerspectiveEnd, ScanEnd
-from trainer.models.weights_file import read_weights
-from workflow.experiments.configuration import load_experiment
-from workflow.experiments.ptychography.dataset import PerspectiveSamples, open_dataset, write_perspective
-from workflow.experiments.ptychography.experiment import cases, earlier_case
-from workflow.experiments.ptychography.preparation import prepare, prepare_earlier
-from workflow.experiments.ptychography.rank import train_case
-from workflow.experiments.ptychography.settings import FromScratchSettings, PtychographyExperiment
-from workflow.experiments.ptychography.stream import Convergence, SectionStream, everything_at_once, in_sequence
-from workflow.experiments.ptychography.transfer import (
+from ptychoflow.acquisition.source_settings import SimulationSettings, SpecimenPhase
+from ptychoflow.inference_edge.quality import ReferenceImage
+from ptychoflow.streaming.errors import UserError
+from ptychoflow.streaming.messages import FrameRole, PerspectiveEnd, ScanEnd
+from ptychoflow.trainer.models.weights_file import read_weights
+from ptychoflow.workflow.experiments.configuration import load_experiment
+from ptychoflow.workflow.experiments.ptychography.dataset import PerspectiveSamples, open_dataset, write_perspective
+from ptychoflow.workflow.experiments.ptychography.experiment import cases, earlier_case
+from ptychoflow.workflow.experiments.ptychography.preparation import prepare, prepare_earlier
+from ptychoflow.workflow.experiments.ptychography.rank import train_case
+from ptychoflow.workflow.experiments.ptychography.settings import FromScratchSettings, PtychographyExperiment
+from ptychoflow.workflow.experiments.ptychography.stream import (
+    Convergence,
+    SectionStream,
+    everything_at_once,
+    in_sequence,
+)
+from ptychoflow.workflow.experiments.ptychography.transfer import (
     backward_transfer,
     forgetting,
     forward_transfer,
@@ -272,7 +277,7 @@ passes = 3
 
 
 def start(folder: Path, *options: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "workflow", "experiment", "ptychography", "--out", str(folder), *options]
+    command = [sys.executable, "-m", "ptychoflow", "experiment", "ptychography", "--out", str(folder), *options]
     command += ["--config", str(folder.parent / "config.toml"), "--method", "derpp"]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
@@ -338,7 +343,7 @@ def rank_of(process: subprocess.Popen[str]) -> int:
     """Return the process of the rank."""
     for child in psutil.Process(process.pid).children(recursive=True):
         try:
-            if "workflow.experiments.ptychography.rank" in child.cmdline() and child.children() == []:
+            if "ptychoflow.workflow.experiments.ptychography.rank" in child.cmdline() and child.children() == []:
                 return child.pid
         except psutil.Error:
             continue

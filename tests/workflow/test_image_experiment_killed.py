@@ -17,7 +17,7 @@ import pytest
 from image_folders import DIGITS_PX, write_digits
 from support import wait_until
 
-from workflow.cli import USER_ERROR_STATUS, run_command_line
+from ptychoflow.workflow.cli import USER_ERROR_STATUS, run_command_line
 
 EPOCHS = 8
 CONFIG = f"""
@@ -64,7 +64,7 @@ def arguments(digits: Path, folder: Path, *more: str) -> list[str]:
 
 
 def start(command: Sequence[str], *launcher: str) -> subprocess.Popen[str]:
-    whole = [sys.executable, *launcher, "-m", "workflow", *command]
+    whole = [sys.executable, *launcher, "-m", "ptychoflow", *command]
     return subprocess.Popen(whole, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
 
 

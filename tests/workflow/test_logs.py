@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from workflow.logs import last_words, print_error
+from ptychoflow.workflow.logs import last_words, print_error
 
 TORCHRUN = """
 W0101 torch/distributed/elastic Sending process 7 closing signal SIGTERM

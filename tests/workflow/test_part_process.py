@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 from support import wait_until
 
-from streaming.commands import AnyCommand, CommandHub, CommandSender, StopRun, WriteCheckpoint
-from streaming.errors import UserError
-from streaming.events import Part, PartState, PartStatus
-from streaming.settings import NetworkSettings
-from streaming.telemetry import TelemetryHub
-from workflow.config import Config, load_config, write_config
-from workflow.part_process import part_process, stop_on_signals
-from workflow.ports import resolve_ports
+from ptychoflow.streaming.commands import AnyCommand, CommandHub, CommandSender, StopRun, WriteCheckpoint
+from ptychoflow.streaming.errors import UserError
+from ptychoflow.streaming.events import Part, PartState, PartStatus
+from ptychoflow.streaming.settings import NetworkSettings
+from ptychoflow.streaming.telemetry import TelemetryHub
+from ptychoflow.workflow.config import Config, load_config, write_config
+from ptychoflow.workflow.part_process import part_process, stop_on_signals
+from ptychoflow.workflow.ports import resolve_ports
 
 
 @pytest.fixture
@@ -48,9 +48,9 @@ def test_signals_set_stop_and_only_ctrl_c_counts_as_interruption() -> None:
 PART = """
 import sys
 from pathlib import Path
-from streaming.events import Part
-from workflow.logs import configure_logging
-from workflow.part_process import part_process
+from ptychoflow.streaming.events import Part
+from ptychoflow.workflow.logs import configure_logging
+from ptychoflow.workflow.part_process import part_process
 configure_logging()
 with part_process(Part.EDGE, Path(sys.argv[1]), None) as part:
     print("ready", flush=True)
@@ -110,7 +110,8 @@ def test_the_hub_hears_why_a_part_gives_up(config: Config, config_file: Path, tm
 
 PARENT = """
 import subprocess, sys, time
-child = "import os, sys, time; from workflow.parent_death import die_with_parent; die_with_parent(os.getppid());"
+child = "import os, sys, time; from ptychoflow.workflow.parent_death import die_with_parent;"
+child += "die_with_parent(os.getppid());"
 child += "print(os.getpid(), flush=True); time.sleep(600)"
 subprocess.Popen([sys.executable, "-c", child], start_new_session=True)
 time.sleep(600)
@@ -131,5 +132,5 @@ def test_a_rank_dies_with_torchrun() -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process of its parent's death")
 def test_a_rank_whose_parent_died_meanwhile_dies_at_once() -> None:
-    code = "from workflow.parent_death import die_with_parent; die_with_parent(1 << 30)"
+    code = "from ptychoflow.workflow.parent_death import die_with_parent; die_with_parent(1 << 30)"
     assert subprocess.run([sys.executable, "-c", code], check=False, timeout=30).returncode == -signal.SIGKILL

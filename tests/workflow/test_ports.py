@@ -5,9 +5,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from streaming.errors import UserError
-from streaming.settings import NetworkSettings
-from workflow.ports import PORT_FIELDS, choose_port, is_free, require_fixed, require_free, resolve_ports
+from ptychoflow.streaming.errors import UserError
+from ptychoflow.streaming.settings import NetworkSettings
+from ptychoflow.workflow.ports import PORT_FIELDS, choose_port, is_free, require_fixed, require_free, resolve_ports
 
 
 @pytest.fixture

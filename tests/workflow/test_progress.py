@@ -6,7 +6,7 @@ import logging
 import pytest
 from rich.console import Console
 
-from streaming.events import (
+from ptychoflow.streaming.events import (
     AcquisitionCounts,
     Channels,
     EdgeCounts,
@@ -20,8 +20,8 @@ from streaming.events import (
     TrainingStep,
     WarningRaised,
 )
-from streaming.messages import GroundTruthSource
-from workflow.progress import ProgressDisplay, RunProgress
+from ptychoflow.streaming.messages import GroundTruthSource
+from ptychoflow.workflow.progress import ProgressDisplay, RunProgress
 
 FLAT = Channels(0.0, 0.0)
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from streaming.errors import UserError
-from streaming.events import (
+from ptychoflow.streaming.errors import UserError
+from ptychoflow.streaming.events import (
     AcquisitionCounts,
     AnyEvent,
     Channels,
@@ -33,10 +33,10 @@ from streaming.events import (
     ValidationLoss,
     WarningRaised,
 )
-from streaming.messages import GroundTruthSource
-from workflow.quality_plot import monitoring_spans
-from workflow.report import judge, write_report
-from workflow.summary import SummaryBuilder
+from ptychoflow.streaming.messages import GroundTruthSource
+from ptychoflow.workflow.quality_plot import monitoring_spans
+from ptychoflow.workflow.report import judge, write_report
+from ptychoflow.workflow.summary import SummaryBuilder
 
 
 class Page(HTMLParser):

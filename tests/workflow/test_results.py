@@ -4,9 +4,17 @@ from typing import Any
 
 import pytest
 
-from streaming.events import AcquisitionCounts, Channels, EdgeCounts, HeldOutScores, Quality, RankCounts, Telemetry
-from workflow.results import headline, ledger_complaint
-from workflow.summary import SummaryBuilder
+from ptychoflow.streaming.events import (
+    AcquisitionCounts,
+    Channels,
+    EdgeCounts,
+    HeldOutScores,
+    Quality,
+    RankCounts,
+    Telemetry,
+)
+from ptychoflow.workflow.results import headline, ledger_complaint
+from ptychoflow.workflow.summary import SummaryBuilder
 
 
 def quality(psnr_db: float, correlation: float) -> Quality:

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from streaming.errors import UserError
-from trainer.checkpoint import MARKER, save
-from workflow.commands.view import view
-from workflow.config import load_config
-from workflow.resuming import resumed_config
-from workflow.run_folder import RunFolder, create_run_folder, write_json
+from ptychoflow.streaming.errors import UserError
+from ptychoflow.trainer.checkpoint import MARKER, save
+from ptychoflow.workflow.commands.view import view
+from ptychoflow.workflow.config import load_config
+from ptychoflow.workflow.resuming import resumed_config
+from ptychoflow.workflow.run_folder import RunFolder, create_run_folder, write_json
 
 
 @pytest.fixture

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from streaming.errors import UserError
-from workflow.config import Config, load_config
-from workflow.run_folder import create_run_folder, write_json
+from ptychoflow.streaming.errors import UserError
+from ptychoflow.workflow.config import Config, load_config
+from ptychoflow.workflow.run_folder import create_run_folder, write_json
 
 
 def config_in(directory: Path, name: str = "first") -> Config:

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from streaming.events import Part
-from streaming.settings import NetworkSettings
-from streaming.telemetry import TelemetrySender
-from workflow.progress import RunProgress
-from workflow.run_parts import RunParts
-from workflow.supervision import PartCommand
+from ptychoflow.streaming.events import Part
+from ptychoflow.streaming.settings import NetworkSettings
+from ptychoflow.streaming.telemetry import TelemetrySender
+from ptychoflow.workflow.progress import RunProgress
+from ptychoflow.workflow.run_parts import RunParts
+from ptychoflow.workflow.supervision import PartCommand
 
 KILL_ONESELF = "import os, signal, sys; open(sys.argv[1], 'a').write('x'); os.kill(os.getpid(), signal.SIGKILL)"
 KILL_ONESELF_ONCE = f"import os, sys; os.path.exists(sys.argv[1]) and sys.exit(); {KILL_ONESELF}"

@@ -3,7 +3,7 @@ import math
 
 import pytest
 
-from streaming.events import (
+from ptychoflow.streaming.events import (
     AcquisitionCounts,
     AnyEvent,
     BufferReport,
@@ -33,8 +33,8 @@ from streaming.events import (
     WeightsPublished,
     WeightsRejected,
 )
-from streaming.messages import GroundTruthSource
-from workflow.summary import SummaryBuilder
+from ptychoflow.streaming.messages import GroundTruthSource
+from ptychoflow.workflow.summary import SummaryBuilder
 
 
 def quality(psnr_db: float, ssim: float = 0.5, correlation: float = 0.7) -> Quality:

@@ -12,9 +12,9 @@ import psutil
 import pytest
 from support import wait_until
 
-from streaming.events import Part
-from workflow.processes import is_alive, terminate_in_order
-from workflow.supervision import PartCommand, PartEnd, Supervisor
+from ptychoflow.streaming.events import Part
+from ptychoflow.workflow.processes import is_alive, terminate_in_order
+from ptychoflow.workflow.supervision import PartCommand, PartEnd, Supervisor
 
 ANNOUNCE = (
     "import os, pathlib, sys; own = pathlib.Path(sys.argv[1]); new = own.with_name(own.name + '.new');"
@@ -148,8 +148,8 @@ def test_leaving_the_context_ends_what_still_runs(children: Children) -> None:
 LAUNCHER = """
 import sys, time
 from pathlib import Path
-from streaming.events import Part
-from workflow.supervision import PartCommand, Supervisor
+from ptychoflow.streaming.events import Part
+from ptychoflow.workflow.supervision import PartCommand, Supervisor
 folder = Path(sys.argv[1])
 supervisor = Supervisor(grace_s=1.0)
 for part, code in ((Part.EDGE, sys.argv[2]), (Part.TRAINER, sys.argv[3])):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from streaming.events import TrainingResumed
-from streaming.image_events import ImagesInfo, TaskAccuracies, TaskScores
-from workflow.task_summary import TaskHistory
+from ptychoflow.streaming.events import TrainingResumed
+from ptychoflow.streaming.image_events import ImagesInfo, TaskAccuracies, TaskScores
+from ptychoflow.workflow.task_summary import TaskHistory
 
 INFO = ImagesInfo("digits", [["0", "3"], ["1", "2"]], images=[20, 10], channels=1, stored_px=8)
 

@@ -4,13 +4,13 @@ import json
 from contextlib import closing
 from pathlib import Path
 
-from streaming.events import AcquisitionCounts
-from streaming.settings import NetworkSettings
-from streaming.telemetry import TelemetrySender
-from workflow.config import load_config
-from workflow.ports import resolve_ports
-from workflow.run_folder import RunFolder
-from workflow.telemetry_collection import collected_telemetry
+from ptychoflow.streaming.events import AcquisitionCounts
+from ptychoflow.streaming.settings import NetworkSettings
+from ptychoflow.streaming.telemetry import TelemetrySender
+from ptychoflow.workflow.config import load_config
+from ptychoflow.workflow.ports import resolve_ports
+from ptychoflow.workflow.run_folder import RunFolder
+from ptychoflow.workflow.telemetry_collection import collected_telemetry
 
 
 def test_what_the_parts_tell_becomes_summary_and_report(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from trainer.models.precision import Precision
+from ptychoflow.trainer.models.precision import Precision
 
 
 def resolve(precision: Precision, device: torch.device) -> Precision:

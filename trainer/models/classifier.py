@@ -9,9 +9,9 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from streaming.errors import UserError
-from trainer.models.augmentation import crop_at_random, crop_middle
-from trainer.models.classifier_settings import ClassifierConfig, ClassifierSettings, ModelFamily
+from ptychoflow.streaming.errors import UserError
+from ptychoflow.trainer.models.augmentation import crop_at_random, crop_middle
+from ptychoflow.trainer.models.classifier_settings import ClassifierConfig, ClassifierSettings, ModelFamily
 
 MEAN, SPREAD = 0.45, 0.225
 """Of natural images, all colours alike."""

@@ -8,10 +8,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from streaming.errors import UserError
-from trainer.models.classifier import ImageClassifier
-from trainer.models.classifier_settings import ClassifierConfig
-from trainer.models.tensor_file import BadWeights, Stamp, Writer, pack, unpack
+from ptychoflow.streaming.errors import UserError
+from ptychoflow.trainer.models.classifier import ImageClassifier
+from ptychoflow.trainer.models.classifier_settings import ClassifierConfig
+from ptychoflow.trainer.models.tensor_file import BadWeights, Stamp, Writer, pack, unpack
 
 
 class ClassifierManifest(Stamp):

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, PositiveInt, model_validator
 
-from streaming.settings import Settings
+from ptychoflow.streaming.settings import Settings
 
 Channels = Literal[1, 3]
 SidePx = Annotated[int, Field(ge=1, le=8192)]

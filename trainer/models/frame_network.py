@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from trainer.models.ptychonn import Patches, PtychoNN
-from trainer.models.settings import InputTransform, NetworkConfig
+from ptychoflow.trainer.models.ptychonn import Patches, PtychoNN
+from ptychoflow.trainer.models.settings import InputTransform, NetworkConfig
 
 
 class FrameNetwork(nn.Module):

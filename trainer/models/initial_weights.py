@@ -9,9 +9,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from streaming.errors import UserError
-from trainer.models.frame_network import FrameNetwork
-from trainer.models.weights_file import BadWeights, read_weights
+from ptychoflow.streaming.errors import UserError
+from ptychoflow.trainer.models.frame_network import FrameNetwork
+from ptychoflow.trainer.models.weights_file import BadWeights, read_weights
 
 
 def load_initial_weights(network: FrameNetwork, path: Path) -> None:

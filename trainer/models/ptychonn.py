@@ -14,8 +14,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from streaming.errors import UserError
-from trainer.models.settings import Heads, ModelSettings, NetworkConfig
+from ptychoflow.streaming.errors import UserError
+from ptychoflow.trainer.models.settings import Heads, ModelSettings, NetworkConfig
 
 
 class Patches(NamedTuple):

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import Field, PositiveFloat
 
-from streaming.settings import Settings
+from ptychoflow.streaming.settings import Settings
 
 ShapePx = tuple[Annotated[int, Field(ge=1, le=8192)], Annotated[int, Field(ge=1, le=8192)]]
 

@@ -14,7 +14,7 @@ from pydantic import NonNegativeInt, ValidationError
 from safetensors import SafetensorError
 from torch import Tensor
 
-from streaming.settings import Settings
+from ptychoflow.streaming.settings import Settings
 
 MAX_HEADER_BYTES = 1 << 20
 

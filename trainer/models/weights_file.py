@@ -11,11 +11,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from streaming.errors import UserError
-from trainer.models.frame_network import FrameNetwork
-from trainer.models.ptychonn import Patches
-from trainer.models.settings import NetworkConfig
-from trainer.models.tensor_file import BadWeights, Stamp, Writer, digest, pack, unpack
+from ptychoflow.streaming.errors import UserError
+from ptychoflow.trainer.models.frame_network import FrameNetwork
+from ptychoflow.trainer.models.ptychonn import Patches
+from ptychoflow.trainer.models.settings import NetworkConfig
+from ptychoflow.trainer.models.tensor_file import BadWeights, Stamp, Writer, digest, pack, unpack
 
 __all__ = ["BadWeights", "LoadedWeights", "Manifest", "digest", "read_weights", "weights_writer", "write_weights"]
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-from streaming.errors import UserError
-from streaming.messages import ImagesStart, ScanStart
-from trainer.arrivals import Arrivals
-from trainer.assembly import Assembly
-from trainer.device import Rank
-from trainer.pipelines.imagenet.settings import ImageTrainerSettings
-from trainer.settings import StreamSettings, TrainerSettings
-from trainer.start import Announced
+from ptychoflow.streaming.errors import UserError
+from ptychoflow.streaming.messages import ImagesStart, ScanStart
+from ptychoflow.trainer.arrivals import Arrivals
+from ptychoflow.trainer.assembly import Assembly
+from ptychoflow.trainer.device import Rank
+from ptychoflow.trainer.pipelines.imagenet.settings import ImageTrainerSettings
+from ptychoflow.trainer.settings import StreamSettings, TrainerSettings
+from ptychoflow.trainer.start import Announced
 
 
 class Assemble(Protocol):
@@ -35,7 +35,7 @@ def choose_pipeline(settings: StreamSettings) -> Assemble:
 
 
 def _for_scans(settings: TrainerSettings) -> Assemble:
-    from trainer.pipelines.ptychography.assembly import ScanAssembly  # noqa: PLC0415
+    from ptychoflow.trainer.pipelines.ptychography.assembly import ScanAssembly  # noqa: PLC0415
 
     def assemble(announced: Announced, *, arrivals: Arrivals, rank: Rank, seed: int) -> Assembly[Any]:
         if not isinstance(announced.scan, ScanStart):
@@ -47,7 +47,7 @@ def _for_scans(settings: TrainerSettings) -> Assemble:
 
 
 def _for_images(settings: ImageTrainerSettings) -> Assemble:
-    from trainer.pipelines.imagenet.assembly import ImageAssembly  # noqa: PLC0415
+    from ptychoflow.trainer.pipelines.imagenet.assembly import ImageAssembly  # noqa: PLC0415
 
     def assemble(announced: Announced, *, arrivals: Arrivals, rank: Rank, seed: int) -> Assembly[Any]:
         if not isinstance(announced.scan, ImagesStart):

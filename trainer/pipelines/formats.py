@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from streaming.messages import ScanStart, StreamStart
-from trainer.pipelines.imagenet.samples import ImageSamples
-from trainer.pipelines.ptychography.samples import FrameSamples
-from trainer.sample_format import SampleFormat
+from ptychoflow.streaming.messages import ScanStart, StreamStart
+from ptychoflow.trainer.pipelines.imagenet.samples import ImageSamples
+from ptychoflow.trainer.pipelines.ptychography.samples import FrameSamples
+from ptychoflow.trainer.sample_format import SampleFormat
 
 
 def format_of(start: StreamStart) -> SampleFormat:

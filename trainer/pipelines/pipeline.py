@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from buffer import Field, Schema
+from ptychoflow.buffer import Field, Schema
 
 Minibatch = dict[str, Tensor]
 """Samples of the stream: one tensor (n, *shape) per field."""

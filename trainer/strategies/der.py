@@ -9,13 +9,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from buffer import RehearsalBuffer
-from trainer.agreement import Agreed
-from trainer.batch import Batch
-from trainer.loss import share_of_mean
-from trainer.pipelines.pipeline import Minibatch, Output, Pipeline
-from trainer.settings import DistillationSettings
-from trainer.strategies.strategy import Rehearsal
+from ptychoflow.buffer import RehearsalBuffer
+from ptychoflow.trainer.agreement import Agreed
+from ptychoflow.trainer.batch import Batch
+from ptychoflow.trainer.loss import share_of_mean
+from ptychoflow.trainer.pipelines.pipeline import Minibatch, Output, Pipeline
+from ptychoflow.trainer.settings import DistillationSettings
+from ptychoflow.trainer.strategies.strategy import Rehearsal
 
 
 class DarkExperienceReplay(Rehearsal):

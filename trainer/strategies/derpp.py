@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from trainer.agreement import Agreed
-from trainer.batch import Batch
-from trainer.loss import share_of_mean
-from trainer.pipelines.pipeline import Output, Pipeline
-from trainer.strategies.der import DarkExperienceReplay
+from ptychoflow.trainer.agreement import Agreed
+from ptychoflow.trainer.batch import Batch
+from ptychoflow.trainer.loss import share_of_mean
+from ptychoflow.trainer.pipelines.pipeline import Output, Pipeline
+from ptychoflow.trainer.strategies.der import DarkExperienceReplay
 
 
 class DarkExperienceReplayPlusPlus(DarkExperienceReplay):

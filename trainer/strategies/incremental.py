@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from trainer.agreement import Agreed
-from trainer.batch import Batch
-from trainer.loss import share_of_mean
-from trainer.pipelines.pipeline import Minibatch, Output
-from trainer.strategies.strategy import Strategy
+from ptychoflow.trainer.agreement import Agreed
+from ptychoflow.trainer.batch import Batch
+from ptychoflow.trainer.loss import share_of_mean
+from ptychoflow.trainer.pipelines.pipeline import Minibatch, Output
+from ptychoflow.trainer.strategies.strategy import Strategy
 
 
 class Incremental(Strategy):

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import torch
 
-from buffer import RehearsalBuffer
-from streaming.errors import UserError
-from trainer.pipelines.pipeline import Pipeline
-from trainer.settings import BufferSettings, LearningSettings, StrategyName
-from trainer.strategies.der import DarkExperienceReplay
-from trainer.strategies.derpp import DarkExperienceReplayPlusPlus
-from trainer.strategies.er import ExperienceReplay
-from trainer.strategies.incremental import Incremental
-from trainer.strategies.strategy import Rehearsal, Strategy
-from trainer.strategies.xder import RevisedDarkExperienceReplay
+from ptychoflow.buffer import RehearsalBuffer
+from ptychoflow.streaming.errors import UserError
+from ptychoflow.trainer.pipelines.pipeline import Pipeline
+from ptychoflow.trainer.settings import BufferSettings, LearningSettings, StrategyName
+from ptychoflow.trainer.strategies.der import DarkExperienceReplay
+from ptychoflow.trainer.strategies.derpp import DarkExperienceReplayPlusPlus
+from ptychoflow.trainer.strategies.er import ExperienceReplay
+from ptychoflow.trainer.strategies.incremental import Incremental
+from ptychoflow.trainer.strategies.strategy import Rehearsal, Strategy
+from ptychoflow.trainer.strategies.xder import RevisedDarkExperienceReplay
 
 
 def make_strategy(settings: LearningSettings, pipeline: Pipeline, *, device: torch.device, seed: int) -> Strategy:

@@ -7,10 +7,10 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
-from buffer import RehearsalBuffer, Representatives
-from trainer.agreement import Agreed
-from trainer.batch import Batch, join
-from trainer.pipelines.pipeline import Minibatch, Output, Pipeline
+from ptychoflow.buffer import RehearsalBuffer, Representatives
+from ptychoflow.trainer.agreement import Agreed
+from ptychoflow.trainer.batch import Batch, join
+from ptychoflow.trainer.pipelines.pipeline import Minibatch, Output, Pipeline
 
 
 class Strategy(ABC):

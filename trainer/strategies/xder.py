@@ -7,9 +7,9 @@ says that the newer activation is nearer.
 
 from __future__ import annotations
 
-from trainer.batch import Batch
-from trainer.pipelines.pipeline import Output
-from trainer.strategies.derpp import DarkExperienceReplayPlusPlus
+from ptychoflow.trainer.batch import Batch
+from ptychoflow.trainer.pipelines.pipeline import Output
+from ptychoflow.trainer.strategies.derpp import DarkExperienceReplayPlusPlus
 
 
 class RevisedDarkExperienceReplay(DarkExperienceReplayPlusPlus):

@@ -15,18 +15,18 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from streaming.codec import Arrays
-from streaming.events import AnyEvent, EdgeCounts, Telemetry, WeightsApplied
-from streaming.messages import FrameRole, Frames, PerspectiveEnd, Reference, ScanEnd, ScanStart, Weights
-from streaming.publisher import Publisher
-from streaming.settings import NetworkSettings
-from streaming.telemetry import TelemetryHub
-from streaming.weights_channel import WeightsServer
-from trainer.models.frame_network import FrameNetwork
-from trainer.models.ptychonn import Patches
-from trainer.models.settings import ModelSettings, NetworkConfig
-from trainer.models.weights_file import Manifest, digest, read_weights, write_weights
-from workflow.benchmarks.results import BenchmarkFailed
+from ptychoflow.streaming.codec import Arrays
+from ptychoflow.streaming.events import AnyEvent, EdgeCounts, Telemetry, WeightsApplied
+from ptychoflow.streaming.messages import FrameRole, Frames, PerspectiveEnd, Reference, ScanEnd, ScanStart, Weights
+from ptychoflow.streaming.publisher import Publisher
+from ptychoflow.streaming.settings import NetworkSettings
+from ptychoflow.streaming.telemetry import TelemetryHub
+from ptychoflow.streaming.weights_channel import WeightsServer
+from ptychoflow.trainer.models.frame_network import FrameNetwork
+from ptychoflow.trainer.models.ptychonn import Patches
+from ptychoflow.trainer.models.settings import ModelSettings, NetworkConfig
+from ptychoflow.trainer.models.weights_file import Manifest, digest, read_weights, write_weights
+from ptychoflow.workflow.benchmarks.results import BenchmarkFailed
 
 DISTINCT_FRAMES = 256
 SCAN_COLUMNS = 32

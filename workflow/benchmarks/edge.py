@@ -15,22 +15,22 @@ from typing import Any
 import numpy as np
 import torch
 
-from acquisition.retrieval.engine import Measurement
-from acquisition.retrieval.engines import make_engine
-from acquisition.retrieval.settings import RetrievalSettings
-from acquisition.simulation.scan import SimulatedScan
-from acquisition.source_settings import SimulationSettings
-from inference_edge.backends.choice import usable_backends
-from inference_edge.backends.name import BackendName
-from inference_edge.inference import choose_device
-from inference_edge.mosaic import Mosaic, place_patches
-from inference_edge.settings import DeviceChoice, EdgeSettings
-from streaming.settings import NetworkSettings
-from trainer.models.ptychonn import edge_model, original_model
-from workflow.benchmarks.beamline import STEP_PX, Beamline, random_weights
-from workflow.benchmarks.edge_process import EdgeProcess
-from workflow.benchmarks.results import BenchmarkFailed
-from workflow.ports import resolve_ports
+from ptychoflow.acquisition.retrieval.engine import Measurement
+from ptychoflow.acquisition.retrieval.engines import make_engine
+from ptychoflow.acquisition.retrieval.settings import RetrievalSettings
+from ptychoflow.acquisition.simulation.scan import SimulatedScan
+from ptychoflow.acquisition.source_settings import SimulationSettings
+from ptychoflow.inference_edge.backends.choice import usable_backends
+from ptychoflow.inference_edge.backends.name import BackendName
+from ptychoflow.inference_edge.inference import choose_device
+from ptychoflow.inference_edge.mosaic import Mosaic, place_patches
+from ptychoflow.inference_edge.settings import DeviceChoice, EdgeSettings
+from ptychoflow.streaming.settings import NetworkSettings
+from ptychoflow.trainer.models.ptychonn import edge_model, original_model
+from ptychoflow.workflow.benchmarks.beamline import STEP_PX, Beamline, random_weights
+from ptychoflow.workflow.benchmarks.edge_process import EdgeProcess
+from ptychoflow.workflow.benchmarks.results import BenchmarkFailed
+from ptychoflow.workflow.ports import resolve_ports
 
 MODELS = {"original": original_model(), "edge": edge_model()}
 FRAMES_PX = (64, 128)

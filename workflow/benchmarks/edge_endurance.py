@@ -14,17 +14,17 @@ from typing import Any
 import numpy as np
 import psutil
 
-from dashboard.server import serve_dashboard
-from dashboard.settings import DashboardSettings
-from inference_edge.backends.name import BackendName
-from inference_edge.service import serve_edge
-from inference_edge.settings import EdgeSettings
-from streaming.commands import CommandHub
-from streaming.messages import GroundTruthSource, Reference
-from streaming.settings import NetworkSettings, RunContext
-from trainer.models.settings import ModelSettings
-from workflow.benchmarks.beamline import SCAN_COLUMNS, STEP_PX, Beamline, random_weights
-from workflow.ports import choose_port, resolve_ports
+from ptychoflow.dashboard.server import serve_dashboard
+from ptychoflow.dashboard.settings import DashboardSettings
+from ptychoflow.inference_edge.backends.name import BackendName
+from ptychoflow.inference_edge.service import serve_edge
+from ptychoflow.inference_edge.settings import EdgeSettings
+from ptychoflow.streaming.commands import CommandHub
+from ptychoflow.streaming.messages import GroundTruthSource, Reference
+from ptychoflow.streaming.settings import NetworkSettings, RunContext
+from ptychoflow.trainer.models.settings import ModelSettings
+from ptychoflow.workflow.benchmarks.beamline import SCAN_COLUMNS, STEP_PX, Beamline, random_weights
+from ptychoflow.workflow.ports import choose_port, resolve_ports
 
 FRAME_PX = 64
 MESSAGE_FRAMES = 16

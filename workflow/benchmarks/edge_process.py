@@ -14,12 +14,12 @@ import numpy as np
 import psutil
 import torch
 
-from inference_edge.inference import Imager
-from inference_edge.service import serve_edge
-from inference_edge.settings import EdgeSettings
-from streaming.settings import NetworkSettings, RunContext
-from trainer.models.weights_file import read_weights
-from workflow.benchmarks.results import BenchmarkFailed
+from ptychoflow.inference_edge.inference import Imager
+from ptychoflow.inference_edge.service import serve_edge
+from ptychoflow.inference_edge.settings import EdgeSettings
+from ptychoflow.streaming.settings import NetworkSettings, RunContext
+from ptychoflow.trainer.models.weights_file import read_weights
+from ptychoflow.workflow.benchmarks.results import BenchmarkFailed
 
 WARM_UP_BATCHES = 3
 BATCHES_MIN = 3

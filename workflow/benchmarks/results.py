@@ -9,8 +9,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from streaming.errors import UserError
-from workflow.json_results import write_results
+from ptychoflow.streaming.errors import UserError
+from ptychoflow.workflow.json_results import write_results
 
 MISSED_STATUS = 1
 

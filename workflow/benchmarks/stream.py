@@ -16,11 +16,11 @@ import numpy as np
 import numpy.typing as npt
 import zmq
 
-from streaming.inbox import Inbox
-from streaming.messages import Frames, PerspectiveEnd, Samples
-from streaming.publisher import Publisher, rank_name
-from streaming.settings import NetworkSettings
-from workflow.ports import resolve_ports
+from ptychoflow.streaming.inbox import Inbox
+from ptychoflow.streaming.messages import Frames, PerspectiveEnd, Samples
+from ptychoflow.streaming.publisher import Publisher, rank_name
+from ptychoflow.streaming.settings import NetworkSettings
+from ptychoflow.workflow.ports import resolve_ports
 
 Batch = dict[str, npt.NDArray[Any]]
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from streaming.events import Part
-from workflow.commands.options import ConfigOption, PipelineOption, SetOption
+from ptychoflow.streaming.events import Part
+from ptychoflow.workflow.commands.options import ConfigOption, PipelineOption, SetOption
 
 
 def acquire(config: ConfigOption = None, assignments: SetOption = None, pipeline: PipelineOption = None) -> None:
@@ -11,10 +11,10 @@ def acquire(config: ConfigOption = None, assignments: SetOption = None, pipeline
 
     One part of a run over several hosts.
     """
-    from acquisition.images.service import acquire_images
-    from acquisition.service import acquire as run_acquisition
-    from workflow.config import ImagesConfig
-    from workflow.part_process import part_process
+    from ptychoflow.acquisition.images.service import acquire_images
+    from ptychoflow.acquisition.service import acquire as run_acquisition
+    from ptychoflow.workflow.config import ImagesConfig
+    from ptychoflow.workflow.part_process import part_process
 
     with part_process(Part.ACQUISITION, config, assignments, pipeline=pipeline) as part:
         settings, run = part.config, part.config.run.context()

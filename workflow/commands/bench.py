@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from streaming.errors import UserError
-from workflow.commands.options import JsonOption, SetOption
+from ptychoflow.streaming.errors import UserError
+from ptychoflow.workflow.commands.options import JsonOption, SetOption
 
 app = typer.Typer(help="Measure a part beside a bare counterpart.", rich_markup_mode=None)
 
@@ -16,8 +16,8 @@ app = typer.Typer(help="Measure a part beside a bare counterpart.", rich_markup_
 @app.command()
 def stream(json_file: JsonOption = None) -> int:
     """Frames per second from the publisher to an edge and one rank, beside bare ZeroMQ sockets."""
-    from workflow.benchmarks.results import tell
-    from workflow.benchmarks.stream import bench_stream
+    from ptychoflow.workflow.benchmarks.results import tell
+    from ptychoflow.workflow.benchmarks.stream import bench_stream
 
     return tell(bench_stream(), json_file)
 
@@ -28,9 +28,9 @@ def train(assignments: SetOption = None, json_file: JsonOption = None) -> int:
 
     Of the configuration, the section trainer counts: --set trainer.strategy=derpp.
     """
-    from trainer.benchmark import bench_train
-    from workflow.benchmarks.results import tell
-    from workflow.config import load_scan_config, option_table
+    from ptychoflow.trainer.benchmark import bench_train
+    from ptychoflow.workflow.benchmarks.results import tell
+    from ptychoflow.workflow.config import load_scan_config, option_table
 
     config = load_scan_config(assignments=assignments or (), options=option_table(source__kind="simulation"))
     return tell(bench_train(settings=config.trainer), json_file)
@@ -45,9 +45,9 @@ def edge(
     json_file: JsonOption = None,
 ) -> int:
     """Frames per second and latency of the edge with each backend, beside the bare model and phase retrieval."""
-    from workflow.benchmarks.edge import bench_edge
-    from workflow.benchmarks.edge_endurance import bench_endurance
-    from workflow.benchmarks.results import tell
+    from ptychoflow.workflow.benchmarks.edge import bench_edge
+    from ptychoflow.workflow.benchmarks.edge_endurance import bench_endurance
+    from ptychoflow.workflow.benchmarks.results import tell
 
     return tell(bench_endurance() if endurance else bench_edge(), json_file)
 
@@ -63,10 +63,10 @@ def images(
     json_file: JsonOption = None,
 ) -> int:
     """Samples per second of the trainer's loop on synthetic images, beside a bare PyTorch loop; meant for a GPU."""
-    from trainer.pipelines.imagenet.benchmark import bench_images
-    from workflow.benchmarks.results import tell
-    from workflow.experiments.configuration import load_experiment
-    from workflow.experiments.imagenet.settings import ImageExperiment
+    from ptychoflow.trainer.pipelines.imagenet.benchmark import bench_images
+    from ptychoflow.workflow.benchmarks.results import tell
+    from ptychoflow.workflow.experiments.configuration import load_experiment
+    from ptychoflow.workflow.experiments.imagenet.settings import ImageExperiment
 
     config = load_experiment(
         ImageExperiment, "imagenet", preset=preset, file=None, assignments=assignments or (), options={}
@@ -90,9 +90,9 @@ def buffer(
     json_file: JsonOption = None,
 ) -> int:
     """What the rehearsal buffer costs, beside memcpy and beside training without it; about 12 min on two cores."""
-    from buffer.benchmark import bench_buffer
-    from workflow.benchmarks.results import tell
-    from workflow.json_results import write_results
+    from ptychoflow.buffer.benchmark import bench_buffer
+    from ptychoflow.workflow.benchmarks.results import tell
+    from ptychoflow.workflow.json_results import write_results
 
     if torchrl and find_spec("torchrl") is None:
         raise UserError("torchrl is not installed, with which --torchrl compares: pip install torchrl")

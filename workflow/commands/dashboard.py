@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from streaming.events import Part
-from workflow.commands.options import ConfigOption, SetOption
+from ptychoflow.streaming.events import Part
+from ptychoflow.workflow.commands.options import ConfigOption, SetOption
 
 
 def dashboard(
@@ -23,10 +23,10 @@ def dashboard(
     One part of a run over several hosts. It also collects the telemetry of all parts, and writes summary.json and
     report.html when it is stopped.
     """
-    from dashboard.server import serve_dashboard
-    from workflow.dashboard_token import take_token
-    from workflow.part_process import part_process
-    from workflow.telemetry_collection import collected_telemetry
+    from ptychoflow.dashboard.server import serve_dashboard
+    from ptychoflow.workflow.dashboard_token import take_token
+    from ptychoflow.workflow.part_process import part_process
+    from ptychoflow.workflow.telemetry_collection import collected_telemetry
 
     with ExitStack() as stack:
         part = stack.enter_context(part_process(Part.DASHBOARD, config, assignments))

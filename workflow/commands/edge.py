@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from streaming.events import Part
-from workflow.commands.options import ConfigOption, PipelineOption, SetOption
+from ptychoflow.streaming.events import Part
+from ptychoflow.workflow.commands.options import ConfigOption, PipelineOption, SetOption
 
 
 def edge(config: ConfigOption = None, assignments: SetOption = None, pipeline: PipelineOption = None) -> None:
@@ -11,17 +11,17 @@ def edge(config: ConfigOption = None, assignments: SetOption = None, pipeline: P
 
     One part of a run over several hosts.
     """
-    from workflow.config import ImagesConfig
-    from workflow.part_process import part_process
+    from ptychoflow.workflow.config import ImagesConfig
+    from ptychoflow.workflow.part_process import part_process
 
     with part_process(Part.EDGE, config, assignments, pipeline=pipeline) as part:
         settings, run = part.config, part.config.run.context()
         # imported here, because each brings the libraries of its networks
         if isinstance(settings, ImagesConfig):
-            from inference_edge.classification.service import serve_classification
+            from ptychoflow.inference_edge.classification.service import serve_classification
 
             serve_classification(settings.edge, network=settings.network, run=run, stop=part.stop)
         else:
-            from inference_edge.service import serve_edge
+            from ptychoflow.inference_edge.service import serve_edge
 
             serve_edge(settings.edge, network=settings.network, run=run, stop=part.stop)

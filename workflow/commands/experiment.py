@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from workflow.commands.options import ConfigOption, JsonOption, SetOption
+from ptychoflow.workflow.commands.options import ConfigOption, JsonOption, SetOption
 
 app = typer.Typer(help="Compare strategies on the same stream, with several seeds.", rich_markup_mode=None)
 
@@ -34,12 +34,12 @@ def ptychography(
     json_file: JsonOption = None,
 ) -> int:
     """Learn a scan perspective after perspective by several strategies, and image a perspective held out."""
-    from workflow.config import option_table
-    from workflow.experiments.configuration import load_experiment
-    from workflow.experiments.ptychography.experiment import run_experiment
-    from workflow.experiments.ptychography.settings import PtychographyExperiment
-    from workflow.experiments.ptychography.table import print_table
-    from workflow.json_results import write_results
+    from ptychoflow.workflow.config import option_table
+    from ptychoflow.workflow.experiments.configuration import load_experiment
+    from ptychoflow.workflow.experiments.ptychography.experiment import run_experiment
+    from ptychoflow.workflow.experiments.ptychography.settings import PtychographyExperiment
+    from ptychoflow.workflow.experiments.ptychography.table import print_table
+    from ptychoflow.workflow.json_results import write_results
 
     options = option_table(
         source__kind=None if scan is None else "replay",
@@ -89,10 +89,10 @@ def imagenet(
     a folder of checkpoints, too: ranks that are killed go on from the last one, and so does --resume.
     Exit status 1 if a target is missed.
     """
-    from workflow.config import option_table
-    from workflow.experiments.configuration import load_experiment
-    from workflow.experiments.imagenet.experiment import run_experiment
-    from workflow.experiments.imagenet.settings import ImageExperiment
+    from ptychoflow.workflow.config import option_table
+    from ptychoflow.workflow.experiments.configuration import load_experiment
+    from ptychoflow.workflow.experiments.imagenet.experiment import run_experiment
+    from ptychoflow.workflow.experiments.imagenet.settings import ImageExperiment
 
     settings = load_experiment(
         ImageExperiment,

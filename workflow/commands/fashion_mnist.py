@@ -24,7 +24,7 @@ def fashion_mnist(
 
     `apt install dataset-fashion-mnist` provides the files.
     """
-    from workflow.experiments.fashion_mnist import write_image_folder
+    from ptychoflow.workflow.experiments.fashion_mnist import write_image_folder
 
     counts = write_image_folder(source, out, per_class=per_class)
     typer.echo(f"{out}: " + ", ".join(f"{count} images in {part}" for part, count in counts.items()))

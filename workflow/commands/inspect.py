@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from workflow.commands.options import ConfigOption, SetOption
+from ptychoflow.workflow.commands.options import ConfigOption, SetOption
 
 
 def inspect(
@@ -24,10 +24,10 @@ def inspect(
     """
     from rich.console import Console
 
-    from acquisition.inspect import inspect_scan
-    from acquisition.scan_plot import plot_scan
-    from acquisition.sources import open_scan
-    from workflow.config import load_scan_config, option_table
+    from ptychoflow.acquisition.inspect import inspect_scan
+    from ptychoflow.acquisition.scan_plot import plot_scan
+    from ptychoflow.acquisition.sources import open_scan
+    from ptychoflow.workflow.config import load_scan_config, option_table
 
     options = option_table(source__kind="replay", source__path=str(file))
     settings = load_scan_config(None, config, assignments or (), options=options)

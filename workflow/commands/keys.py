@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from streaming.keys import make_keys
+from ptychoflow.streaming.keys import make_keys
 
 
 def keys(directory: Annotated[Path, typer.Argument(help="New folder for the keys.", metavar="DIR")]) -> None:

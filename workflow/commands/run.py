@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from workflow.commands.options import ConfigOption, PipelineOption, PresetOption, SetOption
+from ptychoflow.workflow.commands.options import ConfigOption, PipelineOption, PresetOption, SetOption
 
 ScanArgument = Annotated[
     Path | None,
@@ -34,9 +34,9 @@ def run(
     ] = None,
 ) -> int:
     """Run the whole workflow on this host."""
-    from workflow.config import load_config, option_table
-    from workflow.launcher import launch
-    from workflow.pipeline_name import PipelineName
+    from ptychoflow.workflow.config import load_config, option_table
+    from ptychoflow.workflow.launcher import launch
+    from ptychoflow.workflow.pipeline_name import PipelineName
 
     is_folder = scan is not None and (pipeline is PipelineName.IMAGENET or scan.is_dir())
     options = option_table(

@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from acquisition.source_settings import SimulationSettings
-from streaming.errors import UserError
-from workflow.commands.options import ConfigOption, PresetOption, SetOption
+from ptychoflow.acquisition.source_settings import SimulationSettings
+from ptychoflow.streaming.errors import UserError
+from ptychoflow.workflow.commands.options import ConfigOption, PresetOption, SetOption
 
 
 def simulate(
@@ -25,9 +25,9 @@ def simulate(
     """
     from rich.progress import Progress
 
-    from acquisition.simulate import simulate_to_file
-    from workflow.config import load_scan_config
-    from workflow.logs import stderr_console
+    from ptychoflow.acquisition.simulate import simulate_to_file
+    from ptychoflow.workflow.config import load_scan_config
+    from ptychoflow.workflow.logs import stderr_console
 
     source = load_scan_config(preset, config, assignments or ()).source
     if not isinstance(source, SimulationSettings):

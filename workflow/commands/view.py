@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from streaming.errors import UserError
+from ptychoflow.streaming.errors import UserError
 
 
 def view(
@@ -16,10 +16,10 @@ def view(
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the page on loopback; 0 takes a free one.")] = 0,
 ) -> None:
     """Show the page of a run that has ended, and of those beside it, until Ctrl-C."""
-    from dashboard.server import serve_earlier_run
-    from dashboard.settings import DashboardSettings
-    from workflow.part_process import stop_on_signals
-    from workflow.run_folder import RunFolder
+    from ptychoflow.dashboard.server import serve_earlier_run
+    from ptychoflow.dashboard.settings import DashboardSettings
+    from ptychoflow.workflow.part_process import stop_on_signals
+    from ptychoflow.workflow.run_folder import RunFolder
 
     if RunFolder(run).going_on:
         raise UserError(f"run {run} is still going on: open its live page, whose address it showed when it began")

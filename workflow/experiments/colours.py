@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from workflow.drawing import BLUE, GREEN, GREY, ORANGE, RED, VIOLET
-from workflow.experiments.methods import Method
+from ptychoflow.workflow.drawing import BLUE, GREEN, GREY, ORANGE, RED, VIOLET
+from ptychoflow.workflow.experiments.methods import Method
 
 COLOURS = {
     Method.INCREMENTAL: ORANGE,

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from streaming.errors import UserError
+from ptychoflow.streaming.errors import UserError
 
 CLASSES = (
     "0-t-shirt",

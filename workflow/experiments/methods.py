@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-from trainer.settings import StrategyName
+from ptychoflow.trainer.settings import StrategyName
 
 
 class Method(StrEnum):

@@ -10,7 +10,7 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from workflow.logs import stderr_console
+from ptychoflow.workflow.logs import stderr_console
 
 log = logging.getLogger(__name__)
 

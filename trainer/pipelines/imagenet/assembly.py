@@ -8,22 +8,22 @@ from typing import cast
 
 import torch
 
-from streaming.errors import UserError
-from streaming.messages import ImagesStart
-from trainer.arrivals import Arrivals
-from trainer.assembly import Assembly
-from trainer.checkpointing import RememberingAlone
-from trainer.device import Rank
-from trainer.learner import Learner
-from trainer.models.classifier import ImageClassifier
-from trainer.models.classifier_file import classifier_writer, load_classifier
-from trainer.models.classifier_settings import Channels, ClassifierConfig, ViewSettings
-from trainer.models.tensor_file import Writer
-from trainer.pipelines.imagenet.pipeline import Classification
-from trainer.pipelines.imagenet.settings import ImageTrainerSettings
-from trainer.pipelines.imagenet.stream_outcome import ImageOutcome
-from trainer.publication import Publication
-from trainer.reporting import StepReport
+from ptychoflow.streaming.errors import UserError
+from ptychoflow.streaming.messages import ImagesStart
+from ptychoflow.trainer.arrivals import Arrivals
+from ptychoflow.trainer.assembly import Assembly
+from ptychoflow.trainer.checkpointing import RememberingAlone
+from ptychoflow.trainer.device import Rank
+from ptychoflow.trainer.learner import Learner
+from ptychoflow.trainer.models.classifier import ImageClassifier
+from ptychoflow.trainer.models.classifier_file import classifier_writer, load_classifier
+from ptychoflow.trainer.models.classifier_settings import Channels, ClassifierConfig, ViewSettings
+from ptychoflow.trainer.models.tensor_file import Writer
+from ptychoflow.trainer.pipelines.imagenet.pipeline import Classification
+from ptychoflow.trainer.pipelines.imagenet.settings import ImageTrainerSettings
+from ptychoflow.trainer.pipelines.imagenet.stream_outcome import ImageOutcome
+from ptychoflow.trainer.publication import Publication
+from ptychoflow.trainer.reporting import StepReport
 
 log = logging.getLogger(__name__)
 

@@ -11,21 +11,21 @@ from typing import Any
 import torch
 from torch import nn
 
-from streaming.messages import ScanEnd
-from trainer.learner import Learner
-from trainer.loop import TrainingLoop
-from trainer.models.arithmetic import autocast, resolve
-from trainer.models.classifier import ImageClassifier
-from trainer.optimizer import make_optimizer
-from trainer.outcome import Outcome
-from trainer.pipelines.imagenet.pipeline import Classification
-from trainer.pipelines.imagenet.schedule import TaskSchedule
-from trainer.pipelines.imagenet.settings import ClassificationSettings, ImageSettings
-from trainer.pipelines.pipeline import Minibatch
-from trainer.settings import StrategyName
-from trainer.strategies.making import make_strategy
-from trainer.stream import Marker
-from trainer.time_report import TimeReport
+from ptychoflow.streaming.messages import ScanEnd
+from ptychoflow.trainer.learner import Learner
+from ptychoflow.trainer.loop import TrainingLoop
+from ptychoflow.trainer.models.arithmetic import autocast, resolve
+from ptychoflow.trainer.models.classifier import ImageClassifier
+from ptychoflow.trainer.optimizer import make_optimizer
+from ptychoflow.trainer.outcome import Outcome
+from ptychoflow.trainer.pipelines.imagenet.pipeline import Classification
+from ptychoflow.trainer.pipelines.imagenet.schedule import TaskSchedule
+from ptychoflow.trainer.pipelines.imagenet.settings import ClassificationSettings, ImageSettings
+from ptychoflow.trainer.pipelines.pipeline import Minibatch
+from ptychoflow.trainer.settings import StrategyName
+from ptychoflow.trainer.strategies.making import make_strategy
+from ptychoflow.trainer.stream import Marker
+from ptychoflow.trainer.time_report import TimeReport
 
 TARGET_RATIO = 0.95
 DISTINCT_BATCHES = 8
@@ -91,7 +91,7 @@ class _Nothing(Outcome):
 
 
 class _MemoryStream:
-    """Some steps' minibatches in turn; a `trainer.stream.Stream`."""
+    """Some steps' minibatches in turn; a `ptychoflow.trainer.stream.Stream`."""
 
     def __init__(self, minibatches: list[Minibatch], steps: int) -> None:
         self._minibatches, self._remaining = minibatches, steps

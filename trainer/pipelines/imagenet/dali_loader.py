@@ -12,12 +12,12 @@ import numpy.typing as npt
 import torch
 from torch.utils.dlpack import from_dlpack
 
-from acquisition.images.decoding import CorruptImage, decode
-from acquisition.images.image_folder import ImageFile
-from streaming.errors import UserError
-from trainer.pipelines.imagenet.loading import CorruptFiles, Rows
-from trainer.pipelines.imagenet.settings import ImageSettings
-from trainer.pipelines.pipeline import Minibatch
+from ptychoflow.acquisition.images.decoding import CorruptImage, decode
+from ptychoflow.acquisition.images.image_folder import ImageFile
+from ptychoflow.streaming.errors import UserError
+from ptychoflow.trainer.pipelines.imagenet.loading import CorruptFiles, Rows
+from ptychoflow.trainer.pipelines.imagenet.settings import ImageSettings
+from ptychoflow.trainer.pipelines.pipeline import Minibatch
 
 log = logging.getLogger(__name__)
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from acquisition.images.image_folder import ImageFile, read_image_folder
-from trainer.pipelines.imagenet.dali_loader import DaliLoader
-from trainer.pipelines.imagenet.loader import ImageLoader
-from trainer.pipelines.imagenet.loading import Loader
-from trainer.pipelines.imagenet.settings import ImageSettings, LoaderName
+from ptychoflow.acquisition.images.image_folder import ImageFile, read_image_folder
+from ptychoflow.trainer.pipelines.imagenet.dali_loader import DaliLoader
+from ptychoflow.trainer.pipelines.imagenet.loader import ImageLoader
+from ptychoflow.trainer.pipelines.imagenet.loading import Loader
+from ptychoflow.trainer.pipelines.imagenet.settings import ImageSettings, LoaderName
 
 
 class ImageData:

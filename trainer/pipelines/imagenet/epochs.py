@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from acquisition.images.image_folder import ImageFile
-from acquisition.images.tasks import Tasks
-from streaming.messages import PerspectiveEnd, ScanEnd
-from trainer.pipelines.imagenet.loading import Loader, Rows
-from trainer.pipelines.imagenet.settings import Sharding
-from trainer.pipelines.pipeline import Minibatch
-from trainer.stream import Marker
+from ptychoflow.acquisition.images.image_folder import ImageFile
+from ptychoflow.acquisition.images.tasks import Tasks
+from ptychoflow.streaming.messages import PerspectiveEnd, ScanEnd
+from ptychoflow.trainer.pipelines.imagenet.loading import Loader, Rows
+from ptychoflow.trainer.pipelines.imagenet.settings import Sharding
+from ptychoflow.trainer.pipelines.pipeline import Minibatch
+from ptychoflow.trainer.stream import Marker
 
 
 class Shards:
@@ -53,7 +53,7 @@ class Shards:
 
 
 class EpochStream:
-    """Some epochs over one or several tasks together; a `trainer.stream.Stream`.
+    """Some epochs over one or several tasks together; a `ptychoflow.trainer.stream.Stream`.
 
     Args:
         loader: reads the files.

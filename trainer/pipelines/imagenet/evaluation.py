@@ -9,11 +9,11 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from acquisition.images.tasks import Tasks
-from trainer.device import Rank
-from trainer.models.accuracy import is_correct
-from trainer.models.arithmetic import autocast
-from trainer.pipelines.imagenet.data import ImageData
+from ptychoflow.acquisition.images.tasks import Tasks
+from ptychoflow.trainer.device import Rank
+from ptychoflow.trainer.models.accuracy import is_correct
+from ptychoflow.trainer.models.arithmetic import autocast
+from ptychoflow.trainer.pipelines.imagenet.data import ImageData
 
 BATCH = 256
 

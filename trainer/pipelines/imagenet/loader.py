@@ -9,11 +9,11 @@ import numpy.typing as npt
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from acquisition.images.decoding import CorruptImage, decode
-from acquisition.images.image_folder import ImageFile
-from trainer.pipelines.imagenet.loading import CorruptFiles, Rows
-from trainer.pipelines.imagenet.settings import ImageSettings
-from trainer.pipelines.pipeline import Minibatch
+from ptychoflow.acquisition.images.decoding import CorruptImage, decode
+from ptychoflow.acquisition.images.image_folder import ImageFile
+from ptychoflow.trainer.pipelines.imagenet.loading import CorruptFiles, Rows
+from ptychoflow.trainer.pipelines.imagenet.settings import ImageSettings
+from ptychoflow.trainer.pipelines.pipeline import Minibatch
 
 Loaded = tuple[torch.Tensor, torch.Tensor, dict[int, str]]
 """Images, labels, and why rows could not be read."""

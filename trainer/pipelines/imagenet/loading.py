@@ -6,8 +6,8 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol
 
-from streaming.errors import UserError
-from trainer.pipelines.pipeline import Minibatch
+from ptychoflow.streaming.errors import UserError
+from ptychoflow.trainer.pipelines.pipeline import Minibatch
 
 log = logging.getLogger(__name__)
 

@@ -6,13 +6,13 @@ import logging
 import time
 from collections.abc import Callable
 
-from trainer.learner import Learner
-from trainer.models.classifier import ImageClassifier
-from trainer.outcome import Outcome
-from trainer.pipelines.imagenet.evaluation import Accuracy, AccuracyEvaluator
-from trainer.pipelines.imagenet.record import EpochResult, TrainingRecord
-from trainer.stream import Marker
-from trainer.transfer import average_over_seen
+from ptychoflow.trainer.learner import Learner
+from ptychoflow.trainer.models.classifier import ImageClassifier
+from ptychoflow.trainer.outcome import Outcome
+from ptychoflow.trainer.pipelines.imagenet.evaluation import Accuracy, AccuracyEvaluator
+from ptychoflow.trainer.pipelines.imagenet.record import EpochResult, TrainingRecord
+from ptychoflow.trainer.stream import Marker
+from ptychoflow.trainer.transfer import average_over_seen
 
 log = logging.getLogger(__name__)
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from buffer import Field
-from trainer.loss import squares
-from trainer.pipelines.pipeline import Minibatch, Output, Pipeline
+from ptychoflow.buffer import Field
+from ptychoflow.trainer.loss import squares
+from ptychoflow.trainer.pipelines.pipeline import Minibatch, Output, Pipeline
 
 
 class Classification(Pipeline):

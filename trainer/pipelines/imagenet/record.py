@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
-from trainer.pipelines.imagenet.evaluation import Accuracy
-from trainer.state_file import State
+from ptychoflow.trainer.pipelines.imagenet.evaluation import Accuracy
+from ptychoflow.trainer.state_file import State
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from streaming.codec import Arrays
-from streaming.messages import ImagesStart
-from trainer.sample_format import SampleFormat, shape_fault
+from ptychoflow.streaming.codec import Arrays
+from ptychoflow.streaming.messages import ImagesStart
+from ptychoflow.trainer.sample_format import SampleFormat, shape_fault
 
 
 class ImageSamples(SampleFormat):

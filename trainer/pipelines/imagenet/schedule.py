@@ -7,11 +7,11 @@ the cap.
 
 from __future__ import annotations
 
-from trainer.pipelines.imagenet.settings import TaskScheduleSettings
+from ptychoflow.trainer.pipelines.imagenet.settings import TaskScheduleSettings
 
 
 class TaskSchedule:
-    """A `trainer.schedule.Schedule`.
+    """A `ptychoflow.trainer.schedule.Schedule`.
 
     Args:
         settings: warm-up, decays, cap.

@@ -7,10 +7,10 @@ from typing import Self
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from acquisition.images.settings import ImageFolderSettings
-from streaming.settings import Settings
-from trainer.models.classifier_settings import ClassifierConfig, ClassifierSettings, ViewSettings
-from trainer.settings import LearningSettings, OptimizerKind, OptimizerSettings, Pace, StreamSettings
+from ptychoflow.acquisition.images.settings import ImageFolderSettings
+from ptychoflow.streaming.settings import Settings
+from ptychoflow.trainer.models.classifier_settings import ClassifierConfig, ClassifierSettings, ViewSettings
+from ptychoflow.trainer.settings import LearningSettings, OptimizerKind, OptimizerSettings, Pace, StreamSettings
 
 
 class Sharding(StrEnum):

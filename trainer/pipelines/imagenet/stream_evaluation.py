@@ -11,13 +11,13 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from streaming.codec import Arrays
-from trainer.device import Rank
-from trainer.models.accuracy import is_correct
-from trainer.models.arithmetic import autocast
-from trainer.models.classifier import ImageClassifier
-from trainer.pipelines.imagenet.evaluation import BATCH
-from trainer.validation_samples import at_most, perspectives_on_any_rank
+from ptychoflow.streaming.codec import Arrays
+from ptychoflow.trainer.device import Rank
+from ptychoflow.trainer.models.accuracy import is_correct
+from ptychoflow.trainer.models.arithmetic import autocast
+from ptychoflow.trainer.models.classifier import ImageClassifier
+from ptychoflow.trainer.pipelines.imagenet.evaluation import BATCH
+from ptychoflow.trainer.validation_samples import at_most, perspectives_on_any_rank
 
 
 @dataclass(frozen=True)

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import logging
 
-from streaming.events import ValidationLoss
-from streaming.image_events import TaskAccuracies
-from streaming.messages import PerspectiveEnd
-from trainer.arrivals import Arrivals
-from trainer.device import Rank
-from trainer.learner import Learner
-from trainer.models.classifier import ImageClassifier
-from trainer.models.classifier_file import classifier_writer
-from trainer.models.tensor_file import Writer
-from trainer.pipelines.imagenet.stream_evaluation import TaskEvaluation, evaluate_tasks
-from trainer.publication import Publication
-from trainer.reporting import StepReport
-from trainer.settings import StreamSettings
-from trainer.stream import Marker
-from trainer.stream_outcome import StreamOutcome
+from ptychoflow.streaming.events import ValidationLoss
+from ptychoflow.streaming.image_events import TaskAccuracies
+from ptychoflow.streaming.messages import PerspectiveEnd
+from ptychoflow.trainer.arrivals import Arrivals
+from ptychoflow.trainer.device import Rank
+from ptychoflow.trainer.learner import Learner
+from ptychoflow.trainer.models.classifier import ImageClassifier
+from ptychoflow.trainer.models.classifier_file import classifier_writer
+from ptychoflow.trainer.models.tensor_file import Writer
+from ptychoflow.trainer.pipelines.imagenet.stream_evaluation import TaskEvaluation, evaluate_tasks
+from ptychoflow.trainer.publication import Publication
+from ptychoflow.trainer.reporting import StepReport
+from ptychoflow.trainer.settings import StreamSettings
+from ptychoflow.trainer.stream import Marker
+from ptychoflow.trainer.stream_outcome import StreamOutcome
 
 log = logging.getLogger(__name__)
 

@@ -11,24 +11,24 @@ from dataclasses import dataclass
 
 import torch
 
-from acquisition.images.tasks import deal_classes
-from trainer.device import Rank
-from trainer.learner import Learner
-from trainer.loop import TrainingLoop
-from trainer.models.classifier import ImageClassifier
-from trainer.pipelines.imagenet.data import ImageData
-from trainer.pipelines.imagenet.epochs import EpochStream, Shards
-from trainer.pipelines.imagenet.evaluation import AccuracyEvaluator
-from trainer.pipelines.imagenet.outcome import TaskOutcome
-from trainer.pipelines.imagenet.pipeline import Classification
-from trainer.pipelines.imagenet.record import TrainingRecord
-from trainer.pipelines.imagenet.schedule import TaskSchedule
-from trainer.pipelines.imagenet.settings import ClassificationSettings, ImageSettings
-from trainer.section_checkpoints import SectionCheckpoints
-from trainer.state_file import State
-from trainer.strategies.making import make_strategy
-from trainer.strategies.strategy import Strategy
-from trainer.time_report import TimeReport
+from ptychoflow.acquisition.images.tasks import deal_classes
+from ptychoflow.trainer.device import Rank
+from ptychoflow.trainer.learner import Learner
+from ptychoflow.trainer.loop import TrainingLoop
+from ptychoflow.trainer.models.classifier import ImageClassifier
+from ptychoflow.trainer.pipelines.imagenet.data import ImageData
+from ptychoflow.trainer.pipelines.imagenet.epochs import EpochStream, Shards
+from ptychoflow.trainer.pipelines.imagenet.evaluation import AccuracyEvaluator
+from ptychoflow.trainer.pipelines.imagenet.outcome import TaskOutcome
+from ptychoflow.trainer.pipelines.imagenet.pipeline import Classification
+from ptychoflow.trainer.pipelines.imagenet.record import TrainingRecord
+from ptychoflow.trainer.pipelines.imagenet.schedule import TaskSchedule
+from ptychoflow.trainer.pipelines.imagenet.settings import ClassificationSettings, ImageSettings
+from ptychoflow.trainer.section_checkpoints import SectionCheckpoints
+from ptychoflow.trainer.state_file import State
+from ptychoflow.trainer.strategies.making import make_strategy
+from ptychoflow.trainer.strategies.strategy import Strategy
+from ptychoflow.trainer.time_report import TimeReport
 
 log = logging.getLogger(__name__)
 

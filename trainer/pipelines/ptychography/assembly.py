@@ -7,25 +7,25 @@ from typing import cast
 
 import torch
 
-from buffer.schema import DTypeName
-from streaming.messages import ScanStart
-from trainer.arrivals import Arrivals
-from trainer.assembly import Assembly
-from trainer.constant import MeanPatch
-from trainer.device import Rank
-from trainer.evaluation import Evaluator
-from trainer.learner import Learner
-from trainer.models.frame_network import FrameNetwork
-from trainer.models.initial_weights import load_initial_weights
-from trainer.models.settings import NetworkConfig
-from trainer.models.tensor_file import Writer
-from trainer.models.weights_file import weights_writer
-from trainer.pipelines.ptychography.outcome import ScanOutcome
-from trainer.pipelines.ptychography.pipeline import Ptychography
-from trainer.publication import Publication
-from trainer.reporting import StepReport
-from trainer.settings import TrainerSettings
-from trainer.start import fit_input_scale
+from ptychoflow.buffer.schema import DTypeName
+from ptychoflow.streaming.messages import ScanStart
+from ptychoflow.trainer.arrivals import Arrivals
+from ptychoflow.trainer.assembly import Assembly
+from ptychoflow.trainer.constant import MeanPatch
+from ptychoflow.trainer.device import Rank
+from ptychoflow.trainer.evaluation import Evaluator
+from ptychoflow.trainer.learner import Learner
+from ptychoflow.trainer.models.frame_network import FrameNetwork
+from ptychoflow.trainer.models.initial_weights import load_initial_weights
+from ptychoflow.trainer.models.settings import NetworkConfig
+from ptychoflow.trainer.models.tensor_file import Writer
+from ptychoflow.trainer.models.weights_file import weights_writer
+from ptychoflow.trainer.pipelines.ptychography.outcome import ScanOutcome
+from ptychoflow.trainer.pipelines.ptychography.pipeline import Ptychography
+from ptychoflow.trainer.publication import Publication
+from ptychoflow.trainer.reporting import StepReport
+from ptychoflow.trainer.settings import TrainerSettings
+from ptychoflow.trainer.start import fit_input_scale
 
 log = logging.getLogger(__name__)
 

@@ -5,23 +5,23 @@ from __future__ import annotations
 import logging
 import time
 
-from streaming.events import ValidationLoss
-from streaming.messages import PerspectiveEnd
-from trainer.arrivals import Arrivals
-from trainer.batch import Batch
-from trainer.constant import MeanPatch
-from trainer.evaluation import Evaluation, Evaluator
-from trainer.learner import Learner
-from trainer.models.frame_network import FrameNetwork
-from trainer.models.ptychonn import Patches
-from trainer.models.tensor_file import Writer
-from trainer.models.weights_file import weights_writer
-from trainer.publication import Publication
-from trainer.reporting import StepReport
-from trainer.settings import TrainerSettings
-from trainer.stream import Marker
-from trainer.stream_outcome import StreamOutcome
-from trainer.worsening import Worsening
+from ptychoflow.streaming.events import ValidationLoss
+from ptychoflow.streaming.messages import PerspectiveEnd
+from ptychoflow.trainer.arrivals import Arrivals
+from ptychoflow.trainer.batch import Batch
+from ptychoflow.trainer.constant import MeanPatch
+from ptychoflow.trainer.evaluation import Evaluation, Evaluator
+from ptychoflow.trainer.learner import Learner
+from ptychoflow.trainer.models.frame_network import FrameNetwork
+from ptychoflow.trainer.models.ptychonn import Patches
+from ptychoflow.trainer.models.tensor_file import Writer
+from ptychoflow.trainer.models.weights_file import weights_writer
+from ptychoflow.trainer.publication import Publication
+from ptychoflow.trainer.reporting import StepReport
+from ptychoflow.trainer.settings import TrainerSettings
+from ptychoflow.trainer.stream import Marker
+from ptychoflow.trainer.stream_outcome import StreamOutcome
+from ptychoflow.trainer.worsening import Worsening
 
 log = logging.getLogger(__name__)
 

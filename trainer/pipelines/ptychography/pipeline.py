@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from buffer import Field
-from buffer.schema import DTypeName
-from trainer.loss import squares
-from trainer.models.ptychonn import Patches
-from trainer.pipelines.pipeline import Output, Pipeline
+from ptychoflow.buffer import Field
+from ptychoflow.buffer.schema import DTypeName
+from ptychoflow.trainer.loss import squares
+from ptychoflow.trainer.models.ptychonn import Patches
+from ptychoflow.trainer.pipelines.pipeline import Output, Pipeline
 
 FIELDS = ("diffraction", *Patches._fields)
 """Of a sample of the stream: counts (n, y, x), patches float16 (n, target y, target x)."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from streaming.codec import Arrays
-from streaming.messages import ScanStart
-from trainer.pipelines.ptychography.pipeline import FIELDS
-from trainer.sample_format import SampleFormat, shape_fault
+from ptychoflow.streaming.codec import Arrays
+from ptychoflow.streaming.messages import ScanStart
+from ptychoflow.trainer.pipelines.ptychography.pipeline import FIELDS
+from ptychoflow.trainer.sample_format import SampleFormat, shape_fault
 
 REJECTED_DTYPES = ("bool", "complex64", "complex128")
 

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from buffer.names import TransportName
-from trainer.pipelines.imagenet.settings import ClassificationSettings, ImageSettings, Sharding
-from workflow.experiments.imagenet.settings import ImageExperiment
-from workflow.experiments.methods import Method
+from ptychoflow.buffer.names import TransportName
+from ptychoflow.trainer.pipelines.imagenet.settings import ClassificationSettings, ImageSettings, Sharding
+from ptychoflow.workflow.experiments.imagenet.settings import ImageExperiment
+from ptychoflow.workflow.experiments.methods import Method
 
 STRATEGIES, PLAIN = "strategies", "plain"
 BUFFER_SHARE, REPRESENTATIVES, RANKS, DRAWS = "buffer_share", "representatives", "ranks", "draws"

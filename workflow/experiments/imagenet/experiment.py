@@ -8,14 +8,14 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from acquisition.images.image_folder import read_image_folder
-from acquisition.images.tasks import deal_classes
-from workflow.experiments.imagenet.cases import Case, all_cases
-from workflow.experiments.imagenet.plots import write_plots
-from workflow.experiments.imagenet.results import Results
-from workflow.experiments.imagenet.running import run_cases, was_restarted
-from workflow.experiments.imagenet.settings import ImageExperiment
-from workflow.experiments.imagenet.table import tell
+from ptychoflow.acquisition.images.image_folder import read_image_folder
+from ptychoflow.acquisition.images.tasks import deal_classes
+from ptychoflow.workflow.experiments.imagenet.cases import Case, all_cases
+from ptychoflow.workflow.experiments.imagenet.plots import write_plots
+from ptychoflow.workflow.experiments.imagenet.results import Results
+from ptychoflow.workflow.experiments.imagenet.running import run_cases, was_restarted
+from ptychoflow.workflow.experiments.imagenet.settings import ImageExperiment
+from ptychoflow.workflow.experiments.imagenet.table import tell
 
 log = logging.getLogger(__name__)
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from trainer.pipelines.imagenet.record import TrainingRecord
-from trainer.transfer import average_over_seen, backward_transfer, forgetting, forward_transfer
+from ptychoflow.trainer.pipelines.imagenet.record import TrainingRecord
+from ptychoflow.trainer.transfer import average_over_seen, backward_transfer, forgetting, forward_transfer
 
 
 def figures(record: TrainingRecord) -> dict[str, Any]:

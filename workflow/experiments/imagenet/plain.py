@@ -12,17 +12,17 @@ import time
 import torch
 from torch import Tensor, nn
 
-from acquisition.images.tasks import deal_classes
-from trainer.device import Rank
-from trainer.models.classifier import ImageClassifier
-from trainer.optimizer import make_optimizer
-from trainer.pipelines.imagenet.data import ImageData
-from trainer.pipelines.imagenet.epochs import Shards
-from trainer.pipelines.imagenet.evaluation import AccuracyEvaluator
-from trainer.pipelines.imagenet.record import TrainingRecord
-from trainer.pipelines.imagenet.schedule import TaskSchedule
-from trainer.pipelines.imagenet.settings import ClassificationSettings, ImageSettings
-from trainer.settings import StrategyName
+from ptychoflow.acquisition.images.tasks import deal_classes
+from ptychoflow.trainer.device import Rank
+from ptychoflow.trainer.models.classifier import ImageClassifier
+from ptychoflow.trainer.optimizer import make_optimizer
+from ptychoflow.trainer.pipelines.imagenet.data import ImageData
+from ptychoflow.trainer.pipelines.imagenet.epochs import Shards
+from ptychoflow.trainer.pipelines.imagenet.evaluation import AccuracyEvaluator
+from ptychoflow.trainer.pipelines.imagenet.record import TrainingRecord
+from ptychoflow.trainer.pipelines.imagenet.schedule import TaskSchedule
+from ptychoflow.trainer.pipelines.imagenet.settings import ClassificationSettings, ImageSettings
+from ptychoflow.trainer.settings import StrategyName
 
 Item = tuple[Tensor, Tensor, Tensor]
 """Image, label, logits."""

@@ -12,11 +12,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from streaming.errors import UserError
-from workflow.drawing import BLUE, GREEN, GREY, ORANGE, RED, STYLE
-from workflow.experiments.colours import COLOURS
-from workflow.experiments.imagenet.cases import BUFFER_SHARE, RANKS, STRATEGIES
-from workflow.experiments.methods import Method
+from ptychoflow.streaming.errors import UserError
+from ptychoflow.workflow.drawing import BLUE, GREEN, GREY, ORANGE, RED, STYLE
+from ptychoflow.workflow.experiments.colours import COLOURS
+from ptychoflow.workflow.experiments.imagenet.cases import BUFFER_SHARE, RANKS, STRATEGIES
+from ptychoflow.workflow.experiments.methods import Method
 
 Content = dict[str, Any]
 Runs = list[dict[str, Any]]

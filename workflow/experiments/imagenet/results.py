@@ -8,11 +8,11 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from streaming.errors import UserError
-from workflow.experiments.imagenet.cases import PLAIN, STRATEGIES, SWEEPS, Case
-from workflow.experiments.imagenet.settings import ImageExperiment
-from workflow.experiments.methods import Method
-from workflow.json_results import write_results
+from ptychoflow.streaming.errors import UserError
+from ptychoflow.workflow.experiments.imagenet.cases import PLAIN, STRATEGIES, SWEEPS, Case
+from ptychoflow.workflow.experiments.imagenet.settings import ImageExperiment
+from ptychoflow.workflow.experiments.methods import Method
+from ptychoflow.workflow.json_results import write_results
 
 log = logging.getLogger(__name__)
 

@@ -13,18 +13,18 @@ from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import Any
 
-from streaming.errors import UserError
-from trainer.device import Rank, join_ranks
-from trainer.pipelines.imagenet.data import ImageData
-from trainer.pipelines.imagenet.training import TaskTrainer
-from trainer.section_checkpoints import SectionCheckpoints
-from workflow.experiments.imagenet.cases import PLAIN, Case
-from workflow.experiments.imagenet.figures import figures
-from workflow.experiments.imagenet.plain import train_plainly
-from workflow.experiments.imagenet.settings import ImageExperiment
-from workflow.experiments.methods import Method
-from workflow.logs import configure_logging
-from workflow.parent_death import die_with_parent
+from ptychoflow.streaming.errors import UserError
+from ptychoflow.trainer.device import Rank, join_ranks
+from ptychoflow.trainer.pipelines.imagenet.data import ImageData
+from ptychoflow.trainer.pipelines.imagenet.training import TaskTrainer
+from ptychoflow.trainer.section_checkpoints import SectionCheckpoints
+from ptychoflow.workflow.experiments.imagenet.cases import PLAIN, Case
+from ptychoflow.workflow.experiments.imagenet.figures import figures
+from ptychoflow.workflow.experiments.imagenet.plain import train_plainly
+from ptychoflow.workflow.experiments.imagenet.settings import ImageExperiment
+from ptychoflow.workflow.experiments.methods import Method
+from ptychoflow.workflow.logs import configure_logging
+from ptychoflow.workflow.parent_death import die_with_parent
 
 log = logging.getLogger(__name__)
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
-from streaming.settings import Settings
-from trainer.pipelines.imagenet.settings import ClassificationSettings, ImageSettings
-from workflow.experiments.methods import Method
+from ptychoflow.streaming.settings import Settings
+from ptychoflow.trainer.pipelines.imagenet.settings import ClassificationSettings, ImageSettings
+from ptychoflow.workflow.experiments.methods import Method
 
 
 class ComparisonSettings(Settings):

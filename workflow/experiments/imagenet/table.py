@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from workflow.experiments.imagenet.cases import PLAIN, STRATEGIES, SWEEPS
+from ptychoflow.workflow.experiments.imagenet.cases import PLAIN, STRATEGIES, SWEEPS
 
 Runs = list[dict[str, Any]]
 

@@ -13,11 +13,11 @@ from typing import Any
 
 from pydantic import NonNegativeInt
 
-from streaming.settings import Settings
-from trainer.settings import Pace, TrainerSettings
-from workflow.experiments.methods import Method
-from workflow.experiments.ptychography.settings import ComparisonSettings
-from workflow.run_folder import write_json
+from ptychoflow.streaming.settings import Settings
+from ptychoflow.trainer.settings import Pace, TrainerSettings
+from ptychoflow.workflow.experiments.methods import Method
+from ptychoflow.workflow.experiments.ptychography.settings import ComparisonSettings
+from ptychoflow.workflow.run_folder import write_json
 
 log = logging.getLogger(__name__)
 
@@ -109,7 +109,7 @@ class Case:
             *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
             f"--nproc-per-node={ranks}",
             f"--max-restarts={self.comparison.max_restarts}",
-            *("-m", "workflow.experiments.ptychography.rank", str(self.folder)),
+            *("-m", "ptychoflow.workflow.experiments.ptychography.rank", str(self.folder)),
         ]
         log.debug("%s", " ".join(command))
         threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, len(os.sched_getaffinity(0)) // ranks))

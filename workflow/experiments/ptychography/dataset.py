@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from inference_edge.quality import ReferenceImage
-from streaming.codec import Arrays
-from streaming.messages import FrameRole
-from trainer.pipelines.ptychography.pipeline import FIELDS
+from ptychoflow.inference_edge.quality import ReferenceImage
+from ptychoflow.streaming.codec import Arrays
+from ptychoflow.streaming.messages import FrameRole
+from ptychoflow.trainer.pipelines.ptychography.pipeline import FIELDS
 
 COMPLETE = "complete.json"
 REFERENCE = ("reference_amplitude", "reference_phase", "origin_px")

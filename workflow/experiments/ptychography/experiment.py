@@ -14,18 +14,18 @@ from typing import Any
 
 import tomli_w
 
-from streaming.errors import UserError
-from trainer.settings import TrainerSettings
-from workflow.experiments.methods import Method
-from workflow.experiments.progress import TaskProgress
-from workflow.experiments.ptychography.case import Case, CaseSettings
-from workflow.experiments.ptychography.dataset import open_dataset
-from workflow.experiments.ptychography.preparation import prepare, prepare_earlier
-from workflow.experiments.ptychography.results import as_json
-from workflow.experiments.ptychography.settings import EarlierScan, PtychographyExperiment
-from workflow.experiments.ptychography.show import write_figures
-from workflow.experiments.ptychography.table import write_table
-from workflow.run_folder import write_json
+from ptychoflow.streaming.errors import UserError
+from ptychoflow.trainer.settings import TrainerSettings
+from ptychoflow.workflow.experiments.methods import Method
+from ptychoflow.workflow.experiments.progress import TaskProgress
+from ptychoflow.workflow.experiments.ptychography.case import Case, CaseSettings
+from ptychoflow.workflow.experiments.ptychography.dataset import open_dataset
+from ptychoflow.workflow.experiments.ptychography.preparation import prepare, prepare_earlier
+from ptychoflow.workflow.experiments.ptychography.results import as_json
+from ptychoflow.workflow.experiments.ptychography.settings import EarlierScan, PtychographyExperiment
+from ptychoflow.workflow.experiments.ptychography.show import write_figures
+from ptychoflow.workflow.experiments.ptychography.table import write_table
+from ptychoflow.workflow.run_folder import write_json
 
 log = logging.getLogger(__name__)
 

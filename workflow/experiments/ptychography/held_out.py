@@ -12,13 +12,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from inference_edge.mosaic import Mosaic, place_patches
-from inference_edge.quality import Comparison, compare, measure
-from streaming.events import Quality
-from streaming.messages import FrameRole
-from trainer.models.frame_network import FrameNetwork
-from trainer.models.ptychonn import Patches
-from workflow.experiments.ptychography.dataset import Dataset, PerspectiveSamples
+from ptychoflow.inference_edge.mosaic import Mosaic, place_patches
+from ptychoflow.inference_edge.quality import Comparison, compare, measure
+from ptychoflow.streaming.events import Quality
+from ptychoflow.streaming.messages import FrameRole
+from ptychoflow.trainer.models.frame_network import FrameNetwork
+from ptychoflow.trainer.models.ptychonn import Patches
+from ptychoflow.workflow.experiments.ptychography.dataset import Dataset, PerspectiveSamples
 
 BATCH = 64
 MIN_COVERAGE = 4

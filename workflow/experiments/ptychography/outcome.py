@@ -8,15 +8,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from streaming.codec import Arrays
-from trainer.batch import Batch
-from trainer.constant import MeanPatch
-from trainer.evaluation import Evaluation, Evaluator
-from trainer.learner import Learner
-from trainer.models.frame_network import FrameNetwork
-from trainer.models.ptychonn import Patches
-from trainer.outcome import Outcome
-from trainer.stream import Marker
+from ptychoflow.streaming.codec import Arrays
+from ptychoflow.trainer.batch import Batch
+from ptychoflow.trainer.constant import MeanPatch
+from ptychoflow.trainer.evaluation import Evaluation, Evaluator
+from ptychoflow.trainer.learner import Learner
+from ptychoflow.trainer.models.frame_network import FrameNetwork
+from ptychoflow.trainer.models.ptychonn import Patches
+from ptychoflow.trainer.outcome import Outcome
+from ptychoflow.trainer.stream import Marker
 
 log = logging.getLogger(__name__)
 

@@ -11,19 +11,23 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from acquisition.frame_check import as_streamed
-from acquisition.ground_truth import GroundTruthJob, compute_ground_truth
-from acquisition.retrieval.settings import RetrievalSettings
-from acquisition.roles import assign_roles
-from acquisition.scan import Perspective, Scan
-from acquisition.source_settings import HoldOut, ReplaySettings, RoleSettings, SimulationSettings
-from acquisition.sources import open_scan
-from inference_edge.quality import ReferenceImage
-from streaming.errors import UserError
-from streaming.messages import FrameRole
-from workflow.experiments.progress import TaskProgress
-from workflow.experiments.ptychography.dataset import PerspectiveSamples, is_written, write_perspective
-from workflow.experiments.ptychography.settings import EarlierScan, PtychographyExperiment, TrainingSetSettings
+from ptychoflow.acquisition.frame_check import as_streamed
+from ptychoflow.acquisition.ground_truth import GroundTruthJob, compute_ground_truth
+from ptychoflow.acquisition.retrieval.settings import RetrievalSettings
+from ptychoflow.acquisition.roles import assign_roles
+from ptychoflow.acquisition.scan import Perspective, Scan
+from ptychoflow.acquisition.source_settings import HoldOut, ReplaySettings, RoleSettings, SimulationSettings
+from ptychoflow.acquisition.sources import open_scan
+from ptychoflow.inference_edge.quality import ReferenceImage
+from ptychoflow.streaming.errors import UserError
+from ptychoflow.streaming.messages import FrameRole
+from ptychoflow.workflow.experiments.progress import TaskProgress
+from ptychoflow.workflow.experiments.ptychography.dataset import PerspectiveSamples, is_written, write_perspective
+from ptychoflow.workflow.experiments.ptychography.settings import (
+    EarlierScan,
+    PtychographyExperiment,
+    TrainingSetSettings,
+)
 
 log = logging.getLogger(__name__)
 

@@ -1,6 +1,6 @@
 """One rank of one training: a process that torchrun starts, and starts again from the last checkpoint if it is killed.
 
-Usage: python -m workflow.experiments.ptychography.rank CASE_FOLDER
+Usage: python -m ptychoflow.workflow.experiments.ptychography.rank CASE_FOLDER
 """
 
 from __future__ import annotations
@@ -19,36 +19,41 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from buffer.schema import DTypeName
-from streaming.codec import Arrays
-from streaming.errors import UserError
-from streaming.messages import FrameRole
-from trainer.agreement import Agreed
-from trainer.batch import Batch
-from trainer.constant import MeanPatch
-from trainer.device import Rank, join_ranks
-from trainer.evaluation import Evaluation, Evaluator
-from trainer.learner import Learner
-from trainer.loop import TrainingLoop
-from trainer.models.frame_network import FrameNetwork
-from trainer.models.initial_weights import load_initial_weights
-from trainer.models.settings import NetworkConfig
-from trainer.models.weights_file import Manifest, write_weights
-from trainer.pipelines.ptychography.pipeline import Ptychography
-from trainer.schedule import ScanSchedule
-from trainer.section_checkpoints import SectionCheckpoints
-from trainer.settings import TrainerSettings
-from trainer.strategies.making import make_strategy
-from trainer.strategies.strategy import Strategy
-from trainer.time_report import TimeReport
-from workflow.experiments.methods import Method
-from workflow.experiments.ptychography.case import Case, read_case
-from workflow.experiments.ptychography.dataset import Dataset, open_dataset
-from workflow.experiments.ptychography.held_out import image_held_out
-from workflow.experiments.ptychography.outcome import LossOutcome, LossRecord
-from workflow.experiments.ptychography.stream import Convergence, SectionStream, everything_at_once, in_sequence
-from workflow.logs import configure_logging
-from workflow.parent_death import die_with_parent
+from ptychoflow.buffer.schema import DTypeName
+from ptychoflow.streaming.codec import Arrays
+from ptychoflow.streaming.errors import UserError
+from ptychoflow.streaming.messages import FrameRole
+from ptychoflow.trainer.agreement import Agreed
+from ptychoflow.trainer.batch import Batch
+from ptychoflow.trainer.constant import MeanPatch
+from ptychoflow.trainer.device import Rank, join_ranks
+from ptychoflow.trainer.evaluation import Evaluation, Evaluator
+from ptychoflow.trainer.learner import Learner
+from ptychoflow.trainer.loop import TrainingLoop
+from ptychoflow.trainer.models.frame_network import FrameNetwork
+from ptychoflow.trainer.models.initial_weights import load_initial_weights
+from ptychoflow.trainer.models.settings import NetworkConfig
+from ptychoflow.trainer.models.weights_file import Manifest, write_weights
+from ptychoflow.trainer.pipelines.ptychography.pipeline import Ptychography
+from ptychoflow.trainer.schedule import ScanSchedule
+from ptychoflow.trainer.section_checkpoints import SectionCheckpoints
+from ptychoflow.trainer.settings import TrainerSettings
+from ptychoflow.trainer.strategies.making import make_strategy
+from ptychoflow.trainer.strategies.strategy import Strategy
+from ptychoflow.trainer.time_report import TimeReport
+from ptychoflow.workflow.experiments.methods import Method
+from ptychoflow.workflow.experiments.ptychography.case import Case, read_case
+from ptychoflow.workflow.experiments.ptychography.dataset import Dataset, open_dataset
+from ptychoflow.workflow.experiments.ptychography.held_out import image_held_out
+from ptychoflow.workflow.experiments.ptychography.outcome import LossOutcome, LossRecord
+from ptychoflow.workflow.experiments.ptychography.stream import (
+    Convergence,
+    SectionStream,
+    everything_at_once,
+    in_sequence,
+)
+from ptychoflow.workflow.logs import configure_logging
+from ptychoflow.workflow.parent_death import die_with_parent
 
 log = logging.getLogger(__name__)
 

@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 from statistics import fmean, stdev
 from typing import Any
 
-from workflow.experiments.methods import Method
-from workflow.experiments.ptychography.case import Case
-from workflow.experiments.ptychography.settings import PtychographyExperiment
-from workflow.experiments.ptychography.transfer import (
+from ptychoflow.workflow.experiments.methods import Method
+from ptychoflow.workflow.experiments.ptychography.case import Case
+from ptychoflow.workflow.experiments.ptychography.settings import PtychographyExperiment
+from ptychoflow.workflow.experiments.ptychography.transfer import (
     backward_transfer,
     forgetting,
     forward_transfer,

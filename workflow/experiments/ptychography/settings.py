@@ -7,12 +7,12 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
-from acquisition.retrieval.settings import RetrievalSettings
-from acquisition.source_settings import HoldOut, ReplaySettings, RoleSettings, SimulationSettings
-from streaming.messages import GroundTruthSource
-from streaming.settings import Settings
-from trainer.settings import TrainerSettings
-from workflow.experiments.methods import Method
+from ptychoflow.acquisition.retrieval.settings import RetrievalSettings
+from ptychoflow.acquisition.source_settings import HoldOut, ReplaySettings, RoleSettings, SimulationSettings
+from ptychoflow.streaming.messages import GroundTruthSource
+from ptychoflow.streaming.settings import Settings
+from ptychoflow.trainer.settings import TrainerSettings
+from ptychoflow.workflow.experiments.methods import Method
 
 
 class TrainingSetSettings(Settings):

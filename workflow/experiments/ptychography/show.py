@@ -12,11 +12,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from inference_edge.figures import phase_scale
-from workflow.drawing import GREY, STYLE
-from workflow.experiments.colours import COLOURS
-from workflow.experiments.methods import Method
-from workflow.experiments.ptychography.case import Case
+from ptychoflow.inference_edge.figures import phase_scale
+from ptychoflow.workflow.drawing import GREY, STYLE
+from ptychoflow.workflow.experiments.colours import COLOURS
+from ptychoflow.workflow.experiments.methods import Method
+from ptychoflow.workflow.experiments.ptychography.case import Case
 
 CURVES, PANEL, MATRICES = "validation_loss.png", "held_out.png", "forgetting.png"
 DPI = 160

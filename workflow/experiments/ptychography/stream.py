@@ -9,12 +9,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from streaming.messages import FrameRole, PerspectiveEnd, ScanEnd
-from trainer.pipelines.pipeline import Minibatch
-from trainer.pipelines.ptychography.pipeline import FIELDS
-from trainer.stream import Marker
-from workflow.experiments.ptychography.dataset import Dataset
-from workflow.experiments.ptychography.settings import FromScratchSettings
+from ptychoflow.streaming.messages import FrameRole, PerspectiveEnd, ScanEnd
+from ptychoflow.trainer.pipelines.pipeline import Minibatch
+from ptychoflow.trainer.pipelines.ptychography.pipeline import FIELDS
+from ptychoflow.trainer.stream import Marker
+from ptychoflow.workflow.experiments.ptychography.dataset import Dataset
+from ptychoflow.workflow.experiments.ptychography.settings import FromScratchSettings
 
 Rows = npt.NDArray[np.int64]
 
@@ -79,7 +79,7 @@ def everything_at_once(
 
 
 class SectionStream:
-    """Serves sections as minibatches; a `trainer.stream.Stream`.
+    """Serves sections as minibatches; a `ptychoflow.trainer.stream.Stream`.
 
     The next section is asked for only when the one before has been evaluated.
 

@@ -9,8 +9,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from workflow.experiments.methods import Method
-from workflow.experiments.ptychography.results import Result, mean_and_spread
+from ptychoflow.workflow.experiments.methods import Method
+from ptychoflow.workflow.experiments.ptychography.results import Result, mean_and_spread
 
 FILE = "table.md"
 WIDTH = 200

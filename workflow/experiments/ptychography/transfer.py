@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from trainer import transfer
-from trainer.transfer import Matrix, average_over_seen
+from ptychoflow.trainer import transfer
+from ptychoflow.trainer.transfer import Matrix, average_over_seen
 
 
 def means_over_seen(losses: Matrix) -> list[float]:

@@ -1,0 +1,24 @@
+"""The command `ptychoflow`, also as `python -m ptychoflow`; the launcher starts the parts so."""
+
+import importlib.util
+import sys
+
+NEEDED = ("h5py", "msgspec", "pydantic", "rich", "typer", "zmq")
+"""What the command cannot begin without; all of it comes with the extra `workflow`."""
+
+
+def main() -> None:
+    """Run the command line, or say in one line which extra is not installed."""
+    missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
+    if missing:
+        sys.exit(
+            f"ptychoflow: the command needs the extra 'workflow' ({', '.join(missing)} not found); "
+            "install it with: pip install 'ptychoflow[workflow]'"
+        )
+    from ptychoflow.workflow.cli import main as run_command  # noqa: PLC0415
+
+    run_command()
+
+
+if __name__ == "__main__":
+    main()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 
 from ptychoflow.dashboard import models
+from ptychoflow.streaming.classification_events import ClassificationInfo, TaskAccuracies, TaskScores
 from ptychoflow.streaming.events import (
     AcquisitionCounts,
     BufferReport,
@@ -28,12 +29,11 @@ from ptychoflow.streaming.events import (
     WeightsPublished,
     WeightsRejected,
 )
-from ptychoflow.streaming.image_events import ImagesInfo, TaskAccuracies, TaskScores
 
 WORDS_KEPT = 6
 SPEAKS_FOR: dict[type, Part] = {
     ScanInfo: Part.ACQUISITION,
-    ImagesInfo: Part.ACQUISITION,
+    ClassificationInfo: Part.ACQUISITION,
     FrameTaken: Part.ACQUISITION,
     AcquisitionCounts: Part.ACQUISITION,
     GroundTruthReady: Part.ACQUISITION,

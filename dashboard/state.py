@@ -22,6 +22,7 @@ from ptychoflow.dashboard.rows import SERIES_COLUMNS, figures_of, mosaic_row, pr
 from ptychoflow.dashboard.series import Series, SeriesCursor
 from ptychoflow.dashboard.settings import DashboardSettings
 from ptychoflow.dashboard.tasks import TaskBoard
+from ptychoflow.streaming.classification_events import TaskScores
 from ptychoflow.streaming.events import (
     AnyEvent,
     BufferReport,
@@ -48,7 +49,6 @@ from ptychoflow.streaming.events import (
     WeightsPublished,
     WeightsRejected,
 )
-from ptychoflow.streaming.image_events import TaskScores
 from ptychoflow.streaming.ledger import FrameLedger
 
 RowT = TypeVar("RowT", bound=models.Model)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from ptychoflow.dashboard import models
+from ptychoflow.streaming.classification_events import ClassificationInfo, TaskAccuracies, TaskScores, chance
 from ptychoflow.streaming.events import AnyEvent
-from ptychoflow.streaming.image_events import ImagesInfo, TaskAccuracies, TaskScores, chance
 
 NAMES_SHOWN = 8
 TASKS_KEPT = 200
@@ -15,14 +15,14 @@ class TaskBoard:
     """Follows the tasks of one run; the newest event about a task counts."""
 
     def __init__(self) -> None:
-        self._info: ImagesInfo | None = None
+        self._info: ClassificationInfo | None = None
         self._live: dict[int, TaskScores] = {}
         self._after: dict[int, TaskAccuracies] = {}
 
     def take(self, event: AnyEvent) -> None:
         """Take in one event; kinds that say nothing of tasks are ignored."""
         match event:
-            case ImagesInfo():
+            case ClassificationInfo():
                 self._info = event
             case TaskScores(task=task):
                 self._live[task] = event
@@ -50,7 +50,7 @@ class TaskBoard:
             ],
         )
 
-    def _task(self, task: int, info: ImagesInfo) -> models.TaskRow:
+    def _task(self, task: int, info: ClassificationInfo) -> models.TaskRow:
         live, names = self._live.get(task), info.class_names[task]
         last = self._after[max(self._after)] if self._after else None
         return models.TaskRow(

@@ -9,8 +9,8 @@ from enum import StrEnum
 
 import msgspec
 
+from ptychoflow.streaming.classification_events import ClassificationInfo, TaskAccuracies, TaskScores
 from ptychoflow.streaming.event_base import Event
-from ptychoflow.streaming.image_events import ImagesInfo, TaskAccuracies, TaskScores
 from ptychoflow.streaming.messages import GroundTruthSource
 
 
@@ -384,7 +384,7 @@ AnyEvent = (
     | HeldOutScores
     | MosaicImage
     | MosaicArea
-    | ImagesInfo
+    | ClassificationInfo
     | TaskScores
     | TaskAccuracies
 )

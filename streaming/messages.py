@@ -54,7 +54,7 @@ class ScanStart(Message, tag="scan_start", frozen=True):
     detector_pixel_size_m: tuple[float, float]
 
 
-class ImagesStart(Message, tag="images_start", frozen=True):
+class ClassificationStart(Message, tag="classification_start", frozen=True):
     """Announces labelled images instead of a scan. A perspective of the stream is then a task, a frame an image.
 
     Classes are numbered from 0 over all tasks. Which task an image belongs to groups scores and tells frame ids apart;
@@ -70,7 +70,7 @@ class ImagesStart(Message, tag="images_start", frozen=True):
     """Side of the images, which are squares."""
 
 
-StreamStart = ScanStart | ImagesStart
+StreamStart = ScanStart | ClassificationStart
 """What a stream begins with; it says which pipeline the rest is for."""
 
 
@@ -155,7 +155,9 @@ class Weights(Message, tag="weights", frozen=True):
     """It was stopped before it was done with the scan: it may be started again, and go on."""
 
 
-DataMessage = ScanStart | ImagesStart | Frames | Samples | Reference | NoReference | PerspectiveEnd | ScanEnd | Weights
+DataMessage = (
+    ScanStart | ClassificationStart | Frames | Samples | Reference | NoReference | PerspectiveEnd | ScanEnd | Weights
+)
 
 
 class Hello(Message, tag="hello", frozen=True):

@@ -14,9 +14,9 @@ import numpy.typing as npt
 from ptychoflow.streaming.codec import Arrays
 from ptychoflow.streaming.errors import UserError
 from ptychoflow.streaming.messages import (
+    ClassificationStart,
     DataMessage,
     FrameRole,
-    ImagesStart,
     PerspectiveEnd,
     Samples,
     ScanEnd,
@@ -171,7 +171,7 @@ class Arrivals:
         """
         with self._lock:
             match message:
-                case ScanStart() | ImagesStart():
+                case ScanStart() | ClassificationStart():
                     self._announce(message)
                     self._kept_to_the_end.append(sequence)
                     return

@@ -44,9 +44,12 @@ def run_command_line(arguments: list[str]) -> int:
     from typer.main import get_command  # noqa: PLC0415
 
     from ptychoflow.workflow.app import create_app  # noqa: PLC0415
+    from ptychoflow.workflow.former_names import with_present_names  # noqa: PLC0415
 
     try:
-        status = get_command(create_app()).main(args=arguments, prog_name=PROGRAM, standalone_mode=False)
+        status = get_command(create_app()).main(
+            args=with_present_names(arguments), prog_name=PROGRAM, standalone_mode=False
+        )
     except UserError as error:
         print_error(str(error))
         return USER_ERROR_STATUS

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Self
 import tomli_w
 from pydantic import Field, ValidationError, model_validator
 
-from ptychoflow.acquisition.images.settings import ImageStreamSettings
+from ptychoflow.acquisition.classification.settings import ClassificationSourceSettings
 from ptychoflow.acquisition.retrieval.settings import RetrievalSettings
 from ptychoflow.acquisition.settings import AcquisitionSettings, PublishingSettings
 from ptychoflow.acquisition.source_settings import SourceSettings
@@ -17,7 +17,7 @@ from ptychoflow.dashboard.settings import DashboardSettings
 from ptychoflow.inference_edge.settings import EdgeSettings, InferenceSettings
 from ptychoflow.streaming.errors import UserError
 from ptychoflow.streaming.settings import NetworkSettings, Settings
-from ptychoflow.trainer.pipelines.imagenet.settings import ImageTrainerSettings
+from ptychoflow.trainer.pipelines.classification.settings import ClassificationTrainerSettings
 from ptychoflow.trainer.settings import StreamSettings, TrainerSettings
 from ptychoflow.workflow.config_errors import explain
 from ptychoflow.workflow.overrides import Layer, Table, merge, parse_assignments, read_layer
@@ -69,12 +69,12 @@ class Config(RunConfig):
     """What a run cannot change once it has begun."""
 
 
-class ImagesConfig(RunConfig):
-    """A run of the pipeline `imagenet`."""
+class ClassificationConfig(RunConfig):
+    """A run of the pipeline `classification`."""
 
-    source: ImageStreamSettings
+    source: ClassificationSourceSettings
     """The folder of images, and its tasks."""
-    trainer: ImageTrainerSettings = Field(default_factory=ImageTrainerSettings)
+    trainer: ClassificationTrainerSettings = Field(default_factory=ClassificationTrainerSettings)
     """Network, strategy, rehearsal buffer, schedule."""
 
     fixed: ClassVar[tuple[str, ...]] = (
@@ -96,8 +96,12 @@ class ImagesConfig(RunConfig):
         return self
 
 
-AnyConfig = Config | ImagesConfig
-CONFIG_OF_SOURCE: Mapping[str, type[AnyConfig]] = {"replay": Config, "simulation": Config, "images": ImagesConfig}
+AnyConfig = Config | ClassificationConfig
+CONFIG_OF_SOURCE: Mapping[str, type[AnyConfig]] = {
+    "replay": Config,
+    "simulation": Config,
+    "images": ClassificationConfig,
+}
 """What a configuration looks like, by the kind of its source."""
 
 
@@ -116,7 +120,8 @@ def load_config(
         file: a TOML file, or None.
         assignments: texts `section.key=value`.
         options: nested table made of command-line options.
-        pipeline: the one that the source must be for, if it matters; `imagenet` also says so of a source without kind.
+        pipeline: the one that the source must be for, if it matters; `classification` also decides for a source
+            without kind.
 
     Raises:
         UserError: one line that names every wrong key, where it was set, and the nearest valid one; or a source of
@@ -125,7 +130,7 @@ def load_config(
     layers = [read_preset(preset)] if preset is not None else []
     layers += [read_layer(file)] if file is not None else []
     layers += [parse_assignments(assignments), Layer("the command line", options or {})]
-    if pipeline is PipelineName.IMAGENET:
+    if pipeline is PipelineName.CLASSIFICATION:
         layers += [Layer("--pipeline", {"source": {"kind": "images"}})]
     config = _validate(layers)
     if pipeline is PipelineName.PTYCHOGRAPHY and not isinstance(config, Config):

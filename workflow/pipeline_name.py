@@ -10,5 +10,5 @@ class PipelineName(StrEnum):
 
     PTYCHOGRAPHY = "ptychography"
     """Patches of a specimen from the frames of a scan: sources `replay` and `simulation`."""
-    IMAGENET = "imagenet"
+    CLASSIFICATION = "classification"
     """Classes of labelled images, task by task: source `images`."""

@@ -9,8 +9,8 @@ import time
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
+from ptychoflow.streaming.classification_events import ClassificationInfo, TaskScores
 from ptychoflow.streaming.events import PerspectiveScores, ScanInfo, Telemetry, TrainingStep, WarningRaised
-from ptychoflow.streaming.image_events import ImagesInfo, TaskScores
 from ptychoflow.streaming.ledger import FrameLedger
 
 log = logging.getLogger(__name__)
@@ -36,7 +36,7 @@ class RunProgress:
             self._ledger.add(event)
             if isinstance(event, ScanInfo):
                 self._expected = event.frames_expected
-            elif isinstance(event, ImagesInfo):
+            elif isinstance(event, ClassificationInfo):
                 self._expected = sum(event.images)
             elif isinstance(event, TaskScores):
                 self._task = event

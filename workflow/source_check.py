@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from contextlib import closing
 
-from ptychoflow.acquisition.images.stream_order import order_stream
+from ptychoflow.acquisition.classification.stream_order import order_stream
 from ptychoflow.acquisition.roles import assign_roles
 from ptychoflow.acquisition.sources import open_scan
-from ptychoflow.workflow.config import AnyConfig, Config, ImagesConfig
+from ptychoflow.workflow.config import AnyConfig, ClassificationConfig, Config
 
 
 def check_source(config: AnyConfig) -> None:
@@ -16,7 +16,7 @@ def check_source(config: AnyConfig) -> None:
     Raises:
         UserError: it cannot be read, or nothing would be left to train on.
     """
-    if isinstance(config, ImagesConfig):
+    if isinstance(config, ClassificationConfig):
         order_stream(config.source, seed=config.run.seed)
     else:
         _check_scan(config)

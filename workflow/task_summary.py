@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from statistics import fmean
 from typing import Any
 
+from ptychoflow.streaming.classification_events import ClassificationInfo, TaskAccuracies, TaskScores, chance
 from ptychoflow.streaming.events import AnyEvent, TrainingResumed
-from ptychoflow.streaming.image_events import ImagesInfo, TaskAccuracies, TaskScores, chance
 from ptychoflow.trainer.transfer import backward_transfer, forgetting
 
 TOPS = {"top1": 1, "top5": 5}
@@ -17,14 +17,14 @@ class TaskHistory:
     """Takes in a run's events; a repeated one does no harm."""
 
     def __init__(self) -> None:
-        self._info: ImagesInfo | None = None
+        self._info: ClassificationInfo | None = None
         self._live: dict[int, TaskScores] = {}
         self._after: dict[int, TaskAccuracies] = {}
 
     def add(self, event: AnyEvent) -> None:
         """Take in one event; kinds that say nothing of tasks are ignored."""
         match event:
-            case ImagesInfo():
+            case ClassificationInfo():
                 self._info = event
             case TaskScores(task=task):
                 self._live[task] = event

@@ -12,7 +12,7 @@ from ptychoflow.inference_edge.classification.tally import ImageBlock, TaskTally
 from ptychoflow.inference_edge.reporting import EdgeCounter
 from ptychoflow.streaming.codec import MalformedMessage
 from ptychoflow.streaming.inbox import Delivery, Inbox
-from ptychoflow.streaming.messages import Frames, ImagesStart, PerspectiveEnd, ScanEnd
+from ptychoflow.streaming.messages import ClassificationStart, Frames, PerspectiveEnd, ScanEnd
 
 DELIVERIES_AT_ONCE = 64
 
@@ -56,7 +56,7 @@ class ImageArrivals:
         warn: Callable[[str], None],
         earlier: Sequence[TaskRecord],
     ) -> None:
-        self.start: ImagesStart | None = None
+        self.start: ClassificationStart | None = None
         self.ended = False
         """Nothing more will come."""
         self.tallies = {one.task: TaskTally(one.task, earlier=one) for one in earlier if not one.complete}
@@ -117,7 +117,7 @@ class ImageArrivals:
     def _finished_with(self, delivery: Delivery) -> list[int]:
         """Take a message in; return the sequence numbers that are finished with."""
         match delivery.message:
-            case ImagesStart():
+            case ClassificationStart():
                 # after the end, it is an acquisition that was started again and sends everything again
                 self.start, self.ended = delivery.message, False
                 self._bounds.append(delivery.sequence)

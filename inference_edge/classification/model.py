@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ptychoflow.inference_edge.inference import choose_device
 from ptychoflow.inference_edge.settings import InferenceSettings
-from ptychoflow.streaming.messages import ImagesStart, Weights
+from ptychoflow.streaming.messages import ClassificationStart, Weights
 from ptychoflow.trainer.models.arithmetic import autocast, resolve
 from ptychoflow.trainer.models.classifier import ImageClassifier
 from ptychoflow.trainer.models.classifier_file import read_classifier
@@ -45,7 +45,7 @@ class ClassifierMaker:
         self._device = choose_device(settings.device)
         self._precision, self._batch_max = resolve(settings.precision, self._device), settings.batch_max
 
-    def accept(self, announced: Weights, data: bytes, *, start: ImagesStart, images: Images) -> Classifier:
+    def accept(self, announced: Weights, data: bytes, *, start: ClassificationStart, images: Images) -> Classifier:
         """Check a weights file and make a classifier of it. May take some seconds; may run beside inference.
 
         Args:
@@ -88,6 +88,6 @@ class ClassifierMaker:
         return classify
 
 
-def blank_images(start: ImagesStart) -> Images:
+def blank_images(start: ClassificationStart) -> Images:
     """Return one grey image, for when none has come yet."""
     return np.full((1, start.channels, start.stored_px, start.stored_px), 128, np.uint8)

@@ -22,7 +22,7 @@ from ptychoflow.streaming.commands import CommandReceiver
 from ptychoflow.streaming.errors import UserError
 from ptychoflow.streaming.events import Part, PartState, PartStatus, WarningRaised
 from ptychoflow.streaming.inbox import Inbox
-from ptychoflow.streaming.messages import ImagesStart
+from ptychoflow.streaming.messages import ClassificationStart
 from ptychoflow.streaming.settings import NetworkSettings, RunContext
 from ptychoflow.streaming.telemetry import TelemetrySender
 
@@ -122,7 +122,7 @@ class _Edge:
             )
         self._weights.fetch(lambda: self._check(start))
 
-    def _check(self, start: ImagesStart) -> Accept[Classifier]:
+    def _check(self, start: ClassificationStart) -> Accept[Classifier]:
         newest = self._arrivals.newest
         images = blank_images(start) if newest is None else newest.image[:TRIED_IMAGES]
         return partial(self._maker.accept, start=start, images=images)

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from ptychoflow.inference_edge.classification.model import Images
 from ptychoflow.inference_edge.classification.records import TaskRecord
+from ptychoflow.streaming.classification_events import TaskScores
 from ptychoflow.streaming.codec import Arrays, MalformedMessage
-from ptychoflow.streaming.image_events import TaskScores
-from ptychoflow.streaming.messages import FrameRole, ImagesStart
+from ptychoflow.streaming.messages import ClassificationStart, FrameRole
 from ptychoflow.trainer.models.accuracy import is_correct
 
 
@@ -34,7 +34,7 @@ class ImageBlock:
         return ImageBlock(self.index[chosen], self.role[chosen], self.label[chosen], self.image[chosen])
 
 
-def block_from_arrays(arrays: Arrays, start: ImagesStart) -> ImageBlock:
+def block_from_arrays(arrays: Arrays, start: ClassificationStart) -> ImageBlock:
     """Take the arrays of a `Frames` message of images as they are, without a copy.
 
     Raises:

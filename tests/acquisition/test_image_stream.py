@@ -14,16 +14,16 @@ import pytest
 from acquisition_runs import hub_into
 from image_folders import DIGITS_PX, write_digits
 
-from ptychoflow.acquisition.images.decoding import decode
-from ptychoflow.acquisition.images.service import acquire_images
-from ptychoflow.acquisition.images.settings import ImageStreamSettings
-from ptychoflow.acquisition.images.stream_order import order_stream
+from ptychoflow.acquisition.classification.decoding import decode
+from ptychoflow.acquisition.classification.service import acquire_images
+from ptychoflow.acquisition.classification.settings import ClassificationSourceSettings
+from ptychoflow.acquisition.classification.stream_order import order_stream
 from ptychoflow.acquisition.settings import PublishingSettings
+from ptychoflow.streaming.classification_events import ClassificationInfo
 from ptychoflow.streaming.errors import UserError
 from ptychoflow.streaming.events import AcquisitionCounts, AnyEvent, WarningRaised
-from ptychoflow.streaming.image_events import ImagesInfo
 from ptychoflow.streaming.inbox import Inbox
-from ptychoflow.streaming.messages import FrameRole, Frames, ImagesStart, PerspectiveEnd, Samples, ScanEnd
+from ptychoflow.streaming.messages import ClassificationStart, FrameRole, Frames, PerspectiveEnd, Samples, ScanEnd
 from ptychoflow.streaming.settings import NetworkSettings, RunContext
 
 CLASSES, TRAIN, VAL, SEED = 5, 6, 2, 3
@@ -31,7 +31,7 @@ CLASSES, TRAIN, VAL, SEED = 5, 6, 2, 3
 
 @dataclass
 class Received:
-    start: ImagesStart | None = None
+    start: ClassificationStart | None = None
     images: dict[tuple[int, int], tuple[int, int, bytes]] = field(default_factory=dict)
     """(role, label, pixels) by frame id."""
     ends: list[tuple[int, int]] = field(default_factory=list)
@@ -40,7 +40,7 @@ class Received:
 
     def take(self, message: object, arrays: dict[str, np.ndarray]) -> None:
         match message:
-            case ImagesStart():
+            case ClassificationStart():
                 self.start = message
             case Frames(perspective=task) | Samples(perspective=task):
                 self.order.append(task)
@@ -67,9 +67,9 @@ def digits(tmp_path: Path) -> Path:
     return write_digits(tmp_path / "digits", classes=CLASSES, train=TRAIN, val=VAL)
 
 
-def settings(folder: Path, **changes: object) -> ImageStreamSettings:
+def settings(folder: Path, **changes: object) -> ClassificationSourceSettings:
     shape = {"tasks": 2, "channels": 1, "stored_px": DIGITS_PX}
-    return ImageStreamSettings.model_validate(shape | {"folder": folder} | changes)
+    return ClassificationSourceSettings.model_validate(shape | {"folder": folder} | changes)
 
 
 @contextmanager
@@ -120,7 +120,7 @@ def test_edge_and_ranks_get_the_images_and_their_labels(digits: Path, tmp_path: 
     assert ranks[0].images | ranks[1].images == expected
     assert not ranks[0].images.keys() & ranks[1].images.keys()
     for one in (edge, *ranks):
-        assert one.start == ImagesStart("test", tasks=2, classes=CLASSES, channels=1, stored_px=DIGITS_PX)
+        assert one.start == ClassificationStart("test", tasks=2, classes=CLASSES, channels=1, stored_px=DIGITS_PX)
         assert one.ends == [(number, len(task.images)) for number, task in enumerate(tasks)]
         assert one.order == sorted(one.order)
     counts = [event for event in events if isinstance(event, AcquisitionCounts)][-1]
@@ -128,7 +128,7 @@ def test_edge_and_ranks_get_the_images_and_their_labels(digits: Path, tmp_path: 
     assert counts.samples == counts.published == len(expected)
     (warning,) = (event for event in events if isinstance(event, WarningRaised))
     assert str(spoilt) in warning.text
-    (info,) = (event for event in events if isinstance(event, ImagesInfo))
+    (info,) = (event for event in events if isinstance(event, ClassificationInfo))
     assert [set(names) for names in info.class_names] == [set(task.class_names) for task in tasks]
 
 

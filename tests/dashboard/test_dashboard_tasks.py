@@ -8,10 +8,10 @@ from telemetry_samples import telemetry
 from ptychoflow.dashboard.settings import DashboardSettings
 from ptychoflow.dashboard.state import DashboardState, StateCursor
 from ptychoflow.dashboard.tasks import TASKS_KEPT
+from ptychoflow.streaming.classification_events import ClassificationInfo, TaskAccuracies, TaskScores
 from ptychoflow.streaming.events import TrainingStep
-from ptychoflow.streaming.image_events import ImagesInfo, TaskAccuracies, TaskScores
 
-INFO = ImagesInfo("digits", [["0", "3"], ["1"]], images=[20, 10], channels=1, stored_px=8)
+INFO = ClassificationInfo("digits", [["0", "3"], ["1"]], images=[20, 10], channels=1, stored_px=8)
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ def test_a_step_on_images_has_one_loss(state: DashboardState) -> None:
 
 def test_many_tasks_stay_bounded(state: DashboardState) -> None:
     tasks = 3 * TASKS_KEPT
-    state.apply(telemetry(ImagesInfo("many", [[str(task)] for task in range(tasks)], [1] * tasks, 3, 32)))
+    state.apply(telemetry(ClassificationInfo("many", [[str(task)] for task in range(tasks)], [1] * tasks, 3, 32)))
     for task in range(tasks):
         state.apply(telemetry(scores(task, 1, 0.5)))
     found = state.present(now_s=0.0).classification

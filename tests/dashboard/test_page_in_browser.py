@@ -72,7 +72,7 @@ class RealRun:
             [
                 sys.executable,
                 "-m",
-                "workflow",
+                "ptychoflow",
                 "run",
                 "--name=watched",
                 f"--set=run.directory={directory}",

@@ -144,7 +144,9 @@ def test_a_killed_run_is_resumed_on_more_ranks_and_goes_on_by_itself_when_one_of
         kill_all(process)
     with started("resume", str(folder), "--ranks=2") as process:
         wait_until(lambda: resumptions(folder) == 1, timeout_s=120)
-        ranks = [one for one in processes(process, "workflow", "train") if "torch.distributed.run" not in one.cmdline()]
+        ranks = [
+            one for one in processes(process, "ptychoflow", "train") if "torch.distributed.run" not in one.cmdline()
+        ]
         assert len(ranks) == 2
         ranks[1].kill()
         summary = ended(process, folder)

@@ -16,9 +16,9 @@ from ptychoflow.inference_edge.classification.records import TaskRecords
 from ptychoflow.inference_edge.classification.tally import TaskTally, block_from_arrays
 from ptychoflow.inference_edge.reporting import EdgeCounter
 from ptychoflow.inference_edge.settings import DeviceChoice, InferenceSettings
+from ptychoflow.streaming.classification_events import TaskScores
 from ptychoflow.streaming.codec import MalformedMessage
-from ptychoflow.streaming.image_events import TaskScores
-from ptychoflow.streaming.messages import FrameRole, Frames, ImagesStart, PerspectiveEnd, ScanEnd, Weights
+from ptychoflow.streaming.messages import ClassificationStart, FrameRole, Frames, PerspectiveEnd, ScanEnd, Weights
 from ptychoflow.trainer.models.classifier import ImageClassifier
 from ptychoflow.trainer.models.classifier_file import classifier_writer, read_classifier
 from ptychoflow.trainer.models.classifier_settings import (
@@ -31,7 +31,7 @@ from ptychoflow.trainer.models.precision import Precision
 from ptychoflow.trainer.models.tensor_file import BadWeights, Stamp, digest
 
 SETTINGS = InferenceSettings(device=DeviceChoice.CPU, precision=Precision.FLOAT32, batch_max=3)
-START = ImagesStart(run="test", tasks=1, classes=6, channels=1, stored_px=8)
+START = ClassificationStart(run="test", tasks=1, classes=6, channels=1, stored_px=8)
 IMAGES = np.random.default_rng(0).integers(0, 256, (4, 1, 8, 8), np.uint8)
 
 

@@ -15,12 +15,12 @@ from image_folders import write_digits
 from PIL import Image
 from pydantic import ValidationError
 
-from ptychoflow.acquisition.images.image_folder import ImageFile, read_image_folder
+from ptychoflow.acquisition.classification.image_folder import ImageFile, read_image_folder
 from ptychoflow.streaming.errors import UserError
-from ptychoflow.trainer.pipelines.imagenet.dali_loader import DaliLoader
-from ptychoflow.trainer.pipelines.imagenet.data import ImageData
-from ptychoflow.trainer.pipelines.imagenet.loader import ImageLoader
-from ptychoflow.trainer.pipelines.imagenet.settings import ImageSettings, LoaderName
+from ptychoflow.trainer.pipelines.classification.dali_loader import DaliLoader
+from ptychoflow.trainer.pipelines.classification.data import ImageData
+from ptychoflow.trainer.pipelines.classification.loader import ImageLoader
+from ptychoflow.trainer.pipelines.classification.settings import ImageSettings, LoaderName
 
 needs_dali = pytest.mark.skipif(
     find_spec("nvidia") is None or find_spec("nvidia.dali") is None, reason="the extra dali is not installed"
@@ -53,7 +53,7 @@ def test_dali_without_a_gpu_is_refused(folder: Path) -> None:
 
 
 def test_dali_that_is_not_installed_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ptychoflow.trainer.pipelines.imagenet.dali_loader.find_spec", lambda _: None)
+    monkeypatch.setattr("ptychoflow.trainer.pipelines.classification.dali_loader.find_spec", lambda _: None)
     with pytest.raises(UserError, match=r"DALI is not installed: pip install 'ptychoflow\[dali\]'"):
         DaliLoader([], settings(folder), on_gpu=False)
 

@@ -7,12 +7,12 @@ import pytest
 from image_folders import write_digits
 from PIL import Image
 
-from ptychoflow.acquisition.images.decoding import CorruptImage, decode
-from ptychoflow.acquisition.images.image_folder import read_image_folder
-from ptychoflow.acquisition.images.tasks import deal_classes
+from ptychoflow.acquisition.classification.decoding import CorruptImage, decode
+from ptychoflow.acquisition.classification.image_folder import read_image_folder
+from ptychoflow.acquisition.classification.tasks import deal_classes
 from ptychoflow.streaming.errors import UserError
-from ptychoflow.trainer.pipelines.imagenet.data import ImageData
-from ptychoflow.trainer.pipelines.imagenet.settings import ImageSettings
+from ptychoflow.trainer.pipelines.classification.data import ImageData
+from ptychoflow.trainer.pipelines.classification.settings import ImageSettings
 
 
 @pytest.fixture

@@ -7,16 +7,16 @@ import pytest
 import torch
 from torch import nn
 
-from ptychoflow.acquisition.images.image_folder import ImageFile
+from ptychoflow.acquisition.classification.image_folder import ImageFile
 from ptychoflow.streaming.errors import UserError
 from ptychoflow.trainer.models.accuracy import is_correct
 from ptychoflow.trainer.models.augmentation import crop_at_random, crop_middle
 from ptychoflow.trainer.models.classifier import ImageClassifier, make_network
 from ptychoflow.trainer.models.classifier_settings import ClassifierSettings, ModelFamily
-from ptychoflow.trainer.pipelines.imagenet.epochs import Shards
-from ptychoflow.trainer.pipelines.imagenet.pipeline import Classification
-from ptychoflow.trainer.pipelines.imagenet.schedule import TaskSchedule
-from ptychoflow.trainer.pipelines.imagenet.settings import (
+from ptychoflow.trainer.pipelines.classification.epochs import Shards
+from ptychoflow.trainer.pipelines.classification.pipeline import Classification
+from ptychoflow.trainer.pipelines.classification.schedule import TaskSchedule
+from ptychoflow.trainer.pipelines.classification.settings import (
     ImageSettings,
     Sharding,
     TaskScheduleSettings,

@@ -11,7 +11,7 @@ from trainer_streams import scan_start
 
 from ptychoflow.streaming.codec import Arrays
 from ptychoflow.streaming.errors import UserError
-from ptychoflow.streaming.messages import FrameRole, ImagesStart, Samples
+from ptychoflow.streaming.messages import ClassificationStart, FrameRole, Samples
 from ptychoflow.trainer.arrivals import Arrivals
 from ptychoflow.trainer.device import Rank
 from ptychoflow.trainer.models.classifier import ImageClassifier, Logits
@@ -23,13 +23,13 @@ from ptychoflow.trainer.models.classifier_settings import (
 )
 from ptychoflow.trainer.models.precision import Precision
 from ptychoflow.trainer.pipelines.choice import choose_pipeline
-from ptychoflow.trainer.pipelines.imagenet.settings import ImageTrainerSettings
-from ptychoflow.trainer.pipelines.imagenet.stream_evaluation import evaluate_tasks
+from ptychoflow.trainer.pipelines.classification.settings import ClassificationTrainerSettings
+from ptychoflow.trainer.pipelines.classification.stream_evaluation import evaluate_tasks
 from ptychoflow.trainer.settings import TrainerSettings
 from ptychoflow.trainer.start import Announced
 from ptychoflow.trainer.stream_checkpoint import join_progress, progress_state
 
-START = ImagesStart(run="test", tasks=2, classes=6, channels=1, stored_px=8)
+START = ClassificationStart(run="test", tasks=2, classes=6, channels=1, stored_px=8)
 ALONE = Rank(rank=0, world_size=1, device=torch.device("cpu"), precision=Precision.FLOAT32)
 SMALL = ClassifierSettings(family=ModelFamily.SMALL, width=2)
 
@@ -113,9 +113,9 @@ def test_accuracies_are_told_by_task() -> None:
 def test_a_trainer_of_another_pipeline_says_so(arrivals: Arrivals) -> None:
     with pytest.raises(UserError, match="images came, but this trainer is set up for a scan"):
         choose_pipeline(TrainerSettings())(Announced(START, "uint8"), arrivals=arrivals, rank=ALONE, seed=0)
-    small = ImageTrainerSettings(model=SMALL, image_px=8)
+    small = ClassificationTrainerSettings(model=SMALL, image_px=8)
     with pytest.raises(UserError, match="a scan came, but this trainer is set up for images"):
         choose_pipeline(small)(Announced(scan_start(), "uint16"), arrivals=arrivals, rank=ALONE, seed=0)
     with pytest.raises(UserError, match=r"trainer.image_px is 9, but the images that come have 8 px"):
-        wide = ImageTrainerSettings(model=SMALL, image_px=9)
+        wide = ClassificationTrainerSettings(model=SMALL, image_px=9)
         choose_pipeline(wide)(Announced(START, "uint8"), arrivals=arrivals, rank=ALONE, seed=0)

@@ -6,7 +6,7 @@ import pytest
 
 from ptychoflow.acquisition.source_settings import ReplaySettings, SimulationSettings
 from ptychoflow.streaming.errors import UserError
-from ptychoflow.workflow.config import ImagesConfig, load_config, load_scan_config, option_table, write_config
+from ptychoflow.workflow.config import ClassificationConfig, load_config, load_scan_config, option_table, write_config
 from ptychoflow.workflow.pipeline_name import PipelineName
 from ptychoflow.workflow.presets import DATA_VARIABLE, MEASURED_SCAN, preset_names
 
@@ -207,8 +207,8 @@ def test_a_run_on_images_has_settings_of_its_own(assignment: str, said: str) -> 
 
 
 def test_the_pipeline_says_what_a_source_is_and_must_fit_it() -> None:
-    config = load_config(assignments=IMAGES[1:], pipeline=PipelineName.IMAGENET)
-    assert isinstance(config, ImagesConfig)
+    config = load_config(assignments=IMAGES[1:], pipeline=PipelineName.CLASSIFICATION)
+    assert isinstance(config, ClassificationConfig)
     with pytest.raises(UserError, match="not for ptychography"):
         load_config(assignments=IMAGES, pipeline=PipelineName.PTYCHOGRAPHY)
     with pytest.raises(UserError, match="not for ptychography"):
@@ -216,6 +216,6 @@ def test_the_pipeline_says_what_a_source_is_and_must_fit_it() -> None:
 
 
 def test_the_configuration_of_a_run_on_images_is_read_back_equal(tmp_path: Path) -> None:
-    config = load_config("images")
+    config = load_config("classification")
     write_config(config, tmp_path / "config.toml")
     assert load_config(file=tmp_path / "config.toml") == config

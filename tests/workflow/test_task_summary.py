@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from ptychoflow.streaming.classification_events import ClassificationInfo, TaskAccuracies, TaskScores
 from ptychoflow.streaming.events import TrainingResumed
-from ptychoflow.streaming.image_events import ImagesInfo, TaskAccuracies, TaskScores
 from ptychoflow.workflow.task_summary import TaskHistory
 
-INFO = ImagesInfo("digits", [["0", "3"], ["1", "2"]], images=[20, 10], channels=1, stored_px=8)
+INFO = ClassificationInfo("digits", [["0", "3"], ["1", "2"]], images=[20, 10], channels=1, stored_px=8)
 
 
 def scores(task: int, top1: float, top5: float) -> TaskScores:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 from ptychoflow.streaming.errors import UserError
-from ptychoflow.streaming.messages import ImagesStart, ScanStart
+from ptychoflow.streaming.messages import ClassificationStart, ScanStart
 from ptychoflow.trainer.arrivals import Arrivals
 from ptychoflow.trainer.assembly import Assembly
 from ptychoflow.trainer.device import Rank
-from ptychoflow.trainer.pipelines.imagenet.settings import ImageTrainerSettings
+from ptychoflow.trainer.pipelines.classification.settings import ClassificationTrainerSettings
 from ptychoflow.trainer.settings import StreamSettings, TrainerSettings
 from ptychoflow.trainer.start import Announced
 
@@ -27,7 +27,7 @@ class Assemble(Protocol):
 
 def choose_pipeline(settings: StreamSettings) -> Assemble:
     """Return what assembles the pipeline of these settings; loads the libraries of its networks (seconds)."""
-    if isinstance(settings, ImageTrainerSettings):
+    if isinstance(settings, ClassificationTrainerSettings):
         return _for_images(settings)
     if isinstance(settings, TrainerSettings):
         return _for_scans(settings)
@@ -46,11 +46,11 @@ def _for_scans(settings: TrainerSettings) -> Assemble:
     return assemble
 
 
-def _for_images(settings: ImageTrainerSettings) -> Assemble:
-    from ptychoflow.trainer.pipelines.imagenet.assembly import ImageAssembly  # noqa: PLC0415
+def _for_images(settings: ClassificationTrainerSettings) -> Assemble:
+    from ptychoflow.trainer.pipelines.classification.assembly import ImageAssembly  # noqa: PLC0415
 
     def assemble(announced: Announced, *, arrivals: Arrivals, rank: Rank, seed: int) -> Assembly[Any]:
-        if not isinstance(announced.scan, ImagesStart):
+        if not isinstance(announced.scan, ClassificationStart):
             raise _mismatch("a scan", "images")
         return ImageAssembly(settings, announced.scan, arrivals=arrivals, rank=rank, seed=seed)
 

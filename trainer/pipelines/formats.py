@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ptychoflow.streaming.messages import ScanStart, StreamStart
-from ptychoflow.trainer.pipelines.imagenet.samples import ImageSamples
+from ptychoflow.trainer.pipelines.classification.samples import ImageSamples
 from ptychoflow.trainer.pipelines.ptychography.samples import FrameSamples
 from ptychoflow.trainer.sample_format import SampleFormat
 

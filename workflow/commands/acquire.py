@@ -11,14 +11,14 @@ def acquire(config: ConfigOption = None, assignments: SetOption = None, pipeline
 
     One part of a run over several hosts.
     """
-    from ptychoflow.acquisition.images.service import acquire_images
+    from ptychoflow.acquisition.classification.service import acquire_images
     from ptychoflow.acquisition.service import acquire as run_acquisition
-    from ptychoflow.workflow.config import ImagesConfig
+    from ptychoflow.workflow.config import ClassificationConfig
     from ptychoflow.workflow.part_process import part_process
 
     with part_process(Part.ACQUISITION, config, assignments, pipeline=pipeline) as part:
         settings, run = part.config, part.config.run.context()
-        if isinstance(settings, ImagesConfig):
+        if isinstance(settings, ClassificationConfig):
             acquire_images(settings.source, settings.acquisition, network=settings.network, run=run, stop=part.stop)
             return
         run_acquisition(

@@ -53,23 +53,23 @@ def edge(
 
 
 @app.command()
-def images(
+def classification(
     *,
     preset: Annotated[
-        str, typer.Option(help="Of `experiment imagenet`; its network, batch and strategy.")
+        str, typer.Option(help="Of `experiment classification`; its network, batch and strategy.")
     ] = "thesis-imagenet-resnet50",
     assignments: SetOption = None,
     steps: Annotated[int, typer.Option(min=1, help="Training steps per round.")] = 20,
     json_file: JsonOption = None,
 ) -> int:
     """Samples per second of the trainer's loop on synthetic images, beside a bare PyTorch loop; meant for a GPU."""
-    from ptychoflow.trainer.pipelines.imagenet.benchmark import bench_images
+    from ptychoflow.trainer.pipelines.classification.benchmark import bench_images
     from ptychoflow.workflow.benchmarks.results import tell
+    from ptychoflow.workflow.experiments.classification.settings import ClassificationExperiment
     from ptychoflow.workflow.experiments.configuration import load_experiment
-    from ptychoflow.workflow.experiments.imagenet.settings import ImageExperiment
 
     config = load_experiment(
-        ImageExperiment, "imagenet", preset=preset, file=None, assignments=assignments or (), options={}
+        ClassificationExperiment, "classification", preset=preset, file=None, assignments=assignments or (), options={}
     )
     return tell(bench_images(config.training, config.images, steps=steps), json_file)
 

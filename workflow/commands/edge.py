@@ -11,13 +11,13 @@ def edge(config: ConfigOption = None, assignments: SetOption = None, pipeline: P
 
     One part of a run over several hosts.
     """
-    from ptychoflow.workflow.config import ImagesConfig
+    from ptychoflow.workflow.config import ClassificationConfig
     from ptychoflow.workflow.part_process import part_process
 
     with part_process(Part.EDGE, config, assignments, pipeline=pipeline) as part:
         settings, run = part.config, part.config.run.context()
         # imported here, because each brings the libraries of its networks
-        if isinstance(settings, ImagesConfig):
+        if isinstance(settings, ClassificationConfig):
             from ptychoflow.inference_edge.classification.service import serve_classification
 
             serve_classification(settings.edge, network=settings.network, run=run, stop=part.stop)

@@ -63,7 +63,7 @@ def ptychography(
 
 
 @app.command()
-def imagenet(
+def classification(
     folder: Annotated[
         Path | None, typer.Argument(help="Images: train/CLASS/* and val/CLASS/*.", metavar="FOLDER")
     ] = None,
@@ -90,13 +90,13 @@ def imagenet(
     Exit status 1 if a target is missed.
     """
     from ptychoflow.workflow.config import option_table
+    from ptychoflow.workflow.experiments.classification.experiment import run_experiment
+    from ptychoflow.workflow.experiments.classification.settings import ClassificationExperiment
     from ptychoflow.workflow.experiments.configuration import load_experiment
-    from ptychoflow.workflow.experiments.imagenet.experiment import run_experiment
-    from ptychoflow.workflow.experiments.imagenet.settings import ImageExperiment
 
     settings = load_experiment(
-        ImageExperiment,
-        "imagenet",
+        ClassificationExperiment,
+        "classification",
         preset=preset,
         file=config,
         assignments=assignments or (),

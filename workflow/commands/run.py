@@ -38,7 +38,7 @@ def run(
     from ptychoflow.workflow.launcher import launch
     from ptychoflow.workflow.pipeline_name import PipelineName
 
-    is_folder = scan is not None and (pipeline is PipelineName.IMAGENET or scan.is_dir())
+    is_folder = scan is not None and (pipeline is PipelineName.CLASSIFICATION or scan.is_dir())
     options = option_table(
         source__kind=None if scan is None else "images" if is_folder else "replay",
         source__path=None if scan is None or is_folder else str(scan),

@@ -11,6 +11,13 @@ from ptychoflow.buffer.memory import Rows, plain
 from ptychoflow.buffer.schema import Schema
 
 
+def numbered(device: torch.device) -> torch.device:
+    """The device as tensors name theirs: "cuda" is the current GPU, with its number."""
+    if device.type == "cuda" and device.index is None:
+        return torch.device("cuda", torch.cuda.current_device())
+    return device
+
+
 class DeviceCopy:
     """The GPU's side of one set of outputs."""
 

@@ -38,6 +38,7 @@ class Intake:
     def __init__(self, rows: Rows, free: FreeRows, device: torch.device) -> None:
         self._rows = rows
         self._free = free
+        self._own_device = device
         self._device = DeviceIntake(device) if device.type == "cuda" else None
 
     def take_in(
@@ -52,16 +53,22 @@ class Intake:
         """Copy the samples `chosen`; blocks only while two earlier offers are not inserted yet."""
         targets = self._free.reserve(len(chosen))
         index = torch.from_numpy(chosen)
-        on_gpu = {}
-        if self._device is not None:
-            on_gpu = {name: tensor.detach() for name, tensor in minibatch.items() if tensor.is_cuda}
+        on_gpu = {name: tensor.detach() for name, tensor in minibatch.items() if self._arrives_later(tensor)}
         on_host = {name: tensor.cpu() for name, tensor in minibatch.items() if name not in on_gpu}
         self._rows.write(targets, on_host, chosen.tolist())
-        known = [None if values is None else _to_host(values.detach()[index]) for values in (labels, scores, features)]
+        beside = (labels, scores, features)
+        known = [None if values is None else self._to_host(values.detach()[index]) for values in beside]
         arrival = None
-        if self._device is not None and on_gpu:
+        if self._device is not None and (on_gpu or any(map(self._arrives_later, beside))):
             arrival = self._device.write(self._rows, targets, self._device.choose(on_gpu, index))
         return Offer(targets, lambda: _candidates(len(chosen), *known), arrival)
+
+    def _arrives_later(self, values: torch.Tensor | None) -> bool:
+        return values is not None and arrives_later(values.device, own=self._own_device)
+
+    def _to_host(self, values: torch.Tensor) -> torch.Tensor:
+        """A copy on the host, queued on the caller's stream and so ahead of the event that tells of the arrival."""
+        return values.to("cpu", non_blocking=self._arrives_later(values))
 
     def close(self) -> None:
         """Release the device's part."""
@@ -69,9 +76,13 @@ class Intake:
             self._device.close()
 
 
-def _to_host(values: torch.Tensor) -> torch.Tensor:
-    """A copy on the host; from a GPU it is queued on the caller's stream, ahead of the tensors of the same offer."""
-    return values.to("cpu", non_blocking=True)
+def arrives_later(where: torch.device, *, own: torch.device) -> bool:
+    """Whether a tensor that lies there is copied without waiting, so that its offer must wait for an event.
+
+    That is so for the buffer's `own` GPU alone, whose streams the event follows; what lies on any other device is
+    copied before `offer` returns.
+    """
+    return own.type == "cuda" and where == own
 
 
 def _candidates(

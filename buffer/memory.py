@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import math
 import mmap
 from collections.abc import Iterator, Mapping
 
@@ -67,10 +68,12 @@ class Rows:
 
     def copy_of(self, rows: npt.NDArray[np.int64]) -> dict[str, torch.Tensor]:
         """New tensors with a copy of `rows`, (len(rows), *shape) per field."""
-        return {
-            name: torch.from_numpy(source[rows]).view(field.torch_dtype).view(len(rows), *field.shape)
-            for (name, field), source in zip(self.schema.items(), self.bytes.values(), strict=True)
+        copies = {
+            name: torch.empty((len(rows), *field.shape), dtype=field.torch_dtype) for name, field in self.schema.items()
         }
+        for name, copy in copies.items():
+            self.bytes[name].take(rows, axis=0, out=byte_rows(copy), mode="clip")
+        return copies
 
     def gather(self, rows: npt.NDArray[np.int64], into: Rows, *, first: int) -> Iterator[ByteRows]:
         """Copy `rows` to `into` from row `first` on, field by field; yields each field's copies once they are there."""
@@ -92,9 +95,9 @@ def plain(tensor: torch.Tensor) -> torch.Tensor:
 
 def byte_rows(tensor: torch.Tensor) -> ByteRows:
     """A CPU tensor (items, *shape) as rows of bytes; without a copy if it is contiguous."""
-    items = tensor.shape[0]
-    rows: ByteRows = plain(tensor).view(-1).view(torch.uint8).numpy().reshape(items, -1 if items else 0)
-    return rows
+    items, *shape = tensor.shape
+    rows: ByteRows = plain(tensor).view(-1).view(torch.uint8).numpy()
+    return rows.reshape(items, math.prod(shape) * tensor.element_size())
 
 
 def _sizes(schema: Schema, count: int) -> list[int]:

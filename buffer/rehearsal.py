@@ -13,6 +13,7 @@ import torch
 from ptychoflow.buffer.background import Background, DrawTiming
 from ptychoflow.buffer.capacity import class_quotas
 from ptychoflow.buffer.checkpoint import Shard, check_shards, restore_shards, save_shard
+from ptychoflow.buffer.cuda import numbered
 from ptychoflow.buffer.generators import make_generators
 from ptychoflow.buffer.intake import Intake, Offer, no_candidates
 from ptychoflow.buffer.local_store import LocalStore
@@ -71,7 +72,7 @@ class RehearsalBuffer:
         member = membership(group)
         self._schema = schema
         self._member = member
-        self._device = torch.device(device)
+        self._device = numbered(torch.device(device))
         self._policy = make_policy(policy)
         check_transport(transport)
         self._options = Options(

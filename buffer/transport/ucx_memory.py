@@ -92,6 +92,9 @@ class LentMemory:
         if status != _OK:
             raise MemoryError(f"UCX does not tell where it has allocated the buffer's outputs (status {status}).")
         owner = _Bytes(attributes.address, nbytes)
+        # What the caller still holds when the interpreter ends is never unmapped, since it may yet be read. A context
+        # destroyed before its memory makes UCX complain, so the memory owns a reference that only `_unmap` gives back.
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(context))
         weakref.finalize(owner, _unmap, library, context, mapped).atexit = False
         _prefer_huge_pages(attributes.address, length)
         self.memory = owner.tensor().zero_()
@@ -107,6 +110,7 @@ def _prefer_huge_pages(address: int, length: int) -> None:
 
 def _unmap(library: ctypes.CDLL, context: Any, mapped: ctypes.c_void_p) -> None:
     library.ucp_mem_unmap(ctypes.c_void_p(context.handle), mapped)
+    ctypes.pythonapi.Py_DecRef(ctypes.py_object(context))
 
 
 def _packed_key(library: ctypes.CDLL, context: ctypes.c_void_p, mapped: ctypes.c_void_p) -> bytes:

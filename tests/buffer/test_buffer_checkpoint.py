@@ -202,6 +202,59 @@ def test_incomplete_sets_and_late_restores_are_refused() -> None:
             other.load_state_dict([shard, shard])
 
 
+@pytest.mark.parametrize("policy", POLICIES)
+def test_an_empty_buffer_is_saved_and_restored(policy: PolicyName, tmp_path: Path) -> None:
+    with make(policy) as empty, make(policy) as restored:
+        shard = through_a_file(empty.state_dict(), tmp_path / "empty.pt")
+        assert {name: tuple(rows.shape) for name, rows in shard["items"].items()} == {
+            "number": (0,), "image": (0, 3, 2), "state": (0, 2),
+        }  # fmt: skip
+        assert {name: rows.dtype for name, rows in shard["items"].items()} == {
+            name: field.torch_dtype for name, field in SCHEMA.items()
+        }
+        restored.load_state_dict([shard])
+        for buffer in (empty, restored):
+            assert len(buffer.take()) == 0
+            offer(buffer, 0)
+            assert len(buffer.take()) == 4
+
+
+def load_one_empty_shard(rank: int, shards: list[dict[str, Any]]) -> int:
+    with make() as buffer:
+        buffer.load_state_dict(shards)
+        wait_until(lambda: sum(buffer.stats().size_per_rank.values()) == len(shards[0]["ids"]))
+        dist.barrier()
+        buffer.offer(None)
+        drawn = len(buffer.take())
+        buffer.state_dict()
+        dist.barrier()
+        return drawn
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3])
+def test_shards_of_ranks_that_had_stored_nothing_are_restored(run_ranks: RunRanks, ranks: int) -> None:
+    shards: list[dict[str, Any]] = []
+    for rank, steps in enumerate((1, 0)):
+        with make() as buffer:
+            for step in range(steps):
+                offer(buffer, step)
+            shards.append(buffer.state_dict() | {"rank": rank, "world_size": 2})
+    assert run_ranks(load_one_empty_shard, ranks, shards) == [4] * ranks
+
+
+def test_no_items_at_all_are_offered_and_annotated() -> None:
+    none = {name: torch.zeros(0, *field.shape, dtype=field.torch_dtype) for name, field in SCHEMA.items()}
+    with make("herding") as buffer:
+        for _ in range(2):
+            buffer.offer(
+                none, labels=torch.zeros(0, dtype=torch.int64), scores=torch.zeros(0), features=torch.zeros(0, 2)
+            )
+            drawn = buffer.take()
+            assert buffer.annotate(drawn.ids[:0], number=none["number"], state=none["state"]) == 0
+            offer(buffer, 0)
+        assert len(buffer.take()) == 8
+
+
 def test_a_shard_is_plain_data() -> None:
     with make("herding") as buffer:
         for step in range(5):

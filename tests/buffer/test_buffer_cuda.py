@@ -46,3 +46,19 @@ def test_offer_and_take_do_not_wait_for_the_device() -> None:
         assert not busy.query()
         torch.cuda.synchronize()
         assert len(buffer.take()) == 24
+
+
+@pytest.mark.parametrize("device", ["cuda", "cpu"])
+def test_host_minibatches_wait_for_what_lies_on_the_gpu_beside_them(device: str) -> None:
+    schema = Schema(number=Field((), "int64"))
+    with RehearsalBuffer(
+        schema, capacity=400, representatives=400, candidates=16, classes=200, policy="loss_aware", device=device
+    ) as buffer:
+        for step in range(12):
+            numbers = torch.arange(16 * step, 16 * step + 16)
+            torch.cuda._sleep(20_000_000)
+            buffer.update({"number": numbers}, labels=numbers.cuda(), scores=numbers.cuda().float())
+        drawn = buffer.take()
+        assert torch.equal(drawn.labels, drawn.tensors["number"])
+        shard = buffer.state_dict()
+        assert torch.equal(shard["scores"], shard["labels"].double())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from enum import Enum, auto
 
 import zmq
 from zmq.utils.monitor import parse_monitor_message
@@ -14,6 +15,17 @@ GIVEN_UP_AFTER_S = 0.5
 WATCHED = zmq.Event.HANDSHAKE_SUCCEEDED | zmq.Event.DISCONNECTED | zmq.Event.CONNECT_RETRIED
 
 
+class Change(Enum):
+    """What an event of the monitor means."""
+
+    NONE = auto()
+    """The connection stands for the first time, or no longer, or is being made."""
+    RESTORED = auto()
+    """It stands again after a break."""
+    REPLACED = auto()
+    """It stands in place of the socket before."""
+
+
 class Connection:
     """A socket with one connection, and what becomes of that.
 
@@ -22,15 +34,15 @@ class Connection:
         kind: of the socket, as ZeroMQ names it.
         host: of the peer.
         port: of the peer.
-        stood: a socket before this one was connected in its place.
+        replaces: a socket before this one was connected in its place.
     """
 
-    def __init__(self, sockets: Sockets, kind: int, *, host: str, port: int, stood: bool = False) -> None:
+    def __init__(self, sockets: Sockets, kind: int, *, host: str, port: int, replaces: bool = False) -> None:
         self.socket = sockets.connect(kind, host, port, watched=WATCHED)
         self.monitor: Socket = self.socket.get_monitor_socket()
         self._sockets = sockets
         self._broken_at_s: float | None = None
-        self._stood = stood
+        self._next_handshake = Change.REPLACED if replaces else Change.NONE
 
     @property
     def broken(self) -> bool:
@@ -42,14 +54,14 @@ class Connection:
         """Whether ZeroMQ will not connect again, as after a message larger than it may take."""
         return self._broken_at_s is not None and time.monotonic() - self._broken_at_s > GIVEN_UP_AFTER_S
 
-    def take_event(self) -> bool:
-        """Take in one event of the monitor; return whether the connection now stands again after a break."""
+    def read_event(self) -> Change:
+        """Read one event of the monitor, which must have one, and return what it means."""
         event = parse_monitor_message(self.monitor.recv_multipart())["event"]
         self._broken_at_s = time.monotonic() if event == zmq.Event.DISCONNECTED else None
         if event != zmq.Event.HANDSHAKE_SUCCEEDED:
-            return False
-        again, self._stood = self._stood, True
-        return again
+            return Change.NONE
+        change, self._next_handshake = self._next_handshake, Change.RESTORED
+        return change
 
     def release(self) -> None:
         """Close the socket at once, and its monitor."""

@@ -14,7 +14,7 @@ from typing import Self
 import zmq
 
 from ptychoflow.streaming.codec import Arrays, Codec, Decoded, MalformedMessage, OversizedMessage
-from ptychoflow.streaming.connection import GIVEN_UP_AFTER_S, Connection
+from ptychoflow.streaming.connection import GIVEN_UP_AFTER_S, Change, Connection
 from ptychoflow.streaming.messages import Acknowledge, ControlMessage, DataMessage, FirstPassScore, Hello
 from ptychoflow.streaming.outbox import address
 from ptychoflow.streaming.settings import NetworkSettings
@@ -24,6 +24,8 @@ log = logging.getLogger(__name__)
 
 SCORES_REPEATED = 64
 """Newest scores that are told again after a break of the connection."""
+HELLOS_ANSWERED = 2
+"""Messages are taken that answer the last hello, or the one before while nothing is left of an earlier publisher."""
 
 
 @dataclass(frozen=True)
@@ -68,8 +70,7 @@ class Inbox:
         self._consumer, self._world_size = consumer, world_size
         self._session = uuid.uuid4().hex
         self._calls = 0
-        self._addresses: set[str] = set()
-        self._renewing = False
+        self._addresses: deque[str] = deque(maxlen=HELLOS_ANSWERED)
         self._codec: Codec[DataMessage] = Codec(DataMessage, network.max_message_bytes)
         self._control: Codec[ControlMessage] = Codec(ControlMessage)
         self._next_sequence = 0
@@ -95,8 +96,8 @@ class Inbox:
             timeout_s = min(timeout_s, GIVEN_UP_AFTER_S)
         ready = dict(self._poller.poll(int(timeout_s * 1000)))
         for connection in (self._control_connection, self._data_connection):
-            if connection.monitor in ready and connection.take_event():
-                self._ask_again(renewed=self._renewing and connection is self._data_connection)
+            if connection.monitor in ready and (change := connection.read_event()) is not Change.NONE:
+                self._ask_again(change)
         if self._data_connection.socket in ready:
             self._accept(self._data_connection.socket.recv_multipart(copy=False))
         elif self._data_connection.given_up:
@@ -138,8 +139,9 @@ class Inbox:
         """Close the sockets."""
         self.close()
 
-    def _connect(self, kind: int, port: int, *, stood: bool = False) -> Connection:
-        connection = Connection(self._sockets, kind, host=self._network.acquisition_host, port=port, stood=stood)
+    def _connect(self, kind: int, port: int, *, replaces: bool = False) -> Connection:
+        host = self._network.acquisition_host
+        connection = Connection(self._sockets, kind, host=host, port=port, replaces=replaces)
         self._poller.register(connection.monitor, zmq.POLLIN)
         if kind == zmq.PULL:
             self._poller.register(connection.socket, zmq.POLLIN)
@@ -159,18 +161,16 @@ class Inbox:
         for one in (self._data_connection.socket, self._data_connection.monitor):
             self._poller.unregister(one)
         self._data_connection.release()
-        self._data_connection = self._connect(zmq.PULL, self._port, stood=True)
-        self._renewing = True
+        self._data_connection = self._connect(zmq.PULL, self._port, replaces=True)
 
-    def _ask_again(self, *, renewed: bool) -> None:
+    def _ask_again(self, change: Change) -> None:
         """Announce itself after a break of either connection: another publisher would wait for that.
 
-        On a connection `renewed` by this inbox nothing is left of a publisher before, so that what comes there in
+        On a connection that this inbox has replaced nothing is left of a publisher before, so that what comes there in
         answer to the last hello is good as well. Were it dropped, a refusal behind it would be taken for its own.
         """
         log.info("%s is connected again and asks for what it missed", self._consumer)
-        self._renewing = False
-        if not renewed:
+        if change is Change.RESTORED:
             self._addresses.clear()
             self._left_out.clear()
         self._say_hello()
@@ -181,7 +181,7 @@ class Inbox:
         """Announce itself, and take what answers this; another publisher numbers its messages anew."""
         hello = Hello(self._consumer, self._session, self._world_size, self._next_sequence, self._calls)
         self._calls += 1
-        self._addresses.add(address(hello.session, hello.call))
+        self._addresses.append(address(hello.session, hello.call))
         self._early.clear()
         self._send(hello)
 

@@ -36,7 +36,7 @@ class Sockets:
         self._authenticator: ThreadAuthenticator | None = None
 
     def bind(self, kind: int, host: str, port: int) -> Socket:
-        """Return a socket bound to `host:port`; port 0 takes a free one (`port_of` tells which).
+        """Return a socket bound to `host:port`; port 0 takes a free one.
 
         Raises:
             UserError: the port is in use, the host is not this machine's, or keys are missing off loopback.
@@ -121,9 +121,3 @@ class Sockets:
             self._authenticator = ThreadAuthenticator(self._context, log=log)
             self._authenticator.start()
             self._authenticator.configure_curve(domain="*", location=self.network.keys_dir / AUTHORISED)
-
-
-def port_of(socket: Socket) -> int:
-    """Return the TCP port that a bound socket listens on."""
-    endpoint = socket.getsockopt_string(zmq.LAST_ENDPOINT)
-    return int(endpoint.rsplit(":", 1)[1])

@@ -7,12 +7,13 @@ STAMP := .venv/.installed
 export OMP_WAIT_POLICY ?= PASSIVE
 export PTYCHOFLOW_DATA ?= $(abspath ../shared/data)
 
-.PHONY: help demo test lint format clean
+.PHONY: help demo test docs lint format clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo    run the whole workflow on this host, about three minutes; ends by naming its report"
 	@echo "make test    lint, types and tests"
+	@echo "make docs    build the manual into docs/_build; anything that does not fit together is an error"
 	@echo "make lint    lint and types only"
 	@echo "make format  bring the code into the project's format"
 	@echo "make clean   remove the environment and caches; runs/ stays"
@@ -22,6 +23,10 @@ demo: $(STAMP)
 
 test: lint
 	$(BIN)/pytest
+
+docs: $(STAMP)
+	$(BIN)/python -m sphinx --fresh-env --fail-on-warning --keep-going --quiet -b html docs docs/_build
+	@echo "the manual: docs/_build/index.html"
 
 lint: $(STAMP)
 	$(BIN)/ruff check
@@ -33,12 +38,12 @@ format: $(STAMP)
 	$(BIN)/ruff format
 
 clean:
-	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv build dist docs/_build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed; name one with PYTHON=...") if sys.version_info < (3, 11) else None'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[workflow,dev,openvino,ucx]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[workflow,dev,docs,openvino,ucx]'
 	touch $@

@@ -1,0 +1,45 @@
+"""The reference of the dashboard's interface, from its own OpenAPI description."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from ptychoflow.dashboard.app import CommandAccess, create_app
+from ptychoflow.dashboard.runs import Runs
+from ptychoflow.dashboard.settings import DashboardSettings
+from ptychoflow.dashboard.state import DashboardState
+from ptychoflow.streaming.commands import CommandSender
+from ptychoflow.streaming.settings import NetworkSettings
+
+ANY_PORT = 9
+"""Of a hub that is never spoken to: describing the interface sends nothing."""
+
+
+def rest_reference() -> str:
+    """Return every route: what it answers and takes."""
+    schema = _schema()
+    parts = []
+    for path, methods in schema["paths"].items():
+        for method, route in methods.items():
+            parts.append(_route(path, method.upper(), route))
+    return "\n".join(parts)
+
+
+def _schema() -> dict[str, Any]:
+    settings = DashboardSettings()
+    with closing(CommandSender(NetworkSettings(commands_port=ANY_PORT))) as sender:
+        runs = Runs(DashboardState("run", settings, controllable=True), Path("runs/run"), settings)
+        return create_app(runs, settings, commands=CommandAccess(sender, "token")).openapi()
+
+
+def _route(path: str, method: str, route: dict[str, Any]) -> str:
+    rows = [_parameter(parameter) for parameter in route.get("parameters", ())]
+    return "\n".join([f"## {method} `{path}`\n", route.get("description", ""), "", *rows, ""])
+
+
+def _parameter(parameter: dict[str, Any]) -> str:
+    text = parameter.get("description") or parameter["schema"].get("description", "")
+    needed = "" if parameter.get("required") else ", may be left out"
+    return f"- `{parameter['name']}` ({parameter['in']}{needed}){f': {text}' if text else ''}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from contextlib import closing
 
@@ -47,6 +48,7 @@ def test_a_whole_scan(run):
     wait_until(lambda: run.inferred() == 2 * FRAMES_EACH)
     assert run.refreshed() == 0
     assert run.of(PerspectiveScores) == []
+    assert gc.get_freeze_count() > 0
     run.post_reference(0)
     wait_until(lambda: run.scores(0, MosaicKind.FIRST_PASS) is not None)
     bad, data = weights(2)
@@ -57,6 +59,7 @@ def test_a_whole_scan(run):
     wait_until(lambda: run.refreshed() == 2 * FRAMES_EACH)
     run.post(ScanEnd(2 * FRAMES_EACH))
     run.wait_for_end()
+    assert gc.get_freeze_count() == 0, "what stays exempt from the search for garbage is reported as leaked at the end"
 
     counts = run.of(EdgeCounts)[-1]
     assert (counts.inferred, counts.refreshed, counts.duplicates) == (2 * FRAMES_EACH, 2 * FRAMES_EACH, 12)

@@ -67,6 +67,13 @@ def bench_edge(
     """
     # a search of all libraries' objects for garbage would halt the feed for 0.1 s
     gc.freeze()
+    try:
+        return _bench_edge(batch_frames=batch_frames, seconds=seconds, frames_px=frames_px)
+    finally:
+        gc.unfreeze()
+
+
+def _bench_edge(*, batch_frames: int, seconds: float, frames_px: tuple[int, ...]) -> dict[str, Any]:
     results, targets = [], []
     for frame_px in frames_px:
         ptychi_frame_ms = _ptychi_frame_ms(frame_px)

@@ -1,17 +1,17 @@
 """Trains a network on the running scan, data-parallel, with a rehearsal buffer, and publishes its weights.
 
-The way of a sample, one file per station:
+From the lowest room to the highest; a room imports from lower ones alone:
 
-    intake          the thread that receives messages and acknowledges those that are done with
-    arrivals        sorts, checks and counts samples; keeps the validation samples
-    sample_queue    training samples in the order of the stream, divided by the ends of perspectives
-    loop            the algorithm: gather, agree, train; evaluate and publish at the ends of perspectives
-    strategies/     what a step trains on beside the stream
-    agreement       the all-reduce that makes all ranks take the same kind of step
-    learner         forward, backward and optimiser step over all ranks; `averaging` follows its weights
-    evaluation      validation loss beside that of the constant prediction (`constant`)
-    publication     weights files on their way to the edge
+    models/       networks and their weights files, for the trainer and the edge
+    checkpoints/  files of nested state
+    interface/    what strategies, learner and loop know of what is learnt, and nothing else: pipeline, stream, batch,
+                  callback; `agreement` is the all-reduce that makes all ranks take the same kind of step
+    strategies/   what a step trains on beside the stream
+    training/     the algorithm: `loop` gathers, agrees, trains, ends sections; `learner` makes the steps
+    online/       training on a running stream: what arrives, is acknowledged, published and reported
+    pipelines/    what is learnt, in one folder for ptychography and one for image classification
+    service       the trainer as a part of a run
 
-Strategies, learner and loop know neither frames nor images: `pipelines/` says what is learnt, in one folder for
-ptychography and one for image classification; `assembly` is what each brings to the service on a running stream.
+The way of a sample on a running stream: `online/receiver` (the thread that receives and acknowledges messages),
+`online/ingest` (sorts, checks and counts), `online/sample_queue`, `training/loop`, and back when it is done with.
 """

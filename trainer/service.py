@@ -13,28 +13,29 @@ from ptychoflow.streaming.commands import CommandReceiver
 from ptychoflow.streaming.events import Part, PartState, PartStatus, TrainingResumed, WarningRaised
 from ptychoflow.streaming.settings import NetworkSettings, RunContext
 from ptychoflow.streaming.telemetry import TelemetrySender
-from ptychoflow.trainer.arrival_stream import ArrivalStream
-from ptychoflow.trainer.arrivals import Arrivals
-from ptychoflow.trainer.assembly import Assembly
-from ptychoflow.trainer.checkpoint import Checkpoint
-from ptychoflow.trainer.checkpoint_writer import CheckpointWriter
-from ptychoflow.trainer.checkpointing import Checkpointing, Parts, restore
+from ptychoflow.trainer.checkpoints.checkpoint import Checkpoint
+from ptychoflow.trainer.checkpoints.writer import CheckpointWriter
 from ptychoflow.trainer.device import Rank, join_ranks
-from ptychoflow.trainer.intake import Intake
-from ptychoflow.trainer.learner import Learner
-from ptychoflow.trainer.loop import TrainingLoop
-from ptychoflow.trainer.optimizer import load_optimizers
-from ptychoflow.trainer.pipelines.choice import Assemble, choose_pipeline
-from ptychoflow.trainer.pipelines.pipeline import Pipeline
-from ptychoflow.trainer.publication import Publication
-from ptychoflow.trainer.reporting import StepReport
-from ptychoflow.trainer.schedule import ScanSchedule
+from ptychoflow.trainer.interface.pipeline import Pipeline
+from ptychoflow.trainer.online.arrival_stream import ArrivalStream
+from ptychoflow.trainer.online.checkpointing import Checkpointing, Parts, restore
+from ptychoflow.trainer.online.ingest import Arrivals
+from ptychoflow.trainer.online.publication import Publication
+from ptychoflow.trainer.online.receiver import SampleReceiver
+from ptychoflow.trainer.online.recipe import Recipe
+from ptychoflow.trainer.online.start import Announced, wait_for_samples, wait_for_scan
+from ptychoflow.trainer.online.step_report import StepReport
+from ptychoflow.trainer.online.stream_checkpoint import open_arrivals, validation_files
+from ptychoflow.trainer.pipelines.choice import MakeRecipe, choose_pipeline
+from ptychoflow.trainer.pipelines.formats import format_of
 from ptychoflow.trainer.settings import StreamSettings
-from ptychoflow.trainer.start import Announced, wait_for_samples, wait_for_scan
+from ptychoflow.trainer.strategies.factory import make_strategy
 from ptychoflow.trainer.strategies.incremental import Incremental
-from ptychoflow.trainer.strategies.making import make_strategy
 from ptychoflow.trainer.strategies.strategy import Strategy
-from ptychoflow.trainer.stream_checkpoint import open_arrivals, validation_files
+from ptychoflow.trainer.training.learner import Learner
+from ptychoflow.trainer.training.loop import TrainingLoop
+from ptychoflow.trainer.training.optimizer import load_optimizers
+from ptychoflow.trainer.training.schedule import ScanSchedule
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +48,7 @@ class _Session:
     stop: threading.Event
     rank: Rank
     telemetry: TelemetrySender
-    assemble: Assemble
+    assemble: MakeRecipe
 
     @property
     def checkpoints(self) -> Path:
@@ -103,8 +104,8 @@ def _serve_and_publish(session: _Session) -> None:
 def _serve(session: _Session, *, publication: Publication | None) -> None:
     """Receive and train."""
     rank = session.rank
-    checkpoint, arrivals = open_arrivals(session.settings, session.checkpoints, rank)
-    intake = Intake(
+    checkpoint, arrivals = open_arrivals(session.settings, session.checkpoints, rank, format_of)
+    intake = SampleReceiver(
         session.network,
         arrivals,
         rank=rank.rank,
@@ -186,11 +187,11 @@ def _publish_initial(session: _Session, arrivals: Arrivals, publication: Publica
         publication.publish(write, step=0, validation_loss=None, final=False)
 
 
-def _assemble(session: _Session, arrivals: Arrivals, announced: Announced) -> Assembly[Any]:
+def _assemble(session: _Session, arrivals: Arrivals, announced: Announced) -> Recipe[Any]:
     return session.assemble(announced, arrivals=arrivals, rank=session.rank, seed=session.run.seed)
 
 
-def _learner(work: _Work, assembly: Assembly[Any]) -> Learner[Any]:
+def _learner(work: _Work, assembly: Recipe[Any]) -> Learner[Any]:
     session, settings = work.session, work.session.settings
     network = assembly.network()
     if settings.init_weights is None and work.checkpoint is None:

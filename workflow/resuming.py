@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ptychoflow.streaming.errors import UserError
-from ptychoflow.trainer.checkpoint import newest
+from ptychoflow.trainer.checkpoints.checkpoint import newest
 from ptychoflow.workflow.config import AnyConfig, load_config
 from ptychoflow.workflow.overrides import Table
 from ptychoflow.workflow.ports import is_free, without_taken_ports

@@ -8,7 +8,7 @@ from typing import Any
 
 from ptychoflow.streaming.classification_events import ClassificationInfo, TaskAccuracies, TaskScores, chance
 from ptychoflow.streaming.events import AnyEvent, TrainingResumed
-from ptychoflow.trainer.transfer import backward_transfer, forgetting
+from ptychoflow.trainer.continual_metrics import backward_transfer, forgetting
 
 TOPS = {"top1": 1, "top5": 5}
 

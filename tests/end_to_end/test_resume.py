@@ -17,7 +17,7 @@ from support import wait_until
 from ptychoflow.streaming.errors import UserError
 from ptychoflow.streaming.events import TrainingResumed
 from ptychoflow.streaming.telemetry_log import read_telemetry_log
-from ptychoflow.trainer.checkpoint import newest
+from ptychoflow.trainer.checkpoints.checkpoint import newest
 from ptychoflow.workflow.resuming import resumed_config
 
 FRAMES, HELD_OUT = 240, 60

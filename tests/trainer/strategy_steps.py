@@ -10,18 +10,18 @@ from trainer_streams import FRAME, TARGET, samples
 
 from ptychoflow.buffer.names import TransportName
 from ptychoflow.buffer.outputs import Representatives
-from ptychoflow.trainer.agreement import Proposal, agree
-from ptychoflow.trainer.learner import Learner
+from ptychoflow.trainer.interface.agreement import Proposal, agree
+from ptychoflow.trainer.interface.pipeline import Minibatch
 from ptychoflow.trainer.models.frame_network import FrameNetwork
 from ptychoflow.trainer.models.precision import Precision
 from ptychoflow.trainer.models.ptychonn import Patches
 from ptychoflow.trainer.models.settings import ModelSettings, NetworkConfig
-from ptychoflow.trainer.pipelines.pipeline import Minibatch
 from ptychoflow.trainer.pipelines.ptychography.pipeline import Ptychography
-from ptychoflow.trainer.schedule import ScanSchedule
 from ptychoflow.trainer.settings import BufferSettings, DistillationSettings, StrategyName, TrainerSettings
-from ptychoflow.trainer.strategies.making import make_strategy
+from ptychoflow.trainer.strategies.factory import make_strategy
 from ptychoflow.trainer.strategies.strategy import Strategy
+from ptychoflow.trainer.training.learner import Learner
+from ptychoflow.trainer.training.schedule import ScanSchedule
 
 CPU = torch.device("cpu")
 RATE = 1e-3

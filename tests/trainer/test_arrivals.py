@@ -8,12 +8,13 @@ from trainer_streams import samples, scan_start
 
 from ptychoflow.streaming.codec import Arrays
 from ptychoflow.streaming.messages import FrameRole, PerspectiveEnd, Samples, ScanEnd
-from ptychoflow.trainer.arrivals import NO_SCAN, NOT_USABLE, Arrivals
+from ptychoflow.trainer.online.ingest import NO_SCAN, NOT_USABLE, Arrivals
+from ptychoflow.trainer.pipelines.formats import format_of
 
 
 @pytest.fixture
 def arrivals() -> Arrivals:
-    arrivals = Arrivals(queue_samples=100)
+    arrivals = Arrivals(format_of, queue_samples=100)
     arrivals.take(0, scan_start(), {})
     return arrivals
 
@@ -99,7 +100,7 @@ def test_the_dtype_of_frames_does_not_change_within_a_scan(arrivals: Arrivals) -
 
 
 def test_samples_before_the_announcement_are_refused() -> None:
-    arrivals = Arrivals(queue_samples=10)
+    arrivals = Arrivals(format_of, queue_samples=10)
     arrivals.take(0, Samples(perspective=0), samples([0, 1]))
     assert arrivals.counts.rejected == {NO_SCAN: 2}
 

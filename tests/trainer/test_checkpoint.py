@@ -15,9 +15,7 @@ from support import wait_until
 from trainer_streams import FRAME, TARGET, samples
 
 from ptychoflow.streaming.errors import UserError
-from ptychoflow.trainer.agreement import Agreed
-from ptychoflow.trainer.batch import Batch, join
-from ptychoflow.trainer.checkpoint import (
+from ptychoflow.trainer.checkpoints.checkpoint import (
     MARKER,
     at,
     begin,
@@ -27,16 +25,18 @@ from ptychoflow.trainer.checkpoint import (
     save,
     shard_name,
 )
-from ptychoflow.trainer.checkpoint_writer import CheckpointWriter, ValidationFile
-from ptychoflow.trainer.learner import Learner
+from ptychoflow.trainer.checkpoints.state_file import BadState, read_state, write_state
+from ptychoflow.trainer.checkpoints.writer import CheckpointWriter, ValidationFile
+from ptychoflow.trainer.interface.agreement import Agreed
+from ptychoflow.trainer.interface.batch import Batch, join
 from ptychoflow.trainer.models.frame_network import FrameNetwork
 from ptychoflow.trainer.models.precision import Precision
 from ptychoflow.trainer.models.settings import ModelSettings, NetworkConfig
 from ptychoflow.trainer.pipelines.ptychography.pipeline import Ptychography
-from ptychoflow.trainer.schedule import ScanSchedule
 from ptychoflow.trainer.settings import OptimizerKind, OptimizerSettings, TrainerSettings
-from ptychoflow.trainer.state_file import BadState, read_state, write_state
 from ptychoflow.trainer.strategies.incremental import Incremental
+from ptychoflow.trainer.training.learner import Learner
+from ptychoflow.trainer.training.schedule import ScanSchedule
 
 CPU = torch.device("cpu")
 PIPELINE = Ptychography(FRAME, TARGET)

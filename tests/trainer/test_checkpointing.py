@@ -16,21 +16,22 @@ from ptychoflow.streaming.commands import CommandHub, CommandReceiver, CommandSe
 from ptychoflow.streaming.errors import UserError
 from ptychoflow.streaming.messages import Samples
 from ptychoflow.streaming.settings import NetworkSettings
-from ptychoflow.trainer.agreement import Agreed
-from ptychoflow.trainer.arrivals import Arrivals
-from ptychoflow.trainer.checkpoint import newest
-from ptychoflow.trainer.checkpoint_writer import CheckpointWriter
-from ptychoflow.trainer.checkpointing import Checkpointing, Parts, restore
-from ptychoflow.trainer.constant import MeanPatch
-from ptychoflow.trainer.learner import Learner
+from ptychoflow.trainer.checkpoints.checkpoint import newest
+from ptychoflow.trainer.checkpoints.writer import CheckpointWriter
+from ptychoflow.trainer.interface.agreement import Agreed
 from ptychoflow.trainer.models.frame_network import FrameNetwork
 from ptychoflow.trainer.models.precision import Precision
 from ptychoflow.trainer.models.ptychonn import Patches
 from ptychoflow.trainer.models.settings import ModelSettings, NetworkConfig
+from ptychoflow.trainer.online.checkpointing import Checkpointing, Parts, restore
+from ptychoflow.trainer.online.ingest import Arrivals
+from ptychoflow.trainer.pipelines.formats import format_of
+from ptychoflow.trainer.pipelines.ptychography.mean_patch import MeanPatch
 from ptychoflow.trainer.pipelines.ptychography.pipeline import Ptychography
-from ptychoflow.trainer.schedule import ScanSchedule
 from ptychoflow.trainer.settings import BufferSettings, CheckpointSettings, StrategyName, TrainerSettings
-from ptychoflow.trainer.strategies.making import make_strategy
+from ptychoflow.trainer.strategies.factory import make_strategy
+from ptychoflow.trainer.training.learner import Learner
+from ptychoflow.trainer.training.schedule import ScanSchedule
 
 CPU = torch.device("cpu")
 PIPELINE = Ptychography(FRAME, TARGET)
@@ -71,7 +72,7 @@ def training(folder: Path, *, capacity: int = 20) -> Training:
         FrameNetwork(config), PIPELINE, settings, schedule=schedule, device=CPU, precision=Precision.FLOAT32
     )
     strategy = make_strategy(settings, PIPELINE, device=CPU, seed=0)
-    arrivals = Arrivals(queue_samples=100, held=True)
+    arrivals = Arrivals(format_of, queue_samples=100, held=True)
     arrivals.take(0, scan_start(), {})
     arrivals.take(1, Samples(perspective=0), samples(range(10)))
     parts = Parts({"network": "small"}, {}, learner, strategy, {"mean_patch": MeanPatch(TARGET, device=CPU)})

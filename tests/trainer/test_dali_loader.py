@@ -17,9 +17,9 @@ from pydantic import ValidationError
 
 from ptychoflow.acquisition.classification.image_folder import ImageFile, read_image_folder
 from ptychoflow.streaming.errors import UserError
-from ptychoflow.trainer.pipelines.classification.dali_loader import DaliLoader
-from ptychoflow.trainer.pipelines.classification.data import ImageData
-from ptychoflow.trainer.pipelines.classification.loader import ImageLoader
+from ptychoflow.trainer.pipelines.classification.offline.dali_loader import DaliLoader
+from ptychoflow.trainer.pipelines.classification.offline.data import ImageData
+from ptychoflow.trainer.pipelines.classification.offline.loader import ImageLoader
 from ptychoflow.trainer.pipelines.classification.settings import ImageSettings, LoaderName
 
 needs_dali = pytest.mark.skipif(
@@ -53,7 +53,7 @@ def test_dali_without_a_gpu_is_refused(folder: Path) -> None:
 
 
 def test_dali_that_is_not_installed_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ptychoflow.trainer.pipelines.classification.dali_loader.find_spec", lambda _: None)
+    monkeypatch.setattr("ptychoflow.trainer.pipelines.classification.offline.dali_loader.find_spec", lambda _: None)
     with pytest.raises(UserError, match=r"DALI is not installed: pip install 'ptychoflow\[dali\]'"):
         DaliLoader([], settings(folder), on_gpu=False)
 

@@ -6,11 +6,11 @@ import torch
 from trainer_streams import FRAME, TARGET, samples
 
 from ptychoflow.streaming.codec import Arrays
-from ptychoflow.trainer.evaluation import Evaluator
 from ptychoflow.trainer.models.frame_network import FrameNetwork
 from ptychoflow.trainer.models.precision import Precision
 from ptychoflow.trainer.models.ptychonn import Patches
 from ptychoflow.trainer.models.settings import ModelSettings, NetworkConfig
+from ptychoflow.trainer.pipelines.ptychography.evaluation import Evaluator
 
 EVALUATOR = Evaluator(precision=Precision.FLOAT32, device=torch.device("cpu"))
 CONSTANT = Patches(amplitude=torch.full(TARGET, 0.8), phase=torch.zeros(TARGET))

@@ -12,17 +12,17 @@ from image_folders import DIGITS_PX, write_digits
 from ptychoflow.trainer.device import Rank
 from ptychoflow.trainer.models.classifier_settings import ClassifierSettings, ModelFamily
 from ptychoflow.trainer.models.precision import Precision
-from ptychoflow.trainer.pipelines.classification.data import ImageData
-from ptychoflow.trainer.pipelines.classification.evaluation import AccuracyEvaluator
-from ptychoflow.trainer.pipelines.classification.record import TrainingRecord
+from ptychoflow.trainer.pipelines.classification.offline.data import ImageData
+from ptychoflow.trainer.pipelines.classification.offline.evaluation import AccuracyEvaluator
+from ptychoflow.trainer.pipelines.classification.offline.record import TrainingRecord
+from ptychoflow.trainer.pipelines.classification.offline.training import TaskTrainer
 from ptychoflow.trainer.pipelines.classification.settings import (
     ClassificationSettings,
     ImageSettings,
     TaskScheduleSettings,
 )
-from ptychoflow.trainer.pipelines.classification.training import TaskTrainer
-from ptychoflow.trainer.section_checkpoints import SectionCheckpoints
 from ptychoflow.trainer.settings import BufferSettings, OptimizerKind, OptimizerSettings, StrategyName
+from ptychoflow.trainer.training.section_checkpoints import SectionCheckpoints
 
 ALONE = Rank(rank=0, world_size=1, device=torch.device("cpu"), precision=Precision.FLOAT32)
 EPOCHS = 3

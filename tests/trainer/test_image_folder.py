@@ -11,7 +11,7 @@ from ptychoflow.acquisition.classification.decoding import CorruptImage, decode
 from ptychoflow.acquisition.classification.image_folder import read_image_folder
 from ptychoflow.acquisition.classification.tasks import deal_classes
 from ptychoflow.streaming.errors import UserError
-from ptychoflow.trainer.pipelines.classification.data import ImageData
+from ptychoflow.trainer.pipelines.classification.offline.data import ImageData
 from ptychoflow.trainer.pipelines.classification.settings import ImageSettings
 
 

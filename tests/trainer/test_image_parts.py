@@ -9,19 +9,19 @@ from torch import nn
 
 from ptychoflow.acquisition.classification.image_folder import ImageFile
 from ptychoflow.streaming.errors import UserError
+from ptychoflow.trainer.continual_metrics import average_over_seen, backward_transfer, forgetting, forward_transfer
 from ptychoflow.trainer.models.accuracy import is_correct
 from ptychoflow.trainer.models.augmentation import crop_at_random, crop_middle
 from ptychoflow.trainer.models.classifier import ImageClassifier, make_network
 from ptychoflow.trainer.models.classifier_settings import ClassifierSettings, ModelFamily
-from ptychoflow.trainer.pipelines.classification.epochs import Shards
+from ptychoflow.trainer.pipelines.classification.offline.epochs import Shards
+from ptychoflow.trainer.pipelines.classification.offline.schedule import TaskSchedule
 from ptychoflow.trainer.pipelines.classification.pipeline import Classification
-from ptychoflow.trainer.pipelines.classification.schedule import TaskSchedule
 from ptychoflow.trainer.pipelines.classification.settings import (
     ImageSettings,
     Sharding,
     TaskScheduleSettings,
 )
-from ptychoflow.trainer.transfer import average_over_seen, backward_transfer, forgetting, forward_transfer
 
 FILES = [ImageFile(Path(f"{label}-{number}"), label) for label in range(4) for number in range(5)]
 TASKS = (frozenset({3, 0}), frozenset({1, 2}))

@@ -14,20 +14,20 @@ from support import free_ports
 from torch import Tensor
 from trainer_streams import FRAME, TARGET, samples
 
-from ptychoflow.trainer.agreement import Agreed, Proposal, agree
-from ptychoflow.trainer.averaging import WARM_UP_STEPS, AveragedNetwork
-from ptychoflow.trainer.batch import Batch, join
-from ptychoflow.trainer.constant import MeanPatch
-from ptychoflow.trainer.learner import Learner
+from ptychoflow.trainer.interface.agreement import Agreed, Proposal, agree
+from ptychoflow.trainer.interface.batch import Batch, join
+from ptychoflow.trainer.interface.pipeline import Minibatch
 from ptychoflow.trainer.models.frame_network import FrameNetwork
 from ptychoflow.trainer.models.precision import Precision
 from ptychoflow.trainer.models.ptychonn import Patches
 from ptychoflow.trainer.models.settings import ModelSettings, NetworkConfig
-from ptychoflow.trainer.pipelines.pipeline import Minibatch
+from ptychoflow.trainer.pipelines.ptychography.mean_patch import MeanPatch
 from ptychoflow.trainer.pipelines.ptychography.pipeline import Ptychography
-from ptychoflow.trainer.schedule import ScanSchedule
 from ptychoflow.trainer.settings import OptimizerKind, OptimizerSettings, TrainerSettings
 from ptychoflow.trainer.strategies.incremental import Incremental
+from ptychoflow.trainer.training.averaging import WARM_UP_STEPS, AveragedNetwork
+from ptychoflow.trainer.training.learner import Learner
+from ptychoflow.trainer.training.schedule import ScanSchedule
 
 CPU = torch.device("cpu")
 PIPELINE = Ptychography(FRAME, TARGET)

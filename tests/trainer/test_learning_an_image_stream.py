@@ -12,7 +12,6 @@ from trainer_streams import scan_start
 from ptychoflow.streaming.codec import Arrays
 from ptychoflow.streaming.errors import UserError
 from ptychoflow.streaming.messages import ClassificationStart, FrameRole, Samples
-from ptychoflow.trainer.arrivals import Arrivals
 from ptychoflow.trainer.device import Rank
 from ptychoflow.trainer.models.classifier import ImageClassifier, Logits
 from ptychoflow.trainer.models.classifier_settings import (
@@ -22,12 +21,14 @@ from ptychoflow.trainer.models.classifier_settings import (
     ViewSettings,
 )
 from ptychoflow.trainer.models.precision import Precision
+from ptychoflow.trainer.online.ingest import Arrivals
+from ptychoflow.trainer.online.start import Announced
+from ptychoflow.trainer.online.stream_checkpoint import join_progress, progress_state
 from ptychoflow.trainer.pipelines.choice import choose_pipeline
+from ptychoflow.trainer.pipelines.classification.evaluation import evaluate_tasks
 from ptychoflow.trainer.pipelines.classification.settings import ClassificationTrainerSettings
-from ptychoflow.trainer.pipelines.classification.stream_evaluation import evaluate_tasks
+from ptychoflow.trainer.pipelines.formats import format_of
 from ptychoflow.trainer.settings import TrainerSettings
-from ptychoflow.trainer.start import Announced
-from ptychoflow.trainer.stream_checkpoint import join_progress, progress_state
 
 START = ClassificationStart(run="test", tasks=2, classes=6, channels=1, stored_px=8)
 ALONE = Rank(rank=0, world_size=1, device=torch.device("cpu"), precision=Precision.FLOAT32)
@@ -46,7 +47,7 @@ def images(labels: list[int], *, role: FrameRole = FrameRole.TRAIN, first: int =
 
 @pytest.fixture
 def arrivals() -> Arrivals:
-    arrivals = Arrivals(queue_samples=100)
+    arrivals = Arrivals(format_of, queue_samples=100)
     arrivals.take(0, START, {})
     return arrivals
 
@@ -86,7 +87,7 @@ def test_a_checkpoint_remembers_what_kind_of_stream_it_was(arrivals: Arrivals) -
     progress = join_progress([progress_state(arrivals.progress()[0])], rank=0, ranks=1)
     assert progress.scan == START
     with pytest.raises(UserError, match="another one than the checkpoint's"):
-        Arrivals(queue_samples=10, earlier=progress).take(0, scan_start(), {})
+        Arrivals(format_of, queue_samples=10, earlier=progress).take(0, scan_start(), {})
 
 
 class Known(ImageClassifier):

@@ -13,21 +13,22 @@ from trainer_streams import samples, scan_start
 
 from ptychoflow.streaming.errors import UserError
 from ptychoflow.streaming.messages import FrameRole, PerspectiveEnd, Samples, ScanEnd
-from ptychoflow.trainer.arrivals import Arrivals, Progress
-from ptychoflow.trainer.checkpoint import Checkpoint, Marker, save
-from ptychoflow.trainer.state_file import read_state, write_state
-from ptychoflow.trainer.stream_checkpoint import (
+from ptychoflow.trainer.checkpoints.checkpoint import Checkpoint, Marker, save
+from ptychoflow.trainer.checkpoints.state_file import read_state, write_state
+from ptychoflow.trainer.online.ingest import Arrivals, Progress
+from ptychoflow.trainer.online.stream_checkpoint import (
     join_progress,
     load_validation,
     progress_state,
     validation_state,
 )
+from ptychoflow.trainer.pipelines.formats import format_of
 
 END = PerspectiveEnd(perspective=0, angle_deg=0.0, frames=9)
 
 
 def opened(earlier: Progress | None = None) -> Arrivals:
-    arrivals = Arrivals(queue_samples=100, held=True, earlier=earlier)
+    arrivals = Arrivals(format_of, queue_samples=100, held=True, earlier=earlier)
     arrivals.take(0, scan_start(), {})
     return arrivals
 
@@ -147,7 +148,7 @@ def test_validation_samples_come_back_by_perspective(tmp_path: Path) -> None:
     (tmp_path / "validation").mkdir()
     write_state(validation_state(validation), tmp_path / "validation" / "first")
     loaded = load_validation(Checkpoint(path, Marker(ranks=1, file_bytes={})), ["first"])
-    resumed = Arrivals(queue_samples=10, validation=loaded).validation()
+    resumed = Arrivals(format_of, queue_samples=10, validation=loaded).validation()
     for perspective, arrays in arrivals.validation().items():
         for name, array in arrays.items():
             np.testing.assert_array_equal(resumed[perspective][name], array)
@@ -157,6 +158,6 @@ def test_validation_samples_come_back_by_perspective(tmp_path: Path) -> None:
 
 def test_the_announcement_of_another_scan_is_refused() -> None:
     arrivals = opened()
-    resumed = Arrivals(queue_samples=10, held=True, earlier=arrivals.progress()[0])
+    resumed = Arrivals(format_of, queue_samples=10, held=True, earlier=arrivals.progress()[0])
     with pytest.raises(UserError, match="another one than the checkpoint's"):
         resumed.take(0, msgspec.structs.replace(scan_start(), energy_eV=8.0), {})

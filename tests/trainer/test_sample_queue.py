@@ -8,7 +8,7 @@ from trainer_streams import samples
 
 from ptychoflow.streaming.codec import Arrays
 from ptychoflow.streaming.messages import PerspectiveEnd, ScanEnd
-from ptychoflow.trainer.sample_queue import SampleQueue
+from ptychoflow.trainer.online.sample_queue import SampleQueue
 
 END = PerspectiveEnd(perspective=0, angle_deg=0.0, frames=7)
 

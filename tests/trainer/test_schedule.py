@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from ptychoflow.trainer.schedule import learning_rate
 from ptychoflow.trainer.settings import ScheduleKind, ScheduleSettings
+from ptychoflow.trainer.training.schedule import learning_rate
 
 CYCLIC = ScheduleSettings(kind=ScheduleKind.CYCLIC)
 

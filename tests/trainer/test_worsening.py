@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from ptychoflow.trainer.worsening import Worsening
+from ptychoflow.trainer.pipelines.ptychography.worsening import Worsening
 
 
 def heed(worsening: Worsening, *evaluations: dict[int, float]) -> list[str | None]:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from ptychoflow.streaming.errors import UserError
-from ptychoflow.trainer.checkpoint import MARKER, save
+from ptychoflow.trainer.checkpoints.checkpoint import MARKER, save
 from ptychoflow.workflow.commands.view import view
 from ptychoflow.workflow.config import load_config
 from ptychoflow.workflow.resuming import resumed_config

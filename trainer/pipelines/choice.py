@@ -6,18 +6,18 @@ from typing import Any, Protocol
 
 from ptychoflow.streaming.errors import UserError
 from ptychoflow.streaming.messages import ClassificationStart, ScanStart
-from ptychoflow.trainer.arrivals import Arrivals
-from ptychoflow.trainer.assembly import Assembly
 from ptychoflow.trainer.device import Rank
+from ptychoflow.trainer.online.ingest import Arrivals
+from ptychoflow.trainer.online.recipe import Recipe
+from ptychoflow.trainer.online.start import Announced
 from ptychoflow.trainer.pipelines.classification.settings import ClassificationTrainerSettings
 from ptychoflow.trainer.settings import StreamSettings, TrainerSettings
-from ptychoflow.trainer.start import Announced
 
 
-class Assemble(Protocol):
+class MakeRecipe(Protocol):
     """Makes the parts of the training on an announced stream."""
 
-    def __call__(self, announced: Announced, *, arrivals: Arrivals, rank: Rank, seed: int) -> Assembly[Any]:
+    def __call__(self, announced: Announced, *, arrivals: Arrivals, rank: Rank, seed: int) -> Recipe[Any]:
         """Return them.
 
         Raises:
@@ -25,7 +25,7 @@ class Assemble(Protocol):
         """
 
 
-def choose_pipeline(settings: StreamSettings) -> Assemble:
+def choose_pipeline(settings: StreamSettings) -> MakeRecipe:
     """Return what assembles the pipeline of these settings; loads the libraries of its networks (seconds)."""
     if isinstance(settings, ClassificationTrainerSettings):
         return _for_images(settings)
@@ -34,25 +34,25 @@ def choose_pipeline(settings: StreamSettings) -> Assemble:
     raise TypeError(f"no pipeline has settings of the type {type(settings).__name__}")
 
 
-def _for_scans(settings: TrainerSettings) -> Assemble:
-    from ptychoflow.trainer.pipelines.ptychography.assembly import ScanAssembly  # noqa: PLC0415
+def _for_scans(settings: TrainerSettings) -> MakeRecipe:
+    from ptychoflow.trainer.pipelines.ptychography.recipe import PtychographyRecipe  # noqa: PLC0415
 
-    def assemble(announced: Announced, *, arrivals: Arrivals, rank: Rank, seed: int) -> Assembly[Any]:
+    def assemble(announced: Announced, *, arrivals: Arrivals, rank: Rank, seed: int) -> Recipe[Any]:
         if not isinstance(announced.scan, ScanStart):
             raise _mismatch("images", "a scan")
         dtype = announced.frame_dtype
-        return ScanAssembly(settings, announced.scan, arrivals=arrivals, rank=rank, seed=seed, frame_dtype=dtype)
+        return PtychographyRecipe(settings, announced.scan, arrivals=arrivals, rank=rank, seed=seed, frame_dtype=dtype)
 
     return assemble
 
 
-def _for_images(settings: ClassificationTrainerSettings) -> Assemble:
-    from ptychoflow.trainer.pipelines.classification.assembly import ImageAssembly  # noqa: PLC0415
+def _for_images(settings: ClassificationTrainerSettings) -> MakeRecipe:
+    from ptychoflow.trainer.pipelines.classification.recipe import ClassificationRecipe  # noqa: PLC0415
 
-    def assemble(announced: Announced, *, arrivals: Arrivals, rank: Rank, seed: int) -> Assembly[Any]:
+    def assemble(announced: Announced, *, arrivals: Arrivals, rank: Rank, seed: int) -> Recipe[Any]:
         if not isinstance(announced.scan, ClassificationStart):
             raise _mismatch("a scan", "images")
-        return ImageAssembly(settings, announced.scan, arrivals=arrivals, rank=rank, seed=seed)
+        return ClassificationRecipe(settings, announced.scan, arrivals=arrivals, rank=rank, seed=seed)
 
     return assemble
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from ptychoflow.streaming.messages import ScanStart, StreamStart
+from ptychoflow.trainer.interface.sample_format import SampleFormat
 from ptychoflow.trainer.pipelines.classification.samples import ImageSamples
 from ptychoflow.trainer.pipelines.ptychography.samples import FrameSamples
-from ptychoflow.trainer.sample_format import SampleFormat
 
 
 def format_of(start: StreamStart) -> SampleFormat:

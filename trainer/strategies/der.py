@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from ptychoflow.buffer import RehearsalBuffer
-from ptychoflow.trainer.agreement import Agreed
-from ptychoflow.trainer.batch import Batch
-from ptychoflow.trainer.loss import share_of_mean
-from ptychoflow.trainer.pipelines.pipeline import Minibatch, Output, Pipeline
+from ptychoflow.trainer.interface.agreement import Agreed
+from ptychoflow.trainer.interface.batch import Batch
+from ptychoflow.trainer.interface.loss import share_of_mean
+from ptychoflow.trainer.interface.pipeline import Minibatch, Output, Pipeline
 from ptychoflow.trainer.settings import DistillationSettings
 from ptychoflow.trainer.strategies.strategy import Rehearsal
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ptychoflow.trainer.agreement import Agreed
-from ptychoflow.trainer.batch import Batch
-from ptychoflow.trainer.loss import share_of_mean
-from ptychoflow.trainer.pipelines.pipeline import Output, Pipeline
+from ptychoflow.trainer.interface.agreement import Agreed
+from ptychoflow.trainer.interface.batch import Batch
+from ptychoflow.trainer.interface.loss import share_of_mean
+from ptychoflow.trainer.interface.pipeline import Output, Pipeline
 from ptychoflow.trainer.strategies.der import DarkExperienceReplay
 
 

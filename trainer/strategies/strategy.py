@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from ptychoflow.buffer import RehearsalBuffer, Representatives
-from ptychoflow.trainer.agreement import Agreed
-from ptychoflow.trainer.batch import Batch, join
-from ptychoflow.trainer.pipelines.pipeline import Minibatch, Output, Pipeline
+from ptychoflow.trainer.interface.agreement import Agreed
+from ptychoflow.trainer.interface.batch import Batch, join
+from ptychoflow.trainer.interface.pipeline import Minibatch, Output, Pipeline
 
 
 class Strategy(ABC):

@@ -7,8 +7,8 @@ says that the newer activation is nearer.
 
 from __future__ import annotations
 
-from ptychoflow.trainer.batch import Batch
-from ptychoflow.trainer.pipelines.pipeline import Output
+from ptychoflow.trainer.interface.batch import Batch
+from ptychoflow.trainer.interface.pipeline import Output
 from ptychoflow.trainer.strategies.derpp import DarkExperienceReplayPlusPlus
 
 

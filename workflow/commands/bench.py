@@ -28,8 +28,8 @@ def train(assignments: SetOption = None, json_file: JsonOption = None) -> int:
 
     Of the configuration, the section trainer counts: --set trainer.strategy=derpp.
     """
-    from ptychoflow.trainer.benchmark import bench_train
     from ptychoflow.workflow.benchmarks.results import tell
+    from ptychoflow.workflow.benchmarks.train import bench_train
     from ptychoflow.workflow.config import load_scan_config, option_table
 
     config = load_scan_config(assignments=assignments or (), options=option_table(source__kind="simulation"))
@@ -63,7 +63,7 @@ def classification(
     json_file: JsonOption = None,
 ) -> int:
     """Samples per second of the trainer's loop on synthetic images, beside a bare PyTorch loop; meant for a GPU."""
-    from ptychoflow.trainer.pipelines.classification.benchmark import bench_images
+    from ptychoflow.workflow.benchmarks.classification import bench_images
     from ptychoflow.workflow.benchmarks.results import tell
     from ptychoflow.workflow.experiments.classification.settings import ClassificationExperiment
     from ptychoflow.workflow.experiments.configuration import load_experiment

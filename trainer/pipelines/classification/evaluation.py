@@ -1,68 +1,78 @@
-"""Accuracy on the validation images of every task."""
+"""Accuracy on the validation images that came with a stream, task by task."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from statistics import fmean
 
-import numpy as np
 import torch
 import torch.distributed as dist
-from torch import nn
+from torch import Tensor, nn
 
-from ptychoflow.acquisition.classification.tasks import Tasks
+from ptychoflow.streaming.codec import Arrays
 from ptychoflow.trainer.device import Rank
 from ptychoflow.trainer.models.accuracy import is_correct
 from ptychoflow.trainer.models.arithmetic import autocast
-from ptychoflow.trainer.pipelines.classification.data import ImageData
-
-BATCH = 256
+from ptychoflow.trainer.models.classifier import ImageClassifier
+from ptychoflow.trainer.pipelines.classification.offline.evaluation import BATCH
+from ptychoflow.trainer.training.validation import at_most, perspectives_on_any_rank
 
 
 @dataclass(frozen=True)
-class Accuracy:
-    """Shares of the validation images of each task."""
+class TaskEvaluation:
+    """Means over the validation images of each task; a task without any is left out."""
 
-    top1: list[float]
-    top5: list[float]
+    top1: dict[int, float]
+    top5: dict[int, float]
     """The right class is among the five likeliest."""
+    loss: dict[int, float]
+    """Cross-entropy."""
+    guessing: float
+    """The cross-entropy of guessing among all classes."""
+
+    @property
+    def mean_loss(self) -> float:
+        """Mean over tasks."""
+        return fmean(self.loss.values())
 
 
-class AccuracyEvaluator:
-    """Evaluates networks; every rank takes its part of the images, results are those of all ranks.
+@torch.inference_mode()
+def evaluate_tasks(
+    network: ImageClassifier, samples: Mapping[int, Arrays], *, rank: Rank, limit: int | None
+) -> TaskEvaluation | None:
+    """Return what a network makes of the validation images, or None if no rank has one. Collective.
 
     Args:
-        data: holds the validation images.
-        tasks: the classes of each.
+        network: in evaluation mode, the same on all ranks.
+        samples: this rank's validation samples by task.
         rank: this process.
+        limit: images used on this rank at most; None uses all.
     """
+    sums = torch.zeros(perspectives_on_any_rank(samples, rank.device), 4, dtype=torch.float64, device=rank.device)
+    for task, arrays in at_most(samples, limit).items():
+        for start in range(0, len(arrays["label"]), BATCH):
+            images, label = (torch.from_numpy(arrays[name][start : start + BATCH]) for name in ("image", "label"))
+            sums[task] += _figures(network, images.to(rank.device), label.to(rank.device), rank=rank)
+    if dist.is_initialized():
+        dist.all_reduce(sums)
+    seen = (sums[:, 3] > 0).nonzero().flatten().tolist()
+    if not seen:
+        return None
+    top1, top5, loss = (sums[:, :3] / sums[:, 3:].clamp(min=1)).T.tolist()
+    return TaskEvaluation(
+        top1={task: top1[task] for task in seen},
+        top5={task: top5[task] for task in seen},
+        loss={task: loss[task] for task in seen},
+        guessing=math.log(network.config.classes),
+    )
 
-    def __init__(self, data: ImageData, tasks: Tasks, *, rank: Rank) -> None:
-        self._loader, self._tasks, self._rank = data.val, tasks, rank
-        task_of = {label: task for task, classes in enumerate(tasks) for label in classes}
-        self._task_of_class = torch.tensor([task_of[label] for label in range(len(task_of))], device=rank.device)
-        self._task_of_row = np.array([task_of[file.label] for file in data.files.val])
 
-    @torch.inference_mode()
-    def evaluate(self, network: nn.Module, *, tasks: int | None = None) -> Accuracy:
-        """Return the accuracies of a network in evaluation mode, the same on all ranks. Collective.
-
-        Args:
-            network: from stored images to logits over all classes.
-            tasks: evaluate on the first so many only.
-        """
-        count = len(self._tasks) if tasks is None else tasks
-        device = self._rank.device
-        sums = torch.zeros(len(self._tasks), 3, dtype=torch.float64, device=device)
-        rows = np.flatnonzero(self._task_of_row < count)[self._rank.rank :: self._rank.world_size].tolist()
-        batches = [rows[first : first + BATCH] for first in range(0, len(rows), BATCH)]
-        for minibatch in self._loader.load(batches):
-            label = minibatch["label"].to(device)
-            with autocast(self._rank.precision, device):
-                logits = network(minibatch["image"].to(device))[0]
-            found = torch.stack([is_correct(logits, label, top=1), is_correct(logits, label, top=5)], dim=1)
-            counted = torch.cat([found.double(), torch.ones(len(label), 1, device=device)], dim=1)
-            sums.index_add_(0, self._task_of_class[label], counted.double())
-        if dist.is_initialized():
-            dist.all_reduce(sums)
-        shares = sums[:count, :2] / sums[:count, 2:].clamp(min=1)
-        return Accuracy(top1=shares[:, 0].tolist(), top5=shares[:, 1].tolist())
+def _figures(network: ImageClassifier, images: Tensor, label: Tensor, *, rank: Rank) -> Tensor:
+    """Return (right, right among five, cross-entropy, images), summed over the images."""
+    with autocast(rank.precision, rank.device):
+        logits = network(images)[0].float()
+    right = [is_correct(logits, label, top=top).sum() for top in (1, 5)]
+    loss = nn.functional.cross_entropy(logits, label, reduction="sum")
+    return torch.stack([*right, loss, torch.tensor(len(label), device=label.device)]).double()

@@ -5,8 +5,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from ptychoflow.buffer import Field
-from ptychoflow.trainer.loss import squares
-from ptychoflow.trainer.pipelines.pipeline import Minibatch, Output, Pipeline
+from ptychoflow.trainer.interface.loss import squares
+from ptychoflow.trainer.interface.pipeline import Minibatch, Output, Pipeline
 
 
 class Classification(Pipeline):

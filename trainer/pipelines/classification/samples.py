@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from ptychoflow.streaming.codec import Arrays
 from ptychoflow.streaming.messages import ClassificationStart
-from ptychoflow.trainer.sample_format import SampleFormat, shape_fault
+from ptychoflow.trainer.interface.sample_format import SampleFormat, shape_fault
 
 
 class ImageSamples(SampleFormat):

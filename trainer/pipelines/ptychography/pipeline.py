@@ -7,9 +7,9 @@ from torch import Tensor
 
 from ptychoflow.buffer import Field
 from ptychoflow.buffer.schema import DTypeName
-from ptychoflow.trainer.loss import squares
+from ptychoflow.trainer.interface.loss import squares
+from ptychoflow.trainer.interface.pipeline import Output, Pipeline
 from ptychoflow.trainer.models.ptychonn import Patches
-from ptychoflow.trainer.pipelines.pipeline import Output, Pipeline
 
 FIELDS = ("diffraction", *Patches._fields)
 """Of a sample of the stream: counts (n, y, x), patches float16 (n, target y, target x)."""

@@ -7,8 +7,8 @@ import numpy.typing as npt
 
 from ptychoflow.streaming.codec import Arrays
 from ptychoflow.streaming.messages import ScanStart
+from ptychoflow.trainer.interface.sample_format import SampleFormat, shape_fault
 from ptychoflow.trainer.pipelines.ptychography.pipeline import FIELDS
-from ptychoflow.trainer.sample_format import SampleFormat, shape_fault
 
 REJECTED_DTYPES = ("bool", "complex64", "complex128")
 

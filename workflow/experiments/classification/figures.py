@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ptychoflow.trainer.pipelines.classification.record import TrainingRecord
-from ptychoflow.trainer.transfer import average_over_seen, backward_transfer, forgetting, forward_transfer
+from ptychoflow.trainer.continual_metrics import average_over_seen, backward_transfer, forgetting, forward_transfer
+from ptychoflow.trainer.pipelines.classification.offline.record import TrainingRecord
 
 
 def figures(record: TrainingRecord) -> dict[str, Any]:

@@ -15,14 +15,14 @@ from torch import Tensor, nn
 from ptychoflow.acquisition.classification.tasks import deal_classes
 from ptychoflow.trainer.device import Rank
 from ptychoflow.trainer.models.classifier import ImageClassifier
-from ptychoflow.trainer.optimizer import make_optimizer
-from ptychoflow.trainer.pipelines.classification.data import ImageData
-from ptychoflow.trainer.pipelines.classification.epochs import Shards
-from ptychoflow.trainer.pipelines.classification.evaluation import AccuracyEvaluator
-from ptychoflow.trainer.pipelines.classification.record import TrainingRecord
-from ptychoflow.trainer.pipelines.classification.schedule import TaskSchedule
+from ptychoflow.trainer.pipelines.classification.offline.data import ImageData
+from ptychoflow.trainer.pipelines.classification.offline.epochs import Shards
+from ptychoflow.trainer.pipelines.classification.offline.evaluation import AccuracyEvaluator
+from ptychoflow.trainer.pipelines.classification.offline.record import TrainingRecord
+from ptychoflow.trainer.pipelines.classification.offline.schedule import TaskSchedule
 from ptychoflow.trainer.pipelines.classification.settings import ClassificationSettings, ImageSettings
 from ptychoflow.trainer.settings import StrategyName
+from ptychoflow.trainer.training.optimizer import make_optimizer
 
 Item = tuple[Tensor, Tensor, Tensor]
 """Image, label, logits."""

@@ -15,9 +15,9 @@ from typing import Any
 
 from ptychoflow.streaming.errors import UserError
 from ptychoflow.trainer.device import Rank, join_ranks
-from ptychoflow.trainer.pipelines.classification.data import ImageData
-from ptychoflow.trainer.pipelines.classification.training import TaskTrainer
-from ptychoflow.trainer.section_checkpoints import SectionCheckpoints
+from ptychoflow.trainer.pipelines.classification.offline.data import ImageData
+from ptychoflow.trainer.pipelines.classification.offline.training import TaskTrainer
+from ptychoflow.trainer.training.section_checkpoints import SectionCheckpoints
 from ptychoflow.workflow.experiments.classification.cases import PLAIN, Case
 from ptychoflow.workflow.experiments.classification.figures import figures
 from ptychoflow.workflow.experiments.classification.plain import train_plainly

@@ -9,14 +9,14 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ptychoflow.streaming.codec import Arrays
-from ptychoflow.trainer.batch import Batch
-from ptychoflow.trainer.constant import MeanPatch
-from ptychoflow.trainer.evaluation import Evaluation, Evaluator
-from ptychoflow.trainer.learner import Learner
+from ptychoflow.trainer.interface.batch import Batch
+from ptychoflow.trainer.interface.callback import Callback
+from ptychoflow.trainer.interface.stream import Marker
 from ptychoflow.trainer.models.frame_network import FrameNetwork
 from ptychoflow.trainer.models.ptychonn import Patches
-from ptychoflow.trainer.outcome import Outcome
-from ptychoflow.trainer.stream import Marker
+from ptychoflow.trainer.pipelines.ptychography.evaluation import Evaluation, Evaluator
+from ptychoflow.trainer.pipelines.ptychography.mean_patch import MeanPatch
+from ptychoflow.trainer.training.learner import Learner
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ class LossRecord:
         return asdict(self)
 
 
-class LossOutcome(Outcome):
+class LossOutcome(Callback):
     """Evaluates on all perspectives at the end of every section.
 
     Args:

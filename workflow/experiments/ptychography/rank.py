@@ -23,24 +23,24 @@ from ptychoflow.buffer.schema import DTypeName
 from ptychoflow.streaming.codec import Arrays
 from ptychoflow.streaming.errors import UserError
 from ptychoflow.streaming.messages import FrameRole
-from ptychoflow.trainer.agreement import Agreed
-from ptychoflow.trainer.batch import Batch
-from ptychoflow.trainer.constant import MeanPatch
 from ptychoflow.trainer.device import Rank, join_ranks
-from ptychoflow.trainer.evaluation import Evaluation, Evaluator
-from ptychoflow.trainer.learner import Learner
-from ptychoflow.trainer.loop import TrainingLoop
+from ptychoflow.trainer.interface.agreement import Agreed
+from ptychoflow.trainer.interface.batch import Batch
 from ptychoflow.trainer.models.frame_network import FrameNetwork
 from ptychoflow.trainer.models.initial_weights import load_initial_weights
 from ptychoflow.trainer.models.settings import NetworkConfig
 from ptychoflow.trainer.models.weights_file import Manifest, write_weights
+from ptychoflow.trainer.pipelines.ptychography.evaluation import Evaluation, Evaluator
+from ptychoflow.trainer.pipelines.ptychography.mean_patch import MeanPatch
 from ptychoflow.trainer.pipelines.ptychography.pipeline import Ptychography
-from ptychoflow.trainer.schedule import ScanSchedule
-from ptychoflow.trainer.section_checkpoints import SectionCheckpoints
 from ptychoflow.trainer.settings import TrainerSettings
-from ptychoflow.trainer.strategies.making import make_strategy
+from ptychoflow.trainer.strategies.factory import make_strategy
 from ptychoflow.trainer.strategies.strategy import Strategy
-from ptychoflow.trainer.time_report import TimeReport
+from ptychoflow.trainer.training.learner import Learner
+from ptychoflow.trainer.training.loop import TrainingLoop
+from ptychoflow.trainer.training.schedule import ScanSchedule
+from ptychoflow.trainer.training.section_checkpoints import SectionCheckpoints
+from ptychoflow.trainer.training.time_report import TimeReport
 from ptychoflow.workflow.experiments.methods import Method
 from ptychoflow.workflow.experiments.ptychography.case import Case, read_case
 from ptychoflow.workflow.experiments.ptychography.dataset import Dataset, open_dataset

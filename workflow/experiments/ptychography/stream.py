@@ -10,9 +10,9 @@ import numpy.typing as npt
 import torch
 
 from ptychoflow.streaming.messages import FrameRole, PerspectiveEnd, ScanEnd
-from ptychoflow.trainer.pipelines.pipeline import Minibatch
+from ptychoflow.trainer.interface.pipeline import Minibatch
+from ptychoflow.trainer.interface.stream import Marker
 from ptychoflow.trainer.pipelines.ptychography.pipeline import FIELDS
-from ptychoflow.trainer.stream import Marker
 from ptychoflow.workflow.experiments.ptychography.dataset import Dataset
 from ptychoflow.workflow.experiments.ptychography.settings import FromScratchSettings
 
@@ -79,7 +79,7 @@ def everything_at_once(
 
 
 class SectionStream:
-    """Serves sections as minibatches; a `ptychoflow.trainer.stream.Stream`.
+    """Serves sections as minibatches; a `ptychoflow.trainer.interface.stream.Stream`.
 
     The next section is asked for only when the one before has been evaluated.
 

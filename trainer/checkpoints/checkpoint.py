@@ -1,0 +1,229 @@
+"""Checkpoints of the trainer: which files they are, when one is complete, and which is the newest.
+
+The data's way. A checkpoint is taken by all ranks after the same step. `rank-R.safetensors` holds what rank R alone
+has: its shard of the rehearsal buffer, the ids of the frames it is done with, its counts, its part of the mean patch,
+its batch-norm statistics and random state. `common.safetensors`, by rank 0, holds what all ranks share: network, moving
+average, optimiser, step, progress, and what identifies the scan and the model. Validation samples never change, so
+each is written once, to `validation/`, and named by every later shard.
+A message of the stream is acknowledged only when a complete checkpoint holds all its frames as done with: trained on,
+kept for validation, or refused. Until then the publisher keeps it, and sends it again to ranks that were started again.
+These go back to the newest complete checkpoint as a whole, model, buffer and counts alike: what was trained on after it
+is forgotten together with its effect, and comes again. What comes again although the checkpoint holds it (a resumed
+acquisition publishes everything anew, and another number of ranks is dealt other frames) is dropped, because every
+rank knows the ids of all ranks. So no frame is trained on twice or left out by the model that results.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import PositiveInt, ValidationError
+
+from ptychoflow.streaming.errors import UserError
+from ptychoflow.streaming.settings import Settings
+from ptychoflow.trainer.checkpoints.state_file import BadState, State, read_state, write_state, write_whole
+
+log = logging.getLogger(__name__)
+
+FOLDER = re.compile(r"step-\d{8,}")
+UNFINISHED_SUFFIX = ".part"
+MARKER = "complete.json"
+COMMON = "common.safetensors"
+VALIDATION = "validation"
+
+
+class Marker(Settings):
+    """The file that is written last: the checkpoint is complete if it is there and all files have these sizes."""
+
+    format: Literal[1] = 1
+    ranks: PositiveInt
+    file_bytes: dict[str, int]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A complete checkpoint on disk; its states are read when they are asked for."""
+
+    path: Path
+    marker: Marker
+
+    @property
+    def step(self) -> int:
+        """Optimiser steps made when it was taken."""
+        return int(self.path.name.removeprefix("step-"))
+
+    def common(self) -> State:
+        """Return what all ranks share.
+
+        Raises:
+            UserError: the file is damaged.
+        """
+        return self._read(self.path / COMMON)
+
+    def shards(self) -> Sequence[State]:
+        """Return what each rank alone had, in the order of the ranks.
+
+        Raises:
+            UserError: a file is damaged.
+        """
+        return [self._read(self.path / shard_name(rank)) for rank in range(self.marker.ranks)]
+
+    def validation(self, names: Sequence[str]) -> list[State]:
+        """Return the validation samples in the files of these names.
+
+        Raises:
+            UserError: a file is missing or damaged.
+        """
+        return [self._read(self.path.parent / VALIDATION / name) for name in names]
+
+    def _read(self, path: Path) -> State:
+        try:
+            return read_state(path)
+        except (BadState, OSError) as error:
+            raise UserError(
+                f"checkpoint {self.path} is damaged: {error}; remove this folder to go back to the one before"
+            ) from error
+
+
+def shard_name(rank: int) -> str:
+    """Return the name of a rank's file."""
+    return f"rank-{rank}.safetensors"
+
+
+def checkpoint_name(step: int) -> str:
+    """Return the name of a checkpoint's folder."""
+    return f"step-{step:08d}"
+
+
+def save(folder: Path, *, step: int, common: State, shard: State, keep: int) -> Path:
+    """Write a checkpoint of one rank alone; blocks until it is complete. Return its folder.
+
+    Args:
+        folder: holds all checkpoints; made if need be.
+        step: names the checkpoint; one of the same step must not be there.
+        common: model, optimiser, progress.
+        shard: buffer, random state.
+        keep: the newest so many stay.
+
+    Raises:
+        OSError: the disk does not take it; older checkpoints are untouched.
+    """
+    unfinished = begin(folder, step)
+    write_state(shard, unfinished / shard_name(0))
+    write_state(common, unfinished / COMMON)
+    return complete(unfinished, ranks=1, keep=keep)
+
+
+def begin(folder: Path, step: int) -> Path:
+    """Return the folder into which the ranks write the checkpoint of a step; made if need be."""
+    unfinished = folder / (checkpoint_name(step) + UNFINISHED_SUFFIX)
+    unfinished.mkdir(parents=True, exist_ok=True)
+    return unfinished
+
+
+def complete(unfinished: Path, *, ranks: int, keep: int) -> Path:
+    """Make a checkpoint count whose files are all on the disk; remove all but the newest `keep`. Return its folder.
+
+    Raises:
+        OSError: the disk does not take it.
+    """
+    names = [COMMON, *map(shard_name, range(ranks))]
+    marker = Marker(ranks=ranks, file_bytes={name: (unfinished / name).stat().st_size for name in names})
+    path = unfinished.with_name(unfinished.name.removesuffix(UNFINISHED_SUFFIX))
+    _sync_folder(unfinished)
+    unfinished.rename(path)
+    write_whole(marker.model_dump_json(indent=2).encode(), path / MARKER)
+    _sync_folder(path)
+    _sync_folder(path.parent)
+    for old in _folders(path.parent)[keep:]:
+        shutil.rmtree(old, ignore_errors=True)
+    return path
+
+
+def is_complete(path: Path) -> bool:
+    """Whether the checkpoint's marker has been written."""
+    return (path / MARKER).is_file()
+
+
+def newest(folder: Path) -> Checkpoint | None:
+    """Return the newest complete checkpoint, or None if there is none. Those that are not complete are left out.
+
+    Raises:
+        UserError: it was written by another version of the program.
+    """
+    for path in _folders(folder):
+        marker = _read_marker(path)
+        if marker is not None:
+            return Checkpoint(path, marker)
+    return None
+
+
+def at(folder: Path, step: int) -> Checkpoint:
+    """Return the complete checkpoint of a step.
+
+    Raises:
+        UserError: it is not there, or not complete, as it may look to a host that does not share the folder.
+    """
+    path = folder / checkpoint_name(step)
+    marker = _read_marker(path)
+    if marker is None:
+        raise UserError(f"no complete checkpoint {path}: all ranks must see the run folder of rank 0")
+    return Checkpoint(path, marker)
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove what is left of checkpoints that were being written when the trainer was killed."""
+    for path in folder.glob("step-*"):
+        if path.name.endswith(UNFINISHED_SUFFIX) or not is_complete(path):
+            log.info("removing the unfinished checkpoint %s", path)
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _folders(folder: Path) -> list[Path]:
+    """Return the folders of checkpoints, complete or not, newest first."""
+    found = [path for path in folder.glob("step-*") if FOLDER.fullmatch(path.name) and path.is_dir()]
+    return sorted(found, key=lambda path: int(path.name.removeprefix("step-")), reverse=True)
+
+
+def _read_marker(path: Path) -> Marker | None:
+    """Return the marker of a complete checkpoint, None of an incomplete one."""
+    if not is_complete(path):
+        log.warning("%s is not complete and is not used", path)
+        return None
+    try:
+        marker = Marker.model_validate_json((path / MARKER).read_bytes())
+    except ValidationError as error:
+        raise _foreign(path, error.errors()[0]) from None
+    wrong = [name for name, size in marker.file_bytes.items() if _size(path / name) != size]
+    if wrong:
+        log.warning("%s is not complete and is not used: %s is missing or cut short", path, ", ".join(wrong))
+        return None
+    return marker
+
+
+def _foreign(path: Path, problem: Any) -> UserError:
+    where = ".".join(map(str, problem["loc"])) or "the file"
+    return UserError(
+        f"{path / MARKER} was not written by this version of ptychoflow ({where}: {problem['msg']}); "
+        "resume with the version that wrote it, or remove this folder to go back to the one before"
+    )
+
+
+def _size(path: Path) -> int | None:
+    return path.stat().st_size if path.is_file() else None
+
+
+def _sync_folder(path: Path) -> None:
+    """Put the names in a folder on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,196 @@
+"""When all ranks take a checkpoint of the training on a stream, what goes into it, and how they go on from one."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from ptychoflow.streaming.codec import Arrays
+from ptychoflow.streaming.commands import CommandReceiver, WriteCheckpoint
+from ptychoflow.streaming.errors import UserError
+from ptychoflow.trainer.checkpoints.checkpoint import Checkpoint, checkpoint_name
+from ptychoflow.trainer.checkpoints.state_file import State
+from ptychoflow.trainer.checkpoints.writer import CheckpointWriter, ValidationFile
+from ptychoflow.trainer.online.ingest import Arrivals
+from ptychoflow.trainer.online.stream_checkpoint import VALIDATION_FILES, progress_state, validation_state
+from ptychoflow.trainer.settings import CheckpointSettings
+from ptychoflow.trainer.strategies.strategy import Strategy
+from ptychoflow.trainer.training.learner import Learner
+from ptychoflow.trainer.training.training_state import rank_state, restore_training
+
+log = logging.getLogger(__name__)
+
+STOP_PATIENCE_S = 3.0
+"""What a part that was asked to stop has left for its last checkpoint."""
+END_PATIENCE_S = 60.0
+
+
+class Remembering(Protocol):
+    """Something whose state is the same on all ranks."""
+
+    def state(self) -> State:
+        """Return what must be remembered; tensors are copies on the CPU."""
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state` returned."""
+
+
+class RememberingAlone(Protocol):
+    """Something that every rank has its own share of."""
+
+    def state(self) -> State:
+        """Return this rank's share; tensors are copies on the CPU."""
+
+    def restore(self, states: Sequence[State]) -> None:
+        """Take over the shares of some ranks, or of none."""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a checkpoint is made of, beside the stream."""
+
+    identity: State
+    """What must be the same when training goes on: numbers and text."""
+    shared: Mapping[str, Remembering]
+    learner: Learner[Any]
+    strategy: Strategy
+    own: Mapping[str, RememberingAlone]
+    """Beside the learner's and the buffer's, by name."""
+
+
+class Checkpointing:
+    """This rank's side of all checkpoints of a run.
+
+    Args:
+        settings: the period.
+        parts: what is remembered.
+        arrivals: the stream; its messages are released by checkpoints that hold them.
+        writer: writes in the background.
+        rank: 0 decides when.
+        commands: asked for `WriteCheckpoint`; None on other ranks.
+        earlier_validation: names of the validation files that this rank has taken over.
+    """
+
+    def __init__(
+        self,
+        settings: CheckpointSettings,
+        parts: Parts,
+        *,
+        arrivals: Arrivals,
+        writer: CheckpointWriter,
+        rank: int,
+        commands: CommandReceiver | None,
+        earlier_validation: Sequence[str] = (),
+    ) -> None:
+        self._settings, self._parts, self._arrivals, self._writer = settings, parts, arrivals, writer
+        self._rank, self._commands = rank, commands
+        self._validation_files = list(earlier_validation)
+        self._unsaved: defaultdict[int, list[Arrays]] = defaultdict(list)
+        self._uncovered: list[int] = []
+        self._wanted = False
+        self._taken_s, self._taken_steps = time.monotonic(), parts.learner.steps
+
+    def want(self) -> None:
+        """Have a checkpoint taken as soon as the one before is written."""
+        self._wanted = True
+
+    def is_due(self) -> bool:
+        """Whether a checkpoint should be taken after the next step; rank 0's word counts."""
+        while self._commands is not None and (command := self._commands.poll()) is not None:
+            if isinstance(command, WriteCheckpoint):
+                log.info("a checkpoint was asked for by a command")
+                self._wanted = True
+        by_time = time.monotonic() - self._taken_s >= self._settings.every_s
+        return (self._wanted or by_time) and self._rank == 0 and self._has_news and self._writer.idle
+
+    def take(self, loop: State) -> None:
+        """Copy everything; it is written in the background. All ranks call this after the same step.
+
+        Args:
+            loop: what the loop must remember.
+        """
+        learner = self._parts.learner
+        if not (self._has_news and learner.between_steps):
+            return
+        started_s = time.monotonic()
+        self._writer.wait()
+        progress, validation, covered = self._arrivals.progress()
+        self._uncovered += covered
+        for perspective, arrays in validation.items():
+            self._unsaved[perspective] += arrays
+        file = self._validation_file(learner.steps)
+        files = [*self._validation_files, *([file.name] if file else [])]
+        shard = {
+            "stream": progress_state(progress),
+            VALIDATION_FILES: files,
+            **rank_state(learner, self._parts.strategy),
+        } | {name: part.state() for name, part in self._parts.own.items()}
+        common = {"identity": self._parts.identity, "learner": learner.state(), "loop": loop} | {
+            name: part.state() for name, part in self._parts.shared.items()
+        }
+
+        def note_complete() -> None:
+            self._validation_files, self._unsaved = files, defaultdict(list)
+            self._arrivals.settlement.release(self._uncovered)
+            self._uncovered = []
+
+        self._writer.write(
+            learner.steps,
+            shard=shard,
+            common=common if self._rank == 0 else None,
+            validation=file,
+            when_complete=note_complete,
+        )
+        self._wanted = False
+        self._taken_s, self._taken_steps = time.monotonic(), learner.steps
+        log.info(
+            "checkpoint after step %d: the step waited %.3f s for copies", learner.steps, self._taken_s - started_s
+        )
+
+    def finish(self, loop: State, *, stopped: bool) -> None:
+        """Take the last checkpoint and wait until it is complete; all ranks call this after the last step."""
+        self.take(loop)
+        self._writer.wait(STOP_PATIENCE_S if stopped else END_PATIENCE_S)
+        if not stopped:
+            self._arrivals.settlement.release_all()
+            self._arrivals.end_scan()
+
+    @property
+    def _has_news(self) -> bool:
+        return self._parts.learner.steps > self._taken_steps
+
+    def _validation_file(self, step: int) -> ValidationFile | None:
+        if not self._unsaved:
+            return None
+        name = f"{checkpoint_name(step)}.rank-{self._rank}.safetensors"
+        return ValidationFile(name, validation_state(self._unsaved))
+
+
+def restore(checkpoint: Checkpoint, parts: Parts, *, rank: int, ranks: int) -> State:
+    """Bring all parts to where a checkpoint stood; return what the loop must remember. All ranks call this.
+
+    Raises:
+        UserError: the checkpoint is of another model, strategy or buffer, or damaged.
+    """
+    _check_identity(checkpoint, checkpoint.common()["identity"], parts.identity)
+    common, shards = restore_training(checkpoint, parts.learner, parts.strategy, rank=rank, ranks=ranks)
+    for name, share in parts.own.items():
+        share.restore([shard[name] for shard in shards[rank::ranks]])
+    for name, part in parts.shared.items():
+        part.restore(common[name])
+    loop: State = common["loop"]
+    return loop
+
+
+def _check_identity(checkpoint: Checkpoint, then: State, now: State) -> None:
+    different = [name for name in now if then.get(name) != now[name]]
+    if different:
+        name = different[0]
+        raise UserError(
+            f"checkpoint {checkpoint.path} is of another run: its {name} is {then.get(name)}, here it is {now[name]}; "
+            "resume with the configuration of that run, or start a new one"
+        )

@@ -1,0 +1,55 @@
+"""The thread between the network and the loop: receives samples, acknowledges those that are done with."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from types import TracebackType
+from typing import Self
+
+from ptychoflow.streaming.inbox import Inbox
+from ptychoflow.streaming.settings import NetworkSettings
+from ptychoflow.trainer.online.ingest import Arrivals
+
+POLL_S = 0.02
+
+
+class SampleReceiver:
+    """Receives one rank's samples into `arrivals` while it is open; a context manager.
+
+    Nothing is received while the queue of samples is full, so the publisher spools instead of this process growing.
+    """
+
+    def __init__(
+        self, network: NetworkSettings, arrivals: Arrivals, *, rank: int, world_size: int, warn: Callable[[str], None]
+    ) -> None:
+        self._network, self._arrivals = network, arrivals
+        self._rank, self._world_size, self._warn = rank, world_size, warn
+        self._closing = threading.Event()
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix="intake")
+
+    def __enter__(self) -> Self:
+        """Begin to receive."""
+        self._executor.submit(self._run).add_done_callback(self._note_end)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Acknowledge what is done with, and stop."""
+        self._closing.set()
+        self._executor.shutdown()
+
+    def _run(self) -> None:
+        port = self._network.samples_port + self._rank
+        consumer = f"rank-{self._rank}"
+        with Inbox(self._network, consumer=consumer, port=port, world_size=self._world_size, warn=self._warn) as inbox:
+            while not self._closing.is_set():
+                inbox.acknowledge(self._arrivals.settlement.acknowledgeable())
+                if self._arrivals.queue.wait_for_room(POLL_S) and (delivery := inbox.receive(POLL_S)) is not None:
+                    self._arrivals.take(delivery.sequence, delivery.message, delivery.arrays)
+            inbox.acknowledge(self._arrivals.settlement.acknowledgeable())
+
+    def _note_end(self, thread: Future[None]) -> None:
+        self._arrivals.failure = thread.exception()

@@ -1,0 +1,66 @@
+"""Makes the strategy that the configuration names, with its buffer."""
+
+from __future__ import annotations
+
+import torch
+
+from ptychoflow.buffer import RehearsalBuffer
+from ptychoflow.streaming.errors import UserError
+from ptychoflow.trainer.interface.pipeline import Pipeline
+from ptychoflow.trainer.settings import BufferSettings, LearningSettings, StrategyName
+from ptychoflow.trainer.strategies.der import DarkExperienceReplay
+from ptychoflow.trainer.strategies.derpp import DarkExperienceReplayPlusPlus
+from ptychoflow.trainer.strategies.er import ExperienceReplay
+from ptychoflow.trainer.strategies.incremental import Incremental
+from ptychoflow.trainer.strategies.strategy import Rehearsal, Strategy
+from ptychoflow.trainer.strategies.xder import RevisedDarkExperienceReplay
+
+
+def make_strategy(settings: LearningSettings, pipeline: Pipeline, *, device: torch.device, seed: int) -> Strategy:
+    """Return the strategy; with several ranks its buffer, which the caller closes, makes this collective.
+
+    Raises:
+        UserError: the buffer's sizes cannot work.
+    """
+
+    def rehearsing(strategy: type[Rehearsal]) -> Rehearsal:
+        buffer = _open_buffer(settings.buffer, pipeline, strategy.stored(pipeline), device=device, seed=seed)
+        begins_at_items = settings.buffer.rehearse_from_items
+        if issubclass(strategy, DarkExperienceReplay):
+            return strategy(
+                pipeline, buffer, settings=settings.distillation, device=device, begins_at_items=begins_at_items
+            )
+        return strategy(pipeline, buffer, device=device, begins_at_items=begins_at_items)
+
+    match settings.strategy:
+        case StrategyName.INCREMENTAL:
+            return Incremental(pipeline, device=device)
+        case StrategyName.ER:
+            return rehearsing(ExperienceReplay)
+        case StrategyName.DER:
+            return rehearsing(DarkExperienceReplay)
+        case StrategyName.DERPP:
+            return rehearsing(DarkExperienceReplayPlusPlus)
+        case StrategyName.XDER:
+            return rehearsing(RevisedDarkExperienceReplay)
+
+
+def _open_buffer(
+    settings: BufferSettings, pipeline: Pipeline, stored: tuple[str, ...], *, device: torch.device, seed: int
+) -> RehearsalBuffer:
+    try:
+        return RehearsalBuffer(
+            pipeline.schema(stored),
+            capacity=None if settings.capacity_bytes else settings.capacity,
+            capacity_bytes=settings.capacity_bytes or None,
+            representatives=settings.representatives,
+            candidates=settings.candidates,
+            classes=pipeline.classes,
+            policy=settings.policy,
+            transport=settings.transport,
+            seed=seed,
+            device=device,
+            timeout_s=settings.timeout_s,
+        )
+    except ValueError as error:
+        raise UserError(f"trainer.buffer: {error}") from error

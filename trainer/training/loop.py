@@ -1,0 +1,181 @@
+"""The training loop, the same on every rank and for every pipeline.
+
+Each step: take what of the stream is waiting, join representatives to it, agree with the other ranks on the kind of
+step, train. When all ranks have reached the end of a section: evaluate and publish.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Any, Protocol
+
+import torch.distributed as dist
+
+from ptychoflow.streaming.messages import ScanEnd
+from ptychoflow.trainer.checkpoints.state_file import State
+from ptychoflow.trainer.interface.agreement import Agreed, Proposal, agree
+from ptychoflow.trainer.interface.batch import Batch
+from ptychoflow.trainer.interface.callback import Callback
+from ptychoflow.trainer.interface.stream import Stream
+from ptychoflow.trainer.settings import LearningSettings, Pace
+from ptychoflow.trainer.strategies.strategy import Strategy
+from ptychoflow.trainer.training.learner import Learner
+from ptychoflow.trainer.training.report import Report
+
+IDLE_WAIT_S = 0.05
+"""How long a rank with nothing to train on waits for its stream before it joins the others' step without samples."""
+
+NOT_FINITE = "the step's loss was not finite"
+
+
+class Checkpoints(Protocol):
+    """Keeps what training can go on from; all methods but the first two are called by all ranks after the same step."""
+
+    def want(self) -> None:
+        """Have a checkpoint taken soon."""
+
+    def is_due(self) -> bool:
+        """Whether one should be taken after the next step; rank 0's word counts."""
+
+    def take(self, loop: State) -> None:
+        """Take one, with what the loop must remember."""
+
+    def finish(self, loop: State, *, stopped: bool) -> None:
+        """Take the last one; `stopped` says that training was asked to end early."""
+
+
+class TrainingLoop:
+    """Trains until the stream has ended on all ranks, or `stop` is set.
+
+    Args:
+        settings: pace, size and duration.
+        stream: this rank's samples.
+        strategy: what each step learns from.
+        learner: makes the steps.
+        outcome: evaluates and publishes.
+        report: takes what happens.
+        stop: ends the loop after the step under way.
+        checkpoints: told when training may go on from here.
+    """
+
+    def __init__(
+        self,
+        settings: LearningSettings,
+        *,
+        stream: Stream,
+        strategy: Strategy,
+        learner: Learner[Any],
+        outcome: Callback,
+        report: Report,
+        stop: threading.Event,
+        checkpoints: Checkpoints | None = None,
+    ) -> None:
+        self._settings, self._stream = settings, stream
+        self._strategy, self._learner = strategy, learner
+        self._outcome, self._report, self._stop = outcome, report, stop
+        self._stepping = False
+        self._checkpoints = checkpoints
+        self._stream_ended_s: float | None = None
+        self._finished_before = 0.0
+        self._skipped_steps = 0
+        self._leads = not dist.is_initialized() or dist.get_rank() == 0
+
+    def restore(self, memory: State) -> None:
+        """Go on from what a checkpoint remembered of the loop that took it."""
+        self._skipped_steps, self._finished_before = memory["skipped_steps"], memory["finish"]
+
+    def run(self) -> None:
+        """Train, and tell the outcome of every end."""
+        while True:
+            self._stream.check()
+            batch = self._gather()
+            agreed = agree(self._propose(batch))
+            if agreed.stop or self._step(batch, agreed):
+                break
+        self._outcome.close(stopped=agreed.stop)
+        self._report.close()
+        if self._checkpoints is not None:
+            self._checkpoints.finish(self._memory(), stopped=agreed.stop)
+
+    def _step(self, batch: Batch | None, agreed: Agreed) -> bool:
+        """Do what was agreed; return whether training is finished."""
+        if agreed.samples > 0:
+            self._train(batch, agreed)
+        if agreed.publish:
+            self._outcome.publish()
+        if agreed.section_ended:
+            self._end_section()
+        if agreed.stream_ended and self._is_finished(agreed):
+            self._outcome.end_stream()
+            return True
+        if agreed.checkpoint and self._checkpoints is not None:
+            self._checkpoints.take(self._memory())
+        return False
+
+    def _memory(self) -> State:
+        return {"skipped_steps": self._skipped_steps, "finish": self._finish_progress()}
+
+    def _gather(self) -> Batch | None:
+        drawing = self._settings.pace is Pace.CONTINUOUS or self._stream_ended_s is not None
+        wait_s = 0.0 if drawing and self._stepping else IDLE_WAIT_S
+        with self._report.load.running():
+            minibatch = self._stream.next_minibatch(self._settings.batch_size, timeout_s=wait_s)
+            return self._strategy.gather(minibatch) if minibatch or drawing else None
+
+    def _propose(self, batch: Batch | None) -> Proposal:
+        marker = self._stream.marker
+        ended = isinstance(marker, ScanEnd)
+        return Proposal(
+            stream=batch.stream if batch else 0,
+            samples=len(batch) if batch else 0,
+            section_ended=marker is not None and not ended,
+            stream_ended=ended,
+            stop=self._stop.is_set(),
+            publish=self._outcome.is_due(),
+            checkpoint=self._checkpoints is not None and self._checkpoints.is_due(),
+            finish=self._finish_progress(),
+        )
+
+    def _train(self, batch: Batch | None, agreed: Agreed) -> None:
+        with self._report.train.running():
+            loss = self._learner.train(batch, self._strategy, agreed)
+        self._stepping = True
+        stream = batch.stream if batch else 0
+        if loss is None:
+            self._skip(stream)
+            return
+        if batch is not None and stream > 0:
+            self._outcome.after_step(batch)
+            self._stream.trained(stream)
+        self._report.step_done(self._learner, loss, batch, agreed)
+
+    def _skip(self, stream: int) -> None:
+        self._skipped_steps += 1
+        self._stream.reject(stream, reason=NOT_FINITE)
+        self._report.warn(f"{NOT_FINITE}; {self._skipped_steps} steps skipped so far")
+
+    def _end_section(self) -> None:
+        marker = self._stream.marker
+        if marker is not None:
+            self._outcome.end_section(marker)
+        self._stream.pass_marker()
+        if self._checkpoints is not None:
+            self._checkpoints.want()
+
+    def _is_finished(self, agreed: Agreed) -> bool:
+        """Whether the training after the end of the stream is done; it begins with the first call."""
+        if self._stream_ended_s is None:
+            self._stream_ended_s = time.monotonic()
+            self._outcome.begin_finish()
+            if self._checkpoints is not None:
+                self._checkpoints.want()
+            return self._settings.finish_s == 0.0
+        return agreed.finish >= 1.0 or agreed.samples == 0
+
+    def _finish_progress(self) -> float:
+        if not self._leads:
+            return 0.0
+        if self._stream_ended_s is None or self._settings.finish_s == 0.0:
+            return self._finished_before
+        return min(1.0, self._finished_before + (time.monotonic() - self._stream_ended_s) / self._settings.finish_s)

@@ -1,0 +1,52 @@
+"""What every training's checkpoint holds of its learner and its rehearsal buffer, and how both go on from one."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from ptychoflow.streaming.errors import UserError
+from ptychoflow.trainer.checkpoints.checkpoint import Checkpoint
+from ptychoflow.trainer.checkpoints.state_file import State
+from ptychoflow.trainer.strategies.strategy import Strategy
+from ptychoflow.trainer.training.learner import Learner
+
+log = logging.getLogger(__name__)
+
+
+def rank_state(learner: Learner[Any], strategy: Strategy) -> State:
+    """Return what this rank alone has; waits for the buffer's background work."""
+    buffer = strategy.buffer
+    return {"learner": learner.rank_state(), "buffer": None if buffer is None else buffer.state_dict()}
+
+
+def restore_training(
+    checkpoint: Checkpoint, learner: Learner[Any], strategy: Strategy, *, rank: int, ranks: int
+) -> tuple[State, Sequence[State]]:
+    """Bring learner and buffer to where a checkpoint stood, and begin a draw; return it, for the rest. Collective.
+
+    Args:
+        checkpoint: the same on all ranks; it may have been written by another number of them.
+        learner: a new one of the same network.
+        strategy: a new one, whose buffer nothing was offered to.
+        rank: this process.
+        ranks: their number.
+
+    Returns:
+        What all ranks share, and what each rank had, in the order of the ranks that wrote it.
+
+    Raises:
+        UserError: a file is damaged, or the buffer's settings are others.
+    """
+    common, shards = checkpoint.common(), checkpoint.shards()
+    learner.restore(common["learner"])
+    learner.restore_rank(shards[rank % len(shards)]["learner"], exact=len(shards) == ranks)
+    if strategy.buffer is not None:
+        try:
+            strategy.buffer.load_state_dict([shard["buffer"] for shard in shards])
+        except ValueError as error:
+            raise UserError(f"checkpoint {checkpoint.path} does not fit the buffer's settings: {error}") from error
+        strategy.buffer.offer(None)  # so that the next step has representatives
+    log.info("training goes on from %s, written by %d ranks", checkpoint.path, len(shards))
+    return common, shards

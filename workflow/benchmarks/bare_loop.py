@@ -1,0 +1,97 @@
+"""What a training loop is measured against: forward, backward and optimiser over batches in memory, nothing else."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import torch
+from torch import nn
+
+from ptychoflow.trainer.interface.batch import join
+from ptychoflow.trainer.interface.pipeline import Minibatch, Output, Pipeline
+from ptychoflow.trainer.models.arithmetic import autocast, resolve
+from ptychoflow.trainer.settings import LearningSettings, StrategyName
+from ptychoflow.trainer.training.optimizer import make_optimizer
+
+TARGET_RATIO = 0.95
+DISTINCT_BATCHES = 8
+
+SettingsT = TypeVar("SettingsT", bound=LearningSettings)
+Run = Callable[[int], float]
+"""Makes so many steps and returns samples per second."""
+
+
+class BareLoop:
+    """A plain PyTorch loop.
+
+    Args:
+        network: trained by this loop alone.
+        settings: optimiser, rate, precision.
+        pipeline: says what the network sees and how far its outputs are off.
+        minibatches: served in turn, each as large as one of the other loop with its representatives.
+        device: where the network is trained.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        settings: LearningSettings,
+        pipeline: Pipeline,
+        minibatches: Sequence[Minibatch],
+        *,
+        device: torch.device,
+    ) -> None:
+        self._network = network.to(device).to(memory_format=torch.channels_last).train()
+        self._optimizer = make_optimizer(settings.optimizer, self._network, rate=settings.learning_rate)
+        self._precision, self._device, self._pipeline = resolve(settings.precision, device), device, pipeline
+        self._batches = [join(minibatch, None, pipeline=pipeline, device=device) for minibatch in minibatches]
+
+    def run(self, steps: int) -> float:
+        """Return samples per second over `steps` steps."""
+        samples, started_s = 0, time.perf_counter()
+        for step in range(steps):
+            batch = self._batches[step % len(self._batches)]
+            with autocast(self._precision, self._device):
+                output: Output = self._network(batch.inputs)
+            loss = self._pipeline.error(output, batch.target).sum() / len(batch)
+            self._optimizer.zero_grad()
+            torch.autograd.backward(loss)
+            self._optimizer.step()
+            samples += len(batch)
+        loss.item()
+        return samples / (time.perf_counter() - started_s)
+
+
+def prepare_alone(settings: SettingsT) -> tuple[SettingsT, torch.device]:
+    """Return the settings for one process without others, and its device; sets the number of threads."""
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    alone = settings.buffer.model_copy(update={"transport": "local"})
+    return settings.model_copy(update={"buffer": alone}), device
+
+
+def samples_per_step(settings: LearningSettings) -> int:
+    """Return how many samples a step trains on, representatives included."""
+    return settings.batch_size + representatives(settings)
+
+
+def representatives(settings: LearningSettings) -> int:
+    """Return how many representatives a step trains on."""
+    return 0 if settings.strategy is StrategyName.INCREMENTAL else settings.buffer.representatives
+
+
+def measure_in_turn(name: str, ours: Run, bare: Run, *, steps: int, rounds: int) -> tuple[dict[str, float], Any]:
+    """Return samples/s of both loops and their ratio, medians over the rounds, and the target `name` for the ratio."""
+    measured = [(ours(steps), bare(steps)) for _ in range(rounds)]
+    ratio = statistics.median(mine / other for mine, other in measured)
+    figures = {
+        "ours_samples_per_s": statistics.median(mine for mine, _ in measured),
+        "bare_samples_per_s": statistics.median(other for _, other in measured),
+        "ratio": ratio,
+    }
+    target = {"name": name, "value": ratio, "target": TARGET_RATIO, "direction": "min", "met": ratio >= TARGET_RATIO}
+    return figures, target

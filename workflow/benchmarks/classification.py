@@ -1,0 +1,165 @@
+"""Samples per second of the training loop on images, beside a bare PyTorch loop of the same network and batch."""
+
+from __future__ import annotations
+
+import copy
+import threading
+import time
+from typing import Any
+
+import torch
+
+from ptychoflow.streaming.messages import ScanEnd
+from ptychoflow.trainer.interface.callback import Callback
+from ptychoflow.trainer.interface.pipeline import Minibatch
+from ptychoflow.trainer.interface.stream import Marker
+from ptychoflow.trainer.models.arithmetic import resolve
+from ptychoflow.trainer.models.classifier import ImageClassifier
+from ptychoflow.trainer.pipelines.classification.offline.schedule import TaskSchedule
+from ptychoflow.trainer.pipelines.classification.pipeline import Classification
+from ptychoflow.trainer.pipelines.classification.settings import ClassificationSettings, ImageSettings
+from ptychoflow.trainer.strategies.factory import make_strategy
+from ptychoflow.trainer.training.learner import Learner
+from ptychoflow.trainer.training.loop import TrainingLoop
+from ptychoflow.trainer.training.time_report import TimeReport
+from ptychoflow.workflow.benchmarks.bare_loop import (
+    DISTINCT_BATCHES,
+    BareLoop,
+    measure_in_turn,
+    prepare_alone,
+    representatives,
+    samples_per_step,
+)
+
+
+def bench_images(
+    settings: ClassificationSettings, images: ImageSettings, *, classes: int = 1000, steps: int = 20, rounds: int = 7
+) -> dict[str, Any]:
+    """Measure this process's loop, fed from memory and with its buffer, and a bare loop in turn.
+
+    Args:
+        settings: strategy, network, batch size, buffer, precision.
+        images: shape of the stored images and of what the network sees.
+        classes: outputs of the network.
+        steps: steps per round of either loop.
+        rounds: rounds of each; medians are reported, the ratio is the median of the rounds' ratios.
+
+    Returns:
+        `results` with samples/s of both, hidden fraction and memory; `targets` with their ratio.
+    """
+    settings, device = prepare_alone(settings)
+    torch.manual_seed(0)
+    network = ImageClassifier(images.classifier(settings.model, classes=classes))
+    pipeline = Classification(classes=classes, channels=images.channels, stored_px=images.stored_px)
+    minibatches, batches = (
+        [_minibatch(count, images, classes=classes) for _ in range(DISTINCT_BATCHES)]
+        for count in (settings.batch_size, samples_per_step(settings))
+    )
+    bare = BareLoop(copy.deepcopy(network), settings, pipeline, batches, device=device)
+    with _OurLoop(network, settings, pipeline, minibatches, device=device) as ours:
+        ours.run(2 + settings.buffer.representatives // settings.buffer.candidates)
+        bare.run(2)
+        name = "classification_ratio_to_bare"
+        figures, target = measure_in_turn(name, ours.run, bare.run, steps=steps, rounds=rounds)
+        buffer = ours.report.buffer_figures()
+    result = {
+        "strategy": settings.strategy.value,
+        "model": settings.model.family.value if settings.model.family == "small" else settings.model.name,
+        "image_px": images.image_px,
+        "batch": settings.batch_size,
+        "representatives": representatives(settings),
+        "precision": resolve(settings.precision, device).value,
+        "device": str(device),
+        **figures,
+        "hidden_fraction": buffer["hidden_fraction"] if buffer is not None else None,
+        "device_memory_bytes": torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None,
+    }
+    return {"results": [result], "targets": [target]}
+
+
+class _Nothing(Callback):
+    """Evaluates nothing."""
+
+    def end_section(self, marker: Marker) -> None:
+        """Do nothing."""
+
+    def end_stream(self) -> None:
+        """Do nothing."""
+
+
+class _MemoryStream:
+    """Some steps' minibatches in turn; a `ptychoflow.trainer.interface.stream.Stream`."""
+
+    def __init__(self, minibatches: list[Minibatch], steps: int) -> None:
+        self._minibatches, self._remaining = minibatches, steps
+
+    def check(self) -> None:
+        """Nothing can fail."""
+
+    def next_minibatch(self, size: int, *, timeout_s: float) -> Minibatch | None:
+        """Return the next minibatch, or None at the end."""
+        if self._remaining == 0:
+            return None
+        self._remaining -= 1
+        return self._minibatches[self._remaining % len(self._minibatches)]
+
+    @property
+    def marker(self) -> Marker | None:
+        """The end, once all is served."""
+        return ScanEnd(0) if self._remaining == 0 else None
+
+    def pass_marker(self) -> None:
+        """There are no sections."""
+
+    def trained(self, samples: int) -> None:
+        """Count nothing."""
+
+    def reject(self, samples: int, *, reason: str) -> None:
+        """Count nothing."""
+
+
+class _OurLoop:
+    def __init__(
+        self,
+        network: ImageClassifier,
+        settings: ClassificationSettings,
+        pipeline: Classification,
+        minibatches: list[Minibatch],
+        *,
+        device: torch.device,
+    ) -> None:
+        self._settings, self._minibatches = settings, minibatches
+        schedule = TaskSchedule(settings.schedule, settings.learning_rate, minibatches=1)
+        precision = resolve(settings.precision, device)
+        self._learner = Learner(network, pipeline, settings, schedule=schedule, device=device, precision=precision)
+        self._strategy = make_strategy(settings, pipeline, device=device, seed=0)
+        self.report = TimeReport(self._strategy.buffer)
+
+    def __enter__(self) -> _OurLoop:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._strategy.buffer is not None:
+            self._strategy.buffer.close()
+
+    def run(self, steps: int) -> float:
+        """Return samples per second over `steps` minibatches."""
+        before, started_s = self.report.samples, time.perf_counter()
+        TrainingLoop(
+            self._settings,
+            stream=_MemoryStream(self._minibatches, steps),
+            strategy=self._strategy,
+            learner=self._learner,
+            outcome=_Nothing(),
+            report=self.report,
+            stop=threading.Event(),
+        ).run()
+        return (self.report.samples - before) / (time.perf_counter() - started_s)
+
+
+def _minibatch(count: int, images: ImageSettings, *, classes: int) -> Minibatch:
+    shape = (count, images.channels, images.stored_px, images.stored_px)
+    return {
+        "image": torch.randint(0, 256, shape, dtype=torch.uint8),
+        "label": torch.randint(0, classes, (count,)),
+    }

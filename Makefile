@@ -21,8 +21,9 @@ help:
 demo: $(STAMP)
 	$(BIN)/ptychoflow run --preset demo
 
+# more processes than processors: many tests wait for other processes; those of one module share what it sets up
 test: lint
-	$(BIN)/pytest
+	$(BIN)/pytest -n 3 --dist loadscope
 
 docs: $(STAMP)
 	$(BIN)/python -m sphinx --fresh-env --fail-on-warning --keep-going --quiet -b html docs docs/_build

@@ -114,7 +114,7 @@ def test_patches_where_no_scan_reaches_are_left_out_and_counted():
 
 
 def test_patches_that_would_make_the_image_too_large_are_left_out(monkeypatch):
-    monkeypatch.setattr("inference_edge.mosaic.MAX_CANVAS_PX", 10_000)
+    monkeypatch.setattr("ptychoflow.inference_edge.mosaic.MAX_CANVAS_PX", 10_000)
     amplitude, phase = random_patches(1, (4, 4))
     mosaic = Mosaic()
     taken = [mosaic.add(place_patches(amplitude, phase, np.array([[step, step]]))) for step in np.arange(3) * 80.0]

@@ -158,7 +158,7 @@ def test_older_weights_are_refused(edge, network):
 
 
 def test_weights_too_large_for_a_message_never_arrive_and_the_next_ones_do(network, tmp_path, trainer, monkeypatch):
-    monkeypatch.setattr("streaming.weights_channel.ASK_AGAIN_S", 0.2)
+    monkeypatch.setattr("ptychoflow.streaming.weights_channel.ASK_AGAIN_S", 0.2)
     small, huge = weights_file(1), weights_file(2, width=8)
     limited = network.model_copy(update={"max_message_bytes": (len(small) + len(huge)) // 2})
     with closing(Edge(limited, tmp_path)) as edge:

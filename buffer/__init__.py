@@ -11,6 +11,7 @@ The way of the data, one file per station:
     transport/      asks other ranks for their part and serves theirs
     outputs         the two sets of rows that draws are written into and `take` hands out, in turn
     background      the one thread that owns all this; `rehearsal` is what the training loop calls
+    loader          the same behind a DataLoader, for training loops that belong to somebody else
 
 Where UCX lets a rank attach to another's outputs (ranks of one host, outputs not on a GPU), it writes the items it is
 asked for straight into them and says so. Otherwise they are sent. `stats().served_in_place` tells how many went which
@@ -48,6 +49,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ptychoflow.buffer.loader import RehearsalBatch, RehearsalLoader
     from ptychoflow.buffer.outputs import Representatives
     from ptychoflow.buffer.policies import APPEND, REJECT, Candidate, Policy
     from ptychoflow.buffer.rehearsal import RehearsalBuffer
@@ -61,13 +63,16 @@ __all__ = [
     "Candidate",
     "Field",
     "Policy",
+    "RehearsalBatch",
     "RehearsalBuffer",
+    "RehearsalLoader",
     "Representatives",
     "Schema",
     "StepTiming",
 ]
 
 _PLACES = {
+    "loader": ("RehearsalBatch", "RehearsalLoader"),
     "policies": ("APPEND", "REJECT", "Candidate", "Policy"),
     "outputs": ("Representatives",),
     "rehearsal": ("RehearsalBuffer",),

@@ -1,4 +1,4 @@
-"""A rank's shard as plain tensors, numbers and text, and the same run continued on any number of ranks."""
+"""A rank's state as plain tensors, numbers and text; restored as it was, or dealt anew to any number of ranks."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ptychoflow.buffer.local_store import RANK_BITS, LocalStore
 from ptychoflow.buffer.memory import byte_rows
 from ptychoflow.buffer.options import Options
 
-FORMAT = 1
+FORMAT = 2
 Shard = Mapping[str, Any]
 _log = logging.getLogger(__name__)
 
@@ -40,10 +40,20 @@ def save_shard(store: LocalStore, generators: Generators, *, options: Options, s
         "places": torch.from_numpy(index.places[: index.size].copy()),
         "scores": torch.from_numpy(index.scores[: index.size].copy()),
         "features": torch.from_numpy(index.live_features()),
+        "moved_ids": torch.from_numpy(store.moved_ids.copy()),
+        "moved_homes": torch.from_numpy(store.moved_homes.copy()),
         "policy": type(store.policy).__name__,
         "policy_state": store.policy.state_dict(),
         "random_state": generators.state(),
     }
+
+
+def check_own(state: Shard, store: LocalStore, *, options: Options) -> None:
+    """ValueError unless this rank saved the state, in a run on as many ranks, and this buffer has room for it."""
+    _check_shard(state, store.rank, options.world_size, store)
+    held = _held_per_class([state], options, store)
+    room = store.index.quotas if len(held) > 1 else np.array([store.index.capacity])
+    _check_room(held, room)
 
 
 def check_shards(shards: Sequence[Shard], store: LocalStore, *, options: Options) -> None:
@@ -52,10 +62,8 @@ def check_shards(shards: Sequence[Shard], store: LocalStore, *, options: Options
         raise ValueError("There are no shards to restore.")
     for rank, shard in enumerate(shards):
         _check_shard(shard, rank, len(shards), store)
-    if not store.policy.open_classes:
-        _check_room(shards, options)
-    elif sum(len(shard["ids"]) for shard in shards) > options.capacity:
-        raise ValueError(f"The shards hold more items than the capacity of {options.capacity}.")
+    held = _held_per_class(shards, options, store)
+    _check_room(held, class_quotas(options.capacity, classes=len(held), rank=0, world_size=1))
 
 
 def _check_shard(shard: Shard, rank: int, count: int, store: LocalStore) -> None:
@@ -71,15 +79,33 @@ def _check_shard(shard: Shard, rank: int, count: int, store: LocalStore) -> None
             raise ValueError(f"Shard {rank} of {count} has {key} {shard[key]!r}; this buffer needs {value!r}.")
 
 
-def _check_room(shards: Sequence[Shard], options: Options) -> None:
-    held = np.bincount(torch.cat([shard["labels"] for shard in shards]).numpy(), minlength=options.classes)
+def _held_per_class(shards: Sequence[Shard], options: Options, store: LocalStore) -> Ints:
+    """Items of every class, (classes,); all in one where classes are open and share the room."""
+    labels = torch.cat([shard["labels"] for shard in shards]).numpy()
+    if store.policy.open_classes:
+        return np.array([len(labels)])
+    held: Ints = np.bincount(labels, minlength=options.classes)
     if len(held) > options.classes:
         raise ValueError(f"The shards hold labels up to {len(held) - 1}; this buffer has {options.classes} classes.")
-    room = class_quotas(options.capacity, classes=options.classes, rank=0, world_size=1)
+    return held
+
+
+def _check_room(held: Ints, room: Ints) -> None:
     full = np.flatnonzero(held > room)
     if len(full):
         label = int(full[0])
         raise ValueError(f"The shards hold {held[label]} items of class {label}; there is room for {room[label]}.")
+
+
+def restore_own(state: Shard, store: LocalStore, generators: Generators) -> int:
+    """Fill the empty store with a checked state of this rank; returns the step at which the run stood."""
+    own = np.full(len(state["ids"]), store.rank)
+    deal = Deal(state["ids"].numpy(), np.zeros_like(own), np.arange(len(own)), own)
+    _fill(store, [state], deal, exact=True)
+    store.moved_ids, store.moved_homes = state["moved_ids"].numpy().copy(), state["moved_homes"].numpy().copy()
+    store.next_number = state["next_number"]
+    _go_on(state, store, generators)
+    return int(state["step"])
 
 
 def restore_shards(shards: Sequence[Shard], store: LocalStore, generators: Generators, *, options: Options) -> int:
@@ -87,13 +113,13 @@ def restore_shards(shards: Sequence[Shard], store: LocalStore, generators: Gener
     exact = len(shards) == options.world_size
     deal = keep_ranks(shards) if exact else deal_anew(shards, quotas_per_rank(store, options))
     _fill(store, shards, deal, exact=exact)
-    _restore_counters(store, shards, exact=exact, capacity=options.capacity)
     _remember_moves(store, deal)
+    store.next_number = max(shard["next_number"] for shard in shards)
     step = int(max(shard["step"] for shard in shards))
     if exact:
-        generators.restore(shards[store.rank]["random_state"])
-        store.policy.load_state_dict([shards[store.rank]["policy_state"]], exact=True)
+        _go_on(shards[store.rank], store, generators)
     else:
+        _share_streams(store, shards, capacity=options.capacity)
         _log.info("buffer restored from %d ranks onto %d: random state begins anew", len(shards), options.world_size)
         generators.reseed(options.seed, store.rank, options.world_size, step)
         store.policy.load_state_dict([shard["policy_state"] for shard in shards], exact=False)
@@ -119,12 +145,15 @@ def _fill(store: LocalStore, shards: Sequence[Shard], deal: Deal, *, exact: bool
         store.index.load(rows=targets[order], ids=deal.ids[mine][order], **known, keep_places=exact)
 
 
-def _restore_counters(store: LocalStore, shards: Sequence[Shard], *, exact: bool, capacity: int) -> None:
-    """Continue the streams: on other ranks, each as long as this rank's share of the capacity is of the whole."""
-    store.next_number = max(shard["next_number"] for shard in shards)
-    if exact:
-        store.index.seen.update({int(label): count for label, count in shards[store.rank]["seen"].items()})
-        return
+def _go_on(own: Shard, store: LocalStore, generators: Generators) -> None:
+    """Continue this rank's own streams, random numbers and policy."""
+    store.index.seen.update({int(label): count for label, count in own["seen"].items()})
+    generators.restore(own["random_state"])
+    store.policy.load_state_dict([own["policy_state"]], exact=True)
+
+
+def _share_streams(store: LocalStore, shards: Sequence[Shard], *, capacity: int) -> None:
+    """Continue the streams of other ranks, each as long as this rank's share of the capacity is of the whole."""
     for shard in shards:
         for label, count in shard["seen"].items():
             store.index.seen[int(label)] += count

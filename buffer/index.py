@@ -40,8 +40,8 @@ class Index:
         return self._members[label]
 
     def sizes(self) -> dict[int, int]:
-        """Live items per class, for classes that have any."""
-        return {label: len(members) for label, members in list(self._members.items()) if members}
+        """Live items per class, for classes that have any; in the order of the classes, also after a restore."""
+        return {label: len(members) for label, members in sorted(self._members.items()) if members}
 
     @property
     def is_full(self) -> bool:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 
 from ptychoflow.buffer.background import Background, DrawTiming
 from ptychoflow.buffer.capacity import class_quotas
-from ptychoflow.buffer.checkpoint import Shard, check_shards, restore_shards, save_shard
+from ptychoflow.buffer.checkpoint import check_own, check_shards, restore_own, restore_shards, save_shard
 from ptychoflow.buffer.cuda import numbered
 from ptychoflow.buffer.generators import make_generators
 from ptychoflow.buffer.intake import Intake, Offer, no_candidates
@@ -123,6 +123,21 @@ class RehearsalBuffer:
         self._pending_offer_s = 0.0
         self._may_take = True
         self._closed = False
+
+    @property
+    def schema(self) -> Schema:
+        """What an item is made of."""
+        return self._schema
+
+    @property
+    def device(self) -> torch.device:
+        """Where `take` puts the items."""
+        return self._device
+
+    @property
+    def policy(self) -> Policy:
+        """What decides which candidates are stored, and what it needs to be offered."""
+        return self._policy
 
     def take(self) -> Representatives:
         """The items of the draw that the last `offer` began; zero items before any offer.
@@ -261,9 +276,12 @@ class RehearsalBuffer:
         )
 
     def state_dict(self) -> dict[str, object]:
-        """This rank's shard: items, ids, counters and random state, as tensors, numbers and text only.
+        """Return this rank's state: items, ids, counters and random numbers, as tensors, numbers and text only.
 
         Waits for the background. A draw that was begun is not part of it: after restoring, `offer(None)` begins one.
+
+        Returns:
+            What `load_state_dict` takes on this rank, and `load_shards` beside those of the other ranks on any.
         """
         with self._calls:
             self._check_open()
@@ -271,24 +289,52 @@ class RehearsalBuffer:
                 lambda: save_shard(self._store, self._generators, options=self._options, step=self._offers)
             ).result()
 
-    def load_state_dict(self, shards: Sequence[Shard]) -> None:
-        """Take over this rank's part of the shards that all ranks of a run saved, be they as many ranks or not.
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over what this rank saved in a run on as many ranks, so that it goes on as if never interrupted.
 
-        `shards`: all of them, in the order of their ranks, on every rank; they may be read lazily. Items keep their
-        ids, and every rank gets an equal share of every class. Call it on every rank before the first `offer`. Raises
-        ValueError if the shards do not fit this buffer's schema, classes or capacity, or if something was offered.
+        Call it on every rank, each with its own state, before the first `offer`.
+
+        Args:
+            state: what `state_dict` returned on this rank.
+
+        Raises:
+            ValueError: the state is another rank's, was saved on another number of ranks (see `load_shards`), does not
+                fit this buffer's schema, policy, classes or capacity, or something was offered.
         """
+        self._load(
+            "load_state_dict",
+            lambda: check_own(state, self._store, options=self._options),
+            lambda: restore_own(state, self._store, self._generators),
+        )
+
+    def load_shards(self, shards: Sequence[Mapping[str, Any]]) -> None:
+        """Take over this rank's part of what all ranks of a run saved, be they as many ranks or not.
+
+        Items keep their ids. On as many ranks this does what `load_state_dict` does; on another number every rank gets
+        an equal share of every class, and the random numbers begin anew. Call it on every rank before the first
+        `offer`.
+
+        Args:
+            shards: what `state_dict` returned on all ranks, in their order, the same on every rank; may be read lazily.
+
+        Raises:
+            ValueError: the shards are not a whole set, do not fit this buffer's schema, policy, classes or capacity, or
+                something was offered.
+        """
+        self._load(
+            "load_shards",
+            lambda: check_shards(shards, self._store, options=self._options),
+            lambda: restore_shards(shards, self._store, self._generators, options=self._options),
+        )
+
+    def _load(self, name: str, check: Callable[[], None], restore: Callable[[], int]) -> None:
         with self._calls:
             self._check_open()
             if self._offers:
-                raise ValueError("load_state_dict() must come before the first offer().")
-            check_shards(shards, self._store, options=self._options)
-            self._offers = self._background.submit(lambda: self._restore(shards)).result()
-
-    def _restore(self, shards: Sequence[Shard]) -> int:
-        step = restore_shards(shards, self._store, self._generators, options=self._options)
-        self._transport.announce()
-        return step
+                raise ValueError(f"{name}() must come before the first offer().")
+            check()
+            self._offers = self._background.submit(restore).result()
+            self._background.submit(self._transport.announce).result()
 
     def close(self) -> None:
         """End the background thread and leave the group; the other ranks go on without this rank's items."""

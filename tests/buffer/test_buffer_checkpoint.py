@@ -50,7 +50,7 @@ def test_a_restored_run_goes_on_as_if_never_interrupted(policy: PolicyName, tmp_
             offer(first, step)
             whole.take()
             first.take()
-        second.load_state_dict([through_a_file(first.state_dict(), tmp_path / "shard.pt")])
+        second.load_shards([through_a_file(first.state_dict(), tmp_path / "shard.pt")])
         assert second.stats().offered == 40
         for step in range(40, 80):
             offer(whole, step)
@@ -74,7 +74,7 @@ def load(rank: int, folder: str, saved_ranks: int, policy: PolicyName) -> dict[s
     shards = [torch.load(Path(folder) / f"{shard}.pt", weights_only=True, mmap=True) for shard in range(saved_ranks)]
     held = sum(len(shard["ids"]) for shard in shards)
     with make(policy, representatives=30) as buffer:
-        buffer.load_state_dict(shards)
+        buffer.load_shards(shards)
         wait_until(lambda: sum(buffer.stats().size_per_rank.values()) >= held)
         dist.barrier()
         buffer.offer(None)
@@ -130,6 +130,70 @@ def test_another_number_of_ranks_keeps_every_item(
     assert not new & {item for item, _ in expected}
 
 
+def save_and_go_on(rank: int, folder: str, policy: PolicyName, interrupted: bool) -> tuple[list[Any], list[Any]]:
+    """What a rank holds after 60 steps, and its draws of its own items; saved and restored after 30, or not."""
+    settings = {"transport": "local", "capacity": 60}
+    buffer = make(policy, **settings)
+    drawn = []
+    for step in range(60):
+        if step == 30 and interrupted:
+            torch.save(buffer.state_dict(), Path(folder) / f"{rank}.pt")
+            buffer.close()
+            buffer = make(policy, **settings)
+            buffer.load_state_dict(torch.load(Path(folder) / f"{rank}.pt", weights_only=True))
+        offer(buffer, 2 * step + rank)
+        drawn.append(buffer.take().ids.tolist())
+    state: dict[str, Any] = buffer.state_dict()
+    buffer.close()
+    return drawn, [state["ids"].tolist(), state["items"]["number"].tolist(), state["seen"], state["random_state"]]
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_every_rank_goes_on_from_its_own_state(run_ranks: RunRanks, tmp_path: Path, policy: PolicyName) -> None:
+    whole = run_ranks(save_and_go_on, 2, str(tmp_path), policy, False)
+    assert run_ranks(save_and_go_on, 2, str(tmp_path), policy, True) == whole
+    assert whole[0] != whole[1]
+
+
+def deal_then_save(rank: int, folder: str, saved_ranks: int) -> tuple[int, int]:
+    """Two ranks share the shards of three, then are restored from their own states and rewrite every item."""
+    shards = [torch.load(Path(folder) / f"{shard}.pt", weights_only=True) for shard in range(saved_ranks)]
+    with make("random") as buffer:
+        buffer.load_shards(shards)
+        own = buffer.state_dict()
+        dist.barrier()
+    with make("random", representatives=30) as buffer:
+        buffer.load_state_dict(own)
+        held = sum(len(shard["ids"]) for shard in shards)
+        wait_until(lambda: sum(buffer.stats().size_per_rank.values()) == held)
+        buffer.offer(None)
+        ids = buffer.take().ids
+        annotated = buffer.annotate(ids, state=torch.zeros(len(ids), 2, dtype=torch.bfloat16)) if rank == 0 else 0
+        dist.barrier()
+        return annotated, held
+
+
+def test_own_states_know_where_items_went_that_were_dealt_anew(run_ranks: RunRanks, tmp_path: Path) -> None:
+    run_ranks(save, 3, str(tmp_path), 30, "random")
+    (annotated, held), _ = run_ranks(deal_then_save, 2, str(tmp_path), 3)
+    assert annotated == held
+
+
+def test_only_the_own_state_is_restored_as_it_was() -> None:
+    with make() as buffer:
+        offer(buffer, 0)
+        state: dict[str, Any] = buffer.state_dict()
+    with make() as other:
+        with pytest.raises(ValueError, match="has rank 1; this buffer needs 0"):
+            other.load_state_dict(state | {"rank": 1})
+        with pytest.raises(ValueError, match="has world_size 2; this buffer needs 1"):
+            other.load_state_dict(state | {"world_size": 2})
+        other.load_state_dict(state)
+        assert other.stats().offered == 1
+    with make(capacity=3, representatives=3) as small, pytest.raises(ValueError, match="there is room for 1"):
+        small.load_state_dict(state)
+
+
 def test_fifo_still_removes_the_oldest_after_a_restore(tmp_path: Path) -> None:
     settings = {"capacity": 12, "classes": 1, "policy": "fifo", "candidates": 6}
 
@@ -146,7 +210,7 @@ def test_fifo_still_removes_the_oldest_after_a_restore(tmp_path: Path) -> None:
     with make(**settings) as before, make(**settings) as after:
         for first in (0, 6, 12):
             add(before, first)
-        after.load_state_dict([before.state_dict()])
+        after.load_shards([before.state_dict()])
         add(after, 18)
         assert sorted(after.state_dict()["items"]["number"].tolist()) == list(range(12, 24))  # type: ignore[index]
 
@@ -168,7 +232,7 @@ def test_reservoir_goes_on_as_one_stream_after_a_restore_on_fewer_ranks() -> Non
             shard: dict[str, Any] = buffer.state_dict()
             shards.append(shard | {"rank": rank, "world_size": 2, "ids": shard["ids"] | rank})
     with make("reservoir", capacity=30, classes=1) as buffer:
-        buffer.load_state_dict(shards)
+        buffer.load_shards(shards)
         assert buffer.state_dict()["seen"] == {"0": 600}
 
 
@@ -186,7 +250,7 @@ def test_shards_that_do_not_fit_are_refused(change: dict[str, Any], message: str
             offer(buffer, step)
         shard = buffer.state_dict()
     with make(**change) as other, pytest.raises(ValueError, match=message):
-        other.load_state_dict([shard])
+        other.load_shards([shard])
 
 
 def test_incomplete_sets_and_late_restores_are_refused() -> None:
@@ -194,12 +258,12 @@ def test_incomplete_sets_and_late_restores_are_refused() -> None:
         offer(buffer, 0)
         shard = buffer.state_dict()
         with pytest.raises(ValueError, match="before the first offer"):
-            buffer.load_state_dict([shard])
+            buffer.load_shards([shard])
     with make() as other:
         with pytest.raises(ValueError, match="no shards"):
-            other.load_state_dict([])
+            other.load_shards([])
         with pytest.raises(ValueError, match="world_size 1; this buffer needs 2"):
-            other.load_state_dict([shard, shard])
+            other.load_shards([shard, shard])
 
 
 @pytest.mark.parametrize("policy", POLICIES)
@@ -212,7 +276,7 @@ def test_an_empty_buffer_is_saved_and_restored(policy: PolicyName, tmp_path: Pat
         assert {name: rows.dtype for name, rows in shard["items"].items()} == {
             name: field.torch_dtype for name, field in SCHEMA.items()
         }
-        restored.load_state_dict([shard])
+        restored.load_shards([shard])
         for buffer in (empty, restored):
             assert len(buffer.take()) == 0
             offer(buffer, 0)
@@ -221,7 +285,7 @@ def test_an_empty_buffer_is_saved_and_restored(policy: PolicyName, tmp_path: Pat
 
 def load_one_empty_shard(rank: int, shards: list[dict[str, Any]]) -> int:
     with make() as buffer:
-        buffer.load_state_dict(shards)
+        buffer.load_shards(shards)
         wait_until(lambda: sum(buffer.stats().size_per_rank.values()) == len(shards[0]["ids"]))
         dist.barrier()
         buffer.offer(None)

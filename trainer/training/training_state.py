@@ -44,7 +44,7 @@ def restore_training(
     learner.restore_rank(shards[rank % len(shards)]["learner"], exact=len(shards) == ranks)
     if strategy.buffer is not None:
         try:
-            strategy.buffer.load_state_dict([shard["buffer"] for shard in shards])
+            strategy.buffer.load_shards([shard["buffer"] for shard in shards])
         except ValueError as error:
             raise UserError(f"checkpoint {checkpoint.path} does not fit the buffer's settings: {error}") from error
         strategy.buffer.offer(None)  # so that the next step has representatives

@@ -19,6 +19,12 @@ from ptychoflow.acquisition.retrieval.worker_messages import (
     read_ground_truth,
     write_ground_truth,
 )
+from ptychoflow.streaming.durable_file import (
+    UNFINISHED_SUFFIX,
+    make_folder_durably,
+    move_durably,
+    write_durably,
+)
 from ptychoflow.streaming.errors import UserError
 
 OUTCOME = "outcome.json"
@@ -49,8 +55,8 @@ class Outcomes:
     def __init__(self, directory: Path, *, scan: str) -> None:
         self._directory = directory
         try:
-            directory.mkdir(parents=True, exist_ok=True)
-            for unfinished in directory.glob("*.part"):
+            make_folder_durably(directory)
+            for unfinished in directory.glob(f"*{UNFINISHED_SUFFIX}/"):
                 shutil.rmtree(unfinished)
             self._claim(directory / SCAN, scan)
         except OSError as error:
@@ -58,7 +64,7 @@ class Outcomes:
 
     def note_acquired(self, perspective: int) -> None:
         """Keep that all frames of a perspective have been acquired."""
-        self._folder(perspective).with_suffix(ACQUIRED_SUFFIX).touch()
+        write_durably(self._folder(perspective).with_suffix(ACQUIRED_SUFFIX), b"")
 
     def was_acquired(self, perspective: int) -> bool:
         """Whether all frames of a perspective had been acquired before."""
@@ -93,10 +99,7 @@ class Outcomes:
     @staticmethod
     def _claim(path: Path, scan: str) -> None:
         if not path.exists():
-            # a file cut short when this process is killed would pass for another scan
-            unfinished = path.with_suffix(".unfinished")
-            unfinished.write_text(scan, encoding="utf-8")
-            unfinished.replace(path)
+            write_durably(path, scan)
         elif path.read_text(encoding="utf-8") != scan:
             raise UserError(
                 f"{path.parent} holds ground truth of another scan, or found with other settings; "
@@ -107,13 +110,13 @@ class Outcomes:
         return self._directory / f"{perspective:04d}"
 
     def _begin(self, perspective: int) -> Path:
-        unfinished = self._folder(perspective).with_suffix(".part")
+        unfinished = self._folder(perspective).with_suffix(UNFINISHED_SUFFIX)
         unfinished.mkdir()
         return unfinished
 
     def _finish(self, outcome: Outcome, unfinished: Path) -> None:
         (unfinished / OUTCOME).write_bytes(msgspec.json.encode(outcome))
-        unfinished.rename(unfinished.with_suffix(""))
+        move_durably(unfinished, unfinished.with_suffix(""))
 
     def _outcome(self, perspective: int) -> Outcome | None:
         path = self._folder(perspective) / OUTCOME

@@ -15,6 +15,7 @@ from ptychoflow.acquisition.disk_file import DiskFile
 from ptychoflow.acquisition.readers import layout
 from ptychoflow.acquisition.readers.hdf5 import PARTIAL_SUFFIX
 from ptychoflow.acquisition.scan import ELEMENTARY_CHARGE_C, Perspective
+from ptychoflow.streaming.durable_file import move_durably
 from ptychoflow.streaming.errors import UserError
 
 FRAMES_PER_CHUNK = 16
@@ -102,7 +103,10 @@ class Recorder:
         self._file.attrs[layout.RECORDING_VERSION_ATTRIBUTE] = layout.RECORDING_VERSION
         self._close()
         self._raise_failure()
-        self._partial.rename(self._path)
+        try:
+            move_durably(self._partial, self._path)
+        except OSError as error:
+            raise self._failure(error) from error
         log.info("%s: recording complete", self._path)
 
     def _close(self) -> None:

@@ -26,11 +26,8 @@ from ptychoflow.streaming.telemetry import TelemetrySender
 
 log = logging.getLogger(__name__)
 
-RECORDING = "recording.h5"
-SPOOL = "spool"
-"""What a run needs only until it has ended well."""
 STREAM, OUTCOMES = "stream", "outcomes"
-"""Parts of it: messages that memory does not hold, and what a resumed run need not do again."""
+"""Parts of the run's spool: messages that memory does not hold, and what a resumed run need not do again."""
 
 
 def acquire(
@@ -50,7 +47,7 @@ def acquire(
         UserError: the source cannot be read, a port is in use, the ground truth asked for is not to be had, or the
             earlier process acquired another scan.
     """
-    spool_dir = run.directory / SPOOL
+    spool_dir = run.folder.spool
     for left_behind in (spool_dir / STREAM, spool_dir / "ground_truth"):
         shutil.rmtree(left_behind, ignore_errors=True)
     with ExitStack() as stack:
@@ -75,7 +72,7 @@ def acquire(
             publisher=publisher,
             worker=stack.enter_context(GroundTruthWorker(retrieval, spool_dir=spool_dir / "ground_truth")),
             outcomes=Outcomes(spool_dir / OUTCOMES, scan=_identity(source, acquisition, retrieval, run)),
-            recorder=_open_recorder(run.directory / RECORDING, stack) if acquisition.record else None,
+            recorder=_open_recorder(run.folder.recording, stack) if acquisition.record else None,
             telemetry=telemetry,
             control=Control(stack.enter_context(closing(CommandReceiver(network)))),
             stop=stop,

@@ -7,7 +7,6 @@ The edge writes `images/perspective_NNNN.h5` with a group per kind of image, eac
 from __future__ import annotations
 
 import logging
-import re
 import threading
 from collections import OrderedDict
 from pathlib import Path
@@ -17,6 +16,7 @@ import numpy as np
 
 from ptychoflow.dashboard.mosaics import Channel, Mosaic
 from ptychoflow.streaming.events import MosaicImage, MosaicKind
+from ptychoflow.streaming.run_folder import RunFolder
 
 log = logging.getLogger(__name__)
 
@@ -28,22 +28,21 @@ class ImageArchive:
     """Reads images from the folder `images/` of a run; keeps the last few files in memory. Thread-safe.
 
     Args:
-        directory: the run's folder; it need not hold images yet.
+        folder: of the run; it need not hold images yet.
     """
 
-    def __init__(self, directory: Path) -> None:
-        self._images = directory / "images"
+    def __init__(self, folder: RunFolder) -> None:
+        self._folder = folder
         self._lock = threading.Lock()
         self._files: OrderedDict[tuple[int, int], Images] = OrderedDict()
 
     def perspectives(self) -> list[int]:
         """Return the perspectives that have a file, in order."""
-        names = (re.fullmatch(r"perspective_(\d+)\.h5", path.name) for path in self._images.glob("perspective_*.h5"))
-        return sorted(int(name[1]) for name in names if name)
+        return list(self._folder.image_files())
 
     def of(self, perspective: int) -> Images:
         """Return the images of a perspective; empty where there is no file that can be read. Blocks while it reads."""
-        path = self._images / f"perspective_{perspective:04d}.h5"
+        path = self._folder.image_file(perspective)
         try:
             revision = path.stat().st_mtime_ns
         except OSError:

@@ -15,12 +15,11 @@ from ptychoflow.dashboard import models
 from ptychoflow.dashboard.archive import ImageArchive, Images
 from ptychoflow.dashboard.settings import DashboardSettings
 from ptychoflow.dashboard.state import DashboardState
+from ptychoflow.streaming.run_folder import RunFolder
 from ptychoflow.streaming.telemetry_log import read_telemetry_log
 
 log = logging.getLogger(__name__)
 
-TELEMETRY = "telemetry.jsonl"
-SUMMARY = "summary.json"
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,199}$"
 RUNS_LISTED = 200
 RUNS_KEPT = 2
@@ -48,13 +47,13 @@ class Runs:
 
     Args:
         watched: state of the run that is watched.
-        directory: its folder.
+        folder: its folder.
         settings: how much to keep of an earlier run.
     """
 
-    def __init__(self, watched: DashboardState, directory: Path, settings: DashboardSettings) -> None:
-        self._watched = Run(watched, ImageArchive(directory))
-        self._directory = directory
+    def __init__(self, watched: DashboardState, folder: RunFolder, settings: DashboardSettings) -> None:
+        self._watched = Run(watched, ImageArchive(folder))
+        self._path = folder.path.resolve()
         self._settings = settings
         self._lock = threading.Lock()
         self._opened: OrderedDict[tuple[str, int], Run] = OrderedDict()
@@ -66,9 +65,10 @@ class Runs:
 
     def all(self) -> list[models.RunRow]:
         """Return the newest runs, newest first."""
-        folders = [path for path in self._directory.resolve().parent.glob("*/") if (path / TELEMETRY).is_file()]
+        beside = map(RunFolder, self._path.parent.glob("*/"))
+        folders = [folder for folder in beside if folder.telemetry.is_file()]
         newest = sorted(folders, key=_changed_s, reverse=True)[:RUNS_LISTED]
-        return [self._row(path) for path in newest]
+        return [self._row(folder) for folder in newest]
 
     def open(self, name: str | None) -> Run | None:
         """Return a run, or None where there is none of this name; None means the run that is watched.
@@ -77,10 +77,10 @@ class Runs:
         """
         if name is None or name == self._watched.state.run:
             return self._watched
-        folder = self._directory.resolve().parent / name
-        if not re.match(NAME_PATTERN, name) or not (folder / TELEMETRY).is_file():
+        folder = RunFolder(self._path.parent / name)
+        if not re.match(NAME_PATTERN, name) or not folder.telemetry.is_file():
             return None
-        key = name, (folder / TELEMETRY).stat().st_mtime_ns
+        key = name, folder.telemetry.stat().st_mtime_ns
         with self._lock:
             if key not in self._opened:
                 self._opened[key] = Run(read_run(folder, self._settings), ImageArchive(folder))
@@ -88,12 +88,12 @@ class Runs:
                     self._opened.popitem(last=False)
             return self._opened[key]
 
-    def _row(self, folder: Path) -> models.RunRow:
-        watched = folder == self._directory.resolve()
-        summary = _summary(folder / SUMMARY)
+    def _row(self, folder: RunFolder) -> models.RunRow:
+        watched = folder.path == self._path
+        summary = _summary(folder.summary)
         held_out = summary.get("held_out") or {}
         return models.RunRow(
-            name=folder.name,
+            name=folder.path.name,
             watched=watched,
             live=watched and self._watched.state.live,
             changed_s=_changed_s(folder),
@@ -102,16 +102,16 @@ class Runs:
         )
 
 
-def read_run(folder: Path, settings: DashboardSettings) -> DashboardState:
+def read_run(folder: RunFolder, settings: DashboardSettings) -> DashboardState:
     """Return the state of an earlier run from the telemetry in its folder. Blocks while that is read."""
-    state = DashboardState(folder.name, settings, live=False)
-    for telemetry in read_telemetry_log(folder / TELEMETRY):
+    state = DashboardState(folder.path.name, settings, live=False)
+    for telemetry in read_telemetry_log(folder.telemetry):
         state.apply(telemetry)
     return state
 
 
-def _changed_s(folder: Path) -> float:
-    return (folder / TELEMETRY).stat().st_mtime
+def _changed_s(folder: RunFolder) -> float:
+    return folder.telemetry.stat().st_mtime
 
 
 def _summary(path: Path) -> dict[str, Any]:

@@ -17,13 +17,14 @@ import uvicorn
 from fastapi import FastAPI
 
 from ptychoflow.dashboard.app import CommandAccess, create_app
-from ptychoflow.dashboard.runs import TELEMETRY, Runs, read_run
+from ptychoflow.dashboard.runs import Runs, read_run
 from ptychoflow.dashboard.settings import DashboardSettings
 from ptychoflow.dashboard.state import DashboardState
 from ptychoflow.streaming.codec import Arrays
 from ptychoflow.streaming.commands import CommandSender
 from ptychoflow.streaming.errors import UserError
 from ptychoflow.streaming.events import Part, PartState, PartStatus, Telemetry
+from ptychoflow.streaming.run_folder import RunFolder
 from ptychoflow.streaming.settings import NetworkSettings, RunContext, is_loopback
 from ptychoflow.streaming.telemetry import TelemetrySender, TelemetrySubscriber
 from ptychoflow.streaming.telemetry_log import read_telemetry_log
@@ -59,9 +60,9 @@ def serve_dashboard(
         if not is_loopback(settings.host):
             log.warning("the dashboard at %s is not on loopback: everybody who reaches this host can watch", url)
         state = DashboardState(run.name, settings, controllable=True)
-        runs = Runs(state, run.directory, settings)
+        runs = Runs(state, run.folder, settings)
         app = create_app(runs, settings, commands=CommandAccess(commands, token))
-        intake = _Intake(state, network, run.directory / TELEMETRY)
+        intake = _Intake(state, network, run.folder.telemetry)
         sender = TelemetrySender(network, sender=f"{Part.DASHBOARD} {socket.gethostname()} {os.getpid()}")
         server = _start_server(app, listener)
         try:
@@ -81,7 +82,7 @@ def serve_dashboard(
 
 
 def serve_earlier_run(
-    settings: DashboardSettings, *, folder: Path, stop: threading.Event, on_served: Callable[[str], None]
+    settings: DashboardSettings, *, folder: RunFolder, stop: threading.Event, on_served: Callable[[str], None]
 ) -> None:
     """Serve the page of a run that nobody works on any more until `stop` is set; it can only be looked at. Blocks.
 
@@ -94,10 +95,13 @@ def serve_earlier_run(
     Raises:
         UserError: the folder is not that of a run, the port is in use, or the host is not this machine's.
     """
-    if not (folder / TELEMETRY).is_file():
-        raise UserError(f"{folder} is not the folder of a run: it holds no {TELEMETRY}; name a folder runs/<name>")
+    log_file = folder.telemetry
+    if not log_file.is_file():
+        raise UserError(
+            f"{folder.path} is not the folder of a run: it holds no {log_file.name}; name a folder runs/<name>"
+        )
     with open_listener(settings) as listener:
-        runs = Runs(read_run(folder.resolve(), settings), folder, settings)
+        runs = Runs(read_run(RunFolder(folder.path.resolve()), settings), folder, settings)
         server = _start_server(create_app(runs, settings), listener)
         try:
             on_served(page_url(settings.host, listener))

@@ -15,12 +15,13 @@ import numpy.typing as npt
 from ptychoflow.inference_edge.figures import ColourScale, amplitude_scale, difference_scale, phase_scale, write_picture
 from ptychoflow.inference_edge.mosaic import StitchedImage
 from ptychoflow.inference_edge.quality import Comparison, ReferenceImage, compare
+from ptychoflow.streaming.durable_file import durable_file, make_folder_durably
 from ptychoflow.streaming.errors import UserError
 from ptychoflow.streaming.events import MosaicKind
+from ptychoflow.streaming.run_folder import RunFolder
 
 log = logging.getLogger(__name__)
 
-FILE_STEM = "perspective_{:04d}"
 CLOSED_FRAMES = "closed_frames"
 LABELS = {"amplitude": "amplitude", "phase": "phase (rad)"}
 Channel = npt.NDArray[np.floating]
@@ -45,23 +46,26 @@ class PerspectiveImages:
 class Archive:
     """Writes perspectives from a thread of its own, so that imaging does not wait for pictures.
 
+    Args:
+        folder: of the run.
+
     Raises:
         UserError: the folder cannot be made.
     """
 
-    def __init__(self, directory: Path) -> None:
-        self._directory = directory
+    def __init__(self, folder: RunFolder) -> None:
+        self._folder = folder
         try:
-            directory.mkdir(parents=True, exist_ok=True)
+            make_folder_durably(folder.images)
         except OSError as error:
-            raise _cannot_write(directory, error) from error
+            raise _cannot_write(folder.images, error) from error
         self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="image-archive")
         self._pending: list[Future[None]] = []
 
     def closed(self) -> dict[int, int]:
         """Return the frames of each perspective that an edge before this one has written for good."""
         found = {}
-        for path in sorted(self._directory.glob("perspective_*.h5")):
+        for path in self._folder.image_files().values():
             with h5py.File(path) as file:
                 if CLOSED_FRAMES in file.attrs:
                     found[int(file.attrs["perspective"])] = int(file.attrs[CLOSED_FRAMES])
@@ -80,7 +84,7 @@ class Archive:
 
     def write(self, images: PerspectiveImages) -> None:
         """Queue a perspective; returns at once. Files of the same perspective are replaced."""
-        self._pending.append(self._writer.submit(_write_perspective, self._directory, images))
+        self._pending.append(self._writer.submit(_write_perspective, self._folder, images))
 
     def wait(self) -> None:
         """Wait until everything given to `write` is on the disk.
@@ -104,28 +108,25 @@ class Archive:
             try:
                 future.result()
             except OSError as error:
-                raise _cannot_write(self._directory, error) from error
+                raise _cannot_write(self._folder.images, error) from error
 
 
 def _cannot_write(directory: Path, error: OSError) -> UserError:
     return UserError(f"cannot write images to {directory}: {error.strerror or error}; check permission and disk space")
 
 
-def _write_perspective(directory: Path, images: PerspectiveImages) -> None:
-    stem = FILE_STEM.format(images.perspective)
+def _write_perspective(folder: RunFolder, images: PerspectiveImages) -> None:
     comparison = None
     if images.reference is not None:
         refreshed = images.images[MosaicKind.REFRESHED]
         comparison = compare(refreshed, images.reference, min_coverage=images.min_coverage)
     for name, values, scale in _pictures(images, comparison):
-        label = LABELS[name.rpartition("_")[2]]
-        path = directory / f"{stem}_{name}.png"
-        write_picture(path, values, scale=scale, label=label, pixel_size_m=images.pixel_size_m)
+        kind, _, channel = name.rpartition("_")
+        with durable_file(folder.picture(images.perspective, kind, channel)) as unfinished:
+            write_picture(unfinished, values, scale=scale, label=LABELS[channel], pixel_size_m=images.pixel_size_m)
     # last, because an edge that is started again takes this file for a sign that all others are there
-    partial = directory / f"{stem}.h5.part"
-    with h5py.File(partial, "w") as file:
+    with durable_file(folder.image_file(images.perspective)) as unfinished, h5py.File(unfinished, "w") as file:
         _write_arrays(file, images, comparison)
-    partial.replace(directory / f"{stem}.h5")
     log.info("wrote the images of perspective %d", images.perspective)
 
 

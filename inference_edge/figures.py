@@ -75,7 +75,7 @@ def write_picture(
         va="bottom",
         bbox={"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 1.5},
     )
-    figure.savefig(path, dpi=DPI)
+    figure.savefig(path, dpi=DPI, format="png")
 
 
 def _robust_limits(values: npt.NDArray[np.floating]) -> tuple[float, float]:

@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import logging
-from pathlib import Path
 
 import msgspec
 
+from ptychoflow.streaming.durable_file import write_durably
 from ptychoflow.streaming.messages import Weights
+from ptychoflow.streaming.run_folder import RunFolder
 
 log = logging.getLogger(__name__)
-
-FILE_NAME = "edge_final_weights.msgpack"
 
 
 class FinalWeights:
     """One file in the run's folder.
 
     Args:
-        directory: the run's folder.
+        folder: of the run.
     """
 
-    def __init__(self, directory: Path) -> None:
-        self._path = directory / FILE_NAME
+    def __init__(self, folder: RunFolder) -> None:
+        self._path = folder.final_weights
         self._decoder = msgspec.msgpack.Decoder(tuple[Weights, bytes])
 
     def read(self) -> tuple[Weights, bytes] | None:
@@ -37,9 +36,7 @@ class FinalWeights:
 
     def write(self, announced: Weights, data: bytes) -> None:
         """Keep weights; a full disk is told of in the log, and changes nothing else."""
-        partial = self._path.with_suffix(".part")
         try:
-            partial.write_bytes(msgspec.msgpack.encode((announced, data)))
-            partial.replace(self._path)
+            write_durably(self._path, msgspec.msgpack.encode((announced, data)))
         except OSError as error:
             log.warning("cannot keep the final weights at %s: %s", self._path, error.strerror)

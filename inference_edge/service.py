@@ -44,7 +44,7 @@ def serve_edge(settings: EdgeSettings, *, network: NetworkSettings, run: RunCont
     """Image a scan until it is over and everything is imaged with the final weights, or until `stop` is set.
 
     Blocks. Sets the number of PyTorch's CPU threads of this process, and exempts what it has loaded from the search for
-    garbage from the first weights until it returns. Images are written to `run.directory / "images"`.
+    garbage from the first weights until it returns. Images are written to `run.folder.images`.
     Acquisition and trainer may come later, break off and come back.
 
     Raises:
@@ -56,7 +56,7 @@ def serve_edge(settings: EdgeSettings, *, network: NetworkSettings, run: RunCont
     with ExitStack() as stack:
         # what stays exempt at the interpreter's end is reported as leaked by libraries that count their objects
         stack.callback(gc.unfreeze)
-        archive = stack.enter_context(closing(Archive(run.directory / "images")))
+        archive = stack.enter_context(closing(Archive(run.folder)))
         telemetry = stack.enter_context(closing(TelemetrySender(network, sender=Part.EDGE.value)))
         commands = stack.enter_context(closing(CommandReceiver(network)))
         warn = partial(_send_warning, telemetry)

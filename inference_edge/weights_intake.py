@@ -43,7 +43,7 @@ def open_weights(
         closing(WeightsClient(network, edge=Part.EDGE.value)) as client,
         closing(
             WeightsIntake[ModelT](
-                client, telemetry=telemetry, final_weights=FinalWeights(run.directory), weights_kept=weights_kept
+                client, telemetry=telemetry, final_weights=FinalWeights(run.folder), weights_kept=weights_kept
             )
         ) as intake,
     ):

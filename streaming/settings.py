@@ -9,6 +9,8 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 
+from ptychoflow.streaming.run_folder import RunFolder
+
 
 class Settings(BaseModel):
     """A validated, immutable configuration section; an unknown key is an error."""
@@ -70,3 +72,8 @@ class RunContext:
     directory: Path
     """The run's folder."""
     seed: int
+
+    @property
+    def folder(self) -> RunFolder:
+        """The names in it."""
+        return RunFolder(self.directory)

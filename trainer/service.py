@@ -52,7 +52,7 @@ class _Session:
 
     @property
     def checkpoints(self) -> Path:
-        return self.run.directory / "checkpoints"
+        return self.run.folder.checkpoints
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def train(settings: StreamSettings, *, network: NetworkSettings, run: RunContext
     """Train on the stream until the scan has ended, or `stop` is set; blocks. Called in every rank.
 
     torchrun's environment tells the rank; without it there is one. Rank 0 serves the weights and writes them to
-    `run.directory / "weights"`. Goes on from the newest checkpoint in `run.directory / "checkpoints"`, if there is one,
+    `run.folder.weights`. Goes on from the newest checkpoint in `run.folder.checkpoints`, if there is one,
     whatever number of ranks wrote it; all ranks must see that folder.
 
     Raises:
@@ -91,7 +91,7 @@ def _serve_and_publish(session: _Session) -> None:
     session.telemetry.send(PartStatus(Part.TRAINER, PartState.RUNNING))
     with Publication(
         session.network,
-        folder=session.run.directory / "weights",
+        folder=session.run.folder,
         run=session.run.name,
         on_published=session.telemetry.send,
     ) as publication:

@@ -15,6 +15,7 @@ from ptychoflow.acquisition.settings import AcquisitionSettings, PublishingSetti
 from ptychoflow.acquisition.source_settings import SourceSettings
 from ptychoflow.dashboard.settings import DashboardSettings
 from ptychoflow.inference_edge.settings import EdgeSettings, InferenceSettings
+from ptychoflow.streaming.durable_file import write_durably
 from ptychoflow.streaming.errors import UserError
 from ptychoflow.streaming.settings import NetworkSettings, Settings
 from ptychoflow.trainer.pipelines.classification.settings import ClassificationTrainerSettings
@@ -158,7 +159,7 @@ def load_scan_config(
 
 def write_config(config: RunConfig, path: Path) -> None:
     """Write the resolved configuration as TOML, in a form that `load_config` reads back to an equal one."""
-    path.write_text(tomli_w.dumps(config.model_dump(mode="json", exclude_none=True)), encoding="utf-8")
+    write_durably(path, tomli_w.dumps(config.model_dump(mode="json", exclude_none=True)))
 
 
 def _validate(layers: list[Layer]) -> AnyConfig:

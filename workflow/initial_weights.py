@@ -6,12 +6,10 @@ import logging
 from pathlib import Path
 
 from ptychoflow.streaming.errors import UserError
+from ptychoflow.streaming.run_folder import RunFolder
 from ptychoflow.workflow.config import AnyConfig
 
 log = logging.getLogger(__name__)
-
-PUBLISHED = "weights/v*.safetensors"
-"""Where a run's folder keeps what it published; versions have leading zeros, so names sort by age."""
 
 
 def with_found_weights(config: AnyConfig) -> AnyConfig:
@@ -38,7 +36,8 @@ def find_weights(path: Path) -> Path:
         return path
     if not path.is_dir():
         raise UserError(f"initial weights {path}: no such file or run folder")
-    published = sorted(path.glob(PUBLISHED))
+    folder = RunFolder(path)
+    published = folder.weights_by_version()
     if not published:
-        raise UserError(f"initial weights {path}: this run published none ({path / PUBLISHED})")
-    return published[-1]
+        raise UserError(f"initial weights {path}: this run published none (there are none in {folder.weights})")
+    return published[max(published)]

@@ -14,6 +14,7 @@ from ptychoflow.dashboard.token import make_token
 from ptychoflow.streaming.commands import AnyCommand, CommandHub, StopRun
 from ptychoflow.streaming.errors import UserError
 from ptychoflow.streaming.events import Part, Telemetry
+from ptychoflow.streaming.run_folder import RunFolder
 from ptychoflow.streaming.telemetry import TelemetryHub, TelemetrySender
 from ptychoflow.streaming.telemetry_log import read_telemetry_log
 from ptychoflow.workflow.cli import INTERRUPTED_STATUS
@@ -26,7 +27,7 @@ from ptychoflow.workflow.part_process import stop_on_signals
 from ptychoflow.workflow.ports import choose_port, require_free, resolve_ports
 from ptychoflow.workflow.progress import RunProgress
 from ptychoflow.workflow.results import Summary, headline, ledger_complaint, write_results
-from ptychoflow.workflow.run_folder import RunFolder, create_run_folder, describe_run
+from ptychoflow.workflow.run_folder import claimed, create_run_folder, describe_run
 from ptychoflow.workflow.run_parts import RunParts
 from ptychoflow.workflow.source_check import check_source
 from ptychoflow.workflow.summary import SummaryBuilder
@@ -51,7 +52,7 @@ def launch(config: AnyConfig) -> int:
     """
     config = _checked(with_found_weights(config))
     folder = create_run_folder(config)
-    with folder.claimed() as claim:
+    with claimed(folder) as claim:
         return _run(config, folder, claim)
 
 
@@ -61,8 +62,8 @@ def relaunch(config: AnyConfig) -> int:
     Raises:
         UserError: the run is still going on; or as `launch`.
     """
-    folder = RunFolder(config.run.context().directory)
-    with folder.claimed() as claim:
+    folder = config.run.context().folder
+    with claimed(folder) as claim:
         config = _checked(config)
         describe_run(config, folder)
         return _run(config, folder, claim)

@@ -7,9 +7,9 @@ import sys
 from collections.abc import Mapping
 
 from ptychoflow.streaming.events import Part
+from ptychoflow.streaming.run_folder import RunFolder
 from ptychoflow.trainer.settings import StreamSettings
 from ptychoflow.workflow.environment import available_processors
-from ptychoflow.workflow.run_folder import RunFolder
 from ptychoflow.workflow.supervision import PartCommand
 
 COMMAND_OF_PART: Mapping[Part, str] = {

@@ -17,6 +17,7 @@ from types import FrameType
 from ptychoflow.streaming.commands import CommandReceiver, StopRun
 from ptychoflow.streaming.errors import UserError
 from ptychoflow.streaming.events import Part, PartState, PartStatus
+from ptychoflow.streaming.run_folder import RunFolder
 from ptychoflow.streaming.settings import NetworkSettings
 from ptychoflow.streaming.telemetry import TelemetrySender
 from ptychoflow.workflow.cli import INTERRUPTED_STATUS
@@ -24,7 +25,6 @@ from ptychoflow.workflow.config import AnyConfig, load_config
 from ptychoflow.workflow.logs import log_to_file
 from ptychoflow.workflow.pipeline_name import PipelineName
 from ptychoflow.workflow.ports import require_fixed
-from ptychoflow.workflow.run_folder import RunFolder
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ def part_process(
     """
     config = load_config(file=file, assignments=assignments or (), pipeline=pipeline)
     require_fixed(config.network)
-    folder = RunFolder(config.run.context().directory)
+    folder = config.run.context().folder
     try:
         log_to_file(folder.log(part))
     except OSError as error:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +12,10 @@ from typing import Any, Literal
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from ptychoflow.streaming.durable_file import write_durably
 from ptychoflow.streaming.errors import UserError
 from ptychoflow.streaming.events import Unlabelled
+from ptychoflow.streaming.run_folder import RunFolder
 from ptychoflow.streaming.telemetry_log import read_telemetry_log
 from ptychoflow.workflow.quality_plot import quality_plot
 from ptychoflow.workflow.report_plots import Curves, collect_curves, loss_plot
@@ -59,19 +60,18 @@ class Verdict:
     grade: Literal["good", "slight", "bad", "unknown"]
 
 
-def write_report(run_directory: Path) -> Path:
+def write_report(folder: RunFolder) -> Path:
     """Write `report.html` into the folder of a run that has ended, and return its path.
 
     Raises:
         UserError: the folder holds no readable `summary.json`, or cannot be written.
     """
-    summary = {"classification": None} | _read_json(run_directory / "summary.json")
-    report = run_directory / "report.html"
+    summary = {"classification": None} | _read_json(folder.summary)
     try:
-        report.write_text(_render(run_directory, summary), encoding="utf-8")
+        write_durably(folder.report, _render(folder, summary))
     except OSError as error:
-        raise UserError(f"cannot write {report}: {error.strerror}; check permission and disk space") from error
-    return report
+        raise UserError(f"cannot write {folder.report}: {error.strerror}; check permission and disk space") from error
+    return folder.report
 
 
 def judge(summary: Summary) -> Verdict:
@@ -136,29 +136,29 @@ def _gain_db(scores: Summary, constant: Summary, channel: str) -> float | None:
     return None if own is None or baseline is None else own - baseline
 
 
-def _render(run_directory: Path, summary: Summary) -> str:
+def _render(folder: RunFolder, summary: Summary) -> str:
     environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined)
     environment.filters.update(decimal=_decimal, count=_count)
-    log = run_directory / "telemetry.jsonl"
+    log = folder.telemetry
     curves = collect_curves(read_telemetry_log(log)) if log.exists() else Curves()
     return environment.get_template("report.html.j2").render(
-        name=run_directory.resolve().name,
+        name=folder.path.resolve().name,
         summary=summary,
         verdict=judge(summary),
         set_aside=SET_ASIDE,
         unlabelled=UNLABELLED,
         channels=CHANNELS,
-        images=_images(run_directory / "images", summary),
+        images=_images(folder, summary),
         loss=_markup(loss_plot(curves, of_images=summary["classification"] is not None)),
         steps=_markup(step_plot(curves.breakdowns)),
         psnr=_markup(quality_plot(summary, "psnr_db", "phase PSNR in dB")),
         ssim=_markup(quality_plot(summary, "ssim", "phase SSIM")),
-        config=_read_text(run_directory / "config.toml"),
-        environment=_read_json(run_directory / "environment.json", missing={}),
+        config=_read_text(folder.config),
+        environment=_read_json(folder.environment, missing={}),
     )
 
 
-def _images(folder: Path, summary: Summary) -> list[Summary]:
+def _images(folder: RunFolder, summary: Summary) -> list[Summary]:
     """Return the pictures of the perspectives shown, each as a data URL."""
     shown = []
     for index in _perspectives_shown(folder, summary):
@@ -168,10 +168,8 @@ def _images(folder: Path, summary: Summary) -> list[Summary]:
     return shown
 
 
-def _pictures(folder: Path, index: int, wanted: Sequence[tuple[str, str, str]]) -> list[Summary]:
-    paths = [
-        (folder / f"perspective_{index:04d}_{kind}_{channel}.png", channel, title) for kind, channel, title in wanted
-    ]
+def _pictures(folder: RunFolder, index: int, wanted: Sequence[tuple[str, str, str]]) -> list[Summary]:
+    paths = [(folder.picture(index, kind, channel), channel, title) for kind, channel, title in wanted]
     return [
         {"title": f"{channel.capitalize()}: {title.lower()}", "url": _data_url(path)}
         for path, channel, title in paths
@@ -179,10 +177,9 @@ def _pictures(folder: Path, index: int, wanted: Sequence[tuple[str, str, str]]) 
     ]
 
 
-def _perspectives_shown(folder: Path, summary: Summary) -> Sequence[int]:
+def _perspectives_shown(folder: RunFolder, summary: Summary) -> Sequence[int]:
     """Return those with held-out frames, then the last, the middle and the first, as far as they have pictures."""
-    names = (re.match(r"perspective_(\d+)_", path.name) for path in folder.glob("perspective_*.png"))
-    there = sorted({int(name[1]) for name in names if name})
+    there = folder.pictured()
     if not there:
         return []
     held_out = summary["held_out"]["perspectives"] if summary["held_out"] else []

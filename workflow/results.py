@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from ptychoflow.streaming.run_folder import RunFolder
 from ptychoflow.workflow.report import write_report
-from ptychoflow.workflow.run_folder import RunFolder, write_json
+from ptychoflow.workflow.run_folder import write_json
 from ptychoflow.workflow.summary import SummaryBuilder
 
 Summary = dict[str, Any]
@@ -19,7 +20,7 @@ def write_results(
     summary = builder.summary(interrupted=interrupted)
     summary["ended_well"] = not (interrupted or failed) and ledger_complaint(summary) is None
     write_json(summary, folder.summary)
-    return summary, write_report(folder.path)
+    return summary, write_report(folder)
 
 
 def ledger_complaint(summary: Summary) -> str | None:

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from ptychoflow.streaming.errors import UserError
+from ptychoflow.streaming.run_folder import RunFolder
 from ptychoflow.trainer.checkpoints.checkpoint import newest
 from ptychoflow.workflow.config import AnyConfig, load_config
 from ptychoflow.workflow.overrides import Table
 from ptychoflow.workflow.ports import is_free, without_taken_ports
-from ptychoflow.workflow.run_folder import RunFolder
 
 log = logging.getLogger(__name__)
 
@@ -31,9 +31,11 @@ def resumed_config(run: Path, assignments: Iterable[str] = (), *, options: Table
     run = run.resolve()
     folder = RunFolder(run)
     if not folder.config.is_file():
-        raise UserError(f"{run} is not the folder of a run: it holds no config.toml; name a folder runs/<name>")
+        raise UserError(
+            f"{run} is not the folder of a run: it holds no {folder.config.name}; name a folder runs/<name>"
+        )
     if _has_ended_well(folder):
-        raise UserError(f"run {run} has ended well: there is nothing to resume; its report is {run / 'report.html'}")
+        raise UserError(f"run {run} has ended well: there is nothing to resume; its report is {folder.report}")
     before = load_config(file=folder.config)
     place = {"run": {"directory": str(run.parent), "name": run.name}}
     after = load_config(file=folder.config, assignments=assignments, options=_merge(options or {}, place))

@@ -1,4 +1,4 @@
-"""The folder of one run: made before anything starts, and the names of what lies in it."""
+"""The folder of one run: made before anything starts, and claimed by whoever runs in it."""
 
 from __future__ import annotations
 
@@ -7,85 +7,44 @@ import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from ptychoflow.streaming.durable_file import make_folder_durably, write_durably
 from ptychoflow.streaming.errors import UserError
+from ptychoflow.streaming.run_folder import RunFolder
 from ptychoflow.workflow.config import AnyConfig, write_config
 from ptychoflow.workflow.environment import describe_environment
 
-LOCK = ".lock"
 CLAIM_PATIENCE_S = 10.0
 """Longer than the parts of a killed run live on."""
 CLAIM_POLL_S = 0.1
 
 
-@dataclass(frozen=True)
-class RunFolder:
-    """Paths inside `runs/<name>/`."""
+@contextmanager
+def claimed(folder: RunFolder, patience_s: float = CLAIM_PATIENCE_S) -> Iterator[int]:
+    """Keep others from running in a folder within the context; yields the file descriptor that does.
 
-    path: Path
+    The system ends it with the last process that holds the descriptor. Blocks while the parts of a killed run end.
 
-    @property
-    def config(self) -> Path:
-        """The configuration as resolved, ports included."""
-        return self.path / "config.toml"
+    Raises:
+        UserError: somebody else still runs in it after `patience_s`.
+    """
+    deadline_s = time.monotonic() + patience_s
+    with folder.lock.open("ab") as file:
+        while not _locked(file):
+            if time.monotonic() > deadline_s:
+                raise UserError(f"run {folder.path} is still going on; wait for its end, or stop it first")
+            time.sleep(CLAIM_POLL_S)
+        yield file.fileno()
 
-    @property
-    def environment(self) -> Path:
-        """Versions, host, git revision, seed."""
-        return self.path / "environment.json"
 
-    @property
-    def telemetry(self) -> Path:
-        """Every event of the run, one JSON object a line."""
-        return self.path / "telemetry.jsonl"
-
-    @property
-    def summary(self) -> Path:
-        """The run's result."""
-        return self.path / "summary.json"
-
-    @property
-    def checkpoints(self) -> Path:
-        """What the trainer can go on from."""
-        return self.path / "checkpoints"
-
-    @property
-    def spool(self) -> Path:
-        """What the acquisition needs only until the run has ended well."""
-        return self.path / "spool"
-
-    @contextmanager
-    def claimed(self, patience_s: float = CLAIM_PATIENCE_S) -> Iterator[int]:
-        """Keep others from running in this folder within the context; yields the file descriptor that does.
-
-        The system ends it with the last process that holds the descriptor. Blocks while the parts of a killed run end.
-
-        Raises:
-            UserError: somebody else still runs in it after `patience_s`.
-        """
-        deadline_s = time.monotonic() + patience_s
-        with (self.path / LOCK).open("ab") as file:
-            while not _locked(file):
-                if time.monotonic() > deadline_s:
-                    raise UserError(f"run {self.path} is still going on; wait for its end, or stop it first")
-                time.sleep(CLAIM_POLL_S)
-            yield file.fileno()
-
-    @property
-    def going_on(self) -> bool:
-        """Whether somebody has claimed it."""
-        lock = self.path / LOCK
-        if not lock.exists():
-            return False
-        with lock.open("rb") as file:
-            return not _locked(file)
-
-    def log(self, name: str) -> Path:
-        """Return the log of one part."""
-        return self.path / "logs" / f"{name}.log"
+def is_claimed(folder: RunFolder) -> bool:
+    """Whether somebody runs in a folder."""
+    if not folder.lock.exists():
+        return False
+    with folder.lock.open("rb") as file:
+        return not _locked(file)
 
 
 def _locked(file: BinaryIO) -> bool:
@@ -102,9 +61,9 @@ def create_run_folder(config: AnyConfig) -> RunFolder:
     Raises:
         UserError: a run of this name exists, or the folder cannot be written.
     """
-    folder = RunFolder(config.run.context().directory)
+    folder = config.run.context().folder
     try:
-        folder.path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder_durably(folder.path.parent)
         folder.path.mkdir()
         folder.log("launcher").parent.mkdir()
         describe_run(config, folder)
@@ -124,8 +83,8 @@ def describe_run(config: AnyConfig, folder: RunFolder) -> None:
 
 
 def write_json(content: dict[str, Any], path: Path) -> None:
-    """Write plain JSON values, indented."""
-    path.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    """Write plain JSON values, indented; the file is whole at any time. Raises OSError."""
+    write_durably(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
 def _exists_error(path: Path) -> UserError:

@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 
 from ptychoflow.streaming.commands import CommandHub
+from ptychoflow.streaming.run_folder import RunFolder
 from ptychoflow.streaming.telemetry import TelemetryHub
 from ptychoflow.workflow.config import AnyConfig
 from ptychoflow.workflow.results import headline, write_results
-from ptychoflow.workflow.run_folder import RunFolder, describe_run
+from ptychoflow.workflow.run_folder import describe_run
 from ptychoflow.workflow.summary import SummaryBuilder
 
 log = logging.getLogger(__name__)

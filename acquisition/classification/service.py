@@ -15,7 +15,7 @@ from ptychoflow.acquisition.control import Control
 from ptychoflow.acquisition.ledger import Ledger
 from ptychoflow.acquisition.outcomes import Outcomes
 from ptychoflow.acquisition.pump import Pump
-from ptychoflow.acquisition.service import OUTCOMES, SPOOL, STREAM
+from ptychoflow.acquisition.service import OUTCOMES, STREAM
 from ptychoflow.acquisition.settings import PublishingSettings
 from ptychoflow.streaming.commands import CommandReceiver
 from ptychoflow.streaming.events import Part, PartState, PartStatus
@@ -38,7 +38,7 @@ def acquire_images(
         UserError: the folder is not laid out as it should be, too many files cannot be read, a port is in use, or an
             earlier process of this run streamed another data set.
     """
-    spool_dir = run.directory / SPOOL
+    spool_dir = run.folder.spool
     shutil.rmtree(spool_dir / STREAM, ignore_errors=True)
     with ExitStack() as stack:
         telemetry = stack.enter_context(closing(TelemetrySender(network, sender=Part.ACQUISITION.value)))

@@ -5,11 +5,11 @@ What was classified on arrival with the weights of that moment would otherwise b
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import msgspec
 
+from ptychoflow.streaming.durable_file import make_folder_durably, write_durably
 from ptychoflow.streaming.errors import UserError
+from ptychoflow.streaming.run_folder import RunFolder
 
 
 class TaskRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -34,22 +34,23 @@ class TaskRecords:
     """One small file per task.
 
     Args:
-        directory: made if need be.
+        folder: of the run.
 
     Raises:
         UserError: the folder cannot be made.
     """
 
-    def __init__(self, directory: Path) -> None:
-        self._directory = directory
+    def __init__(self, folder: RunFolder) -> None:
+        self._folder = folder
         try:
-            directory.mkdir(parents=True, exist_ok=True)
+            make_folder_durably(folder.tasks)
         except OSError as error:
             raise self._cannot_write(error) from error
 
     def read(self) -> list[TaskRecord]:
         """Return the records of an edge before this one."""
-        return [msgspec.json.decode(path.read_bytes(), type=TaskRecord) for path in self._directory.glob("task_*.json")]
+        files = self._folder.task_files().values()
+        return [msgspec.json.decode(path.read_bytes(), type=TaskRecord) for path in files]
 
     def write(self, record: TaskRecord) -> None:
         """Keep a task's newest record.
@@ -57,13 +58,10 @@ class TaskRecords:
         Raises:
             UserError: the disk does not take it.
         """
-        path = self._directory / f"task_{record.task:04d}.json"
         try:
-            unfinished = path.with_suffix(".part")
-            unfinished.write_bytes(msgspec.json.format(msgspec.json.encode(record)))
-            unfinished.replace(path)
+            write_durably(self._folder.task_file(record.task), msgspec.json.format(msgspec.json.encode(record)))
         except OSError as error:
             raise self._cannot_write(error) from error
 
     def _cannot_write(self, error: OSError) -> UserError:
-        return UserError(f"cannot write {self._directory}: {error.strerror}; check permission and disk space")
+        return UserError(f"cannot write {self._folder.tasks}: {error.strerror}; check permission and disk space")

@@ -30,7 +30,6 @@ log = logging.getLogger(__name__)
 
 IDLE_S = 0.02
 TRIED_IMAGES = 16
-RECORDS_FOLDER = "tasks"
 
 
 def serve_classification(
@@ -39,7 +38,7 @@ def serve_classification(
     """Classify images until all are done and the final weights have come, or until `stop` is set.
 
     Blocks. Sets the number of PyTorch's CPU threads of this process. How far every task is, is kept in
-    `run.directory / "tasks"`. Acquisition and trainer may come later, break off and come back.
+    `run.folder.tasks`. Acquisition and trainer may come later, break off and come back.
 
     Raises:
         UserError: CUDA is asked for and there is none, the scores cannot be written, or the trainer has ended without
@@ -54,7 +53,7 @@ def serve_classification(
         weights: WeightsIntake[Classifier] = stack.enter_context(
             open_weights(network, run, telemetry=telemetry, weights_kept=settings.weights_kept)
         )
-        records = TaskRecords(run.directory / RECORDS_FOLDER)
+        records = TaskRecords(run.folder)
         _Edge(settings, inbox=inbox, weights=weights, telemetry=telemetry, records=records).run(commands, stop)
 
 

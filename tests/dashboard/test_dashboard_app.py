@@ -16,9 +16,10 @@ from ptychoflow.dashboard.runs import Runs
 from ptychoflow.dashboard.settings import DashboardSettings
 from ptychoflow.dashboard.state import DashboardState
 from ptychoflow.streaming.events import MosaicKind
+from ptychoflow.streaming.run_folder import RunFolder
 
 OWN = {"Host": "127.0.0.1:8421"}
-NOWHERE = Path("/nonexistent/runs/night")
+NOWHERE = RunFolder(Path("/nonexistent/runs/night"))
 PHASE_PNG = "/api/mosaics/0/refreshed/phase.png"
 
 

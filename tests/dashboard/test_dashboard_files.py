@@ -26,6 +26,7 @@ from ptychoflow.inference_edge.mosaic import StitchedImage
 from ptychoflow.inference_edge.quality import ReferenceImage
 from ptychoflow.streaming.events import FrameTaken, MosaicKind, PerspectiveStarted, ScanInfo
 from ptychoflow.streaming.messages import GroundTruthSource
+from ptychoflow.streaming.run_folder import RunFolder
 
 PIXEL_SIZE_M = (9e-9, 8e-9)
 POSITIONS_PX = np.array([[1.0, 2.0], [3.0, 5.0]], np.float32)
@@ -41,7 +42,9 @@ def state() -> DashboardState:
 def client(state: DashboardState, tmp_path: Path) -> TestClient:
     settings = DashboardSettings()
     (tmp_path / "night").mkdir()
-    return TestClient(create_app(Runs(state, tmp_path / "night", settings), settings), base_url="http://127.0.0.1:8421")
+    return TestClient(
+        create_app(Runs(state, RunFolder(tmp_path / "night"), settings), settings), base_url="http://127.0.0.1:8421"
+    )
 
 
 def put(state: DashboardState, kind: MosaicKind, perspective: int, phase: np.ndarray) -> None:
@@ -52,7 +55,7 @@ def put(state: DashboardState, kind: MosaicKind, perspective: int, phase: np.nda
 def write_images(folder: Path, perspective: int, phase: np.ndarray) -> None:
     """Write them as the edge does."""
     image = StitchedImage(phase + 1, phase, np.ones(phase.shape, np.int32), (2, 3))
-    archive = Archive(folder / "images")
+    archive = Archive(RunFolder(folder))
     archive.write(
         PerspectiveImages(
             perspective=perspective,

@@ -19,9 +19,9 @@ from support import wait_until
 
 from ptychoflow.acquisition.sources import open_scan
 from ptychoflow.streaming.events import AcquisitionCounts, AnyEvent, EdgeCounts, Part, PartState, PartStatus, Telemetry
+from ptychoflow.streaming.run_folder import RunFolder
 from ptychoflow.streaming.settings import NetworkSettings
 from ptychoflow.workflow.config import load_config
-from ptychoflow.workflow.run_folder import RunFolder
 from ptychoflow.workflow.telemetry_collection import collected_telemetry
 
 PERSPECTIVES, FRAMES_EACH = 4, 40

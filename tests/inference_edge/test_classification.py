@@ -19,6 +19,7 @@ from ptychoflow.inference_edge.settings import DeviceChoice, InferenceSettings
 from ptychoflow.streaming.classification_events import TaskScores
 from ptychoflow.streaming.codec import MalformedMessage
 from ptychoflow.streaming.messages import ClassificationStart, FrameRole, Frames, PerspectiveEnd, ScanEnd, Weights
+from ptychoflow.streaming.run_folder import RunFolder
 from ptychoflow.trainer.models.classifier import ImageClassifier
 from ptychoflow.trainer.models.classifier_file import classifier_writer, read_classifier
 from ptychoflow.trainer.models.classifier_settings import (
@@ -159,8 +160,8 @@ def test_an_edge_that_is_started_again_goes_on_counting(tmp_path: Path) -> None:
     block, right = block_from_arrays(arrays(), START), torch.eye(6)[:4]
     before, half = TaskTally(2), np.array([True, True, False, False])
     before.add(before.drop_known(block.select(half)), right[:2], version=3)
-    TaskRecords(tmp_path / "tasks").write(before.record())
-    (record,) = TaskRecords(tmp_path / "tasks").read()
+    TaskRecords(RunFolder(tmp_path)).write(before.record())
+    (record,) = TaskRecords(RunFolder(tmp_path)).read()
     after = TaskTally(2, earlier=record)
     assert after.event() == before.event()
     rest = after.drop_known(block)
@@ -168,5 +169,5 @@ def test_an_edge_that_is_started_again_goes_on_counting(tmp_path: Path) -> None:
     after.add(rest, right[2:] * torch.nan, version=8)
     assert after.event() == TaskScores(2, 4, 3, top1=2 / 3, top5=2 / 3, oldest_version=3, newest_version=8)
     after.ended = True
-    TaskRecords(tmp_path / "tasks").write(after.record())
-    assert [one.complete for one in TaskRecords(tmp_path / "tasks").read()] == [True]
+    TaskRecords(RunFolder(tmp_path)).write(after.record())
+    assert [one.complete for one in TaskRecords(RunFolder(tmp_path)).read()] == [True]

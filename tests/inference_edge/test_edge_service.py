@@ -28,6 +28,7 @@ from ptychoflow.streaming.events import (
     WeightsRejected,
 )
 from ptychoflow.streaming.messages import FirstPassScore, Frames, NoReference, ScanEnd
+from ptychoflow.streaming.run_folder import RunFolder
 from ptychoflow.streaming.settings import RunContext
 
 
@@ -133,7 +134,7 @@ def test_a_reference_that_comes_perspectives_later_is_still_scored(run):
 
 
 def closed_perspectives(run: Run) -> set[int]:
-    with closing(Archive(run.folder / "images")) as archive:
+    with closing(Archive(RunFolder(run.folder))) as archive:
         return set(archive.closed())
 
 

@@ -16,6 +16,7 @@ from ptychoflow.inference_edge.mosaic import StitchedImage
 from ptychoflow.inference_edge.quality import ReferenceImage
 from ptychoflow.streaming.errors import UserError
 from ptychoflow.streaming.events import MosaicKind
+from ptychoflow.streaming.run_folder import RunFolder
 
 LABELS = ("amplitude", "phase")
 
@@ -39,7 +40,7 @@ def images(*, reference: bool) -> PerspectiveImages:
 
 
 def test_arrays_can_be_read_back_and_the_difference_is_free_of_the_global_phase(tmp_path):
-    archive = Archive(tmp_path / "images")
+    archive = Archive(RunFolder(tmp_path))
     archive.write(images(reference=True))
     archive.close()
     with h5py.File(tmp_path / "images" / "perspective_0007.h5") as file:
@@ -60,10 +61,10 @@ def test_arrays_can_be_read_back_and_the_difference_is_free_of_the_global_phase(
 
 
 def test_without_a_reference_there_is_nothing_to_compare(tmp_path):
-    archive = Archive(tmp_path)
+    archive = Archive(RunFolder(tmp_path))
     archive.write(images(reference=False))
     archive.close()
-    assert {path.name for path in tmp_path.iterdir()} == {
+    assert {path.name for path in (tmp_path / "images").iterdir()} == {
         "perspective_0007.h5",
         *(f"perspective_0007_{kind}_{channel}.png" for kind in ("first_pass", "refreshed") for channel in LABELS),
     }
@@ -72,9 +73,9 @@ def test_without_a_reference_there_is_nothing_to_compare(tmp_path):
 def test_a_folder_that_cannot_be_written_is_the_users_to_mend(tmp_path):
     (tmp_path / "images").write_text("in the way")
     with pytest.raises(UserError, match="cannot write images"):
-        Archive(tmp_path / "images")
-    archive = Archive(tmp_path / "folder")
-    (tmp_path / "folder").rmdir()
+        Archive(RunFolder(tmp_path))
+    archive = Archive(RunFolder(tmp_path / "run"))
+    (tmp_path / "run" / "images").rmdir()
     archive.write(images(reference=False))
     with pytest.raises(UserError, match="cannot write images"):
         archive.close()
@@ -85,16 +86,16 @@ def test_a_perspective_whose_pictures_are_not_all_there_is_not_closed(tmp_path, 
         raise OSError(f"ended before {path.name}")
 
     monkeypatch.setattr("ptychoflow.inference_edge.archive.write_picture", fail)
-    archive = Archive(tmp_path)
+    archive = Archive(RunFolder(tmp_path))
     archive.write(replace(images(reference=True), closed_frames=40))
     with pytest.raises(UserError, match="ended before"):
         archive.close()
-    assert Archive(tmp_path).closed() == {}
+    assert Archive(RunFolder(tmp_path)).closed() == {}
     monkeypatch.undo()
-    archive = Archive(tmp_path)
+    archive = Archive(RunFolder(tmp_path))
     archive.write(replace(images(reference=True), closed_frames=40))
     archive.close()
-    assert Archive(tmp_path).closed() == {7: 40}
+    assert Archive(RunFolder(tmp_path)).closed() == {7: 40}
 
 
 def test_colours_ignore_outliers_and_use_a_circle_only_for_a_full_one():

@@ -15,7 +15,7 @@ from edge_weights import announce, network_of, overflow, weights, weights_file
 from support import wait_until
 
 from ptychoflow.inference_edge.backends.name import BackendName
-from ptychoflow.inference_edge.final_weights import FILE_NAME, FinalWeights
+from ptychoflow.inference_edge.final_weights import FinalWeights
 from ptychoflow.inference_edge.frame_block import FrameBlock
 from ptychoflow.inference_edge.imaging import Imaging
 from ptychoflow.inference_edge.inference import Imager
@@ -28,6 +28,7 @@ from ptychoflow.inference_edge.weights_intake import WeightsIntake
 from ptychoflow.streaming.codec import Codec
 from ptychoflow.streaming.events import WarningRaised, WeightsApplied, WeightsRejected
 from ptychoflow.streaming.messages import ScanStart, Weights
+from ptychoflow.streaming.run_folder import RunFolder
 from ptychoflow.streaming.sockets import Sockets
 from ptychoflow.streaming.telemetry import TelemetryHub, TelemetrySender
 from ptychoflow.streaming.weights_channel import WeightsClient, WeightsServer
@@ -61,7 +62,7 @@ class Edge:
         self.intake = WeightsIntake(
             self._client,
             telemetry=self._sender,
-            final_weights=FinalWeights(folder),
+            final_weights=FinalWeights(RunFolder(folder)),
             weights_kept=SETTINGS.weights_kept,
         )
 
@@ -267,7 +268,7 @@ def test_final_weights_outlast_the_trainer_and_the_edge(network, tmp_path, train
         trainer.publish(msgspec.structs.replace(stopped, stopped=True), data)
         edge.answer_to(2)
         assert edge.intake.final_seen
-        assert FinalWeights(tmp_path).read() is None, "the trainer may be started again and go on"
+        assert FinalWeights(RunFolder(tmp_path)).read() is None, "the trainer may be started again and go on"
         trainer.publish(*weights(3, final=True))
         edge.answer_to(3)
     trainer.close()
@@ -284,7 +285,7 @@ def test_final_weights_outlast_the_trainer_and_the_edge(network, tmp_path, train
 
 def test_a_trainer_does_not_wait_for_an_edge_that_has_the_final_weights_already(network, tmp_path):
     final, data = weights(2, final=True)
-    FinalWeights(tmp_path).write(final, data)
+    FinalWeights(RunFolder(tmp_path)).write(final, data)
     trainer = WeightsServer(network)
     trainer.publish(final, data)
     with closing(Edge(network, tmp_path)) as edge:
@@ -298,8 +299,8 @@ def test_a_trainer_does_not_wait_for_an_edge_that_has_the_final_weights_already(
 @pytest.mark.parametrize("spoiled", ["cut short", "of another network", "of nobody"])
 def test_kept_weights_that_cannot_be_used_are_asked_for_anew(network, tmp_path, trainer, spoiled):
     final, data = announce(7, weights_file(7, frame_px=64), final=True)
-    FinalWeights(tmp_path).write(final, data)
-    kept = tmp_path / FILE_NAME
+    FinalWeights(RunFolder(tmp_path)).write(final, data)
+    kept = RunFolder(tmp_path).final_weights
     if spoiled == "cut short":
         kept.write_bytes(kept.read_bytes()[:-1])
     elif spoiled == "of nobody":

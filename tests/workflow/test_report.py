@@ -34,6 +34,7 @@ from ptychoflow.streaming.events import (
     WarningRaised,
 )
 from ptychoflow.streaming.messages import GroundTruthSource
+from ptychoflow.streaming.run_folder import RunFolder
 from ptychoflow.workflow.quality_plot import monitoring_spans
 from ptychoflow.workflow.report import judge, write_report
 from ptychoflow.workflow.summary import SummaryBuilder
@@ -91,7 +92,7 @@ def run_folder(folder: Path, events: Iterable[AnyEvent]) -> Path:
 
 
 def page_of(folder: Path, *events: AnyEvent) -> Page:
-    return Page(write_report(run_folder(folder, events)).read_text())
+    return Page(write_report(RunFolder(run_folder(folder, events))).read_text())
 
 
 def summary_of(*events: AnyEvent) -> dict:
@@ -170,7 +171,7 @@ def test_the_report_needs_nothing_else_and_embeds_the_pictures_as_they_are(tmp_p
             for channel in ("amplitude", "phase"):
                 content = f"{index} {kind} {channel}".encode()
                 (tmp_path / "images" / f"perspective_{index:04d}_{kind}_{channel}.png").write_bytes(content)
-    page = Page(write_report(tmp_path).read_text())
+    page = Page(write_report(RunFolder(tmp_path)).read_text())
     assert all(reference.startswith(("data:image/png;base64,", "#")) for reference in page.references)
     assert not {"script", "link", "iframe"} & set(page.tags)
     pictures = [
@@ -260,18 +261,18 @@ def test_a_cut_off_telemetry_log_is_read_as_far_as_it_goes(tmp_path):
     run_folder(tmp_path, [TrainingStep(1, 0.5, 0.2, 0.3, 1e-3, 16, 24, 50.0)])
     with (tmp_path / "telemetry.jsonl").open("ab") as log:
         log.write(b'{"time_s": 5.0, "sender')
-    assert "training" in Page(write_report(tmp_path).read_text()).comments
+    assert "training" in Page(write_report(RunFolder(tmp_path)).read_text()).comments
 
 
 def test_a_folder_that_is_no_run_is_one_clear_line(tmp_path):
     with pytest.raises(UserError, match=r"is not the folder of a run that has ended: it holds no summary\.json"):
-        write_report(tmp_path)
+        write_report(RunFolder(tmp_path))
     (tmp_path / "summary.json").write_text("{")
     with pytest.raises(UserError, match=r"summary\.json is not valid JSON"):
-        write_report(tmp_path)
+        write_report(RunFolder(tmp_path))
 
 
 def test_a_report_that_cannot_be_replaced_is_one_clear_line(tmp_path):
     (run_folder(tmp_path, []) / "report.html").mkdir()
     with pytest.raises(UserError, match=r"cannot write .*report\.html: "):
-        write_report(tmp_path)
+        write_report(RunFolder(tmp_path))

@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 
 from ptychoflow.streaming.errors import UserError
+from ptychoflow.streaming.run_folder import RunFolder
 from ptychoflow.trainer.checkpoints.checkpoint import MARKER, save
 from ptychoflow.workflow.commands.view import view
 from ptychoflow.workflow.config import load_config
 from ptychoflow.workflow.resuming import resumed_config
-from ptychoflow.workflow.run_folder import RunFolder, create_run_folder, write_json
+from ptychoflow.workflow.run_folder import claimed, create_run_folder, is_claimed, write_json
 
 
 @pytest.fixture
@@ -70,21 +71,21 @@ def test_a_checkpoint_of_another_version_is_told_before_anything_starts(folder: 
 
 
 def test_two_cannot_run_in_one_folder_even_after_the_first_launcher_was_killed(folder: RunFolder) -> None:
-    with folder.claimed() as claim:
+    with claimed(folder) as claim:
         child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, pass_fds=(claim,))
-        with pytest.raises(UserError, match="is still going on"), folder.claimed(patience_s=0.0):
+        with pytest.raises(UserError, match="is still going on"), claimed(folder, patience_s=0.0):
             pass
-    with pytest.raises(UserError, match="is still going on"), folder.claimed(patience_s=0.0):
+    with pytest.raises(UserError, match="is still going on"), claimed(folder, patience_s=0.0):
         pass
     child.communicate(os.linesep.encode())
-    with folder.claimed(patience_s=5.0):
+    with claimed(folder, patience_s=5.0):
         pass
-    assert not folder.going_on
+    assert not is_claimed(folder)
 
 
 def test_the_page_of_a_run_that_goes_on_is_its_own(folder: RunFolder) -> None:
-    assert not folder.going_on
-    with folder.claimed():
-        assert folder.going_on
+    assert not is_claimed(folder)
+    with claimed(folder):
+        assert is_claimed(folder)
         with pytest.raises(UserError, match="is still going on: open its live page"):
             view(folder.path)

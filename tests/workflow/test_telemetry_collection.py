@@ -5,11 +5,11 @@ from contextlib import closing
 from pathlib import Path
 
 from ptychoflow.streaming.events import AcquisitionCounts
+from ptychoflow.streaming.run_folder import RunFolder
 from ptychoflow.streaming.settings import NetworkSettings
 from ptychoflow.streaming.telemetry import TelemetrySender
 from ptychoflow.workflow.config import load_config
 from ptychoflow.workflow.ports import resolve_ports
-from ptychoflow.workflow.run_folder import RunFolder
 from ptychoflow.workflow.telemetry_collection import collected_telemetry
 
 

@@ -16,7 +16,6 @@ rank knows the ids of all ranks. So no frame is trained on twice or left out by 
 from __future__ import annotations
 
 import logging
-import os
 import re
 import shutil
 from collections.abc import Sequence
@@ -26,14 +25,19 @@ from typing import Any, Literal
 
 from pydantic import PositiveInt, ValidationError
 
+from ptychoflow.streaming.durable_file import (
+    UNFINISHED_SUFFIX,
+    make_folder_durably,
+    move_durably,
+    write_durably,
+)
 from ptychoflow.streaming.errors import UserError
 from ptychoflow.streaming.settings import Settings
-from ptychoflow.trainer.checkpoints.state_file import BadState, State, read_state, write_state, write_whole
+from ptychoflow.trainer.checkpoints.state_file import BadState, State, read_state, write_state
 
 log = logging.getLogger(__name__)
 
 FOLDER = re.compile(r"step-\d{8,}")
-UNFINISHED_SUFFIX = ".part"
 MARKER = "complete.json"
 COMMON = "common.safetensors"
 VALIDATION = "validation"
@@ -124,7 +128,7 @@ def save(folder: Path, *, step: int, common: State, shard: State, keep: int) -> 
 def begin(folder: Path, step: int) -> Path:
     """Return the folder into which the ranks write the checkpoint of a step; made if need be."""
     unfinished = folder / (checkpoint_name(step) + UNFINISHED_SUFFIX)
-    unfinished.mkdir(parents=True, exist_ok=True)
+    make_folder_durably(unfinished)
     return unfinished
 
 
@@ -137,11 +141,8 @@ def complete(unfinished: Path, *, ranks: int, keep: int) -> Path:
     names = [COMMON, *map(shard_name, range(ranks))]
     marker = Marker(ranks=ranks, file_bytes={name: (unfinished / name).stat().st_size for name in names})
     path = unfinished.with_name(unfinished.name.removesuffix(UNFINISHED_SUFFIX))
-    _sync_folder(unfinished)
-    unfinished.rename(path)
-    write_whole(marker.model_dump_json(indent=2).encode(), path / MARKER)
-    _sync_folder(path)
-    _sync_folder(path.parent)
+    move_durably(unfinished, path)
+    write_durably(path / MARKER, marker.model_dump_json(indent=2))
     for old in _folders(path.parent)[keep:]:
         shutil.rmtree(old, ignore_errors=True)
     return path
@@ -218,12 +219,3 @@ def _foreign(path: Path, problem: Any) -> UserError:
 
 def _size(path: Path) -> int | None:
     return path.stat().st_size if path.is_file() else None
-
-
-def _sync_folder(path: Path) -> None:
-    """Put the names in a folder on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

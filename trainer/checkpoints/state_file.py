@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,8 @@ from typing import Any
 import safetensors.torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
+
+from ptychoflow.streaming.durable_file import write_durably
 
 State = Mapping[str, Any]
 """Nested mappings with text keys, whose leaves are tensors or JSON values."""
@@ -32,18 +33,8 @@ def write_state(state: State, path: Path) -> int:
     values: dict[str, Any] = {}
     _flatten(state, "", tensors, values)
     data = safetensors.torch.save(tensors, metadata={VALUES: json.dumps(values)})
-    write_whole(data, path)
+    write_durably(path, data)
     return len(data)
-
-
-def write_whole(data: bytes, path: Path) -> None:
-    """Write a file that appears only when it is whole and on the disk; raises OSError."""
-    unfinished = path.with_name(path.name + ".part")
-    with unfinished.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    unfinished.replace(path)
 
 
 def copies(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -12,9 +12,9 @@ from concurrent.futures import wait as wait_for
 from dataclasses import dataclass
 from pathlib import Path
 
+from ptychoflow.streaming.durable_file import UNFINISHED_SUFFIX
 from ptychoflow.trainer.checkpoints.checkpoint import (
     COMMON,
-    UNFINISHED_SUFFIX,
     VALIDATION,
     begin,
     checkpoint_name,

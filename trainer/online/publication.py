@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
-from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from ptychoflow.streaming.durable_file import make_folder_durably, write_durably
 from ptychoflow.streaming.events import Part, WarningRaised, WeightsPublished
 from ptychoflow.streaming.messages import Weights
+from ptychoflow.streaming.run_folder import RunFolder
 from ptychoflow.streaming.settings import NetworkSettings
 from ptychoflow.streaming.weights_channel import WeightsServer
 from ptychoflow.trainer.models.tensor_file import Stamp, Writer, digest
@@ -27,7 +27,7 @@ class Publication:
 
     Args:
         network: hosts, ports and keys of the run; binds the weights port.
-        folder: gets one file `vNNNNNN.safetensors` per version; versions go on from those that are there.
+        folder: of the run, gets one file per version in `weights/`; versions go on from those that are there.
         run: the run's name, for the manifest.
         on_published: called in the publishing thread after each version, and with what a user should know of it.
 
@@ -35,11 +35,12 @@ class Publication:
         UserError: the port is in use.
     """
 
-    def __init__(self, network: NetworkSettings, *, folder: Path, run: str, on_published: OnPublished) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
+    def __init__(self, network: NetworkSettings, *, folder: RunFolder, run: str, on_published: OnPublished) -> None:
+        make_folder_durably(folder.weights)
         self._server = WeightsServer(network)
         self._folder, self._run, self._on_published = folder, run, on_published
-        self._version = _newest_version(folder)
+        # an edge ignores what is older than it has
+        self._version = max(folder.weights_by_version(), default=0)
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="publication")
         self._last: Future[None] | None = None
         self._wait_until_served_s = 0.0
@@ -89,24 +90,10 @@ class Publication:
         data = write(stamp)
         sha256 = digest(data)
         try:
-            self._write_file(data, stamp.version)
+            write_durably(self._folder.weights_file(stamp.version), data)
         except OSError as error:
-            reason = f"weights {stamp.version} are served but not kept: {self._folder}: {error.strerror}"
+            reason = f"weights {stamp.version} are served but not kept: {self._folder.weights}: {error.strerror}"
             log.warning("%s", reason)
             self._on_published(WarningRaised(Part.TRAINER, reason))
         self._server.publish(Weights(stamp.version, sha256, stamp.step, stamp.final, stopped), data)
         self._on_published(WeightsPublished(stamp.version, stamp.step, sha256, stamp.validation_loss, stamp.final))
-
-    def _write_file(self, data: bytes, version: int) -> None:
-        path = self._folder / f"v{version:06d}.safetensors"
-        unfinished = path.with_suffix(".part")
-        with unfinished.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(path)
-
-
-def _newest_version(folder: Path) -> int:
-    """Return the newest version in the folder, 0 if there is none: an edge ignores what is older than it has."""
-    return max((int(path.stem.removeprefix("v")) for path in folder.glob("v*.safetensors")), default=0)

@@ -18,16 +18,18 @@ def view(
     """Show the page of a run that has ended, and of those beside it, until Ctrl-C."""
     from ptychoflow.dashboard.server import serve_earlier_run
     from ptychoflow.dashboard.settings import DashboardSettings
+    from ptychoflow.streaming.run_folder import RunFolder
     from ptychoflow.workflow.part_process import stop_on_signals
-    from ptychoflow.workflow.run_folder import RunFolder
+    from ptychoflow.workflow.run_folder import is_claimed
 
-    if RunFolder(run).going_on:
+    folder = RunFolder(run)
+    if is_claimed(folder):
         raise UserError(f"run {run} is still going on: open its live page, whose address it showed when it began")
     stop = threading.Event()
     with stop_on_signals(stop):
         serve_earlier_run(
             DashboardSettings(port=port),
-            folder=run,
+            folder=folder,
             stop=stop,
             on_served=lambda url: typer.echo(f"{url}  (Ctrl-C ends it)"),
         )

@@ -99,14 +99,7 @@ class Results:
         Raises:
             UserError: the file cannot be written.
         """
-        if self._file is None:
-            return
-        unfinished = self._file.with_name(self._file.name + ".part")
-        write_results(self.content, unfinished)
-        try:
-            unfinished.replace(self._file)
-        except OSError as error:
-            raise UserError(f"cannot write {self._file}: {error.strerror}") from error
+        write_results(self.content, self._file)
 
     def _place(self, case: Case) -> tuple[dict[str, Runs], str]:
         """Return the table that the case belongs into, and its key there."""

@@ -13,6 +13,7 @@ from typing import Any
 
 from pydantic import NonNegativeInt
 
+from ptychoflow.streaming.durable_file import write_durably
 from ptychoflow.streaming.settings import Settings
 from ptychoflow.trainer.settings import Pace, TrainerSettings
 from ptychoflow.workflow.experiments.methods import Method
@@ -90,9 +91,7 @@ class Case:
 
     def note_progress(self, steps: int, total: int | None) -> None:
         """Note how many steps have been made, and how many there are if that is known."""
-        unfinished = self.folder / f"{PROGRESS}.part"
-        unfinished.write_text(json.dumps([steps, total]))
-        unfinished.replace(self.folder / PROGRESS)
+        write_durably(self.folder / PROGRESS, json.dumps([steps, total]))
 
     def progress(self) -> tuple[int, int | None]:
         """Return what was noted last."""

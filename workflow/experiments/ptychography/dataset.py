@@ -6,6 +6,7 @@ One folder per perspective, written once; arrays are memory-mapped when they are
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,12 @@ import numpy.typing as npt
 
 from ptychoflow.inference_edge.quality import ReferenceImage
 from ptychoflow.streaming.codec import Arrays
+from ptychoflow.streaming.durable_file import (
+    UNFINISHED_SUFFIX,
+    make_folder_durably,
+    move_durably,
+    write_durably,
+)
 from ptychoflow.streaming.messages import FrameRole
 from ptychoflow.trainer.pipelines.ptychography.pipeline import FIELDS
 
@@ -51,9 +58,10 @@ Dataset = Sequence[PerspectiveSamples]
 
 
 def write_perspective(perspective: PerspectiveSamples, folder: Path) -> None:
-    """Write one perspective; it counts once it is complete. Raises OSError."""
-    target = folder / f"{perspective.index:04d}"
-    target.mkdir(parents=True, exist_ok=True)
+    """Write one perspective, whose folder appears when it is complete. Raises OSError."""
+    unfinished = folder / f"{perspective.index:04d}{UNFINISHED_SUFFIX}"
+    shutil.rmtree(unfinished, ignore_errors=True)
+    make_folder_durably(unfinished)
     arrays: dict[str, npt.NDArray[np.generic]] = {**perspective.samples, "roles": perspective.roles}
     if perspective.positions_px is not None:
         arrays["positions_px"] = perspective.positions_px
@@ -61,8 +69,9 @@ def write_perspective(perspective: PerspectiveSamples, folder: Path) -> None:
         values = (perspective.reference.amplitude, perspective.reference.phase, perspective.reference.origin_px)
         arrays |= {name: np.asarray(value) for name, value in zip(REFERENCE, values, strict=True)}
     for name, array in arrays.items():
-        np.save(target / f"{name}.npy", array, allow_pickle=False)
-    (target / COMPLETE).write_text(json.dumps({"angle_deg": perspective.angle_deg}))
+        np.save(unfinished / f"{name}.npy", array, allow_pickle=False)
+    write_durably(unfinished / COMPLETE, json.dumps({"angle_deg": perspective.angle_deg}))
+    move_durably(unfinished, unfinished.with_suffix(""))
 
 
 def is_written(index: int, folder: Path) -> bool:
@@ -72,7 +81,7 @@ def is_written(index: int, folder: Path) -> bool:
 
 def open_dataset(folder: Path) -> list[PerspectiveSamples]:
     """Open what `write_perspective` has written; arrays stay on the disk until they are used."""
-    return [_open(path.parent) for path in sorted(folder.glob(f"*/{COMPLETE}"))]
+    return [_open(path.parent) for path in sorted(folder.glob(f"[0-9]*[0-9]/{COMPLETE}"))]
 
 
 def _open(folder: Path) -> PerspectiveSamples:

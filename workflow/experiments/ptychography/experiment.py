@@ -14,6 +14,7 @@ from typing import Any
 
 import tomli_w
 
+from ptychoflow.streaming.durable_file import make_folder_durably, write_durably
 from ptychoflow.streaming.errors import UserError
 from ptychoflow.trainer.settings import TrainerSettings
 from ptychoflow.workflow.experiments.methods import Method
@@ -112,11 +113,9 @@ def _claim(folder: Path, settings: PtychographyExperiment) -> None:
     )
     path = folder / CONFIG
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder_durably(folder)
         if not path.exists():
-            unfinished = path.with_suffix(".part")
-            unfinished.write_text(text, encoding="utf-8")
-            unfinished.replace(path)
+            write_durably(path, text)
         elif path.read_text(encoding="utf-8") != text:
             raise UserError(f"{folder} holds an experiment with other settings; choose another --out, or remove it")
     except OSError as error:

@@ -14,6 +14,7 @@ import torch
 
 from ptychoflow.inference_edge.mosaic import Mosaic, place_patches
 from ptychoflow.inference_edge.quality import Comparison, compare, measure
+from ptychoflow.streaming.durable_file import durable_file
 from ptychoflow.streaming.events import Quality
 from ptychoflow.streaming.messages import FrameRole
 from ptychoflow.trainer.models.frame_network import FrameNetwork
@@ -41,14 +42,11 @@ class HeldOut:
 
     def write_image(self, path: Path) -> None:
         """Write the phases, NaN where nothing is compared."""
-        area = self.image.area
-        np.savez(
-            path,
-            phase=np.where(area, self.image.phase, np.nan).astype(np.float32),
-            reference_phase=np.where(area, self.image.reference_phase, np.nan).astype(np.float32),
-            amplitude=np.where(area, self.image.amplitude, np.nan).astype(np.float32),
-            reference_amplitude=np.where(area, self.image.reference_amplitude, np.nan).astype(np.float32),
-        )
+        names = ("phase", "reference_phase", "amplitude", "reference_amplitude")
+        images = {name: np.where(self.image.area, getattr(self.image, name), np.nan) for name in names}
+        arrays: dict[str, Any] = {name: image.astype(np.float32) for name, image in images.items()}
+        with durable_file(path) as unfinished, unfinished.open("wb") as file:
+            np.savez(file, **arrays)
 
 
 def image_held_out(dataset: Dataset, network: FrameNetwork, constant: Patches) -> HeldOut | None:

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from ptychoflow.buffer.schema import DTypeName
 from ptychoflow.streaming.codec import Arrays
+from ptychoflow.streaming.durable_file import write_durably
 from ptychoflow.streaming.errors import UserError
 from ptychoflow.streaming.messages import FrameRole
 from ptychoflow.trainer.device import Rank, join_ranks
@@ -242,7 +243,7 @@ def _finish(training: Training) -> None:
         created_at=datetime.now(UTC),
         run=training.case.folder.name,
     )
-    training.case.weights.write_bytes(write_weights(network, manifest, constant=constant))
+    write_durably(training.case.weights, write_weights(network, manifest, constant=constant))
     held_out = image_held_out(training.dataset, network, constant)
     if held_out is not None:
         held_out.write_image(training.case.held_out_image)

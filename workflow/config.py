@@ -128,11 +128,12 @@ def load_config(
         UserError: one line that names every wrong key, where it was set, and the nearest valid one; or a source of
             another pipeline.
     """
-    layers = [read_preset(preset)] if preset is not None else []
-    layers += [read_layer(file)] if file is not None else []
+    layers = [read_layer(file)] if file is not None else []
     layers += [parse_assignments(assignments), Layer("the command line", options or {})]
     if pipeline is PipelineName.CLASSIFICATION:
         layers += [Layer("--pipeline", {"source": {"kind": "images"}})]
+    if preset is not None:
+        layers = [read_preset(preset, later=layers), *layers]
     config = _validate(layers)
     if pipeline is PipelineName.PTYCHOGRAPHY and not isinstance(config, Config):
         raise UserError("the source is a folder of images, which is not for ptychography; name a scan")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ptychoflow.streaming.errors import UserError
+from ptychoflow.workflow.former_names import with_present_keys
 
 Table = dict[str, Any]
 
@@ -57,10 +58,12 @@ def parse_assignments(assignments: Iterable[str]) -> Layer:
 def merge(layers: Iterable[Layer]) -> tuple[Table, dict[str, str]]:
     """Merge layers, later ones win; return the merged table and the origin of every dotted key.
 
+    Keys under a former name count as if they had their present one.
+
     Tables merge key by key, except that a section of another `kind` than the last one named is left out: the settings
     of another kind of source do not apply. A section that names no kind always counts.
     """
-    layers = list(layers)
+    layers = [Layer(one.origin, with_present_keys(one.values, origin=one.origin)) for one in layers]
     kinds = {name: value["kind"] for layer in layers for name, value in layer.values.items() if _names_kind(value)}
     merged: Table = {}
     origins: dict[str, str] = {}

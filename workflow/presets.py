@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from ptychoflow.streaming.errors import UserError
@@ -22,19 +23,28 @@ def preset_names() -> list[str]:
     return sorted([DEMO, *(path.stem for path in PRESET_FOLDER.glob("*.toml"))])
 
 
-def read_preset(name: str) -> Layer:
+def read_preset(name: str, *, later: Sequence[Layer] = ()) -> Layer:
     """Read a preset. `demo` is the measured scan where the data folder holds one and the simulated scan otherwise.
 
+    Args:
+        name: of the preset.
+        later: what replaces keys of the preset; if a source is among them, the preset's own is not looked for.
+
     Raises:
-        UserError: there is no such preset, or `demo-measured` finds no measured scan.
+        UserError: there is no such preset, or `demo-measured` finds no measured scan and `later` names no other.
     """
     if name not in preset_names():
         raise UserError(f"unknown preset {name!r}; the presets are {', '.join(preset_names())}")
     chosen = _choose_demo() if name == DEMO else name
     layer = read_layer(PRESET_FOLDER / f"{chosen}.toml", origin=f"preset {chosen}")
-    if chosen == MEASURED_DEMO:
+    if chosen == MEASURED_DEMO and not any(map(_names_source, later)):
         layer.values["source"]["path"] = str(_measured_scan_or_error())
     return layer
+
+
+def _names_source(layer: Layer) -> bool:
+    source = layer.values.get("source")
+    return isinstance(source, dict) and ("path" in source or source.get("kind", "replay") != "replay")
 
 
 def _choose_demo() -> str:

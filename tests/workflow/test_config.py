@@ -1,6 +1,7 @@
 """Configuration: presets, layers, and the one line that every mistake gets."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -68,6 +69,20 @@ def test_the_demo_simulates_where_there_are_none() -> None:
 @pytest.mark.usefixtures("no_data")
 def test_the_measured_demo_says_where_its_data_should_be() -> None:
     assert DATA_VARIABLE in mistake(preset="demo-measured")
+
+
+@pytest.mark.parametrize(
+    ("assignments", "options"),
+    [
+        (["source.path=mine.h5"], {}),
+        ([], {"source": {"kind": "replay", "path": "mine.h5"}}),
+        (["source.kind=simulation"], {}),
+    ],
+)
+def test_a_preset_does_not_ask_for_a_scan_that_was_replaced(assignments: list[str], options: dict[str, Any]) -> None:
+    config = load_config("demo-measured", assignments=assignments, options=options)
+    assert config.source.kind == "simulation" or config.source.path == Path("mine.h5")
+    assert config.trainer.batch_size == 12, "the rest of the preset counts"
 
 
 def test_an_unknown_preset_is_told_the_presets() -> None:

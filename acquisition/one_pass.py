@@ -35,7 +35,6 @@ from ptychoflow.streaming.codec import Arrays
 from ptychoflow.streaming.events import (
     GroundTruthReady,
     GroundTruthSkipped,
-    Part,
     PartState,
     PartStatus,
     RegimeChanged,
@@ -108,7 +107,7 @@ class OnePass:
             self.ledger.count_rest_unlabelled()
             log.info("asked to stop: %d frames acquired", self.ledger.acquired)
         self._pump.send_counts()
-        self._pump.send(PartStatus(Part.ACQUISITION, PartState.DONE, f"{self.ledger.acquired} frames acquired"))
+        self._pump.send(PartStatus(PartState.DONE, f"{self.ledger.acquired} frames acquired"))
 
     def _announce(self) -> None:
         first = self.scan.perspective(0)
@@ -143,7 +142,7 @@ class OnePass:
         acquired = sum(self.outcomes.was_acquired(index) for index in range(len(self.scan)))
         if acquired:
             self._pump.send(RegimeChanged(self.regime.regime, acquired, "the run was resumed"))
-        self._pump.send(PartStatus(Part.ACQUISITION, PartState.RUNNING, "scanning"))
+        self._pump.send(PartStatus(PartState.RUNNING, "scanning"))
 
     def _target_shape_px(self, perspective: Perspective) -> tuple[int, int]:
         return self.retrieval.target_shape_for(perspective.geometry.frame_shape_px)
@@ -313,5 +312,5 @@ class OnePass:
 
     def _await_ground_truth(self) -> None:
         if self._awaiting:
-            self._pump.send(PartStatus(Part.ACQUISITION, PartState.RUNNING, "waiting for ground truth"))
+            self._pump.send(PartStatus(PartState.RUNNING, "waiting for ground truth"))
         self._pump.work_until(lambda: not self._awaiting)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from ptychoflow.acquisition.control import Control
 from ptychoflow.acquisition.ledger import Ledger
-from ptychoflow.streaming.events import AnyEvent, Part, PartState, PartStatus, WarningRaised
+from ptychoflow.streaming.events import AnyEvent, PartState, PartStatus, WarningRaised
 from ptychoflow.streaming.messages import ScanEnd
 from ptychoflow.streaming.publisher import Publisher
 from ptychoflow.streaming.telemetry import TelemetrySender
@@ -78,10 +78,10 @@ class Pump:
         if not self._control.paused:
             return
         log.info("paused after %d frames", self._ledger.acquired)
-        self.send(PartStatus(Part.ACQUISITION, PartState.PAUSED, "paused by a command"))
+        self.send(PartStatus(PartState.PAUSED, "paused by a command"))
         self.work_until(lambda: not self._control.paused)
         log.info("resumed")
-        self.send(PartStatus(Part.ACQUISITION, PartState.RUNNING, "scanning"))
+        self.send(PartStatus(PartState.RUNNING, "scanning"))
 
     def wait_for_room(self) -> None:
         """Hold the acquisition while neither memory nor disk takes more."""
@@ -96,7 +96,7 @@ class Pump:
         self._publisher.post_to_edge(end)
         self._publisher.post_to_ranks(end)
         log.info("the scan is over: %d frames; waiting for the receivers", self._ledger.acquired)
-        self.send(PartStatus(Part.ACQUISITION, PartState.RUNNING, "the scan is over; waiting for the receivers"))
+        self.send(PartStatus(PartState.RUNNING, "the scan is over; waiting for the receivers"))
         self.work_until(lambda: not self._publisher.unacknowledged)
 
     def send_counts(self) -> None:
@@ -108,7 +108,7 @@ class Pump:
     def warn(self, text: str) -> None:
         """Say something that a user should know before trusting the result."""
         log.warning("%s", text)
-        self.send(WarningRaised(Part.ACQUISITION, text))
+        self.send(WarningRaised(text))
 
     def send(self, event: AnyEvent) -> None:
         """Send an event."""

@@ -51,9 +51,9 @@ def acquire(
     for left_behind in (spool_dir / STREAM, spool_dir / "ground_truth"):
         shutil.rmtree(left_behind, ignore_errors=True)
     with ExitStack() as stack:
-        telemetry = TelemetrySender(network, sender="acquisition")
+        telemetry = TelemetrySender(network, part=Part.ACQUISITION)
         stack.callback(telemetry.close)
-        telemetry.send(PartStatus(Part.ACQUISITION, PartState.STARTING))
+        telemetry.send(PartStatus(PartState.STARTING))
         scan = open_scan(source)
         stack.callback(scan.close)
         publisher = Publisher(

@@ -5,54 +5,9 @@ from __future__ import annotations
 from collections import deque
 
 from ptychoflow.dashboard import models
-from ptychoflow.streaming.classification_events import ClassificationInfo, TaskAccuracies, TaskScores
-from ptychoflow.streaming.events import (
-    AcquisitionCounts,
-    BufferReport,
-    EdgeCounts,
-    FrameTaken,
-    GroundTruthReady,
-    HeldOutScores,
-    MosaicArea,
-    MosaicImage,
-    Part,
-    PartState,
-    PartStatus,
-    PerspectiveScores,
-    RankCounts,
-    ScanInfo,
-    StepBreakdown,
-    Telemetry,
-    TrainingStep,
-    ValidationLoss,
-    WeightsApplied,
-    WeightsPublished,
-    WeightsRejected,
-)
+from ptychoflow.streaming.events import Part, PartObserved, PartState, PartStatus, Telemetry
 
 WORDS_KEPT = 6
-SPEAKS_FOR: dict[type, Part] = {
-    ScanInfo: Part.ACQUISITION,
-    ClassificationInfo: Part.ACQUISITION,
-    FrameTaken: Part.ACQUISITION,
-    AcquisitionCounts: Part.ACQUISITION,
-    GroundTruthReady: Part.ACQUISITION,
-    RankCounts: Part.TRAINER,
-    TrainingStep: Part.TRAINER,
-    StepBreakdown: Part.TRAINER,
-    BufferReport: Part.TRAINER,
-    ValidationLoss: Part.TRAINER,
-    TaskAccuracies: Part.TRAINER,
-    WeightsPublished: Part.TRAINER,
-    WeightsApplied: Part.EDGE,
-    WeightsRejected: Part.EDGE,
-    EdgeCounts: Part.EDGE,
-    PerspectiveScores: Part.EDGE,
-    HeldOutScores: Part.EDGE,
-    TaskScores: Part.EDGE,
-    MosaicImage: Part.EDGE,
-    MosaicArea: Part.EDGE,
-}
 
 
 class PartsHealth:
@@ -64,10 +19,13 @@ class PartsHealth:
 
     def take(self, telemetry: Telemetry) -> None:
         """Take in what a part says about itself, or note that it was heard of."""
-        if isinstance(telemetry.event, PartStatus):
-            self._take_status(telemetry.event, telemetry.time_s)
-        elif (part := SPEAKS_FOR.get(type(telemetry.event))) is not None:
-            self._hear(part, telemetry.time_s)
+        match telemetry.event:
+            case PartStatus(state, text):
+                self._take_status(telemetry.part, state, text, telemetry.time_s)
+            case PartObserved(part, state, text):
+                self._take_status(part, state, text, telemetry.time_s)
+            case _:
+                self._hear(telemetry.part, telemetry.time_s)
 
     def all(self) -> list[models.PartHealth]:
         """Return copies, in the order of the data's way."""
@@ -83,12 +41,10 @@ class PartsHealth:
                 return telling
         return PartState.DONE if states == {PartState.DONE} else PartState.STARTING
 
-    def _take_status(self, event: PartStatus, time_s: float) -> None:
-        words = self._words.setdefault(event.part, deque(maxlen=WORDS_KEPT))
-        words.append(models.LastWord(time_s=time_s, state=event.state, text=event.text))
-        self._parts[event.part] = models.PartHealth(
-            part=event.part, state=event.state, text=event.text, last_heard_s=time_s, words=list(words)
-        )
+    def _take_status(self, part: Part, state: PartState, text: str, time_s: float) -> None:
+        words = self._words.setdefault(part, deque(maxlen=WORDS_KEPT))
+        words.append(models.LastWord(time_s=time_s, state=state, text=text))
+        self._parts[part] = models.PartHealth(part=part, state=state, text=text, last_heard_s=time_s, words=list(words))
 
     def _hear(self, part: Part, time_s: float) -> None:
         if part not in self._parts:

@@ -16,7 +16,7 @@ from ptychoflow.dashboard.archive import ImageArchive, Images
 from ptychoflow.dashboard.settings import DashboardSettings
 from ptychoflow.dashboard.state import DashboardState
 from ptychoflow.streaming.run_folder import RunFolder
-from ptychoflow.streaming.telemetry_log import read_telemetry_log
+from ptychoflow.streaming.telemetry_log import TelemetryLog
 
 log = logging.getLogger(__name__)
 
@@ -103,9 +103,13 @@ class Runs:
 
 
 def read_run(folder: RunFolder, settings: DashboardSettings) -> DashboardState:
-    """Return the state of an earlier run from the telemetry in its folder. Blocks while that is read."""
+    """Return the state of an earlier run from the telemetry in its folder. Blocks while that is read.
+
+    Raises:
+        UserError: another version of the program wrote it.
+    """
     state = DashboardState(folder.path.name, settings, live=False)
-    for telemetry in read_telemetry_log(folder.telemetry):
+    for telemetry in TelemetryLog(folder.telemetry):
         state.apply(telemetry)
     return state
 

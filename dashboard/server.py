@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
-import os
 import socket
 import threading
 import time
@@ -20,14 +18,14 @@ from ptychoflow.dashboard.app import CommandAccess, create_app
 from ptychoflow.dashboard.runs import Runs, read_run
 from ptychoflow.dashboard.settings import DashboardSettings
 from ptychoflow.dashboard.state import DashboardState
-from ptychoflow.streaming.codec import Arrays
+from ptychoflow.streaming.codec import Decoded
 from ptychoflow.streaming.commands import CommandSender
 from ptychoflow.streaming.errors import UserError
 from ptychoflow.streaming.events import Part, PartState, PartStatus, Telemetry
 from ptychoflow.streaming.run_folder import RunFolder
 from ptychoflow.streaming.settings import NetworkSettings, RunContext, is_loopback
 from ptychoflow.streaming.telemetry import TelemetrySender, TelemetrySubscriber
-from ptychoflow.streaming.telemetry_log import read_telemetry_log
+from ptychoflow.streaming.telemetry_log import TelemetryLog, log_identity
 
 log = logging.getLogger(__name__)
 
@@ -63,15 +61,15 @@ def serve_dashboard(
         runs = Runs(state, run.folder, settings)
         app = create_app(runs, settings, commands=CommandAccess(commands, token))
         intake = _Intake(state, network, run.folder.telemetry)
-        sender = TelemetrySender(network, sender=f"{Part.DASHBOARD} {socket.gethostname()} {os.getpid()}")
+        sender = TelemetrySender(network, part=Part.DASHBOARD)
         server = _start_server(app, listener)
         try:
             log.info("dashboard at %s", url)
-            sender.send(PartStatus(Part.DASHBOARD, PartState.RUNNING, url))
+            sender.send(PartStatus(PartState.RUNNING, url))
             while not stop.wait(POLL_S):
                 server.check()
                 intake.check()
-            sender.send(PartStatus(Part.DASHBOARD, PartState.DONE, "stopped"))
+            sender.send(PartStatus(PartState.DONE, "stopped"))
             intake.close()
             # viewers get what came last before their connections end
             time.sleep(2 * settings.update_interval_s)
@@ -162,9 +160,8 @@ class _Intake(_Thread):
     def __init__(self, state: DashboardState, network: NetworkSettings, history: Path) -> None:
         super().__init__("dashboard-telemetry")
         self._state = state
-        self._history = history
-        self._known_until_s: dict[str, float] = {}
-        self._streamed_from_s: dict[str, float] = {}
+        self._path, self._history = history, TelemetryLog(history)
+        self._streamed_from: int | None = None
         self._stop = threading.Event()
         self._subscriber = TelemetrySubscriber(network)
         self._thread.start()
@@ -179,37 +176,40 @@ class _Intake(_Thread):
 
     def _run(self) -> None:
         self._read_history()
-        again_at_s = time.monotonic() + SUBSCRIBED_S
+        subscribed_at_s: float | None = time.monotonic() + SUBSCRIBED_S
         while not self._stop.is_set():
             self._take(POLL_S)
-            if time.monotonic() > again_at_s:
+            if subscribed_at_s is not None and time.monotonic() > subscribed_at_s:
                 # what came between the first reading and the subscription
                 self._read_history()
-                again_at_s = math.inf
+                subscribed_at_s = None
         deadline_s = time.monotonic() + LAST_WORDS_S
         while self._take(POLL_S) and time.monotonic() < deadline_s:
             pass
 
     def _read_history(self) -> None:
-        """Take in the events of the file that have come neither from it before nor over the subscription."""
-        if not self._history.exists():
+        """Take in what the file holds beyond what was read of it, up to what has come over the subscription."""
+        if not self._path.exists():
             return
-        for telemetry in read_telemetry_log(self._history):
-            known_until_s = self._known_until_s.get(telemetry.sender, 0.0)
-            if known_until_s < telemetry.time_s < self._streamed_from_s.get(telemetry.sender, math.inf):
+        try:
+            for telemetry in self._history:
+                if self._streamed_from is not None and self._history.position >= self._streamed_from:
+                    break
                 self._state.apply(telemetry)
-                self._known_until_s[telemetry.sender] = telemetry.time_s
+        except UserError as error:
+            log.warning("the page lacks what was before: %s", error)
 
     def _take(self, timeout_s: float) -> bool:
         received = self._subscriber.receive(timeout_s)
-        if received is not None and self._is_new(*received):
-            self._streamed_from_s.setdefault(received[0].sender, received[0].time_s)
-            self._state.apply(*received)
+        if received is not None and self._is_new(received):
+            self._streamed_from = received.sequence if self._streamed_from is None else self._streamed_from
+            self._state.apply(received.body, received.arrays)
         return received is not None
 
-    def _is_new(self, telemetry: Telemetry, arrays: Arrays) -> bool:
-        """The file holds no arrays, so an event that brings some is new in any case."""
-        return bool(arrays) or telemetry.time_s > self._known_until_s.get(telemetry.sender, 0.0)
+    def _is_new(self, received: Decoded[Telemetry]) -> bool:
+        """The file holds no arrays, so an event that brings some is new in any case; so is one of another file."""
+        known = received.sequence <= self._history.position and received.session == log_identity(self._path)
+        return bool(received.arrays) or not known
 
 
 class _Server(_Thread):

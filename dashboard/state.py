@@ -22,7 +22,6 @@ from ptychoflow.dashboard.rows import SERIES_COLUMNS, figures_of, mosaic_row, pr
 from ptychoflow.dashboard.series import Series, SeriesCursor
 from ptychoflow.dashboard.settings import DashboardSettings
 from ptychoflow.dashboard.tasks import TaskBoard
-from ptychoflow.streaming.classification_events import TaskScores
 from ptychoflow.streaming.events import (
     AnyEvent,
     BufferReport,
@@ -41,6 +40,7 @@ from ptychoflow.streaming.events import (
     RegimeRules,
     ScanInfo,
     StepBreakdown,
+    TaskScores,
     Telemetry,
     TrainingStep,
     ValidationLoss,
@@ -138,10 +138,10 @@ class DashboardState:
             if self._started_s is None:
                 self._started_s = telemetry.time_s
             self._last_event_s = max(self._last_event_s or telemetry.time_s, telemetry.time_s)
-            self._ledger.add(telemetry.event)
+            self._ledger.add(telemetry)
             self._tasks.take(telemetry.event)
             self._take_arrays(telemetry.event, arrays or {})
-            self._take(telemetry.event, telemetry.time_s)
+            self._take(telemetry.event, telemetry)
             self._health.take(telemetry)
 
     def update(self, cursor: StateCursor, *, now_s: float) -> tuple[models.StateUpdate, StateCursor]:
@@ -189,48 +189,52 @@ class DashboardState:
             return self._mosaics.of(perspective)
 
     @singledispatchmethod
-    def _take(self, event: AnyEvent, time_s: float) -> None:
+    def _take(self, event: AnyEvent, telemetry: Telemetry) -> None:
         """Events that only the ledger knows need no more."""
 
     @_take.register
-    def _(self, event: WarningRaised, time_s: float) -> None:
-        stamped = self._warnings.pop((event.part, event.text), None)
+    def _(self, event: WarningRaised, telemetry: Telemetry) -> None:
+        stamped = self._warnings.pop((telemetry.part, event.text), None)
         if stamped is None:
             self._warnings_seen += 1
-            row = models.Warned(id=self._warnings_seen, time_s=time_s, part=event.part, text=event.text, count=1)
+            row = models.Warned(
+                id=self._warnings_seen, time_s=telemetry.time_s, part=telemetry.part, text=event.text, count=1
+            )
         else:
-            row = stamped.row.model_copy(update={"time_s": time_s, "count": stamped.row.count + 1})
-        self._warnings[event.part, event.text] = _Stamped(row, self._events)
+            row = stamped.row.model_copy(update={"time_s": telemetry.time_s, "count": stamped.row.count + 1})
+        self._warnings[telemetry.part, event.text] = _Stamped(row, self._events)
         if len(self._warnings) > WARNINGS_KEPT:
             del self._warnings[next(iter(self._warnings))]
 
     @_take.register
-    def _(self, event: ScanInfo, time_s: float) -> None:
+    def _(self, event: ScanInfo, telemetry: Telemetry) -> None:
         self._scan = models.Scan.model_validate(event)
 
     @_take.register
-    def _(self, event: GroundTruthReady, time_s: float) -> None:
+    def _(self, event: GroundTruthReady, telemetry: Telemetry) -> None:
         self._ground_truth_seconds[event.perspective] = event.seconds
 
     @_take.register
-    def _(self, event: TrainingStep, time_s: float) -> None:
+    def _(self, event: TrainingStep, telemetry: Telemetry) -> None:
         self._training = models.Training.model_validate(event)
-        self._append("training", time_s, msgspec.structs.asdict(event))
+        self._append("training", telemetry.time_s, msgspec.structs.asdict(event))
 
     @_take.register
-    def _(self, event: StepBreakdown, time_s: float) -> None:
-        self._append("steps", time_s, msgspec.structs.asdict(event))
+    def _(self, event: StepBreakdown, telemetry: Telemetry) -> None:
+        self._append("steps", telemetry.time_s, msgspec.structs.asdict(event))
 
     @_take.register
-    def _(self, event: BufferReport, time_s: float) -> None:
-        self._buffer[event.rank] = models.RankBuffer.model_validate(event)
+    def _(self, event: BufferReport, telemetry: Telemetry) -> None:
+        self._buffer[telemetry.rank] = models.RankBuffer.model_validate(
+            msgspec.structs.asdict(event) | {"rank": telemetry.rank}
+        )
         size = sum(rank.size for rank in self._buffer.values())
         hidden = sum(rank.hidden_fraction for rank in self._buffer.values()) / len(self._buffer)
-        self._append("buffer", time_s, {"size": size, "capacity": event.capacity, "hidden_fraction": hidden})
+        self._append("buffer", telemetry.time_s, {"size": size, "capacity": event.capacity, "hidden_fraction": hidden})
 
     @_take.register
-    def _(self, event: ValidationLoss, time_s: float) -> None:
-        self._append("validation", time_s, msgspec.structs.asdict(event))
+    def _(self, event: ValidationLoss, telemetry: Telemetry) -> None:
+        self._append("validation", telemetry.time_s, msgspec.structs.asdict(event))
         row = models.ValidationRow(
             after_perspective=event.after_perspective,
             step=event.step,
@@ -244,52 +248,54 @@ class DashboardState:
             self._change_row(perspective, {"validation_loss": loss})
 
     @_take.register
-    def _(self, event: GroundTruthSkipped, time_s: float) -> None:
+    def _(self, event: GroundTruthSkipped, telemetry: Telemetry) -> None:
         self._skipped.add(event.perspective)
 
     @_take.register
-    def _(self, event: RegimeRules, time_s: float) -> None:
+    def _(self, event: RegimeRules, telemetry: Telemetry) -> None:
         thresholds = {"threshold_psnr_phase_db": event.psnr_db, "threshold_ssim_phase": event.ssim}
         self._regime = self._regime.model_copy(update={"automatic": True, **thresholds})
 
     @_take.register
-    def _(self, event: RegimeChanged, time_s: float) -> None:
+    def _(self, event: RegimeChanged, telemetry: Telemetry) -> None:
         self._regimes.append(
-            models.RegimeRow(time_s=time_s, regime=event.regime, perspective=event.perspective, reason=event.reason)
+            models.RegimeRow(
+                time_s=telemetry.time_s, regime=event.regime, perspective=event.perspective, reason=event.reason
+            )
         )
         self._regime = self._regime.model_copy(update={"name": event.regime, "history": list(self._regimes)})
 
     @_take.register
-    def _(self, event: WeightsPublished, time_s: float) -> None:
+    def _(self, event: WeightsPublished, telemetry: Telemetry) -> None:
         self._weights.published = event.version
 
     @_take.register
-    def _(self, event: WeightsApplied, time_s: float) -> None:
+    def _(self, event: WeightsApplied, telemetry: Telemetry) -> None:
         self._weights.applied = event.version
         others = [version for version in self._weights.versions if version != event.version]
         self._weights.versions = sorted([*others, event.version])[-VERSIONS_KEPT:]
 
     @_take.register
-    def _(self, event: WeightsRejected, time_s: float) -> None:
+    def _(self, event: WeightsRejected, telemetry: Telemetry) -> None:
         self._weights.rejected += 1
         self._weights.last_rejection = f"version {event.version}: {event.reason}"
 
     @_take.register
-    def _(self, event: EdgeCounts, time_s: float) -> None:
+    def _(self, event: EdgeCounts, telemetry: Telemetry) -> None:
         self._inference = models.Inference.model_validate(event)
-        self._append("edge", time_s, msgspec.structs.asdict(event))
+        self._append("edge", telemetry.time_s, msgspec.structs.asdict(event))
 
     @_take.register
-    def _(self, event: PerspectiveScores, time_s: float) -> None:
+    def _(self, event: PerspectiveScores, telemetry: Telemetry) -> None:
         quality, constant = figures_of(event.quality), figures_of(event.constant)
         baseline = {f"constant_{name}": value for name, value in constant.model_dump().items()}
         version = max(event.model_versions, default=0)
-        self._append(event.kind, time_s, quality.model_dump() | baseline | {"model_version": version})
+        self._append(event.kind, telemetry.time_s, quality.model_dump() | baseline | {"model_version": version})
         scores = {event.kind.value: quality, "constant": constant}
         self._change_row(event.perspective, {"angle_deg": event.angle_deg, "frames": event.frames, **scores})
 
     @_take.register
-    def _(self, event: HeldOutScores, time_s: float) -> None:
+    def _(self, event: HeldOutScores, telemetry: Telemetry) -> None:
         self._held_out[event.perspective] = models.HeldOut(
             perspective=event.perspective,
             frames=event.frames,
@@ -299,8 +305,8 @@ class DashboardState:
         )
 
     @_take.register
-    def _(self, event: TaskScores, time_s: float) -> None:
-        self._append("tasks", time_s, msgspec.structs.asdict(event))
+    def _(self, event: TaskScores, telemetry: Telemetry) -> None:
+        self._append("tasks", telemetry.time_s, msgspec.structs.asdict(event))
 
     def _take_arrays(self, event: AnyEvent, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
         match event:

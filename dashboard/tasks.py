@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from ptychoflow.dashboard import models
-from ptychoflow.streaming.classification_events import ClassificationInfo, TaskAccuracies, TaskScores, chance
-from ptychoflow.streaming.events import AnyEvent
+from ptychoflow.streaming.events import AnyEvent, ClassificationInfo, TaskAccuracies, TaskScores, chance
 
 NAMES_SHOWN = 8
 TASKS_KEPT = 200

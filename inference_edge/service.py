@@ -57,7 +57,7 @@ def serve_edge(settings: EdgeSettings, *, network: NetworkSettings, run: RunCont
         # what stays exempt at the interpreter's end is reported as leaked by libraries that count their objects
         stack.callback(gc.unfreeze)
         archive = stack.enter_context(closing(Archive(run.folder)))
-        telemetry = stack.enter_context(closing(TelemetrySender(network, sender=Part.EDGE.value)))
+        telemetry = stack.enter_context(closing(TelemetrySender(network, part=Part.EDGE)))
         commands = stack.enter_context(closing(CommandReceiver(network)))
         warn = partial(_send_warning, telemetry)
         imager = Imager(settings)
@@ -82,7 +82,7 @@ def serve_edge(settings: EdgeSettings, *, network: NetworkSettings, run: RunCont
 
 
 def _send_warning(telemetry: TelemetrySender, text: str) -> None:
-    telemetry.send(WarningRaised(Part.EDGE, text))
+    telemetry.send(WarningRaised(text))
 
 
 class _Edge:
@@ -330,7 +330,7 @@ class _Edge:
 
     def _tell(self, state: PartState, text: str) -> None:
         log.info("%s: %s", state.value, text)
-        self._telemetry.send(PartStatus(Part.EDGE, state, text))
+        self._telemetry.send(PartStatus(state, text))
 
     def _warn(self, text: str) -> None:
         log.warning("%s", text)

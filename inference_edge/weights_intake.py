@@ -209,4 +209,4 @@ class WeightsIntake(Generic[ModelT]):
 
     def _warn(self, text: str) -> None:
         log.warning("%s", text)
-        self._telemetry.send(WarningRaised(Part.EDGE, text))
+        self._telemetry.send(WarningRaised(text))

@@ -22,6 +22,8 @@ DTYPES = frozenset((*INTEGERS, "bool", "float16", "float32", "float64", "complex
 MAX_ARRAYS = 64
 MAX_DIMENSIONS = 6
 MAX_HEADER_BYTES = 1 << 20
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What msgspec raises for bytes from outside. It allocates no more than the bytes hold, whatever they declare."""
 
 
 class MalformedMessage(ValueError):
@@ -126,7 +128,7 @@ class Codec(Generic[BodyT]):
             if schema != SCHEMA_VERSION:
                 raise MalformedMessage(f"schema version {schema}, this side speaks {SCHEMA_VERSION}")
             return self._decoder.decode(raw)
-        except msgspec.DecodeError as error:
+        except UNREADABLE as error:
             raise MalformedMessage(f"header: {error}") from error
 
 

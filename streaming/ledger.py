@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from ptychoflow.streaming.events import AcquisitionCounts, AnyEvent, EdgeCounts, RankCounts, Unlabelled
+from ptychoflow.streaming.events import AcquisitionCounts, EdgeCounts, RankCounts, Telemetry, Unlabelled
 
 
 @dataclass(frozen=True)
@@ -47,14 +47,15 @@ class FrameLedger:
         self._edge: EdgeCounts | None = None
         self._ranks: dict[int, RankCounts] = {}
 
-    def add(self, event: AnyEvent) -> None:
+    def add(self, telemetry: Telemetry) -> None:
         """Take in one event; kinds that carry no frame counts are ignored."""
+        event = telemetry.event
         if isinstance(event, AcquisitionCounts):
             self._acquisition = event
         elif isinstance(event, EdgeCounts):
             self._edge = event
         elif isinstance(event, RankCounts):
-            self._ranks[event.rank] = event
+            self._ranks[telemetry.rank] = event
             if event.ranks:
                 self._ranks = {rank: counts for rank, counts in self._ranks.items() if rank < event.ranks}
 

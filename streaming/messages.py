@@ -12,7 +12,7 @@ from typing import Annotated
 
 import msgspec
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 MAX_RANKS = 1024
 
 

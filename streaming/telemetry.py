@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from io import SEEK_END, FileIO
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,11 @@ import msgspec
 import numpy.typing as npt
 import zmq
 
-from ptychoflow.streaming.codec import Arrays, Codec, MalformedMessage
-from ptychoflow.streaming.events import AnyEvent, Telemetry
+from ptychoflow.streaming.codec import Arrays, Codec, Decoded, MalformedMessage
+from ptychoflow.streaming.events import AnyEvent, Part, Telemetry
 from ptychoflow.streaming.settings import NetworkSettings
 from ptychoflow.streaming.sockets import Sockets
+from ptychoflow.streaming.telemetry_log import log_identity
 
 log = logging.getLogger(__name__)
 
@@ -33,12 +34,13 @@ class TelemetrySender:
 
     Args:
         network: hosts, ports and keys of the run; connects to `hub_host:telemetry_port`.
-        sender: who speaks, for people.
+        part: who speaks.
+        rank: which process of the trainer.
     """
 
-    def __init__(self, network: NetworkSettings, *, sender: str) -> None:
+    def __init__(self, network: NetworkSettings, *, part: Part, rank: int = 0) -> None:
         self.dropped = 0
-        self._sender = sender
+        self._part, self._rank = part, rank
         self._codec: Codec[Telemetry] = Codec(Telemetry)
         self._lock = threading.Lock()
         self._sockets = Sockets(network.model_copy(update={"high_water_mark": SENDER_QUEUE}))
@@ -46,12 +48,16 @@ class TelemetrySender:
 
     def send(self, event: AnyEvent, arrays: Mapping[str, npt.NDArray[Any]] | None = None) -> None:
         """Send an event; when the queue is full it is dropped and counted (counters are cumulative)."""
-        parts = self._codec.encode(Telemetry(time.time(), self._sender, event), arrays)
         with self._lock:
             try:
+                parts = self._codec.encode(Telemetry(time.time(), self._part, self._rank, event), arrays)
                 self._socket.send_multipart(parts, flags=zmq.DONTWAIT, copy=False)
             except zmq.Again:
                 self.dropped += 1
+            except (UnicodeEncodeError, OverflowError) as error:
+                # a file name that is no UTF-8, say
+                self.dropped += 1
+                log.warning("%s cannot be sent: %s", type(event).__name__, error)
 
     def close(self) -> None:
         """Close the socket; what is queued gets two seconds to leave."""
@@ -61,6 +67,8 @@ class TelemetrySender:
 
 class TelemetryHub:
     """Collects events in a thread of its own, appends them to a file, and fans them out.
+
+    A malformed event is counted and skipped; the log says so once.
 
     Args:
         network: hosts, ports and keys of the run; binds `hub_host` at `telemetry_port` and `fanout_port`.
@@ -73,18 +81,23 @@ class TelemetryHub:
     """
 
     def __init__(self, network: NetworkSettings, *, jsonl: Path, on_event: OnEvent | None = None) -> None:
-        self.malformed = 0
         self._jsonl = jsonl
         self._file = _open_to_append(jsonl)
+        self._position, self._identity = self._file.tell(), log_identity(jsonl)
         self._unwritten = 0
         self._on_event = on_event
-        self._codec: Codec[Telemetry] = Codec(Telemetry, network.max_message_bytes)
+        self._codec = TelemetryCodec(network)
         self._sockets = Sockets(network.model_copy(update={"high_water_mark": SENDER_QUEUE}))
         self._pull = self._sockets.bind(zmq.PULL, network.hub_host, network.telemetry_port)
         self._fanout = self._sockets.bind(zmq.PUB, network.hub_host, network.fanout_port)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="telemetry-hub", daemon=True)
         self._thread.start()
+
+    @property
+    def malformed(self) -> int:
+        """Events that could not be read."""
+        return self._codec.malformed
 
     def close(self) -> None:
         """Take in what has arrived, then stop."""
@@ -99,14 +112,12 @@ class TelemetryHub:
                 self._take(self._pull.recv_multipart(copy=False))
 
     def _take(self, parts: list[zmq.Frame]) -> None:
-        try:
-            decoded = self._codec.decode(parts)
-        except MalformedMessage as error:
-            self.malformed += 1
-            log.warning("dropped malformed telemetry: %s", error)
+        decoded = self._codec.decode(parts)
+        if decoded is None:
             return
-        self._fanout.send_multipart(parts, copy=False)
         self._append(decoded.body)
+        told = self._codec.encode(decoded, identity=self._identity, position=self._position)
+        self._fanout.send_multipart(told, copy=False)
         if self._on_event is not None:
             self._on_event(decoded.body, decoded.arrays)
 
@@ -118,6 +129,8 @@ class TelemetryHub:
             self._unwritten += 1
             if self._unwritten == 1:
                 log.warning("cannot write %s (%s): it will lack events", self._jsonl, error.strerror)
+        self._position = max(self._position + 1, self._file.tell())
+        self._identity = self._identity or log_identity(self._jsonl)
 
 
 def _open_to_append(path: Path) -> FileIO:
@@ -138,22 +151,45 @@ class TelemetrySubscriber:
     """
 
     def __init__(self, network: NetworkSettings) -> None:
-        self._codec: Codec[Telemetry] = Codec(Telemetry, network.max_message_bytes)
+        self._codec = TelemetryCodec(network)
         self._sockets = Sockets(network.model_copy(update={"high_water_mark": SENDER_QUEUE}))
         self._socket = self._sockets.connect(zmq.SUB, network.hub_host, network.fanout_port)
         self._socket.subscribe(b"")
 
-    def receive(self, timeout_s: float) -> tuple[Telemetry, Arrays] | None:
-        """Return the next event, or None after `timeout_s` seconds without one."""
-        if not self._socket.poll(int(timeout_s * 1000)):
-            return None
-        try:
+    def receive(self, timeout_s: float) -> Decoded[Telemetry] | None:
+        """Return the next event, or None after `timeout_s` seconds without one; a malformed one is skipped.
+
+        Its `sequence` is where its line in `telemetry.jsonl` ends, in bytes; its `session` is that file's identity.
+        """
+        deadline_s = time.monotonic() + timeout_s
+        while self._socket.poll(max(0, int(1000 * (deadline_s - time.monotonic())))):
             decoded = self._codec.decode(self._socket.recv_multipart(copy=False))
-        except MalformedMessage as error:
-            log.warning("dropped malformed telemetry: %s", error)
-            return None
-        return decoded.body, decoded.arrays
+            if decoded is not None:
+                return decoded
+        return None
 
     def close(self) -> None:
         """Close the socket."""
         self._sockets.close()
+
+
+class TelemetryCodec:
+    """Reads events from the wire; those that are malformed it counts, and logs the first."""
+
+    def __init__(self, network: NetworkSettings) -> None:
+        self.malformed = 0
+        self._codec: Codec[Telemetry] = Codec(Telemetry, network.max_message_bytes)
+
+    def decode(self, parts: Sequence[zmq.Frame]) -> Decoded[Telemetry] | None:
+        """Return an event, or None where it is malformed."""
+        try:
+            return self._codec.decode(parts)
+        except MalformedMessage as error:
+            self.malformed += 1
+            if self.malformed == 1:
+                log.warning("dropped malformed telemetry, as all of it will be from now on: %s", error)
+            return None
+
+    def encode(self, decoded: Decoded[Telemetry], *, identity: str, position: int) -> list[bytes | memoryview]:
+        """Return the parts of an event for those who follow the run."""
+        return self._codec.encode(decoded.body, decoded.arrays, session=identity, sequence=position)

@@ -79,7 +79,10 @@ def train(settings: StreamSettings, *, network: NetworkSettings, run: RunContext
             network that does not fit the stream, initial weights or buffer sizes that cannot be used, a checkpoint of
             another stream or model.
     """
-    with join_ranks(settings) as rank, closing(TelemetrySender(network, sender=f"trainer-{rank.rank}")) as telemetry:
+    with (
+        join_ranks(settings) as rank,
+        closing(TelemetrySender(network, part=Part.TRAINER, rank=rank.rank)) as telemetry,
+    ):
         session = _Session(settings, network, run, stop, rank, telemetry, choose_pipeline(settings))
         if rank.rank == 0:
             _serve_and_publish(session)
@@ -88,7 +91,7 @@ def train(settings: StreamSettings, *, network: NetworkSettings, run: RunContext
 
 
 def _serve_and_publish(session: _Session) -> None:
-    session.telemetry.send(PartStatus(Part.TRAINER, PartState.RUNNING))
+    session.telemetry.send(PartStatus(PartState.RUNNING))
     with Publication(
         session.network,
         folder=session.run.folder,
@@ -98,7 +101,7 @@ def _serve_and_publish(session: _Session) -> None:
         _serve(session, publication=publication)
         if not session.stop.is_set():
             publication.wait_until_served(session.settings.wait_until_served_s)
-    session.telemetry.send(PartStatus(Part.TRAINER, PartState.DONE))
+    session.telemetry.send(PartStatus(PartState.DONE))
 
 
 def _serve(session: _Session, *, publication: Publication | None) -> None:
@@ -110,7 +113,7 @@ def _serve(session: _Session, *, publication: Publication | None) -> None:
         arrivals,
         rank=rank.rank,
         world_size=rank.world_size,
-        warn=lambda text: session.telemetry.send(WarningRaised(Part.TRAINER, text)),
+        warn=lambda text: session.telemetry.send(WarningRaised(text)),
     )
     with intake, ExitStack() as stack:
         load_optimizers()
@@ -165,7 +168,7 @@ def _checkpointing(work: _Work, parts: Parts, stack: ExitStack) -> Checkpointing
         rank=rank.rank,
         world_size=rank.world_size,
         keep=session.settings.checkpoint.keep,
-        on_failure=lambda reason: session.telemetry.send(WarningRaised(Part.TRAINER, reason)),
+        on_failure=lambda reason: session.telemetry.send(WarningRaised(reason)),
     )
     stack.callback(writer.close)
     return Checkpointing(

@@ -16,7 +16,7 @@ from ptychoflow.streaming.errors import UserError
 from ptychoflow.streaming.events import Part, Telemetry
 from ptychoflow.streaming.run_folder import RunFolder
 from ptychoflow.streaming.telemetry import TelemetryHub, TelemetrySender
-from ptychoflow.streaming.telemetry_log import read_telemetry_log
+from ptychoflow.streaming.telemetry_log import TelemetryLog
 from ptychoflow.workflow.cli import INTERRUPTED_STATUS
 from ptychoflow.workflow.config import AnyConfig
 from ptychoflow.workflow.dashboard_token import TOKEN_VARIABLE, show_token
@@ -74,7 +74,7 @@ def _run(config: AnyConfig, folder: RunFolder, claim: int) -> int:
     log.info("run %s in %s", config.run.name, folder.path)
     builder, progress = SummaryBuilder(), RunProgress()
     if folder.telemetry.exists():
-        for telemetry in read_telemetry_log(folder.telemetry):
+        for telemetry in TelemetryLog(folder.telemetry):
             builder.add(telemetry)
     stop = threading.Event()
     with stop_on_signals(stop):
@@ -141,7 +141,7 @@ def _telemetry(
 
     with (
         closing(TelemetryHub(config.network, jsonl=folder.telemetry, on_event=take)),
-        closing(TelemetrySender(config.network, sender=Part.WORKFLOW)) as sender,
+        closing(TelemetrySender(config.network, part=Part.WORKFLOW)) as sender,
     ):
         yield sender
 

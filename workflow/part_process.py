@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import platform
 import signal
 import sys
 import threading
@@ -102,8 +101,8 @@ def _failure_reported(part: Part, network: NetworkSettings) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        with closing(TelemetrySender(network, sender=f"{part} {platform.node()} {os.getpid()}")) as sender:
-            sender.send(PartStatus(part, PartState.FAILED, str(error)))
+        with closing(TelemetrySender(network, part=part)) as sender:
+            sender.send(PartStatus(PartState.FAILED, str(error)))
         raise
 
 

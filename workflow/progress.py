@@ -9,8 +9,15 @@ import time
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from ptychoflow.streaming.classification_events import ClassificationInfo, TaskScores
-from ptychoflow.streaming.events import PerspectiveScores, ScanInfo, Telemetry, TrainingStep, WarningRaised
+from ptychoflow.streaming.events import (
+    ClassificationInfo,
+    PerspectiveScores,
+    ScanInfo,
+    TaskScores,
+    Telemetry,
+    TrainingStep,
+    WarningRaised,
+)
 from ptychoflow.streaming.ledger import FrameLedger
 
 log = logging.getLogger(__name__)
@@ -33,7 +40,7 @@ class RunProgress:
         """Take in one event; a warning is logged at once."""
         event = telemetry.event
         with self._lock:
-            self._ledger.add(event)
+            self._ledger.add(telemetry)
             if isinstance(event, ScanInfo):
                 self._expected = event.frames_expected
             elif isinstance(event, ClassificationInfo):
@@ -45,7 +52,7 @@ class RunProgress:
             elif isinstance(event, PerspectiveScores):
                 self._scores = event
         if isinstance(event, WarningRaised):
-            log.warning("%s: %s", event.part, event.text)
+            log.warning("%s: %s", telemetry.part, event.text)
 
     @property
     def imaged(self) -> int:

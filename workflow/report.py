@@ -16,7 +16,7 @@ from ptychoflow.streaming.durable_file import write_durably
 from ptychoflow.streaming.errors import UserError
 from ptychoflow.streaming.events import Unlabelled
 from ptychoflow.streaming.run_folder import RunFolder
-from ptychoflow.streaming.telemetry_log import read_telemetry_log
+from ptychoflow.streaming.telemetry_log import TelemetryLog
 from ptychoflow.workflow.quality_plot import quality_plot
 from ptychoflow.workflow.report_plots import Curves, collect_curves, loss_plot
 from ptychoflow.workflow.step_plot import step_plot
@@ -140,7 +140,7 @@ def _render(folder: RunFolder, summary: Summary) -> str:
     environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined)
     environment.filters.update(decimal=_decimal, count=_count)
     log = folder.telemetry
-    curves = collect_curves(read_telemetry_log(log)) if log.exists() else Curves()
+    curves = collect_curves(TelemetryLog(log)) if log.exists() else Curves()
     return environment.get_template("report.html.j2").render(
         name=folder.path.resolve().name,
         summary=summary,

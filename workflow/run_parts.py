@@ -6,7 +6,7 @@ import logging
 import threading
 from collections.abc import Sequence
 
-from ptychoflow.streaming.events import Part, PartState, PartStatus
+from ptychoflow.streaming.events import Part, PartObserved, PartState
 from ptychoflow.streaming.telemetry import TelemetrySender
 from ptychoflow.workflow.logs import stderr_console
 from ptychoflow.workflow.progress import ProgressDisplay, RunProgress
@@ -50,13 +50,13 @@ class RunParts:
             failure = self._watch(supervisor, display, stop)
             if failure is not None:
                 log.warning("ending the parts that still run")
-                self._reporter.send(PartStatus(failure.part, PartState.FAILED, failure.reason))
+                self._reporter.send(PartObserved(failure.part, PartState.FAILED, failure.reason))
             supervisor.stop(STOP_ORDER)
         return failure
 
     def _start(self, part: Part, supervisor: Supervisor) -> None:
         supervisor.start(self._commands[part])
-        self._reporter.send(PartStatus(part, PartState.STARTING))
+        self._reporter.send(PartObserved(part, PartState.STARTING))
 
     def _watch(self, supervisor: Supervisor, display: ProgressDisplay, stop: threading.Event) -> PartEnd | None:
         """Block until the working parts have ended, one of them has failed, or `stop` is set; return what failed.

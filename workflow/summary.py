@@ -19,6 +19,7 @@ from ptychoflow.streaming.events import (
     HeldOutScores,
     MosaicKind,
     Part,
+    PartObserved,
     PartState,
     PartStatus,
     PerspectiveScores,
@@ -73,10 +74,10 @@ class SummaryBuilder:
         """Take in one event."""
         self._first_s = min(self._first_s, telemetry.time_s)
         self._last_s = max(self._last_s, telemetry.time_s)
-        self._frames.add(telemetry.event)
+        self._frames.add(telemetry)
         self._regime.add(telemetry.event)
         self._tasks.add(telemetry.event)
-        self._take(telemetry.event, telemetry.time_s)
+        self._take(telemetry.event, telemetry)
 
     def summary(self, *, interrupted: bool = False) -> Summary:
         """Return the summary of what was taken in so far; plain JSON values only.
@@ -108,66 +109,73 @@ class SummaryBuilder:
         return {key: _finite(value) for key, value in content.items()}
 
     @singledispatchmethod
-    def _take(self, event: AnyEvent, time_s: float) -> None:
+    def _take(self, event: AnyEvent, telemetry: Telemetry) -> None:
         """Events without a part in the summary are ignored."""
 
     @_take.register
-    def _(self, event: ScanInfo, time_s: float) -> None:
+    def _(self, event: ScanInfo, telemetry: Telemetry) -> None:
         self._scan = event
 
     @_take.register
-    def _(self, event: HeldOutScores, time_s: float) -> None:
+    def _(self, event: HeldOutScores, telemetry: Telemetry) -> None:
         self._held_out[event.perspective] = event
 
     @_take.register
-    def _(self, event: PerspectiveScores, time_s: float) -> None:
+    def _(self, event: PerspectiveScores, telemetry: Telemetry) -> None:
         self._scores[event.perspective, event.kind] = event
 
     @_take.register
-    def _(self, event: GroundTruthReady, time_s: float) -> None:
+    def _(self, event: GroundTruthReady, telemetry: Telemetry) -> None:
         self._ground_truth[event.perspective] = event
 
     @_take.register
-    def _(self, event: ValidationLoss, time_s: float) -> None:
+    def _(self, event: ValidationLoss, telemetry: Telemetry) -> None:
         self._validation.append(event)
 
     @_take.register(WeightsPublished)
     @_take.register(WeightsApplied)
     @_take.register(WeightsRejected)
-    def _(self, event: WeightsPublished | WeightsApplied | WeightsRejected, time_s: float) -> None:
+    def _(self, event: WeightsPublished | WeightsApplied | WeightsRejected, telemetry: Telemetry) -> None:
         self._versions[type(event)].add(event.version)
 
     @_take.register
-    def _(self, event: TrainingResumed, time_s: float) -> None:
+    def _(self, event: TrainingResumed, telemetry: Telemetry) -> None:
         self._resumed_from_steps.append(event.step)
         self._validation = [one for one in self._validation if one.step <= event.step]
 
     @_take.register
-    def _(self, event: BufferReport, time_s: float) -> None:
-        self._buffer[event.rank] = event
+    def _(self, event: BufferReport, telemetry: Telemetry) -> None:
+        self._buffer[telemetry.rank] = event
 
     @_take.register
-    def _(self, event: EdgeCounts, time_s: float) -> None:
+    def _(self, event: EdgeCounts, telemetry: Telemetry) -> None:
         self._edge = event
-        self._imaged.add(time_s, event.inferred)
+        self._imaged.add(telemetry.time_s, event.inferred)
 
     @_take.register
-    def _(self, event: TrainingStep, time_s: float) -> None:
+    def _(self, event: TrainingStep, telemetry: Telemetry) -> None:
         self._training = event
-        self._trained.add(time_s, event.stream_samples + event.rehearsed_samples)
+        self._trained.add(telemetry.time_s, event.stream_samples + event.rehearsed_samples)
 
     @_take.register
-    def _(self, event: StepBreakdown, time_s: float) -> None:
+    def _(self, event: StepBreakdown, telemetry: Telemetry) -> None:
         self._steps.append(event)
 
     @_take.register
-    def _(self, event: WarningRaised, time_s: float) -> None:
-        self._warnings[event.part, event.text] += 1
+    def _(self, event: WarningRaised, telemetry: Telemetry) -> None:
+        self._warnings[telemetry.part, event.text] += 1
 
     @_take.register
-    def _(self, event: PartStatus, time_s: float) -> None:
-        if event.state is PartState.FAILED:
-            self._failures.setdefault((event.part, event.text), time_s)
+    def _(self, event: PartStatus, telemetry: Telemetry) -> None:
+        self._take_state(telemetry.part, event.state, event.text, telemetry.time_s)
+
+    @_take.register
+    def _(self, event: PartObserved, telemetry: Telemetry) -> None:
+        self._take_state(event.part, event.state, event.text, telemetry.time_s)
+
+    def _take_state(self, part: Part, state: PartState, text: str, time_s: float) -> None:
+        if state is PartState.FAILED:
+            self._failures.setdefault((part, text), time_s)
 
     def _frame_counts(self) -> dict[str, int]:
         counts = self._frames.counts()

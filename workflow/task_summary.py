@@ -6,8 +6,14 @@ from collections.abc import Mapping
 from statistics import fmean
 from typing import Any
 
-from ptychoflow.streaming.classification_events import ClassificationInfo, TaskAccuracies, TaskScores, chance
-from ptychoflow.streaming.events import AnyEvent, TrainingResumed
+from ptychoflow.streaming.events import (
+    AnyEvent,
+    ClassificationInfo,
+    TaskAccuracies,
+    TaskScores,
+    TrainingResumed,
+    chance,
+)
 from ptychoflow.trainer.continual_metrics import backward_transfer, forgetting
 
 TOPS = {"top1": 1, "top5": 5}

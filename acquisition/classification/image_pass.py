@@ -17,10 +17,9 @@ from ptychoflow.acquisition.outcomes import Outcomes
 from ptychoflow.acquisition.pacing import Pacer
 from ptychoflow.acquisition.pump import Pump, Stopped
 from ptychoflow.acquisition.settings import PublishingSettings
-from ptychoflow.streaming.classification_events import ClassificationInfo
 from ptychoflow.streaming.codec import Arrays
 from ptychoflow.streaming.errors import UserError
-from ptychoflow.streaming.events import Part, PartState, PartStatus, Unlabelled
+from ptychoflow.streaming.events import ClassificationInfo, PartState, PartStatus, Unlabelled
 from ptychoflow.streaming.messages import ClassificationStart, Frames, PerspectiveEnd, Samples
 from ptychoflow.streaming.publisher import Publisher
 
@@ -68,7 +67,7 @@ class ImagePass:
             self.ledger.count_rest_unlabelled()
             log.info("asked to stop: %d images read", self.ledger.acquired)
         self.pump.send_counts()
-        self.pump.send(PartStatus(Part.ACQUISITION, PartState.DONE, f"{self.ledger.acquired} images read"))
+        self.pump.send(PartStatus(PartState.DONE, f"{self.ledger.acquired} images read"))
 
     def _announce(self) -> None:
         start = ClassificationStart(
@@ -91,9 +90,9 @@ class ImagePass:
 
     def _wait_for_receivers(self) -> None:
         """A data set does not run away; streamed to nobody, no image would be classified by what was learnt before."""
-        self.pump.send(PartStatus(Part.ACQUISITION, PartState.RUNNING, "waiting for the edge and the trainer"))
+        self.pump.send(PartStatus(PartState.RUNNING, "waiting for the edge and the trainer"))
         self.pump.work_until(lambda: self.publisher.everybody_is_there)
-        self.pump.send(PartStatus(Part.ACQUISITION, PartState.RUNNING, "streaming images"))
+        self.pump.send(PartStatus(PartState.RUNNING, "streaming images"))
 
     def _stream(self, number: int, task: ImageTask, pacer: Pacer) -> None:
         log.info("task %d: %d images of %s", number, len(task.images), ", ".join(task.class_names))

@@ -41,8 +41,8 @@ def acquire_images(
     spool_dir = run.folder.spool
     shutil.rmtree(spool_dir / STREAM, ignore_errors=True)
     with ExitStack() as stack:
-        telemetry = stack.enter_context(closing(TelemetrySender(network, sender=Part.ACQUISITION.value)))
-        telemetry.send(PartStatus(Part.ACQUISITION, PartState.STARTING))
+        telemetry = stack.enter_context(closing(TelemetrySender(network, part=Part.ACQUISITION)))
+        telemetry.send(PartStatus(PartState.STARTING))
         tasks = order_stream(source, seed=run.seed)
         publisher = Publisher(
             network,

@@ -46,7 +46,7 @@ def serve_classification(
     """
     torch.set_num_threads(settings.threads)
     with ExitStack() as stack:
-        telemetry = stack.enter_context(closing(TelemetrySender(network, sender=Part.EDGE.value)))
+        telemetry = stack.enter_context(closing(TelemetrySender(network, part=Part.EDGE)))
         commands = stack.enter_context(closing(CommandReceiver(network)))
         warn = partial(_send_warning, telemetry)
         inbox = stack.enter_context(Inbox(network, consumer="edge", port=network.frames_port, warn=warn))
@@ -58,7 +58,7 @@ def serve_classification(
 
 
 def _send_warning(telemetry: TelemetrySender, text: str) -> None:
-    telemetry.send(WarningRaised(Part.EDGE, text))
+    telemetry.send(WarningRaised(text))
 
 
 class _Edge:
@@ -170,7 +170,7 @@ class _Edge:
 
     def _tell(self, state: PartState, text: str) -> None:
         log.info("%s: %s", state.value, text)
-        self._telemetry.send(PartStatus(Part.EDGE, state, text))
+        self._telemetry.send(PartStatus(state, text))
 
     def _warn(self, text: str) -> None:
         log.warning("%s", text)

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from ptychoflow.inference_edge.classification.model import Images
 from ptychoflow.inference_edge.classification.records import TaskRecord
-from ptychoflow.streaming.classification_events import TaskScores
 from ptychoflow.streaming.codec import Arrays, MalformedMessage
+from ptychoflow.streaming.events import TaskScores
 from ptychoflow.streaming.messages import ClassificationStart, FrameRole
 from ptychoflow.trainer.models.accuracy import is_correct
 

@@ -19,9 +19,8 @@ from ptychoflow.acquisition.classification.service import acquire_images
 from ptychoflow.acquisition.classification.settings import ClassificationSourceSettings
 from ptychoflow.acquisition.classification.stream_order import order_stream
 from ptychoflow.acquisition.settings import PublishingSettings
-from ptychoflow.streaming.classification_events import ClassificationInfo
 from ptychoflow.streaming.errors import UserError
-from ptychoflow.streaming.events import AcquisitionCounts, AnyEvent, WarningRaised
+from ptychoflow.streaming.events import AcquisitionCounts, AnyEvent, ClassificationInfo, WarningRaised
 from ptychoflow.streaming.inbox import Inbox
 from ptychoflow.streaming.messages import ClassificationStart, FrameRole, Frames, PerspectiveEnd, Samples, ScanEnd
 from ptychoflow.streaming.settings import NetworkSettings, RunContext

@@ -6,21 +6,15 @@ import numpy as np
 
 from ptychoflow.streaming.events import (
     AcquisitionCounts,
-    AnyEvent,
     Channels,
     MosaicImage,
     MosaicKind,
     PerspectiveScores,
     Quality,
-    Telemetry,
     TrainingStep,
 )
 
 PIXEL_SIZE_M = (9e-9, 8e-9)
-
-
-def telemetry(event: AnyEvent, time_s: float = 1.0) -> Telemetry:
-    return Telemetry(time_s, "test", event)
 
 
 def quality(psnr_db: float) -> Quality:

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
+from speaking import telemetry
 from starlette.websockets import WebSocketDisconnect
-from telemetry_samples import acquired, mosaic, ramp, step, telemetry
+from telemetry_samples import acquired, mosaic, ramp, step
 
 from ptychoflow.dashboard.app import STATIC, create_app
 from ptychoflow.dashboard.models import StateUpdate

@@ -15,7 +15,8 @@ import pytest
 import tifffile
 from fastapi.testclient import TestClient
 from PIL import Image
-from telemetry_samples import acquired, mosaic, ramp, scores, telemetry
+from speaking import telemetry
+from telemetry_samples import acquired, mosaic, ramp, scores
 
 from ptychoflow.dashboard.app import create_app
 from ptychoflow.dashboard.runs import Runs

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from prometheus_client.parser import text_string_to_metric_families
-from telemetry_samples import acquired, quality, step, telemetry
+from speaking import Said, of, of_rank, telemetry
+from telemetry_samples import acquired, quality, step
 
 from ptychoflow.dashboard.metrics import metrics_text
 from ptychoflow.dashboard.settings import DashboardSettings
@@ -11,7 +12,7 @@ from ptychoflow.dashboard.state import DashboardState
 from ptychoflow.streaming.events import AnyEvent, BufferReport, HeldOutScores, Part, PartState, PartStatus, RankCounts
 
 
-def samples(*events: AnyEvent) -> dict[tuple[str, tuple[str, ...]], float]:
+def samples(*events: Said | AnyEvent) -> dict[tuple[str, tuple[str, ...]], float]:
     state = DashboardState("night", DashboardSettings())
     for event in events:
         state.apply(telemetry(event, 7.0))
@@ -22,11 +23,11 @@ def samples(*events: AnyEvent) -> dict[tuple[str, tuple[str, ...]], float]:
 def test_metrics_say_what_the_page_says() -> None:
     values = samples(
         acquired(100),
-        RankCounts(0, 60, 8, 0, 0),
+        of_rank(0, RankCounts(60, 8, 0, 0)),
         step(12, loss=0.25),
-        BufferReport(1, 100, 30, "ucx", 0.9, 1.0, 10.0),
+        of_rank(1, BufferReport(100, 30, "ucx", 0.9, 1.0, 10.0)),
         HeldOutScores(4, 50, quality(12.0), quality(8.0), 1),
-        PartStatus(Part.EDGE, PartState.FAILED, "x"),
+        of(Part.EDGE, PartStatus(PartState.FAILED, "x")),
     )
     assert values["ptychoflow_frames_acquired_total", ()] == 100
     assert values["ptychoflow_frames_ended_total", ("trained",)] == 60

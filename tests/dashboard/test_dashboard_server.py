@@ -11,14 +11,15 @@ import httpx
 import msgspec
 import numpy as np
 import pytest
+from speaking import telemetry
 from support import free_ports
-from telemetry_samples import acquired, mosaic, ramp, step, telemetry
+from telemetry_samples import acquired, mosaic, ramp, step
 from websockets.sync.client import connect
 
 from ptychoflow.dashboard.server import serve_dashboard
 from ptychoflow.dashboard.settings import DashboardSettings
 from ptychoflow.streaming.errors import UserError
-from ptychoflow.streaming.events import MosaicKind, Part, RankCounts, Telemetry, WarningRaised
+from ptychoflow.streaming.events import MosaicKind, Part, RankCounts, WarningRaised
 from ptychoflow.streaming.settings import NetworkSettings, RunContext
 from ptychoflow.streaming.telemetry import TelemetryHub, TelemetrySender
 
@@ -76,7 +77,7 @@ def hub(network, tmp_path):
 
 @pytest.fixture
 def sender(network, hub):
-    sender = TelemetrySender(network, sender="test")
+    sender = TelemetrySender(network, part=Part.TRAINER)
     yield sender
     sender.close()
 
@@ -87,7 +88,7 @@ def test_telemetry_reaches_the_page_and_its_viewers(network, tmp_path, sender):
         with connect(f"ws://{served.address}/ws", origin=f"http://{served.address}") as viewer:
             assert json.loads(viewer.recv(PATIENCE_S))["present"]["frames"]["acquired"] == 0
             sender.send(acquired(100))
-            sender.send(RankCounts(0, 72, 8, 0, 0))
+            sender.send(RankCounts(72, 8, 0, 0))
             sender.send(*mosaic(0, MosaicKind.FIRST_PASS, ramp(), ramp()))
             present = {"mosaics": []}
             while not present["mosaics"]:
@@ -116,7 +117,7 @@ def test_a_viewer_that_never_reads_delays_nobody(network, tmp_path, sender):
         with slow_viewer(served.address), connect(f"ws://{served.address}/ws", max_size=None) as viewer:
             latest = 0
             for number in range(1, 401):
-                sender.send(WarningRaised(Part.EDGE, f"{number} " + "x" * 20_000))
+                sender.send(WarningRaised(f"{number} " + "x" * 20_000))
                 sender.send(step(number))
             deadline = time.monotonic() + PATIENCE_S
             while latest < 400 and time.monotonic() < deadline:
@@ -165,28 +166,43 @@ def test_an_event_that_came_before_the_subscription_did_is_read_later(network, t
         assert state["series"]["training"]["columns"]["step"] == [1.0, 2.0]
 
 
-def test_events_that_the_history_already_holds_are_not_taken_twice(network, tmp_path):
-    log = tmp_path / "telemetry.jsonl"
-    log.write_bytes(msgspec.json.encode(Telemetry(2e9 * 10, "test", step(1))) + b"\n")
-    hub = TelemetryHub(network, jsonl=tmp_path / "other.jsonl")
+def test_a_dashboard_started_amid_events_takes_each_of_them_once(network, tmp_path, hub, sender):
+    steps = 300
+    for number in range(steps // 3):
+        sender.send(step(number))
+    with dashboard(network, tmp_path, series_points=2 * steps) as served:
+        for number in range(steps // 3, steps):
+            sender.send(step(number))
+            time.sleep(0.02)  # so that they come before, while and after the dashboard reads and subscribes
+        state = served.wait_until(lambda state: (state["present"]["training"] or {}).get("step") == steps - 1)
+        state = served.wait_until(lambda state: len(state["series"]["training"]["columns"]["step"]) >= steps)
+    assert sorted(state["series"]["training"]["columns"]["step"]) == list(map(float, range(steps)))
 
-    def arrived(present: dict) -> bool:
-        return present["frames"]["acquired"] == 7 and bool(present["mosaics"])
 
-    sender, other = TelemetrySender(network, sender="test"), TelemetrySender(network, sender="other")
+def test_an_event_with_an_image_is_taken_though_the_file_holds_it_without(network, tmp_path, hub, sender):
+    for number in range(50):
+        sender.send(step(number))
     with dashboard(network, tmp_path) as served:
+        served.wait_until(lambda state: state["present"]["training"])
+        sender.send(*mosaic(3, MosaicKind.FIRST_PASS, ramp(), ramp()))
+        state = served.wait_until(lambda state: state["present"]["mosaics"])
+    assert [row["perspective"] for row in state["present"]["mosaics"]] == [3], "the file holds no images"
+
+
+def test_a_file_left_by_another_run_hides_nothing_of_this_one(network, tmp_path, sender):
+    (tmp_path / "stale").mkdir()
+    (tmp_path / "stale" / "telemetry.jsonl").write_bytes((msgspec.json.encode(telemetry(acquired(9))) + b"\n") * 500)
+    with dashboard(network, tmp_path / "stale") as served:
         served.wait_until(lambda state: len(state["present"]["parts"]) == 2)
         sender.send(step(5))
-        sender.send(*mosaic(3, MosaicKind.FIRST_PASS, ramp(), ramp()))
-        time_limit = time.monotonic() + PATIENCE_S
-        while time.monotonic() < time_limit and not arrived(served.state()["present"]):
-            other.send(acquired(7))
-        state = served.state()
-    assert state["present"]["frames"]["acquired"] == 7
-    assert state["present"]["training"]["step"] == 1
-    assert [row["perspective"] for row in state["present"]["mosaics"]] == [3], "the file holds no images"
-    for closing in (sender, other, hub):
-        closing.close()
+        served.wait_until(lambda state: (state["present"]["training"] or {}).get("step") == 5)
+
+
+def test_a_clock_that_was_set_back_hides_no_event_of_the_history(network, tmp_path):
+    past = [telemetry(step(number), time_s=100.0 - number) for number in range(5)]
+    (tmp_path / "telemetry.jsonl").write_bytes(b"".join(msgspec.json.encode(event) + b"\n" for event in past))
+    with dashboard(network, tmp_path) as served:
+        served.wait_until(lambda state: (state["present"]["training"] or {}).get("step") == 4)
 
 
 def test_a_port_in_use_is_one_clear_line(network, tmp_path):

@@ -1,7 +1,8 @@
 import json
 import math
 
-from telemetry_samples import acquired, mosaic, quality, ramp, scores, step, telemetry
+from speaking import Said, of, of_rank, telemetry
+from telemetry_samples import acquired, mosaic, quality, ramp, scores, step
 
 from ptychoflow.dashboard.settings import DashboardSettings
 from ptychoflow.dashboard.state import SERIES_COLUMNS, DashboardState, StateCursor
@@ -27,7 +28,7 @@ from ptychoflow.streaming.events import (
 from ptychoflow.streaming.messages import GroundTruthSource
 
 
-def state_of(*events: AnyEvent, **settings) -> DashboardState:
+def state_of(*events: Said | AnyEvent, **settings) -> DashboardState:
     state = DashboardState("night", DashboardSettings(**settings))
     for time_s, event in enumerate(events, start=100):
         state.apply(telemetry(event, float(time_s)))
@@ -43,8 +44,8 @@ def test_the_ledger_is_summed_over_parts():
     present = whole(
         state_of(
             acquired(100),
-            RankCounts(0, 40, 5, 9, 0),
-            RankCounts(1, 30, 4, 0, 1),
+            of_rank(0, RankCounts(40, 5, 9, 0)),
+            of_rank(1, RankCounts(30, 4, 0, 1)),
             EdgeCounts(99, 7, 0, 1.0, 2.0, 3.0, 1, 2, 3, 4),
         )
     )["present"]
@@ -64,7 +65,7 @@ def test_a_new_state_knows_nothing_and_says_so():
 
 
 def test_parts_keep_their_last_words_and_when_they_were_heard():
-    words = [PartStatus(Part.EDGE, PartState.RUNNING, f"word {n}") for n in range(9)]
+    words = [of(Part.EDGE, PartStatus(PartState.RUNNING, f"word {n}")) for n in range(9)]
     edge = whole(state_of(*words, EdgeCounts(1, 0, 0, 1.0, 2.0, 3.0)))["present"]["parts"][0]
     assert (edge["part"], edge["state"], edge["text"], edge["last_heard_s"]) == ("edge", "running", "word 8", 109.0)
     assert [word["text"] for word in edge["words"]] == [f"word {n}" for n in range(3, 9)]
@@ -77,10 +78,10 @@ def test_a_part_that_only_reports_figures_is_up():
 
 
 def test_the_launcher_has_the_last_word_on_the_state_of_the_run():
-    done = [PartStatus(part, PartState.DONE) for part in (Part.ACQUISITION, Part.TRAINER)]
+    done = [of(part, PartStatus(PartState.DONE)) for part in (Part.ACQUISITION, Part.TRAINER)]
     assert whole(state_of(*done))["present"]["state"] == "done"
-    assert whole(state_of(*done, PartStatus(Part.EDGE, PartState.FAILED, "x")))["present"]["state"] == "failed"
-    assert whole(state_of(*done, PartStatus(Part.WORKFLOW, PartState.RUNNING)))["present"]["state"] == "running"
+    assert whole(state_of(*done, of(Part.EDGE, PartStatus(PartState.FAILED, "x"))))["present"]["state"] == "failed"
+    assert whole(state_of(*done, of(Part.WORKFLOW, PartStatus(PartState.RUNNING))))["present"]["state"] == "running"
 
 
 def test_training_figures_and_curve():
@@ -116,8 +117,8 @@ def test_weights_ground_truth_buffer_and_held_out():
     present = whole(state_of(
         WeightsPublished(1, 5, "aa", None, final=False), WeightsPublished(2, 9, "bb", 0.2, final=False),
         WeightsApplied(1), WeightsRejected(2, "digest differs"), GroundTruthReady(0, GroundTruthSource.PTYCHI, 4.0, 9),
-        GroundTruthReady(1, GroundTruthSource.PTYCHI, 6.0, 9), BufferReport(1, 100, 30, "ucx", 0.9, 1.0, 10.0),
-        BufferReport(0, 100, 40, "ucx", 0.7, 3.0, 10.0), HeldOutScores(1, 50, quality(12.0), quality(8.0), 1),
+        GroundTruthReady(1, GroundTruthSource.PTYCHI, 6.0, 9), of_rank(1, BufferReport(100, 30, "ucx", 0.9, 1.0, 10.0)),
+        of_rank(0, BufferReport(100, 40, "ucx", 0.7, 3.0, 10.0)), HeldOutScores(1, 50, quality(12.0), quality(8.0), 1),
     ))["present"]  # fmt: skip
     assert present["weights"] == {
         "published": 2,
@@ -138,7 +139,10 @@ def test_weights_ground_truth_buffer_and_held_out():
 
 def test_the_buffer_curve_adds_ranks():
     series = whole(
-        state_of(BufferReport(0, 100, 30, "ucx", 1.0, 1.0, 9.0), BufferReport(1, 100, 40, "ucx", 0.5, 1.0, 9.0))
+        state_of(
+            of_rank(0, BufferReport(100, 30, "ucx", 1.0, 1.0, 9.0)),
+            of_rank(1, BufferReport(100, 40, "ucx", 0.5, 1.0, 9.0)),
+        )
     )["series"]
     assert series["buffer"]["columns"] == {
         "time_s": [100.0, 101.0], "size": [30.0, 70.0], "capacity": [100.0, 100.0], "hidden_fraction": [1.0, 0.75]
@@ -158,12 +162,12 @@ def test_scan_and_steps():
 
 
 def test_repeated_warnings_are_counted_and_old_ones_forgotten():
-    again = WarningRaised(Part.EDGE, "again")
-    others = [WarningRaised(Part.TRAINER, f"warning {n}") for n in range(99)]
+    again = of(Part.EDGE, WarningRaised("again"))
+    others = [of(Part.TRAINER, WarningRaised(f"warning {n}")) for n in range(99)]
     warnings = whole(state_of(again, *others, again))["warnings"]
     assert len(warnings) == 100
     assert warnings[-1] == {"id": 1, "time_s": 200.0, "part": "edge", "text": "again", "count": 2}
-    more = whole(state_of(again, *others, WarningRaised(Part.EDGE, "new")))["warnings"]
+    more = whole(state_of(again, *others, of(Part.EDGE, WarningRaised("new"))))["warnings"]
     assert "again" not in {row["text"] for row in more}
 
 
@@ -190,7 +194,7 @@ def test_updates_carry_only_what_changed():
         scores(0, MosaicKind.FIRST_PASS, 9.0),
         scores(1, MosaicKind.FIRST_PASS, 10.0),
         step(1),
-        WarningRaised(Part.EDGE, "w"),
+        of(Part.EDGE, WarningRaised("w")),
     )
     _, cursor = state.update(StateCursor(), now_s=0)
     state.apply(telemetry(scores(1, MosaicKind.REFRESHED, 11.0)))

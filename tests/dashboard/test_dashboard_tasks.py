@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from telemetry_samples import telemetry
+from speaking import telemetry
 
 from ptychoflow.dashboard.settings import DashboardSettings
 from ptychoflow.dashboard.state import DashboardState, StateCursor
 from ptychoflow.dashboard.tasks import TASKS_KEPT
-from ptychoflow.streaming.classification_events import ClassificationInfo, TaskAccuracies, TaskScores
-from ptychoflow.streaming.events import TrainingStep
+from ptychoflow.streaming.events import ClassificationInfo, TaskAccuracies, TaskScores, TrainingStep
 
 INFO = ClassificationInfo("digits", [["0", "3"], ["1"]], images=[20, 10], channels=1, stored_px=8)
 

@@ -16,7 +16,7 @@ from support import wait_until
 
 from ptychoflow.streaming.errors import UserError
 from ptychoflow.streaming.events import TrainingResumed
-from ptychoflow.streaming.telemetry_log import read_telemetry_log
+from ptychoflow.streaming.telemetry_log import TelemetryLog
 from ptychoflow.trainer.checkpoints.checkpoint import newest
 from ptychoflow.workflow.resuming import resumed_config
 
@@ -155,4 +155,4 @@ def test_a_killed_run_is_resumed_on_more_ranks_and_goes_on_by_itself_when_one_of
 
 
 def resumptions(folder: Path) -> int:
-    return sum(isinstance(one.event, TrainingResumed) for one in read_telemetry_log(folder / "telemetry.jsonl"))
+    return sum(isinstance(one.event, TrainingResumed) for one in TelemetryLog(folder / "telemetry.jsonl"))

@@ -16,8 +16,8 @@ from ptychoflow.inference_edge.classification.records import TaskRecords
 from ptychoflow.inference_edge.classification.tally import TaskTally, block_from_arrays
 from ptychoflow.inference_edge.reporting import EdgeCounter
 from ptychoflow.inference_edge.settings import DeviceChoice, InferenceSettings
-from ptychoflow.streaming.classification_events import TaskScores
 from ptychoflow.streaming.codec import MalformedMessage
+from ptychoflow.streaming.events import TaskScores
 from ptychoflow.streaming.messages import ClassificationStart, FrameRole, Frames, PerspectiveEnd, ScanEnd, Weights
 from ptychoflow.streaming.run_folder import RunFolder
 from ptychoflow.trainer.models.classifier import ImageClassifier

@@ -26,7 +26,7 @@ from ptychoflow.inference_edge.settings import DeviceChoice, EdgeSettings
 from ptychoflow.inference_edge.weights import Canary, Known, accept_weights
 from ptychoflow.inference_edge.weights_intake import WeightsIntake
 from ptychoflow.streaming.codec import Codec
-from ptychoflow.streaming.events import WarningRaised, WeightsApplied, WeightsRejected
+from ptychoflow.streaming.events import Part, WarningRaised, WeightsApplied, WeightsRejected
 from ptychoflow.streaming.messages import ScanStart, Weights
 from ptychoflow.streaming.run_folder import RunFolder
 from ptychoflow.streaming.sockets import Sockets
@@ -56,7 +56,7 @@ class Edge:
         self._hub = TelemetryHub(
             network, jsonl=folder / "t.jsonl", on_event=lambda one, _: self.events.append(one.event)
         )
-        self._sender = TelemetrySender(network, sender="test")
+        self._sender = TelemetrySender(network, part=Part.EDGE)
         self._client = WeightsClient(network, edge="edge")
         self.imager = Imager(SETTINGS)
         self.intake = WeightsIntake(

@@ -12,12 +12,12 @@ import pytest
 import zmq
 from support import wait_until
 
-from ptychoflow.streaming.codec import Arrays, Codec
-from ptychoflow.streaming.events import MosaicImage, MosaicKind, Telemetry, WeightsApplied
+from ptychoflow.streaming.codec import Arrays, Codec, Decoded
+from ptychoflow.streaming.events import MosaicImage, MosaicKind, Part, Telemetry, WeightsApplied
 from ptychoflow.streaming.messages import Weights, WeightsRequest
 from ptychoflow.streaming.settings import NetworkSettings
 from ptychoflow.streaming.telemetry import TelemetryHub, TelemetrySender, TelemetrySubscriber
-from ptychoflow.streaming.telemetry_log import read_telemetry_log
+from ptychoflow.streaming.telemetry_log import TelemetryLog
 from ptychoflow.streaming.weights_channel import GONE_AFTER_S, WeightsClient, WeightsServer
 
 
@@ -116,10 +116,10 @@ def test_events_reach_the_file_the_callback_and_the_viewers(network: NetworkSett
     seen: list[tuple[Telemetry, Arrays]] = []
     hub = TelemetryHub(network, jsonl=tmp_path / "telemetry.jsonl", on_event=lambda *event: seen.append(event))
     viewer = TelemetrySubscriber(network)
-    sender = TelemetrySender(network, sender="test")
+    sender = TelemetrySender(network, part=Part.EDGE)
     image = MosaicImage(2, MosaicKind.REFRESHED, 7, (1.5, -2.0), (1e-8, 1e-8))
     arrays = {"phase": np.arange(6, dtype=np.float32).reshape(2, 3)}
-    shown: list[tuple[Telemetry, Arrays]] = []
+    shown: list[Decoded[Telemetry]] = []
 
     def step() -> bool:
         sender.send(image, arrays)
@@ -133,8 +133,8 @@ def test_events_reach_the_file_the_callback_and_the_viewers(network: NetworkSett
     wait_until(lambda: seen[-1][0].event == WeightsApplied(9))
     hub.close()
     viewer.close()
-    for telemetry, received in (seen[0], shown[0]):
-        assert (telemetry.sender, telemetry.event) == ("test", image)
+    for telemetry, received in (seen[0], (shown[0].body, shown[0].arrays)):
+        assert (telemetry.part, telemetry.rank, telemetry.event) == (Part.EDGE, 0, image)
         np.testing.assert_array_equal(received["phase"], arrays["phase"])
     lines = (tmp_path / "telemetry.jsonl").read_bytes().splitlines()
     assert [msgspec.json.decode(line, type=Telemetry).event for line in (lines[0], lines[-1])] == [
@@ -148,15 +148,15 @@ def test_a_line_that_was_cut_short_when_the_hub_was_killed_spoils_no_other(
     network: NetworkSettings, tmp_path: Path
 ) -> None:
     jsonl = tmp_path / "telemetry.jsonl"
-    whole = msgspec.json.encode(Telemetry(1.0, "before", WeightsApplied(1))) + b"\n"
+    whole = msgspec.json.encode(Telemetry(1.0, Part.EDGE, 0, WeightsApplied(1))) + b"\n"
     jsonl.write_bytes(whole + whole[:20])
     hub = TelemetryHub(network, jsonl=jsonl)
-    sender = TelemetrySender(network, sender="after")
+    sender = TelemetrySender(network, part=Part.EDGE)
     sender.send(WeightsApplied(2))
-    wait_until(lambda: b"after" in jsonl.read_bytes())
+    wait_until(lambda: len(jsonl.read_bytes()) > 2 * len(whole))
     sender.close()
     hub.close()
-    assert [telemetry.event for telemetry in read_telemetry_log(jsonl)] == [WeightsApplied(1), WeightsApplied(2)]
+    assert [telemetry.event for telemetry in TelemetryLog(jsonl)] == [WeightsApplied(1), WeightsApplied(2)]
 
 
 def test_a_full_disk_keeps_no_event_from_the_callback(
@@ -164,7 +164,7 @@ def test_a_full_disk_keeps_no_event_from_the_callback(
 ) -> None:
     seen: list[Telemetry] = []
     hub = TelemetryHub(network, jsonl=Path("/dev/full"), on_event=lambda event, _: seen.append(event))
-    sender = TelemetrySender(network, sender="test")
+    sender = TelemetrySender(network, part=Part.EDGE)
     for version in range(3):
         sender.send(WeightsApplied(version))
     wait_until(lambda: len(seen) == 3)
@@ -176,7 +176,7 @@ def test_a_full_disk_keeps_no_event_from_the_callback(
 
 
 def test_a_sender_without_a_hub_never_blocks(network: NetworkSettings) -> None:
-    sender = TelemetrySender(network, sender="test")
+    sender = TelemetrySender(network, part=Part.EDGE)
     began_s = time.monotonic()
     for _ in range(10_050):
         sender.send(WeightsApplied(1))

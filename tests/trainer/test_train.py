@@ -10,7 +10,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 import pytest
 import torch
@@ -31,6 +30,7 @@ from ptychoflow.streaming.messages import FrameRole, PerspectiveEnd, Samples, Sc
 from ptychoflow.streaming.publisher import Publisher
 from ptychoflow.streaming.settings import NetworkSettings, RunContext
 from ptychoflow.streaming.telemetry import TelemetryHub
+from ptychoflow.streaming.telemetry_log import TelemetryLog
 from ptychoflow.streaming.weights_channel import WeightsClient, WeightsServer
 from ptychoflow.trainer.models.settings import ModelSettings
 from ptychoflow.trainer.models.weights_file import LoadedWeights, read_weights
@@ -116,9 +116,11 @@ class Run:
             self._end_due.set()
 
     def events(self, kind: type[Any]) -> list[Any]:
-        lines = (self.directory / "telemetry.jsonl").read_bytes().splitlines()
-        events = [msgspec.json.decode(line, type=Telemetry).event for line in lines]
-        return [event for event in events if isinstance(event, kind)]
+        return [told.event for told in self.told(kind)]
+
+    def told(self, kind: type[Any]) -> list[Telemetry]:
+        """Return the events of a kind with who sent them."""
+        return [told for told in TelemetryLog(self.directory / "telemetry.jsonl") if isinstance(told.event, kind)]
 
 
 def train_here(settings: TrainerSettings, run: Run) -> Run:
@@ -138,7 +140,7 @@ def train_rank(rank: int, ports: tuple[int, NetworkSettings], directory: Path) -
 
 
 def check(run: Run, *, ranks: int) -> None:
-    newest = {event.rank: event for event in run.events(RankCounts)}
+    newest = {told.rank: told.event for told in run.told(RankCounts)}
     assert sum(event.trained for event in newest.values()) == PERSPECTIVES * TRAINING, "no sample is skipped"
     assert sum(event.validation for event in newest.values()) == PERSPECTIVES * VALIDATION
     assert len(newest) == ranks

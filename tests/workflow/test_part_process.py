@@ -95,7 +95,9 @@ def test_a_part_ends_in_order_on_a_signal(config_file: Path, number: signal.Sign
 
 def test_the_hub_hears_why_a_part_gives_up(config: Config, config_file: Path, tmp_path: Path) -> None:
     heard: list[object] = []
-    hub = TelemetryHub(config.network, jsonl=tmp_path / "t.jsonl", on_event=lambda event, _: heard.append(event.event))
+    hub = TelemetryHub(
+        config.network, jsonl=tmp_path / "t.jsonl", on_event=lambda event, _: heard.append((event.part, event.event))
+    )
     try:
         with (
             pytest.raises(UserError, match="no beam"),
@@ -105,7 +107,7 @@ def test_the_hub_hears_why_a_part_gives_up(config: Config, config_file: Path, tm
         wait_until(lambda: heard)
     finally:
         hub.close()
-    assert heard == [PartStatus(Part.ACQUISITION, PartState.FAILED, "no beam")]
+    assert heard == [(Part.ACQUISITION, PartStatus(PartState.FAILED, "no beam"))]
 
 
 PARENT = """

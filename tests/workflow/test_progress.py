@@ -5,6 +5,7 @@ import logging
 
 import pytest
 from rich.console import Console
+from speaking import of, of_rank, telemetry
 
 from ptychoflow.streaming.events import (
     AcquisitionCounts,
@@ -16,7 +17,6 @@ from ptychoflow.streaming.events import (
     Quality,
     RankCounts,
     ScanInfo,
-    Telemetry,
     TrainingStep,
     WarningRaised,
 )
@@ -34,13 +34,13 @@ def progress_after_some_events() -> RunProgress:
     for event in (
         scan,
         AcquisitionCounts(40, 40, 30, 0, 0, 0, 0, 0, 0, 0),
-        RankCounts(0, 12, 0, 0, 0),
-        RankCounts(1, 11, 0, 0, 0),
+        of_rank(0, RankCounts(12, 0, 0, 0)),
+        of_rank(1, RankCounts(11, 0, 0, 0)),
         EdgeCounts(38, 0, 0, 50.0, 1.0, 2.0),
         TrainingStep(9, 0.1234, 0.1, 0.0234, 1e-3, 23, 0, 210.4),
         scores,
     ):
-        progress.add(Telemetry(0.0, "test", event))
+        progress.add(telemetry(event, 0.0))
     return progress
 
 
@@ -70,5 +70,5 @@ def test_no_bar_is_drawn_into_a_file() -> None:
 
 def test_a_parts_warning_reaches_the_user(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
-        RunProgress().add(Telemetry(0.0, "test", WarningRaised(Part.EDGE, "the probe was estimated")))
+        RunProgress().add(telemetry(of(Part.EDGE, WarningRaised("the probe was estimated")), 0.0))
     assert "edge: the probe was estimated" in caplog.text

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from speaking import Said, of, of_rank, telemetry
 
 from ptychoflow.streaming.errors import UserError
 from ptychoflow.streaming.events import (
@@ -27,7 +28,6 @@ from ptychoflow.streaming.events import (
     RegimeRules,
     ScanInfo,
     StepBreakdown,
-    Telemetry,
     TrainingStep,
     Unlabelled,
     ValidationLoss,
@@ -79,26 +79,26 @@ def counts(acquired: int) -> AcquisitionCounts:
     return AcquisitionCounts(acquired, acquired, 90, 3, 2, 0, 0, 0, 0, 0)
 
 
-def run_folder(folder: Path, events: Iterable[AnyEvent]) -> Path:
+def run_folder(folder: Path, events: Iterable[Said | AnyEvent]) -> Path:
     builder = SummaryBuilder()
     lines = []
     for time_s, event in enumerate(events):
-        builder.add(Telemetry(float(time_s), "test", event))
-        lines.append(msgspec.json.encode(Telemetry(float(time_s), "test", event)))
+        builder.add(telemetry(event, float(time_s)))
+        lines.append(msgspec.json.encode(telemetry(event, float(time_s))))
     (folder / "telemetry.jsonl").write_bytes(b"\n".join(lines) + b"\n")
     (folder / "summary.json").write_text(json.dumps(builder.summary()))
     (folder / "images").mkdir(exist_ok=True)
     return folder
 
 
-def page_of(folder: Path, *events: AnyEvent) -> Page:
+def page_of(folder: Path, *events: Said | AnyEvent) -> Page:
     return Page(write_report(RunFolder(run_folder(folder, events))).read_text())
 
 
-def summary_of(*events: AnyEvent) -> dict:
+def summary_of(*events: Said | AnyEvent) -> dict:
     builder = SummaryBuilder()
     for event in events:
-        builder.add(Telemetry(0.0, "test", event))
+        builder.add(telemetry(event, 0.0))
     return builder.summary()
 
 
@@ -135,10 +135,11 @@ def test_the_report_tells_the_whole_run(tmp_path):
         "star.cxi", 1, 98, (128, 128), (64, 64), (9e-9, 9e-9), 8800.0, GroundTruthSource.PTYCHI, ["probe was estimated"]
     )
     page = page_of(
-        tmp_path, scan, counts(98), RankCounts(0, 83, 10, 0, 0), held_out(4.0), scores(0, MosaicKind.REFRESHED, 13.0),
+        tmp_path, scan, counts(98), of_rank(0, RankCounts(83, 10, 0, 0)), held_out(4.0),
+        scores(0, MosaicKind.REFRESHED, 13.0),
         TrainingStep(1, 0.5, 0.2, 0.3, 1e-3, 16, 24, 50.0), TrainingStep(9, 0.2, 0.1, 0.1, 1e-3, 160, 240, 50.0),
         StepBreakdown(9, 1.25, 20.5, 0.5, 2.5, 8.0), ValidationLoss(0, 9, {0: 0.15}, 0.15, 0.2),
-        WarningRaised(Part.EDGE, "clock differs by 3 s"),
+        of(Part.EDGE, WarningRaised("clock differs by 3 s")),
     )  # fmt: skip
     for words in (
         "star.cxi: 98 frames of 128 × 128 pixels in 1 perspective,",
@@ -158,8 +159,8 @@ def test_the_report_tells_the_whole_run(tmp_path):
 
 
 def test_a_lost_frame_and_a_failed_part_come_first(tmp_path):
-    failed = PartStatus(Part.TRAINER, PartState.FAILED, "rank 1 ran out of memory")
-    page = page_of(tmp_path, counts(98), RankCounts(0, 82, 10, 0, 0), failed)
+    failed = of(Part.TRAINER, PartStatus(PartState.FAILED, "rank 1 ran out of memory"))
+    page = page_of(tmp_path, counts(98), of_rank(0, RankCounts(82, 10, 0, 0)), failed)
     assert "The trainer failed: rank 1 ran out of memory" in page.text
     assert "does not balance: 1 of 98 frames are unaccounted for" in page.text
 
@@ -240,7 +241,7 @@ def test_unlabelled_frames_are_told_with_their_reasons(tmp_path):
 
 
 def test_text_from_the_run_is_never_markup(tmp_path):
-    page = page_of(tmp_path, WarningRaised(Part.EDGE, "<script>alert(1)</script>"))
+    page = page_of(tmp_path, of(Part.EDGE, WarningRaised("<script>alert(1)</script>")))
     assert "script" not in page.tags
     assert "<script>alert(1)</script>" in page.text
 

@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from speaking import of_rank, telemetry
 
 from ptychoflow.streaming.events import (
     AcquisitionCounts,
@@ -11,7 +12,6 @@ from ptychoflow.streaming.events import (
     HeldOutScores,
     Quality,
     RankCounts,
-    Telemetry,
 )
 from ptychoflow.workflow.results import headline, ledger_complaint
 from ptychoflow.workflow.summary import SummaryBuilder
@@ -24,11 +24,11 @@ def quality(psnr_db: float, correlation: float) -> Quality:
 def summary(*, acquired: int = 10, trained: int = 8, inferred: int = 10, scored: bool = True) -> dict[str, Any]:
     builder = SummaryBuilder()
     counts = AcquisitionCounts(acquired, acquired, 8, 2, 0, 0, 0, 0, 0, 0)
-    events = [counts, RankCounts(0, trained, 0, 0, 0), EdgeCounts(inferred, 0, 0, 1.0, 1.0, 1.0)]
+    events = [counts, of_rank(0, RankCounts(trained, 0, 0, 0)), EdgeCounts(inferred, 0, 0, 1.0, 1.0, 1.0)]
     if scored:
         events.append(HeldOutScores(0, 5, quality(21.34, 0.784), quality(17.2, float("nan")), 3))
     for event in events:
-        builder.add(Telemetry(1.0, "test", event))
+        builder.add(telemetry(event, 1.0))
     return builder.summary()
 
 
@@ -39,8 +39,8 @@ def test_a_balanced_ledger_has_no_complaint() -> None:
 def test_a_frame_that_was_refused_for_its_counts_needs_no_image() -> None:
     builder = SummaryBuilder()
     counts = AcquisitionCounts(10, 9, 7, 2, 0, 0, 0, 1, 0, 0)
-    for event in (counts, RankCounts(0, 7, 0, 0, 0), EdgeCounts(9, 0, 0, 1.0, 1.0, 1.0)):
-        builder.add(Telemetry(1.0, "test", event))
+    for event in (counts, of_rank(0, RankCounts(7, 0, 0, 0)), EdgeCounts(9, 0, 0, 1.0, 1.0, 1.0)):
+        builder.add(telemetry(event, 1.0))
     assert ledger_complaint(builder.summary()) is None
 
 

@@ -23,7 +23,7 @@ FAIL = "import sys; open(sys.argv[1], 'a').write('x'); sys.exit(1)"
 
 @pytest.fixture
 def reporter(network: NetworkSettings) -> Iterator[TelemetrySender]:
-    sender = TelemetrySender(network, sender="test")
+    sender = TelemetrySender(network, part=Part.WORKFLOW)
     yield sender
     sender.close()
 

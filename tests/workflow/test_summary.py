@@ -2,6 +2,7 @@ import json
 import math
 
 import pytest
+from speaking import Said, of, of_rank, telemetry
 
 from ptychoflow.streaming.events import (
     AcquisitionCounts,
@@ -24,7 +25,6 @@ from ptychoflow.streaming.events import (
     RegimeRules,
     ScanInfo,
     StepBreakdown,
-    Telemetry,
     TrainingStep,
     Unlabelled,
     ValidationLoss,
@@ -41,10 +41,10 @@ def quality(psnr_db: float, ssim: float = 0.5, correlation: float = 0.7) -> Qual
     return Quality(Channels(psnr_db, psnr_db + 1), Channels(ssim, ssim + 0.1), Channels(correlation, correlation + 0.1))
 
 
-def summarise(*timed: tuple[float, AnyEvent]) -> dict:
+def summarise(*timed: tuple[float, Said | AnyEvent]) -> dict:
     builder = SummaryBuilder()
     for time_s, event in timed:
-        builder.add(Telemetry(time_s, "test", event))
+        builder.add(telemetry(event, time_s))
     return builder.summary()
 
 
@@ -58,8 +58,8 @@ def counts(acquired: int = 100) -> AcquisitionCounts:
 def test_frames_balance_over_acquisition_ranks_and_edge():
     frames = summarise(
         (0, counts()),
-        (1, RankCounts(rank=0, trained=40, validation=4, duplicates=9, rejected=0)),
-        (2, RankCounts(rank=1, trained=31, validation=4, duplicates=0, rejected=1)),
+        (1, of_rank(0, RankCounts(trained=40, validation=4, duplicates=9, rejected=0))),
+        (2, of_rank(1, RankCounts(trained=31, validation=4, duplicates=0, rejected=1))),
         (3, EdgeCounts(100, 250, 2, 10.0, 5.0, 9.0)),
     )["frames"]
     assert frames == {
@@ -69,7 +69,7 @@ def test_frames_balance_over_acquisition_ranks_and_edge():
 
 
 def test_a_lost_frame_is_found():
-    frames = summarise((0, counts()), (1, RankCounts(0, 71, 7, 0, 0)))["frames"]
+    frames = summarise((0, counts()), (1, of_rank(0, RankCounts(71, 7, 0, 0))))["frames"]
     assert frames["lost"] == 100 - 71 - 7 - 5 - 10 - 4 - 1 == 2
 
 
@@ -165,7 +165,10 @@ def test_unlabelled_frames_are_told_by_their_reason():
 
 
 def test_buffer_adds_sizes_and_averages_times_over_ranks():
-    reports = BufferReport(0, 4000, 1500, "ucx", 0.9, 1.0, 10.0), BufferReport(1, 4000, 1400, "ucx", 0.8, 3.0, 14.0)
+    reports = (
+        of_rank(0, BufferReport(4000, 1500, "ucx", 0.9, 1.0, 10.0)),
+        of_rank(1, BufferReport(4000, 1400, "ucx", 0.8, 3.0, 14.0)),
+    )
     buffer = summarise(*enumerate(reports))["buffer"]
     assert buffer.pop("hidden_fraction") == pytest.approx(0.85)
     assert buffer == {"capacity": 4000, "size": 2900, "transport": "ucx", "waited_ms": 2.0, "background_ms": 12.0}
@@ -208,10 +211,10 @@ def test_step_breakdown_is_the_mean_over_reports():
 
 
 def test_warnings_are_counted_and_failures_named_once():
-    warning = WarningRaised(Part.EDGE, "no reference for perspective 3")
-    failed = PartStatus(Part.TRAINER, PartState.FAILED, "rank 1 ran out of memory")
+    warning = of(Part.EDGE, WarningRaised("no reference for perspective 3"))
+    failed = of(Part.TRAINER, PartStatus(PartState.FAILED, "rank 1 ran out of memory"))
     summary = summarise(
-        (0, warning), (1, warning), (2, failed), (3, failed), (4, PartStatus(Part.EDGE, PartState.DONE))
+        (0, warning), (1, warning), (2, failed), (3, failed), (4, of(Part.EDGE, PartStatus(PartState.DONE)))
     )
     assert summary["warnings"] == [{"part": "edge", "text": "no reference for perspective 3", "count": 2}]
     assert summary["failures"] == [{"part": "trainer", "text": "rank 1 ran out of memory"}]

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ptychoflow.streaming.classification_events import ClassificationInfo, TaskAccuracies, TaskScores
-from ptychoflow.streaming.events import TrainingResumed
+from ptychoflow.streaming.events import ClassificationInfo, TaskAccuracies, TaskScores, TrainingResumed
 from ptychoflow.workflow.task_summary import TaskHistory
 
 INFO = ClassificationInfo("digits", [["0", "3"], ["1", "2"]], images=[20, 10], channels=1, stored_px=8)

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Self
 
 from ptychoflow.streaming.durable_file import make_folder_durably, write_durably
-from ptychoflow.streaming.events import Part, WarningRaised, WeightsPublished
+from ptychoflow.streaming.events import WarningRaised, WeightsPublished
 from ptychoflow.streaming.messages import Weights
 from ptychoflow.streaming.run_folder import RunFolder
 from ptychoflow.streaming.settings import NetworkSettings
@@ -94,6 +94,6 @@ class Publication:
         except OSError as error:
             reason = f"weights {stamp.version} are served but not kept: {self._folder.weights}: {error.strerror}"
             log.warning("%s", reason)
-            self._on_published(WarningRaised(Part.TRAINER, reason))
+            self._on_published(WarningRaised(reason))
         self._server.publish(Weights(stamp.version, sha256, stamp.step, stamp.final, stopped), data)
         self._on_published(WeightsPublished(stamp.version, stamp.step, sha256, stamp.validation_loss, stamp.final))

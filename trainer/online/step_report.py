@@ -13,7 +13,6 @@ from ptychoflow.buffer import RehearsalBuffer
 from ptychoflow.streaming.events import (
     AnyEvent,
     BufferReport,
-    Part,
     RankCounts,
     StepBreakdown,
     TrainingStep,
@@ -63,7 +62,7 @@ class StepReport(Report):
 
     def warn(self, text: str) -> None:
         """Say something that a user should know before trusting the result."""
-        self._telemetry.send(WarningRaised(Part.TRAINER, text))
+        self._telemetry.send(WarningRaised(text))
 
     def state(self) -> State:
         """Return the cumulative figures."""
@@ -103,16 +102,13 @@ class StepReport(Report):
         self._warn_of_refusals(counts)
         rejected = sum(counts.rejected.values())
         self._telemetry.send(
-            RankCounts(
-                self._rank, counts.trained, counts.validation, counts.duplicates, rejected, ranks=self._world_size
-            )
+            RankCounts(counts.trained, counts.validation, counts.duplicates, rejected, ranks=self._world_size)
         )
         if self._buffer is None:
             return
         stats = self._buffer.stats()
         self._telemetry.send(
             BufferReport(
-                rank=self._rank,
                 capacity=stats.capacity,
                 size=stats.size,
                 transport=stats.transport,

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from ptychoflow.streaming.classification_events import TaskAccuracies
-from ptychoflow.streaming.events import ValidationLoss
+from ptychoflow.streaming.events import TaskAccuracies, ValidationLoss
 from ptychoflow.streaming.messages import PerspectiveEnd
 from ptychoflow.trainer.device import Rank
 from ptychoflow.trainer.interface.stream import Marker

@@ -1,8 +1,8 @@
-"""Telemetry events of a stream of labelled images, whose perspectives are tasks."""
+"""What acquisition, edge and trainer say of a stream of labelled images, whose perspectives are tasks."""
 
 from __future__ import annotations
 
-from ptychoflow.streaming.event_base import Event
+from ptychoflow.streaming.events.base import Event, Whole
 
 
 class ClassificationInfo(Event, tag="classification_info", frozen=True):
@@ -11,10 +11,10 @@ class ClassificationInfo(Event, tag="classification_info", frozen=True):
     source: str
     class_names: list[list[str]]
     """Of each task."""
-    images: list[int]
+    images: list[Whole]
     """Of each task, validation images included."""
-    channels: int
-    stored_px: int
+    channels: Whole
+    stored_px: Whole
 
     @property
     def classes(self) -> int:
@@ -28,27 +28,27 @@ class TaskScores(Event, tag="task_scores", frozen=True):
     Shares of its validation images, from which nothing learns.
     """
 
-    task: int
-    images: int
+    task: Whole
+    images: Whole
     """Classified so far."""
-    scored: int
+    scored: Whole
     """Validation images among them."""
     top1: float
     top5: float
     """The right class is among the five likeliest."""
-    oldest_version: int
+    oldest_version: Whole
     """Of the weights that contributed."""
-    newest_version: int
+    newest_version: Whole
 
 
 class TaskAccuracies(Event, tag="task_accuracies", frozen=True):
     """Accuracies on the validation images of every task seen, of one and the same network, after a task was learnt."""
 
-    after_task: int
-    step: int
-    top1: dict[int, float]
+    after_task: Whole
+    step: Whole
+    top1: dict[Whole, float]
     """By task; a task without validation images is left out."""
-    top5: dict[int, float]
+    top5: dict[Whole, float]
 
 
 def chance(classes: int, *, top: int) -> float:

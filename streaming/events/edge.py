@@ -1,0 +1,123 @@
+"""What the edge says: frames imaged, stitched images, their quality, and the weights that it infers with."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+import msgspec
+
+from ptychoflow.streaming.events.base import Event, Whole
+
+
+class MosaicKind(StrEnum):
+    """Which stitched image an array shows."""
+
+    FIRST_PASS = "first_pass"
+    """Every frame imaged once, on arrival, with the weights of that moment."""
+    REFRESHED = "refreshed"
+    """Imaged again with newer weights."""
+    REFERENCE = "reference"
+    """The ground truth's image."""
+
+
+class Channels(msgspec.Struct, frozen=True):
+    """One figure per image channel."""
+
+    amplitude: float
+    phase: float
+
+
+class Quality(msgspec.Struct, frozen=True):
+    """Image quality against the reference over the area that enough frames cover."""
+
+    psnr_db: Channels
+    ssim: Channels
+    correlation: Channels
+    """Pearson correlation of the pixels."""
+
+
+class WeightsApplied(Event, tag="weights_applied", frozen=True):
+    """An edge now infers with this version."""
+
+    version: Whole
+
+
+class WeightsRejected(Event, tag="weights_rejected", frozen=True):
+    """An edge refused a version and goes on with the one before."""
+
+    version: Whole
+    reason: str
+
+
+class EdgeCounts(Event, tag="edge_counts", frozen=True):
+    """The edge's side of the frame ledger, with rates."""
+
+    inferred: Whole
+    """Distinct frames imaged on arrival."""
+    refreshed: Whole
+    """Times that a frame was imaged again with newer weights."""
+    duplicates: Whole
+    frames_per_s: float
+    frame_to_image_p50_ms: float
+    """Of recent frames that were imaged in turn."""
+    frame_to_image_p99_ms: float
+    refused: Whole = 0
+    """Frames that cannot be imaged: of another size than the scan's, without a finite position."""
+    unstitched: Whole = 0
+    """Frames imaged and left out of the stitched image: no finite patch, or a position where no scan reaches."""
+    put_off: Whole = 0
+    """Frames that were imaged later than in turn, or will be, because they came too fast."""
+    waiting: Whole = 0
+    """Frames received and not yet imaged."""
+
+
+class PerspectiveScores(Event, tag="perspective_scores", frozen=True):
+    """Quality of one perspective's stitched image."""
+
+    perspective: Whole
+    angle_deg: float
+    frames: Whole
+    kind: MosaicKind
+    quality: Quality
+    constant: Quality
+    """Of stitching the mean training patch everywhere."""
+    model_versions: list[Whole]
+    """Versions that contributed to the image, oldest first."""
+
+
+class HeldOutScores(Event, tag="held_out_scores", frozen=True):
+    """Quality over held-out frames alone: a region, or the last perspective."""
+
+    perspective: Whole
+    frames: Whole
+    quality: Quality
+    constant: Quality
+    model_version: Whole
+
+
+class MosaicImage(Event, tag="mosaic_image", frozen=True):
+    """A stitched image. Arrays: `amplitude`, `phase` float32 (y, x), NaN where nothing covers the pixel."""
+
+    perspective: Whole
+    kind: MosaicKind
+    model_version: Whole
+    origin_px: tuple[float, float]
+    pixel_size_m: tuple[float, float]
+    revision: Whole = 0
+    """Counts this image and the areas sent of it."""
+
+
+class MosaicArea(Event, tag="mosaic_area", frozen=True):
+    """What changed of a stitched image since the event of the revision before; without that, wait for all of it.
+
+    Arrays: `amplitude`, `phase` float32 (y, x), as in `MosaicImage`, of the rectangle that begins at `origin_px`.
+    """
+
+    perspective: Whole
+    kind: MosaicKind
+    model_version: Whole
+    origin_px: tuple[Whole, Whole]
+    image_origin_px: tuple[Whole, Whole]
+    """Of the whole image, which may have grown."""
+    image_shape_px: tuple[Whole, Whole]
+    revision: Whole

@@ -8,7 +8,7 @@ import torch
 
 from ptychoflow.inference_edge.backends.base import Backend, Runner
 from ptychoflow.inference_edge.backends.name import BackendName
-from ptychoflow.inference_edge.prediction import Prediction
+from ptychoflow.inference_edge.backends.prediction import Prediction
 from ptychoflow.trainer.models.arithmetic import autocast
 from ptychoflow.trainer.models.frame_network import FrameNetwork
 

@@ -10,8 +10,8 @@ import torch
 
 from ptychoflow.inference_edge.backends.base import Backend, Runner
 from ptychoflow.inference_edge.backends.name import BackendName
+from ptychoflow.inference_edge.backends.prediction import Prediction
 from ptychoflow.inference_edge.backends.torchscript import trace
-from ptychoflow.inference_edge.prediction import Prediction
 from ptychoflow.trainer.models.frame_network import FrameNetwork
 from ptychoflow.trainer.models.precision import Precision
 

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ptychoflow.inference_edge.inference import choose_device
+from ptychoflow.inference_edge.device import choose_device
 from ptychoflow.inference_edge.settings import InferenceSettings
 from ptychoflow.streaming.messages import ClassificationStart, Weights
 from ptychoflow.trainer.models.arithmetic import autocast, resolve
@@ -31,7 +31,7 @@ class Classifier:
     """Maps images to logits, float32 (n, classes) on the CPU."""
 
 
-class ClassifierMaker:
+class ClassifierFactory:
     """Makes classifiers of weights files.
 
     Args:
@@ -45,7 +45,7 @@ class ClassifierMaker:
         self._device = choose_device(settings.device)
         self._precision, self._batch_max = resolve(settings.precision, self._device), settings.batch_max
 
-    def accept(self, announced: Weights, data: bytes, *, start: ClassificationStart, images: Images) -> Classifier:
+    def check(self, announced: Weights, data: bytes, *, start: ClassificationStart, images: Images) -> Classifier:
         """Check a weights file and make a classifier of it. May take some seconds; may run beside inference.
 
         Args:
@@ -55,12 +55,10 @@ class ClassifierMaker:
             images: the network must give finite logits for them.
 
         Raises:
-            BadWeights: wrong digest, damaged file, another version than announced, a network for other images or
-                classes, or logits that are not finite.
+            BadWeights: wrong digest, damaged file, a network for other images or classes, or logits that are not
+                finite.
         """
         loaded = read_classifier(data, announced.sha256)
-        if loaded.manifest.version != announced.version:
-            raise BadWeights(f"the file holds version {loaded.manifest.version}, announced was {announced.version}")
         config = loaded.manifest.network
         made_for = config.classes, config.channels, config.stored_px
         if made_for != (start.classes, start.channels, start.stored_px):
@@ -71,7 +69,7 @@ class ClassifierMaker:
         classify = self._runner(loaded.network)
         if not classify(images).isfinite().all():
             raise BadWeights("the network's outputs are not finite on the last images")
-        return Classifier(announced.version, classify)
+        return Classifier(loaded.manifest.version, classify)
 
     def _runner(self, network: ImageClassifier) -> Callable[[Images], Tensor]:
         ready = network.to(self._device).to(memory_format=torch.channels_last)

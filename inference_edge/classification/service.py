@@ -2,33 +2,26 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
-from contextlib import ExitStack, closing
 from functools import partial
 
-import numpy as np
 import torch
 
-from ptychoflow.inference_edge.classification.arrivals import ImageArrivals
-from ptychoflow.inference_edge.classification.model import Classifier, ClassifierMaker, blank_images
+from ptychoflow.inference_edge.classification.image_block import ImageBlock
+from ptychoflow.inference_edge.classification.image_receiver import ImageReceiver
+from ptychoflow.inference_edge.classification.model import Classifier, ClassifierFactory, blank_images
 from ptychoflow.inference_edge.classification.records import TaskRecords
 from ptychoflow.inference_edge.classification.tally import TaskTally
-from ptychoflow.inference_edge.reporting import Cadence, EdgeCounter
+from ptychoflow.inference_edge.counter import Cadence, EdgeCounter
+from ptychoflow.inference_edge.edge import Edge, EdgeLinks, open_links
+from ptychoflow.inference_edge.frame_queue import FrameQueue, finish_portions
 from ptychoflow.inference_edge.settings import InferenceSettings
-from ptychoflow.inference_edge.weights_intake import Accept, WeightsIntake, open_weights
-from ptychoflow.streaming.commands import CommandReceiver
-from ptychoflow.streaming.errors import UserError
-from ptychoflow.streaming.events import Part, PartState, PartStatus, WarningRaised
-from ptychoflow.streaming.inbox import Inbox
+from ptychoflow.inference_edge.weights_receiver import Check
+from ptychoflow.streaming.events import PartState
 from ptychoflow.streaming.messages import ClassificationStart
 from ptychoflow.streaming.settings import NetworkSettings, RunContext
-from ptychoflow.streaming.telemetry import TelemetrySender
 
-log = logging.getLogger(__name__)
-
-IDLE_S = 0.02
 TRIED_IMAGES = 16
 
 
@@ -45,133 +38,103 @@ def serve_classification(
             weights that can be used.
     """
     torch.set_num_threads(settings.threads)
-    with ExitStack() as stack:
-        telemetry = stack.enter_context(closing(TelemetrySender(network, part=Part.EDGE)))
-        commands = stack.enter_context(closing(CommandReceiver(network)))
-        warn = partial(_send_warning, telemetry)
-        inbox = stack.enter_context(Inbox(network, consumer="edge", port=network.frames_port, warn=warn))
-        weights: WeightsIntake[Classifier] = stack.enter_context(
-            open_weights(network, run, telemetry=telemetry, weights_kept=settings.weights_kept)
-        )
-        records = TaskRecords(run.folder)
-        _Edge(settings, inbox=inbox, weights=weights, telemetry=telemetry, records=records).run(commands, stop)
+    records = TaskRecords(run.folder)
+    factory = ClassifierFactory(settings)
+    links: EdgeLinks[Classifier]
+    with open_links(settings, network=network, run=run) as links:
+        ClassificationEdge(settings, links, factory=factory, records=records).run(stop)
 
 
-def _send_warning(telemetry: TelemetrySender, text: str) -> None:
-    telemetry.send(WarningRaised(text))
+class ClassificationEdge(Edge[ClassificationStart, Classifier]):
+    """Classifies images once on arrival.
 
+    Args:
+        settings: of the edge.
+        links: to the other parts.
+        factory: makes classifiers.
+        records: keep how far every task is.
+    """
 
-class _Edge:
+    SOURCE = "images"
+    ACTIVITY = "classifying"
+
     def __init__(
         self,
         settings: InferenceSettings,
+        links: EdgeLinks[Classifier],
         *,
-        inbox: Inbox,
-        weights: WeightsIntake[Classifier],
-        telemetry: TelemetrySender,
+        factory: ClassifierFactory,
         records: TaskRecords,
     ) -> None:
-        self._settings, self._inbox, self._telemetry, self._records = settings, inbox, telemetry, records
-        self._weights, self._maker = weights, ClassifierMaker(settings)
+        self._settings, self._factory, self._records = settings, factory, records
         self._counter, self._reported = EdgeCounter(), Cadence(settings.report_period_s)
         self._classified: list[int] = []
         """Messages that are to be acknowledged with the next record."""
         earlier = records.read()
         self._counter.inferred = sum(task.images for task in earlier)
-        self._arrivals = ImageArrivals(
-            inbox,
+        self._queue: FrameQueue[TaskTally, ImageBlock] = FrameQueue()
+        self._images = ImageReceiver(
+            links.inbox,
+            queue=self._queue,
             queue_max=settings.queue_max,
             counter=self._counter,
-            warn=self._warn,
+            warn=links.warn,
             earlier=earlier,
         )
+        super().__init__(links, self._images)
 
-    def run(self, commands: CommandReceiver, stop: threading.Event) -> None:
-        self._tell(PartState.STARTING, "waiting for images")
-        while not (stop.is_set() or self._finished()):
-            busy = self._weights.model is not None and self._arrivals.queued > 0
-            self._arrivals.receive(0.0 if busy else IDLE_S)
-            self._heed(commands)
-            self._take_weights()
-            self._classify_waiting()
-            self._close_complete()
-            self._report()
-        self._report(at_once=True)
-        if self._finished():
-            self._acknowledge()
-            self._arrivals.finish()
-        self._tell(PartState.DONE, f"{self._counter.inferred} images classified")
+    def _unimaged(self) -> int:
+        return self._queue.frames
 
-    def _finished(self) -> bool:
-        return self._arrivals.ended and self._weights.final_seen and not self._arrivals.queued
+    def _busy(self) -> bool:
+        return self._weights.model is not None and self._queue.frames > 0
 
-    def _heed(self, commands: CommandReceiver) -> None:
-        if self._weights.heed(commands):
-            self._tell_version()
-
-    def _take_weights(self) -> None:
-        start = self._arrivals.start
-        if start is None:
-            return
-        if self._weights.settle():
-            self._tell_version()
-        if self._weights.final_seen and self._weights.model is None:
-            raise UserError(
-                "edge: no image can be classified, all weights up to the final ones were refused; see its log"
-            )
-        self._weights.fetch(lambda: self._check(start))
-
-    def _check(self, start: ClassificationStart) -> Accept[Classifier]:
-        newest = self._arrivals.newest
+    def _check(self, start: ClassificationStart) -> Check[Classifier]:
+        newest = self._images.newest
         images = blank_images(start) if newest is None else newest.image[:TRIED_IMAGES]
-        return partial(self._maker.accept, start=start, images=images)
+        return partial(self._factory.check, start=start, images=images)
+
+    def _advance(self) -> None:
+        self._classify_waiting()
+        self._close_complete()
+        self._report()
+
+    def _end(self, *, finished: bool) -> None:
+        self._report(at_once=True)
+        if finished:
+            self._acknowledge()
+            self._images.acknowledge_all()
+        self._links.report_status(PartState.DONE, f"{self._counter.inferred} images classified")
 
     def _classify_waiting(self) -> None:
         model = self._weights.model
-        if model is None or not (batches := self._arrivals.take(self._settings.batch_max)):
+        if model is None or not (portions := self._queue.next_batch(self._settings.batch_max)):
             return
-        logits = model.classify(np.concatenate([batch.block.image for batch in batches]))
-        now_s = time.time()
-        parts = torch.split(logits, [len(batch.block) for batch in batches])
-        for batch, outputs in zip(batches, parts, strict=True):
-            batch.tally.add(batch.block, outputs, version=model.version)
-            batch.tally.queued -= len(batch.block)
-            self._counter.imaged(len(batch.block), acquired_at_s=batch.acquired_at_s, now_s=now_s)
-            self._classified.append(batch.sequence)
+        block = ImageBlock.join([portion.block for portion in portions])
+        portions[0].batch.section.count(block, model.classify(block.image), version=model.version)
+        self._classified += finish_portions(portions, counter=self._counter, now_s=time.time())
 
     def _close_complete(self) -> None:
-        for tally in [one for one in self._arrivals.tallies.values() if one.complete]:
+        for tally in [one for one in self._images.sections.values() if one.complete]:
             self._report_task(tally, at_once=True)
             self._records.write(tally.record())
-            self._arrivals.close(tally)
+            self._images.close_section(tally)
 
     def _report(self, *, at_once: bool = False) -> None:
-        self._counter.waiting = self._arrivals.queued
+        self._counter.waiting = self._unimaged()
         if self._reported.due("counts", self._counter.totals(), at_once=at_once):
-            self._telemetry.send(self._counter.event())
+            self._links.telemetry.send(self._counter.event())
             self._acknowledge()
-        for tally in self._arrivals.tallies.values():
+        for tally in self._images.sections.values():
             self._report_task(tally, at_once=at_once)
 
     def _acknowledge(self) -> None:
         """Let the publisher forget what was classified, once the disk holds that it was."""
-        for tally in self._arrivals.tallies.values():
+        for tally in self._images.sections.values():
             self._records.write(tally.record())
-        self._inbox.acknowledge([*self._classified, *self._arrivals.recorded()])
+        self._links.inbox.acknowledge([*self._classified, *self._images.recorded()])
         self._classified = []
 
     def _report_task(self, tally: TaskTally, *, at_once: bool) -> None:
-        if self._reported.due(tally.task, tally.images, at_once=at_once) and (scores := tally.event()) is not None:
-            self._telemetry.send(scores)
-
-    def _tell_version(self) -> None:
-        if self._weights.model is not None:
-            self._tell(PartState.RUNNING, f"classifying with weights {self._weights.model.version}")
-
-    def _tell(self, state: PartState, text: str) -> None:
-        log.info("%s: %s", state.value, text)
-        self._telemetry.send(PartStatus(state, text))
-
-    def _warn(self, text: str) -> None:
-        log.warning("%s", text)
-        _send_warning(self._telemetry, text)
+        if self._reported.due(tally.index, tally.images, at_once=at_once) and (scores := tally.event()) is not None:
+            self._links.telemetry.send(scores)

@@ -2,61 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ptychoflow.inference_edge.classification.model import Images
+from ptychoflow.inference_edge.classification.image_block import ImageBlock
 from ptychoflow.inference_edge.classification.records import TaskRecord
-from ptychoflow.streaming.codec import Arrays, MalformedMessage
+from ptychoflow.inference_edge.section import Section
 from ptychoflow.streaming.events import TaskScores
-from ptychoflow.streaming.messages import ClassificationStart, FrameRole
+from ptychoflow.streaming.messages import FrameRole
 from ptychoflow.trainer.models.accuracy import is_correct
 
 
-@dataclass(frozen=True)
-class ImageBlock:
-    """Some images of one task, in order."""
-
-    index: npt.NDArray[np.int32]
-    role: npt.NDArray[np.uint8]
-    label: npt.NDArray[np.int64]
-    image: Images
-
-    def __len__(self) -> int:
-        return len(self.index)
-
-    def select(self, chosen: npt.NDArray[np.bool_]) -> ImageBlock:
-        """Return the images for which `chosen`, bool (n,), is true."""
-        return ImageBlock(self.index[chosen], self.role[chosen], self.label[chosen], self.image[chosen])
-
-
-def block_from_arrays(arrays: Arrays, start: ClassificationStart) -> ImageBlock:
-    """Take the arrays of a `Frames` message of images as they are, without a copy.
-
-    Raises:
-        MalformedMessage: an array is missing, or of the wrong shape or dtype.
-    """
-    expected: dict[str, tuple[tuple[int, ...], str]] = {
-        "index": ((), "int32"),
-        "role": ((), "uint8"),
-        "label": ((), "int64"),
-        "image": ((start.channels, start.stored_px, start.stored_px), "uint8"),
-    }
-    if missing := expected.keys() - arrays.keys():
-        raise MalformedMessage(f"images without {', '.join(sorted(missing))}")
-    count = arrays["index"].size
-    for name, (shape, dtype) in expected.items():
-        array = arrays[name]
-        if array.shape != (count, *shape) or array.dtype != dtype:
-            raise MalformedMessage(f"images: {name} is {array.dtype} {array.shape}, expected {dtype} {(count, *shape)}")
-    return ImageBlock(*(arrays[name] for name in expected))
-
-
-class TaskTally:
+class TaskTally(Section):
     """Counts what was right; only validation images are scored, from which nothing learns.
 
     Args:
@@ -65,13 +24,7 @@ class TaskTally:
     """
 
     def __init__(self, task: int, *, earlier: TaskRecord | None = None) -> None:
-        self.task = task
-        self.ended = False
-        """All images have been received."""
-        self.queued = 0
-        """Images received and not yet classified."""
-        self.held: list[int] = []
-        """Messages that are done with once its record says that it is complete."""
+        super().__init__(task)
         self.images = earlier.images if earlier else 0
         """Classified."""
         self._received_below = self._done_below = earlier.next_index if earlier else 0
@@ -80,24 +33,18 @@ class TaskTally:
         self._right5 = earlier.right_top5 if earlier else 0
         self._versions = earlier.versions if earlier else None
 
-    @property
-    def complete(self) -> bool:
-        """Whether every image has been classified."""
-        return self.ended and self.queued == 0
-
     def is_done(self, index: int) -> bool:
         """Whether the image of this index has been classified; they come in order."""
         return index < self._done_below
 
-    def drop_known(self, block: ImageBlock) -> ImageBlock:
-        """Return the images that have not been received before, and remember them; they come in order."""
-        new = block.select(block.index >= self._received_below)
-        if len(new):
-            self._received_below = int(new.index.max()) + 1
+    def mark_received(self, index: npt.NDArray[np.int32]) -> npt.NDArray[np.bool_]:
+        """Return which images (n,) have not been received before, bool (n,), and remember them; they come in order."""
+        new: npt.NDArray[np.bool_] = index >= self._received_below
+        self._received_below = max(self._received_below, int(index.max(initial=-1)) + 1)
         return new
 
-    def add(self, block: ImageBlock, logits: Tensor, *, version: int) -> None:
-        """Take in images that weights `version` classified; `logits` is float32 (n, classes)."""
+    def count(self, block: ImageBlock, logits: Tensor, *, version: int) -> None:
+        """Count images that weights `version` classified; `logits` is float32 (n, classes)."""
         self.images += len(block)
         self._done_below = int(block.index.max()) + 1
         judged = torch.from_numpy(block.role == FrameRole.VALIDATION)
@@ -114,7 +61,7 @@ class TaskTally:
         if not self._scored or self._versions is None:
             return None
         return TaskScores(
-            task=self.task,
+            task=self.index,
             images=self.images,
             scored=self._scored,
             top1=self._right1 / self._scored,
@@ -126,7 +73,7 @@ class TaskTally:
     def record(self) -> TaskRecord:
         """Return how far this task is."""
         return TaskRecord(
-            task=self.task,
+            task=self.index,
             complete=self.complete,
             next_index=self._done_below,
             images=self.images,

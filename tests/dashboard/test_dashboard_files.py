@@ -22,9 +22,9 @@ from ptychoflow.dashboard.app import create_app
 from ptychoflow.dashboard.runs import Runs
 from ptychoflow.dashboard.settings import DashboardSettings
 from ptychoflow.dashboard.state import DashboardState
-from ptychoflow.inference_edge.archive import Archive, PerspectiveImages
-from ptychoflow.inference_edge.mosaic import StitchedImage
-from ptychoflow.inference_edge.quality import ReferenceImage
+from ptychoflow.inference_edge.ptychography.archive import Archive, PerspectiveImages
+from ptychoflow.inference_edge.stitching.mosaic import StitchedImage
+from ptychoflow.inference_edge.stitching.quality import ReferenceImage
 from ptychoflow.streaming.events import FrameTaken, MosaicKind, PerspectiveStarted, ScanInfo
 from ptychoflow.streaming.messages import GroundTruthSource
 from ptychoflow.streaming.run_folder import RunFolder

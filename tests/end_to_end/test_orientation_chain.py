@@ -16,7 +16,7 @@ from ptychoflow.acquisition.scan import Perspective
 from ptychoflow.acquisition.simulate import simulate_to_file
 from ptychoflow.acquisition.source_settings import ReplaySettings, SimulationSettings
 from ptychoflow.acquisition.sources import open_scan
-from ptychoflow.inference_edge.mosaic import Mosaic, StitchedImage, place_patches
+from ptychoflow.inference_edge.stitching.mosaic import Mosaic, StitchedImage, place_patches
 from ptychoflow.streaming.messages import GroundTruthSource
 
 Image = npt.NDArray[np.float64]
@@ -70,7 +70,7 @@ def label(perspective: Perspective, settings: RetrievalSettings, spool_dir: Path
 
 def stitch(truth: GroundTruth, positions_px: npt.NDArray[np.float64]) -> StitchedImage:
     mosaic = Mosaic()
-    mosaic.add(place_patches(truth.amplitude.astype(float), truth.phase.astype(float), positions_px))
+    mosaic.stitch(place_patches(truth.amplitude.astype(float), truth.phase.astype(float), positions_px))
     return mosaic.image()
 
 

@@ -11,11 +11,12 @@ from edge_weights import network_of
 from scipy import ndimage
 from support import wait_until
 
+from ptychoflow.inference_edge.backends.base import run_in_batches
 from ptychoflow.inference_edge.backends.name import BackendName
-from ptychoflow.inference_edge.inference import Imager
-from ptychoflow.inference_edge.mosaic import Mosaic, place_patches
-from ptychoflow.inference_edge.service import serve_edge
+from ptychoflow.inference_edge.backends.runner_factory import RunnerFactory
+from ptychoflow.inference_edge.ptychography.service import serve_edge
 from ptychoflow.inference_edge.settings import DeviceChoice, EdgeSettings
+from ptychoflow.inference_edge.stitching.mosaic import Mosaic, place_patches
 from ptychoflow.streaming.events import EdgeCounts, MosaicKind, PartState, PartStatus, PerspectiveScores
 from ptychoflow.streaming.messages import FrameRole, Frames, GroundTruthSource, PerspectiveEnd, Reference, ScanStart
 from ptychoflow.streaming.publisher import Publisher
@@ -71,10 +72,10 @@ def reference_arrays(seed: int) -> dict[str, np.ndarray]:
 
 def expected_image(perspective: int, version: int, chosen: slice = slice(None)):
     """What stitching the patches of `version` must give."""
-    imager = Imager(SETTINGS)
-    prediction = imager.predict(imager.prepare(network_of(version)), frames_of(perspective)[chosen])
+    runner = RunnerFactory(SETTINGS).prepare(network_of(version))
+    prediction = run_in_batches(runner, frames_of(perspective)[chosen], batch_max=SETTINGS.batch_max)
     mosaic = Mosaic()
-    mosaic.add(place_patches(*prediction, positions_of(perspective)[chosen]))
+    mosaic.stitch(place_patches(*prediction, positions_of(perspective)[chosen]))
     return mosaic.image()
 
 

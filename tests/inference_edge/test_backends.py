@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from ptychoflow.inference_edge.backends.base import Backend
+from ptychoflow.inference_edge.backends.base import Backend, run_in_batches
 from ptychoflow.inference_edge.backends.choice import BACKENDS, fastest, usable_backends
 from ptychoflow.inference_edge.backends.eager import EagerBackend
 from ptychoflow.inference_edge.backends.name import BackendName
-from ptychoflow.inference_edge.inference import Imager
+from ptychoflow.inference_edge.backends.runner_factory import RunnerFactory
 from ptychoflow.inference_edge.settings import DeviceChoice, EdgeSettings
 from ptychoflow.streaming.errors import UserError
 from ptychoflow.trainer.models.frame_network import FrameNetwork
@@ -103,12 +103,12 @@ def test_the_fastest_is_chosen_and_the_first_where_none_is_clearly_faster():
 
 def test_auto_measures_once_per_layout_and_says_what_it_chose(caplog):
     caplog.set_level("INFO")
-    imager = Imager(EdgeSettings(device=DeviceChoice.CPU, precision=Precision.FLOAT32, batch_max=4))
+    factory = RunnerFactory(EdgeSettings(device=DeviceChoice.CPU, precision=Precision.FLOAT32, batch_max=4))
     network = make_network(MODELS["phase only"])
     with torch.no_grad():
         expected = network(torch.from_numpy(FRAMES))
     for _ in range(2):
-        prediction = imager.predict(imager.prepare(copy.deepcopy(network)), FRAMES.astype(np.uint16))
+        prediction = run_in_batches(factory.prepare(copy.deepcopy(network)), FRAMES.astype(np.uint16), batch_max=4)
         np.testing.assert_allclose(prediction.phase, expected.phase.numpy(), atol=2e-6, strict=True)
     measured = [record.getMessage() for record in caplog.records if "measured with" in record.getMessage()]
     assert len(measured) == 1

@@ -10,11 +10,13 @@ import pytest
 import torch
 from posted_messages import Messages
 
-from ptychoflow.inference_edge.classification.arrivals import ImageArrivals
-from ptychoflow.inference_edge.classification.model import ClassifierMaker, blank_images
+from ptychoflow.inference_edge.classification.image_block import ImageBlock, image_block
+from ptychoflow.inference_edge.classification.image_receiver import ImageReceiver
+from ptychoflow.inference_edge.classification.model import ClassifierFactory, blank_images
 from ptychoflow.inference_edge.classification.records import TaskRecords
-from ptychoflow.inference_edge.classification.tally import TaskTally, block_from_arrays
-from ptychoflow.inference_edge.reporting import EdgeCounter
+from ptychoflow.inference_edge.classification.tally import TaskTally
+from ptychoflow.inference_edge.counter import EdgeCounter
+from ptychoflow.inference_edge.frame_queue import FrameQueue
 from ptychoflow.inference_edge.settings import DeviceChoice, InferenceSettings
 from ptychoflow.streaming.codec import MalformedMessage
 from ptychoflow.streaming.events import TaskScores
@@ -64,15 +66,19 @@ def arrays(**changes: np.ndarray) -> dict[str, np.ndarray]:
     return whole | changes
 
 
+def new_of(tally: TaskTally, block: ImageBlock) -> ImageBlock:
+    return block.select(tally.mark_received(block.index))
+
+
 def test_validation_images_alone_are_scored() -> None:
     tally = TaskTally(4)
     assert tally.event() is None
     likeliest_first = torch.tensor(
         [[9.0, 8, 7, 6, 5, 0], [9.0, 8, 7, 6, 5, 0], [5.0, 6, 0, 7, 8, 9], [0.0, 1, 2, 9, 3, 4]]
     )
-    tally.add(block_from_arrays(arrays(), START), likeliest_first, version=7)
-    tally.add(
-        block_from_arrays(arrays(), START).select(np.array([True, False, False, False])),
+    tally.count(image_block(arrays(), START), likeliest_first, version=7)
+    tally.count(
+        image_block(arrays(), START).select(np.array([True, False, False, False])),
         torch.full((1, 6), torch.nan),
         version=9,
     )
@@ -81,10 +87,10 @@ def test_validation_images_alone_are_scored() -> None:
 
 def test_an_image_that_comes_twice_is_known() -> None:
     tally = TaskTally(0)
-    block = block_from_arrays(arrays(), START)
-    assert tally.drop_known(block.select(np.array([True, False, True, False]))).index.tolist() == [0, 2]
-    assert tally.drop_known(block).index.tolist() == [3]
-    assert tally.drop_known(block).index.tolist() == []
+    block = image_block(arrays(), START)
+    assert new_of(tally, block.select(np.array([True, False, True, False]))).index.tolist() == [0, 2]
+    assert new_of(tally, block).index.tolist() == [3]
+    assert new_of(tally, block).index.tolist() == []
 
 
 @pytest.mark.parametrize(
@@ -97,7 +103,7 @@ def test_an_image_that_comes_twice_is_known() -> None:
 )
 def test_malformed_images_are_refused(changes: dict[str, np.ndarray], said: str) -> None:
     with pytest.raises(MalformedMessage, match=said):
-        block_from_arrays(arrays(**changes), START)
+        image_block(arrays(**changes), START)
 
 
 def test_a_weights_file_holds_the_network_as_it_was() -> None:
@@ -106,16 +112,16 @@ def test_a_weights_file_holds_the_network_as_it_was() -> None:
     loaded = read_classifier(data, announced.sha256)
     assert loaded.manifest.network == network.config
     torch.testing.assert_close(loaded.network(torch.from_numpy(IMAGES)), network(torch.from_numpy(IMAGES)))
-    accepted = ClassifierMaker(SETTINGS).accept(announced, data, start=START, images=blank_images(START))
+    accepted = ClassifierFactory(SETTINGS).check(announced, data, start=START, images=blank_images(START))
     torch.testing.assert_close(accepted.classify(IMAGES), network(torch.from_numpy(IMAGES)).logits)
 
 
 def test_weights_that_do_not_fit_are_refused() -> None:
-    maker = ClassifierMaker(SETTINGS)
+    factory = ClassifierFactory(SETTINGS)
 
     def refusal(announced: Weights, data: bytes) -> str:
         with pytest.raises(BadWeights) as caught:
-            maker.accept(announced, data, start=START, images=IMAGES)
+            factory.check(announced, data, start=START, images=IMAGES)
         return str(caught.value)
 
     assert "made for 5 classes" in refusal(*weights(classifier(classes=5)))
@@ -128,7 +134,10 @@ def test_weights_that_do_not_fit_are_refused() -> None:
 
 def test_a_message_is_forgotten_only_when_a_record_holds_what_it_brought() -> None:
     messages = Messages()
-    arrivals = ImageArrivals(messages, queue_max=100, counter=EdgeCounter(), warn=lambda text: None, earlier=())
+    queue: FrameQueue[TaskTally, ImageBlock] = FrameQueue()
+    receiver = ImageReceiver(
+        messages, queue=queue, queue_max=100, counter=EdgeCounter(), warn=lambda text: None, earlier=()
+    )
 
     def post_all() -> None:
         """What an acquisition sends, and sends again when it is started again."""
@@ -139,34 +148,35 @@ def test_a_message_is_forgotten_only_when_a_record_holds_what_it_brought() -> No
 
     post_all()
     post_all()
-    arrivals.receive(0.0)
-    assert arrivals.ended
-    assert (messages.acknowledged, arrivals.recorded()) == ([], [])
-    (waiting,) = arrivals.take(100)
-    waiting.tally.add(waiting.block, torch.zeros(4, 6), version=1)
-    waiting.tally.queued = 0
-    assert arrivals.recorded() == [5]
-    assert waiting.tally.complete
-    arrivals.close(waiting.tally)
-    assert arrivals.recorded() == [2, 6]
+    receiver.receive(0.0)
+    assert receiver.ended
+    assert (messages.acknowledged, receiver.recorded()) == ([], [])
+    (waiting,) = queue.next_batch(100)
+    tally = waiting.batch.section
+    tally.count(waiting.block, torch.zeros(4, 6), version=1)
+    tally.queued = 0
+    assert receiver.recorded() == [5]
+    assert tally.complete
+    receiver.close_section(tally)
+    assert receiver.recorded() == [2, 6]
     messages.post(START)
-    arrivals.receive(0.0)
-    assert not arrivals.ended
-    arrivals.finish()
+    receiver.receive(0.0)
+    assert not receiver.ended
+    receiver.acknowledge_all()
     assert messages.acknowledged == [0, 3, 4, 7, 8]
 
 
 def test_an_edge_that_is_started_again_goes_on_counting(tmp_path: Path) -> None:
-    block, right = block_from_arrays(arrays(), START), torch.eye(6)[:4]
+    block, right = image_block(arrays(), START), torch.eye(6)[:4]
     before, half = TaskTally(2), np.array([True, True, False, False])
-    before.add(before.drop_known(block.select(half)), right[:2], version=3)
+    before.count(new_of(before, block.select(half)), right[:2], version=3)
     TaskRecords(RunFolder(tmp_path)).write(before.record())
     (record,) = TaskRecords(RunFolder(tmp_path)).read()
     after = TaskTally(2, earlier=record)
     assert after.event() == before.event()
-    rest = after.drop_known(block)
+    rest = new_of(after, block)
     assert rest.index.tolist() == [2, 3]
-    after.add(rest, right[2:] * torch.nan, version=8)
+    after.count(rest, right[2:] * torch.nan, version=8)
     assert after.event() == TaskScores(2, 4, 3, top1=2 / 3, top5=2 / 3, oldest_version=3, newest_version=8)
     after.ended = True
     TaskRecords(RunFolder(tmp_path)).write(after.record())

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from edge_run import BATCH, FRAMES_EACH, SCAN_START, batch_of, reference_arrays
 from posted_messages import Messages
 
-from ptychoflow.inference_edge.arrivals import Arrivals
-from ptychoflow.inference_edge.reporting import EdgeCounter
+from ptychoflow.inference_edge.counter import EdgeCounter
+from ptychoflow.inference_edge.ptychography.deferring_queue import DeferringQueue
+from ptychoflow.inference_edge.ptychography.frame_receiver import FrameReceiver
 from ptychoflow.streaming.messages import Frames, GroundTruthSource, NoReference, PerspectiveEnd, Reference, ScanEnd
 
 
@@ -22,8 +24,10 @@ def warnings():
 
 
 @pytest.fixture
-def arrivals(messages, tmp_path, warnings):
-    return Arrivals(messages, queue_max=1000, spool_dir=tmp_path, counter=EdgeCounter(), warn=warnings.append)
+def receiver(messages, tmp_path, warnings):
+    return FrameReceiver(
+        messages, queue=DeferringQueue(tmp_path), queue_max=1000, counter=EdgeCounter(), warn=warnings.append
+    )
 
 
 def post_perspective(messages: Messages) -> list[int]:
@@ -36,44 +40,58 @@ def post_perspective(messages: Messages) -> list[int]:
 
 
 def test_what_comes_again_for_a_closed_perspective_is_kept_by_the_publisher_until_the_disk_holds_the_images(
-    messages, arrivals
+    messages, receiver
 ):
     """As after the acquisition was started again: an edge killed before that must be sent everything once more."""
     messages.post(SCAN_START)
     post_perspective(messages)
-    arrivals.receive(0.0)
-    arrivals.close(arrivals.perspectives[0])
+    receiver.receive(0.0)
+    receiver.close_section(receiver.sections[0])
     messages.post(SCAN_START)
     again = post_perspective(messages)
-    arrivals.receive(0.0)
+    receiver.receive(0.0)
     assert messages.acknowledged == []
-    assert set(again) <= set(arrivals.final)
-    assert arrivals.perspectives == {}
+    assert set(again) <= set(receiver.final)
+    assert receiver.sections == {}
 
 
 @pytest.mark.parametrize("closed", [False, True])
 def test_a_reference_is_warned_of_that_comes_twice_but_not_one_that_a_restarted_acquisition_sends_again(
-    messages, arrivals, warnings, closed
+    messages, receiver, warnings, closed
 ):
     messages.post(SCAN_START)
     post_perspective(messages)
-    arrivals.receive(0.0)
+    receiver.receive(0.0)
     if closed:
-        arrivals.close(arrivals.perspectives[0])
+        receiver.close_section(receiver.sections[0])
     messages.post(SCAN_START)
     post_perspective(messages)
-    arrivals.receive(0.0)
+    receiver.receive(0.0)
     assert warnings == []
     post_perspective(messages)
-    arrivals.receive(0.0)
+    receiver.receive(0.0)
     assert len(warnings) == 1
 
 
-def test_a_scan_that_is_announced_again_has_not_ended(messages, arrivals):
+def test_a_scan_that_is_announced_again_has_not_ended(messages, receiver):
     messages.post(SCAN_START)
     messages.post(ScanEnd(0))
-    arrivals.receive(0.0)
-    assert arrivals.scan_ended
+    receiver.receive(0.0)
+    assert receiver.ended
     messages.post(SCAN_START)
-    arrivals.receive(0.0)
-    assert not arrivals.scan_ended
+    receiver.receive(0.0)
+    assert not receiver.ended
+
+
+def test_frames_without_a_shape_are_refused_and_do_not_end_the_edge(messages, tmp_path, warnings):
+    counter = EdgeCounter()
+    receiver = FrameReceiver(
+        messages, queue=DeferringQueue(tmp_path), queue_max=1000, counter=counter, warn=warnings.append
+    )
+    messages.post(SCAN_START)
+    malformed = messages.post(Frames(0, 0.0, 0.0), batch_of(0, 0) | {"index": np.zeros((), np.int32)})
+    messages.post(Frames(0, 0.0, 0.0), batch_of(0, 0))
+    receiver.receive(0.0)
+    assert messages.acknowledged == [malformed]
+    assert (counter.refused, len(warnings)) == (1, 1)
+    assert receiver.sections[0].queued == BATCH

@@ -5,17 +5,17 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ptychoflow.inference_edge.frame_block import FrameBlock, block_from_arrays, join
-from ptychoflow.inference_edge.mosaic import place_patches
-from ptychoflow.inference_edge.perspective import Perspective
+from ptychoflow.inference_edge.ptychography.diffraction_block import DiffractionBlock, diffraction_block
+from ptychoflow.inference_edge.ptychography.perspective import Perspective
+from ptychoflow.inference_edge.stitching.mosaic import place_patches
 from ptychoflow.streaming.codec import MalformedMessage
 from ptychoflow.streaming.events import MosaicKind
 from ptychoflow.streaming.messages import FrameRole
 
 
-def block(*indices: int, role: FrameRole = FrameRole.TRAIN) -> FrameBlock:
+def block(*indices: int, role: FrameRole = FrameRole.TRAIN) -> DiffractionBlock:
     index = np.array(indices, dtype=np.int32)
-    return FrameBlock(
+    return DiffractionBlock(
         index=index,
         role=np.full(len(index), role, dtype=np.uint8),
         position_px=np.stack([index, index], axis=1).astype(float),
@@ -23,18 +23,18 @@ def block(*indices: int, role: FrameRole = FrameRole.TRAIN) -> FrameBlock:
     )
 
 
-def patches(frames: FrameBlock, value: float):
+def patches(frames: DiffractionBlock, value: float):
     amplitude = np.full((len(frames), 4, 4), value, dtype=np.float32)
     return place_patches(amplitude, np.zeros_like(amplitude), frames.position_px)
 
 
-def add(perspective: Perspective, frames: FrameBlock, version: int) -> None:
-    perspective.add(frames, patches(frames, version), version)
+def add(perspective: Perspective, frames: DiffractionBlock, version: int) -> None:
+    perspective.stitch(frames, patches(frames, version), version)
 
 
 def refresh(perspective: Perspective, version: int, frames_max: int = 1) -> list[int]:
     frames = perspective.next_to_refresh(frames_max)
-    perspective.add_refreshed(frames, patches(frames, version), version)
+    perspective.stitch_refreshed(frames, patches(frames, version), version)
     return frames.index.tolist()
 
 
@@ -45,8 +45,8 @@ def values(perspective: Perspective, kind: MosaicKind) -> set[float]:
 
 def test_a_frame_is_taken_once():
     perspective = Perspective(0, 0.0)
-    assert perspective.drop_known(block(1, 2, 2, 3)).index.tolist() == [1, 2, 3]
-    assert perspective.drop_known(block(3, 4)).index.tolist() == [4]
+    assert perspective.mark_received(block(1, 2, 2, 3).index).tolist() == [True, True, False, True]
+    assert perspective.mark_received(block(3, 4).index).tolist() == [False, True]
 
 
 def test_the_refreshed_image_is_replaced_as_a_whole():
@@ -101,7 +101,7 @@ def test_an_abandoned_pass_begins_anew():
 
 def test_held_out_frames_are_stitched_apart_too():
     perspective = Perspective(0, 0.0)
-    add(perspective, join([block(0, 1), block(40, role=FrameRole.HELD_OUT)]), 1)
+    add(perspective, DiffractionBlock.join([block(0, 1), block(40, role=FrameRole.HELD_OUT)]), 1)
     rendering = perspective.rendering(MosaicKind.REFRESHED)
     assert rendering.whole.frames == 3
     assert rendering.held_out.frames == 1
@@ -124,6 +124,8 @@ def test_released_frames_are_not_imaged_again():
     [
         ({"position_px": None}, "without position_px"),
         ({"role": np.zeros(2, np.uint8)}, "role"),
+        ({"index": np.zeros(3)}, "index"),
+        ({"index": np.zeros((), np.int32)}, "index"),
         ({"diffraction": np.zeros((3, 8, 9), np.uint16)}, "diffraction"),
         ({"position_px": np.full((3, 2), np.nan)}, "not finite"),
     ],
@@ -131,7 +133,7 @@ def test_released_frames_are_not_imaged_again():
 def test_malformed_frames_are_refused_with_the_reason(change, reason):
     good = block(0, 1, 2)
     arrays = {name: getattr(good, name) for name in ("index", "role", "position_px", "diffraction")}
-    assert len(block_from_arrays(arrays, (8, 8))) == 3
+    assert len(diffraction_block(arrays, (8, 8))) == 3
     arrays = {name: array for name, array in (arrays | change).items() if array is not None}
     with pytest.raises(MalformedMessage, match=reason):
-        block_from_arrays(arrays, (8, 8))
+        diffraction_block(arrays, (8, 8))

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from ptychoflow.inference_edge.reporting import Cadence, EdgeCounter
+from ptychoflow.inference_edge.counter import Cadence, EdgeCounter
 
 
 def test_counts_and_latencies_weigh_frames_not_batches():
     counter = EdgeCounter()
-    counter.imaged(98, acquired_at_s=99.0, now_s=100.0)
-    counter.imaged(2, acquired_at_s=40.0, now_s=100.0)
+    counter.count_imaged(98, acquired_at_s=99.0, now_s=100.0)
+    counter.count_imaged(2, acquired_at_s=40.0, now_s=100.0)
     event = counter.event()
     assert event.inferred == 100
     assert event.frame_to_image_p50_ms == pytest.approx(1_000)
@@ -21,9 +21,9 @@ def test_the_rate_counts_frames_after_the_first_batch_and_needs_some_time():
     counter = EdgeCounter()
     assert counter.event().frames_per_s == 0
     for _ in range(5):
-        counter.imaged(16, acquired_at_s=0.0, now_s=100.0)
+        counter.count_imaged(16, acquired_at_s=0.0, now_s=100.0)
     assert counter.event().frames_per_s == 0
-    counter.imaged(16, acquired_at_s=0.0, now_s=102.0)
+    counter.count_imaged(16, acquired_at_s=0.0, now_s=102.0)
     assert counter.event().frames_per_s == pytest.approx(5 * 16 / 2.0)
 
 

@@ -12,8 +12,8 @@ from edge_run import BATCH, FRAMES_EACH, HELD_OUT_FROM, SETTINGS, Run, assert_sh
 from edge_weights import weights
 from support import wait_until
 
-from ptychoflow.inference_edge.archive import Archive
-from ptychoflow.inference_edge.service import serve_edge
+from ptychoflow.inference_edge.ptychography.archive import Archive
+from ptychoflow.inference_edge.ptychography.service import serve_edge
 from ptychoflow.streaming.errors import UserError
 from ptychoflow.streaming.events import (
     EdgeCounts,

@@ -12,21 +12,23 @@ import pytest
 from posted_messages import Messages
 from support import wait_until
 
-from ptychoflow.inference_edge.arrivals import Arrivals
-from ptychoflow.inference_edge.first_pass import FirstPass
-from ptychoflow.inference_edge.frame_block import FrameBlock
-from ptychoflow.inference_edge.imaging import Imaging
-from ptychoflow.inference_edge.inference_thread import InferenceThread
-from ptychoflow.inference_edge.perspective import Perspective
-from ptychoflow.inference_edge.prediction import Prediction
-from ptychoflow.inference_edge.reporting import EdgeCounter
+from ptychoflow.inference_edge.backends.prediction import Prediction
+from ptychoflow.inference_edge.counter import EdgeCounter
+from ptychoflow.inference_edge.frame_queue import ReceivedBatch
+from ptychoflow.inference_edge.ptychography.deferring_queue import DeferringQueue
+from ptychoflow.inference_edge.ptychography.diffraction_block import DiffractionBlock
+from ptychoflow.inference_edge.ptychography.first_pass import FirstPass
+from ptychoflow.inference_edge.ptychography.frame_receiver import FrameReceiver
+from ptychoflow.inference_edge.ptychography.model import Model
+from ptychoflow.inference_edge.ptychography.perspective import Perspective
+from ptychoflow.inference_edge.ptychography.reconstructor import Reconstructor
 from ptychoflow.inference_edge.settings import EdgeSettings
-from ptychoflow.inference_edge.waiting import Arrival
-from ptychoflow.inference_edge.weights import Model
+from ptychoflow.inference_edge.wake_up import WakeUp
 from ptychoflow.streaming.events import MosaicKind
 
 PATCH_PX = 4
 BATCH_MAX = 4
+SETTINGS = EdgeSettings(batch_max=BATCH_MAX, latency_max_ms=1e6)
 
 
 class Network:
@@ -46,27 +48,26 @@ class Network:
 class Edge:
     """A first pass, with everything around it but the streams."""
 
-    def __init__(self, messages: Messages, folder, thread: InferenceThread) -> None:
+    def __init__(self, messages: Messages, folder) -> None:
         self.network, self.counter, self.perspective = Network(), EdgeCounter(), Perspective(0, 0.0)
-        self.thread, self._messages, self._frames = thread, messages, 0
+        self.wake_up, self.queue, self._frames = WakeUp(), DeferringQueue(folder), 0
         self.warnings: list[str] = []
         told: Callable[[str], None] = self.warnings.append
-        self.arrivals = Arrivals(messages, queue_max=1000, spool_dir=folder, counter=self.counter, warn=told)
-        settings = EdgeSettings(batch_max=BATCH_MAX, latency_max_ms=1e6)
-        self.imaging = Imaging(settings, thread=thread, weights=NoOtherWeights(), warn=told)
-        self.first_pass = FirstPass(self.arrivals, self.imaging, counter=self.counter, warn=told)
-        self.model = Model(1, False, self.network, Prediction(*np.zeros((2, 1, PATCH_PX, PATCH_PX), np.float32)))
+        receiver = FrameReceiver(messages, queue=self.queue, queue_max=1000, counter=self.counter, warn=told)
+        self.reconstructor = Reconstructor(SETTINGS, weights=NoOtherWeights(), wake_up=self.wake_up, warn=told)
+        self.first_pass = FirstPass(self.queue, self.reconstructor, counter=self.counter, hold=receiver.hold, warn=told)
+        self.model = Model(1, self.network, Prediction(*np.zeros((2, 1, PATCH_PX, PATCH_PX), np.float32)))
 
     def arrive(self, count: int) -> None:
         index = np.arange(self._frames, self._frames + count, dtype=np.int32)
-        block = FrameBlock(
+        block = DiffractionBlock(
             index=index,
             role=np.zeros(count, dtype=np.uint8),
             position_px=np.stack([index * PATCH_PX, index * 0], axis=1).astype(float),
             diffraction=(index[:, None, None] * np.ones((1, 2, 2))).astype(np.uint16),
         )
         self.perspective.queued += count
-        self.arrivals.waiting.add(Arrival(self._frames, self.perspective, 1.0, left=count), block)
+        self.queue.append(ReceivedBatch(self._frames, self.perspective, 1.0, left=count), block)
         self._frames += count
 
     def advance(self) -> int:
@@ -76,8 +77,8 @@ class Edge:
     def answer(self) -> int:
         """Let the network answer one batch; return how many were stitched in one step then."""
         self.network.may_answer.release()
-        assert select.select([self.thread.done], [], [], 20)[0]
-        self.thread.note_done()
+        assert select.select([self.wake_up.socket], [], [], 20)[0]
+        self.wake_up.clear()
         return self.advance()
 
     def stitched(self) -> list[float]:
@@ -93,11 +94,10 @@ class NoOtherWeights:
 
 @pytest.fixture
 def edge(tmp_path):
-    with closing(InferenceThread(lambda runner, frames: runner(frames))) as thread:
-        one = Edge(Messages(), tmp_path, thread)
+    one = Edge(Messages(), tmp_path)
+    with closing(one.wake_up), closing(one.queue), closing(one.reconstructor):
         yield one
         one.network.may_answer.release(100)
-        one.arrivals.waiting.close()
 
 
 def test_the_next_full_batch_is_with_the_network_before_the_last_is_stitched(edge):
@@ -110,7 +110,7 @@ def test_the_next_full_batch_is_with_the_network_before_the_last_is_stitched(edg
     assert edge.answer() == 1
     assert edge.stitched() == [0, 1, 2]
     # two of the three full batches
-    assert edge.arrivals.waiting.in_turn == BATCH_MAX
+    assert edge.queue.in_turn == BATCH_MAX
     assert not edge.first_pass.can_advance
     assert [edge.answer() for _ in range(3)] == [1, 1, 1]
     assert edge.stitched() == list(range(3 + 3 * BATCH_MAX))
@@ -147,26 +147,31 @@ def test_an_error_of_the_network_reaches_whoever_stitches(edge):
     def fail(_: np.ndarray) -> Prediction:
         raise RuntimeError("out of memory")
 
-    begun = edge.imaging.begin(Model(2, False, fail, edge.model.constant), FrameBlock(*np.zeros((4, 1, 2, 2))))
+    block = DiffractionBlock(*np.zeros((4, 1, 2, 2)))
+    submitted = edge.reconstructor.submit(Model(2, fail, edge.model.constant), block)
     with pytest.raises(RuntimeError, match="out of memory"):
-        edge.imaging.finish(begun)
+        edge.reconstructor.place(submitted)
 
 
 def test_closing_waits_for_the_batch_that_is_computed_and_drops_the_others():
     network, began = Network(), threading.Event()
 
-    def predict(runner, frames):
+    def predict(frames: np.ndarray) -> Prediction:
         began.set()
-        return runner(frames)
+        return network(frames)
 
-    thread = InferenceThread(predict)
-    computed, waiting = (thread.submit(network, np.ones((1, 2, 2), np.float32)) for _ in range(2))
-    assert began.wait(20)
-    closing_thread = threading.Thread(target=thread.close)
-    closing_thread.start()
-    wait_until(waiting.cancelled)
-    network.may_answer.release(2)
-    closing_thread.join(20)
+    model = Model(1, predict, Prediction(*np.zeros((2, 1, PATCH_PX, PATCH_PX), np.float32)))
+    with closing(WakeUp()) as wake_up:
+        reconstructor = Reconstructor(SETTINGS, weights=NoOtherWeights(), wake_up=wake_up, warn=lambda text: None)
+        computed, waiting = (
+            reconstructor.submit(model, DiffractionBlock(*np.ones((4, 1, 2, 2)))).predicted for _ in range(2)
+        )
+        assert began.wait(20)
+        closing_thread = threading.Thread(target=reconstructor.close)
+        closing_thread.start()
+        wait_until(waiting.cancelled)
+        network.may_answer.release(2)
+        closing_thread.join(20)
     assert computed.result(20).prediction.amplitude.shape == (1, PATCH_PX, PATCH_PX)
     assert waiting.cancelled()
     assert network.given == [1]

@@ -10,10 +10,10 @@ import pytest
 from matplotlib.image import imread
 from scipy import ndimage
 
-from ptychoflow.inference_edge.archive import Archive, PerspectiveImages
-from ptychoflow.inference_edge.figures import amplitude_scale, difference_scale, phase_scale
-from ptychoflow.inference_edge.mosaic import StitchedImage
-from ptychoflow.inference_edge.quality import ReferenceImage
+from ptychoflow.inference_edge.ptychography.archive import Archive, PerspectiveImages
+from ptychoflow.inference_edge.stitching.figures import amplitude_scale, difference_scale, phase_scale
+from ptychoflow.inference_edge.stitching.mosaic import StitchedImage
+from ptychoflow.inference_edge.stitching.quality import ReferenceImage
 from ptychoflow.streaming.errors import UserError
 from ptychoflow.streaming.events import MosaicKind
 from ptychoflow.streaming.run_folder import RunFolder
@@ -85,7 +85,7 @@ def test_a_perspective_whose_pictures_are_not_all_there_is_not_closed(tmp_path, 
     def fail(path, *_arguments, **_options):
         raise OSError(f"ended before {path.name}")
 
-    monkeypatch.setattr("ptychoflow.inference_edge.archive.write_picture", fail)
+    monkeypatch.setattr("ptychoflow.inference_edge.ptychography.archive.write_picture", fail)
     archive = Archive(RunFolder(tmp_path))
     archive.write(replace(images(reference=True), closed_frames=40))
     with pytest.raises(UserError, match="ended before"):

@@ -7,14 +7,14 @@ import pytest
 from scipy import ndimage
 from skimage.registration import phase_cross_correlation
 
-from ptychoflow.inference_edge.area import Area
-from ptychoflow.inference_edge.mosaic import Mosaic, StitchedImage, crop_centre, place_patches
+from ptychoflow.inference_edge.stitching.area import Area
+from ptychoflow.inference_edge.stitching.mosaic import Mosaic, StitchedImage, crop_centre, place_patches
 
 
 def stitch(amplitude, phase, positions_px, batches=1) -> StitchedImage:
     mosaic = Mosaic()
     for chosen in np.array_split(np.arange(len(positions_px)), batches):
-        mosaic.add(place_patches(amplitude[chosen], phase[chosen], positions_px[chosen]))
+        mosaic.stitch(place_patches(amplitude[chosen], phase[chosen], positions_px[chosen]))
     return mosaic.image()
 
 
@@ -105,19 +105,19 @@ def test_patches_where_no_scan_reaches_are_left_out_and_counted():
     amplitude, phase = random_patches(6, (4, 4))
     positions = np.array([[0, 0], [1e9, 0], [3, 3], [5, -9000], [4, 1], [2, 2]], dtype=float)
     mosaic = Mosaic()
-    assert mosaic.add(place_patches(amplitude, phase, positions)) == 2
+    assert mosaic.stitch(place_patches(amplitude, phase, positions)) == 2
     good = [0, 2, 4, 5]
     assert mosaic.frames == 4
     assert_equal_to_slow(mosaic.image(), stitch_slowly(amplitude[good], phase[good], positions[good]))
-    assert mosaic.add(place_patches(amplitude[:1], phase[:1], np.array([[3.0, -1e12]]))) == 1
+    assert mosaic.stitch(place_patches(amplitude[:1], phase[:1], np.array([[3.0, -1e12]]))) == 1
     assert mosaic.frames == 4
 
 
 def test_patches_that_would_make_the_image_too_large_are_left_out(monkeypatch):
-    monkeypatch.setattr("ptychoflow.inference_edge.mosaic.MAX_CANVAS_PX", 10_000)
+    monkeypatch.setattr("ptychoflow.inference_edge.stitching.mosaic.MAX_CANVAS_PX", 10_000)
     amplitude, phase = random_patches(1, (4, 4))
     mosaic = Mosaic()
-    taken = [mosaic.add(place_patches(amplitude, phase, np.array([[step, step]]))) for step in np.arange(3) * 80.0]
+    taken = [mosaic.stitch(place_patches(amplitude, phase, np.array([[step, step]]))) for step in np.arange(3) * 80.0]
     assert taken == [0, 0, 1]
 
 
@@ -128,8 +128,8 @@ def test_images_between_additions_redraw_what_changed_and_nothing_else():
     changes = mosaic.watch()
     for n in range(0, 30, 3):
         before = image
-        mosaic.add(place_patches(amplitude[n : n + 3], phase[n : n + 3], positions[n : n + 3]))
-        image, changed = mosaic.image(), changes.take()
+        mosaic.stitch(place_patches(amplitude[n : n + 3], phase[n : n + 3], positions[n : n + 3]))
+        image, changed = mosaic.image(), changes.pop()
         assert_equal_to_slow(image, stitch_slowly(amplitude[: n + 3], phase[: n + 3], positions[: n + 3]))
         np.testing.assert_array_equal(
             mosaic.image(changed).amplitude, image.amplitude[changed.slices(image.origin_px)], strict=True
@@ -141,19 +141,19 @@ def test_images_between_additions_redraw_what_changed_and_nothing_else():
             ] = before.amplitude
             outside[changed.slices(image.origin_px)] = image.amplitude[changed.slices(image.origin_px)]
             np.testing.assert_array_equal(outside, image.amplitude)
-    assert not changes.take()
+    assert not changes.pop()
 
 
 def test_a_finished_mosaic_keeps_its_image_and_takes_nothing_more():
     amplitude, phase = random_patches(2, (4, 4))
     mosaic = Mosaic()
-    mosaic.add(place_patches(amplitude, phase, np.array([[0.5, 0], [3, 2]])))
+    mosaic.stitch(place_patches(amplitude, phase, np.array([[0.5, 0], [3, 2]])))
     before = mosaic.image()
     mosaic.finish()
     np.testing.assert_array_equal(mosaic.image().phase, before.phase)
     np.testing.assert_array_equal(mosaic.image(Area(0, 0, 2, 3)).phase, before.phase[2:4, 2:5])
     with pytest.raises(RuntimeError, match="finished"):
-        mosaic.add(place_patches(amplitude, phase, np.zeros((2, 2))))
+        mosaic.stitch(place_patches(amplitude, phase, np.zeros((2, 2))))
 
 
 def test_many_overlapping_patches_keep_the_precision():

@@ -9,8 +9,8 @@ import pytest
 from scipy import ndimage
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from ptychoflow.inference_edge.mosaic import StitchedImage
-from ptychoflow.inference_edge.quality import ReferenceImage, compare, measure
+from ptychoflow.inference_edge.stitching.mosaic import StitchedImage
+from ptychoflow.inference_edge.stitching.quality import ReferenceImage, compare, measure
 
 
 def smooth(seed, shape=(60, 70), scale=1.0):

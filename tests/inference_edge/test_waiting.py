@@ -5,18 +5,19 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ptychoflow.inference_edge.batching import BatchSizer
-from ptychoflow.inference_edge.frame_block import FrameBlock
-from ptychoflow.inference_edge.overload import OverloadWatch
-from ptychoflow.inference_edge.perspective import Perspective
+from ptychoflow.inference_edge.frame_queue import ReceivedBatch
+from ptychoflow.inference_edge.ptychography.batch_sizer import BatchSizer
+from ptychoflow.inference_edge.ptychography.deferring_queue import DeferringQueue
+from ptychoflow.inference_edge.ptychography.diffraction_block import DiffractionBlock
+from ptychoflow.inference_edge.ptychography.overload import OverloadWatch
+from ptychoflow.inference_edge.ptychography.perspective import Perspective
 from ptychoflow.inference_edge.settings import EdgeSettings, Overload
-from ptychoflow.inference_edge.waiting import Arrival, WaitingFrames
 from ptychoflow.streaming.errors import UserError
 
 
-def block(start: int, count: int) -> FrameBlock:
+def block(start: int, count: int) -> DiffractionBlock:
     index = np.arange(start, start + count, dtype=np.int32)
-    return FrameBlock(
+    return DiffractionBlock(
         index=index,
         role=np.zeros(count, dtype=np.uint8),
         position_px=np.stack([index, -index], axis=1).astype(float),
@@ -24,23 +25,23 @@ def block(start: int, count: int) -> FrameBlock:
     )
 
 
-def arrive(waiting: WaitingFrames, sequence: int, frames: FrameBlock, perspective: Perspective) -> Arrival:
-    arrival = Arrival(sequence, perspective, 1.0, left=len(frames))
-    waiting.add(arrival, frames)
-    return arrival
+def arrive(waiting: DeferringQueue, sequence: int, frames: DiffractionBlock, perspective: Perspective) -> ReceivedBatch:
+    batch = ReceivedBatch(sequence, perspective, 1.0, left=len(frames))
+    waiting.append(batch, frames)
+    return batch
 
 
-def taken(waiting: WaitingFrames, frames_max: int) -> list[tuple[int, list[int], bool]]:
-    portions = waiting.take(frames_max)
+def taken(waiting: DeferringQueue, frames_max: int) -> list[tuple[int, list[int], bool]]:
+    portions = waiting.next_batch(frames_max)
     for portion in portions:
         np.testing.assert_array_equal(portion.block.diffraction[:, 2, 3], portion.block.index)
         np.testing.assert_array_equal(portion.block.position_px[:, 1], -portion.block.index)
-    return [(one.arrival.sequence, one.block.index.tolist(), one.put_off) for one in portions]
+    return [(one.batch.sequence, one.block.index.tolist(), one.put_off) for one in portions]
 
 
 @pytest.fixture
 def waiting(tmp_path):
-    one = WaitingFrames(tmp_path)
+    one = DeferringQueue(tmp_path)
     yield one
     one.close()
 
@@ -76,7 +77,7 @@ def test_frames_put_off_come_back_after_all_others_and_none_is_lost(waiting, tmp
 
 
 def test_where_nothing_can_be_written_the_user_is_told(tmp_path):
-    waiting = WaitingFrames(tmp_path / "missing")
+    waiting = DeferringQueue(tmp_path / "missing")
     arrive(waiting, 0, block(0, 5), Perspective(0, 0.0))
     with pytest.raises(UserError, match="cannot put frames off"):
         waiting.put_off_all_but(2)
@@ -87,12 +88,12 @@ def test_batches_are_as_large_as_the_latency_allows():
     assert sizer.frames == 64
     assert not sizer.behind(10_000)
     for _ in range(60):
-        sizer.note(10, 0.1)
+        sizer.record(10, 0.1)
     assert sizer.frames == 10
     assert not sizer.behind(20)
     assert sizer.behind(21)
     for _ in range(60):
-        sizer.note(1, 5.0)
+        sizer.record(1, 5.0)
     assert sizer.frames == 1
 
 
@@ -103,18 +104,18 @@ def test_the_policy_is_told_once_and_followed(waiting, policy, caplog):
     watch = OverloadWatch(EdgeSettings(overload=policy, image_every=2), waiting, warn=told.append)
     sizer = BatchSizer(latency_max_s=1.0, batch_max=8)
     arrive(waiting, 0, block(0, 20), Perspective(0, 0.0))
-    watch.watch(sizer, under_way=0)
+    watch.check(sizer, under_way=0)
     assert told == []
-    sizer.note(1, 0.1)
+    sizer.record(1, 0.1)
     for _ in range(2):
-        watch.watch(sizer, under_way=0)
+        watch.check(sizer, under_way=0)
     assert len(told) == (policy is Overload.THIN)
     assert sum("they wait" in record.getMessage() for record in caplog.records) == (policy is Overload.SPOOL)
     assert watch.put_off == (10 if policy is Overload.THIN else 0)
-    assert waiting.in_turn + waiting.put_off == 20
-    while waiting.take(8):
+    assert waiting.frames == waiting.in_turn + waiting.put_off == 20
+    while waiting.next_batch(8):
         pass
-    watch.watch(sizer, under_way=0)
+    watch.check(sizer, under_way=0)
     arrive(waiting, 1, block(20, 20), Perspective(0, 0.0))
-    watch.watch(sizer, under_way=0)
+    watch.check(sizer, under_way=0)
     assert len(told) == 2 * (policy is Overload.THIN)

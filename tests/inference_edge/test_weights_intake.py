@@ -14,17 +14,18 @@ import zmq
 from edge_weights import announce, network_of, overflow, weights, weights_file
 from support import wait_until
 
+from ptychoflow.inference_edge.backends.base import run_in_batches
 from ptychoflow.inference_edge.backends.name import BackendName
+from ptychoflow.inference_edge.backends.runner_factory import RunnerFactory
 from ptychoflow.inference_edge.final_weights import FinalWeights
-from ptychoflow.inference_edge.frame_block import FrameBlock
-from ptychoflow.inference_edge.imaging import Imaging
-from ptychoflow.inference_edge.inference import Imager
-from ptychoflow.inference_edge.inference_thread import InferenceThread
-from ptychoflow.inference_edge.mosaic import Mosaic, place_patches
-from ptychoflow.inference_edge.quality import ReferenceImage
+from ptychoflow.inference_edge.ptychography.diffraction_block import DiffractionBlock
+from ptychoflow.inference_edge.ptychography.model import Canary, Known, check_weights
+from ptychoflow.inference_edge.ptychography.reconstructor import Reconstructor
 from ptychoflow.inference_edge.settings import DeviceChoice, EdgeSettings
-from ptychoflow.inference_edge.weights import Canary, Known, accept_weights
-from ptychoflow.inference_edge.weights_intake import WeightsIntake
+from ptychoflow.inference_edge.stitching.mosaic import Mosaic, place_patches
+from ptychoflow.inference_edge.stitching.quality import ReferenceImage
+from ptychoflow.inference_edge.wake_up import WakeUp
+from ptychoflow.inference_edge.weights_receiver import WeightsReceiver
 from ptychoflow.streaming.codec import Codec
 from ptychoflow.streaming.events import Part, WarningRaised, WeightsApplied, WeightsRejected
 from ptychoflow.streaming.messages import ScanStart, Weights
@@ -48,7 +49,7 @@ FRAMES = np.random.default_rng(0).poisson(5, (6, 32, 32)).astype(np.uint16)
 
 
 class Edge:
-    """An intake with its telemetry."""
+    """A receiver of weights with its telemetry."""
 
     def __init__(self, network, folder) -> None:
         self.events = []
@@ -58,8 +59,8 @@ class Edge:
         )
         self._sender = TelemetrySender(network, part=Part.EDGE)
         self._client = WeightsClient(network, edge="edge")
-        self.imager = Imager(SETTINGS)
-        self.intake = WeightsIntake(
+        self.factory = RunnerFactory(SETTINGS)
+        self.receiver = WeightsReceiver(
             self._client,
             telemetry=self._sender,
             final_weights=FinalWeights(RunFolder(folder)),
@@ -68,13 +69,13 @@ class Edge:
 
     @property
     def version(self) -> int:
-        return self.intake.model.version
+        return self.receiver.model.version
 
     def poll(self) -> bool:
         limit_db = SETTINGS.refuse_below_db
-        checks = {"scan": SCAN, "imager": self.imager, "canary": self.canary, "refuse_below_db": limit_db}
-        self.intake.fetch(lambda: partial(accept_weights, **checks))
-        return self.intake.settle()
+        checks = {"scan": SCAN, "factory": self.factory, "canary": self.canary, "refuse_below_db": limit_db}
+        self.receiver.fetch(lambda: partial(check_weights, **checks))
+        return self.receiver.switch()
 
     def answer_to(self, version: int):
         """Wait until a version has been used or refused, and return what was said."""
@@ -87,7 +88,7 @@ class Edge:
         return answers()[-1]
 
     def close(self) -> None:
-        self.intake.close()
+        self.receiver.close()
         self._client.close()
         self._sender.close()
         self._hub.close()
@@ -132,8 +133,8 @@ def test_bad_weights_are_refused_with_the_reason_and_the_old_ones_go_on(edge, tr
 
 def test_refused_final_weights_are_still_the_last(edge, trainer):
     trainer.publish(Weights(1, "0" * 64, step=1, final=True), weights_file(1))
-    wait_until(lambda: edge.poll() or edge.intake.final_seen)
-    assert edge.intake.model is None
+    wait_until(lambda: edge.poll() or edge.receiver.final_seen)
+    assert edge.receiver.model is None
 
 
 def test_older_weights_are_refused(edge, network):
@@ -178,15 +179,15 @@ def test_what_is_not_weights_is_dropped_and_told(edge, network):
         wait_until(lambda: (edge.poll(), trainer.poll(0))[1] != 0)
         trainer.send_multipart([trainer.recv_multipart()[0], b"no header", b"no file"])
         wait_until(lambda: edge.poll() or any(isinstance(one, WarningRaised) for one in edge.events))
-    assert edge.intake.model is None
+    assert edge.receiver.model is None
 
 
 def known_to_be(version: int, edge: Edge) -> Canary:
     """Return frames whose reference is what `version` makes of them, and which are predicted so now."""
-    prediction = edge.imager.predict(edge.imager.prepare(network_of(version)), FRAMES)
+    prediction = run_in_batches(edge.factory.prepare(network_of(version)), FRAMES, batch_max=64)
     positions = np.arange(12.0).reshape(6, 2)
     mosaic = Mosaic()
-    mosaic.add(place_patches(*prediction, positions))
+    mosaic.stitch(place_patches(*prediction, positions))
     image = mosaic.image()
     values = (np.nan_to_num(channel) for channel in (image.amplitude, image.phase))
     return Canary(FRAMES, Known(positions, ReferenceImage(*values, image.origin_px), prediction))
@@ -208,17 +209,17 @@ def test_rolling_back_holds_a_version_until_newer_ones_are_followed_again(edge, 
     for version in range(1, 5):
         trainer.publish(*weights(version))
         edge.answer_to(version)
-    assert not edge.intake.roll_back(1)
+    assert not edge.receiver.roll_back(1)
     wait_until(lambda: any("kept are [2, 3, 4]" in one.text for one in edge.events if isinstance(one, WarningRaised)))
-    assert edge.intake.roll_back(2)
-    assert not edge.intake.roll_back(2)
+    assert edge.receiver.roll_back(2)
+    assert not edge.receiver.roll_back(2)
     announced, data = weights(5, final=True)
     trainer.publish(announced, data)
-    wait_until(lambda: edge.poll() or edge.intake.final_seen)
+    wait_until(lambda: edge.poll() or edge.receiver.final_seen)
     assert edge.version == 2
-    assert edge.intake.follow()
+    assert edge.receiver.follow()
     assert edge.version == 5
-    assert edge.intake.roll_back(2)
+    assert edge.receiver.roll_back(2)
     wait_until(lambda: [one.version for one in edge.events if isinstance(one, WeightsApplied)][-4:] == [4, 2, 5, 2])
 
 
@@ -226,12 +227,12 @@ def test_dropped_weights_are_not_used_again(edge, trainer):
     for version in (1, 2):
         trainer.publish(*weights(version))
         edge.answer_to(version)
-    edge.intake.drop(edge.intake.model, "it gives no image")
+    edge.receiver.discard(edge.receiver.model, "it gives no image")
     assert edge.version == 1
     wait_until(lambda: edge.events[-2:] == [WeightsRejected(2, "it gives no image"), WeightsApplied(1)])
-    assert not edge.intake.follow()
+    assert not edge.receiver.follow()
     with pytest.raises(RuntimeError, match="no weights"):
-        edge.intake.drop(edge.intake.model, "again")
+        edge.receiver.discard(edge.receiver.model, "again")
     trainer.publish(*weights(3))
     assert isinstance(edge.answer_to(3), WeightsApplied)
 
@@ -244,14 +245,15 @@ def test_all_frames_that_failing_weights_had_in_hand_are_imaged_by_those_before(
     assert isinstance(edge.answer_to(2), WeightsApplied)
     told = []
     index = np.arange(3, dtype=np.int32)
-    with closing(InferenceThread(edge.imager.predict)) as thread:
-        imaging = Imaging(SETTINGS, thread=thread, weights=edge.intake, warn=told.append)
-        begun = [
-            imaging.begin(edge.intake.model, FrameBlock(index, index, np.zeros((3, 2)), frames))
-            for frames in (FRAMES[:3], FRAMES[3:])
-        ]
-        imaged = [imaging.finish(one) for one in begun]
-    expected = edge.imager.predict(edge.imager.prepare(network_of(1)), FRAMES)
+    with closing(WakeUp()) as wake_up:
+        reconstructor = Reconstructor(SETTINGS, weights=edge.receiver, wake_up=wake_up, warn=told.append)
+        with closing(reconstructor):
+            submitted = [
+                reconstructor.submit(edge.receiver.model, DiffractionBlock(index, index, np.zeros((3, 2)), frames))
+                for frames in (FRAMES[:3], FRAMES[3:])
+            ]
+            imaged = [reconstructor.place(one) for one in submitted]
+    expected = run_in_batches(edge.factory.prepare(network_of(1)), FRAMES, batch_max=64)
     np.testing.assert_array_equal(np.concatenate([one.patches.phase for one in imaged]), expected.phase)
     assert [one.version for one in imaged] == [1, 1]
     assert edge.version == 1
@@ -267,19 +269,19 @@ def test_final_weights_outlast_the_trainer_and_the_edge(network, tmp_path, train
         stopped, data = weights(2, final=True)
         trainer.publish(msgspec.structs.replace(stopped, stopped=True), data)
         edge.answer_to(2)
-        assert edge.intake.final_seen
+        assert edge.receiver.final_seen
         assert FinalWeights(RunFolder(tmp_path)).read() is None, "the trainer may be started again and go on"
         trainer.publish(*weights(3, final=True))
         edge.answer_to(3)
     trainer.close()
     with closing(Edge(network, tmp_path)) as edge:
         assert isinstance(edge.answer_to(3), WeightsApplied)
-        assert edge.intake.final_seen
+        assert edge.receiver.final_seen
         assert [one.version for one in edge.events if isinstance(one, WeightsApplied)] == [3]
         resumed = WeightsServer(network)
         resumed.publish(*weights(4))
         assert isinstance(edge.answer_to(4), WeightsApplied)
-        assert not edge.intake.final_seen
+        assert not edge.receiver.final_seen
         resumed.close()
 
 
@@ -293,7 +295,7 @@ def test_a_trainer_does_not_wait_for_an_edge_that_has_the_final_weights_already(
         leaving = threading.Thread(target=trainer.close, kwargs={"wait_until_served_s": 120.0})
         leaving.start()
         wait_until(lambda: (edge.poll(), not leaving.is_alive())[1])
-        assert edge.intake.final_seen
+        assert edge.receiver.final_seen
 
 
 @pytest.mark.parametrize("spoiled", ["cut short", "of another network", "of nobody"])
@@ -308,7 +310,7 @@ def test_kept_weights_that_cannot_be_used_are_asked_for_anew(network, tmp_path, 
     trainer.publish(*weights(2))
     with closing(Edge(network, tmp_path)) as edge:
         assert isinstance(edge.answer_to(2), WeightsApplied)
-        assert not edge.intake.final_seen
+        assert not edge.receiver.final_seen
     assert not [one for one in edge.events if isinstance(one, WeightsRejected)], "the trainer sent none"
 
 
@@ -317,12 +319,12 @@ def test_weights_that_failed_on_their_last_frames_after_newer_ones_came_are_not_
     for version in (1, 2, 3):
         trainer.publish(*weights(version))
         edge.answer_to(version)
-        models[version] = edge.intake.model
+        models[version] = edge.receiver.model
     failed = models[2]
-    edge.intake.drop(failed, "no finite image")
-    edge.intake.drop(failed, "no finite image")
-    assert (edge.version, edge.intake.previous.version) == (3, 1)
-    assert not edge.intake.roll_back(2)
+    edge.receiver.discard(failed, "no finite image")
+    edge.receiver.discard(failed, "no finite image")
+    assert (edge.version, edge.receiver.previous.version) == (3, 1)
+    assert not edge.receiver.roll_back(2)
     wait_until(lambda: [one.version for one in edge.events if isinstance(one, WeightsRejected)] == [2])
 
 
@@ -337,6 +339,6 @@ def test_two_edges_follow_one_trainer_and_both_get_the_final_weights(network, tm
         trainer.publish(*weights(2, final=True))
         one.answer_to(2)
         slow = []
-        wait_until(lambda: (slow.append(other.poll()), other.intake.final_seen)[1])
+        wait_until(lambda: (slow.append(other.poll()), other.receiver.final_seen)[1])
         trainer.close(wait_until_served_s=10.0)
         assert one.version == other.version == 2

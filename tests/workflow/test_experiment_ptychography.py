@@ -21,7 +21,7 @@ from pydantic import ValidationError
 from support import wait_until
 
 from ptychoflow.acquisition.source_settings import SimulationSettings, SpecimenPhase
-from ptychoflow.inference_edge.quality import ReferenceImage
+from ptychoflow.inference_edge.stitching.quality import ReferenceImage
 from ptychoflow.streaming.errors import UserError
 from ptychoflow.streaming.messages import FrameRole, PerspectiveEnd, ScanEnd
 from ptychoflow.trainer.models.weights_file import read_weights

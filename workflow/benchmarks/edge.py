@@ -22,9 +22,9 @@ from ptychoflow.acquisition.simulation.scan import SimulatedScan
 from ptychoflow.acquisition.source_settings import SimulationSettings
 from ptychoflow.inference_edge.backends.choice import usable_backends
 from ptychoflow.inference_edge.backends.name import BackendName
-from ptychoflow.inference_edge.inference import choose_device
-from ptychoflow.inference_edge.mosaic import Mosaic, place_patches
+from ptychoflow.inference_edge.device import choose_device
 from ptychoflow.inference_edge.settings import DeviceChoice, EdgeSettings
+from ptychoflow.inference_edge.stitching.mosaic import Mosaic, place_patches
 from ptychoflow.streaming.settings import NetworkSettings
 from ptychoflow.trainer.models.ptychonn import edge_model, original_model
 from ptychoflow.workflow.benchmarks.beamline import STEP_PX, Beamline, random_weights
@@ -215,7 +215,7 @@ def _bench_stitching() -> dict[str, Any]:
         began_s = time.thread_time()
         for start in range(0, STITCHED_PATCHES, STITCHED_AT_ONCE):
             some = slice(start, start + STITCHED_AT_ONCE)
-            mosaic.add(place_patches(amplitude[some], phase[some], positions_px[some]))
+            mosaic.stitch(place_patches(amplitude[some], phase[some], positions_px[some]))
         took_s.append(time.thread_time() - began_s)
         began_s = time.thread_time()
         np.copyto(copies[0], amplitude)

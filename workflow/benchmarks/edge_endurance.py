@@ -17,7 +17,7 @@ import psutil
 from ptychoflow.dashboard.server import serve_dashboard
 from ptychoflow.dashboard.settings import DashboardSettings
 from ptychoflow.inference_edge.backends.name import BackendName
-from ptychoflow.inference_edge.service import serve_edge
+from ptychoflow.inference_edge.ptychography.service import serve_edge
 from ptychoflow.inference_edge.settings import EdgeSettings
 from ptychoflow.streaming.commands import CommandHub
 from ptychoflow.streaming.messages import GroundTruthSource, Reference

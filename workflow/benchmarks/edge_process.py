@@ -14,8 +14,8 @@ import numpy as np
 import psutil
 import torch
 
-from ptychoflow.inference_edge.inference import Imager
-from ptychoflow.inference_edge.service import serve_edge
+from ptychoflow.inference_edge.backends.runner_factory import RunnerFactory
+from ptychoflow.inference_edge.ptychography.service import serve_edge
 from ptychoflow.inference_edge.settings import EdgeSettings
 from ptychoflow.streaming.settings import NetworkSettings, RunContext
 from ptychoflow.trainer.models.weights_file import read_weights
@@ -125,7 +125,7 @@ class _Bare:
         self._batches = [
             np.random.default_rng(n).poisson(3.0, shape).astype(np.float32) for n in range(DISTINCT_BATCHES)
         ]
-        self._run = Imager(settings).prepare(network)
+        self._run = RunnerFactory(settings).prepare(network)
         for batch in self._batches[:WARM_UP_BATCHES]:
             self._run(batch)
 

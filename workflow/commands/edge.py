@@ -22,6 +22,6 @@ def edge(config: ConfigOption = None, assignments: SetOption = None, pipeline: P
 
             serve_classification(settings.edge, network=settings.network, run=run, stop=part.stop)
         else:
-            from ptychoflow.inference_edge.service import serve_edge
+            from ptychoflow.inference_edge.ptychography.service import serve_edge
 
             serve_edge(settings.edge, network=settings.network, run=run, stop=part.stop)

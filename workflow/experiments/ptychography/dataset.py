@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from ptychoflow.inference_edge.quality import ReferenceImage
+from ptychoflow.inference_edge.stitching.quality import ReferenceImage
 from ptychoflow.streaming.codec import Arrays
 from ptychoflow.streaming.durable_file import (
     UNFINISHED_SUFFIX,

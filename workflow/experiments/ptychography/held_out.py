@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ptychoflow.inference_edge.mosaic import Mosaic, place_patches
-from ptychoflow.inference_edge.quality import Comparison, compare, measure
+from ptychoflow.inference_edge.stitching.mosaic import Mosaic, place_patches
+from ptychoflow.inference_edge.stitching.quality import Comparison, compare, measure
 from ptychoflow.streaming.durable_file import durable_file
 from ptychoflow.streaming.events import Quality
 from ptychoflow.streaming.messages import FrameRole
@@ -92,5 +92,5 @@ def _compare(perspective: PerspectiveSamples, patches: Mapping[str, npt.NDArray[
         return None
     positions_px = perspective.positions_px[perspective.rows(FrameRole.HELD_OUT)]
     mosaic = Mosaic()
-    mosaic.add(place_patches(patches["amplitude"], patches["phase"], positions_px))
+    mosaic.stitch(place_patches(patches["amplitude"], patches["phase"], positions_px))
     return compare(mosaic.image(), perspective.reference, min_coverage=MIN_COVERAGE)

@@ -18,7 +18,7 @@ from ptychoflow.acquisition.roles import assign_roles
 from ptychoflow.acquisition.scan import Perspective, Scan
 from ptychoflow.acquisition.source_settings import HoldOut, ReplaySettings, RoleSettings, SimulationSettings
 from ptychoflow.acquisition.sources import open_scan
-from ptychoflow.inference_edge.quality import ReferenceImage
+from ptychoflow.inference_edge.stitching.quality import ReferenceImage
 from ptychoflow.streaming.errors import UserError
 from ptychoflow.streaming.messages import FrameRole
 from ptychoflow.workflow.experiments.progress import TaskProgress

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from ptychoflow.inference_edge.figures import phase_scale
+from ptychoflow.inference_edge.stitching.figures import phase_scale
 from ptychoflow.workflow.drawing import GREY, STYLE
 from ptychoflow.workflow.experiments.colours import COLOURS
 from ptychoflow.workflow.experiments.methods import Method

@@ -16,8 +16,8 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from ptychoflow.inference_edge.area import NOWHERE, Area, Changes
-from ptychoflow.inference_edge.spreading import AMPLITUDE, COSINE, LAYERS, SINE, WEIGHT, add_patches
+from ptychoflow.inference_edge.stitching.area import NOWHERE, Area, Changes
+from ptychoflow.inference_edge.stitching.spreading import AMPLITUDE, COSINE, LAYERS, SINE, WEIGHT, add_patches
 
 FloatArray = npt.NDArray[np.floating]
 IntArray = npt.NDArray[np.int64]
@@ -44,7 +44,7 @@ class StitchedImage:
 
 @dataclass(frozen=True)
 class PlacedPatches:
-    """Patches and where they lie, ready to be added to any number of mosaics; see `place_patches`."""
+    """Patches and where they lie, ready to be stitched into any number of mosaics; see `place_patches`."""
 
     amplitude: npt.NDArray[np.float32]
     phase: npt.NDArray[np.float32]
@@ -110,7 +110,7 @@ class Mosaic:
 
     def __init__(self) -> None:
         self.frames = 0
-        """Patches added so far."""
+        """Patches stitched so far."""
         self._canvas = NOWHERE
         self._covered = NOWHERE
         self._sums = np.zeros((LAYERS, 0, 0), dtype=np.float64)
@@ -125,8 +125,8 @@ class Mosaic:
         """The smallest area that holds the image."""
         return self._covered
 
-    def add(self, patches: PlacedPatches) -> int:
-        """Add patches.
+    def stitch(self, patches: PlacedPatches) -> int:
+        """Stitch patches in.
 
         Returns:
             How many were left out because no scan reaches where they lie: more than `MAX_GAP_PX` from all others, or
@@ -141,7 +141,7 @@ class Mosaic:
             return 0
         placed = patches.select(self._within_reach(patches))
         if len(placed):
-            self._add(placed)
+            self._stitch(placed)
         return len(patches) - len(placed)
 
     def watch(self) -> Changes:
@@ -156,7 +156,7 @@ class Mosaic:
         """
         if self._finished is not None:
             return self._finished if area is None else _cut(self._finished, area)
-        self._draw(self._undrawn.take())
+        self._draw(self._undrawn.pop())
         area = self._covered if area is None else area
         pixels = area.slices(self._canvas.origin_px)
         amplitude, phase = self._drawn[:, *pixels].copy()
@@ -180,7 +180,7 @@ class Mosaic:
             reached &= (gaps == 0).all(axis=1)
         return reached
 
-    def _add(self, patches: PlacedPatches) -> None:
+    def _stitch(self, patches: PlacedPatches) -> None:
         extent = patches.extent
         # the compiled loop also touches the row and the column behind, with weight 0 where the position is an integer
         self._make_room(Area(extent.top, extent.left, extent.bottom + 1, extent.right + 1))
@@ -195,7 +195,7 @@ class Mosaic:
         self.frames += len(patches)
         self._covered = self._covered.union(extent)
         for changes in (self._undrawn, *self._watching):
-            changes.add(extent)
+            changes.include(extent)
 
     def _draw(self, area: Area) -> None:
         pixels = area.slices(self._canvas.origin_px)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
-from ptychoflow.inference_edge.batching import BatchSizer
+from ptychoflow.inference_edge.ptychography.batch_sizer import BatchSizer
+from ptychoflow.inference_edge.ptychography.deferring_queue import DeferringQueue
 from ptychoflow.inference_edge.settings import EdgeSettings, Overload
-from ptychoflow.inference_edge.waiting import WaitingFrames
 
 log = logging.getLogger(__name__)
 
@@ -17,24 +17,24 @@ class OverloadWatch:
 
     Args:
         settings: of the edge.
-        waiting: frames that wait.
+        queue: frames that wait.
         warn: tells the user that frames are put off, and live images show part of the scan.
     """
 
-    def __init__(self, settings: EdgeSettings, waiting: WaitingFrames, *, warn: Callable[[str], None]) -> None:
+    def __init__(self, settings: EdgeSettings, queue: DeferringQueue, *, warn: Callable[[str], None]) -> None:
         self.put_off = 0
         """Frames put off so far."""
-        self._settings, self._waiting, self._warn = settings, waiting, warn
+        self._settings, self._queue, self._warn = settings, queue, warn
         self._behind = False
 
-    def watch(self, sizer: BatchSizer, *, under_way: int) -> None:
+    def check(self, sizer: BatchSizer, *, under_way: int) -> None:
         """Act if imaging is behind; `under_way` frames are with the network before those that wait.
 
         Raises:
             UserError: frames cannot be put off to disk.
         """
-        if not sizer.behind(self._waiting.in_turn + under_way):
-            if self._behind and not self._waiting.put_off and self._waiting.in_turn <= sizer.frames:
+        if not sizer.behind(self._queue.in_turn + under_way):
+            if self._behind and not self._queue.put_off and self._queue.in_turn <= sizer.frames:
                 self._behind = False
                 log.info("imaging keeps up again")
             return
@@ -42,7 +42,7 @@ class OverloadWatch:
             self._behind = True
             self._tell()
         if self._settings.overload is Overload.THIN:
-            self.put_off += self._waiting.put_off_all_but(self._settings.image_every)
+            self.put_off += self._queue.put_off_all_but(self._settings.image_every)
 
     def _tell(self) -> None:
         reason = "frames come faster than they can be imaged"

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from ptychoflow.inference_edge.mosaic import Mosaic, crop_centre, place_patches
-from ptychoflow.inference_edge.perspective import Perspective
-from ptychoflow.inference_edge.prediction import Prediction
-from ptychoflow.inference_edge.quality import ReferenceImage, compare, measure
-from ptychoflow.inference_edge.weights import Model
+from ptychoflow.inference_edge.backends.prediction import Prediction
+from ptychoflow.inference_edge.ptychography.model import Model
+from ptychoflow.inference_edge.ptychography.perspective import Perspective
+from ptychoflow.inference_edge.stitching.mosaic import Mosaic, crop_centre, place_patches
+from ptychoflow.inference_edge.stitching.quality import ReferenceImage, compare, measure
 from ptychoflow.streaming.events import HeldOutScores, MosaicKind, PerspectiveScores, Quality
 
 STITCHED_AT_ONCE = 64
@@ -85,5 +85,5 @@ class Scorer:
         for start in range(0, len(positions_px), STITCHED_AT_ONCE):
             some_px = positions_px[start : start + STITCHED_AT_ONCE]
             amplitude, phase = (np.broadcast_to(one, (len(some_px), *one.shape[1:])) for one in patch)
-            mosaic.add(place_patches(amplitude, phase, some_px))
+            mosaic.stitch(place_patches(amplitude, phase, some_px))
         return self._quality(mosaic, reference)

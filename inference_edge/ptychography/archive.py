@@ -12,9 +12,15 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from ptychoflow.inference_edge.figures import ColourScale, amplitude_scale, difference_scale, phase_scale, write_picture
-from ptychoflow.inference_edge.mosaic import StitchedImage
-from ptychoflow.inference_edge.quality import Comparison, ReferenceImage, compare
+from ptychoflow.inference_edge.stitching.figures import (
+    ColourScale,
+    amplitude_scale,
+    difference_scale,
+    phase_scale,
+    write_picture,
+)
+from ptychoflow.inference_edge.stitching.mosaic import StitchedImage
+from ptychoflow.inference_edge.stitching.quality import Comparison, ReferenceImage, compare
 from ptychoflow.streaming.durable_file import durable_file, make_folder_durably
 from ptychoflow.streaming.errors import UserError
 from ptychoflow.streaming.events import MosaicKind

@@ -10,7 +10,7 @@ from typing import IO
 
 import numpy as np
 
-from ptychoflow.inference_edge.frame_block import FrameBlock
+from ptychoflow.inference_edge.ptychography.diffraction_block import DiffractionBlock
 from ptychoflow.streaming.errors import UserError
 
 
@@ -28,10 +28,10 @@ class FrameSpool:
         """How many it holds."""
         self._directory = directory
         self._file: IO[bytes] | None = None
-        self._blocks: deque[tuple[FrameBlock, int, tuple[int, ...]]] = deque()
+        self._blocks: deque[tuple[DiffractionBlock, int, tuple[int, ...]]] = deque()
         self._end = 0
 
-    def put(self, block: FrameBlock) -> None:
+    def append(self, block: DiffractionBlock) -> None:
         """Append a block.
 
         Raises:
@@ -50,7 +50,7 @@ class FrameSpool:
         self._end += block.diffraction.nbytes
         self.frames += len(block)
 
-    def get(self) -> FrameBlock:
+    def pop_oldest(self) -> DiffractionBlock:
         """Remove the oldest block and return it; there must be one."""
         block, offset, shape = self._blocks.popleft()
         if self._file is None:

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from scipy import ndimage
 from skimage.metrics import structural_similarity
 
-from ptychoflow.inference_edge.mosaic import StitchedImage, bounding_box
+from ptychoflow.inference_edge.stitching.mosaic import StitchedImage, bounding_box
 from ptychoflow.streaming.codec import MalformedMessage
 from ptychoflow.streaming.events import Channels, Quality
 

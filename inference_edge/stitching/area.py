@@ -53,16 +53,16 @@ NOWHERE = Area(0, 0, 0, 0)
 
 
 class Changes:
-    """Collects what changed until somebody takes it."""
+    """Collects what changed until somebody asks for it."""
 
     def __init__(self) -> None:
         self._area = NOWHERE
 
-    def add(self, area: Area) -> None:
+    def include(self, area: Area) -> None:
         """Note that `area` changed."""
         self._area = self._area.union(area)
 
-    def take(self) -> Area:
+    def pop(self) -> Area:
         """Return what changed since this was last called; an empty area if nothing did."""
-        taken, self._area = self._area, NOWHERE
-        return taken
+        changed, self._area = self._area, NOWHERE
+        return changed

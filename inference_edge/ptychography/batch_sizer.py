@@ -32,7 +32,7 @@ class BatchSizer:
             return self._batch_max
         return max(1, min(self._batch_max, int(self._latency_max_s / 2 / self._frame_s)))
 
-    def note(self, frames: int, seconds: float) -> None:
+    def record(self, frames: int, seconds: float) -> None:
         """Learn from a batch."""
         newest_s = seconds / frames
         self._frame_s = newest_s if self._frame_s is None else self._frame_s + NEWEST_SHARE * (newest_s - self._frame_s)

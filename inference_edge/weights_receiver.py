@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing, contextmanager
 from typing import Generic, Protocol, TypeVar
 
 from ptychoflow.inference_edge.final_weights import FinalWeights
 from ptychoflow.streaming.commands import CommandReceiver, FollowWeights, RollBackWeights
-from ptychoflow.streaming.events import Part, WarningRaised, WeightsApplied, WeightsRejected
+from ptychoflow.streaming.events import WarningRaised, WeightsApplied, WeightsRejected
 from ptychoflow.streaming.messages import Weights
-from ptychoflow.streaming.settings import NetworkSettings, RunContext
 from ptychoflow.streaming.telemetry import TelemetrySender
 from ptychoflow.streaming.weights_channel import WeightsClient
 from ptychoflow.trainer.models.tensor_file import BadWeights
@@ -30,27 +28,11 @@ class Versioned(Protocol):
 
 
 ModelT = TypeVar("ModelT", bound=Versioned)
-Accept = Callable[[Weights, bytes], ModelT]
+Check = Callable[[Weights, bytes], ModelT]
 """Checks an announced weights file and makes a model of it, or raises `BadWeights`; runs in a thread of its own."""
 
 
-@contextmanager
-def open_weights(
-    network: NetworkSettings, run: RunContext, *, telemetry: TelemetrySender, weights_kept: int
-) -> Iterator[WeightsIntake[ModelT]]:
-    """Follow the trainer of a run within the context; for the arguments see `WeightsIntake`."""
-    with (
-        closing(WeightsClient(network, edge=Part.EDGE.value)) as client,
-        closing(
-            WeightsIntake[ModelT](
-                client, telemetry=telemetry, final_weights=FinalWeights(run.folder), weights_kept=weights_kept
-            )
-        ) as intake,
-    ):
-        yield intake
-
-
-class WeightsIntake(Generic[ModelT]):
+class WeightsReceiver(Generic[ModelT]):
     """Fetches weights, checks them in a thread of its own, and holds the versions that can be used.
 
     Bad weights change nothing. Final weights that an edge before this one accepted are taken up again; newer ones may
@@ -86,8 +68,8 @@ class WeightsIntake(Generic[ModelT]):
         older = [one for one in self._kept if self.model is not None and one.version < self.model.version]
         return older[-1] if older else None
 
-    def fetch(self, prepare: Callable[[], Accept[ModelT]]) -> None:
-        """Take the newest weights, if any came and none are being checked; `prepare` then says how to check them."""
+    def fetch(self, prepare: Callable[[], Check[ModelT]]) -> None:
+        """Fetch the newest weights, if any came and none are being checked; `prepare` then says how to check them."""
         if self._checking is not None:
             return
         if self._recalled is not None:
@@ -104,7 +86,7 @@ class WeightsIntake(Generic[ModelT]):
         self._newest_seen = announced.version
         self._begin_check(prepare(), announced, data)
 
-    def settle(self) -> bool:
+    def switch(self) -> bool:
         """Use the weights that have been checked, if any; return whether the model in use was replaced."""
         if self._checking is None or not self._checking[1].done():
             return False
@@ -144,7 +126,7 @@ class WeightsIntake(Generic[ModelT]):
         self._held = False
         return bool(self._kept) and self._use(self._kept[-1])
 
-    def heed(self, commands: CommandReceiver) -> bool:
+    def apply_commands(self, commands: CommandReceiver) -> bool:
         """Do what people have asked for since the last call; return whether another version is in use now."""
         replaced = False
         while (command := commands.poll()) is not None:
@@ -155,7 +137,7 @@ class WeightsIntake(Generic[ModelT]):
                     replaced |= self.follow()
         return replaced
 
-    def drop(self, failed: ModelT, reason: str) -> None:
+    def discard(self, failed: ModelT, reason: str) -> None:
         """Do not use a version again, if it is still kept; go back from it to the one before if it is in use.
 
         Raises:
@@ -176,11 +158,13 @@ class WeightsIntake(Generic[ModelT]):
         """Wait for a check that is running."""
         self._checker.shutdown(cancel_futures=True)
 
-    def _begin_check(self, accept: Accept[ModelT], announced: Weights, data: bytes) -> None:
-        self._checking = announced, self._checker.submit(self._check, accept, announced, data)
+    def _begin_check(self, check: Check[ModelT], announced: Weights, data: bytes) -> None:
+        self._checking = announced, self._checker.submit(self._check, check, announced, data)
 
-    def _check(self, accept: Accept[ModelT], announced: Weights, data: bytes) -> ModelT:
-        model = accept(announced, data)
+    def _check(self, check: Check[ModelT], announced: Weights, data: bytes) -> ModelT:
+        model = check(announced, data)
+        if model.version != announced.version:
+            raise BadWeights(f"the file holds version {model.version}, announced was {announced.version}")
         if announced.final and not announced.stopped:
             self._final_weights.write(announced, data)
         return model

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ptychoflow.inference_edge.backends.base import Runner
-from ptychoflow.inference_edge.inference import Imager
-from ptychoflow.inference_edge.mosaic import Mosaic, place_patches
-from ptychoflow.inference_edge.prediction import Prediction
-from ptychoflow.inference_edge.quality import ReferenceImage, compare, measure
+from ptychoflow.inference_edge.backends.base import Runner, run_in_batches
+from ptychoflow.inference_edge.backends.prediction import Prediction
+from ptychoflow.inference_edge.backends.runner_factory import RunnerFactory
+from ptychoflow.inference_edge.stitching.mosaic import Mosaic, place_patches
+from ptychoflow.inference_edge.stitching.quality import ReferenceImage, compare, measure
 from ptychoflow.streaming.messages import ScanStart, Weights
 from ptychoflow.trainer.models.settings import NetworkConfig
 from ptychoflow.trainer.models.weights_file import BadWeights, read_weights
@@ -23,7 +23,6 @@ class Model:
     """A version that can be used: a network ready to run, and the prediction that it has to beat."""
 
     version: int
-    final: bool
     runner: Runner
     constant: Prediction
     """The training mean, one patch, (1, y, x) each."""
@@ -41,7 +40,7 @@ class Known:
     def phase_psnr_db(self, prediction: Prediction) -> float | None:
         """Return the phase PSNR of a prediction's stitched image, None where it is not defined."""
         mosaic = Mosaic()
-        mosaic.add(place_patches(*prediction, self.position_px))
+        mosaic.stitch(place_patches(*prediction, self.position_px))
         comparison = compare(mosaic.image(), self.reference, min_coverage=1)
         quality = None if comparison is None else measure(comparison)
         return None if quality is None else quality.psnr_db.phase
@@ -56,8 +55,8 @@ class Canary:
     known: Known | None = None
 
 
-def accept_weights(
-    announced: Weights, data: bytes, *, scan: ScanStart, imager: Imager, canary: Canary, refuse_below_db: float
+def check_weights(
+    announced: Weights, data: bytes, *, scan: ScanStart, factory: RunnerFactory, canary: Canary, refuse_below_db: float
 ) -> Model:
     """Check a weights file and make a model of it. May take some seconds, and may run beside other inference.
 
@@ -65,26 +64,24 @@ def accept_weights(
         announced: the message that came with the file.
         data: the file's bytes; not trusted.
         scan: the scan whose frames will be imaged.
-        imager: where the network will run.
+        factory: makes the network ready to run.
         canary: the network must predict finite patches of its frames, and not much worse ones than before.
         refuse_below_db: how much below the PSNR before is much worse.
 
     Raises:
-        BadWeights: wrong digest, damaged file, another version than announced, a network for other frames or
+        BadWeights: wrong digest, damaged file, a network for other frames or
             patches than this scan's, or predictions that are not finite or much worse.
     """
     loaded = read_weights(data, announced.sha256)
-    if loaded.manifest.version != announced.version:
-        raise BadWeights(f"the file holds version {loaded.manifest.version}, announced was {announced.version}")
     _require_same_shapes(loaded.manifest.network, scan)
-    runner = imager.prepare(loaded.network)
-    prediction = imager.predict(runner, canary.frames)
+    runner = factory.prepare(loaded.network)
+    prediction = run_in_batches(runner, canary.frames, batch_max=factory.batch_max)
     if not prediction.finite().all():
         raise BadWeights("the network's predictions are not finite on the last frames")
     constant = Prediction(loaded.constant_amplitude.numpy()[None], loaded.constant_phase.numpy()[None])
     if canary.known is not None:
         _require_no_fall(prediction, canary.known, constant=constant, refuse_below_db=refuse_below_db)
-    return Model(announced.version, announced.final, runner, constant)
+    return Model(loaded.manifest.version, runner, constant)
 
 
 def blank_canary(scan: ScanStart) -> Canary:

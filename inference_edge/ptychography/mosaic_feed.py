@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from ptychoflow.inference_edge.area import Area, Changes
-from ptychoflow.inference_edge.mosaic import Mosaic
-from ptychoflow.inference_edge.perspective import Perspective
+from ptychoflow.inference_edge.ptychography.perspective import Perspective
+from ptychoflow.inference_edge.stitching.area import Area, Changes
+from ptychoflow.inference_edge.stitching.mosaic import Mosaic
 from ptychoflow.streaming.events import MosaicArea, MosaicImage, MosaicKind
 from ptychoflow.streaming.telemetry import TelemetrySender
 
@@ -42,7 +42,7 @@ class MosaicFeed:
         rendering = perspective.rendering(kind)
         shown = self._follow(perspective, kind)
         shown.revision += 1
-        area = shown.changes.take()
+        area = shown.changes.pop()
         version, now_s = max(rendering.versions), time.monotonic()
         if whole or now_s - shown.whole_at_s >= self._whole_period_s or _is_large(area, rendering.whole.covered):
             shown.whole_at_s = now_s

@@ -7,9 +7,10 @@ from collections import deque
 import numpy as np
 import numpy.typing as npt
 
-from ptychoflow.inference_edge.frame_block import FrameBlock, join
-from ptychoflow.inference_edge.mosaic import Mosaic, PlacedPatches
-from ptychoflow.inference_edge.quality import ReferenceImage
+from ptychoflow.inference_edge.ptychography.diffraction_block import DiffractionBlock
+from ptychoflow.inference_edge.section import Section
+from ptychoflow.inference_edge.stitching.mosaic import Mosaic, PlacedPatches
+from ptychoflow.inference_edge.stitching.quality import ReferenceImage
 from ptychoflow.streaming.events import MosaicKind
 
 
@@ -22,11 +23,11 @@ class Rendering:
         self.versions: set[int] = set()
         """Model versions that contributed."""
 
-    def add(self, patches: PlacedPatches, *, held_out: npt.NDArray[np.bool_], version: int) -> int:
-        """Add patches that `version` predicted; `held_out` is bool (n,). Return how many were out of reach."""
-        out_of_reach = self.whole.add(patches)
+    def stitch(self, patches: PlacedPatches, *, held_out: npt.NDArray[np.bool_], version: int) -> int:
+        """Stitch patches that `version` predicted; `held_out` is bool (n,). Return how many were out of reach."""
+        out_of_reach = self.whole.stitch(patches)
         if held_out.any():
-            self.held_out.add(patches.select(held_out))
+            self.held_out.stitch(patches.select(held_out))
         self.versions.add(version)
         return out_of_reach
 
@@ -43,12 +44,12 @@ class Rendering:
 class _RefreshPass:
     """Frames still to be imaged again, and the image that grows from them."""
 
-    def __init__(self, blocks: list[FrameBlock]) -> None:
+    def __init__(self, blocks: list[DiffractionBlock]) -> None:
         self.waiting = deque(blocks)
         self.rendering = Rendering()
 
 
-class Perspective:
+class Perspective(Section):
     """One perspective while its images can still change.
 
     The refreshed image shows every frame as it was imaged last. It is replaced as a whole when all kept frames have
@@ -57,33 +58,22 @@ class Perspective:
     """
 
     def __init__(self, index: int, angle_deg: float) -> None:
-        self.index = index
+        super().__init__(index)
         self.angle_deg = angle_deg
         self.reference: ReferenceImage | None = None
         self.references = 0
         """How many references have come; the newest counts."""
-        self.ended = False
-        """All frames have been received."""
-        self.queued = 0
-        """Frames received and not yet imaged."""
         self.reference_due = True
         """A reference may still come."""
         self.released = False
         """The frames are no longer kept."""
-        self.held: list[int] = []
-        """Messages about it that the publisher holds for an edge that is started again, until its images are final."""
         self._known: set[int] = set()
-        self._blocks: list[FrameBlock] = []
+        self._blocks: list[DiffractionBlock] = []
         self._placed: list[tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]] = []
         first_pass = Rendering()
         # one and the same until something has been imaged again
         self._renderings = {MosaicKind.FIRST_PASS: first_pass, MosaicKind.REFRESHED: first_pass}
         self._pass: _RefreshPass | None = None
-
-    @property
-    def complete(self) -> bool:
-        """Whether every frame has been imaged once."""
-        return self.ended and self.queued == 0
 
     @property
     def received(self) -> int:
@@ -99,12 +89,12 @@ class Perspective:
         """Return the first-pass or the refreshed stitching."""
         return self._renderings[kind]
 
-    def take_reference(self, reference: ReferenceImage) -> None:
+    def set_reference(self, reference: ReferenceImage) -> None:
         """Compare with this reference from now on."""
         self.reference = reference
         self.references += 1
 
-    def some_frames(self, frames_max: int) -> FrameBlock:
+    def some_frames(self, frames_max: int) -> DiffractionBlock:
         """Return kept frames that were taken one after the other; some must be kept."""
         return self._blocks[-1].head(frames_max)
 
@@ -113,18 +103,18 @@ class Perspective:
         positions, held_out = zip(*self._placed, strict=True)
         return np.concatenate(positions), np.concatenate(held_out)
 
-    def drop_known(self, block: FrameBlock) -> FrameBlock:
-        """Return the frames of `block` that have not been received before, and remember them."""
-        new = np.zeros(len(block), dtype=bool)
-        for i, index in enumerate(block.index.tolist()):
-            new[i] = index not in self._known
-            self._known.add(index)
-        return block.select(new)
+    def mark_received(self, index: npt.NDArray[np.int32]) -> npt.NDArray[np.bool_]:
+        """Return which frames (n,) have not been received before, bool (n,), and remember them."""
+        new = np.zeros(len(index), dtype=bool)
+        for i, one in enumerate(index.tolist()):
+            new[i] = one not in self._known
+            self._known.add(one)
+        return new
 
-    def add(self, block: FrameBlock, patches: PlacedPatches, version: int) -> int:
+    def stitch(self, block: DiffractionBlock, patches: PlacedPatches, version: int) -> int:
         """Stitch frames imaged for the first time and keep them for later; return how many were out of reach."""
         renderings = set(self._renderings.values()) | ({self._pass.rendering} if self._pass else set())
-        out_of_reach = [one.add(patches, held_out=block.held_out, version=version) for one in renderings]
+        out_of_reach = [one.stitch(patches, held_out=block.held_out, version=version) for one in renderings]
         if not self.released:
             self._blocks.append(block)
         self._placed.append((block.position_px, block.held_out))
@@ -135,7 +125,7 @@ class Perspective:
         versions = self._renderings[MosaicKind.REFRESHED].versions
         return self.kept and (self._pass is not None or not versions <= {version})
 
-    def next_to_refresh(self, frames_max: int) -> FrameBlock:
+    def next_to_refresh(self, frames_max: int) -> DiffractionBlock:
         """Return the next kept frames to be imaged again, about `frames_max` at most, and begin a pass if none runs."""
         if self._pass is None:
             self._pass = _RefreshPass(self._blocks)
@@ -143,13 +133,13 @@ class Perspective:
         taken = [waiting.popleft()]
         while waiting and sum(map(len, taken)) + len(waiting[0]) <= frames_max:
             taken.append(waiting.popleft())
-        return join(taken)
+        return DiffractionBlock.join(taken)
 
-    def add_refreshed(self, block: FrameBlock, patches: PlacedPatches, version: int) -> None:
+    def stitch_refreshed(self, block: DiffractionBlock, patches: PlacedPatches, version: int) -> None:
         """Stitch frames imaged again; the refreshed image is replaced after the last of a pass."""
         if self._pass is None:
             raise RuntimeError("frames were imaged again outside of a refresh pass")
-        self._pass.rendering.add(patches, held_out=block.held_out, version=version)
+        self._pass.rendering.stitch(patches, held_out=block.held_out, version=version)
         if not self._pass.waiting:
             self._renderings[MosaicKind.REFRESHED] = self._pass.rendering
             self._pass = None

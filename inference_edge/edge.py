@@ -1,0 +1,170 @@
+"""The loop that every edge runs, and what connects it with the other parts of a run."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
+from typing import Any, ClassVar, Generic, TypeVar
+
+from ptychoflow.inference_edge.final_weights import FinalWeights
+from ptychoflow.inference_edge.settings import InferenceSettings
+from ptychoflow.inference_edge.stream_receiver import StreamReceiver
+from ptychoflow.inference_edge.wake_up import WakeUp
+from ptychoflow.inference_edge.weights_receiver import Check, Versioned, WeightsReceiver
+from ptychoflow.streaming.commands import CommandReceiver
+from ptychoflow.streaming.errors import UserError
+from ptychoflow.streaming.events import Part, PartState, PartStatus, WarningRaised
+from ptychoflow.streaming.inbox import Inbox
+from ptychoflow.streaming.messages import StreamStart
+from ptychoflow.streaming.settings import NetworkSettings, RunContext
+from ptychoflow.streaming.telemetry import TelemetrySender
+from ptychoflow.streaming.weights_channel import WeightsClient
+
+log = logging.getLogger(__name__)
+
+IDLE_S = 0.02
+
+StartT = TypeVar("StartT", bound=StreamStart)
+ModelT = TypeVar("ModelT", bound=Versioned)
+
+
+@dataclass(frozen=True)
+class EdgeLinks(Generic[ModelT]):
+    """What connects an edge with the other parts of a run."""
+
+    inbox: Inbox
+    weights: WeightsReceiver[ModelT]
+    commands: CommandReceiver
+    telemetry: TelemetrySender
+    wake_up: WakeUp
+    """Ends the inbox's waiting."""
+
+    def report_status(self, state: PartState, text: str) -> None:
+        """Say what the edge is at."""
+        log.info("%s: %s", state.value, text)
+        self.telemetry.send(PartStatus(state, text))
+
+    def warn(self, text: str) -> None:
+        """Say something that a user should know before trusting the result."""
+        log.warning("%s", text)
+        self.telemetry.send(WarningRaised(text))
+
+
+@contextmanager
+def open_links(
+    settings: InferenceSettings, *, network: NetworkSettings, run: RunContext
+) -> Iterator[EdgeLinks[ModelT]]:
+    """Open an edge's sockets within the context.
+
+    Raises:
+        UserError: keys are missing.
+    """
+    with ExitStack() as stack:
+        telemetry = stack.enter_context(closing(TelemetrySender(network, part=Part.EDGE)))
+        commands = stack.enter_context(closing(CommandReceiver(network)))
+        wake_up = stack.enter_context(closing(WakeUp()))
+
+        def warn(text: str) -> None:
+            telemetry.send(WarningRaised(text))
+
+        inbox = stack.enter_context(
+            Inbox(network, consumer="edge", port=network.frames_port, warn=warn, wake=wake_up.socket)
+        )
+        client = stack.enter_context(closing(WeightsClient(network, edge=Part.EDGE.value)))
+        final_weights = FinalWeights(run.folder)
+        weights = WeightsReceiver[ModelT](
+            client, telemetry=telemetry, final_weights=final_weights, weights_kept=settings.weights_kept
+        )
+        stack.enter_context(closing(weights))
+        # what stays exempt at the interpreter's end is reported as leaked by libraries that count their objects
+        stack.callback(gc.unfreeze)
+        yield EdgeLinks(inbox, weights, commands, telemetry, wake_up)
+
+
+class Edge(ABC, Generic[StartT, ModelT]):
+    """Images what comes with the newest weights, until all of it is imaged with the final ones.
+
+    Args:
+        links: to the other parts.
+        receiver: receives the stream.
+    """
+
+    SOURCE: ClassVar[str]
+    """What it waits for."""
+    ACTIVITY: ClassVar[str]
+    """What it does with it."""
+
+    def __init__(self, links: EdgeLinks[ModelT], receiver: StreamReceiver[StartT, Any, Any]) -> None:
+        self._links, self._weights = links, links.weights
+        self._receiver = receiver
+        self._announced: StartT | None = None
+
+    def run(self, stop: threading.Event) -> None:
+        """Work until everything is done, or until `stop` is set.
+
+        Raises:
+            UserError: the trainer has ended without weights that can be used, or something cannot be written.
+        """
+        self._links.report_status(PartState.STARTING, f"waiting for {self.SOURCE}")
+        while not (stop.is_set() or self._finished()):
+            self._receiver.receive(0.0 if self._busy() else IDLE_S)
+            self._links.wake_up.clear()
+            if self._weights.apply_commands(self._links.commands):
+                self._use_other_weights()
+            self._update_weights()
+            self._advance()
+        self._end(finished=self._finished())
+
+    @abstractmethod
+    def _unimaged(self) -> int:
+        """Return how many frames are received and not yet imaged."""
+
+    @abstractmethod
+    def _busy(self) -> bool:
+        """Whether there is something to do at once."""
+
+    @abstractmethod
+    def _check(self, start: StartT) -> Check[ModelT]:
+        """Return how to check weights, on frames chosen now."""
+
+    @abstractmethod
+    def _advance(self) -> None:
+        """Image a batch, if frames wait and there are weights, and report what has changed; must not wait for long."""
+
+    @abstractmethod
+    def _end(self, *, finished: bool) -> None:
+        """Report and write what is left; acknowledge everything if it is `finished`."""
+
+    def _finished(self) -> bool:
+        return self._receiver.ended and self._weights.final_seen and not self._unimaged()
+
+    def _use_other_weights(self) -> None:
+        if self._weights.model is not None:
+            version = self._weights.model.version
+            self._links.report_status(PartState.RUNNING, f"{self.ACTIVITY} with weights {version}")
+
+    def _update_weights(self) -> None:
+        start = self._receiver.start
+        if start is None:
+            return
+        if start is not self._announced:
+            self._announced = start
+            waits = self._weights.model is None
+            self._links.report_status(PartState.RUNNING, "waiting for the first weights" if waits else self.ACTIVITY)
+        replaced = self._weights.switch()
+        if self._weights.final_seen and self._weights.model is None:
+            raise UserError(
+                f"edge: nothing can be done for {self.SOURCE}, all weights up to the final ones were refused; "
+                "see its log"
+            )
+        if replaced:
+            self._use_other_weights()
+            if not gc.get_freeze_count():
+                # libraries are loaded now: a search of all their objects for garbage would halt imaging for 0.3 s
+                gc.freeze()
+        self._weights.fetch(lambda: self._check(start))

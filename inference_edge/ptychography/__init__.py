@@ -1,0 +1,1 @@
+"""The edge of a scan: stitches what the network makes of every frame, and scores it."""

@@ -1,0 +1,41 @@
+"""Diffraction frames of one perspective."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ptychoflow.inference_edge.frame_block import Column, FrameBlock
+from ptychoflow.streaming.codec import Arrays, MalformedMessage
+from ptychoflow.streaming.messages import FrameRole
+
+
+@dataclass(frozen=True)
+class DiffractionBlock(FrameBlock):
+    """Frames with the positions that they were taken at."""
+
+    position_px: npt.NDArray[np.float64]
+    """(n, 2) as (y, x)."""
+    diffraction: npt.NDArray[Any]
+    """(n, y, x) counts."""
+
+    @property
+    def held_out(self) -> npt.NDArray[np.bool_]:
+        """Which frames are held out, bool (n,)."""
+        return np.equal(self.role, FrameRole.HELD_OUT)
+
+
+def diffraction_block(arrays: Arrays, frame_shape_px: tuple[int, int]) -> DiffractionBlock:
+    """Take the arrays of a `Frames` message as they are, without a copy.
+
+    Raises:
+        MalformedMessage: an array is missing or of the wrong shape or dtype, or a position is not finite.
+    """
+    columns = {"position_px": Column((2,), "float64"), "diffraction": Column(frame_shape_px)}
+    block = DiffractionBlock.from_arrays(arrays, columns)
+    if not np.isfinite(block.position_px).all():
+        raise MalformedMessage("frames: a position is not finite")
+    return block

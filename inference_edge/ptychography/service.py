@@ -1,0 +1,271 @@
+"""The edge of a scan: images frames as they arrive with the newest weights, and sharpens what is kept when idle."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from contextlib import ExitStack, closing
+from functools import partial
+
+import torch
+
+from ptychoflow.inference_edge.backends.runner_factory import RunnerFactory
+from ptychoflow.inference_edge.edge import Edge, EdgeLinks, open_links
+from ptychoflow.inference_edge.ptychography.archive import Archive, PerspectiveImages
+from ptychoflow.inference_edge.ptychography.deferring_queue import DeferringQueue
+from ptychoflow.inference_edge.ptychography.first_pass import FirstPass
+from ptychoflow.inference_edge.ptychography.frame_receiver import FrameReceiver
+from ptychoflow.inference_edge.ptychography.model import Canary, Known, Model, blank_canary, check_weights
+from ptychoflow.inference_edge.ptychography.overload import OverloadWatch
+from ptychoflow.inference_edge.ptychography.perspective import Perspective
+from ptychoflow.inference_edge.ptychography.reconstructor import Reconstructor
+from ptychoflow.inference_edge.ptychography.reporting import STITCHED, Reporter
+from ptychoflow.inference_edge.settings import EdgeSettings
+from ptychoflow.inference_edge.stitching.spreading import prepare_stitching
+from ptychoflow.inference_edge.weights_receiver import Check
+from ptychoflow.streaming.events import MosaicKind, PartState
+from ptychoflow.streaming.messages import ScanStart
+from ptychoflow.streaming.settings import NetworkSettings, RunContext
+
+log = logging.getLogger(__name__)
+
+CANARY_FRAMES = 16
+
+
+def serve_edge(settings: EdgeSettings, *, network: NetworkSettings, run: RunContext, stop: threading.Event) -> None:
+    """Image a scan until it is over and everything is imaged with the final weights, or until `stop` is set.
+
+    Blocks. Sets the number of PyTorch's CPU threads of this process, and exempts what it has loaded from the search for
+    garbage from the first weights until it returns. Images are written to `run.folder.images`.
+    Acquisition and trainer may come later, break off and come back.
+
+    Raises:
+        UserError: CUDA or a backend is asked for that is not there, the images cannot be written, or the trainer has
+            ended without weights that can be used.
+    """
+    torch.set_num_threads(settings.threads)
+    prepare_stitching()
+    with ExitStack() as stack:
+        archive = stack.enter_context(closing(Archive(run.folder)))
+        factory = RunnerFactory(settings)
+        links: EdgeLinks[Model] = stack.enter_context(open_links(settings, network=network, run=run))
+        reconstructor = stack.enter_context(
+            closing(Reconstructor(settings, weights=links.weights, wake_up=links.wake_up, warn=links.warn))
+        )
+        queue = stack.enter_context(closing(DeferringQueue(run.directory)))
+        ScanEdge(settings, links, factory=factory, reconstructor=reconstructor, queue=queue, archive=archive).run(stop)
+
+
+class ScanEdge(Edge[ScanStart, Model]):
+    """Images frames once on arrival, and kept ones again with newer weights.
+
+    Args:
+        settings: of the edge.
+        links: to the other parts.
+        factory: makes networks ready to run.
+        reconstructor: runs them.
+        queue: where frames wait.
+        archive: writes perspectives.
+    """
+
+    SOURCE = "the scan"
+    ACTIVITY = "imaging"
+
+    def __init__(
+        self,
+        settings: EdgeSettings,
+        links: EdgeLinks[Model],
+        *,
+        factory: RunnerFactory,
+        reconstructor: Reconstructor,
+        queue: DeferringQueue,
+        archive: Archive,
+    ) -> None:
+        self._settings, self._factory, self._archive = settings, factory, archive
+        self._reconstructor, self._queue = reconstructor, queue
+        self._report = Reporter(links.telemetry, settings, on_first_pass=links.inbox.report_score)
+        closed = archive.closed()
+        self._counter = self._report.counter
+        self._counter.inferred = sum(closed.values())
+        self._frames = FrameReceiver(
+            links.inbox,
+            queue=queue,
+            queue_max=settings.queue_max,
+            counter=self._counter,
+            warn=links.warn,
+            pause=links.wake_up.wait,
+            closed=closed,
+        )
+        super().__init__(links, self._frames)
+        self._first_pass = FirstPass(
+            queue, reconstructor, counter=self._counter, hold=self._frames.hold, warn=links.warn
+        )
+        self._overload = OverloadWatch(settings, queue, warn=links.warn)
+        self._kept: deque[Perspective] = deque()
+        self._refresh_from_s = 0.0
+
+    def _finished(self) -> bool:
+        return super()._finished() and self._to_refresh() is None
+
+    def _unimaged(self) -> int:
+        return self._queue.frames + self._first_pass.under_way
+
+    def _busy(self) -> bool:
+        """Whether there is something to do at once; what the network is computing tells when it is done."""
+        if self._weights.model is None:
+            return False
+        if self._first_pass.can_advance:
+            return True
+        return not self._first_pass.under_way and self._may_refresh() and self._to_refresh() is not None
+
+    def _advance(self) -> None:
+        self._handle_references()
+        self._overload.check(self._reconstructor.sizer, under_way=self._first_pass.under_way)
+        if not self._image_waiting():
+            self._refresh_some()
+        self._report_progress()
+        if self._archive.idle and self._frames.final:
+            self._frames.acknowledge_final()
+
+    # Weights
+
+    def _use_other_weights(self) -> None:
+        super()._use_other_weights()
+        if self._weights.final_seen:
+            for perspective in self._kept:
+                perspective.abandon_pass()
+
+    def _check(self, start: ScanStart) -> Check[Model]:
+        limit_db = self._settings.refuse_below_db
+        canary = self._canary(start)
+        return partial(check_weights, scan=start, factory=self._factory, canary=canary, refuse_below_db=limit_db)
+
+    def _canary(self, scan: ScanStart) -> Canary:
+        """Return frames to try weights on: with a known reference where there is one, else the newest."""
+        model = self._weights.model
+        for perspective in reversed(self._kept):
+            if model is not None and perspective.reference is not None and perspective.kept:
+                frames = perspective.some_frames(CANARY_FRAMES)
+                prediction = self._reconstructor.predict(model, frames.diffraction)
+                return Canary(frames.diffraction, Known(frames.position_px, perspective.reference, prediction))
+        newest = self._frames.newest
+        return blank_canary(scan) if newest is None else Canary(newest.head(CANARY_FRAMES).diffraction)
+
+    # Imaging
+
+    def _handle_references(self) -> None:
+        if self._frames.start is None:
+            return
+        while self._frames.new_references:
+            perspective = self._frames.new_references.pop(0)
+            self._report.report_reference(perspective, pixel_size_m=self._frames.start.object_pixel_size_m)
+            if perspective.released and perspective.complete:
+                self._retire(perspective)
+
+    def _image_waiting(self) -> bool:
+        """Go on with frames that have not been imaged yet; return whether there are any."""
+        model = self._weights.model
+        if model is None:
+            return False
+        if (perspective := self._first_pass.advance(model)) is not None:
+            self._keep(perspective)
+        return bool(self._first_pass.under_way)
+
+    def _keep(self, perspective: Perspective) -> None:
+        """Keep the frames of the newest perspectives only."""
+        if perspective in self._kept or perspective.released:
+            return
+        self._kept.append(perspective)
+        while len(self._kept) > self._settings.keep:
+            oldest = self._kept.popleft()
+            oldest.release_frames()
+            if oldest.complete:
+                self._retire(oldest)
+        self._let_go_unscored()
+
+    # Imaging again
+
+    def _to_refresh(self) -> Perspective | None:
+        model = self._weights.model
+        if model is None:
+            return None
+        return next((one for one in reversed(self._kept) if one.outdated(model.version)), None)
+
+    def _may_refresh(self) -> bool:
+        return self._weights.final_seen or time.monotonic() >= self._refresh_from_s
+
+    def _refresh_some(self) -> None:
+        """Image one batch of kept frames again, if weights are newer and other parts have had their share of time."""
+        model, perspective = self._weights.model, self._to_refresh()
+        if model is None or perspective is None or not self._may_refresh():
+            return
+        began_s = time.monotonic()
+        block = perspective.next_to_refresh(self._reconstructor.sizer.frames)
+        again = self._reconstructor.reconstruct(model, block)
+        perspective.stitch_refreshed(again.block, again.patches, again.version)
+        self._counter.refreshed += len(again.block)
+        ended_s = time.monotonic()
+        self._refresh_from_s = ended_s + (ended_s - began_s) * (1 / self._settings.refresh_share - 1)
+
+    # Reporting
+
+    def _report_progress(self) -> None:
+        self._counter.waiting, self._counter.put_off = self._unimaged(), self._overload.put_off
+        self._report.report_counts()
+        if self._frames.start is None or self._weights.model is None:
+            return
+        pixel_size_m = self._frames.start.object_pixel_size_m
+        for perspective in self._kept:
+            self._report.report_perspective(perspective, self._weights.model, pixel_size_m=pixel_size_m)
+
+    def _retire(self, perspective: Perspective) -> None:
+        """Report and write a perspective as it is now; forget it unless its reference is still to come."""
+        if self._frames.start is None or self._weights.model is None:
+            return
+        pixel_size_m = self._frames.start.object_pixel_size_m
+        self._report.report_perspective(perspective, self._weights.model, pixel_size_m=pixel_size_m, at_once=True)
+        closes = perspective.reference is not None or not perspective.reference_due
+        final = closes and perspective.released and perspective.complete
+        self._archive.write(
+            PerspectiveImages(
+                perspective=perspective.index,
+                angle_deg=perspective.angle_deg,
+                pixel_size_m=pixel_size_m,
+                min_coverage=self._settings.min_coverage,
+                images={kind: perspective.rendering(kind).whole.image() for kind in STITCHED},
+                model_versions={kind: sorted(perspective.rendering(kind).versions) for kind in STITCHED},
+                reference=perspective.reference,
+                closed_frames=perspective.received if final else None,
+            )
+        )
+        self._report.forget(perspective)
+        if closes:
+            self._frames.close_section(perspective)
+
+    def _let_go_unscored(self) -> None:
+        """Stop waiting for references that have been awaited for very long."""
+        unscored = [one for one in self._frames.sections.values() if one.released and one.complete]
+        for perspective in unscored[: -self._settings.keep_unscored]:
+            log.info("perspective %d: no reference came, its image stays without scores", perspective.index)
+            perspective.reference_due = False
+            self._retire(perspective)
+
+    def _end(self, *, finished: bool) -> None:
+        model = self._weights.model
+        without_reference = [one.index for one in self._frames.sections.values() if one.reference is None]
+        for perspective in list(self._frames.sections.values()):
+            nothing_new = perspective.released and perspective.complete
+            if model is None or nothing_new or not perspective.rendering(MosaicKind.FIRST_PASS).whole.frames:
+                continue
+            if self._weights.final_seen:
+                self._report.report_held_out(perspective, model)
+            self._retire(perspective)
+        self._report.report_counts(at_once=True)
+        unscored = f"; perspectives without a reference: {len(without_reference)}" if without_reference else ""
+        done = f"{self._counter.inferred} frames imaged, {self._counter.refreshed} times again{unscored}"
+        self._links.report_status(PartState.DONE, done)
+        if finished:
+            self._archive.wait()
+            self._frames.acknowledge_all()

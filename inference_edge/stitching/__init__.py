@@ -1,0 +1,1 @@
+"""Stitched images: patches into one image, its quality against a reference, pictures of it."""

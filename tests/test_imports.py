@@ -243,7 +243,7 @@ def test_nothing_imports_upwards() -> None:
         ("inference_edge", "from ptychoflow.trainer import service"),
         ("inference_edge", "from ptychoflow.trainer import models_elsewhere"),
         ("dashboard", "def late():\n    import ptychoflow.workflow.config"),
-        ("trainer", "import importlib\nimportlib.import_module('ptychoflow.inference_edge.service')"),
+        ("trainer", "import importlib\nimportlib.import_module('ptychoflow.inference_edge.ptychography.service')"),
         ("trainer", "from . import settings"),
         ("trainer", "from buffer import schema"),
     ],
@@ -270,7 +270,13 @@ def test_what_the_table_allows_is_accepted(tmp_path: Path, folder: str, line: st
 
 
 @pytest.mark.parametrize(
-    "module", ["ptychoflow.workflow.launcher", "ptychoflow.acquisition.service", "ptychoflow.dashboard.server"]
+    "module",
+    [
+        "ptychoflow.workflow.launcher",
+        "ptychoflow.acquisition.ptychography.service",
+        "ptychoflow.acquisition.classification.service",
+        "ptychoflow.dashboard.server",
+    ],
 )
 def test_who_does_not_compute_with_pytorch_does_not_wait_for_it(module: str) -> None:
     """It takes longer to load than all the rest, and every command that reads a configuration would wait."""

@@ -15,9 +15,9 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from ptychoflow.acquisition.ground_truth import GroundTruth, GroundTruthJob
 from ptychoflow.acquisition.retrieval.child import Child, ChildEnded
 from ptychoflow.acquisition.retrieval.engines import check_installed
+from ptychoflow.acquisition.retrieval.ground_truth import GroundTruth, GroundTruthJob
 from ptychoflow.acquisition.retrieval.settings import RetrievalSettings
 from ptychoflow.acquisition.retrieval.worker_messages import (
     AnswerMessage,

@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from ptychoflow.acquisition.ground_truth import GroundTruth, GroundTruthJob
+from ptychoflow.acquisition.retrieval.ground_truth import GroundTruth, GroundTruthJob
 from ptychoflow.acquisition.scan import ObjectImage
 from ptychoflow.streaming.messages import GroundTruthSource
 

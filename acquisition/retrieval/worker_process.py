@@ -19,8 +19,8 @@ from typing import BinaryIO
 
 import msgspec
 
-from ptychoflow.acquisition.ground_truth import compute_ground_truth
 from ptychoflow.acquisition.retrieval.engines import RETRIEVING, make_engine
+from ptychoflow.acquisition.retrieval.ground_truth import compute_ground_truth
 from ptychoflow.acquisition.retrieval.settings import RetrievalSettings
 from ptychoflow.acquisition.retrieval.worker_messages import (
     AnswerMessage,

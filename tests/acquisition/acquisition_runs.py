@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy.typing as npt
 
+from ptychoflow.acquisition.ptychography.service import acquire
 from ptychoflow.acquisition.retrieval.settings import RetrievalSettings
-from ptychoflow.acquisition.service import acquire
 from ptychoflow.acquisition.settings import AcquisitionSettings
 from ptychoflow.acquisition.source_settings import SimulationSettings, SourceSettings
 from ptychoflow.streaming.events import (

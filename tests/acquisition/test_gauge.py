@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from ptychoflow.acquisition.gauge import find_gauge
+from ptychoflow.acquisition.retrieval.gauge import find_gauge
 
 SHAPE = (90, 110)
 EVERYWHERE = np.ones(SHAPE, bool)

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from ptychoflow.acquisition.ground_truth import GroundTruthJob, compute_ground_truth
-from ptychoflow.acquisition.illumination import illumination_map, well_lit
+from ptychoflow.acquisition.retrieval.ground_truth import GroundTruthJob, compute_ground_truth
+from ptychoflow.acquisition.retrieval.illumination import illumination_map, well_lit
 from ptychoflow.acquisition.retrieval.settings import RetrievalSettings
 from ptychoflow.acquisition.scan import ObjectImage
 from ptychoflow.streaming.errors import UserError

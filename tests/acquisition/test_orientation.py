@@ -11,10 +11,10 @@ import pytest
 from scipy import ndimage
 from skimage.registration import phase_cross_correlation
 
-from ptychoflow.acquisition.gauge import find_gauge
-from ptychoflow.acquisition.ground_truth import GroundTruthJob, compute_ground_truth
-from ptychoflow.acquisition.patches import cut_patches
 from ptychoflow.acquisition.propagation import far_field_intensity
+from ptychoflow.acquisition.retrieval.gauge import find_gauge
+from ptychoflow.acquisition.retrieval.ground_truth import GroundTruthJob, compute_ground_truth
+from ptychoflow.acquisition.retrieval.patches import cut_patches
 from ptychoflow.acquisition.retrieval.settings import Algorithm, RetrievalSettings
 from ptychoflow.acquisition.scan import ObjectImage
 

@@ -5,7 +5,7 @@ import time
 import numpy as np
 import pytest
 
-from ptychoflow.acquisition.patches import cut_patches
+from ptychoflow.acquisition.retrieval.patches import cut_patches
 from ptychoflow.acquisition.scan import ObjectImage
 
 

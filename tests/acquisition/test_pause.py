@@ -8,8 +8,8 @@ from pathlib import Path
 
 from support import wait_until
 
+from ptychoflow.acquisition.ptychography.service import acquire
 from ptychoflow.acquisition.retrieval.settings import RetrievalSettings
-from ptychoflow.acquisition.service import acquire
 from ptychoflow.acquisition.settings import AcquisitionSettings
 from ptychoflow.acquisition.source_settings import SimulationSettings
 from ptychoflow.streaming.commands import CommandHub, CommandSender, Pause, Resume

@@ -7,7 +7,7 @@ import math
 import pytest
 from pydantic import ValidationError
 
-from ptychoflow.acquisition.regime import RegimeControl
+from ptychoflow.acquisition.ptychography.regime import RegimeControl
 from ptychoflow.acquisition.settings import AcquisitionSettings, RegimeSettings
 from ptychoflow.streaming.events import Regime
 from ptychoflow.streaming.messages import FirstPassScore
@@ -19,22 +19,22 @@ def score(perspective: int, *, psnr_db: float = 22.0, ssim: float = 0.8, constan
     return FirstPassScore(perspective, psnr_db, ssim, constant)
 
 
-def heed(control: RegimeControl, *scores: FirstPassScore) -> list[str | None]:
-    return [control.heed(one) for one in scores]
+def judge(control: RegimeControl, *scores: FirstPassScore) -> list[str | None]:
+    return [control.judge(one) for one in scores]
 
 
 def monitoring(rules: RegimeSettings = RULES) -> RegimeControl:
     control = RegimeControl(rules)
-    heed(control, *map(score, range(rules.consecutive)))
+    judge(control, *map(score, range(rules.consecutive)))
     assert control.regime is Regime.MONITORING
     return control
 
 
 def test_only_good_perspectives_in_a_row_lead_to_monitoring() -> None:
     control = RegimeControl(RULES)
-    assert heed(control, score(0), score(1), score(2, psnr_db=19.9), score(3), score(4)) == [None] * 5
+    assert judge(control, score(0), score(1), score(2, psnr_db=19.9), score(3), score(4)) == [None] * 5
     assert control.regime is Regime.LEARNING
-    assert control.heed(score(5)) == "3 perspectives in a row were good enough, the last of them 5"
+    assert control.judge(score(5)) == "3 perspectives in a row were good enough, the last of them 5"
     assert control.regime is Regime.MONITORING
 
 
@@ -49,29 +49,29 @@ def test_only_good_perspectives_in_a_row_lead_to_monitoring() -> None:
 )
 def test_one_bad_perspective_brings_learning_back_and_says_what_it_lacks(bad: FirstPassScore, reason: str) -> None:
     control = monitoring()
-    assert control.heed(score(8)) is None
-    assert control.heed(bad) == reason
+    assert control.judge(score(8)) is None
+    assert control.judge(bad) == reason
     assert control.regime is Regime.LEARNING
-    assert heed(control, score(10), score(11)) == [None, None], "the count begins anew"
+    assert judge(control, score(10), score(11)) == [None, None], "the count begins anew"
 
 
 def test_a_score_that_is_told_again_does_not_count_again() -> None:
     control = RegimeControl(RULES)
-    assert heed(control, *[score(0)] * 5, score(1)) == [None] * 6
+    assert judge(control, *[score(0)] * 5, score(1)) == [None] * 6
     assert control.regime is Regime.LEARNING
 
 
 def test_learning_wants_every_perspective_and_monitoring_one_in_m() -> None:
     control = RegimeControl(RULES)
     assert all(control.wants_ground_truth(perspective) for perspective in range(5))
-    heed(control, *map(score, range(3)))
+    judge(control, *map(score, range(3)))
     assert [perspective for perspective in range(5, 18) if control.wants_ground_truth(perspective)] == [8, 12, 16]
 
 
 def test_what_waits_for_phase_retrieval_is_thinned_out_behind_the_one_under_way() -> None:
     control = RegimeControl(RULES)
     assert all(control.wants_ground_truth(perspective) for perspective in range(12))
-    heed(control, *map(score, range(3)))
+    judge(control, *map(score, range(3)))
     assert control.reconsider(under_way=3, waiting=range(4, 12)) == [4, 5, 6, 8, 9, 10]
     assert [control.wants_ground_truth(perspective) for perspective in (12, 13, 14, 15)] == [False, False, False, True]
 
@@ -85,18 +85,18 @@ def test_after_a_failure_the_next_perspective_is_tried() -> None:
 
 def test_what_people_chose_holds_until_they_let_the_scores_decide() -> None:
     control = RegimeControl(RULES)
-    assert control.choose(Regime.MONITORING) == "chosen by a command"
-    assert control.choose(Regime.MONITORING) is None
-    assert control.heed(score(0, psnr_db=1.0)) is None
+    assert control.set_chosen(Regime.MONITORING) == "chosen by a command"
+    assert control.set_chosen(Regime.MONITORING) is None
+    assert control.judge(score(0, psnr_db=1.0)) is None
     assert control.regime is Regime.MONITORING
-    assert control.choose(None) is None
-    assert control.heed(score(1, psnr_db=1.0)) is not None
+    assert control.set_chosen(None) is None
+    assert control.judge(score(1, psnr_db=1.0)) is not None
     assert control.regime is Regime.LEARNING
 
 
 def test_without_a_threshold_the_regime_changes_by_command_alone() -> None:
     control = RegimeControl(RegimeSettings())
-    assert heed(control, *map(score, range(50))) == [None] * 50
+    assert judge(control, *map(score, range(50))) == [None] * 50
     assert control.regime is Regime.LEARNING
 
 

@@ -10,9 +10,9 @@ import pytest
 from acquisition_runs import MANY, TRUE_OBJECT, hub_into, run_acquisition
 from support import wait_until
 
-from ptychoflow.acquisition.regime import RegimeControl
+from ptychoflow.acquisition.ptychography.regime import RegimeControl
+from ptychoflow.acquisition.ptychography.service import acquire
 from ptychoflow.acquisition.retrieval.worker import GroundTruthResult, GroundTruthWorker
-from ptychoflow.acquisition.service import acquire
 from ptychoflow.acquisition.settings import AcquisitionSettings, RegimeSettings
 from ptychoflow.acquisition.source_settings import HoldOut, RoleSettings
 from ptychoflow.streaming.commands import CommandHub, CommandSender, Pause, Resume, SetRegime
@@ -33,22 +33,22 @@ from ptychoflow.streaming.settings import NetworkSettings, RunContext
 def test_phase_retrieval_that_waits_is_withdrawn_while_the_edge_is_good_and_goes_on_when_it_no_longer_is(
     network: NetworkSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    heed, poll = RegimeControl.heed, GroundTruthWorker.poll
-    heeded, polled = [], []
+    judge, poll = RegimeControl.judge, GroundTruthWorker.poll
+    judged, polled = [], []
 
-    def heed_and_note(control: RegimeControl, score: FirstPassScore) -> str | None:
-        heeded.append(score.perspective)
-        return heed(control, score)
+    def judge_and_note(control: RegimeControl, score: FirstPassScore) -> str | None:
+        judged.append(score.perspective)
+        return judge(control, score)
 
     def poll_once_the_last_was_scored(worker: GroundTruthWorker, timeout_s: float = 0.0) -> GroundTruthResult | None:
         whole_scan_waits = bool(polled) or len(worker.pending) == len(psnr_db)
-        if not whole_scan_waits or len(heeded) < len(polled):
+        if not whole_scan_waits or len(judged) < len(polled):
             return None
         if (result := poll(worker, timeout_s)) is not None:
             polled.append(result.perspective)
         return result
 
-    monkeypatch.setattr(RegimeControl, "heed", heed_and_note)
+    monkeypatch.setattr(RegimeControl, "judge", judge_and_note)
     monkeypatch.setattr(GroundTruthWorker, "poll", poll_once_the_last_was_scored)
     settings = AcquisitionSettings(
         roles=RoleSettings(hold_out=HoldOut.LAST_PERSPECTIVE),
@@ -58,7 +58,7 @@ def test_phase_retrieval_that_waits_is_withdrawn_while_the_edge_is_good_and_goes
 
     outcome = run_acquisition(network, tmp_path, source=MANY, settings=settings, psnr_db=psnr_db)
 
-    assert polled == heeded == [0, 1, 2, 6, 10, 11]
+    assert polled == judged == [0, 1, 2, 6, 10, 11]
     assert sorted(outcome.edge.references) == polled
     skipped = [event.perspective for event in outcome.events if isinstance(event, GroundTruthSkipped)]
     assert skipped == [3, 4, 5, 7, 8, 9]

@@ -11,8 +11,8 @@ import psutil
 import pytest
 from support import wait_until
 
-from ptychoflow.acquisition.ground_truth import GroundTruthJob, compute_ground_truth
 from ptychoflow.acquisition.propagation import far_field_intensity
+from ptychoflow.acquisition.retrieval.ground_truth import GroundTruthJob, compute_ground_truth
 from ptychoflow.acquisition.retrieval.settings import RetrievalSettings
 from ptychoflow.acquisition.retrieval.worker import GroundTruthWorker
 from ptychoflow.acquisition.scan import ObjectImage

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ptychoflow.acquisition.scan_view import bin_frame
+from ptychoflow.acquisition.ptychography.scan_view import bin_frame
 
 
 @pytest.mark.parametrize("length", [5, 256, 257, 300, 512, 513, 1030, 1065])

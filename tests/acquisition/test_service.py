@@ -14,12 +14,12 @@ import pytest
 from acquisition_runs import SOURCE, TRUE_OBJECT, run_acquisition
 from support import Proxy, wait_until
 
-from ptychoflow.acquisition.ground_truth import GroundTruthJob
-from ptychoflow.acquisition.outcomes import Outcomes
+from ptychoflow.acquisition.ptychography.service import acquire
+from ptychoflow.acquisition.publishing.journal import Journal
 from ptychoflow.acquisition.readers.layout import OBJECT, entry_name
+from ptychoflow.acquisition.retrieval.ground_truth import GroundTruthJob
 from ptychoflow.acquisition.retrieval.settings import RetrievalSettings
 from ptychoflow.acquisition.retrieval.worker import GroundTruthResult, GroundTruthWorker
-from ptychoflow.acquisition.service import acquire
 from ptychoflow.acquisition.settings import AcquisitionSettings
 from ptychoflow.acquisition.simulate import simulate_to_file
 from ptychoflow.acquisition.source_settings import HoldOut, ReplaySettings, RoleSettings
@@ -186,14 +186,14 @@ def test_a_resumed_scan_comes_whole_again_with_the_ground_truth_found_before(
 
 
 def test_a_perspective_that_was_spared_phase_retrieval_is_spared_it_when_the_run_is_resumed(tmp_path: Path) -> None:
-    Outcomes(tmp_path, scan="a").note_skipped(3)
+    Journal(tmp_path, scan="a").mark_skipped(3)
     (tmp_path / "0004.part").mkdir()
-    resumed = Outcomes(tmp_path, scan="a")
+    resumed = Journal(tmp_path, scan="a")
     assert resumed.is_skipped(3)
     assert resumed.result(3) is None
     assert not resumed.is_skipped(4)
-    resumed.keep(GroundTruthResult(4, None, "the engine gave up"))
-    assert Outcomes(tmp_path, scan="a").result(4) == GroundTruthResult(4, None, "the engine gave up")
+    resumed.record_result(GroundTruthResult(4, None, "the engine gave up"))
+    assert Journal(tmp_path, scan="a").result(4) == GroundTruthResult(4, None, "the engine gave up")
 
 
 def test_another_scan_is_not_mixed_with_the_one_of_the_run(network: NetworkSettings, tmp_path: Path) -> None:

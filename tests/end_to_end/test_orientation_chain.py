@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pytest
 from skimage.registration import phase_cross_correlation
 
-from ptychoflow.acquisition.ground_truth import GroundTruth, GroundTruthJob
+from ptychoflow.acquisition.retrieval.ground_truth import GroundTruth, GroundTruthJob
 from ptychoflow.acquisition.retrieval.settings import RetrievalSettings
 from ptychoflow.acquisition.retrieval.worker import GroundTruthWorker
 from ptychoflow.acquisition.scan import Perspective

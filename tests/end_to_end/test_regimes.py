@@ -12,7 +12,7 @@ import numpy as np
 import tomli_w
 import torch
 
-from ptychoflow.acquisition.ground_truth import GroundTruthJob, compute_ground_truth
+from ptychoflow.acquisition.retrieval.ground_truth import GroundTruthJob, compute_ground_truth
 from ptychoflow.acquisition.retrieval.settings import RetrievalSettings
 from ptychoflow.acquisition.simulation.scan import SimulatedScan
 from ptychoflow.acquisition.source_settings import SimulationSettings, SpecimenKind, SpecimenPhase

@@ -12,7 +12,7 @@ def acquire(config: ConfigOption = None, assignments: SetOption = None, pipeline
     One part of a run over several hosts.
     """
     from ptychoflow.acquisition.classification.service import acquire_images
-    from ptychoflow.acquisition.service import acquire as run_acquisition
+    from ptychoflow.acquisition.ptychography.service import acquire as run_acquisition
     from ptychoflow.workflow.config import ClassificationConfig
     from ptychoflow.workflow.part_process import part_process
 

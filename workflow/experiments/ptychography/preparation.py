@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ptychoflow.acquisition.frame_check import as_streamed
-from ptychoflow.acquisition.ground_truth import GroundTruthJob, compute_ground_truth
+from ptychoflow.acquisition.retrieval.ground_truth import GroundTruthJob, compute_ground_truth
 from ptychoflow.acquisition.retrieval.settings import RetrievalSettings
 from ptychoflow.acquisition.roles import assign_roles
 from ptychoflow.acquisition.scan import Perspective, Scan

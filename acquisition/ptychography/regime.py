@@ -45,15 +45,15 @@ class RegimeControl:
         """Let the next perspective have ground truth, whatever its turn: nothing was learned from the last one."""
         self._last_wanted = None
 
-    def choose(self, regime: Regime | None) -> str | None:
-        """Take what people chose, None to let the scores decide; return why the regime changes, if it does."""
+    def set_chosen(self, regime: Regime | None) -> str | None:
+        """Follow what people chose, None to let the scores decide; return why the regime changes, if it does."""
         self._chosen = regime
         if regime is None or regime is self.regime:
             return None
         return self._change(regime, "chosen by a command")
 
-    def heed(self, score: FirstPassScore) -> str | None:
-        """Take in a score, each perspective's first one; return why the regime changes, if it does."""
+    def judge(self, score: FirstPassScore) -> str | None:
+        """Judge by a score, each perspective's first one; return why the regime changes, if it does."""
         if score.perspective in self._scored:
             return None
         self._scored.add(score.perspective)

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ptychoflow.acquisition.gauge import find_gauge
-from ptychoflow.acquisition.illumination import well_lit
-from ptychoflow.acquisition.patches import cut_patches
 from ptychoflow.acquisition.probe_estimate import estimate_probe
 from ptychoflow.acquisition.retrieval.engine import Measurement, Reconstruction
 from ptychoflow.acquisition.retrieval.engines import RETRIEVING, make_engine
+from ptychoflow.acquisition.retrieval.gauge import find_gauge
+from ptychoflow.acquisition.retrieval.illumination import well_lit
+from ptychoflow.acquisition.retrieval.patches import cut_patches
 from ptychoflow.acquisition.retrieval.settings import RetrievalSettings
 from ptychoflow.acquisition.scan import ObjectImage
 from ptychoflow.streaming.errors import UserError
@@ -47,7 +47,7 @@ class GroundTruthJob:
 
 @dataclass(frozen=True)
 class GroundTruth:
-    """Ground truth in the common gauge (`ptychoflow.acquisition.gauge`), one row per frame of the job."""
+    """Ground truth in the common gauge (`ptychoflow.acquisition.retrieval.gauge`), one row per frame of the job."""
 
     amplitude: npt.NDArray[np.float16]
     """(n, target y, target x)."""

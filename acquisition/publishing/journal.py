@@ -1,4 +1,4 @@
-"""What became of each perspective's ground truth, kept on disk until the run has ended well.
+"""What an acquisition has done of a run, kept on disk until the run has ended well.
 
 A run that is resumed reads its source again from the beginning, but computes no ground truth twice: phase retrieval is
 slow, and gives patches that differ a little every time, which must not be mixed with those already learned from.
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 
-from ptychoflow.acquisition.ground_truth import GroundTruth
+from ptychoflow.acquisition.retrieval.ground_truth import GroundTruth
 from ptychoflow.acquisition.retrieval.worker import GroundTruthResult
 from ptychoflow.acquisition.retrieval.worker_messages import (
     DoneMessage,
@@ -27,29 +27,32 @@ from ptychoflow.streaming.durable_file import (
 )
 from ptychoflow.streaming.errors import UserError
 
+FOLDER = "outcomes"
+"""In the run's spool."""
 OUTCOME = "outcome.json"
 SCAN = "scan.json"
 ACQUIRED_SUFFIX = ".acquired"
 
 
-class SkippedMessage(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="skipped"):
+class SkippedEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="skipped"):
     """The regime spared this perspective the phase retrieval."""
 
     perspective: int
 
 
-Outcome = DoneMessage | FailedMessage | SkippedMessage
+Entry = DoneMessage | FailedMessage | SkippedEntry
+"""What became of a perspective's ground truth."""
 
 
-class Outcomes:
-    """The outcomes that are known; one folder each in `directory`, which appears only when it is whole.
+class Journal:
+    """Which perspectives were acquired, and their ground truth; what is written appears only when it is whole.
 
     Args:
-        directory: made if need be; an earlier process of the same run may have left outcomes there.
-        scan: says, as text, everything that the outcomes depend on.
+        directory: made if need be; an earlier process of the same run may have written there.
+        scan: says, as text, everything that the entries depend on.
 
     Raises:
-        UserError: the folder holds outcomes of another scan, or cannot be written.
+        UserError: the folder holds entries of another scan, or cannot be written.
     """
 
     def __init__(self, directory: Path, *, scan: str) -> None:
@@ -62,7 +65,7 @@ class Outcomes:
         except OSError as error:
             raise UserError(f"cannot write {directory}: {error.strerror}; check permission and disk space") from error
 
-    def note_acquired(self, perspective: int) -> None:
+    def mark_acquired(self, perspective: int) -> None:
         """Keep that all frames of a perspective have been acquired."""
         write_durably(self._folder(perspective).with_suffix(ACQUIRED_SUFFIX), b"")
 
@@ -70,7 +73,7 @@ class Outcomes:
         """Whether all frames of a perspective had been acquired before."""
         return self._folder(perspective).with_suffix(ACQUIRED_SUFFIX).exists()
 
-    def keep(self, result: GroundTruthResult) -> None:
+    def record_result(self, result: GroundTruthResult) -> None:
         """Keep a result; blocks for the disk. Raises OSError if that does not take it."""
         truth, unfinished = result.ground_truth, self._begin(result.perspective)
         if truth is None:
@@ -78,22 +81,22 @@ class Outcomes:
         else:
             self._finish(write_ground_truth(truth, result.perspective, unfinished), unfinished)
 
-    def note_skipped(self, perspective: int) -> None:
+    def mark_skipped(self, perspective: int) -> None:
         """Keep that a perspective does without ground truth; once is enough."""
         if not self.is_skipped(perspective):
-            self._finish(SkippedMessage(perspective), self._begin(perspective))
+            self._finish(SkippedEntry(perspective), self._begin(perspective))
 
     def is_skipped(self, perspective: int) -> bool:
         """Whether it is known that the perspective does without ground truth."""
-        return isinstance(self._outcome(perspective), SkippedMessage)
+        return isinstance(self._entry(perspective), SkippedEntry)
 
     def result(self, perspective: int) -> GroundTruthResult | None:
         """Return the result of a perspective's ground truth, or None if it is not known."""
-        outcome = self._outcome(perspective)
-        if isinstance(outcome, FailedMessage):
-            return GroundTruthResult(perspective, None, outcome.reason)
-        if isinstance(outcome, DoneMessage):
-            return GroundTruthResult(perspective, self._read(outcome), None)
+        entry = self._entry(perspective)
+        if isinstance(entry, FailedMessage):
+            return GroundTruthResult(perspective, None, entry.reason)
+        if isinstance(entry, DoneMessage):
+            return GroundTruthResult(perspective, self._read(entry), None)
         return None
 
     @staticmethod
@@ -114,13 +117,13 @@ class Outcomes:
         unfinished.mkdir()
         return unfinished
 
-    def _finish(self, outcome: Outcome, unfinished: Path) -> None:
-        (unfinished / OUTCOME).write_bytes(msgspec.json.encode(outcome))
+    def _finish(self, entry: Entry, unfinished: Path) -> None:
+        (unfinished / OUTCOME).write_bytes(msgspec.json.encode(entry))
         move_durably(unfinished, unfinished.with_suffix(""))
 
-    def _outcome(self, perspective: int) -> Outcome | None:
+    def _entry(self, perspective: int) -> Entry | None:
         path = self._folder(perspective) / OUTCOME
-        return msgspec.json.decode(path.read_bytes(), type=Outcome) if path.is_file() else None
+        return msgspec.json.decode(path.read_bytes(), type=Entry) if path.is_file() else None
 
-    def _read(self, outcome: DoneMessage) -> GroundTruth:
-        return read_ground_truth(outcome, self._folder(outcome.perspective))
+    def _read(self, entry: DoneMessage) -> GroundTruth:
+        return read_ground_truth(entry, self._folder(entry.perspective))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ptychoflow.acquisition.ground_truth import GroundTruth
+from ptychoflow.acquisition.retrieval.ground_truth import GroundTruth
 from ptychoflow.acquisition.scan import Perspective
 from ptychoflow.streaming.codec import Arrays
 from ptychoflow.streaming.messages import FrameRole, PerspectiveEnd, Reference
@@ -17,7 +17,7 @@ LEARNED_FROM = (FrameRole.TRAIN, FrameRole.VALIDATION)
 
 
 @dataclass(frozen=True)
-class Acquired:
+class AcquiredPerspective:
     """A perspective and its frames; arrays have one row per usable frame."""
 
     perspective: Perspective

@@ -1,0 +1,1 @@
+"""The acquisition of a scan: frames at once, samples as their ground truth comes."""

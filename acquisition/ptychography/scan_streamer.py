@@ -1,0 +1,295 @@
+"""One pass over a scan: frames go out at once, samples as their ground truth comes.
+
+Data moves one way: scan, publisher to the edge; scan, ground-truth worker, publisher to the ranks. Everything runs
+in one thread that never waits without pumping the publisher.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+
+from ptychoflow.acquisition.frame_check import as_streamed, usable
+from ptychoflow.acquisition.ptychography.acquired import AcquiredPerspective
+from ptychoflow.acquisition.ptychography.regime import RegimeControl
+from ptychoflow.acquisition.ptychography.scan_view import ScanView
+from ptychoflow.acquisition.publishing.journal import Journal
+from ptychoflow.acquisition.publishing.loop import AcquisitionLoop
+from ptychoflow.acquisition.publishing.streamer import SourceStreamer
+from ptychoflow.acquisition.recorder import Recorder
+from ptychoflow.acquisition.retrieval.ground_truth import GroundTruth, GroundTruthJob
+from ptychoflow.acquisition.retrieval.settings import RetrievalSettings
+from ptychoflow.acquisition.retrieval.worker import GroundTruthResult, GroundTruthWorker
+from ptychoflow.acquisition.roles import assign_roles
+from ptychoflow.acquisition.scan import Perspective, Scan
+from ptychoflow.acquisition.settings import AcquisitionSettings
+from ptychoflow.streaming.codec import Arrays
+from ptychoflow.streaming.events import (
+    GroundTruthReady,
+    GroundTruthSkipped,
+    PartState,
+    PartStatus,
+    RegimeChanged,
+    RegimeRules,
+    ScanInfo,
+    Unlabelled,
+)
+from ptychoflow.streaming.messages import Frames, NoReference, PerspectiveEnd, Samples, ScanStart
+from ptychoflow.streaming.settings import RunContext
+
+log = logging.getLogger(__name__)
+
+DISK_RETRY_S = 1.0
+
+
+class ScanStreamer(SourceStreamer):
+    """Streams a scan: frames go out at once, samples as their ground truth comes.
+
+    A perspective whose ground truth fails is not lost: its frames are imaged, counted as unlabelled, and said so.
+    Ground truth that is known from before the run was resumed is not computed again.
+
+    Args:
+        scan: the source.
+        settings: how it is taken and published.
+        retrieval: where ground truth comes from.
+        run: name and seed.
+        loop: sends the stream.
+        worker: computes ground truth.
+        journal: keeps what need not be done again.
+        recorder: writes the frames to a file; None to write none.
+    """
+
+    ACQUIRED = "frames acquired"
+
+    def __init__(
+        self,
+        scan: Scan,
+        settings: AcquisitionSettings,
+        retrieval: RetrievalSettings,
+        *,
+        run: RunContext,
+        loop: AcquisitionLoop,
+        worker: GroundTruthWorker,
+        journal: Journal,
+        recorder: Recorder | None,
+    ) -> None:
+        super().__init__(settings, loop=loop, journal=journal)
+        self._scan, self._settings, self._retrieval, self._run = scan, settings, retrieval, run
+        self._worker, self._recorder = worker, recorder
+        self._view = ScanView(loop.telemetry)
+        self._regime = RegimeControl(settings.regime)
+        self._perspective = 0
+        """The one that is being acquired."""
+        self._awaiting: dict[int, AcquiredPerspective] = {}
+        """Perspectives whose ground truth is to come."""
+        self._open: dict[int, PerspectiveEnd] = {}
+        """Perspectives whose end the ranks have not been told, in order of acquisition."""
+        loop.attend = self._attend
+
+    def _stream_all(self) -> None:
+        self._announce()
+        for perspective in self._scan:
+            self._acquire(perspective)
+        self._perspective = len(self._scan)
+        self._await_ground_truth()
+
+    def _announce(self) -> None:
+        first = self._scan.perspective(0)
+        geometry = first.geometry
+        start = ScanStart(
+            run=self._run.name,
+            perspectives=len(self._scan),
+            frame_shape_px=geometry.frame_shape_px,
+            target_shape_px=self._target_shape_px(first),
+            object_pixel_size_m=geometry.object_pixel_size_m,
+            energy_eV=geometry.energy_eV,
+            detector_distance_m=geometry.detector_distance_m,
+            detector_pixel_size_m=geometry.detector_pixel_size_m,
+        )
+        self._post_start(start)
+        info = ScanInfo(
+            source=self._scan.name,
+            perspectives=start.perspectives,
+            frames_expected=self._scan.frames,
+            frame_shape_px=start.frame_shape_px,
+            target_shape_px=start.target_shape_px,
+            object_pixel_size_m=start.object_pixel_size_m,
+            energy_eV=start.energy_eV,
+            ground_truth=self._retrieval.source,
+            notes=self._scan.notes,
+        )
+        self._loop.send(info)
+        rules = self._settings.regime
+        if rules.automatic:
+            self._loop.send(RegimeRules(rules.psnr_db, rules.ssim))
+        acquired = sum(self._journal.was_acquired(index) for index in range(len(self._scan)))
+        if acquired:
+            self._loop.send(RegimeChanged(self._regime.regime, acquired, "the run was resumed"))
+        self._loop.send(PartStatus(PartState.RUNNING, "scanning"))
+
+    def _target_shape_px(self, perspective: Perspective) -> tuple[int, int]:
+        return self._retrieval.target_shape_for(perspective.geometry.frame_shape_px)
+
+    def _acquire(self, perspective: Perspective) -> None:
+        """Take one perspective's frames, publish them to the edge, and ask for their ground truth."""
+        self._perspective = perspective.index
+        log.info("perspective %d: %d frames at %.2f°", perspective.index, len(perspective), perspective.angle_deg)
+        roles = assign_roles(
+            self._settings.roles,
+            perspective.positions_px,
+            perspective=perspective.index,
+            perspectives=len(self._scan),
+            target_shape_px=self._target_shape_px(perspective),
+            seed=self._run.seed,
+        )
+        if self._recorder is not None:
+            self._recorder.start_perspective(perspective)
+        self._view.start(perspective)
+        again = self._journal.was_acquired(perspective.index)
+        kept = []
+        for start in range(0, len(perspective), self._settings.batch_frames):
+            stop = min(start + self._settings.batch_frames, len(perspective))
+            self._wait_for_turn(stop - start, again=again)
+            kept.append(self._publish_frames(perspective, roles, start, stop))
+        frames, indices = (np.concatenate(parts) for parts in zip(*kept, strict=True))
+        acquired = AcquiredPerspective(perspective, frames, indices, roles[indices])
+        self._publisher.post_to_edge(acquired.end())
+        self._record(lambda: self._journal.mark_acquired(perspective.index))
+        self._request_ground_truth(acquired)
+
+    def _request_ground_truth(self, acquired: AcquiredPerspective) -> None:
+        """Ask for ground truth, unless its outcome is known from before the run was resumed or the regime spares it."""
+        index = acquired.perspective.index
+        wanted = self._regime.wants_ground_truth(index) or acquired.is_judged
+        known = self._journal.result(index)
+        if known is not None:
+            self._awaiting[index] = acquired
+        elif wanted and not self._journal.is_skipped(index):
+            self._awaiting[index] = replace(acquired, frames=self._submit_job(acquired))
+        self._open[index] = acquired.end()
+        if known is not None:
+            self._publish_ground_truth(known)
+        elif index not in self._awaiting:
+            self._skip_ground_truth(acquired)
+
+    def _publish_frames(
+        self, perspective: Perspective, roles: npt.NDArray[np.uint8], start: int, stop: int
+    ) -> tuple[npt.NDArray[np.generic], npt.NDArray[np.int32]]:
+        """Publish frames start to stop; return those that can be used, with their indices."""
+        stored = perspective.read(start, stop)
+        if self._recorder is not None:
+            self._recorder.append(stored, start=start)
+        good = usable(stored)
+        frames = as_streamed(stored[good])
+        indices = np.arange(start, stop, dtype=np.int32)[good]
+        self._ledger.count_frames(roles[start:stop], good)
+        if not good.all():
+            self._loop.warn(f"perspective {perspective.index}: {int((~good).sum())} frames hold NaN or negative counts")
+        arrays: Arrays = {
+            "index": indices,
+            "role": roles[indices],
+            "position_px": perspective.positions_px[indices],
+            "diffraction": frames,
+        }
+        self._publisher.post_to_edge(Frames(perspective.index, perspective.angle_deg, time.time()), arrays)
+        self._view.show(perspective, stop - 1, stored[-1])
+        return frames, indices
+
+    def _submit_job(self, acquired: AcquiredPerspective) -> npt.NDArray[np.generic]:
+        """Return the frames as they lie on disk until the ground truth comes: a scan need not fit into memory.
+
+        Holds the scan while the disk is full.
+        """
+        perspective = acquired.perspective
+        job = GroundTruthJob(
+            perspective=perspective.index,
+            frames=acquired.frames,
+            positions_px=perspective.positions_px[acquired.indices],
+            probe=perspective.probe,
+            mask=perspective.mask,
+            recorded=perspective.ground_truth,
+            target_shape_px=self._target_shape_px(perspective),
+        )
+        warned = False
+        while True:
+            try:
+                return self._worker.submit(job)
+            except OSError as error:
+                if not warned:
+                    self._loop.warn(f"acquisition waits: frames cannot be kept for phase retrieval ({error.strerror})")
+                warned = True
+                self._loop.run_for(DISK_RETRY_S)
+
+    def _publish_ground_truth(self, result: GroundTruthResult) -> None:
+        """Send a perspective's reference image to the edge and its samples to the ranks."""
+        acquired = self._awaiting.pop(result.perspective)
+        if result.ground_truth is None:
+            self._ledger.count_unlabelled(int(acquired.learned_from.sum()), Unlabelled.RETRIEVAL_FAILED)
+            self._publisher.post_to_edge(NoReference(result.perspective))
+            self._regime.ground_truth_failed()
+            self._loop.warn(f"no ground truth for perspective {result.perspective}: {result.error}")
+        else:
+            self._publish_reference(acquired, result.ground_truth)
+            self._publish_samples(acquired, result.ground_truth)
+        self._end_perspectives()
+
+    def _skip_ground_truth(self, acquired: AcquiredPerspective) -> None:
+        """Set the frames of a perspective aside that the regime spares the phase retrieval."""
+        self._record(lambda: self._journal.mark_skipped(acquired.perspective.index))
+        self._ledger.count_unlabelled(int(acquired.learned_from.sum()), Unlabelled.MONITORING)
+        self._publisher.post_to_edge(NoReference(acquired.perspective.index))
+        self._loop.send(GroundTruthSkipped(acquired.perspective.index))
+        self._end_perspectives()
+
+    def _end_perspectives(self) -> None:
+        """Tell the ranks the end of every perspective that is done with, in the order of acquisition."""
+        while self._open and (first := next(iter(self._open))) not in self._awaiting:
+            self._publisher.post_to_ranks(self._open.pop(first))
+
+    def _attend(self) -> None:
+        """Take in ground truth that has come, and what concerns the regime."""
+        if (result := self._worker.poll()) is not None:
+            self._record(lambda: self._journal.record_result(result))
+            self._publish_ground_truth(result)
+        self._review_regime()
+
+    def _review_regime(self) -> None:
+        """Heed what people chose and what the edge scored."""
+        self._act_on(self._regime.set_chosen(self._loop.control.regime))
+        while self._publisher.scores:
+            self._act_on(self._regime.judge(self._publisher.scores.popleft()))
+
+    def _act_on(self, change: str | None) -> None:
+        """Say why the regime changed, and withdraw phase retrieval that has not begun and that it does without."""
+        if change is None:
+            return
+        withdrawn = []
+        if pending := self._worker.pending:
+            waiting = [perspective for perspective in pending[1:] if not self._awaiting[perspective].is_judged]
+            withdrawn = self._regime.reconsider(under_way=pending[0], waiting=waiting)
+        first = min(withdrawn, default=self._perspective)
+        self._loop.send(RegimeChanged(self._regime.regime, first, change))
+        for perspective in withdrawn:
+            self._worker.withdraw(perspective)
+            self._skip_ground_truth(self._awaiting.pop(perspective))
+
+    def _publish_reference(self, acquired: AcquiredPerspective, truth: GroundTruth) -> None:
+        self._loop.send(GroundTruthReady(acquired.perspective.index, truth.source, truth.seconds, len(acquired.frames)))
+        self._publisher.post_to_edge(*acquired.reference(truth))
+
+    def _publish_samples(self, acquired: AcquiredPerspective, truth: GroundTruth) -> None:
+        if not self._settings.trainer:
+            self._ledger.count_unlabelled(int(acquired.learned_from.sum()), Unlabelled.NO_TRAINER)
+            return
+        self._ledger.count_labels(truth.void[acquired.learned_from])
+        for batch in acquired.sample_batches(truth, batch_frames=self._settings.batch_frames):
+            self._publisher.post_samples(Samples(acquired.perspective.index), batch)
+
+    def _await_ground_truth(self) -> None:
+        if self._awaiting:
+            self._loop.send(PartStatus(PartState.RUNNING, "waiting for ground truth"))
+        self._loop.run_until(lambda: not self._awaiting)

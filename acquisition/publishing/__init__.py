@@ -1,0 +1,1 @@
+"""What every source is published with: the loop, the journal, the ledger of frames."""

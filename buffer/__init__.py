@@ -7,7 +7,8 @@ The way of the data, one file per station:
     memory          rows of items, one contiguous array per field, allocated once
     index           which rows hold live items; their ids (never reused), classes and scores
     policies/       decide which candidates become live items and which items they replace
-    sampling        plans a draw: how many items from each rank, then which
+    sampling        how many items of a draw come from each rank, and which; uniformly or by score
+    draws           makes a draw of it, with the other ranks
     transport/      asks other ranks for their part and serves theirs
     outputs         the two sets of rows that draws are written into and `take` hands out, in turn
     background      the one thread that owns all this; `rehearsal` is what the training loop calls
@@ -24,7 +25,7 @@ What it costs, per rank, with p ranks, draws of r, c candidates, capacity C in a
 
     memory              (C / p + 2 c) s for the store, 2 r s for the outputs, about r s for replies on their way
                         to other hosts
-    messages a step     at most min(r, p - 1) requests and as many replies; p - 1 more of 34 bytes while the store grows
+    messages a step     at most min(r, p - 1) requests and as many replies; p - 1 more of 40 bytes while the store grows
     bytes a step        r s (p - 1) / p received and as many sent; r s / p from the own store
     copies a step       c s on the training thread, or by the GPU's copy engine; in the background r s, each item once,
                         by the rank that has it, where ranks reach each other's memory; else r s (1 + (p - 1) / p)
@@ -39,8 +40,9 @@ stored (C = 45,000, 7.4 GB in all):
 
 Neither requests nor bytes grow with the number of ranks: a draw never asks more ranks than it has items. At the rate
 measured for UCX on one host (about 5 GB/s, in place) that is 0.8 ms of background work a step, and 5 ms over a network
-of 1 GB/s. Only the announcements of growing stores grow with p: until all stores are full, every rank sends 34 bytes to
-every other per step, 35 kB a step at 1024 ranks.
+of 1 GB/s. Only the announcements of growing stores grow with p: until all stores are full, every rank sends 40 bytes to
+every other per step, 41 kB a step at 1024 ranks. Draws by score need 48 such bytes a step for as long as they last, and
+ask again for what came twice; that is rare unless few items carry most of the weight.
 """
 
 from __future__ import annotations
@@ -49,9 +51,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ptychoflow.buffer.index import Candidate, Index
     from ptychoflow.buffer.loader import RehearsalBatch, RehearsalLoader
     from ptychoflow.buffer.outputs import Representatives
-    from ptychoflow.buffer.policies import APPEND, REJECT, Candidate, Policy
+    from ptychoflow.buffer.policies import APPEND, REJECT, Policy
     from ptychoflow.buffer.rehearsal import RehearsalBuffer
     from ptychoflow.buffer.schema import Field, Schema
     from ptychoflow.buffer.statistics import BufferStats, StepTiming
@@ -62,6 +65,7 @@ __all__ = [
     "BufferStats",
     "Candidate",
     "Field",
+    "Index",
     "Policy",
     "RehearsalBatch",
     "RehearsalBuffer",
@@ -73,7 +77,8 @@ __all__ = [
 
 _PLACES = {
     "loader": ("RehearsalBatch", "RehearsalLoader"),
-    "policies": ("APPEND", "REJECT", "Candidate", "Policy"),
+    "index": ("Candidate", "Index"),
+    "policies": ("APPEND", "REJECT", "Policy"),
     "outputs": ("Representatives",),
     "rehearsal": ("RehearsalBuffer",),
     "schema": ("Field", "Schema"),

@@ -6,21 +6,19 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
+from ptychoflow.buffer.draws import Draw
 from ptychoflow.buffer.generators import Generators
-from ptychoflow.buffer.index import Ints
 from ptychoflow.buffer.intake import Offer
+from ptychoflow.buffer.item_update import ItemUpdate
 from ptychoflow.buffer.local_store import LocalStore
-from ptychoflow.buffer.memory import ByteRows
 from ptychoflow.buffer.outputs import Outputs
-from ptychoflow.buffer.sampling import plan_draw
 from ptychoflow.buffer.statistics import StepClock
 from ptychoflow.buffer.ticket import Ticket
 from ptychoflow.buffer.transport.transport import Transport
@@ -48,18 +46,17 @@ class Background:
         store: LocalStore,
         transport: Transport,
         outputs: Outputs,
+        draw: Draw,
         *,
-        representatives: int,
         generators: Generators,
         clock: StepClock,
     ) -> None:
         self._store = store
         self._transport = transport
         self._outputs = outputs
-        self._representatives = representatives
+        self._draw = draw
         self._generators = generators
         self._clock = clock
-        self._rank = store.rank
         self._queue: deque[Ticket[object]] = deque()
         self._newest_offer: Offer | None = None
         self._stopping = False
@@ -93,14 +90,17 @@ class Background:
         self._newest_offer = offer
         return self.submit(lambda: self._populate_and_augment(offer), after=offer.arrival)
 
-    def annotate(self, ids: Ints, states: Mapping[str, ByteRows]) -> int:
-        """Rewrite states here and on other ranks; for the background thread."""
-        homes = self._store.homes(ids)
+    def update_items(self, update: ItemUpdate) -> int:
+        """Rewrite items here and on other ranks; for the background thread."""
+        homes = self._store.homes(update.ids)
         for rank in np.unique(homes).tolist():
             if rank in self._transport.sizes:
-                self._transport.request_annotation(rank, *_part(ids, states, homes == rank))
-        written = self._store.annotate(*_part(ids, states, homes == self._rank))
-        return written + self._transport.collect().annotated
+                self._transport.request_update(rank, update.part(homes == rank))
+        before = self._store.share
+        written = self._store.update(update.part(homes == self._store.rank))
+        if self._store.share != before:
+            self._transport.announce()
+        return written + self._transport.collect().updated
 
     def close(self) -> None:
         """End the thread once its current ticket is done; waiting tickets fail."""
@@ -141,53 +141,32 @@ class Background:
     def _populate_and_augment(self, offer: Offer) -> DrawTiming:
         started = time.perf_counter()
         wanted = offer is self._newest_offer
-        # a full store stays full, so the shares of the draw are known now and the others serve while this rank inserts
-        here = self._ask_others() if wanted and self._store.index.is_full else None
+        begun = wanted and self._draw.precedes_insertion
+        if begun:
+            self._draw.begin()
         asked = time.perf_counter()
         self._populate(offer)
         populated = time.perf_counter()
         if wanted:
-            self._draw(self._ask_others() if here is None else here)
+            self._fill_outputs(begun=begun)
         populate_s = populated - asked
         timing = DrawTiming(populate_s=populate_s, augment_s=time.perf_counter() - started - populate_s)
         self._clock.add_background(timing.populate_s, timing.augment_s)
         return timing
 
     def _populate(self, offer: Offer) -> None:
-        size_before = self._store.index.size
+        before = self._store.share
         self._store.insert(offer.rows, offer.candidates(), self._generators.policy)
-        if self._store.index.size > size_before:
+        if self._store.share != before:
             self._transport.announce()
 
-    def _draw(self, here: int) -> None:
-        """Fill the next output; starts again with the ranks that remain if one was lost meanwhile."""
-        while not self._completed(here) and not self._stopping:
+    def _fill_outputs(self, *, begun: bool) -> None:
+        """Draw; starts again with the ranks that remain if one was lost meanwhile."""
+        if not begun:
+            self._draw.begin()
+        while not self._draw.complete() and not self._stopping:
             self._outputs.abandon_filling()
-            here = self._ask_others()
+            self._draw.begin()
         self._outputs.filling.finish()
         self.draws += 1
         self.drawn += self._outputs.filling.filled
-
-    def _ask_others(self) -> int:
-        """Plan a draw and ask every other rank for its part; returns how many items this rank's own part has."""
-        sizes = {self._rank: self._store.index.size, **self._transport.sizes}
-        plan = plan_draw(sizes, self._representatives, self._generators.draw)
-        here = plan.pop(self._rank, 0)
-        outputs = self._outputs.filling
-        outputs.begin()
-        outputs.filled = here
-        for rank, count in plan.items():
-            self._transport.request_items(rank, count=count, into=outputs, first=outputs.filled)
-            outputs.filled += count
-        return here
-
-    def _completed(self, here: int) -> bool:
-        """Draw this rank's own part and wait for the others; False if one of them delivered less than it was asked."""
-        for _ in self._store.draw(here, self._outputs.filling, first=0, rng=self._generators.draw):
-            pass
-        self._outputs.filling.prepare()
-        return self._transport.collect().complete
-
-
-def _part(ids: Ints, states: Mapping[str, ByteRows], chosen: npt.NDArray[np.bool_]) -> tuple[Ints, dict[str, ByteRows]]:
-    return ids[chosen], {name: values[chosen] for name, values in states.items()}

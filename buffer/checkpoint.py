@@ -143,6 +143,7 @@ def _fill(store: LocalStore, shards: Sequence[Shard], deal: Deal, *, exact: bool
         order = np.arange(len(mine)) if exact else np.argsort(deal.ids[mine], kind="stable")
         known = {name: np.concatenate(parts)[order] for name, parts in columns.items()}
         store.index.load(rows=targets[order], ids=deal.ids[mine][order], **known, keep_places=exact)
+        store.expire_weights()
 
 
 def _go_on(own: Shard, store: LocalStore, generators: Generators) -> None:

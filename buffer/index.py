@@ -3,34 +3,56 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from ptychoflow.buffer.policies.policy import Candidate
-
 Ints = npt.NDArray[np.int64]
+
+
+class Candidate(NamedTuple):
+    """What is known of an offered item, apart from its tensors."""
+
+    label: int
+    """Its class."""
+    score: float = 0.0
+    """What `offer` was given for it; 0 where nothing was."""
+    features: npt.NDArray[np.float32] | None = None
+    """(d,), or None where nothing was given."""
 
 
 class Index:
     """Live items at dense positions 0 .. size - 1; a position keeps its item until the item is replaced.
 
-    The number of live items never shrinks. Used by one thread only.
+    The number of live items never shrinks. Used by one thread only: a policy reads it within `place`.
+
+    Attributes:
+        quotas: Room per class, int64 (classes,).
+        capacity: Room in all.
+        size: Number of live items; only so many elements of the arrays below mean anything.
+        seen: Candidates offered so far, per class: the length of each class's stream on this rank.
+        rows: Where each item is stored, int64 (capacity,).
+        ids: Id of each item, int64 (capacity,).
+        labels: Class of each item, int64 (capacity,).
+        scores: What each item was offered or updated with, float64 (capacity,).
+        places: Place of each position in the list of its class, int64 (capacity,).
+        features: float32 (capacity, d), or None while no item had any.
+
+    Args:
+        quotas: Room per class, int64 (classes,).
     """
 
     def __init__(self, quotas: Ints) -> None:
-        """`quotas`: room per class, shape (classes,)."""
         self.quotas = quotas
         self.capacity = int(quotas.sum())
         self.size = 0
         self.seen: defaultdict[int, int] = defaultdict(int)
-        """Candidates offered so far, per class: the length of each class's stream on this rank."""
         self.rows = np.zeros(self.capacity, np.int64)
         self.ids = np.zeros(self.capacity, np.int64)
         self.labels = np.zeros(self.capacity, np.int64)
         self.scores = np.zeros(self.capacity, np.float64)
         self.places = np.zeros(self.capacity, np.int64)
-        """Place of each position in the list of its class."""
         self.features: npt.NDArray[np.float32] | None = None
         self._members: defaultdict[int, list[int]] = defaultdict(list)
         self._position_of: dict[int, int] = {}

@@ -12,8 +12,8 @@ import torch
 
 from ptychoflow.buffer.cuda import DeviceIntake
 from ptychoflow.buffer.free_rows import FreeRows
+from ptychoflow.buffer.index import Candidate
 from ptychoflow.buffer.memory import Rows
-from ptychoflow.buffer.policies import Candidate
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,8 @@ class RehearsalBatch(dict[str, torch.Tensor]):
         new: Number of new samples; they are the first.
         rehearsed: Whether each sample comes from the buffer, bool (samples,).
         labels: Class of each sample, int64 (samples,); None if the loader was given no `labels`.
-        ids: Id of each sample in the buffer, int64 (samples,), -1 for new ones; what `RehearsalBuffer.annotate` takes.
+        ids: Id of each sample in the buffer, int64 (samples,), -1 for new ones; what
+            `RehearsalBuffer.update_items` takes.
         loaded: The batch as the loader gave it, with whatever it holds beside the buffer's fields.
     """
 
@@ -151,7 +152,7 @@ class RehearsalLoader:
         batch, whose new samples come first, or for these alone. They are detached and cast to the field's dtype.
 
         Args:
-            scores: One per sample, floats (samples,), for a policy that needs them.
+            scores: One per sample, floats (samples,), for a policy or a draw that needs them.
             features: One vector per sample, floats (samples, d), for a policy that needs them.
             **outputs: The fields of the schema that the loader does not bring, (samples, *shape).
 
@@ -213,13 +214,13 @@ class RehearsalLoader:
 
     def _read(self, loaded: Any) -> _NewSamples:
         found = self._named(loaded)
-        schema, policy = self.buffer.schema, self.buffer.policy
+        schema = self.buffer.schema
         brought = {name: found[name] for name in schema if name in found}
         if not brought:
             raise ValueError(f"The loader's batches have {sorted(found)}, and none of the buffer's {list(schema)}.")
         if self._labels is not None and self._labels not in found:
             raise ValueError(f"The loader's batches have {sorted(found)}, but no labels {self._labels!r}.")
-        needed = {"scores": policy.needs_scores, "features": policy.needs_features}
+        needed = {"scores": self.buffer.needs_scores, "features": self.buffer.needs_features}
         missing = [name for name in schema if name not in found] + [name for name in needed if needed[name]]
         return _NewSamples(
             fields=brought,

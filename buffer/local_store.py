@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from ptychoflow.buffer.free_rows import FreeRows
-from ptychoflow.buffer.index import Index, Ints
+from ptychoflow.buffer.index import Candidate, Index, Ints
+from ptychoflow.buffer.item_update import ItemUpdate
 from ptychoflow.buffer.memory import ByteRows, Rows, allocate
 from ptychoflow.buffer.outputs import OutputSet
-from ptychoflow.buffer.policies import APPEND, REJECT, Candidate, Policy
-from ptychoflow.buffer.sampling import draw_positions
+from ptychoflow.buffer.policies import APPEND, REJECT, Policy
+from ptychoflow.buffer.sampling import Choice, ScoreWeights, draw_positions
 from ptychoflow.buffer.schema import Schema
 
 RANK_BITS = 20
@@ -26,19 +28,37 @@ class StoreCounters:
     candidates: int = 0
     accepted: int = 0
     replaced: int = 0
-    annotated: int = 0
+    updated: int = 0
     bytes_copied: int = 0
+
+
+class Share(NamedTuple):
+    """What other ranks must know of a store to plan their draws."""
+
+    size: int
+    weight: float
+    """Of all live items; 0 where draws are uniform."""
 
 
 class LocalStore:
     """Used by the background thread alone, but for the rows that `free` has handed out: those belong to their offer."""
 
     def __init__(
-        self, schema: Schema, *, quotas: Ints, spare_rows: int, policy: Policy, rank: int, pinned: bool
+        self,
+        schema: Schema,
+        *,
+        quotas: Ints,
+        spare_rows: int,
+        policy: Policy,
+        rank: int,
+        pinned: bool,
+        score_exponent: float | None = None,
     ) -> None:
+        """`score_exponent`: items are drawn by score ** that; None if they are drawn uniformly."""
         self.schema = schema
         self.policy = policy
         self.index = Index(quotas)
+        self.weights = None if score_exponent is None else ScoreWeights(self.index, score_exponent)
         count = self.index.capacity + spare_rows
         self.rows = Rows(schema, count, allocate(Rows.nbytes(schema, count), pinned=pinned))
         self.free = FreeRows(range(self.rows.count))
@@ -54,6 +74,7 @@ class LocalStore:
         """Let the policy place candidates whose tensors already stand in `rows`."""
         unused = [self._place(row, candidate, rng) for row, candidate in zip(rows, candidates, strict=True)]
         self.counters.candidates += len(rows)
+        self.expire_weights()
         self.free.release(row for row in unused if row is not None)
 
     def _place(self, row: int, candidate: Candidate, rng: np.random.Generator) -> int | None:
@@ -83,28 +104,56 @@ class LocalStore:
             homes[moved] = self.moved_homes[places[moved]]
         return homes
 
-    def draw(self, count: int, into: OutputSet, *, first: int, rng: np.random.Generator) -> Iterator[ByteRows]:
-        """Draw `count` distinct live items uniformly into rows `first` and on of `into`.
+    @property
+    def share(self) -> Share:
+        """What other ranks must know to plan their draws."""
+        return Share(self.index.size, 0.0 if self.weights is None else self.weights.total)
 
-        Ids and labels are there on return; the fields' rows are copied one field at a time as the iterator is advanced,
-        which must happen before the store changes. Yields each field's copies.
+    def expire_weights(self) -> None:
+        """Items or scores have changed."""
+        if self.weights is not None:
+            self.weights.expire()
+
+    def choose(self, count: int, rng: np.random.Generator, *, excluded: Ints | None = None) -> Choice:
+        """Distinct live items of a draw: `count` uniformly, or those of so many arrivals by score.
+
+        `excluded`: ids of items that the same draw by score has got already.
         """
-        positions = draw_positions(self.index.size, count, rng)
+        if self.weights is None:
+            return Choice(draw_positions(self.index.size, min(count, self.index.size), rng))
+        known = [] if excluded is None else [self.index.find(item_id) for item_id in excluded.tolist()]
+        positions = np.array([position for position in known if position is not None], np.int64)
+        return self.weights.choose(count, rng, excluded=positions)
+
+    def copy(self, positions: Ints, into: OutputSet, *, first: int) -> None:
+        """Copy the items at `positions` to rows `first` and on."""
+        for _ in self.copy_by_field(positions, into, first=first):
+            pass
+
+    def copy_by_field(self, positions: Ints, into: OutputSet, *, first: int) -> Iterator[ByteRows]:
+        """Copy the items at `positions` to rows `first` and on: ids and labels now, the fields one after the other.
+
+        The iterator must be exhausted before the store changes. It yields each field's copies.
+        """
+        count = len(positions)
         into.ids[first : first + count] = self.index.ids[positions]
         into.labels[first : first + count] = self.index.labels[positions]
         self.counters.bytes_copied += count * self.schema.nbytes
         return self.rows.gather(self.index.rows[positions], into.rows, first=first)
 
-    def annotate(self, ids: Ints, states: Mapping[str, ByteRows]) -> int:
-        """Rewrite fields, given as rows of bytes, of those items that still live; returns how many that are."""
+    def update(self, update: ItemUpdate) -> int:
+        """Rewrite those items that still live; returns how many that are."""
         written = 0
-        for item, item_id in enumerate(ids.tolist()):
+        for item, item_id in enumerate(update.ids.tolist()):
             position = self.index.find(item_id)
             if position is None:
                 continue
             row = int(self.index.rows[position])
-            for name, values in states.items():
+            for name, values in update.fields.items():
                 self.rows.bytes[name][row] = values[item]
+            if update.scores is not None:
+                self.index.scores[position] = update.scores[item]
             written += 1
-        self.counters.annotated += written
+        self.counters.updated += written
+        self.expire_weights()
         return written

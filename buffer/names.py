@@ -6,3 +6,4 @@ from typing import Literal
 
 PolicyName = Literal["random", "reservoir", "balanced_reservoir", "fifo", "loss_aware", "herding"]
 TransportName = Literal["auto", "ucx", "tcp", "local"]
+DrawName = Literal["uniform", "score"]

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import get_args
 
 from ptychoflow.buffer.capacity import items_in_budget
+from ptychoflow.buffer.names import DrawName
 
 
 @dataclass(frozen=True)
@@ -20,6 +22,8 @@ class Options:
     seed: int
     timeout_s: float
     world_size: int
+    draw: DrawName = "uniform"
+    score_exponent: float = 1.0
 
     def __post_init__(self) -> None:
         for name in ("representatives", "candidates", "classes"):
@@ -27,6 +31,10 @@ class Options:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1.")
         if not (math.isfinite(self.timeout_s) and self.timeout_s > 0):
             raise ValueError(f"timeout_s is {self.timeout_s}; it must be a positive number of seconds.")
+        if self.draw not in get_args(DrawName):
+            raise ValueError(f"Draw {self.draw!r} is unknown; use one of {', '.join(get_args(DrawName))}.")
+        if not (math.isfinite(self.score_exponent) and self.score_exponent > 0):
+            raise ValueError(f"score_exponent is {self.score_exponent}; it must be a positive number.")
         if self.capacity < self.world_size * self.classes:
             raise ValueError(
                 f"capacity {self.capacity} is smaller than ranks x classes = {self.world_size} x {self.classes}: "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,17 +18,21 @@ _NUMBER_BYTES = np.dtype(np.int64).itemsize
 
 @dataclass(frozen=True)
 class Representatives:
-    """Items drawn from all ranks' stores, valid until the next `take`."""
+    """Items drawn from all ranks' stores, valid until the next `take`; its length is their number."""
 
     tensors: dict[str, torch.Tensor]
     """Per field (items, *shape), on the buffer's device."""
     labels: torch.Tensor
     """Class of every item, int64 (items,), on the buffer's device."""
     ids: torch.Tensor
-    """Id of every item, int64 (items,), on the CPU; what `annotate` takes."""
+    """Id of every item, int64 (items,), on the CPU; what `RehearsalBuffer.update_items` takes."""
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        """Return a field's tensor, (items, *shape)."""
+        return self.tensors[name]
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,19 @@ class OutputSet:
     def nbytes(schema: Schema, rows: int) -> int:
         """Bytes of memory that a set needs: fields, labels, ids."""
         return Rows.nbytes(schema, rows) + 2 * rows * _NUMBER_BYTES
+
+    def close_gaps(self, parts: Sequence[tuple[int, int]]) -> None:
+        """Move rows down until all behind `filled` stand one after the other, and count them as filled.
+
+        `parts`: first row and number of rows of what was written there.
+        """
+        written = [row for first, count in parts for row in range(first, first + count)]
+        end = self.filled + len(written)
+        gaps = sorted(set(range(self.filled, end)) - set(written))
+        for source, target in zip((row for row in written if row >= end), gaps, strict=True):
+            self.rows.copy_row(source, target)
+            self.ids[target], self.labels[target] = self.ids[source], self.labels[source]
+        self.filled = end
 
     def begin(self) -> None:
         """Wait until the rows may be written."""

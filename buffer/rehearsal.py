@@ -14,13 +14,15 @@ from ptychoflow.buffer.background import Background, DrawTiming
 from ptychoflow.buffer.capacity import class_quotas
 from ptychoflow.buffer.checkpoint import check_own, check_shards, restore_own, restore_shards, save_shard
 from ptychoflow.buffer.cuda import numbered
+from ptychoflow.buffer.draws import ScoreDraw, UniformDraw
 from ptychoflow.buffer.generators import make_generators
 from ptychoflow.buffer.intake import Intake, Offer, no_candidates
+from ptychoflow.buffer.item_update import ItemUpdate
 from ptychoflow.buffer.local_store import LocalStore
 from ptychoflow.buffer.membership import membership
 from ptychoflow.buffer.memory import byte_rows
-from ptychoflow.buffer.names import PolicyName, TransportName
-from ptychoflow.buffer.offer_checks import OfferCheck
+from ptychoflow.buffer.names import DrawName, PolicyName, TransportName
+from ptychoflow.buffer.offer_checks import OfferCheck, check_floats
 from ptychoflow.buffer.options import Options, total_capacity
 from ptychoflow.buffer.outputs import Outputs, Representatives
 from ptychoflow.buffer.policies import Policy, make_policy
@@ -35,10 +37,38 @@ if TYPE_CHECKING:
 
 
 class RehearsalBuffer:
-    """Stores samples of a stream on all ranks of a group and serves uniform draws of all that is stored.
+    """Stores samples of a stream on all ranks of a group and serves draws of all that is stored.
 
     One step of training is `take`, then `offer`; insertion and the next draw run in the background meanwhile. The
-    methods may be called from any thread, one call at a time takes effect.
+    methods may be called from any thread, one call at a time takes effect. Making one is collective over `group`: it
+    allocates the store, connects the ranks and starts the background thread.
+
+    Draws are without replacement. With `draw="uniform"` every set of items over all ranks is equally likely. With
+    `draw="score"` items are drawn one after the other, over all ranks, each with a probability proportional to
+    `score ** score_exponent` among those not drawn yet (successive sampling); items whose score is not positive are
+    never drawn, so a draw may have fewer items. Either is exact while nothing is inserted or updated anywhere. While
+    the stores change, a rank's share of a draw follows the number or the weight of its items that was last heard of,
+    and the items of its share are drawn from those that it has when it is asked.
+
+    Args:
+        schema: What an item is made of.
+        representatives: Items per draw (the thesis's r).
+        candidates: Samples of each minibatch, chosen at random, that the policy decides on (c).
+        capacity: Items over all ranks of `group`.
+        capacity_bytes: Bytes that all ranks' stores may occupy; give either this or `capacity`.
+        classes: Labels are 0 to classes - 1 and share the capacity equally.
+        policy: What is kept, by name or as an object of one's own.
+        draw: "uniform", or "score" for draws by score, which need `scores` with every `offer`.
+        score_exponent: How strongly a draw by score follows the scores, above 0.
+        transport: "auto" takes UCX if it can be imported, else TCP; "local" keeps every rank to its own items.
+        group: None is the default process group, or one process alone where there is none.
+        seed: Of all random numbers; each rank's are its own.
+        device: Where `take` puts the items.
+        timeout_s: How long a rank may leave a request unanswered before the others go on without it.
+
+    Raises:
+        ValueError: settings cannot work, or differ between the ranks.
+        TimeoutError: a rank does not appear.
     """
 
     def __init__(  # noqa: PLR0913  keyword-only settings, each with one meaning
@@ -51,24 +81,14 @@ class RehearsalBuffer:
         capacity_bytes: int | None = None,
         classes: int = 1,
         policy: PolicyName | Policy = "random",
+        draw: DrawName = "uniform",
+        score_exponent: float = 1.0,
         transport: TransportName = "auto",
         group: ProcessGroup | None = None,
         seed: int = 0,
         device: str | torch.device = "cpu",
         timeout_s: float = 30.0,
     ) -> None:
-        """Allocate the store, connect the ranks and start the background thread; collective over `group`.
-
-        `representatives`: items per draw (the thesis's r). `candidates`: samples of each minibatch, chosen at random,
-        that the policy decides on (c). `capacity`: items over all ranks of `group`; or `capacity_bytes`: bytes that all
-        ranks' stores may occupy. `classes`: labels are 0 to classes - 1 and share the capacity equally. `policy`: by
-        name, or an object of one's own. `transport`: "auto" takes UCX if it can be imported, else TCP; "local" keeps
-        every rank to its own items. `group`: None is the default process group, or one process alone where there is
-        none. `device`: where `take` puts the items. `timeout_s`: how long a rank may leave a request unanswered before
-        the others go on without it.
-
-        Raises ValueError for settings that cannot work, and TimeoutError if a rank does not appear.
-        """
         member = membership(group)
         self._schema = schema
         self._member = member
@@ -89,8 +109,10 @@ class RehearsalBuffer:
             seed=seed,
             timeout_s=timeout_s,
             world_size=member.world_size,
+            draw=draw,
+            score_exponent=score_exponent,
         )
-        self._check = OfferCheck(schema, classes=classes, policy=self._policy)
+        self._check = OfferCheck(schema, classes=classes, policy=self._policy, draw=draw)
         self._generators = make_generators(seed, rank=member.rank)
         self._store = LocalStore(
             schema,
@@ -101,18 +123,20 @@ class RehearsalBuffer:
             policy=self._policy,
             rank=member.rank,
             pinned=self._device.type == "cuda",
+            score_exponent=score_exponent if draw == "score" else None,
         )
         self._intake = Intake(self._store.rows, self._store.free, self._device)
         self._transport = open_transport(
             transport, member, self._store, options=self._options, serve_rng=self._generators.serve
         )
         self._outputs = Outputs(schema, representatives, device=self._device, open_window=self._transport.open_window)
+        make_draw = UniformDraw if draw == "uniform" else ScoreDraw
         self._clock = StepClock()
         self._background = Background(
             self._store,
             self._transport,
             self._outputs,
-            representatives=representatives,
+            make_draw(self._store, self._transport, self._outputs, items=representatives, rng=self._generators.draw),
             generators=self._generators,
             clock=self._clock,
         )
@@ -135,15 +159,22 @@ class RehearsalBuffer:
         return self._device
 
     @property
-    def policy(self) -> Policy:
-        """What decides which candidates are stored, and what it needs to be offered."""
-        return self._policy
+    def needs_scores(self) -> bool:
+        """Whether `offer` must be given scores."""
+        return self._policy.needs_scores or self._options.draw == "score"
+
+    @property
+    def needs_features(self) -> bool:
+        """Whether `offer` must be given features."""
+        return self._policy.needs_features
 
     def take(self) -> Representatives:
-        """The items of the draw that the last `offer` began; zero items before any offer.
+        """Return the items of the draw that the last `offer` began; zero items before any offer.
 
-        Waits only if the background is behind. What is returned stays valid until the next `take`. Raises RuntimeError
-        if nothing was offered since the last `take`.
+        Waits only if the background is behind. What is returned stays valid until the next `take`.
+
+        Raises:
+            RuntimeError: nothing was offered since the last `take`, or the buffer is closed or has failed.
         """
         with self._calls:
             self._check_open()
@@ -178,11 +209,19 @@ class RehearsalBuffer:
     ) -> None:
         """Store candidates of a minibatch and begin the next draw, both in the background.
 
-        `minibatch`: every field of the schema, (samples, *shape), in the schema's dtype, on any device; None begins a
-        draw only. `labels`: integers (samples,); labels on a GPU cost a synchronisation. `scores`: floats (samples,),
-        `features`: floats (samples, d), for policies that need them. The caller may reuse all tensors on return. Blocks
-        only while two earlier offers are still not inserted. A draw that was not taken is replaced by the new one.
-        Raises ValueError if anything does not fit.
+        The caller may reuse all tensors on return. Blocks only while two earlier offers are still not inserted. A draw
+        that was not taken is replaced by the new one.
+
+        Args:
+            minibatch: Every field of the schema, (samples, *shape), in the schema's dtype, on any device; None begins
+                a draw only.
+            labels: Integers (samples,), needed if there are several classes; labels on a GPU cost a synchronisation.
+            scores: Floats (samples,), for a policy or a draw that needs them.
+            features: Floats (samples, d), for a policy that needs them.
+
+        Raises:
+            ValueError: something does not fit, and nothing was stored.
+            RuntimeError: the buffer is closed or has failed.
         """
         with self._calls:
             self._check_open()
@@ -214,31 +253,59 @@ class RehearsalBuffer:
         scores: torch.Tensor | None = None,
         features: torch.Tensor | None = None,
     ) -> Representatives:
-        """`take`, then `offer`: the thesis's primitive, for strategies that store nothing of the forward pass."""
+        """`take`, then `offer`: the thesis's primitive, for strategies that store nothing of the forward pass.
+
+        Args:
+            minibatch: See `offer`, like the others.
+            labels: See `offer`.
+            scores: See `offer`.
+            features: See `offer`.
+
+        Returns:
+            What `take` returns.
+        """
         with self._calls:
             representatives = self.take()
             self.offer(minibatch, labels=labels, scores=scores, features=features)
             return representatives
 
-    def annotate(self, ids: torch.Tensor, **states: torch.Tensor) -> int:
-        """Rewrite fields of stored items, on whichever rank they live; returns how many were still there.
+    def update_items(self, ids: torch.Tensor, *, scores: torch.Tensor | None = None, **fields: torch.Tensor) -> int:
+        """Rewrite fields or scores of stored items, on whichever rank they live.
 
-        `ids`: int64 (items,), as `take` gave them; `states`: fields of the schema, (items, *shape). Waits for the
-        background and for other ranks, at most `timeout_s`. An item that was replaced meanwhile is not touched. Raises
-        ValueError if a state does not fit the schema.
+        Waits for the background and for other ranks, at most `timeout_s`. An item that was replaced meanwhile is not
+        touched. Draws and policies see the new scores from then on.
+
+        Args:
+            ids: int64 (items,), as `take` gave them.
+            scores: Floats (items,).
+            **fields: Fields of the schema, (items, *shape), in the schema's dtype, on any device.
+
+        Returns:
+            How many of the items were still there.
+
+        Raises:
+            ValueError: there is nothing to rewrite, or something does not fit.
         """
         self._check_open()
-        if not states:
-            raise ValueError("annotate() needs at least one field to rewrite.")
-        count = self._schema.check_batch(states, names=tuple(name for name in self._schema if name in states) or None)
-        if ids.dtype != torch.int64 or tuple(ids.shape) != (count,):
-            raise ValueError(f"ids must be {count} int64 numbers, not {tuple(ids.shape)} of {ids.dtype}.")
-        known_ids = ids.cpu().numpy()
-        copies = {name: byte_rows(states[name].detach().cpu()) for name in self._schema if name in states}
-        return self._background.submit(lambda: self._background.annotate(known_ids, copies)).result()
+        if not fields and scores is None:
+            raise ValueError("update_items() needs scores, or at least one field to rewrite.")
+        if ids.dtype != torch.int64 or ids.ndim != 1:
+            raise ValueError(f"ids must be int64 numbers (items,), not {tuple(ids.shape)} of {ids.dtype}.")
+        if fields:
+            names = tuple(name for name in self._schema if name in fields) or None
+            if (count := self._schema.check_batch(fields, names=names)) != len(ids):
+                raise ValueError(f"ids must be {count} int64 numbers, one per item rewritten, not {len(ids)}.")
+        if scores is not None:
+            check_floats("scores", scores, (len(ids),))
+        update = ItemUpdate(
+            ids.cpu().numpy(),
+            {name: byte_rows(fields[name].detach().cpu()) for name in self._schema if name in fields},
+            None if scores is None else scores.detach().to("cpu", torch.float64).numpy(),
+        )
+        return self._background.submit(lambda: self._background.update_items(update)).result()
 
     def stats(self) -> BufferStats:
-        """What was measured so far; does not wait."""
+        """Return what was measured so far; does not wait."""
         store, transport, clock, background = self._store, self._transport, self._clock, self._background
         return BufferStats(
             rank=self._member.rank,
@@ -255,7 +322,7 @@ class RehearsalBuffer:
             candidates=store.counters.candidates,
             accepted=store.counters.accepted,
             replaced=store.counters.replaced,
-            annotated=store.counters.annotated,
+            updated=store.counters.updated,
             draws=background.draws,
             drawn=background.drawn,
             taken=clock.taken,

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, Self, get_args
 
 import torch
 
@@ -28,9 +28,17 @@ DTypeName = Literal[
 ]
 
 
+MOST_FIELDS = 63
+"""As many as one message between ranks can name."""
+
+
 @dataclass(frozen=True)
 class Field:
-    """Shape and dtype of one tensor per item, without the batch dimension; `()` is a scalar."""
+    """Shape and dtype of one tensor per item, without the batch dimension; `()` is a scalar.
+
+    Raises:
+        ValueError: the dtype is unknown, or a size is below 1.
+    """
 
     shape: tuple[int, ...]
     dtype: DTypeName = "float32"
@@ -55,12 +63,43 @@ class Field:
 
 
 class Schema(Mapping[str, Field]):
-    """The fields of an item by name, in the order given: `Schema(image=Field((1, 64, 64), "uint16"), ...)`."""
+    """The fields of an item by name, in the order given: `Schema(image=Field((1, 64, 64), "uint16"), ...)`.
+
+    A mapping, so that one schema can be extended to another: `Schema(**schema, logits=Field((10,), "float16"))`.
+
+    Args:
+        **fields: 1 to 63 of them.
+
+    Raises:
+        ValueError: there are none, or more.
+    """
 
     def __init__(self, **fields: Field) -> None:
-        if not fields:
-            raise ValueError("A schema needs at least one field.")
+        if not 1 <= len(fields) <= MOST_FIELDS:
+            raise ValueError(f"A schema has 1 to {MOST_FIELDS} fields, not {len(fields)}.")
         self._fields = fields
+
+    @classmethod
+    def like(cls, batch: Mapping[str, torch.Tensor], *, exclude: Collection[str] = ()) -> Self:
+        """Make the schema of a batch's samples.
+
+        Args:
+            batch: An example; tensors (samples, *shape).
+            exclude: Names that the buffer need not keep.
+
+        Raises:
+            ValueError: `exclude` names what is not there, or a tensor has no batch dimension or a dtype that a field
+                cannot have.
+        """
+        if unknown := sorted(set(exclude) - set(batch)):
+            raise ValueError(f"The batch has no {unknown} to exclude; it has {sorted(batch)}.")
+        fields = {}
+        for name, tensor in batch.items():
+            if name not in exclude:
+                if tensor.ndim == 0:
+                    raise ValueError(f"{name!r} has no batch dimension.")
+                fields[name] = Field(tuple(tensor.shape[1:]), str(tensor.dtype).removeprefix("torch."))  # type: ignore[arg-type]
+        return cls(**fields)
 
     def __getitem__(self, name: str) -> Field:
         return self._fields[name]

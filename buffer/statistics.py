@@ -43,7 +43,8 @@ class BufferStats:
     candidates: int
     accepted: int
     replaced: int
-    annotated: int
+    updated: int
+    """Items of this rank that `update_items` rewrote, on whichever rank it was called."""
     draws: int
     """Draws made; one that was never taken because an offer followed counts too."""
     drawn: int

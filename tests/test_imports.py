@@ -22,17 +22,7 @@ ALLOWED = {
 }
 WITHOUT_CIRCLES = ("buffer", "trainer", "workflow")
 KNOWN_CIRCLES = {
-    "buffer": {
-        "index",
-        "policies",
-        "policies.balanced_reservoir",
-        "policies.fifo",
-        "policies.herding",
-        "policies.loss_aware",
-        "policies.policy",
-        "policies.random",
-        "policies.reservoir",
-    },
+    "buffer": set[str](),
     "trainer": set[str](),
     "workflow": {
         "app",

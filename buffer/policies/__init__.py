@@ -7,11 +7,11 @@ from ptychoflow.buffer.policies.balanced_reservoir import BalancedReservoirPolic
 from ptychoflow.buffer.policies.fifo import FifoPolicy
 from ptychoflow.buffer.policies.herding import HerdingPolicy
 from ptychoflow.buffer.policies.loss_aware import LossAwarePolicy
-from ptychoflow.buffer.policies.policy import APPEND, REJECT, Candidate, Policy
+from ptychoflow.buffer.policies.policy import APPEND, REJECT, Policy
 from ptychoflow.buffer.policies.random import RandomPolicy
 from ptychoflow.buffer.policies.reservoir import ReservoirPolicy
 
-__all__ = ["APPEND", "REJECT", "Candidate", "Policy", "make_policy"]
+__all__ = ["APPEND", "REJECT", "Policy", "make_policy"]
 
 _POLICIES: dict[str, type[Policy]] = {
     "random": RandomPolicy,

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import TYPE_CHECKING
 
-from ptychoflow.buffer.policies.policy import APPEND, Candidate, Policy
+import numpy as np
 
-if TYPE_CHECKING:
-    import numpy as np
-
-    from ptychoflow.buffer.index import Index
+from ptychoflow.buffer.index import Candidate, Index
+from ptychoflow.buffer.policies.policy import APPEND, Policy
 
 
 class FifoPolicy(Policy):

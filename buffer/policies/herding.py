@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from ptychoflow.buffer.policies.policy import APPEND, REJECT, Candidate, Policy
-
-if TYPE_CHECKING:
-    from ptychoflow.buffer.index import Index
+from ptychoflow.buffer.index import Candidate, Index
+from ptychoflow.buffer.policies.policy import APPEND, REJECT, Policy
 
 
 class HerdingPolicy(Policy):

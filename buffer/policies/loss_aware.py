@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
-from ptychoflow.buffer.policies.policy import APPEND, REJECT, Candidate, Policy
-
-if TYPE_CHECKING:
-    from ptychoflow.buffer.index import Index
+from ptychoflow.buffer.index import Candidate, Index
+from ptychoflow.buffer.policies.policy import APPEND, REJECT, Policy
 
 
 class LossAwarePolicy(Policy):
@@ -17,7 +13,7 @@ class LossAwarePolicy(Policy):
 
     A candidate enters as in a reservoir of its class. The item it replaces is drawn with a probability inversely
     proportional to its score, so one with half the loss leaves twice as likely. Scores below a thousandth of the
-    class's mean count as that thousandth. A score stays as it was offered.
+    class's mean count as that thousandth. A score stays as it was offered until `update_items` rewrites it.
     """
 
     needs_scores = True

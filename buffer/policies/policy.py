@@ -3,26 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
-if TYPE_CHECKING:
-    from ptychoflow.buffer.index import Index
+from ptychoflow.buffer.index import Candidate, Index
 
 APPEND: Final = -1
 """Decision: add the candidate as one more live item."""
 REJECT: Final = -2
 """Decision: do not store the candidate."""
-
-
-class Candidate(NamedTuple):
-    """What is known of an offered item, apart from its tensors."""
-
-    label: int
-    score: float = 0.0
-    features: npt.NDArray[np.float32] | None = None
 
 
 class Policy(ABC):
@@ -41,22 +31,30 @@ class Policy(ABC):
 
     @abstractmethod
     def place(self, candidate: Candidate, index: Index, rng: np.random.Generator) -> int:
-        """APPEND, REJECT, or the position of the live item that the candidate replaces.
+        """Decide on one candidate; called on the buffer's own thread, which ends if this raises.
 
-        `index` describes the live items of this rank, and `index.seen` already counts this candidate. Called on the
-        buffer's own thread. APPEND is only valid while `index.size < index.capacity`.
+        Args:
+            candidate: What was offered.
+            index: The live items of this rank; `index.seen` already counts this candidate.
+            rng: Where randomness must come from.
+
+        Returns:
+            APPEND, valid only while `index.size < index.capacity`; REJECT; or the position of the live item that the
+            candidate replaces.
         """
 
     def observe(self, candidate: Candidate) -> None:
         """Learn from a candidate before it is placed; does nothing unless a policy keeps statistics of the stream."""
 
     def state_dict(self) -> dict[str, object]:
-        """What the policy must remember beyond the index: tensors, numbers and text only."""
+        """Return what the policy must remember beyond the index: tensors, numbers and text only."""
         return {}
 
     def load_state_dict(self, states: list[dict[str, object]], *, exact: bool) -> None:
         """Take over what was remembered, after the items themselves were restored.
 
-        `exact`: `states` is the one that this rank saved, and its items stand as they stood; otherwise it holds the
-        states of all ranks of the run, whose items were dealt anew, oldest first.
+        Args:
+            states: What `state_dict` returned.
+            exact: `states` is the one that this rank saved, and its items stand as they stood; otherwise it holds the
+                states of all ranks of the run, whose items were dealt anew, oldest first.
         """

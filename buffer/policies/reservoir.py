@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import numpy as np
 
-from ptychoflow.buffer.policies.policy import APPEND, REJECT, Candidate, Policy
-
-if TYPE_CHECKING:
-    import numpy as np
-
-    from ptychoflow.buffer.index import Index
+from ptychoflow.buffer.index import Candidate, Index
+from ptychoflow.buffer.policies.policy import APPEND, REJECT, Policy
 
 
 class ReservoirPolicy(Policy):

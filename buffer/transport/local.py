@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
 
 from ptychoflow.buffer.index import Ints
-from ptychoflow.buffer.memory import ByteRows
+from ptychoflow.buffer.item_update import ItemUpdate
 from ptychoflow.buffer.outputs import OutputSet
 from ptychoflow.buffer.transport.transport import Collected, Transport
 
@@ -32,11 +31,13 @@ class LocalTransport(Transport):
     def announce(self) -> None:
         """There is nobody to tell."""
 
-    def request_items(self, rank: int, *, count: int, into: OutputSet, first: int) -> None:
+    def request_items(
+        self, rank: int, *, count: int, into: OutputSet, first: int, excluded: Ints | None = None
+    ) -> None:
         """There is no other rank."""
         raise AssertionError(f"rank {rank} cannot be asked over the local transport")
 
-    def request_annotation(self, rank: int, ids: Ints, states: Mapping[str, ByteRows]) -> None:
+    def request_update(self, rank: int, update: ItemUpdate) -> None:
         """There is no other rank."""
         raise AssertionError(f"rank {rank} cannot be asked over the local transport")
 

@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import logging
+import math
 import selectors
 import socket
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
 from ptychoflow.buffer.index import Ints
+from ptychoflow.buffer.item_update import ItemUpdate
 from ptychoflow.buffer.local_store import LocalStore
 from ptychoflow.buffer.memory import ByteRows
 from ptychoflow.buffer.outputs import OutputSet, Window
+from ptychoflow.buffer.sampling import Choice
 from ptychoflow.buffer.transport.connection import Connection
 from ptychoflow.buffer.transport.lane import Lane
 from ptychoflow.buffer.transport.rendezvous import Peers
 from ptychoflow.buffer.transport.staging import Staging
-from ptychoflow.buffer.transport.transport import Collected, Transport
-from ptychoflow.buffer.transport.wire import HEADER_BYTES, Kind, Message
+from ptychoflow.buffer.transport.transport import Collected, Delivery, Transport
+from ptychoflow.buffer.transport.wire import HEADER_BYTES, SCORES_BIT, WEIGHT_BYTES, Kind, Message
 
 _LINGER_S = 2.0
 _LARGEST_KEY_BYTES = 4096
@@ -68,7 +71,8 @@ class MeshTransport(Transport):
         self._requests: dict[int, _Request] = {}
         self._next_ticket = 0
         self._short = False
-        self._annotated = 0
+        self._deliveries: dict[int, Delivery] = {}
+        self._updated = 0
         self._closing = False
         self._selector = selectors.DefaultSelector()
         self._woken, self._waker = socket.socketpair()
@@ -82,6 +86,8 @@ class MeshTransport(Transport):
             self._connections[rank] = Connection(sock, self._read(rank))
             self._selector.register(self._connections[rank], selectors.EVENT_READ, rank)
             self.sizes[rank] = 0
+            if store.weights is not None:
+                self.weights[rank] = 0.0
 
     def wake(self) -> None:
         """See `Transport.wake`; a full pipe means that a wake-up is pending already."""
@@ -140,22 +146,41 @@ class MeshTransport(Transport):
 
     def announce(self) -> None:
         """See `Transport.announce`."""
+        size, weight = self._store.share
         for rank in list(self._connections):
-            self._send(rank, Message(Kind.SIZE, self._store.index.size))
+            self._send(rank, Message(Kind.SIZE, size), *self._weight(weight))
 
-    def request_items(self, rank: int, *, count: int, into: OutputSet, first: int) -> None:
+    def _weight(self, weight: float) -> list[bytes]:
+        """What follows a header that says of a weight."""
+        return [] if self._store.weights is None else [np.float64(weight).tobytes()]
+
+    def request_items(
+        self, rank: int, *, count: int, into: OutputSet, first: int, excluded: Ints | None = None
+    ) -> None:
         """See `Transport.request_items`."""
         ticket = self._open(_Request(rank, count, into, first))
-        size = self._store.index.size
-        self._send(rank, Message(Kind.WANT_ITEMS, size, ticket, count, window=into.window, first=first))
+        ids = [] if excluded is None else [excluded.tobytes()]
+        message = Message(
+            Kind.WANT_ITEMS,
+            self._store.index.size,
+            ticket,
+            count,
+            detail=0 if excluded is None else len(excluded),
+            window=into.window,
+            first=first,
+        )
+        self._send(rank, message, *ids)
 
-    def request_annotation(self, rank: int, ids: Ints, states: Mapping[str, ByteRows]) -> None:
-        """See `Transport.request_annotation`."""
-        ticket = self._open(_Request(rank, len(ids)))
-        fields = sum(1 << place for place, name in enumerate(self._store.schema) if name in states)
-        rows = [states[name].reshape(-1).data for name in self._store.schema if name in states]
-        message = Message(Kind.WANT_ANNOTATION, self._store.index.size, ticket, len(ids), fields)
-        self._send(rank, message, ids.tobytes(), *rows)
+    def request_update(self, rank: int, update: ItemUpdate) -> None:
+        """See `Transport.request_update`."""
+        ticket = self._open(_Request(rank, len(update.ids)))
+        fields = sum(1 << place for place, name in enumerate(self._store.schema) if name in update.fields)
+        parts = [update.fields[name].reshape(-1).data for name in self._store.schema if name in update.fields]
+        if update.scores is not None:
+            fields |= 1 << SCORES_BIT
+            parts.append(update.scores.view(np.uint8).data)
+        message = Message(Kind.WANT_UPDATE, self._store.index.size, ticket, len(update.ids), fields)
+        self._send(rank, message, update.ids.tobytes(), *parts)
 
     def _open(self, request: _Request) -> int:
         self._next_ticket += 1
@@ -172,8 +197,8 @@ class MeshTransport(Transport):
                     self._give_up(rank, f"no answer for {self._timeout_s:g} s")
             else:
                 self.pump(remaining)
-        collected = Collected(complete=not self._short and not self._requests, annotated=self._annotated)
-        self._short, self._annotated = False, 0
+        collected = Collected(not self._short and not self._requests, self._deliveries, self._updated)
+        self._short, self._deliveries, self._updated = False, {}, 0
         return collected
 
     def close(self) -> None:
@@ -220,6 +245,7 @@ class MeshTransport(Transport):
         self._windows.pop(rank, None)
         self._lane.drop(rank)
         del self.sizes[rank]
+        self.weights.pop(rank, None)
         unanswered = [ticket for ticket, request in self._requests.items() if request.rank == rank]
         for ticket in unanswered:
             del self._requests[ticket]
@@ -228,12 +254,13 @@ class MeshTransport(Transport):
     def _read(self, rank: int) -> Iterator[memoryview]:
         """What a rank sends, message after message; ValueError if it breaks the protocol."""
         handlers = {
+            Kind.SIZE: self._receive_size,
             Kind.WANT_ITEMS: self._serve_items,
-            Kind.ITEMS: self._take_items,
-            Kind.PLACED: self._take_placed,
-            Kind.WINDOW: self._take_window,
-            Kind.WANT_ANNOTATION: self._serve_annotation,
-            Kind.ANNOTATED: self._take_annotated,
+            Kind.ITEMS: self._receive_items,
+            Kind.PLACED: self._receive_placed,
+            Kind.WINDOW: self._receive_window,
+            Kind.WANT_UPDATE: self._serve_update,
+            Kind.UPDATED: self._receive_updated,
         }
         header = bytearray(HEADER_BYTES)
         while True:
@@ -245,35 +272,55 @@ class MeshTransport(Transport):
             if message.kind in handlers:
                 yield from handlers[message.kind](rank, message)
 
+    def _receive_size(self, rank: int, message: Message) -> Iterator[memoryview]:
+        """Learn of another rank's store what its draws need; the number of items was read with the header."""
+        if self._store.weights is not None:
+            self.weights[rank] = yield from self._receive_weight()
+
+    def _receive_weight(self) -> Generator[memoryview, None, float]:
+        if self._store.weights is None:
+            return 0.0
+        raw = bytearray(WEIGHT_BYTES)
+        yield memoryview(raw)
+        weight = float(np.frombuffer(raw)[0])
+        if not (math.isfinite(weight) and weight >= 0):
+            raise ValueError(f"it says that its items weigh {weight}")
+        return weight
+
     def _serve_items(self, rank: int, message: Message) -> Iterator[memoryview]:
-        """Answer a draw of another rank: nothing more is to be read."""
-        if message.items > self._largest_draw:
-            raise ValueError(f"it asks for {message.items} items at once")
-        count = min(message.items, self._store.index.size)
+        """Answer a draw of another rank."""
+        if max(message.items, message.detail) > self._largest_draw:
+            raise ValueError(f"it asks for {message.items} items at once, and for none of {message.detail}")
+        excluded = np.empty(message.detail, np.int64)
+        if message.detail:
+            yield excluded.view(np.uint8).data
+        choice = self._store.choose(message.items, self._serve_rng, excluded=excluded)
+        count = len(choice.positions)
         window = self._windows.get(rank, {}).get(message.window)
         if window is not None:
-            self._place_items(rank, message, count, window)
+            self._place_items(rank, message, choice, window)
         else:
-            self._send_items(rank, message, count)
+            self._send_items(rank, message, choice)
         if rank in self._connections:
             self.counters.items_served += count
             self.counters.items_placed += count if window is not None else 0
             self.counters.bytes_sent += count * self._store.schema.nbytes
-        yield from ()
 
-    def _place_items(self, rank: int, message: Message, count: int, window: OutputSet) -> None:
+    def _place_items(self, rank: int, message: Message, choice: Choice, window: OutputSet) -> None:
         """One copy, from the store to where the asker wants the items."""
         if message.first + message.items > window.rows.count:
             raise ValueError(f"it asks for items beyond the {window.rows.count} rows of its window")
-        for _ in self._store.draw(count, window, first=message.first, rng=self._serve_rng):
-            pass
-        self._send(rank, Message(Kind.PLACED, self._store.index.size, message.ticket, count))
+        self._store.copy(choice.positions, window, first=message.first)
+        placed = Message(Kind.PLACED, self._store.index.size, message.ticket, len(choice.positions))
+        self._send(rank, placed, *self._weight(choice.remaining))
 
-    def _send_items(self, rank: int, message: Message, count: int) -> None:
+    def _send_items(self, rank: int, message: Message, choice: Choice) -> None:
+        count = len(choice.positions)
         staged = self._staging.take(max(count, 1))
-        rows = self._store.draw(count, staged, first=0, rng=self._serve_rng)
+        rows = self._store.copy_by_field(choice.positions, staged, first=0)
         known = staged.ids[:count].tobytes() + staged.labels[:count].tobytes()
-        self._send(rank, Message(Kind.ITEMS, self._store.index.size, message.ticket, count), known)
+        reply = Message(Kind.ITEMS, self._store.index.size, message.ticket, count)
+        self._send(rank, reply, *self._weight(choice.remaining), known)
         if rank in self._connections and count:
             self._guarded(rank, lambda: self._send_rows(rank, message.ticket, staged, rows))
 
@@ -287,11 +334,12 @@ class MeshTransport(Transport):
             sent=lambda: self._staging.give_back(staged),
         )
 
-    def _take_items(self, rank: int, message: Message) -> Iterator[memoryview]:
+    def _receive_items(self, rank: int, message: Message) -> Iterator[memoryview]:
         """Let the items of a reply land in the rows of the draw that asked for them."""
         request = self._request(rank, message)
         if request.into is None:
             raise ValueError("it sends items that were not asked for")
+        delivery = Delivery(message.items, (yield from self._receive_weight()))
         if message.items:
             first, last = request.first, request.first + message.items
             yield request.into.ids[first:last].view(np.uint8).data
@@ -300,20 +348,19 @@ class MeshTransport(Transport):
                 rank=rank,
                 ticket=message.ticket,
                 parts=list(request.into.rows.parts(first, message.items)),
-                received=lambda: self._answered(message.ticket, message.items),
+                received=lambda: self._answered(message.ticket, delivery),
             )
         else:
-            self._answered(message.ticket, 0)
+            self._answered(message.ticket, delivery)
 
-    def _take_placed(self, rank: int, message: Message) -> Iterator[memoryview]:
+    def _receive_placed(self, rank: int, message: Message) -> Iterator[memoryview]:
         """Another rank has written the items where they belong."""
         into = self._request(rank, message).into
         if into is None or not into.window:
             raise ValueError("it says that it has written items where it was not asked to")
-        self._answered(message.ticket, message.items)
-        yield from ()
+        self._answered(message.ticket, Delivery(message.items, (yield from self._receive_weight())))
 
-    def _take_window(self, rank: int, message: Message) -> Iterator[memoryview]:
+    def _receive_window(self, rank: int, message: Message) -> Iterator[memoryview]:
         """Learn where another rank's draws can be written to, if its memory can be reached from here."""
         if message.items > _LARGEST_KEY_BYTES:
             raise ValueError(f"it names a window by {message.items} bytes")
@@ -326,10 +373,14 @@ class MeshTransport(Transport):
         if memory is not None:
             self._windows.setdefault(rank, {})[message.window] = OutputSet(schema, rows, memory=memory)
 
-    def _answered(self, ticket: int, count: int) -> None:
+    def _answered(self, ticket: int, delivery: Delivery) -> None:
         request = self._requests.pop(ticket)
-        self.counters.bytes_received += count * self._store.schema.nbytes
-        self._short = self._short or count < request.count
+        if self._store.weights is None:
+            self._short = self._short or delivery.items < request.count
+        elif not delivery.items and delivery.remaining:
+            raise ValueError(f"it delivers nothing though its items weigh {delivery.remaining}")
+        self._deliveries[request.rank] = delivery
+        self.counters.bytes_received += delivery.items * self._store.schema.nbytes
 
     def _request(self, rank: int, message: Message) -> _Request:
         request = self._requests.get(message.ticket)
@@ -337,22 +388,28 @@ class MeshTransport(Transport):
             raise ValueError(f"it answers {message.items} items to ticket {message.ticket}, which was not asked for")
         return request
 
-    def _serve_annotation(self, rank: int, message: Message) -> Iterator[memoryview]:
-        """Rewrite states for another rank."""
-        names = [name for place, name in enumerate(self._store.schema) if message.fields >> place & 1]
+    def _serve_update(self, rank: int, message: Message) -> Iterator[memoryview]:
+        """Rewrite items for another rank."""
+        names = [name for place, name in enumerate(self._store.schema) if message.detail >> place & 1]
         ids = np.empty(message.items, np.int64)
-        states = {name: np.empty((message.items, self._store.schema[name].nbytes), np.uint8) for name in names}
+        fields = {name: np.empty((message.items, self._store.schema[name].nbytes), np.uint8) for name in names}
+        scores = np.empty(message.items, np.float64) if message.detail >> SCORES_BIT & 1 else None
         yield ids.view(np.uint8).data
-        for rows in states.values():
+        for rows in fields.values():
             yield rows.reshape(-1).data
-        written = self._store.annotate(ids, states)
-        self._send(rank, Message(Kind.ANNOTATED, self._store.index.size, message.ticket, written))
+        if scores is not None:
+            yield scores.view(np.uint8).data
+        before = self._store.share
+        written = self._store.update(ItemUpdate(ids, fields, scores))
+        if self._store.share != before:
+            self.announce()
+        self._send(rank, Message(Kind.UPDATED, self._store.index.size, message.ticket, written))
 
-    def _take_annotated(self, rank: int, message: Message) -> Iterator[memoryview]:
+    def _receive_updated(self, rank: int, message: Message) -> Iterator[memoryview]:
         """Count what another rank has rewritten."""
         self._request(rank, message)
         del self._requests[message.ticket]
-        self._annotated += message.items
+        self._updated += message.items
         yield from ()
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from ptychoflow.buffer.index import Ints
-from ptychoflow.buffer.memory import ByteRows
+from ptychoflow.buffer.item_update import ItemUpdate
 from ptychoflow.buffer.outputs import OutputSet, Window
 
 
@@ -23,6 +23,26 @@ class TransportCounters:
     """Those of them that were written into the other rank's memory."""
 
 
+class Delivery(NamedTuple):
+    """What a rank has delivered of a draw."""
+
+    items: int
+    remaining: float
+    """Weight of its items that were not delivered for this draw, where draws are by score."""
+
+
+@dataclass(frozen=True)
+class Collected:
+    """The answers to the requests since the last `collect`."""
+
+    complete: bool
+    """Whether every rank answered, and delivered all it was asked for, or in a draw by score all that it could."""
+    deliveries: dict[int, Delivery] = field(default_factory=dict)
+    """By rank."""
+    updated: int = 0
+    """Items that other ranks rewrote."""
+
+
 class Transport(ABC):
     """Requests to other ranks and service of theirs. All methods but `wake` belong to the background thread.
 
@@ -35,6 +55,8 @@ class Transport(ABC):
         self.counters = TransportCounters()
         self.sizes: dict[int, int] = {}
         """Live items of every other rank still in the group, as last heard."""
+        self.weights: dict[int, float] = {}
+        """The weight of those items, where draws are by score."""
         self.lost: dict[int, str] = {}
         """Ranks given up, and why."""
         self.left: list[int] = []
@@ -61,15 +83,21 @@ class Transport(ABC):
 
     @abstractmethod
     def announce(self) -> None:
-        """Tell every other rank how many items live here."""
+        """Tell every other rank what it must know of this rank's store."""
 
     @abstractmethod
-    def request_items(self, rank: int, *, count: int, into: OutputSet, first: int) -> None:
-        """Ask a rank for `count` items of its choice, to be written to rows `first` and on."""
+    def request_items(
+        self, rank: int, *, count: int, into: OutputSet, first: int, excluded: Ints | None = None
+    ) -> None:
+        """Ask a rank for `count` items of its choice, to be written to rows `first` and on.
+
+        In a draw by score these are arrivals, which give fewer items where one arrives again; none of `excluded`, ids
+        of items that the draw has got from that rank.
+        """
 
     @abstractmethod
-    def request_annotation(self, rank: int, ids: Ints, states: Mapping[str, ByteRows]) -> None:
-        """Ask a rank to rewrite states; `states` must stay as they are until `collect` has returned."""
+    def request_update(self, rank: int, update: ItemUpdate) -> None:
+        """Ask a rank to rewrite items; `update` must stay as it is until `collect` has returned."""
 
     @abstractmethod
     def collect(self) -> Collected:
@@ -78,13 +106,3 @@ class Transport(ABC):
     @abstractmethod
     def close(self) -> None:
         """Tell the others, let replies that are under way finish, and release sockets and memory."""
-
-
-@dataclass(frozen=True)
-class Collected:
-    """The answers to the requests since the last `collect`."""
-
-    complete: bool
-    """Whether every rank delivered all it was asked for."""
-    annotated: int = 0
-    """Items that other ranks rewrote."""

@@ -82,7 +82,7 @@ def load(rank: int, folder: str, saved_ranks: int, policy: PolicyName) -> dict[s
         numbers, ids = drawn.tensors["number"].clone(), drawn.ids.clone()
         assert (drawn.tensors["image"].long() == numbers.view(-1, 1, 1)).all()
         dist.barrier()
-        annotated = buffer.annotate(ids, state=torch.zeros(len(ids), 2, dtype=torch.bfloat16)) if rank == 0 else 0
+        updated = buffer.update_items(ids, state=torch.zeros(len(ids), 2, dtype=torch.bfloat16)) if rank == 0 else 0
         dist.barrier()
         stats = buffer.stats()
         for step in range(1000, 1010):
@@ -94,7 +94,7 @@ def load(rank: int, folder: str, saved_ranks: int, policy: PolicyName) -> dict[s
             "capacity": stats.capacity_rank,
             "per_class": stats.size_per_class,
             "pairs": sorted(zip(ids.tolist(), numbers.tolist(), strict=True)),
-            "annotated": annotated,
+            "updated": updated,
             "random": shard["random_state"],
             "later_ids": shard["ids"].tolist(),
             "later_numbers": shard["items"]["number"].tolist(),
@@ -121,7 +121,7 @@ def test_another_number_of_ranks_keeps_every_item(
     for label in range(3):
         counts = [result["per_class"].get(label, 0) for result in results]
         assert max(counts) - min(counts) <= (1 if ranks != saved_ranks else 10)
-    assert results[0]["annotated"] == len(expected)
+    assert results[0]["updated"] == len(expected)
     assert len({result["random"] for result in results}) == ranks
     later = [pair for result in results for pair in zip(result["later_ids"], result["later_numbers"], strict=True)]
     assert len({item for item, _ in later}) == len(later)
@@ -168,15 +168,15 @@ def deal_then_save(rank: int, folder: str, saved_ranks: int) -> tuple[int, int]:
         wait_until(lambda: sum(buffer.stats().size_per_rank.values()) == held)
         buffer.offer(None)
         ids = buffer.take().ids
-        annotated = buffer.annotate(ids, state=torch.zeros(len(ids), 2, dtype=torch.bfloat16)) if rank == 0 else 0
+        updated = buffer.update_items(ids, state=torch.zeros(len(ids), 2, dtype=torch.bfloat16)) if rank == 0 else 0
         dist.barrier()
-        return annotated, held
+        return updated, held
 
 
 def test_own_states_know_where_items_went_that_were_dealt_anew(run_ranks: RunRanks, tmp_path: Path) -> None:
     run_ranks(save, 3, str(tmp_path), 30, "random")
-    (annotated, held), _ = run_ranks(deal_then_save, 2, str(tmp_path), 3)
-    assert annotated == held
+    (updated, held), _ = run_ranks(deal_then_save, 2, str(tmp_path), 3)
+    assert updated == held
 
 
 def test_only_the_own_state_is_restored_as_it_was() -> None:
@@ -306,7 +306,7 @@ def test_shards_of_ranks_that_had_stored_nothing_are_restored(run_ranks: RunRank
     assert run_ranks(load_one_empty_shard, ranks, shards) == [4] * ranks
 
 
-def test_no_items_at_all_are_offered_and_annotated() -> None:
+def test_no_items_at_all_are_offered_and_updated() -> None:
     none = {name: torch.zeros(0, *field.shape, dtype=field.torch_dtype) for name, field in SCHEMA.items()}
     with make("herding") as buffer:
         for _ in range(2):
@@ -314,7 +314,7 @@ def test_no_items_at_all_are_offered_and_annotated() -> None:
                 none, labels=torch.zeros(0, dtype=torch.int64), scores=torch.zeros(0), features=torch.zeros(0, 2)
             )
             drawn = buffer.take()
-            assert buffer.annotate(drawn.ids[:0], number=none["number"], state=none["state"]) == 0
+            assert buffer.update_items(drawn.ids[:0], number=none["number"], state=none["state"]) == 0
             offer(buffer, 0)
         assert len(buffer.take()) == 8
 

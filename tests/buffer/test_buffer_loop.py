@@ -1,4 +1,4 @@
-"""The buffer in a training loop of one process: what take, offer, annotate and close promise."""
+"""The buffer in a training loop of one process: what take, offer, update_items and close promise."""
 
 from __future__ import annotations
 
@@ -91,14 +91,14 @@ def test_candidates_are_chosen_among_the_whole_minibatch() -> None:
         assert ((counts - 250) ** 2 / 250).sum() < 24.3  # chi-square, 7 degrees of freedom, p = 0.001
 
 
-def test_annotate_rewrites_what_is_still_there() -> None:
+def test_update_rewrites_what_is_still_there() -> None:
     with make(capacity=4, representatives=4, policy="fifo") as buffer:
         buffer.offer(batch(0, 4))
         old = buffer.take().ids.clone()
         buffer.offer(batch(4, 2))
         kept = buffer.take()
         survivors = [item for item in old.tolist() if item in kept.ids.tolist()]
-        assert buffer.annotate(old, target=torch.full((4,), -1.0)) == len(survivors) == 2
+        assert buffer.update_items(old, target=torch.full((4,), -1.0)) == len(survivors) == 2
         buffer.offer(None)
         after = buffer.take()
         assert sorted(after.tensors["target"].tolist()) == [-1.0, -1.0, 4.0, 5.0]
@@ -155,9 +155,29 @@ def test_views_that_only_note_a_conjugation_or_a_sign_are_stored_with_their_valu
         assert torch.equal(drawn.tensors["wave"][order], wave.conj().resolve_conj())
         assert torch.equal(drawn.tensors["part"][order], -wave.imag)
         negated = torch.zeros(2, 3, dtype=torch.complex64).conj() + 2j
-        assert buffer.annotate(drawn.ids, wave=negated.conj()) == 2
+        assert buffer.update_items(drawn.ids, wave=negated.conj()) == 2
         buffer.offer(None)
         assert torch.equal(buffer.take().tensors["wave"], torch.full((2, 3), -2j))
+
+
+def test_a_schema_is_made_like_an_example() -> None:
+    example = batch(0, 3) | {"path": torch.zeros(3, 7, dtype=torch.uint8)}
+    assert Schema.like(example, exclude=("path",)) == SCHEMA
+    extended = Schema(**Schema.like(batch(0, 2)), logits=Field((10,), "float16"))
+    assert extended == Schema(**SCHEMA, logits=Field((10,), "float16"))
+    with pytest.raises(ValueError, match=r"no \['pth'\] to exclude"):
+        Schema.like(example, exclude=("pth",))
+    with pytest.raises(ValueError, match="'loss' has no batch dimension"):
+        Schema.like({"loss": torch.tensor(1.0)})
+    with pytest.raises(ValueError, match="1 to 63 fields, not 64"):
+        Schema(**{f"f{number}": Field(()) for number in range(64)})
+
+
+def test_representatives_are_indexed_by_field() -> None:
+    with make() as buffer:
+        buffer.offer(batch(0, 4))
+        drawn = buffer.take()
+        assert all(drawn[name] is drawn.tensors[name] for name in SCHEMA)
 
 
 def test_classes_share_the_capacity() -> None:
@@ -231,16 +251,16 @@ def test_labels_that_do_not_fit_are_refused(labels: torch.Tensor | None, message
         buffer.offer(batch(0, 4), labels=labels)
 
 
-def test_annotations_that_do_not_fit_are_refused() -> None:
+def test_updates_that_do_not_fit_are_refused() -> None:
     with make() as buffer:
         buffer.offer(batch(0, 4))
         ids = buffer.take().ids
         with pytest.raises(ValueError, match="at least one field"):
-            buffer.annotate(ids)
+            buffer.update_items(ids)
         with pytest.raises(ValueError, match=r"unknown fields \['nothing'\]"):
-            buffer.annotate(ids, nothing=torch.zeros(4))
+            buffer.update_items(ids, nothing=torch.zeros(4))
         with pytest.raises(ValueError, match="ids must be 3"):
-            buffer.annotate(ids, target=torch.zeros(3))
+            buffer.update_items(ids, target=torch.zeros(3))
 
 
 def test_calls_out_of_order_are_refused() -> None:

@@ -1,4 +1,4 @@
-"""Several ranks: whole items under many threads, annotation, checkpoints, ranks that die or stall, idleness."""
+"""Several ranks: whole items under many threads, update, checkpoints, ranks that die or stall, idleness."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def batch(first: int, count: int) -> dict[str, torch.Tensor]:
 
 
 def check_whole(tensors: dict[str, torch.Tensor]) -> None:
-    """The image says which item it is; the state too, or all of it minus that after an annotation."""
+    """The image says which item it is; the state too, or all of it minus that after an update."""
     numbers = tensors["number"]
     assert (tensors["image"] == numbers.view(-1, 1, 1)).all()
     state = tensors["state"]
@@ -57,19 +57,19 @@ def fill(buffer: RehearsalBuffer, rank: int, count: int, *, ranks: int) -> None:
 
 
 def hammer(rank: int, transport: TransportName) -> dict[str, int]:
-    """Offer and draw while two threads annotate and one reads statistics and checkpoints, on every rank at once."""
-    steps, annotated, stop = 60, [0, 0], threading.Event()
+    """Offer and draw while two threads update_items and one reads statistics and checkpoints, on every rank at once."""
+    steps, updated, stop = 60, [0, 0], threading.Event()
     with make(transport) as buffer:
         fill(buffer, rank, 30, ranks=3)
         drawn = buffer.take()
         recent = [(drawn.ids.clone(), drawn.tensors["number"].clone())]
 
-        def annotate(which: int) -> None:
+        def update_items(which: int) -> None:
             while not stop.is_set():
                 ids, numbers = recent[-1]
                 sign = (-1) ** (which + len(recent))
                 states = (sign * numbers.double()).view(-1, 1).expand(-1, 2000)
-                annotated[which] += buffer.annotate(ids, state=states)
+                updated[which] += buffer.update_items(ids, state=states)
 
         def observe() -> None:
             while not stop.is_set():
@@ -77,7 +77,7 @@ def hammer(rank: int, transport: TransportName) -> dict[str, int]:
                 shard = buffer.state_dict()
                 check_whole(shard["items"])
 
-        threads = [threading.Thread(target=annotate, args=(which,)) for which in (0, 1)]
+        threads = [threading.Thread(target=update_items, args=(which,)) for which in (0, 1)]
         threads.append(threading.Thread(target=observe))
         for thread in threads:
             thread.start()
@@ -94,19 +94,19 @@ def hammer(rank: int, transport: TransportName) -> dict[str, int]:
         stats = buffer.stats()
         assert not stats.lost_ranks
         dist.barrier()
-    return {"annotated": sum(annotated), "served": stats.served, "replaced": stats.replaced}
+    return {"updated": sum(updated), "served": stats.served, "replaced": stats.replaced}
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
 def test_many_threads_never_mix_items(run_ranks: RunRanks, transport: TransportName) -> None:
     results = run_ranks(hammer, 3, transport)
     for result in results:
-        assert result["annotated"] > 0
+        assert result["updated"] > 0
         assert result["replaced"] == 600
         assert result["served"] > 60
 
 
-def annotate_everything(rank: int, transport: TransportName) -> list[float]:
+def update_everything(rank: int, transport: TransportName) -> list[float]:
     with make(transport, representatives=60, capacity=60) as buffer:
         fill(buffer, rank, 30, ranks=2)
         buffer.take()
@@ -116,7 +116,7 @@ def annotate_everything(rank: int, transport: TransportName) -> list[float]:
             gone = torch.tensor([2**40])
             states = torch.cat([-drawn.tensors["number"].double(), torch.zeros(1, dtype=torch.float64)])
             ids = torch.cat([drawn.ids, gone])
-            assert buffer.annotate(ids, state=states.view(-1, 1).expand(-1, 2000)) == 60
+            assert buffer.update_items(ids, state=states.view(-1, 1).expand(-1, 2000)) == 60
         dist.barrier()
         buffer.offer(None)
         drawn = buffer.take()
@@ -126,10 +126,35 @@ def annotate_everything(rank: int, transport: TransportName) -> list[float]:
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
-def test_annotate_reaches_every_rank(run_ranks: RunRanks, transport: TransportName) -> None:
+def test_update_reaches_every_rank(run_ranks: RunRanks, transport: TransportName) -> None:
     numbers = [1 + 1000 * rank + item for rank in range(2) for item in range(30)]
-    for states in run_ranks(annotate_everything, 2, transport):
+    for states in run_ranks(update_everything, 2, transport):
         assert states == sorted(-float(number) for number in numbers)
+
+
+MANY = Schema(**{f"field{number}": Field((), "int64") for number in range(63)})
+
+
+def update_the_last_of_many_fields(rank: int) -> list[int]:
+    with RehearsalBuffer(MANY, capacity=4, representatives=4, candidates=2, transport="tcp", timeout_s=20.0) as buffer:
+        buffer.offer({name: torch.full((2,), rank) for name in MANY})
+        wait_until(lambda: buffer.stats().size_per_rank == {0: 2, 1: 2})
+        dist.barrier()
+        buffer.take()
+        buffer.offer(None)
+        ids = buffer.take().ids
+        if rank == 0:
+            assert buffer.update_items(ids, field62=ids) == 4
+        dist.barrier()
+        buffer.offer(None)
+        drawn = buffer.take()
+        dist.barrier()
+        assert torch.equal(drawn["field62"], drawn.ids)
+        return sorted(drawn["field61"].tolist())
+
+
+def test_any_field_of_many_can_be_updated(run_ranks: RunRanks) -> None:
+    assert run_ranks(update_the_last_of_many_fields, 2) == [[0, 0, 1, 1]] * 2
 
 
 STRUCK_TIMEOUT_S = 2.0

@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from ptychoflow.buffer import APPEND, REJECT, Candidate, Policy
+from ptychoflow.buffer import APPEND, REJECT, Candidate, Index, Policy
 from ptychoflow.buffer.capacity import class_quotas
-from ptychoflow.buffer.index import Index
 from ptychoflow.buffer.names import PolicyName
 from ptychoflow.buffer.policies import make_policy
 

@@ -25,7 +25,7 @@ class Batch:
     minibatch: Minibatch | None
     """The samples of the stream as they came."""
     ids: Tensor
-    """The representatives' ids, int64; what `RehearsalBuffer.annotate` takes."""
+    """The representatives' ids, int64; what `RehearsalBuffer.update_items` takes."""
 
     def __len__(self) -> int:
         """Return the number of samples."""

@@ -28,6 +28,6 @@ class RevisedDarkExperienceReplay(DarkExperienceReplayPlusPlus):
         better = error_now.detach() < error_stored
         if better.any():
             revised = zip(self._pipeline.activations, current, strict=True)
-            self.buffer.annotate(
+            self.buffer.update_items(
                 batch.ids[better.cpu()], **{name: head[better].detach().half() for name, head in revised}
             )

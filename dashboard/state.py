@@ -138,7 +138,7 @@ class DashboardState:
             if self._started_s is None:
                 self._started_s = telemetry.time_s
             self._last_event_s = max(self._last_event_s or telemetry.time_s, telemetry.time_s)
-            self._ledger.add(telemetry)
+            self._ledger.apply(telemetry)
             self._tasks.take(telemetry.event)
             self._take_arrays(telemetry.event, arrays or {})
             self._take(telemetry.event, telemetry)

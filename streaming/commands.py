@@ -150,11 +150,11 @@ class CommandHub:
         while not self._stop.is_set():
             ready = dict(poller.poll(POLL_MS))
             if self._pull in ready:
-                self._take(self._pull.recv_multipart())
+                self._pass_on(self._pull.recv_multipart())
             if self._fanout in ready and self._fanout.recv()[:1] == b"\x01":
                 self._repeat_standing()
 
-    def _take(self, parts: list[bytes]) -> None:
+    def _pass_on(self, parts: list[bytes]) -> None:
         try:
             command = self._codec.decode(parts).body
         except MalformedMessage as error:

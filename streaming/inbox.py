@@ -90,7 +90,7 @@ class Inbox:
 
     def receive(self, timeout_s: float) -> Delivery | None:
         """Return the next message in order, or None after `timeout_s` seconds without one, or when it is woken."""
-        if (delivery := self._take_early()) is not None:
+        if (delivery := self._next_in_order()) is not None:
             return delivery
         if self._data_connection.broken:
             timeout_s = min(timeout_s, GIVEN_UP_AFTER_S)
@@ -102,7 +102,7 @@ class Inbox:
             self._accept(self._data_connection.socket.recv_multipart(copy=False))
         elif self._data_connection.given_up:
             self._note_refusal()
-        return self._take_early()
+        return self._next_in_order()
 
     def acknowledge(self, sequences: Iterable[int]) -> None:
         """Tell the publisher that it may forget these messages."""
@@ -229,7 +229,7 @@ class Inbox:
         if self._warn is not None:
             self._warn(text)
 
-    def _take_early(self) -> Delivery | None:
+    def _next_in_order(self) -> Delivery | None:
         while self._next_sequence in self._left_out:
             self._left_out.remove(self._next_sequence)
             self._next_sequence += 1

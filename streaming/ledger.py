@@ -47,7 +47,7 @@ class FrameLedger:
         self._edge: EdgeCounts | None = None
         self._ranks: dict[int, RankCounts] = {}
 
-    def add(self, telemetry: Telemetry) -> None:
+    def apply(self, telemetry: Telemetry) -> None:
         """Take in one event; kinds that carry no frame counts are ignored."""
         event = telemetry.event
         if isinstance(event, AcquisitionCounts):

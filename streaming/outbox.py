@@ -64,8 +64,8 @@ class Spool:
         """Whether memory is over its bound because the disk takes no more: stop acquiring until this clears."""
         return self._memory > self._memory_limit
 
-    def add(self, entry: Entry) -> None:
-        """Take an entry; blocks for a disk write when memory is full. Nothing is lost when the disk is full too."""
+    def store(self, entry: Entry) -> None:
+        """Keep an entry; blocks for a disk write when memory is full. Nothing is lost when the disk is full too."""
         if self._memory + entry.bytes_in_memory > self._memory_limit and entry.arrays:
             self._try_to_write(entry)
         self._memory += entry.bytes_in_memory
@@ -154,7 +154,7 @@ class Outbox:
         What is sent from now on answers this `call` of the session. An unknown session also gets what is held; return
         how many entries that are.
         """
-        held = [] if session == self.session else self._take_held()
+        held = [] if session == self.session else self._pop_held()
         entries = sorted([*held, *self.unacknowledged], key=lambda entry: entry.order)
         self.resent += len(self._sent) + len(held)
         if session == self.session:
@@ -214,13 +214,13 @@ class Outbox:
                 return numbered[1]
         return None
 
-    def _take_held(self) -> list[Entry]:
+    def _pop_held(self) -> list[Entry]:
         held, self._held = list(self._held.values()), {}
         for entry in held:
             entry.held = False
         return held
 
-    def take_unacknowledged(self) -> list[Entry]:
+    def pop_unacknowledged(self) -> list[Entry]:
         """Remove and return everything that is not acknowledged, to be dealt out again."""
         entries = self.unacknowledged
         for entry in entries:

@@ -109,7 +109,7 @@ class Publisher:
             if outbox.can_send:
                 poller.register(outbox.socket, zmq.POLLOUT)
         poller.poll(int(timeout_s * 1000))
-        self._take_control_messages()
+        self._receive_control_messages()
         for outbox in self._outboxes():
             outbox.send()
 
@@ -140,7 +140,7 @@ class Publisher:
         entry = Entry(self._order, message, dict(arrays or {}))
         self._order += 1
         self._kept += 1
-        self.spool.add(entry)
+        self.spool.store(entry)
         return entry
 
     def _deal(self, entry: Entry) -> None:
@@ -152,7 +152,7 @@ class Publisher:
             for outbox in self._ranks:
                 outbox.post(entry)
 
-    def _take_control_messages(self) -> None:
+    def _receive_control_messages(self) -> None:
         while True:
             try:
                 parts = self._control.recv_multipart(flags=zmq.DONTWAIT)
@@ -164,9 +164,9 @@ class Publisher:
                 self.malformed += 1
                 log.warning("dropped a malformed acknowledgement: %s", error)
                 continue
-            self._take(message)
+            self._handle(message)
 
-    def _take(self, message: ControlMessage) -> None:
+    def _handle(self, message: ControlMessage) -> None:
         match message:
             case Hello(consumer, session, world_size, next_sequence, call):
                 log.info("%s is here (session %s)", consumer, session[:8])
@@ -178,11 +178,11 @@ class Publisher:
             case Acknowledge(consumer):
                 for outbox in self._outboxes():
                     if outbox.consumer == consumer:
-                        self._take_acknowledgement(message, outbox)
+                        self._handle_acknowledgement(message, outbox)
             case FirstPassScore():
                 self.scores.append(message)
 
-    def _take_acknowledgement(self, message: Acknowledge, outbox: Outbox) -> None:
+    def _handle_acknowledgement(self, message: Acknowledge, outbox: Outbox) -> None:
         if message.hold:
             self._kept -= outbox.hold(message.session, message.sequences)
         else:
@@ -197,7 +197,7 @@ class Publisher:
     def _share_among(self, ranks: int) -> None:
         """Deal out everything unacknowledged, in order, among another number of ranks."""
         log.info("dealing samples out to %d ranks (before: %d)", ranks, self.world_size)
-        entries = {entry.order: entry for outbox in self._ranks for entry in outbox.take_unacknowledged()}
+        entries = {entry.order: entry for outbox in self._ranks for entry in outbox.pop_unacknowledged()}
         entries |= {entry.order: entry for entry in self._undealt}
         self._undealt.clear()
         while len(self._ranks) < ranks:

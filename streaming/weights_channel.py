@@ -79,10 +79,10 @@ class WeightsServer:
     def _serve(self) -> None:
         while not self._stop.is_set():
             if self._socket.poll(POLL_MS):
-                self._take_request()
+                self._receive_request()
             self._answer()
 
-    def _take_request(self) -> None:
+    def _receive_request(self) -> None:
         edge, *parts = self._socket.recv_multipart()
         try:
             newer_than = self._requests.decode(parts).body.newer_than

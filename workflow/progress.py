@@ -40,7 +40,7 @@ class RunProgress:
         """Take in one event; a warning is logged at once."""
         event = telemetry.event
         with self._lock:
-            self._ledger.add(telemetry)
+            self._ledger.apply(telemetry)
             if isinstance(event, ScanInfo):
                 self._expected = event.frames_expected
             elif isinstance(event, ClassificationInfo):

@@ -74,7 +74,7 @@ class SummaryBuilder:
         """Take in one event."""
         self._first_s = min(self._first_s, telemetry.time_s)
         self._last_s = max(self._last_s, telemetry.time_s)
-        self._frames.add(telemetry)
+        self._frames.apply(telemetry)
         self._regime.add(telemetry.event)
         self._tasks.add(telemetry.event)
         self._take(telemetry.event, telemetry)

@@ -18,7 +18,7 @@ def rank(index: int, trained: int, validation: int, rejected: int = 0) -> Said:
 def test_counts_of_ranks_add_up_and_the_balance_closes():
     ledger = FrameLedger()
     for event in (acquisition(100), rank(0, 30, 4), rank(1, 31, 4, rejected=2), EdgeCounts(100, 40, 7, 50.0, 3.0, 9.0)):
-        ledger.add(telemetry(event))
+        ledger.apply(telemetry(event))
     counts = ledger.counts()
     assert counts == FrameCounts(
         acquired=100, published=100, trained=61, validation=8, void=9, held_out=11, excluded=5, unlabelled=3,
@@ -30,21 +30,21 @@ def test_counts_of_ranks_add_up_and_the_balance_closes():
 def test_a_frame_that_never_reached_a_rank_is_lost():
     ledger = FrameLedger()
     for event in (acquisition(100), rank(0, 30, 4), rank(1, 31, 3, rejected=2)):
-        ledger.add(telemetry(event))
+        ledger.apply(telemetry(event))
     assert ledger.counts().lost == 1
 
 
 def test_a_frame_counted_by_two_ranks_shows_as_negative():
     ledger = FrameLedger()
     for event in (acquisition(100), rank(0, 31, 4), rank(1, 31, 4, rejected=2)):
-        ledger.add(telemetry(event))
+        ledger.apply(telemetry(event))
     assert ledger.counts().lost == -1
 
 
 def test_repeated_and_newer_reports_replace_older_ones():
     ledger = FrameLedger()
     for event in (rank(0, 10, 1), rank(0, 20, 2), rank(0, 20, 2)):
-        ledger.add(telemetry(event))
+        ledger.apply(telemetry(event))
     assert (ledger.counts().trained, ledger.counts().validation) == (20, 2)
 
 
@@ -55,6 +55,6 @@ def test_an_empty_ledger_is_all_zero():
 def test_after_a_resume_on_fewer_ranks_their_counts_hold_those_of_the_others():
     ledger = FrameLedger()
     for event in (acquisition(100), rank(0, 30, 4), rank(1, 31, 4, rejected=2)):
-        ledger.add(telemetry(event))
-    ledger.add(telemetry(of_rank(0, RankCounts(trained=55, validation=8, duplicates=0, rejected=2, ranks=1))))
+        ledger.apply(telemetry(event))
+    ledger.apply(telemetry(of_rank(0, RankCounts(trained=55, validation=8, duplicates=0, rejected=2, ranks=1))))
     assert (ledger.counts().trained, ledger.counts().validation, ledger.counts().lost) == (55, 8, 6)

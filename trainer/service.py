@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ptychoflow.streaming.commands import CommandReceiver
+from ptychoflow.streaming.errors import UserError
 from ptychoflow.streaming.events import Part, PartState, PartStatus, TrainingResumed, WarningRaised
 from ptychoflow.streaming.settings import NetworkSettings, RunContext
 from ptychoflow.streaming.telemetry import TelemetrySender
@@ -17,17 +18,15 @@ from ptychoflow.trainer.checkpoints.checkpoint import Checkpoint
 from ptychoflow.trainer.checkpoints.writer import CheckpointWriter
 from ptychoflow.trainer.device import Rank, join_ranks
 from ptychoflow.trainer.interface.pipeline import Pipeline
-from ptychoflow.trainer.online.arrival_stream import ArrivalStream
-from ptychoflow.trainer.online.checkpointing import Checkpointing, Parts, restore
-from ptychoflow.trainer.online.ingest import Arrivals
+from ptychoflow.trainer.online.checkpointing import CheckpointContents, Checkpointing, restore
+from ptychoflow.trainer.online.ingest import SampleIngest
 from ptychoflow.trainer.online.publication import Publication
 from ptychoflow.trainer.online.receiver import SampleReceiver
 from ptychoflow.trainer.online.recipe import Recipe
 from ptychoflow.trainer.online.start import Announced, wait_for_samples, wait_for_scan
 from ptychoflow.trainer.online.step_report import StepReport
-from ptychoflow.trainer.online.stream_checkpoint import open_arrivals, validation_files
-from ptychoflow.trainer.pipelines.choice import MakeRecipe, choose_pipeline
-from ptychoflow.trainer.pipelines.formats import format_of
+from ptychoflow.trainer.online.stream_checkpoint import open_ingest, validation_files
+from ptychoflow.trainer.pipelines.choice import MakeRecipe, choose_pipeline, format_of
 from ptychoflow.trainer.settings import StreamSettings
 from ptychoflow.trainer.strategies.factory import make_strategy
 from ptychoflow.trainer.strategies.incremental import Incremental
@@ -39,6 +38,11 @@ from ptychoflow.trainer.training.schedule import ScanSchedule
 
 log = logging.getLogger(__name__)
 
+NO_SAMPLE = (
+    "no sample arrived: the scan ended and none of its frames can be trained on; the logs of acquisition and trainer "
+    "tell which were void, unlabelled or refused; to image without training, set trainer.init_weights"
+)
+
 
 @dataclass(frozen=True)
 class _Session:
@@ -48,7 +52,7 @@ class _Session:
     stop: threading.Event
     rank: Rank
     telemetry: TelemetrySender
-    assemble: MakeRecipe
+    make_recipe: MakeRecipe
 
     @property
     def checkpoints(self) -> Path:
@@ -61,10 +65,15 @@ class _Work:
 
     session: _Session
     announced: Announced
-    arrivals: Arrivals
+    ingest: SampleIngest
     publication: Publication | None
     """None on ranks other than 0."""
     checkpoint: Checkpoint | None
+
+    @property
+    def is_futile(self) -> bool:
+        """There is nothing to learn from, and nothing was learnt before: the weights will be good for nothing."""
+        return self.announced.frame_dtype is None and self.session.settings.init_weights is None
 
 
 def train(settings: StreamSettings, *, network: NetworkSettings, run: RunContext, stop: threading.Event) -> None:
@@ -77,20 +86,19 @@ def train(settings: StreamSettings, *, network: NetworkSettings, run: RunContext
     Raises:
         UserError: a port in use, no CUDA where it is demanded, settings of another pipeline than the stream's, a
             network that does not fit the stream, initial weights or buffer sizes that cannot be used, a checkpoint of
-            another stream or model.
+            another stream or model, no sample to train on.
     """
     with (
         join_ranks(settings) as rank,
         closing(TelemetrySender(network, part=Part.TRAINER, rank=rank.rank)) as telemetry,
     ):
         session = _Session(settings, network, run, stop, rank, telemetry, choose_pipeline(settings))
-        if rank.rank == 0:
-            _serve_and_publish(session)
-        else:
-            _serve(session, publication=None)
+        learnt = _serve_and_publish(session) if rank.rank == 0 else _serve(session, publication=None)
+        if not learnt:
+            raise UserError(NO_SAMPLE)
 
 
-def _serve_and_publish(session: _Session) -> None:
+def _serve_and_publish(session: _Session) -> bool:
     session.telemetry.send(PartStatus(PartState.RUNNING))
     with Publication(
         session.network,
@@ -98,71 +106,81 @@ def _serve_and_publish(session: _Session) -> None:
         run=session.run.name,
         on_published=session.telemetry.send,
     ) as publication:
-        _serve(session, publication=publication)
+        learnt = _serve(session, publication=publication)
         if not session.stop.is_set():
             publication.wait_until_served(session.settings.wait_until_served_s)
-    session.telemetry.send(PartStatus(PartState.DONE))
+    if learnt:
+        session.telemetry.send(PartStatus(PartState.DONE))
+    return learnt
 
 
-def _serve(session: _Session, *, publication: Publication | None) -> None:
-    """Receive and train."""
+def _serve(session: _Session, *, publication: Publication | None) -> bool:
+    """Receive and train; return whether there was anything to learn from, or training was stopped."""
     rank = session.rank
-    checkpoint, arrivals = open_arrivals(session.settings, session.checkpoints, rank, format_of)
-    intake = SampleReceiver(
+    checkpoint, ingest = open_ingest(session.settings, session.checkpoints, rank, format_of)
+    receiver = SampleReceiver(
         session.network,
-        arrivals,
+        ingest,
         rank=rank.rank,
         world_size=rank.world_size,
         warn=lambda text: session.telemetry.send(WarningRaised(text)),
     )
-    with intake, ExitStack() as stack:
+    with receiver, ExitStack() as stack:
         load_optimizers()
         if checkpoint is None and publication is not None and session.settings.init_weights is not None:
-            _publish_initial(session, arrivals, publication)
-        announced = wait_for_samples(arrivals, stop=session.stop)
+            _publish_initial(session, ingest, publication)
+        announced = wait_for_samples(ingest, stop=session.stop)
         if announced is None:
-            return
-        _train(_Work(session, announced, arrivals, publication, checkpoint), stack)
+            return True
+        work = _Work(session, announced, ingest, publication, checkpoint)
+        _train(work, stack)
+        return not work.is_futile or session.stop.is_set()
 
 
 def _train(work: _Work, stack: ExitStack) -> None:
     """Make the parts of the training, bring them to where the checkpoint stood, and run the loop."""
-    session, arrivals, publication = work.session, work.arrivals, work.publication
+    session, ingest, publication = work.session, work.ingest, work.publication
     rank = session.rank
-    assembly = _assemble(session, arrivals, work.announced)
-    learner = _learner(work, assembly)
-    strategy = _strategy(session, assembly.pipeline, work.announced)
+    recipe = _make_recipe(session, ingest, work.announced)
+    learner = _learner(work, recipe)
+    strategy = _strategy(session, recipe.pipeline, work.announced)
     if strategy.buffer is not None:
         stack.enter_context(strategy.buffer)
-    report = StepReport(session.telemetry, rank=rank.rank, counts=arrivals.counts, buffer=strategy.buffer)
+    report = StepReport(session.telemetry, rank=rank.rank, counts=ingest.counts, buffer=strategy.buffer)
     if work.announced.frame_dtype is None and publication is not None:
-        report.warn("the scan ended without a single training sample: the weights are untrained")
-    outcome = assembly.outcome(learner, publication=publication, report=report)
-    identity = {"network": assembly.describe(learner.averaged.network), "strategy": session.settings.strategy}
-    parts = Parts(identity, {"outcome": outcome, "report": report}, learner, strategy, assembly.own)
+        report.warn(
+            "the scan ended without a single training sample: the weights are "
+            + ("untrained" if work.is_futile else "those that training started from")
+        )
+    callback = recipe.callback(learner, publication=publication, report=report)
+    identity = {"network": recipe.identity, "strategy": session.settings.strategy}
+    contents = CheckpointContents(identity, {"outcome": callback, "report": report}, learner, strategy, recipe.own)
     memory = None
     if work.checkpoint is not None:
-        memory = restore(work.checkpoint, parts, rank=rank.rank, ranks=rank.world_size)
+        memory = restore(work.checkpoint, contents, rank=rank.rank, ranks=rank.world_size)
         if publication is not None:
             report.send(TrainingResumed(work.checkpoint.step))
-        outcome.publish()
+        callback.publish()
     loop = TrainingLoop(
         session.settings,
-        stream=ArrivalStream(arrivals),
+        stream=ingest.queue,
         strategy=strategy,
         learner=learner,
-        outcome=outcome,
+        callback=callback,
         report=report,
         stop=session.stop,
-        checkpoints=_checkpointing(work, parts, stack) if session.settings.checkpoint.enabled else None,
+        checkpoints=_checkpointing(work, contents, stack),
     )
     if memory is not None:
         loop.restore(memory)
     loop.run()
 
 
-def _checkpointing(work: _Work, parts: Parts, stack: ExitStack) -> Checkpointing:
+def _checkpointing(work: _Work, contents: CheckpointContents, stack: ExitStack) -> Checkpointing | None:
     session, rank = work.session, work.session.rank
+    # Ranks that torchrun starts again after they failed must find the end of the scan again.
+    if not session.settings.checkpoint.enabled or work.is_futile:
+        return None
     writer = CheckpointWriter(
         session.checkpoints,
         rank=rank.rank,
@@ -173,8 +191,8 @@ def _checkpointing(work: _Work, parts: Parts, stack: ExitStack) -> Checkpointing
     stack.callback(writer.close)
     return Checkpointing(
         session.settings.checkpoint,
-        parts,
-        arrivals=work.arrivals,
+        contents,
+        ingest=work.ingest,
         writer=writer,
         rank=rank.rank,
         commands=stack.enter_context(closing(CommandReceiver(session.network))) if rank.rank == 0 else None,
@@ -182,27 +200,27 @@ def _checkpointing(work: _Work, parts: Parts, stack: ExitStack) -> Checkpointing
     )
 
 
-def _publish_initial(session: _Session, arrivals: Arrivals, publication: Publication) -> None:
+def _publish_initial(session: _Session, ingest: SampleIngest, publication: Publication) -> None:
     """Let an edge work with the weights that training starts from, before the first ground truth comes."""
-    scan = wait_for_scan(arrivals, stop=session.stop)
+    scan = wait_for_scan(ingest, stop=session.stop)
     if scan is not None:
-        write = _assemble(session, arrivals, Announced(scan, None)).initial()
+        write = _make_recipe(session, ingest, Announced(scan, None)).initial_weights_writer()
         publication.publish(write, step=0, validation_loss=None, final=False)
 
 
-def _assemble(session: _Session, arrivals: Arrivals, announced: Announced) -> Recipe[Any]:
-    return session.assemble(announced, arrivals=arrivals, rank=session.rank, seed=session.run.seed)
+def _make_recipe(session: _Session, ingest: SampleIngest, announced: Announced) -> Recipe[Any]:
+    return session.make_recipe(announced, ingest=ingest, rank=session.rank, seed=session.run.seed)
 
 
-def _learner(work: _Work, assembly: Recipe[Any]) -> Learner[Any]:
+def _learner(work: _Work, recipe: Recipe[Any]) -> Learner[Any]:
     session, settings = work.session, work.session.settings
-    network = assembly.network()
+    network = recipe.network()
     if settings.init_weights is None and work.checkpoint is None:
-        assembly.fit(network)
-    log.info("network %s", assembly.describe(network))
+        recipe.fit_to_first_samples(network)
+    log.info("network %s", recipe.identity)
     return Learner(
         network,
-        assembly.pipeline,
+        recipe.pipeline,
         settings,
         schedule=ScanSchedule(settings.schedule, settings.learning_rate),
         device=session.rank.device,

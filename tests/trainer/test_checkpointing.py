@@ -23,9 +23,9 @@ from ptychoflow.trainer.models.frame_network import FrameNetwork
 from ptychoflow.trainer.models.precision import Precision
 from ptychoflow.trainer.models.ptychonn import Patches
 from ptychoflow.trainer.models.settings import ModelSettings, NetworkConfig
-from ptychoflow.trainer.online.checkpointing import Checkpointing, Parts, restore
-from ptychoflow.trainer.online.ingest import Arrivals
-from ptychoflow.trainer.pipelines.formats import format_of
+from ptychoflow.trainer.online.checkpointing import CheckpointContents, Checkpointing, restore
+from ptychoflow.trainer.online.ingest import SampleIngest
+from ptychoflow.trainer.pipelines.choice import format_of
 from ptychoflow.trainer.pipelines.ptychography.mean_patch import MeanPatch
 from ptychoflow.trainer.pipelines.ptychography.pipeline import Ptychography
 from ptychoflow.trainer.settings import BufferSettings, CheckpointSettings, StrategyName, TrainerSettings
@@ -43,23 +43,23 @@ class Training:
     """All parts of a rank that are remembered, and steps on ten samples that have arrived."""
 
     folder: Path
-    parts: Parts
-    arrivals: Arrivals
+    parts: CheckpointContents
+    ingest: SampleIngest
     failures: list[str]
 
     def step(self) -> None:
-        minibatch = self.arrivals.queue.next_minibatch(2, timeout_s=0.0)
+        minibatch = self.ingest.queue.next_minibatch(2, timeout_s=0.0)
         batch = self.parts.strategy.gather(minibatch)
         assert batch is not None
         agreed = Agreed(2, len(batch), section_ended=False, stream_ended=False, stop=False, publish=False, finish=0.0)
         assert self.parts.learner.train(batch, self.parts.strategy, agreed) is not None
-        self.parts.own["mean_patch"].add(Patches(*batch.target), first=2)
-        self.arrivals.trained(2)
+        self.parts.own["mean_patch"].accumulate(Patches(*batch.target), first=2)
+        self.ingest.queue.mark_trained()
 
     def checkpointing(self, commands: CommandReceiver | None = None, every_s: float = 1000.0) -> Checkpointing:
         writer = CheckpointWriter(self.folder, rank=0, world_size=1, keep=2, on_failure=self.failures.append)
         settings = CheckpointSettings(every_s=every_s)
-        return Checkpointing(settings, self.parts, arrivals=self.arrivals, writer=writer, rank=0, commands=commands)
+        return Checkpointing(settings, self.parts, ingest=self.ingest, writer=writer, rank=0, commands=commands)
 
 
 def training(folder: Path, *, capacity: int = 20) -> Training:
@@ -72,11 +72,13 @@ def training(folder: Path, *, capacity: int = 20) -> Training:
         FrameNetwork(config), PIPELINE, settings, schedule=schedule, device=CPU, precision=Precision.FLOAT32
     )
     strategy = make_strategy(settings, PIPELINE, device=CPU, seed=0)
-    arrivals = Arrivals(format_of, queue_samples=100, held=True)
-    arrivals.take(0, scan_start(), {})
-    arrivals.take(1, Samples(perspective=0), samples(range(10)))
-    parts = Parts({"network": "small"}, {}, learner, strategy, {"mean_patch": MeanPatch(TARGET, device=CPU)})
-    return Training(folder, parts, arrivals, [])
+    ingest = SampleIngest(format_of, queue_samples=100, until_checkpoint=True)
+    ingest.route_message(0, scan_start(), {})
+    ingest.route_message(1, Samples(perspective=0), samples(range(10)))
+    parts = CheckpointContents(
+        {"network": "small"}, {}, learner, strategy, {"mean_patch": MeanPatch(TARGET, device=CPU)}
+    )
+    return Training(folder, parts, ingest, [])
 
 
 @pytest.fixture
@@ -105,7 +107,7 @@ def test_a_checkpoint_is_taken_when_a_person_asks_and_only_if_something_was_lear
             return checkpointing.is_due()
 
         wait_until(due_when_asked)
-        checkpointing.take(LOOP)
+        checkpointing.save(LOOP)
         checkpointing.finish(LOOP, stopped=False)
         found = newest(trained.folder)
         assert found is not None
@@ -120,7 +122,7 @@ def test_a_checkpoint_is_due_after_its_period_or_when_wanted(trained: Training) 
     trained.step()
     assert often.is_due()
     assert not seldom.is_due()
-    seldom.want()
+    seldom.request()
     assert seldom.is_due()
 
 
@@ -129,7 +131,7 @@ def test_everything_that_was_learnt_comes_back(trained: Training, tmp_path: Path
     for _ in range(4):
         trained.step()
     checkpointing.finish({"skipped_steps": 2, "finish": 0.25}, stopped=True)
-    assert trained.arrivals.settlement.acknowledgeable() == [], "a sample of the message is still to come"
+    assert trained.ingest.queue.pop_acknowledgeable() == [], "a sample of the message is still to come"
     found = newest(tmp_path)
     assert found is not None
     resumed = training(tmp_path)

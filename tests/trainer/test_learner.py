@@ -137,7 +137,7 @@ def agree_on_everything(rank: int) -> dict[str, Any]:
     mean_patch = MeanPatch((8, 8), device=CPU)
     own = batch(range(3) if rank == 0 else range(3, 4))
     assert own is not None
-    mean_patch.add(Patches(*own.target), first=len(own))
+    mean_patch.accumulate(Patches(*own.target), first=len(own))
     return {"agreed": asdict(agreed), "mean_phase": mean_patch.over_all_ranks().phase}
 
 

@@ -7,10 +7,14 @@ import pytest
 from trainer_streams import samples
 
 from ptychoflow.streaming.codec import Arrays
-from ptychoflow.streaming.messages import PerspectiveEnd, ScanEnd
+from ptychoflow.trainer.interface.stream import SectionEnd, StreamEnd
 from ptychoflow.trainer.online.sample_queue import SampleQueue
 
-END = PerspectiveEnd(perspective=0, angle_deg=0.0, frames=7)
+END = SectionEnd(0)
+
+
+def put(queue: SampleQueue, *frames: int, sequence: int = 0) -> None:
+    queue.put_samples(sequence, 0, list(frames), numbered(*frames))
 
 
 def numbered(*values: int) -> Arrays:
@@ -26,38 +30,39 @@ def drain(queue: SampleQueue, size: int) -> list[list[int]]:
             minibatch, len(minibatch["phase"])
         )
         found.append(minibatch["diffraction"][:, 0, 0].tolist())
+        queue.mark_trained()
     return found
 
 
 def test_minibatches_keep_the_order_and_stop_at_the_end_of_a_perspective() -> None:
     queue = SampleQueue(limit=100)
-    queue.put(numbered(0, 1, 2, 3, 4))
-    queue.put(numbered(5, 6))
+    put(queue, 0, 1, 2, 3, 4)
+    put(queue, 5, 6)
     assert drain(queue, 3) == [[0, 1, 2], [3, 4, 5]], "one sample waits for two more"
-    assert queue.marker is None
-    queue.put(END)
-    queue.put(numbered(7, 8, 9, 10))
+    assert queue.end is None
+    queue.put_section_end(1, END)
+    put(queue, 7, 8, 9, 10)
     assert drain(queue, 3) == [[6]], "the rest of the perspective is a smaller minibatch"
-    assert queue.marker == END
-    queue.pass_marker()
+    assert queue.end == END
+    queue.begin_next_section()
     assert drain(queue, 3) == [[7, 8, 9]]
-    queue.put(ScanEnd(frames=11))
-    assert queue.marker is None
+    queue.put_stream_end()
+    assert queue.end is None
     assert drain(queue, 3) == [[10]]
-    assert queue.marker == ScanEnd(frames=11)
+    assert queue.end == StreamEnd()
 
 
-def test_a_marker_cannot_be_passed_before_its_samples() -> None:
+def test_an_end_cannot_be_passed_before_its_samples() -> None:
     queue = SampleQueue(limit=100)
-    queue.put(numbered(0))
-    queue.put(END)
-    with pytest.raises(RuntimeError, match="no marker"):
-        queue.pass_marker()
+    put(queue, 0)
+    queue.put_section_end(1, END)
+    with pytest.raises(RuntimeError, match="no end"):
+        queue.begin_next_section()
 
 
 def test_a_waiting_reader_gets_samples_as_soon_as_they_come() -> None:
     queue = SampleQueue(limit=100)
-    timer = threading.Timer(0.05, queue.put, [numbered(0, 1)])
+    timer = threading.Timer(0.05, put, [queue, 0, 1])
     timer.start()
     minibatch = queue.next_minibatch(2, timeout_s=20.0)
     timer.join()
@@ -67,10 +72,39 @@ def test_a_waiting_reader_gets_samples_as_soon_as_they_come() -> None:
 
 def test_a_full_queue_has_room_again_after_a_minibatch() -> None:
     queue = SampleQueue(limit=4)
-    queue.put(numbered(0, 1, 2, 3))
-    assert queue.is_full
+    put(queue, 0, 1, 2, 3)
     assert not queue.wait_for_room(0.0)
     timer = threading.Timer(0.05, queue.next_minibatch, [2], {"timeout_s": 0.0})
     timer.start()
     assert queue.wait_for_room(20.0)
     timer.join()
+
+
+def test_a_minibatch_is_settled_by_the_ids_of_its_frames_whichever_messages_they_came_with() -> None:
+    queue = SampleQueue(limit=100)
+    put(queue, 0, 1, 2, sequence=5)
+    put(queue, 3, 4, sequence=6)
+    queue.next_minibatch(4, timeout_s=0.0)
+    assert queue.pending_frames() == {0: {0, 1, 2, 3, 4}}, "what is in hand is not done with"
+    queue.mark_trained()
+    assert queue.pending_frames() == {0: {4}}
+    assert queue.pop_acknowledgeable() == [5]
+    put(queue, 9, sequence=7)
+    queue.next_minibatch(1, timeout_s=0.0)
+    queue.mark_refused("test")
+    assert (queue.counts.trained, queue.counts.rejected) == (4, {"test": 1})
+    assert queue.pop_acknowledgeable() == [6]
+
+
+def test_a_minibatch_that_was_not_marked_is_not_forgotten() -> None:
+    queue = SampleQueue(limit=100)
+    put(queue, 0, 1)
+    queue.next_minibatch(1, timeout_s=0.0)
+    with pytest.raises(RuntimeError, match="neither as trained on nor as refused"):
+        queue.next_minibatch(1, timeout_s=0.0)
+
+
+def test_nothing_is_refused_where_there_was_no_minibatch() -> None:
+    queue = SampleQueue(limit=100)
+    queue.mark_refused("test")
+    assert not queue.counts.rejected

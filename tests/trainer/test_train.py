@@ -17,6 +17,7 @@ from support import free_ports, wait_until
 from trainer_streams import samples, scan_start
 
 from ptychoflow.streaming.codec import Arrays
+from ptychoflow.streaming.errors import UserError
 from ptychoflow.streaming.events import (
     BufferReport,
     RankCounts,
@@ -201,17 +202,55 @@ def test_incremental_training_uses_the_stream_alone(network: NetworkSettings, tm
     assert run.final.manifest.step == PERSPECTIVES * 12, "45 samples are 11 minibatches of 4 and one of 1"
 
 
-def test_a_scan_without_samples_leaves_untrained_weights_and_a_warning(
-    network: NetworkSettings, tmp_path: Path
-) -> None:
-    def post_nothing(publisher: Publisher) -> None:
-        publisher.post_to_ranks(scan_start())
-        publisher.post_to_ranks(ScanEnd(frames=7))
+def post_nothing(publisher: Publisher) -> None:
+    publisher.post_to_ranks(scan_start())
+    publisher.post_to_ranks(ScanEnd(frames=7))
 
-    run = train_here(SETTINGS, Run(network, tmp_path, post=post_nothing))
+
+def post_void_perspectives(publisher: Publisher) -> None:
+    publisher.post_to_ranks(scan_start())
+    for perspective in range(2):
+        publisher.post_to_ranks(PerspectiveEnd(perspective, angle_deg=0.0, frames=7))
+    publisher.post_to_ranks(ScanEnd(frames=14))
+
+
+def post_what_cannot_be_learnt(publisher: Publisher) -> None:
+    publisher.post_to_ranks(scan_start())
+    broken = samples(range(3))
+    broken["phase"][:] = np.nan
+    publisher.post_samples(Samples(perspective=0), broken)
+    publisher.post_samples(Samples(perspective=0), samples([3], role=FrameRole.VALIDATION))
+    publisher.post_to_ranks(PerspectiveEnd(0, angle_deg=0.0, frames=4))
+    publisher.post_to_ranks(ScanEnd(frames=4))
+
+
+@pytest.mark.parametrize(
+    ("post", "other_warnings"), [(post_nothing, 0), (post_void_perspectives, 0), (post_what_cannot_be_learnt, 2)]
+)
+def test_a_scan_without_samples_leaves_untrained_weights_and_a_warning_and_fails(
+    network: NetworkSettings, tmp_path: Path, post: Callable[[Publisher], None], other_warnings: int
+) -> None:
+    run = Run(network, tmp_path, post=post)
+    with pytest.raises(UserError, match=r"^no sample arrived: ") as error:
+        train_here(SETTINGS, run)
+    assert "\n" not in str(error.value)
     assert run.final is not None
     assert run.final.manifest.step == 0
-    assert ["untrained" in event.text for event in run.events(WarningRaised)] == [True]
+    untrained = ["untrained" in event.text for event in run.events(WarningRaised)]
+    assert sorted(untrained) == [False] * other_warnings + [True]
+
+
+def test_initial_weights_need_no_samples(network: NetworkSettings, tmp_path: Path) -> None:
+    first = train_here(SETTINGS, Run(network, tmp_path))
+    assert first.final is not None
+    newest = sorted((tmp_path / "weights").glob("v*.safetensors"))[-1]
+    (tmp_path / "second").mkdir()
+    settings = SETTINGS.model_copy(update={"init_weights": newest})
+    run = train_here(settings, Run(network, tmp_path / "second", post=post_void_perspectives))
+    assert run.final is not None
+    assert run.unacknowledged == 0
+    for name, tensor in first.final.network.state_dict().items():
+        torch.testing.assert_close(run.final.network.state_dict()[name], tensor, rtol=0, atol=0)
 
 
 def test_forgetting_and_samples_that_are_not_finite_are_told(network: NetworkSettings, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from ptychoflow.trainer.pipelines.ptychography.worsening import Worsening
 
 
 def heed(worsening: Worsening, *evaluations: dict[int, float]) -> list[str | None]:
-    return [worsening.heed(perspective, losses) for perspective, losses in enumerate(evaluations)]
+    return [worsening.compare(perspective, losses) for perspective, losses in enumerate(evaluations)]
 
 
 def test_a_loss_that_rises_three_times_in_a_row_is_warned_of_once() -> None:
@@ -46,7 +46,7 @@ def test_noise_within_one_percent_and_a_single_better_evaluation_end_the_row() -
     worsening = Worsening(2)
     assert heed(worsening, {0: 0.1}, {0: 0.1009}, {0: 0.1018}, {0: 0.1027}) == [None] * 4
     assert heed(worsening, {0: 0.2}, {0: 0.19}, {0: 0.25}) == [None] * 3
-    assert worsening.heed(3, {0: 0.3}) is not None
+    assert worsening.compare(3, {0: 0.3}) is not None
 
 
 def test_a_new_row_is_warned_of_again() -> None:

@@ -23,7 +23,8 @@ from support import wait_until
 from ptychoflow.acquisition.source_settings import SimulationSettings, SpecimenPhase
 from ptychoflow.inference_edge.stitching.quality import ReferenceImage
 from ptychoflow.streaming.errors import UserError
-from ptychoflow.streaming.messages import FrameRole, PerspectiveEnd, ScanEnd
+from ptychoflow.streaming.messages import FrameRole
+from ptychoflow.trainer.interface.stream import SectionEnd, StreamEnd
 from ptychoflow.trainer.models.weights_file import read_weights
 from ptychoflow.workflow.experiments.configuration import load_experiment
 from ptychoflow.workflow.experiments.ptychography.dataset import PerspectiveSamples, open_dataset, write_perspective
@@ -100,11 +101,11 @@ def served(stream: SectionStream, size: int) -> list[list[int]]:
         while (minibatch := stream.next_minibatch(size, timeout_s=0.0)) is not None:
             assert (minibatch["phase"][:, 0, 0] == -minibatch["amplitude"][:, 0, 0]).all()
             numbers += minibatch["diffraction"][:, 0, 0].tolist()
-        if isinstance(stream.marker, ScanEnd):
+        if isinstance(stream.end, StreamEnd):
             return sections
-        assert isinstance(stream.marker, PerspectiveEnd)
+        assert isinstance(stream.end, SectionEnd)
         sections.append(numbers)
-        stream.pass_marker()
+        stream.begin_next_section()
 
 
 def test_perspectives_come_in_order_as_often_as_asked_for(folder: Path) -> None:
@@ -136,11 +137,11 @@ def test_from_scratch_shuffles_everything_until_it_has_converged(folder: Path) -
         numbers = []
         while (minibatch := stream.next_minibatch(8, timeout_s=0.0)) is not None:
             numbers += minibatch["diffraction"][:, 0, 0].tolist()
-        if isinstance(stream.marker, ScanEnd):
+        if isinstance(stream.end, StreamEnd):
             break
         epochs.append(numbers)
         until.note(loss)
-        stream.pass_marker()
+        stream.begin_next_section()
     assert len(epochs) == 4
     assert Counter(epochs[0]) == Counter(epochs[1])
     assert epochs[0] != epochs[1] != sorted(epochs[1])

@@ -39,10 +39,6 @@ class SampleFormat(ABC):
         learnt_from: npt.NDArray[np.bool_] = np.isin(arrays["role"], LEARNT_FROM)
         return self.values_usable(arrays) & learnt_from
 
-    def largest_amplitude(self, arrays: Arrays) -> float:
-        """Return the largest amplitude among samples, of which there are some; 0 where samples have none."""
-        return 0.0
-
 
 def shape_fault(arrays: Arrays, shapes: dict[str, tuple[int, ...]]) -> str | None:
     """Return which array is missing or has another shape than it should, or None."""

@@ -2,36 +2,49 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
 
-from ptychoflow.streaming.messages import PerspectiveEnd, ScanEnd
 from ptychoflow.trainer.interface.pipeline import Minibatch
 
-Marker = PerspectiveEnd | ScanEnd
-"""The end of a section of the stream, which is a perspective, or an epoch of images; or of all of it."""
+
+@dataclass(frozen=True)
+class SectionEnd:
+    """All samples of a section have been served: of a perspective, a task, or an epoch."""
+
+    number: int
 
 
-class Stream(Protocol):
+@dataclass(frozen=True)
+class StreamEnd:
+    """All samples have been served."""
+
+
+class Stream(ABC):
     """This rank's samples, in the order in which they are to be learnt."""
+
+    @abstractmethod
+    def next_minibatch(self, size: int, *, timeout_s: float) -> Minibatch | None:
+        """Return `size` samples, or fewer only if they are the last before an end.
+
+        The minibatch before has been marked as trained on or refused. Blocks up to `timeout_s`; None if too few have
+        come by then, or if an end is at the front.
+        """
+
+    @property
+    @abstractmethod
+    def end(self) -> SectionEnd | StreamEnd | None:
+        """The end at the front, or None while samples come before it or nothing waits."""
+
+    @abstractmethod
+    def begin_next_section(self) -> None:
+        """Pass the end of a section at the front."""
 
     def check(self) -> None:
         """Raise what keeps samples from coming, if anything does."""
 
-    def next_minibatch(self, size: int, *, timeout_s: float) -> Minibatch | None:
-        """Return `size` samples, or fewer only if they are the last before a marker.
+    def mark_trained(self) -> None:
+        """Note that the samples of the last minibatch were trained on."""
 
-        Blocks up to `timeout_s`; None if too few have come by then, or if a marker is at the front.
-        """
-
-    @property
-    def marker(self) -> Marker | None:
-        """The marker at the front, or None while samples come before it or nothing waits."""
-
-    def pass_marker(self) -> None:
-        """Remove the marker at the front."""
-
-    def trained(self, samples: int) -> None:
-        """Count the next `samples` samples as trained on."""
-
-    def reject(self, samples: int, *, reason: str) -> None:
-        """Count the next `samples` samples as refused."""
+    def mark_refused(self, reason: str) -> None:
+        """Note that the samples of the last minibatch were not learnt; they are not made up for."""

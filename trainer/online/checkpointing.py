@@ -15,7 +15,7 @@ from ptychoflow.streaming.errors import UserError
 from ptychoflow.trainer.checkpoints.checkpoint import Checkpoint, checkpoint_name
 from ptychoflow.trainer.checkpoints.state_file import State
 from ptychoflow.trainer.checkpoints.writer import CheckpointWriter, ValidationFile
-from ptychoflow.trainer.online.ingest import Arrivals
+from ptychoflow.trainer.online.ingest import SampleIngest
 from ptychoflow.trainer.online.stream_checkpoint import VALIDATION_FILES, progress_state, validation_state
 from ptychoflow.trainer.settings import CheckpointSettings
 from ptychoflow.trainer.strategies.strategy import Strategy
@@ -29,7 +29,7 @@ STOP_PATIENCE_S = 3.0
 END_PATIENCE_S = 60.0
 
 
-class Remembering(Protocol):
+class Stateful(Protocol):
     """Something whose state is the same on all ranks."""
 
     def state(self) -> State:
@@ -39,7 +39,7 @@ class Remembering(Protocol):
         """Go on from what `state` returned."""
 
 
-class RememberingAlone(Protocol):
+class StatefulPerRank(Protocol):
     """Something that every rank has its own share of."""
 
     def state(self) -> State:
@@ -50,15 +50,15 @@ class RememberingAlone(Protocol):
 
 
 @dataclass(frozen=True)
-class Parts:
+class CheckpointContents:
     """What a checkpoint is made of, beside the stream."""
 
     identity: State
     """What must be the same when training goes on: numbers and text."""
-    shared: Mapping[str, Remembering]
+    shared: Mapping[str, Stateful]
     learner: Learner[Any]
     strategy: Strategy
-    own: Mapping[str, RememberingAlone]
+    own: Mapping[str, StatefulPerRank]
     """Beside the learner's and the buffer's, by name."""
 
 
@@ -67,8 +67,8 @@ class Checkpointing:
 
     Args:
         settings: the period.
-        parts: what is remembered.
-        arrivals: the stream; its messages are released by checkpoints that hold them.
+        contents: what is remembered.
+        ingest: the stream; its messages are released by checkpoints that hold them.
         writer: writes in the background.
         rank: 0 decides when.
         commands: asked for `WriteCheckpoint`; None on other ranks.
@@ -78,47 +78,47 @@ class Checkpointing:
     def __init__(
         self,
         settings: CheckpointSettings,
-        parts: Parts,
+        contents: CheckpointContents,
         *,
-        arrivals: Arrivals,
+        ingest: SampleIngest,
         writer: CheckpointWriter,
         rank: int,
         commands: CommandReceiver | None,
         earlier_validation: Sequence[str] = (),
     ) -> None:
-        self._settings, self._parts, self._arrivals, self._writer = settings, parts, arrivals, writer
+        self._settings, self._contents, self._ingest, self._writer = settings, contents, ingest, writer
         self._rank, self._commands = rank, commands
         self._validation_files = list(earlier_validation)
         self._unsaved: defaultdict[int, list[Arrays]] = defaultdict(list)
         self._uncovered: list[int] = []
-        self._wanted = False
-        self._taken_s, self._taken_steps = time.monotonic(), parts.learner.steps
+        self._requested = False
+        self._saved_s, self._saved_steps = time.monotonic(), contents.learner.steps
 
-    def want(self) -> None:
-        """Have a checkpoint taken as soon as the one before is written."""
-        self._wanted = True
+    def request(self) -> None:
+        """Have a checkpoint written as soon as the one before is written."""
+        self._requested = True
 
     def is_due(self) -> bool:
-        """Whether a checkpoint should be taken after the next step; rank 0's word counts."""
+        """Whether a checkpoint should be written after the next step; rank 0's word counts."""
         while self._commands is not None and (command := self._commands.poll()) is not None:
             if isinstance(command, WriteCheckpoint):
                 log.info("a checkpoint was asked for by a command")
-                self._wanted = True
-        by_time = time.monotonic() - self._taken_s >= self._settings.every_s
-        return (self._wanted or by_time) and self._rank == 0 and self._has_news and self._writer.idle
+                self._requested = True
+        by_time = time.monotonic() - self._saved_s >= self._settings.every_s
+        return (self._requested or by_time) and self._rank == 0 and self._has_news and self._writer.idle
 
-    def take(self, loop: State) -> None:
+    def save(self, loop: State) -> None:
         """Copy everything; it is written in the background. All ranks call this after the same step.
 
         Args:
             loop: what the loop must remember.
         """
-        learner = self._parts.learner
+        learner = self._contents.learner
         if not (self._has_news and learner.between_steps):
             return
         started_s = time.monotonic()
         self._writer.wait()
-        progress, validation, covered = self._arrivals.progress()
+        progress, validation, covered = self._ingest.progress()
         self._uncovered += covered
         for perspective, arrays in validation.items():
             self._unsaved[perspective] += arrays
@@ -127,15 +127,15 @@ class Checkpointing:
         shard = {
             "stream": progress_state(progress),
             VALIDATION_FILES: files,
-            **rank_state(learner, self._parts.strategy),
-        } | {name: part.state() for name, part in self._parts.own.items()}
-        common = {"identity": self._parts.identity, "learner": learner.state(), "loop": loop} | {
-            name: part.state() for name, part in self._parts.shared.items()
+            **rank_state(learner, self._contents.strategy),
+        } | {name: part.state() for name, part in self._contents.own.items()}
+        common = {"identity": self._contents.identity, "learner": learner.state(), "loop": loop} | {
+            name: part.state() for name, part in self._contents.shared.items()
         }
 
         def note_complete() -> None:
             self._validation_files, self._unsaved = files, defaultdict(list)
-            self._arrivals.settlement.release(self._uncovered)
+            self._ingest.queue.release(self._uncovered)
             self._uncovered = []
 
         self._writer.write(
@@ -145,23 +145,23 @@ class Checkpointing:
             validation=file,
             when_complete=note_complete,
         )
-        self._wanted = False
-        self._taken_s, self._taken_steps = time.monotonic(), learner.steps
+        self._requested = False
+        self._saved_s, self._saved_steps = time.monotonic(), learner.steps
         log.info(
-            "checkpoint after step %d: the step waited %.3f s for copies", learner.steps, self._taken_s - started_s
+            "checkpoint after step %d: the step waited %.3f s for copies", learner.steps, self._saved_s - started_s
         )
 
     def finish(self, loop: State, *, stopped: bool) -> None:
-        """Take the last checkpoint and wait until it is complete; all ranks call this after the last step."""
-        self.take(loop)
+        """Write the last checkpoint and wait until it is complete; all ranks call this after the last step."""
+        self.save(loop)
         self._writer.wait(STOP_PATIENCE_S if stopped else END_PATIENCE_S)
         if not stopped:
-            self._arrivals.settlement.release_all()
-            self._arrivals.end_scan()
+            self._ingest.queue.release_all_settled()
+            self._ingest.queue.release_kept()
 
     @property
     def _has_news(self) -> bool:
-        return self._parts.learner.steps > self._taken_steps
+        return self._contents.learner.steps > self._saved_steps
 
     def _validation_file(self, step: int) -> ValidationFile | None:
         if not self._unsaved:
@@ -170,17 +170,17 @@ class Checkpointing:
         return ValidationFile(name, validation_state(self._unsaved))
 
 
-def restore(checkpoint: Checkpoint, parts: Parts, *, rank: int, ranks: int) -> State:
+def restore(checkpoint: Checkpoint, contents: CheckpointContents, *, rank: int, ranks: int) -> State:
     """Bring all parts to where a checkpoint stood; return what the loop must remember. All ranks call this.
 
     Raises:
         UserError: the checkpoint is of another model, strategy or buffer, or damaged.
     """
-    _check_identity(checkpoint, checkpoint.common()["identity"], parts.identity)
-    common, shards = restore_training(checkpoint, parts.learner, parts.strategy, rank=rank, ranks=ranks)
-    for name, share in parts.own.items():
+    _check_identity(checkpoint, checkpoint.common()["identity"], contents.identity)
+    common, shards = restore_training(checkpoint, contents.learner, contents.strategy, rank=rank, ranks=ranks)
+    for name, share in contents.own.items():
         share.restore([shard[name] for shard in shards[rank::ranks]])
-    for name, part in parts.shared.items():
+    for name, part in contents.shared.items():
         part.restore(common[name])
     loop: State = common["loop"]
     return loop

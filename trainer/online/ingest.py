@@ -1,12 +1,11 @@
-"""What has arrived on this rank: samples to train on, samples to validate with, and the count of every one of them."""
+"""Sorts what arrives on this rank: samples to train on, samples to validate with, and the count of each of them."""
 
 from __future__ import annotations
 
 import logging
-import threading
-from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -24,28 +23,16 @@ from ptychoflow.streaming.messages import (
     StreamStart,
 )
 from ptychoflow.trainer.interface.sample_format import SampleFormat
-from ptychoflow.trainer.online.sample_queue import SampleQueue
-from ptychoflow.trainer.online.settlement import Settlement
+from ptychoflow.trainer.interface.stream import SectionEnd
+from ptychoflow.trainer.online.sample_queue import SampleCounts, SampleQueue
 
 log = logging.getLogger(__name__)
 
 NOT_USABLE = "values that are not finite, a class that was not announced, or a role that is not the trainer's"
 NO_SCAN = "samples without index, or before the scan's announcement"
 
-
-@dataclass
-class SampleCounts:
-    """This rank's side of the frame ledger; distinct frame ids."""
-
-    trained: int = 0
-    validation: int = 0
-    duplicates: int = 0
-    rejected: Counter[str] = field(default_factory=Counter)
-    """By reason."""
-
-    def copy(self) -> SampleCounts:
-        """Return a copy of its own."""
-        return replace(self, rejected=self.rejected.copy())
+FormatOf = Callable[[StreamStart], SampleFormat]
+"""Says what the samples of an announced stream look like."""
 
 
 @dataclass
@@ -56,7 +43,6 @@ class Progress:
     """The scan's announcement, once it has come."""
     frame_dtype: str | None = None
     """Numpy name of the frames' dtype, once the first sample has come."""
-    largest_amplitude: float = 0.0
     done: dict[int, npt.NDArray[np.int32]] = field(default_factory=dict)
     """Indices by perspective of the frames that are trained on, kept for validation, or refused."""
     counts: SampleCounts = field(default_factory=SampleCounts)
@@ -64,85 +50,74 @@ class Progress:
     """Those whose end the loop has passed."""
 
 
-class Arrivals:
+class SampleIngest:
     """Sorts messages into a queue of training samples and a store of validation samples, and counts.
 
-    One thread calls `take`, another one trains and calls the rest. Frames and ends of perspectives that `earlier`
-    holds are dropped when they come again.
+    One thread calls `route_message`, another one trains and calls the rest. Frames and ends of perspectives that
+    `earlier` holds are dropped when they come again.
 
     Args:
-        sample_format: of an announced stream.
-        queue_samples: `queue.is_full` once this many training samples wait.
-        held: nothing is acknowledged before a checkpoint holds it.
+        format_of: chooses the format of samples by the announcement.
+        queue_samples: nothing should be received once this many training samples wait.
+        until_checkpoint: nothing is acknowledged before a checkpoint holds it.
         earlier: what a checkpoint held; this object goes on with it.
         validation: the validation samples that go with it, by perspective.
     """
 
     def __init__(
         self,
-        sample_format: Callable[[StreamStart], SampleFormat],
+        format_of: FormatOf,
         *,
         queue_samples: int,
-        held: bool = False,
+        until_checkpoint: bool = False,
         earlier: Progress | None = None,
         validation: Mapping[int, list[Arrays]] | None = None,
     ) -> None:
-        self.queue = SampleQueue(limit=queue_samples)
-        self.settlement = Settlement(held=held)
         earlier = earlier or Progress()
         self.counts = earlier.counts
+        self.queue = SampleQueue(
+            limit=queue_samples,
+            until_checkpoint=until_checkpoint,
+            counts=earlier.counts,
+            passed_sections=earlier.ended_perspectives,
+        )
         self.scan = earlier.scan
-        self._sample_format = sample_format
-        self._format: SampleFormat | None = None if self.scan is None else sample_format(self.scan)
         self.frame_dtype = earlier.frame_dtype
-        self.largest_amplitude = earlier.largest_amplitude
-        self.failure: BaseException | None = None
-        """What ended the receiving thread."""
-        self._kept_to_the_end: list[int] = []
-        """Messages that a trainer which is started again must be sent again: the scan's announcement and its end."""
+        self.has_samples = earlier.counts.trained > 0
+        """A sample to train on has come."""
+        self._format_of = format_of
+        self._format: SampleFormat | None = None if self.scan is None else format_of(self.scan)
         self._seen: defaultdict[int, set[int]] = defaultdict(set)
         for perspective, frames in earlier.done.items():
             self._seen[perspective].update(frames.tolist())
-        self._waiting: deque[tuple[int, list[int]]] = deque()
-        """Frames in the queue, in its order."""
         self._validation: defaultdict[int, list[Arrays]] = defaultdict(list, validation or {})
         self._new_validation: defaultdict[int, list[Arrays]] = defaultdict(list)
-        self._held = held
-        self._ended_perspectives = earlier.ended_perspectives
-        self._lock = threading.RLock()
+        self._until_checkpoint = until_checkpoint
 
-    def check(self) -> None:
-        """Raise what ended the receiving thread, if anything did."""
-        if self.failure is not None:
-            raise self.failure
+    def route_message(self, sequence: int, message: DataMessage, arrays: Arrays) -> None:
+        """Sort one message of the stream.
 
-    def trained(self, samples: int) -> None:
-        """Count the next `samples` samples of the queue as trained on."""
-        self.counts.trained += samples
-        self._settle(samples)
-
-    def reject(self, samples: int, *, reason: str) -> None:
-        """Count the next `samples` samples of the queue as refused."""
-        self.counts.rejected[reason] += samples
-        self._settle(samples)
-
-    def pass_perspective(self) -> None:
-        """Remove the end of a perspective from the front of the queue; on all ranks after the same step."""
-        marker = self.queue.marker
-        self.queue.pass_marker()
-        if isinstance(marker, PerspectiveEnd):
-            self._ended_perspectives.add(marker.perspective)
-        self.settlement.settle(1)
-
-    def end_scan(self) -> None:
-        """Let the scan's announcement and its end be acknowledged: nothing of the stream will be asked for again."""
-        with self._lock:
-            self.settlement.release(self._kept_to_the_end)
-            self._kept_to_the_end = []
+        Raises:
+            UserError: the announcement of another scan than the checkpoint's.
+        """
+        match message:
+            case ScanStart() | ClassificationStart():
+                self._announce(message)
+                self.queue.keep_for_restart(sequence)
+            case ScanEnd():
+                self.queue.put_stream_end()
+                self.queue.keep_for_restart(sequence)
+            case Samples():
+                self._ingest_samples(sequence, message.perspective, arrays)
+            case PerspectiveEnd():
+                self.queue.put_section_end(sequence, SectionEnd(message.perspective))
+            case _:
+                log.warning("ignored a message %s, which is not for a trainer", type(message).__name__)
+                self.queue.put_settled(sequence)
 
     def validation(self) -> dict[int, Arrays]:
         """Return the validation samples by perspective, as the arrays of the stream's format."""
-        with self._lock:
+        with self.queue.lock:
             for perspective, parts in self._validation.items():
                 joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
                 self._validation[perspective] = [joined]
@@ -153,41 +128,16 @@ class Arrivals:
 
         The messages are to be released once a checkpoint holds the rest.
         """
-        with self._lock:
+        with self.queue.lock:
             new_validation, self._new_validation = self._new_validation, defaultdict(list)
             progress = Progress(
                 scan=self.scan,
                 frame_dtype=self.frame_dtype,
-                largest_amplitude=self.largest_amplitude,
                 done=self._done(),
                 counts=self.counts.copy(),
-                ended_perspectives=set(self._ended_perspectives),
+                ended_perspectives=set(self.queue.passed_sections),
             )
-            return progress, dict(new_validation), self.settlement.cover()
-
-    def take(self, sequence: int, message: DataMessage, arrays: Arrays) -> None:
-        """Sort in one message of the stream.
-
-        Raises:
-            UserError: the announcement of another scan than the checkpoint's.
-        """
-        with self._lock:
-            match message:
-                case ScanStart() | ClassificationStart():
-                    self._announce(message)
-                    self._kept_to_the_end.append(sequence)
-                    return
-                case ScanEnd():
-                    self.queue.put(message)
-                    self._kept_to_the_end.append(sequence)
-                    return
-                case Samples():
-                    self._take_samples(message.perspective, arrays)
-                case PerspectiveEnd():
-                    self._enqueue_end(message)
-                case _:
-                    log.warning("ignored a message %s, which is not for a trainer", type(message).__name__)
-            self.settlement.close(sequence)
+            return progress, dict(new_validation), self.queue.pop_settled()
 
     def _announce(self, scan: StreamStart) -> None:
         if self.scan is not None and scan != self.scan:
@@ -195,56 +145,45 @@ class Arrivals:
                 "the scan is another one than the checkpoint's: its frames, geometry or number of perspectives differ; "
                 "resume with the configuration of the run, or start a new one"
             )
-        self.scan, self._format = scan, self._sample_format(scan)
-
-    def _enqueue_end(self, marker: PerspectiveEnd) -> None:
-        if marker.perspective not in self._ended_perspectives:
-            self.queue.put(marker)
-            self.settlement.expect(1)
-
-    def _settle(self, samples: int) -> None:
-        with self._lock:
-            self.settlement.settle(samples)
-            while samples > 0:
-                perspective, frames = self._waiting[0]
-                self._waiting[0] = perspective, frames[samples:]
-                samples -= min(samples, len(frames))
-                if not self._waiting[0][1]:
-                    self._waiting.popleft()
+        self.scan, self._format = scan, self._format_of(scan)
 
     def _done(self) -> dict[int, npt.NDArray[np.int32]]:
-        waiting: defaultdict[int, set[int]] = defaultdict(set)
-        for perspective, frames in self._waiting:
-            waiting[perspective].update(frames)
-        done = {perspective: seen - waiting[perspective] for perspective, seen in self._seen.items()}
+        pending = self.queue.pending_frames()
+        done = {perspective: seen - pending.get(perspective, set()) for perspective, seen in self._seen.items()}
         return {perspective: np.fromiter(frames, np.int32, len(frames)) for perspective, frames in done.items()}
 
-    def _take_samples(self, perspective: int, arrays: Arrays) -> None:
-        index = arrays.get("index")
-        if self._format is None or index is None or index.ndim != 1:
+    def _ingest_samples(self, sequence: int, perspective: int, arrays: Arrays) -> None:
+        index, sample_format = arrays.get("index"), self._format
+        if sample_format is None or index is None or index.ndim != 1:
             self._refuse(0 if index is None else index.size, NO_SCAN)
+            self.queue.put_settled(sequence)
             return
         fresh = self._fresh(perspective, index)
-        if (fault := self._format.fault(arrays, dtype=self.frame_dtype)) is not None:
-            self._refuse(int(fresh.sum()), fault)
-            return
-        self.frame_dtype = arrays[self._format.network_input].dtype.name
-        good = fresh & self._format.usable(arrays)
-        self._refuse(int((fresh & ~good).sum()), NOT_USABLE)
-        for role, keep in ((FrameRole.VALIDATION, self._store), (FrameRole.TRAIN, self._enqueue)):
-            rows = good & (arrays["role"] == role)
-            if rows.any():
-                chosen = {name: arrays[name][rows] for name in ("index", *self._format.fields)}
-                keep(perspective, chosen.pop("index").tolist(), chosen)
+        fault = sample_format.fault(arrays, dtype=self.frame_dtype)
+        if fault is None:
+            good = fresh & sample_format.usable(arrays)
+            self.frame_dtype = arrays[sample_format.network_input].dtype.name
+        else:
+            good = np.zeros_like(fresh)
+        validation, training = (
+            _of_role(arrays, good, role, sample_format.fields) for role in (FrameRole.VALIDATION, FrameRole.TRAIN)
+        )
+        # What took long is done: a checkpoint sees all of a message or nothing, and never waits.
+        with self.queue.lock:
+            self._seen[perspective].update(index.tolist())
+            self.counts.duplicates += int((~fresh).sum())
+            self._refuse(int((fresh & ~good).sum()), fault or NOT_USABLE)
+            self._store(perspective, *validation)
+            self.queue.put_samples(sequence, perspective, *training)
+            self.has_samples |= bool(training[0])
 
     def _fresh(self, perspective: int, index: npt.NDArray[np.int32]) -> npt.NDArray[np.bool_]:
         """Return bool (n,): frames that had not come before."""
-        seen = self._seen[perspective]
+        before, here = self._seen[perspective], set[int]()
         fresh = np.zeros(len(index), bool)
         for row, frame in enumerate(index.tolist()):
-            fresh[row] = frame not in seen
-            seen.add(frame)
-        self.counts.duplicates += int((~fresh).sum())
+            fresh[row] = frame not in before and frame not in here
+            here.add(frame)
         return fresh
 
     def _refuse(self, samples: int, reason: str) -> None:
@@ -253,14 +192,19 @@ class Arrivals:
             log.warning("refused %d samples: %s", samples, reason)
 
     def _store(self, perspective: int, frames: list[int], samples: Arrays) -> None:
+        if not frames:
+            return
         self._validation[perspective].append(samples)
-        if self._held:
+        if self._until_checkpoint:
             self._new_validation[perspective].append(samples)
         self.counts.validation += len(frames)
 
-    def _enqueue(self, perspective: int, frames: list[int], samples: Arrays) -> None:
-        if self._format is not None:
-            self.largest_amplitude = max(self.largest_amplitude, self._format.largest_amplitude(samples))
-        self._waiting.append((perspective, frames))
-        self.settlement.expect(len(frames))
-        self.queue.put(samples)
+
+def _of_role(
+    arrays: Arrays, good: npt.NDArray[np.bool_], role: FrameRole, fields: Sequence[str]
+) -> tuple[list[int], Arrays]:
+    """Return the indices and the samples of one role among those that are good."""
+    if not good.any():
+        return [], {}
+    rows = good & (arrays["role"] == role)
+    return arrays["index"][rows].tolist(), {name: arrays[name][rows] for name in fields}

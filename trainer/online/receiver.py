@@ -10,24 +10,24 @@ from typing import Self
 
 from ptychoflow.streaming.inbox import Inbox
 from ptychoflow.streaming.settings import NetworkSettings
-from ptychoflow.trainer.online.ingest import Arrivals
+from ptychoflow.trainer.online.ingest import SampleIngest
 
 POLL_S = 0.02
 
 
 class SampleReceiver:
-    """Receives one rank's samples into `arrivals` while it is open; a context manager.
+    """Receives one rank's samples into `ingest` while it is open; a context manager.
 
     Nothing is received while the queue of samples is full, so the publisher spools instead of this process growing.
     """
 
     def __init__(
-        self, network: NetworkSettings, arrivals: Arrivals, *, rank: int, world_size: int, warn: Callable[[str], None]
+        self, network: NetworkSettings, ingest: SampleIngest, *, rank: int, world_size: int, warn: Callable[[str], None]
     ) -> None:
-        self._network, self._arrivals = network, arrivals
+        self._network, self._ingest = network, ingest
         self._rank, self._world_size, self._warn = rank, world_size, warn
         self._closing = threading.Event()
-        self._executor = ThreadPoolExecutor(1, thread_name_prefix="intake")
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix="receiver")
 
     def __enter__(self) -> Self:
         """Begin to receive."""
@@ -46,10 +46,10 @@ class SampleReceiver:
         consumer = f"rank-{self._rank}"
         with Inbox(self._network, consumer=consumer, port=port, world_size=self._world_size, warn=self._warn) as inbox:
             while not self._closing.is_set():
-                inbox.acknowledge(self._arrivals.settlement.acknowledgeable())
-                if self._arrivals.queue.wait_for_room(POLL_S) and (delivery := inbox.receive(POLL_S)) is not None:
-                    self._arrivals.take(delivery.sequence, delivery.message, delivery.arrays)
-            inbox.acknowledge(self._arrivals.settlement.acknowledgeable())
+                inbox.acknowledge(self._ingest.queue.pop_acknowledgeable())
+                if self._ingest.queue.wait_for_room(POLL_S) and (delivery := inbox.receive(POLL_S)) is not None:
+                    self._ingest.route_message(delivery.sequence, delivery.message, delivery.arrays)
+            inbox.acknowledge(self._ingest.queue.pop_acknowledgeable())
 
     def _note_end(self, thread: Future[None]) -> None:
-        self._arrivals.failure = thread.exception()
+        self._ingest.queue.failure = thread.exception()

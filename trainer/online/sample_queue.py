@@ -1,119 +1,278 @@
-"""Samples that have arrived and wait to be trained on, in the order of the stream."""
+"""Samples that have arrived and wait to be trained on, with the receipts of the messages that brought them."""
 
 from __future__ import annotations
 
 import threading
-from collections import deque
-from dataclasses import dataclass, field
+from collections import Counter, defaultdict, deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 
 from ptychoflow.streaming.codec import Arrays
-from ptychoflow.streaming.messages import PerspectiveEnd, ScanEnd
 from ptychoflow.trainer.interface.pipeline import Minibatch
-
-Marker = PerspectiveEnd | ScanEnd
+from ptychoflow.trainer.interface.stream import SectionEnd, Stream, StreamEnd
 
 
 @dataclass
-class _Section:
-    """Samples up to the next marker; `marker` is None until that has arrived."""
+class SampleCounts:
+    """This rank's side of the frame ledger; distinct frame ids."""
 
-    chunks: deque[Arrays] = field(default_factory=deque)
-    waiting: int = 0
-    marker: Marker | None = None
+    trained: int = 0
+    validation: int = 0
+    duplicates: int = 0
+    rejected: Counter[str] = field(default_factory=Counter)
+    """By reason."""
 
-    def append(self, chunk: Arrays) -> None:
-        self.chunks.append(chunk)
-        self.waiting += _length(chunk)
-
-    def take(self, count: int) -> list[Arrays]:
-        parts: list[Arrays] = []
-        self.waiting -= count
-        while count > 0:
-            chunk = self.chunks.popleft()
-            if _length(chunk) > count:
-                self.chunks.appendleft({name: array[count:] for name, array in chunk.items()})
-                chunk = {name: array[:count] for name, array in chunk.items()}
-            parts.append(chunk)
-            count -= _length(chunk)
-        return parts
+    def copy(self) -> SampleCounts:
+        """Return a copy of its own."""
+        return replace(self, rejected=self.rejected.copy())
 
 
-class SampleQueue:
-    """A first-in first-out queue of samples, divided by the ends of perspectives and of the scan. Thread-safe.
+@dataclass
+class Receipt:
+    """A message of the stream; it is settled when nothing that came with it is pending."""
 
-    A marker stays at the front until `pass_marker`, so no minibatch mixes perspectives and none of a perspective's
-    samples is left behind.
-
-    Args:
-        limit: `is_full` once this many samples wait.
-    """
-
-    def __init__(self, *, limit: int) -> None:
-        self._limit = limit
-        self._sections = deque([_Section()])
-        self._waiting = 0
-        self._changed = threading.Condition()
-
-    def put(self, entry: Arrays | Marker) -> None:
-        """Append samples (arrays of equal length) or a marker; returns at once, full or not."""
-        with self._changed:
-            if isinstance(entry, Marker):
-                self._sections[-1].marker = entry
-                self._sections.append(_Section())
-            else:
-                self._sections[-1].append(entry)
-                self._waiting += _length(entry)
-            self._changed.notify_all()
+    sequence: int
+    perspective: int = -1
+    pending: set[int] = field(default_factory=set)
+    """Indices of the frames that wait to be trained on."""
+    ends_section: bool = False
+    """It ends a section that is still being trained on."""
 
     @property
-    def is_full(self) -> bool:
-        """Whether the sender should be slowed down."""
-        return self._waiting >= self._limit
+    def settled(self) -> bool:
+        """Whether all that came with the message is done with."""
+        return not self.pending and not self.ends_section
 
-    def first(self) -> Arrays | None:
-        """Return the samples at the front without removing them, or None if none are there."""
+
+@dataclass(frozen=True)
+class _Samples:
+    receipt: Receipt
+    frames: list[int]
+    arrays: Arrays
+
+    def split(self, count: int) -> tuple[_Samples, _Samples]:
+        first, rest = ({name: array[rows] for name, array in self.arrays.items()} for rows in _halves(count))
+        return replace(self, frames=self.frames[:count], arrays=first), replace(
+            self, frames=self.frames[count:], arrays=rest
+        )
+
+
+@dataclass(frozen=True)
+class _End:
+    end: SectionEnd | StreamEnd
+    receipt: Receipt | None = None
+
+
+class SampleQueue(Stream):
+    """A first-in first-out queue of samples, divided by the ends of sections and of the stream. Thread-safe.
+
+    An end stays at the front until `begin_next_section`, so no minibatch mixes sections and none of a section's samples
+    is left behind. Every entry knows its message, which may be acknowledged once all its frames, and those of all
+    messages before it, are trained on or refused.
+
+    Args:
+        limit: it is full once this many samples wait.
+        until_checkpoint: what is settled may be acknowledged only when it is released, by a checkpoint that holds it.
+        counts: gone on with.
+        passed_sections: gone on with.
+    """
+
+    def __init__(
+        self,
+        *,
+        limit: int,
+        until_checkpoint: bool = False,
+        counts: SampleCounts | None = None,
+        passed_sections: Iterable[int] = (),
+    ) -> None:
+        self.counts = counts or SampleCounts()
+        self.passed_sections = set(passed_sections)
+        """Those whose end the loop has passed."""
+        self.is_complete = False
+        """The end of the stream has arrived."""
+        self.failure: BaseException | None = None
+        """What keeps samples from coming."""
+        self.lock = threading.RLock()
+        self._changed = threading.Condition(self.lock)
+        self._limit, self._until_checkpoint = limit, until_checkpoint
+        self._entries: deque[_Samples | _End] = deque()
+        self._waiting = 0
+        self._in_hand: list[_Samples] = []
+        """Those of the last minibatch, until it is marked."""
+        self._receipts: deque[Receipt] = deque()
+        """In the order of the stream."""
+        self._released: list[int] = []
+        self._kept: list[int] = []
+
+    def put_samples(self, sequence: int, perspective: int, frames: list[int], arrays: Arrays) -> None:
+        """Append the training samples of a message, arrays of equal length; returns at once, full or not.
+
+        Args:
+            sequence: of the message, which is settled at once if there are no frames.
+            perspective: of the frames.
+            frames: indices, one per sample.
+            arrays: the samples.
+        """
         with self._changed:
-            chunks = self._sections[0].chunks
-            return chunks[0] if chunks else None
+            receipt = Receipt(sequence, perspective, set(frames))
+            self._receipts.append(receipt)
+            if frames:
+                self._entries.append(_Samples(receipt, frames, arrays))
+                self._waiting += len(frames)
+                self._changed.notify_all()
+
+    def put_settled(self, sequence: int) -> None:
+        """Note a message that nothing came with."""
+        with self.lock:
+            self._receipts.append(Receipt(sequence))
+
+    def put_section_end(self, sequence: int, end: SectionEnd) -> None:
+        """Append the end of a section; one that was passed before is settled at once."""
+        with self._changed:
+            receipt = Receipt(sequence, ends_section=end.number not in self.passed_sections)
+            self._receipts.append(receipt)
+            if receipt.ends_section:
+                self._entries.append(_End(end, receipt))
+                self._changed.notify_all()
+
+    def put_stream_end(self) -> None:
+        """Append the end of the stream."""
+        with self._changed:
+            self._entries.append(_End(StreamEnd()))
+            self.is_complete = True
+            self._changed.notify_all()
 
     def wait_for_room(self, timeout_s: float) -> bool:
         """Block until the queue is not full; False if it still is after `timeout_s`."""
         with self._changed:
-            return self._changed.wait_for(lambda: not self.is_full, timeout_s)
+            return self._changed.wait_for(lambda: self._waiting < self._limit, timeout_s)
+
+    def first_samples(self) -> Arrays | None:
+        """Return samples of the first message that waits, without removing them, or None if there are none."""
+        with self.lock:
+            return next((entry.arrays for entry in self._entries if isinstance(entry, _Samples)), None)
+
+    def check(self) -> None:
+        """Raise what keeps samples from coming, if anything does."""
+        if self.failure is not None:
+            raise self.failure
 
     def next_minibatch(self, size: int, *, timeout_s: float) -> Minibatch | None:
-        """Return `size` samples, or fewer only if they are the last before a marker.
+        """Return `size` samples, or fewer only if they are the last before an end.
 
-        Blocks up to `timeout_s`; None if too few have arrived by then, or if a marker is at the front.
+        Blocks up to `timeout_s`; None if too few have arrived by then, or if an end is at the front.
         """
         with self._changed:
-            front = self._sections[0]
-            ready = self._changed.wait_for(lambda: front.waiting >= size or front.marker is not None, timeout_s)
-            if not ready or front.waiting == 0:
+            if self._in_hand:
+                raise RuntimeError("the minibatch before was marked neither as trained on nor as refused")
+            if not self._changed.wait_for(lambda: self._is_ready(size), timeout_s):
                 return None
-            count = min(size, front.waiting)
-            parts = front.take(count)
-            self._waiting -= count
+            self._in_hand = parts = list(self._pop(size))
+            self._waiting -= sum(len(part.frames) for part in parts)
             self._changed.notify_all()
-        return {name: torch.from_numpy(np.concatenate([part[name] for part in parts])) for name in parts[0]}
+        if not parts:
+            return None
+        names = parts[0].arrays
+        return {name: torch.from_numpy(np.concatenate([part.arrays[name] for part in parts])) for name in names}
 
     @property
-    def marker(self) -> Marker | None:
-        """The marker at the front, or None while samples come before it or nothing waits."""
-        with self._changed:
-            front = self._sections[0]
-            return front.marker if front.waiting == 0 else None
+    def end(self) -> SectionEnd | StreamEnd | None:
+        """The end at the front, or None while samples come before it or nothing waits."""
+        with self.lock:
+            front = self._entries[0] if self._entries else None
+            return front.end if isinstance(front, _End) else None
 
-    def pass_marker(self) -> None:
-        """Remove the marker at the front."""
-        with self._changed:
-            if self._sections[0].marker is None or self._sections[0].waiting > 0:
-                raise RuntimeError("there is no marker at the front of the queue")
-            self._sections.popleft()
+    def begin_next_section(self) -> None:
+        """Pass the end of a section at the front; on all ranks after the same step."""
+        with self.lock:
+            front = self._entries[0] if self._entries else None
+            if not isinstance(front, _End) or not isinstance(front.end, SectionEnd) or front.receipt is None:
+                raise RuntimeError("there is no end of a section at the front of the queue")
+            self._entries.popleft()
+            self.passed_sections.add(front.end.number)
+            front.receipt.ends_section = False
+
+    def mark_trained(self) -> None:
+        """Count the samples of the last minibatch as trained on."""
+        with self.lock:
+            self.counts.trained += self._settle()
+
+    def mark_refused(self, reason: str) -> None:
+        """Count the samples of the last minibatch as refused."""
+        with self.lock:
+            if refused := self._settle():
+                self.counts.rejected[reason] += refused
+
+    def pending_frames(self) -> dict[int, set[int]]:
+        """Return the frames by perspective that have arrived and are neither trained on nor refused."""
+        pending: defaultdict[int, set[int]] = defaultdict(set)
+        with self.lock:
+            for receipt in self._receipts:
+                pending[receipt.perspective] |= receipt.pending
+        return pending
+
+    def pop_settled(self) -> list[int]:
+        """Return the messages that are done with, each once; `release` them when a checkpoint holds them."""
+        settled: list[int] = []
+        with self.lock:
+            while self._receipts and self._receipts[0].settled:
+                settled.append(self._receipts.popleft().sequence)
+        return settled
+
+    def release(self, sequences: Iterable[int]) -> None:
+        """Let these messages be acknowledged."""
+        with self.lock:
+            self._released.extend(sequences)
+
+    def release_all_settled(self) -> None:
+        """Let everything be acknowledged as soon as it is settled: there will be no more checkpoints."""
+        with self.lock:
+            self._until_checkpoint = False
+
+    def keep_for_restart(self, sequence: int) -> None:
+        """Hold back a message that a trainer which is started again needs: the stream's announcement or its end."""
+        with self.lock:
+            self._kept.append(sequence)
+
+    def release_kept(self) -> None:
+        """Let the stream's announcement and its end be acknowledged: nothing of it will be asked for again."""
+        with self.lock:
+            self._released += self._kept
+            self._kept = []
+
+    def pop_acknowledgeable(self) -> list[int]:
+        """Return the messages that may be acknowledged, each once."""
+        with self.lock:
+            released, self._released = self._released, []
+            return released if self._until_checkpoint else released + self.pop_settled()
+
+    def _is_ready(self, size: int) -> bool:
+        count = 0
+        for entry in self._entries:
+            count += 0 if isinstance(entry, _End) else len(entry.frames)
+            if count >= size or isinstance(entry, _End):
+                return True
+        return False
+
+    def _pop(self, size: int) -> Iterator[_Samples]:
+        while size > 0 and self._entries and isinstance(entry := self._entries[0], _Samples):
+            self._entries.popleft()
+            if len(entry.frames) > size:
+                entry, rest = entry.split(size)
+                self._entries.appendleft(rest)
+            size -= len(entry.frames)
+            yield entry
+
+    def _settle(self) -> int:
+        """Settle the samples of the last minibatch; return their number."""
+        in_hand, self._in_hand = self._in_hand, []
+        for part in in_hand:
+            part.receipt.pending.difference_update(part.frames)
+        return sum(len(part.frames) for part in in_hand)
 
 
-def _length(arrays: Arrays) -> int:
-    return len(next(iter(arrays.values())))
+def _halves(count: int) -> tuple[slice, slice]:
+    return slice(None, count), slice(count, None)

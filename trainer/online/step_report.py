@@ -21,7 +21,7 @@ from ptychoflow.streaming.events import (
 from ptychoflow.trainer.checkpoints.state_file import State
 from ptychoflow.trainer.interface.agreement import Agreed
 from ptychoflow.trainer.interface.batch import Batch
-from ptychoflow.trainer.online.ingest import SampleCounts
+from ptychoflow.trainer.online.sample_queue import SampleCounts
 from ptychoflow.trainer.training.learner import Learner
 from ptychoflow.trainer.training.report import Report
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -15,29 +15,30 @@ from ptychoflow.streaming.messages import StreamStart
 from ptychoflow.trainer.checkpoints.checkpoint import Checkpoint, at, newest, remove_unfinished
 from ptychoflow.trainer.checkpoints.state_file import State
 from ptychoflow.trainer.device import Rank
-from ptychoflow.trainer.interface.sample_format import SampleFormat
-from ptychoflow.trainer.online.ingest import Arrivals, Progress, SampleCounts
+from ptychoflow.trainer.online.ingest import FormatOf, Progress, SampleIngest
+from ptychoflow.trainer.online.sample_queue import SampleCounts
 from ptychoflow.trainer.settings import StreamSettings
 
 VALIDATION_FILES = "validation_files"
 
 
-def open_arrivals(
-    settings: StreamSettings, folder: Path, rank: Rank, sample_format: Callable[[StreamStart], SampleFormat]
-) -> tuple[Checkpoint | None, Arrivals]:
-    """Return the newest checkpoint in a folder, if there is one, and the arrivals that go on from it. Collective.
+def open_ingest(
+    settings: StreamSettings, folder: Path, rank: Rank, format_of: FormatOf
+) -> tuple[Checkpoint | None, SampleIngest]:
+    """Return the newest checkpoint in a folder, if there is one, and the ingest that goes on from it. Collective.
 
     Raises:
         UserError: the checkpoint is damaged, or of another version of the program.
     """
     checkpoint = _agree_on_newest(folder, rank) if settings.checkpoint.enabled else None
+    queue_samples, until_checkpoint = settings.queue_samples, settings.checkpoint.enabled
     if checkpoint is None:
-        return None, Arrivals(sample_format, queue_samples=settings.queue_samples, held=settings.checkpoint.enabled)
+        return None, SampleIngest(format_of, queue_samples=queue_samples, until_checkpoint=until_checkpoint)
     streams = [shard["stream"] for shard in checkpoint.shards()]
-    return checkpoint, Arrivals(
-        sample_format,
-        queue_samples=settings.queue_samples,
-        held=True,
+    return checkpoint, SampleIngest(
+        format_of,
+        queue_samples=queue_samples,
+        until_checkpoint=until_checkpoint,
         earlier=join_progress(streams, rank=rank.rank, ranks=rank.world_size),
         validation=load_validation(checkpoint, validation_files(checkpoint, rank)),
     )
@@ -66,7 +67,6 @@ def progress_state(progress: Progress) -> State:
     return {
         "scan": None if progress.scan is None else msgspec.json.encode(progress.scan).decode(),
         "frame_dtype": progress.frame_dtype,
-        "largest_amplitude": progress.largest_amplitude,
         "done": {str(perspective): torch.from_numpy(frames) for perspective, frames in progress.done.items()},
         "trained": progress.counts.trained,
         "validation": progress.counts.validation,
@@ -101,7 +101,6 @@ def join_progress(shards: Sequence[State], *, rank: int, ranks: int) -> Progress
     return Progress(
         scan=None if first["scan"] is None else msgspec.json.decode(first["scan"], type=StreamStart),
         frame_dtype=next((shard["frame_dtype"] for shard in shards if shard["frame_dtype"]), None),
-        largest_amplitude=max(shard["largest_amplitude"] for shard in shards),
         done={perspective: torch.cat(parts).numpy() for perspective, parts in done.items()},
         counts=_join_counts(shards[rank::ranks]),
         ended_perspectives=set(first["ended_perspectives"]),

@@ -43,7 +43,7 @@ class DarkExperienceReplay(Rehearsal):
 
     def gather(self, minibatch: Minibatch | None) -> Batch | None:
         """Wait for the draw begun a step ago; the next begins after the forward pass, if there is one."""
-        representatives = self._take()
+        representatives = self._draw()
         if minibatch is None and representatives is None:
             self._offer(None)
             return None

@@ -24,7 +24,7 @@ class ExperienceReplay(Rehearsal):
 
     def gather(self, minibatch: Minibatch | None) -> Batch | None:
         """Wait for the draw begun a step ago; insertion and the next draw run during this step."""
-        representatives = self._take()
+        representatives = self._draw()
         self._offer(minibatch)
         if minibatch is None and representatives is None:
             return None

@@ -79,7 +79,7 @@ class Rehearsal(Strategy):
     def stored(pipeline: Pipeline) -> tuple[str, ...]:
         """Return the fields of a sample that the buffer keeps."""
 
-    def _take(self) -> Representatives | None:
+    def _draw(self) -> Representatives | None:
         """Wait for the draw begun a step ago; None if it is empty, or while rehearsal has not begun."""
         representatives = self.buffer.take()
         if not self._begun:

@@ -82,7 +82,7 @@ class AveragedNetwork(Generic[NetworkT]):
         return copies({str(number): tensor for number, tensor in enumerate(tensors)})
 
     @torch.no_grad()
-    def take_statistics(self, state: State) -> None:
+    def restore_all_statistics(self, state: State) -> None:
         """Go on from what `statistics` returned."""
         for number, tensor in enumerate((*self._source_statistics, *self._statistics)):
             tensor.copy_(state[str(number)])

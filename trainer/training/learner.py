@@ -124,7 +124,7 @@ class Learner(Generic[NetworkT]):
 
         Nor do gradients that waited for others: with another number of ranks they are begun anew.
         """
-        self.averaged.take_statistics(state["statistics"])
+        self.averaged.restore_all_statistics(state["statistics"])
         pending = state.get("pending")
         if exact:
             torch.set_rng_state(state["random_state"])

@@ -1,6 +1,6 @@
 """The training loop, the same on every rank and for every pipeline.
 
-Each step: take what of the stream is waiting, join representatives to it, agree with the other ranks on the kind of
+Each step: fetch what of the stream is waiting, join representatives to it, agree with the other ranks on the kind of
 step, train. When all ranks have reached the end of a section: evaluate and publish.
 """
 
@@ -12,12 +12,11 @@ from typing import Any, Protocol
 
 import torch.distributed as dist
 
-from ptychoflow.streaming.messages import ScanEnd
 from ptychoflow.trainer.checkpoints.state_file import State
 from ptychoflow.trainer.interface.agreement import Agreed, Proposal, agree
 from ptychoflow.trainer.interface.batch import Batch
 from ptychoflow.trainer.interface.callback import Callback
-from ptychoflow.trainer.interface.stream import Stream
+from ptychoflow.trainer.interface.stream import SectionEnd, Stream, StreamEnd
 from ptychoflow.trainer.settings import LearningSettings, Pace
 from ptychoflow.trainer.strategies.strategy import Strategy
 from ptychoflow.trainer.training.learner import Learner
@@ -30,19 +29,19 @@ NOT_FINITE = "the step's loss was not finite"
 
 
 class Checkpoints(Protocol):
-    """Keeps what training can go on from; all methods but the first two are called by all ranks after the same step."""
+    """Keeps what training can go on from; `save` and `finish` are called by all ranks after the same step."""
 
-    def want(self) -> None:
-        """Have a checkpoint taken soon."""
+    def request(self) -> None:
+        """Have a checkpoint written soon."""
 
     def is_due(self) -> bool:
-        """Whether one should be taken after the next step; rank 0's word counts."""
+        """Whether one should be written after the next step; rank 0's word counts."""
 
-    def take(self, loop: State) -> None:
-        """Take one, with what the loop must remember."""
+    def save(self, loop: State) -> None:
+        """Write one, with what the loop must remember."""
 
     def finish(self, loop: State, *, stopped: bool) -> None:
-        """Take the last one; `stopped` says that training was asked to end early."""
+        """Write the last one; `stopped` says that training was asked to end early."""
 
 
 class TrainingLoop:
@@ -53,7 +52,7 @@ class TrainingLoop:
         stream: this rank's samples.
         strategy: what each step learns from.
         learner: makes the steps.
-        outcome: evaluates and publishes.
+        callback: evaluates and publishes.
         report: takes what happens.
         stop: ends the loop after the step under way.
         checkpoints: told when training may go on from here.
@@ -66,14 +65,14 @@ class TrainingLoop:
         stream: Stream,
         strategy: Strategy,
         learner: Learner[Any],
-        outcome: Callback,
+        callback: Callback,
         report: Report,
         stop: threading.Event,
         checkpoints: Checkpoints | None = None,
     ) -> None:
         self._settings, self._stream = settings, stream
         self._strategy, self._learner = strategy, learner
-        self._outcome, self._report, self._stop = outcome, report, stop
+        self._callback, self._report, self._stop = callback, report, stop
         self._stepping = False
         self._checkpoints = checkpoints
         self._stream_ended_s: float | None = None
@@ -86,14 +85,14 @@ class TrainingLoop:
         self._skipped_steps, self._finished_before = memory["skipped_steps"], memory["finish"]
 
     def run(self) -> None:
-        """Train, and tell the outcome of every end."""
+        """Train, and tell the callback of every end."""
         while True:
             self._stream.check()
             batch = self._gather()
             agreed = agree(self._propose(batch))
             if agreed.stop or self._step(batch, agreed):
                 break
-        self._outcome.close(stopped=agreed.stop)
+        self._callback.on_training_end(stopped=agreed.stop)
         self._report.close()
         if self._checkpoints is not None:
             self._checkpoints.finish(self._memory(), stopped=agreed.stop)
@@ -103,14 +102,14 @@ class TrainingLoop:
         if agreed.samples > 0:
             self._train(batch, agreed)
         if agreed.publish:
-            self._outcome.publish()
+            self._callback.publish()
         if agreed.section_ended:
             self._end_section()
         if agreed.stream_ended and self._is_finished(agreed):
-            self._outcome.end_stream()
+            self._callback.on_stream_end()
             return True
         if agreed.checkpoint and self._checkpoints is not None:
-            self._checkpoints.take(self._memory())
+            self._checkpoints.save(self._memory())
         return False
 
     def _memory(self) -> State:
@@ -124,15 +123,14 @@ class TrainingLoop:
             return self._strategy.gather(minibatch) if minibatch or drawing else None
 
     def _propose(self, batch: Batch | None) -> Proposal:
-        marker = self._stream.marker
-        ended = isinstance(marker, ScanEnd)
+        end = self._stream.end
         return Proposal(
             stream=batch.stream if batch else 0,
             samples=len(batch) if batch else 0,
-            section_ended=marker is not None and not ended,
-            stream_ended=ended,
+            section_ended=isinstance(end, SectionEnd),
+            stream_ended=isinstance(end, StreamEnd),
             stop=self._stop.is_set(),
-            publish=self._outcome.is_due(),
+            publish=self._callback.publish_is_due(),
             checkpoint=self._checkpoints is not None and self._checkpoints.is_due(),
             finish=self._finish_progress(),
         )
@@ -141,35 +139,34 @@ class TrainingLoop:
         with self._report.train.running():
             loss = self._learner.train(batch, self._strategy, agreed)
         self._stepping = True
-        stream = batch.stream if batch else 0
         if loss is None:
-            self._skip(stream)
+            self._skip()
             return
-        if batch is not None and stream > 0:
-            self._outcome.after_step(batch)
-            self._stream.trained(stream)
+        if batch is not None and batch.stream > 0:
+            self._callback.on_step_end(batch)
+            self._stream.mark_trained()
         self._report.step_done(self._learner, loss, batch, agreed)
 
-    def _skip(self, stream: int) -> None:
+    def _skip(self) -> None:
         self._skipped_steps += 1
-        self._stream.reject(stream, reason=NOT_FINITE)
+        self._stream.mark_refused(NOT_FINITE)
         self._report.warn(f"{NOT_FINITE}; {self._skipped_steps} steps skipped so far")
 
     def _end_section(self) -> None:
-        marker = self._stream.marker
-        if marker is not None:
-            self._outcome.end_section(marker)
-        self._stream.pass_marker()
+        end = self._stream.end
+        if isinstance(end, SectionEnd):
+            self._callback.on_section_end(end)
+        self._stream.begin_next_section()
         if self._checkpoints is not None:
-            self._checkpoints.want()
+            self._checkpoints.request()
 
     def _is_finished(self, agreed: Agreed) -> bool:
         """Whether the training after the end of the stream is done; it begins with the first call."""
         if self._stream_ended_s is None:
             self._stream_ended_s = time.monotonic()
-            self._outcome.begin_finish()
+            self._callback.on_finish_start()
             if self._checkpoints is not None:
-                self._checkpoints.want()
+                self._checkpoints.request()
             return self._settings.finish_s == 0.0
         return agreed.finish >= 1.0 or agreed.samples == 0
 

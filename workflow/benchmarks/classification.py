@@ -9,10 +9,9 @@ from typing import Any
 
 import torch
 
-from ptychoflow.streaming.messages import ScanEnd
 from ptychoflow.trainer.interface.callback import Callback
 from ptychoflow.trainer.interface.pipeline import Minibatch
-from ptychoflow.trainer.interface.stream import Marker
+from ptychoflow.trainer.interface.stream import SectionEnd, Stream, StreamEnd
 from ptychoflow.trainer.models.arithmetic import resolve
 from ptychoflow.trainer.models.classifier import ImageClassifier
 from ptychoflow.trainer.pipelines.classification.offline.schedule import TaskSchedule
@@ -77,24 +76,11 @@ def bench_images(
     return {"results": [result], "targets": [target]}
 
 
-class _Nothing(Callback):
-    """Evaluates nothing."""
-
-    def end_section(self, marker: Marker) -> None:
-        """Do nothing."""
-
-    def end_stream(self) -> None:
-        """Do nothing."""
-
-
-class _MemoryStream:
-    """Some steps' minibatches in turn; a `ptychoflow.trainer.interface.stream.Stream`."""
+class _MemoryStream(Stream):
+    """Some steps' minibatches in turn, all of them one section that has no end of its own."""
 
     def __init__(self, minibatches: list[Minibatch], steps: int) -> None:
         self._minibatches, self._remaining = minibatches, steps
-
-    def check(self) -> None:
-        """Nothing can fail."""
 
     def next_minibatch(self, size: int, *, timeout_s: float) -> Minibatch | None:
         """Return the next minibatch, or None at the end."""
@@ -104,18 +90,12 @@ class _MemoryStream:
         return self._minibatches[self._remaining % len(self._minibatches)]
 
     @property
-    def marker(self) -> Marker | None:
+    def end(self) -> SectionEnd | StreamEnd | None:
         """The end, once all is served."""
-        return ScanEnd(0) if self._remaining == 0 else None
+        return StreamEnd() if self._remaining == 0 else None
 
-    def pass_marker(self) -> None:
-        """There are no sections."""
-
-    def trained(self, samples: int) -> None:
-        """Count nothing."""
-
-    def reject(self, samples: int, *, reason: str) -> None:
-        """Count nothing."""
+    def begin_next_section(self) -> None:
+        """There are no others."""
 
 
 class _OurLoop:
@@ -150,7 +130,7 @@ class _OurLoop:
             stream=_MemoryStream(self._minibatches, steps),
             strategy=self._strategy,
             learner=self._learner,
-            outcome=_Nothing(),
+            callback=Callback(),
             report=self.report,
             stop=threading.Event(),
         ).run()

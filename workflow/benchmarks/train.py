@@ -17,10 +17,9 @@ from ptychoflow.trainer.interface.pipeline import Minibatch
 from ptychoflow.trainer.models.arithmetic import resolve
 from ptychoflow.trainer.models.frame_network import FrameNetwork
 from ptychoflow.trainer.models.settings import NetworkConfig
-from ptychoflow.trainer.online.arrival_stream import ArrivalStream
-from ptychoflow.trainer.online.ingest import Arrivals
+from ptychoflow.trainer.online.ingest import SampleIngest
 from ptychoflow.trainer.online.step_report import StepReport
-from ptychoflow.trainer.pipelines.formats import format_of
+from ptychoflow.trainer.pipelines.choice import format_of
 from ptychoflow.trainer.pipelines.ptychography.callback import PtychographyCallback
 from ptychoflow.trainer.pipelines.ptychography.evaluation import Evaluator
 from ptychoflow.trainer.pipelines.ptychography.mean_patch import MeanPatch
@@ -112,15 +111,17 @@ class _OurLoop:
 
     def run(self, steps: int) -> float:
         """Return samples per second over a stream of `steps` minibatches that waits in memory."""
-        arrivals = Arrivals(format_of, queue_samples=2 * steps * self._settings.batch_size)
-        arrivals.take(0, self._scan, {})
+        ingest = SampleIngest(format_of, queue_samples=2 * steps * self._settings.batch_size)
+        ingest.route_message(0, self._scan, {})
         for step in range(steps):
-            arrivals.take(step + 1, Samples(perspective=0), _samples(self._scan, self._settings.batch_size, step))
-        arrivals.take(steps + 1, ScanEnd(frames=0), {})
-        report = StepReport(_Nowhere(), rank=0, counts=arrivals.counts, buffer=self._strategy.buffer)
-        outcome = PtychographyCallback(
+            ingest.route_message(
+                step + 1, Samples(perspective=0), _samples(self._scan, self._settings.batch_size, step)
+            )
+        ingest.route_message(steps + 1, ScanEnd(frames=0), {})
+        report = StepReport(_Nowhere(), rank=0, counts=ingest.counts, buffer=self._strategy.buffer)
+        callback = PtychographyCallback(
             self._settings,
-            arrivals=arrivals,
+            ingest=ingest,
             learner=self._learner,
             evaluator=self._evaluator,
             mean_patch=self._mean_patch,
@@ -129,10 +130,10 @@ class _OurLoop:
         )
         loop = TrainingLoop(
             self._settings,
-            stream=ArrivalStream(arrivals),
+            stream=ingest.queue,
             strategy=self._strategy,
             learner=self._learner,
-            outcome=outcome,
+            callback=callback,
             report=report,
             stop=threading.Event(),
         )

@@ -5,10 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from statistics import fmean
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
 from ptychoflow.streaming.codec import Arrays
@@ -16,26 +14,18 @@ from ptychoflow.trainer.device import Rank
 from ptychoflow.trainer.models.accuracy import is_correct
 from ptychoflow.trainer.models.arithmetic import autocast
 from ptychoflow.trainer.models.classifier import ImageClassifier
-from ptychoflow.trainer.pipelines.classification.offline.evaluation import BATCH
-from ptychoflow.trainer.training.validation import at_most, perspectives_on_any_rank
+from ptychoflow.trainer.training.evaluation import Evaluation, means_by_perspective
+
+BATCH = 256
 
 
 @dataclass(frozen=True)
-class TaskEvaluation:
-    """Means over the validation images of each task; a task without any is left out."""
+class TaskEvaluation(Evaluation):
+    """Means over the validation images of each task; losses are cross-entropies, the constant is guessing."""
 
     top1: dict[int, float]
     top5: dict[int, float]
     """The right class is among the five likeliest."""
-    loss: dict[int, float]
-    """Cross-entropy."""
-    guessing: float
-    """The cross-entropy of guessing among all classes."""
-
-    @property
-    def mean_loss(self) -> float:
-        """Mean over tasks."""
-        return fmean(self.loss.values())
 
 
 @torch.inference_mode()
@@ -48,31 +38,18 @@ def evaluate_tasks(
         network: in evaluation mode, the same on all ranks.
         samples: this rank's validation samples by task.
         rank: this process.
-        limit: images used on this rank at most; None uses all.
+        limit: images used on this rank at most, as in `means_by_perspective`.
     """
-    sums = torch.zeros(perspectives_on_any_rank(samples, rank.device), 4, dtype=torch.float64, device=rank.device)
-    for task, arrays in at_most(samples, limit).items():
-        for start in range(0, len(arrays["label"]), BATCH):
-            images, label = (torch.from_numpy(arrays[name][start : start + BATCH]) for name in ("image", "label"))
-            sums[task] += _figures(network, images.to(rank.device), label.to(rank.device), rank=rank)
-    if dist.is_initialized():
-        dist.all_reduce(sums)
-    seen = (sums[:, 3] > 0).nonzero().flatten().tolist()
-    if not seen:
+
+    def figures(part: dict[str, Tensor]) -> Tensor:
+        with autocast(rank.precision, rank.device):
+            logits = network(part["image"])[0].float()
+        right = [is_correct(logits, part["label"], top=top).sum() for top in (1, 5)]
+        return torch.stack([*right, nn.functional.cross_entropy(logits, part["label"], reduction="sum")])
+
+    means = means_by_perspective(samples, figures, figures=3, limit=limit, batch_size=BATCH, device=rank.device)
+    if means is None:
         return None
-    top1, top5, loss = (sums[:, :3] / sums[:, 3:].clamp(min=1)).T.tolist()
-    return TaskEvaluation(
-        top1={task: top1[task] for task in seen},
-        top5={task: top5[task] for task in seen},
-        loss={task: loss[task] for task in seen},
-        guessing=math.log(network.config.classes),
-    )
-
-
-def _figures(network: ImageClassifier, images: Tensor, label: Tensor, *, rank: Rank) -> Tensor:
-    """Return (right, right among five, cross-entropy, images), summed over the images."""
-    with autocast(rank.precision, rank.device):
-        logits = network(images)[0].float()
-    right = [is_correct(logits, label, top=top).sum() for top in (1, 5)]
-    loss = nn.functional.cross_entropy(logits, label, reduction="sum")
-    return torch.stack([*right, loss, torch.tensor(len(label), device=label.device)]).double()
+    top1, top5, loss = ({task: found[place] for task, found in means.items()} for place in range(3))
+    guessing = math.log(network.config.classes)
+    return TaskEvaluation(loss, dict.fromkeys(loss, guessing), top1=top1, top5=top5)

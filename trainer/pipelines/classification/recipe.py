@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Mapping
+from pathlib import Path
 from typing import cast
-
-import torch
 
 from ptychoflow.streaming.errors import UserError
 from ptychoflow.streaming.messages import ClassificationStart
@@ -15,8 +12,7 @@ from ptychoflow.trainer.models.classifier import ImageClassifier
 from ptychoflow.trainer.models.classifier_file import classifier_writer, load_classifier
 from ptychoflow.trainer.models.classifier_settings import Channels, ClassifierConfig, ViewSettings
 from ptychoflow.trainer.models.tensor_file import Writer
-from ptychoflow.trainer.online.checkpointing import RememberingAlone
-from ptychoflow.trainer.online.ingest import Arrivals
+from ptychoflow.trainer.online.ingest import SampleIngest
 from ptychoflow.trainer.online.publication import Publication
 from ptychoflow.trainer.online.recipe import Recipe
 from ptychoflow.trainer.online.step_report import StepReport
@@ -25,8 +21,6 @@ from ptychoflow.trainer.pipelines.classification.pipeline import Classification
 from ptychoflow.trainer.pipelines.classification.settings import ClassificationTrainerSettings
 from ptychoflow.trainer.training.learner import Learner
 
-log = logging.getLogger(__name__)
-
 
 class ClassificationRecipe(Recipe[ImageClassifier]):
     """Images and labels.
@@ -34,7 +28,7 @@ class ClassificationRecipe(Recipe[ImageClassifier]):
     Args:
         settings: model, view, periods.
         start: announces images and classes.
-        arrivals: the stream.
+        ingest: the stream.
         rank: this process.
         seed: of a new network.
 
@@ -42,14 +36,12 @@ class ClassificationRecipe(Recipe[ImageClassifier]):
         UserError: the network would see more than the images show.
     """
 
-    own: Mapping[str, RememberingAlone] = {}
-
     def __init__(
         self,
         settings: ClassificationTrainerSettings,
         start: ClassificationStart,
         *,
-        arrivals: Arrivals,
+        ingest: SampleIngest,
         rank: Rank,
         seed: int,
     ) -> None:
@@ -58,7 +50,7 @@ class ClassificationRecipe(Recipe[ImageClassifier]):
                 f"trainer.image_px is {settings.image_px}, but the images that come have {start.stored_px} px; "
                 "lower it, or raise source.stored_px"
             )
-        self._settings, self._arrivals, self._rank, self._seed = settings, arrivals, rank, seed
+        self._settings = settings
         self.pipeline = Classification(classes=start.classes, channels=start.channels, stored_px=start.stored_px)
         self._config = ClassifierConfig(
             model=settings.model,
@@ -67,31 +59,25 @@ class ClassificationRecipe(Recipe[ImageClassifier]):
             stored_px=start.stored_px,
             classes=start.classes,
         )
+        super().__init__(settings, self._config, ingest=ingest, rank=rank, seed=seed)
 
-    def network(self) -> ImageClassifier:
-        """Return the network that training starts from."""
-        torch.manual_seed(self._seed)
-        network = ImageClassifier(self._config)
-        if self._settings.init_weights is not None:
-            load_classifier(network, self._settings.init_weights)
-            log.info("training starts from %s", self._settings.init_weights)
-        return network
+    def _untrained(self) -> ImageClassifier:
+        return ImageClassifier(self._config)
 
-    def describe(self, network: ImageClassifier) -> str:
-        """Return network, view, shapes and classes."""
-        return network.config.model_dump_json()
+    def _load(self, network: ImageClassifier, path: Path) -> None:
+        load_classifier(network, path)
 
-    def initial(self) -> Writer:
+    def initial_weights_writer(self) -> Writer:
         """Return what writes the weights that training starts from."""
         return classifier_writer(self.network())
 
-    def outcome(
+    def callback(
         self, learner: Learner[ImageClassifier], *, publication: Publication | None, report: StepReport
     ) -> ClassificationCallback:
         """Return what measures accuracies."""
         return ClassificationCallback(
             self._settings,
-            arrivals=self._arrivals,
+            ingest=self._ingest,
             learner=learner,
             rank=self._rank,
             publication=publication,

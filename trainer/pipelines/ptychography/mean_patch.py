@@ -23,11 +23,17 @@ class MeanPatch:
     def __init__(self, target_shape_px: tuple[int, int], *, device: torch.device) -> None:
         self._sums = torch.zeros(2, *target_shape_px, dtype=torch.float32, device=device)
         self._samples = torch.zeros(1, dtype=torch.float64, device=device)
+        self._largest_amplitude = torch.zeros((), device=device)
 
-    def add(self, patches: Patches, *, first: int) -> None:
-        """Take in the first `first` of the patches (n, y, x)."""
+    def accumulate(self, patches: Patches, *, first: int) -> None:
+        """Add the first `first` of the patches (n, y, x), at least one."""
         self._sums += torch.stack([patch[:first].float().sum(dim=0) for patch in patches])
         self._samples += first
+        self._largest_amplitude = torch.maximum(self._largest_amplitude, patches.amplitude[:first].max().float())
+
+    def largest_amplitude(self) -> float:
+        """Return the largest amplitude that this rank has seen since it began; 0 before any."""
+        return self._largest_amplitude.item()
 
     def over_all_ranks(self) -> Patches:
         """Return the mean (y, x) over all ranks; amplitude 1 and phase 0 before any sample. Collective."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 from typing import cast
 
 import torch
+import torch.distributed as dist
 
 from ptychoflow.buffer.schema import DTypeName
 from ptychoflow.streaming.messages import ScanStart
@@ -15,10 +17,9 @@ from ptychoflow.trainer.models.initial_weights import load_initial_weights
 from ptychoflow.trainer.models.settings import NetworkConfig
 from ptychoflow.trainer.models.tensor_file import Writer
 from ptychoflow.trainer.models.weights_file import weights_writer
-from ptychoflow.trainer.online.ingest import Arrivals
+from ptychoflow.trainer.online.ingest import SampleIngest
 from ptychoflow.trainer.online.publication import Publication
 from ptychoflow.trainer.online.recipe import Recipe
-from ptychoflow.trainer.online.start import fit_input_scale
 from ptychoflow.trainer.online.step_report import StepReport
 from ptychoflow.trainer.pipelines.ptychography.callback import PtychographyCallback
 from ptychoflow.trainer.pipelines.ptychography.evaluation import Evaluator
@@ -36,7 +37,7 @@ class PtychographyRecipe(Recipe[FrameNetwork]):
     Args:
         settings: model, periods.
         scan: announces the shapes.
-        arrivals: the stream.
+        ingest: the stream.
         rank: this process.
         seed: of a new network.
         frame_dtype: numpy name; None where no sample has come.
@@ -47,55 +48,56 @@ class PtychographyRecipe(Recipe[FrameNetwork]):
         settings: TrainerSettings,
         scan: ScanStart,
         *,
-        arrivals: Arrivals,
+        ingest: SampleIngest,
         rank: Rank,
         seed: int,
         frame_dtype: str | None,
     ) -> None:
-        self._settings, self._scan, self._arrivals = settings, scan, arrivals
-        self._rank, self._seed = rank, seed
+        self._settings = settings
+        self._config = NetworkConfig(
+            model=settings.model,
+            frame_shape_px=scan.frame_shape_px,
+            target_shape_px=scan.target_shape_px,
+            amplitude_scale=settings.amplitude_scale,
+        )
+        super().__init__(settings, self._config, ingest=ingest, rank=rank, seed=seed)
         # Without a single sample, nothing will ever have this dtype.
         dtype = cast(DTypeName, frame_dtype or "uint16")
         self.pipeline = Ptychography(scan.frame_shape_px, scan.target_shape_px, frame_dtype=dtype)
         self._mean_patch = MeanPatch(scan.target_shape_px, device=rank.device)
         self.own = {"mean_patch": self._mean_patch}
 
-    def network(self) -> FrameNetwork:
-        """Return the network that training starts from; without initial weights its input scale is still open."""
-        config = NetworkConfig(
-            model=self._settings.model,
-            frame_shape_px=self._scan.frame_shape_px,
-            target_shape_px=self._scan.target_shape_px,
-            amplitude_scale=self._settings.amplitude_scale,
-        )
-        torch.manual_seed(self._seed)
-        network = FrameNetwork(config)
-        if self._settings.init_weights is not None:
-            load_initial_weights(network, self._settings.init_weights)
-            log.info("training starts from %s", self._settings.init_weights)
-        return network
+    def _untrained(self) -> FrameNetwork:
+        return FrameNetwork(self._config)
 
-    def describe(self, network: FrameNetwork) -> str:
-        """Return layout and shapes."""
-        return network.config.model_dump_json()
+    def _load(self, network: FrameNetwork, path: Path) -> None:
+        load_initial_weights(network, path)
 
-    def initial(self) -> Writer:
+    def initial_weights_writer(self) -> Writer:
         """Return what writes the weights that training starts from, with a constant that has learnt nothing."""
-        nothing_learned = MeanPatch(self._scan.target_shape_px, device=torch.device("cpu")).on_this_rank()
+        nothing_learned = MeanPatch(self._config.target_shape_px, device=torch.device("cpu")).on_this_rank()
         return weights_writer(self.network(), nothing_learned)
 
-    def fit(self, network: FrameNetwork) -> None:
-        """Choose the input scale."""
-        fit_input_scale(network, self._arrivals)
+    def fit_to_first_samples(self, network: FrameNetwork) -> None:
+        """Choose the network's input scale from the first samples that wait on any rank. Collective."""
+        waiting = self._ingest.queue.first_samples()
+        power_and_ranks = torch.zeros(2, dtype=torch.float64)
+        if waiting is not None:
+            power_and_ranks[0] = network.input_power(torch.from_numpy(waiting["diffraction"]))
+            power_and_ranks[1] = 1.0
+        if dist.is_initialized():
+            dist.all_reduce(power_and_ranks)
+        power, ranks = power_and_ranks.tolist()
+        network.scale_input_to(power / max(ranks, 1.0))
         log.info("input scale %.3g", network.input_scale.item())
 
-    def outcome(
+    def callback(
         self, learner: Learner[FrameNetwork], *, publication: Publication | None, report: StepReport
     ) -> PtychographyCallback:
         """Return what measures validation losses."""
         return PtychographyCallback(
             self._settings,
-            arrivals=self._arrivals,
+            ingest=self._ingest,
             learner=learner,
             evaluator=Evaluator(precision=self._rank.precision, device=self._rank.device),
             mean_patch=self._mean_patch,

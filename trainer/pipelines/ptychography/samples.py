@@ -51,7 +51,3 @@ class FrameSamples(SampleFormat):
             if np.issubdtype(arrays[name].dtype, np.floating):
                 mask &= np.isfinite(arrays[name]).all(axis=(1, 2))
         return mask
-
-    def largest_amplitude(self, arrays: Arrays) -> float:
-        """Return the largest amplitude."""
-        return float(arrays["amplitude"].max())

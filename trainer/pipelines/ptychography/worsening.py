@@ -25,7 +25,7 @@ class Worsening:
         self._at_first: Mapping[int, float] = {}
         self._in_a_row = 0
 
-    def heed(self, perspective: int, losses: Mapping[int, float]) -> str | None:
+    def compare(self, perspective: int, losses: Mapping[int, float]) -> str | None:
         """Take in the losses per perspective at the end of one; return a warning when too many in a row were worse.
 
         A row that goes on is warned of once.

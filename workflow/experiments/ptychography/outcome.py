@@ -11,11 +11,12 @@ from typing import Any
 from ptychoflow.streaming.codec import Arrays
 from ptychoflow.trainer.interface.batch import Batch
 from ptychoflow.trainer.interface.callback import Callback
-from ptychoflow.trainer.interface.stream import Marker
+from ptychoflow.trainer.interface.stream import SectionEnd
 from ptychoflow.trainer.models.frame_network import FrameNetwork
 from ptychoflow.trainer.models.ptychonn import Patches
-from ptychoflow.trainer.pipelines.ptychography.evaluation import Evaluation, Evaluator
+from ptychoflow.trainer.pipelines.ptychography.evaluation import Evaluator
 from ptychoflow.trainer.pipelines.ptychography.mean_patch import MeanPatch
+from ptychoflow.trainer.training.evaluation import Evaluation
 from ptychoflow.trainer.training.learner import Learner
 
 log = logging.getLogger(__name__)
@@ -74,15 +75,15 @@ class LossOutcome(Callback):
             record.perspectives, record.untrained = list(untrained), list(untrained.values())
         self._resumed_s = time.monotonic()
 
-    def after_step(self, batch: Batch) -> None:
+    def on_step_end(self, batch: Batch) -> None:
         """Take the ground truth into the mean patch."""
-        self._mean_patch.add(Patches(*batch.target), first=batch.stream)
+        self._mean_patch.accumulate(Patches(*batch.target), first=batch.stream)
 
-    def end_section(self, marker: Marker) -> None:
+    def on_section_end(self, end: SectionEnd) -> None:
         """Evaluate."""
         self.record.seconds += time.monotonic() - self._resumed_s
         self.record.steps = self._learner.steps
-        number = getattr(marker, "perspective", len(self.record.sections))
+        number = end.number
         found = self._evaluate()
         self.record.sections.append(number)
         self.record.matrix.append(list(found.per_perspective.values()))
@@ -96,9 +97,6 @@ class LossOutcome(Callback):
         )
         self._after_section(number, found)
         self._resumed_s = time.monotonic()
-
-    def end_stream(self) -> None:
-        """Everything was measured with the last section."""
 
     def _evaluate(self) -> Evaluation:
         self._learner.averaged.share_statistics()

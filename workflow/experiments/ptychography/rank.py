@@ -31,12 +31,13 @@ from ptychoflow.trainer.models.frame_network import FrameNetwork
 from ptychoflow.trainer.models.initial_weights import load_initial_weights
 from ptychoflow.trainer.models.settings import NetworkConfig
 from ptychoflow.trainer.models.weights_file import Manifest, write_weights
-from ptychoflow.trainer.pipelines.ptychography.evaluation import Evaluation, Evaluator
+from ptychoflow.trainer.pipelines.ptychography.evaluation import Evaluator
 from ptychoflow.trainer.pipelines.ptychography.mean_patch import MeanPatch
 from ptychoflow.trainer.pipelines.ptychography.pipeline import Ptychography
 from ptychoflow.trainer.settings import TrainerSettings
 from ptychoflow.trainer.strategies.factory import make_strategy
 from ptychoflow.trainer.strategies.strategy import Strategy
+from ptychoflow.trainer.training.evaluation import Evaluation
 from ptychoflow.trainer.training.learner import Learner
 from ptychoflow.trainer.training.loop import TrainingLoop
 from ptychoflow.trainer.training.schedule import ScanSchedule
@@ -204,7 +205,7 @@ def _train(training: Training, settings: TrainerSettings, *, first: int) -> None
         stream=SectionStream(dataset, sections),
         strategy=training.strategy,
         learner=training.learner,
-        outcome=outcome,
+        callback=outcome,
         report=CaseReport(training, total_steps=None if at_once else _steps(training)),
         stop=threading.Event(),
     ).run()

@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ptychoflow.streaming.messages import FrameRole, PerspectiveEnd, ScanEnd
+from ptychoflow.streaming.messages import FrameRole
 from ptychoflow.trainer.interface.pipeline import Minibatch
-from ptychoflow.trainer.interface.stream import Marker
+from ptychoflow.trainer.interface.stream import SectionEnd, Stream, StreamEnd
 from ptychoflow.trainer.pipelines.ptychography.pipeline import FIELDS
 from ptychoflow.workflow.experiments.ptychography.dataset import Dataset
 from ptychoflow.workflow.experiments.ptychography.settings import FromScratchSettings
@@ -78,8 +78,8 @@ def everything_at_once(
         epoch += 1
 
 
-class SectionStream:
-    """Serves sections as minibatches; a `ptychoflow.trainer.interface.stream.Stream`.
+class SectionStream(Stream):
+    """Serves sections as minibatches.
 
     The next section is asked for only when the one before has been evaluated.
 
@@ -91,10 +91,7 @@ class SectionStream:
     def __init__(self, dataset: Dataset, sections: Iterator[Section]) -> None:
         self._dataset, self._sections = dataset, sections
         self._section: Section | None = next(sections)
-        self._served = self.trained_samples = 0
-
-    def check(self) -> None:
-        """Nothing keeps samples from coming."""
+        self._served = 0
 
     def next_minibatch(self, size: int, *, timeout_s: float) -> Minibatch | None:
         """Return the next `size` samples, fewer at the end of a section, or None there; never waits."""
@@ -109,24 +106,17 @@ class SectionStream:
         return torch.from_numpy(np.stack(rows))
 
     @property
-    def marker(self) -> Marker | None:
+    def end(self) -> SectionEnd | StreamEnd | None:
         """The end of the section once all of it has been served; then that of the stream."""
         if self._section is None:
-            return ScanEnd(self.trained_samples)
+            return StreamEnd()
         if self._served < len(self._section.places):
             return None
-        return PerspectiveEnd(self._section.number, 0.0, len(self._section.places))
+        return SectionEnd(self._section.number)
 
-    def pass_marker(self) -> None:
+    def begin_next_section(self) -> None:
         """Begin the next section."""
         self._section, self._served = next(self._sections, None), 0
-
-    def trained(self, samples: int) -> None:
-        """Count samples."""
-        self.trained_samples += samples
-
-    def reject(self, samples: int, *, reason: str) -> None:
-        """A skipped step is not made up for; the report warns of it."""
 
 
 def _places(perspective: int, rows: Rows) -> Rows:

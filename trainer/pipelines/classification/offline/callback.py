@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from ptychoflow.trainer.continual_metrics import average_over_seen
 from ptychoflow.trainer.interface.callback import Callback
-from ptychoflow.trainer.interface.stream import Marker
+from ptychoflow.trainer.interface.stream import SectionEnd
 from ptychoflow.trainer.models.classifier import ImageClassifier
 from ptychoflow.trainer.pipelines.classification.offline.evaluation import Accuracy, AccuracyEvaluator
 from ptychoflow.trainer.pipelines.classification.offline.record import EpochResult, TrainingRecord
@@ -42,7 +42,7 @@ class TaskCallback(Callback):
         self._after_epoch = after_epoch
         self._resumed_s = time.monotonic()
 
-    def end_section(self, marker: Marker) -> None:
+    def on_section_end(self, end: SectionEnd) -> None:
         """Evaluate on the tasks seen, or after the last epoch on all."""
         record = self._record
         record.seconds += time.monotonic() - self._resumed_s
@@ -56,9 +56,6 @@ class TaskCallback(Callback):
         log.info("task %d, epoch %d: top-1 %.4f, top-5 %.4f over the tasks seen", task, epoch, *averages)
         self._after_epoch()
         self._resumed_s = time.monotonic()
-
-    def end_stream(self) -> None:
-        """Nothing is left to do: the last epoch's end was the task's."""
 
     def _evaluate(self, *, tasks: int | None) -> Accuracy:
         self._learner.averaged.share_statistics()

@@ -9,9 +9,8 @@ import numpy as np
 
 from ptychoflow.acquisition.classification.image_folder import ImageFile
 from ptychoflow.acquisition.classification.tasks import Tasks
-from ptychoflow.streaming.messages import PerspectiveEnd, ScanEnd
 from ptychoflow.trainer.interface.pipeline import Minibatch
-from ptychoflow.trainer.interface.stream import Marker
+from ptychoflow.trainer.interface.stream import SectionEnd, Stream, StreamEnd
 from ptychoflow.trainer.pipelines.classification.offline.loading import Loader, Rows
 from ptychoflow.trainer.pipelines.classification.settings import Sharding
 
@@ -52,8 +51,8 @@ class Shards:
         return order
 
 
-class EpochStream:
-    """Some epochs over one or several tasks together; a `ptychoflow.trainer.interface.stream.Stream`.
+class EpochStream(Stream):
+    """Some epochs over one or several tasks together.
 
     Args:
         loader: reads the files.
@@ -63,19 +62,14 @@ class EpochStream:
     """
 
     def __init__(self, loader: Loader, epochs: range, rows: Callable[[int], Rows], *, batch_size: int) -> None:
-        self.samples = 0
-        """Trained on."""
         self._loader, self._epochs, self._rows, self._batch_size = loader, epochs, rows, batch_size
         self._epoch = epochs.start
         self._current: Iterator[Minibatch] | None = None
-        self._marker: Marker | None = None
-
-    def check(self) -> None:
-        """Nothing keeps samples from coming; files that cannot be read are found when they are loaded."""
+        self._end: SectionEnd | StreamEnd | None = None
 
     def next_minibatch(self, size: int, *, timeout_s: float) -> Minibatch | None:
         """Return the next minibatch, waiting until it is read; None at the end of an epoch."""
-        if self._marker is not None:
+        if self._end is not None:
             return None
         if self._current is None:
             rows = self._rows(self._epoch)
@@ -83,22 +77,15 @@ class EpochStream:
             self._current = self._loader.load(batches)
         minibatch = next(self._current, None)
         if minibatch is None:
-            self._marker = PerspectiveEnd(self._epoch, 0.0, self.samples)
+            self._end = SectionEnd(self._epoch)
         return minibatch
 
     @property
-    def marker(self) -> Marker | None:
+    def end(self) -> SectionEnd | StreamEnd | None:
         """The end of the epoch, or of the task, once all before it has been served."""
-        return self._marker
+        return self._end
 
-    def pass_marker(self) -> None:
+    def begin_next_section(self) -> None:
         """Begin the next epoch."""
         self._epoch, self._current = self._epoch + 1, None
-        self._marker = ScanEnd(self.samples) if self._epoch == self._epochs.stop else None
-
-    def trained(self, samples: int) -> None:
-        """Count samples."""
-        self.samples += samples
-
-    def reject(self, samples: int, *, reason: str) -> None:
-        """A skipped step is not made up for; the report warns of it."""
+        self._end = StreamEnd() if self._epoch == self._epochs.stop else None

@@ -137,7 +137,7 @@ class TaskTrainer:
             stream=self._stream(self._learnt_together(task), now, first=epoch),
             strategy=now.strategy,
             learner=now.learner,
-            outcome=TaskCallback(
+            callback=TaskCallback(
                 now.record,
                 epochs=self._settings.epochs,
                 learner=now.learner,

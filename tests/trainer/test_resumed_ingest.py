@@ -15,80 +15,82 @@ from ptychoflow.streaming.errors import UserError
 from ptychoflow.streaming.messages import FrameRole, PerspectiveEnd, Samples, ScanEnd
 from ptychoflow.trainer.checkpoints.checkpoint import Checkpoint, Marker, save
 from ptychoflow.trainer.checkpoints.state_file import read_state, write_state
-from ptychoflow.trainer.online.ingest import Arrivals, Progress
+from ptychoflow.trainer.online.ingest import Progress, SampleIngest
 from ptychoflow.trainer.online.stream_checkpoint import (
     join_progress,
     load_validation,
     progress_state,
     validation_state,
 )
-from ptychoflow.trainer.pipelines.formats import format_of
+from ptychoflow.trainer.pipelines.choice import format_of
 
 END = PerspectiveEnd(perspective=0, angle_deg=0.0, frames=9)
 
 
-def opened(earlier: Progress | None = None) -> Arrivals:
-    arrivals = Arrivals(format_of, queue_samples=100, held=True, earlier=earlier)
-    arrivals.take(0, scan_start(), {})
-    return arrivals
+def opened(earlier: Progress | None = None) -> SampleIngest:
+    ingest = SampleIngest(format_of, queue_samples=100, until_checkpoint=True, earlier=earlier)
+    ingest.route_message(0, scan_start(), {})
+    return ingest
 
 
-def train_on(arrivals: Arrivals, count: int) -> None:
-    assert arrivals.queue.next_minibatch(count, timeout_s=0.0) is not None
-    arrivals.trained(count)
+def train_on(ingest: SampleIngest, count: int) -> None:
+    minibatch = ingest.queue.next_minibatch(count, timeout_s=0.0)
+    assert minibatch is not None
+    assert len(minibatch["phase"]) == count
+    ingest.queue.mark_trained()
 
 
 def done(progress: Progress) -> dict[int, list[int]]:
     return {perspective: sorted(frames.tolist()) for perspective, frames in progress.done.items()}
 
 
-def waiting(arrivals: Arrivals) -> int:
-    minibatch = arrivals.queue.next_minibatch(100, timeout_s=0.0)
+def waiting(ingest: SampleIngest) -> int:
+    minibatch = ingest.queue.next_minibatch(100, timeout_s=0.0)
     return 0 if minibatch is None else len(minibatch["phase"])
 
 
 def test_a_message_is_acknowledged_only_when_a_checkpoint_that_holds_it_is_complete() -> None:
-    arrivals = opened()
-    arrivals.take(1, Samples(perspective=0), samples([0, 1, 2, 3]))
-    arrivals.take(2, Samples(perspective=0), samples([4, 5, 6, 7]))
-    train_on(arrivals, 6)
-    assert arrivals.settlement.acknowledgeable() == []
-    progress, _, covered = arrivals.progress()
-    train_on(arrivals, 2)
+    ingest = opened()
+    ingest.route_message(1, Samples(perspective=0), samples([0, 1, 2, 3]))
+    ingest.route_message(2, Samples(perspective=0), samples([4, 5, 6, 7]))
+    train_on(ingest, 6)
+    assert ingest.queue.pop_acknowledgeable() == []
+    progress, _, covered = ingest.progress()
+    train_on(ingest, 2)
     assert done(progress) == {0: [0, 1, 2, 3, 4, 5]}
     assert progress.counts.trained == 6
     assert covered == [1], "of the second message, two samples were not trained on when the checkpoint was taken"
-    assert arrivals.settlement.acknowledgeable() == []
-    arrivals.settlement.release(covered)
-    assert arrivals.settlement.acknowledgeable() == [1]
-    assert arrivals.progress()[2] == [2]
+    assert ingest.queue.pop_acknowledgeable() == []
+    ingest.queue.release(covered)
+    assert ingest.queue.pop_acknowledgeable() == [1]
+    assert ingest.progress()[2] == [2]
 
 
 def test_at_the_end_of_training_everything_is_acknowledged() -> None:
-    arrivals = opened()
-    arrivals.take(1, Samples(perspective=0), samples([0, 1]))
-    arrivals.take(2, END, {})
-    arrivals.take(3, ScanEnd(2), {})
-    train_on(arrivals, 2)
-    arrivals.pass_perspective()
-    assert arrivals.settlement.acknowledgeable() == []
-    arrivals.settlement.release_all()
-    arrivals.end_scan()
-    assert sorted(arrivals.settlement.acknowledgeable()) == [0, 1, 2, 3]
+    ingest = opened()
+    ingest.route_message(1, Samples(perspective=0), samples([0, 1]))
+    ingest.route_message(2, END, {})
+    ingest.route_message(3, ScanEnd(2), {})
+    train_on(ingest, 2)
+    ingest.queue.begin_next_section()
+    assert ingest.queue.pop_acknowledgeable() == []
+    ingest.queue.release_all_settled()
+    ingest.queue.release_kept()
+    assert sorted(ingest.queue.pop_acknowledgeable()) == [0, 1, 2, 3]
 
 
 def test_the_end_of_a_perspective_is_held_back_until_all_ranks_have_passed_it_and_then_comes_once() -> None:
-    arrivals = opened()
-    arrivals.take(1, END, {})
-    behind, _, covered = arrivals.progress()
+    ingest = opened()
+    ingest.route_message(1, END, {})
+    behind, _, covered = ingest.progress()
     assert covered == []
-    assert opened(behind).queue.marker is None
-    arrivals.pass_perspective()
-    passed, _, covered = arrivals.progress()
+    assert opened(behind).queue.end is None
+    ingest.queue.begin_next_section()
+    passed, _, covered = ingest.progress()
     assert covered == [1]
     resumed = opened(passed)
-    resumed.take(1, END, {})
-    assert resumed.queue.marker is None
+    resumed.route_message(1, END, {})
+    assert resumed.queue.end is None
     assert resumed.progress()[2] == [1], "it is done with"
 
 
@@ -97,7 +99,7 @@ def test_frames_that_come_again_are_trained_on_if_the_checkpoint_does_not_hold_t
     rows = samples(range(9))
     rows["role"][[2, 7]] = FrameRole.VALIDATION
     rows["phase"][4] = np.nan
-    killed.take(1, Samples(perspective=0), rows)
+    killed.route_message(1, Samples(perspective=0), rows)
     train_on(killed, 3)
     progress, validation, _ = killed.progress()
     train_on(killed, 2)
@@ -106,10 +108,10 @@ def test_frames_that_come_again_are_trained_on_if_the_checkpoint_does_not_hold_t
         0: 2
     }
     resumed = opened(progress)
-    resumed.take(1, Samples(perspective=0), rows)
-    resumed.take(2, END, {})
+    resumed.route_message(1, Samples(perspective=0), rows)
+    resumed.route_message(2, END, {})
     assert waiting(resumed) == 4 - 1
-    resumed.trained(3)
+    resumed.queue.mark_trained()
     counts = resumed.counts
     assert (counts.trained, counts.validation, sum(counts.rejected.values())) == (6, 2, 1)
 
@@ -139,17 +141,17 @@ def test_on_any_number_of_ranks_each_knows_all_frames_and_the_counts_stay_the_sa
 
 
 def test_validation_samples_come_back_by_perspective(tmp_path: Path) -> None:
-    arrivals = opened()
+    ingest = opened()
     for perspective, frames in ((3, [0, 1]), (3, [2]), (5, [0])):
-        arrivals.take(1, Samples(perspective), samples(frames, role=FrameRole.VALIDATION))
-    _, validation, _ = arrivals.progress()
-    assert arrivals.progress()[1] == {}, "each is written once"
+        ingest.route_message(1, Samples(perspective), samples(frames, role=FrameRole.VALIDATION))
+    _, validation, _ = ingest.progress()
+    assert ingest.progress()[1] == {}, "each is written once"
     path = save(tmp_path, step=1, common={}, shard={}, keep=1)
     (tmp_path / "validation").mkdir()
     write_state(validation_state(validation), tmp_path / "validation" / "first")
     loaded = load_validation(Checkpoint(path, Marker(ranks=1, file_bytes={})), ["first"])
-    resumed = Arrivals(format_of, queue_samples=10, validation=loaded).validation()
-    for perspective, arrays in arrivals.validation().items():
+    resumed = SampleIngest(format_of, queue_samples=10, validation=loaded).validation()
+    for perspective, arrays in ingest.validation().items():
         for name, array in arrays.items():
             np.testing.assert_array_equal(resumed[perspective][name], array)
             assert resumed[perspective][name].dtype == array.dtype
@@ -157,7 +159,7 @@ def test_validation_samples_come_back_by_perspective(tmp_path: Path) -> None:
 
 
 def test_the_announcement_of_another_scan_is_refused() -> None:
-    arrivals = opened()
-    resumed = Arrivals(format_of, queue_samples=10, held=True, earlier=arrivals.progress()[0])
+    ingest = opened()
+    resumed = SampleIngest(format_of, queue_samples=10, until_checkpoint=True, earlier=ingest.progress()[0])
     with pytest.raises(UserError, match="another one than the checkpoint's"):
-        resumed.take(0, msgspec.structs.replace(scan_start(), energy_eV=8.0), {})
+        resumed.route_message(0, msgspec.structs.replace(scan_start(), energy_eV=8.0), {})

@@ -11,5 +11,5 @@ The way of a frame, in the edge of a scan (`ptychography`); labelled images (`cl
 The way of weights: `WeightsReceiver` fetches the newest, has them checked on frames in a thread of its own, and
 switches to them between two batches. Kept frames are then imaged again while nothing else is to be done.
 
-`Edge` is the loop that both edges run, `open_links` opens what connects them with the other parts.
+`Edge` is the loop that both edges run, `EdgeLinks` what connects them with the other parts.
 """

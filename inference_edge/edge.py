@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, Self, TypeVar
 
 from ptychoflow.inference_edge.final_weights import FinalWeights
 from ptychoflow.inference_edge.settings import InferenceSettings
@@ -44,6 +44,35 @@ class EdgeLinks(Generic[ModelT]):
     wake_up: WakeUp
     """Ends the inbox's waiting."""
 
+    @classmethod
+    @contextmanager
+    def open(cls, settings: InferenceSettings, *, network: NetworkSettings, run: RunContext) -> Iterator[Self]:
+        """Open an edge's sockets within the context.
+
+        Raises:
+            UserError: keys are missing.
+        """
+        with ExitStack() as stack:
+            telemetry = stack.enter_context(closing(TelemetrySender(network, part=Part.EDGE)))
+            commands = stack.enter_context(closing(CommandReceiver(network)))
+            wake_up = stack.enter_context(closing(WakeUp()))
+
+            def warn(text: str) -> None:
+                telemetry.send(WarningRaised(text))
+
+            inbox = stack.enter_context(
+                Inbox(network, consumer="edge", port=network.frames_port, warn=warn, wake=wake_up.socket)
+            )
+            client = stack.enter_context(closing(WeightsClient(network, edge=Part.EDGE.value)))
+            final_weights = FinalWeights(run.folder)
+            weights = WeightsReceiver[ModelT](
+                client, telemetry=telemetry, final_weights=final_weights, weights_kept=settings.weights_kept
+            )
+            stack.enter_context(closing(weights))
+            # what stays exempt at the interpreter's end is reported as leaked by libraries that count their objects
+            stack.callback(gc.unfreeze)
+            yield cls(inbox, weights, commands, telemetry, wake_up)
+
     def report_status(self, state: PartState, text: str) -> None:
         """Say what the edge is at."""
         log.info("%s: %s", state.value, text)
@@ -53,37 +82,6 @@ class EdgeLinks(Generic[ModelT]):
         """Say something that a user should know before trusting the result."""
         log.warning("%s", text)
         self.telemetry.send(WarningRaised(text))
-
-
-@contextmanager
-def open_links(
-    settings: InferenceSettings, *, network: NetworkSettings, run: RunContext
-) -> Iterator[EdgeLinks[ModelT]]:
-    """Open an edge's sockets within the context.
-
-    Raises:
-        UserError: keys are missing.
-    """
-    with ExitStack() as stack:
-        telemetry = stack.enter_context(closing(TelemetrySender(network, part=Part.EDGE)))
-        commands = stack.enter_context(closing(CommandReceiver(network)))
-        wake_up = stack.enter_context(closing(WakeUp()))
-
-        def warn(text: str) -> None:
-            telemetry.send(WarningRaised(text))
-
-        inbox = stack.enter_context(
-            Inbox(network, consumer="edge", port=network.frames_port, warn=warn, wake=wake_up.socket)
-        )
-        client = stack.enter_context(closing(WeightsClient(network, edge=Part.EDGE.value)))
-        final_weights = FinalWeights(run.folder)
-        weights = WeightsReceiver[ModelT](
-            client, telemetry=telemetry, final_weights=final_weights, weights_kept=settings.weights_kept
-        )
-        stack.enter_context(closing(weights))
-        # what stays exempt at the interpreter's end is reported as leaked by libraries that count their objects
-        stack.callback(gc.unfreeze)
-        yield EdgeLinks(inbox, weights, commands, telemetry, wake_up)
 
 
 class Edge(ABC, Generic[StartT, ModelT]):

@@ -8,7 +8,7 @@ import torch
 
 from ptychoflow.inference_edge.backends.base import Backend, Runner
 from ptychoflow.inference_edge.backends.name import BackendName
-from ptychoflow.inference_edge.backends.prediction import Prediction
+from ptychoflow.inference_edge.backends.prediction import PredictedChannels, Prediction, prediction_of
 from ptychoflow.trainer.models.arithmetic import autocast
 from ptychoflow.trainer.models.frame_network import FrameNetwork
 
@@ -28,7 +28,7 @@ class CudaGraphBackend(Backend):
     @torch.no_grad()
     def prepare(self, network: FrameNetwork) -> Runner:
         """Run the network a few times on a stream of its own, as recording asks for, and record it."""
-        ready = network.eval().to(self.device).to(memory_format=torch.channels_last)
+        ready = PredictedChannels(network).eval().to(self.device).to(memory_format=torch.channels_last)
         counts_in = torch.zeros((self.batch_max, *network.config.frame_shape_px), device=self.device)
         aside = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
         aside.wait_stream(torch.cuda.current_stream(self.device))
@@ -40,13 +40,13 @@ class CudaGraphBackend(Backend):
         # another thread images frames meanwhile, which the mode "global" would forbid
         recording = torch.cuda.graph(graph, capture_error_mode="thread_local")
         with recording, autocast(self.precision, self.device, cached=False):
-            patches_out = ready(counts_in)
+            channels_out = ready(counts_in)
 
         @torch.inference_mode()
         def run(counts: npt.NDArray[np.float32]) -> Prediction:
             frames = len(counts)
             counts_in[:frames].copy_(torch.from_numpy(counts))
             graph.replay()
-            return Prediction(*(patch[:frames].float().cpu().numpy() for patch in patches_out))
+            return prediction_of([channel[:frames].float().cpu().numpy() for channel in channels_out])
 
         return run

@@ -8,7 +8,7 @@ import torch
 
 from ptychoflow.inference_edge.backends.base import Backend, Runner
 from ptychoflow.inference_edge.backends.name import BackendName
-from ptychoflow.inference_edge.backends.prediction import Prediction
+from ptychoflow.inference_edge.backends.prediction import PredictedChannels, Prediction, prediction_of
 from ptychoflow.trainer.models.arithmetic import autocast
 from ptychoflow.trainer.models.frame_network import FrameNetwork
 
@@ -25,12 +25,12 @@ class EagerBackend(Backend):
 
     def prepare(self, network: FrameNetwork) -> Runner:
         """Move the network to the device."""
-        ready = network.eval().to(self.device).to(memory_format=torch.channels_last)
+        ready = PredictedChannels(network).eval().to(self.device).to(memory_format=torch.channels_last)
 
         @torch.inference_mode()
         def run(counts: npt.NDArray[np.float32]) -> Prediction:
             with autocast(self.precision, self.device):
-                patches = ready(torch.from_numpy(counts).to(self.device))
-            return Prediction(*(patch.float().cpu().numpy() for patch in patches))
+                channels = ready(torch.from_numpy(counts).to(self.device))
+            return prediction_of([channel.float().cpu().numpy() for channel in channels])
 
         return run

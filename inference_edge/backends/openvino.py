@@ -10,7 +10,7 @@ import torch
 
 from ptychoflow.inference_edge.backends.base import Backend, Runner
 from ptychoflow.inference_edge.backends.name import BackendName
-from ptychoflow.inference_edge.backends.prediction import Prediction
+from ptychoflow.inference_edge.backends.prediction import Prediction, prediction_of
 from ptychoflow.inference_edge.backends.torchscript import trace
 from ptychoflow.trainer.models.frame_network import FrameNetwork
 from ptychoflow.trainer.models.precision import Precision
@@ -57,10 +57,10 @@ class OpenVinoBackend(Backend):
                 "INFERENCE_PRECISION_HINT": "bf16" if self.precision is Precision.BFLOAT16 else "f32",
             },
         )
-        request = compiled.create_infer_request()
+        request, channels = compiled.create_infer_request(), len(compiled.outputs)
 
         def run(counts: npt.NDArray[np.float32]) -> Prediction:
             request.infer([counts], share_inputs=True)
-            return Prediction(*(np.array(request.get_output_tensor(channel).data) for channel in range(2)))
+            return prediction_of([np.array(request.get_output_tensor(channel).data) for channel in range(channels)])
 
         return run

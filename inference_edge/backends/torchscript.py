@@ -11,7 +11,7 @@ import torch
 
 from ptychoflow.inference_edge.backends.base import Backend, Runner
 from ptychoflow.inference_edge.backends.name import BackendName
-from ptychoflow.inference_edge.backends.prediction import Prediction
+from ptychoflow.inference_edge.backends.prediction import PredictedChannels, Prediction, prediction_of
 from ptychoflow.trainer.models.arithmetic import autocast
 from ptychoflow.trainer.models.frame_network import FrameNetwork
 from ptychoflow.trainer.models.precision import Precision
@@ -36,8 +36,8 @@ class TorchScriptBackend(Backend):
 
         @torch.inference_mode()
         def run(counts: npt.NDArray[np.float32]) -> Prediction:
-            patches = traced(torch.from_numpy(counts).to(self.device))
-            return Prediction(*(patch.float().cpu().numpy() for patch in patches))
+            channels = traced(torch.from_numpy(counts).to(self.device))
+            return prediction_of([channel.float().cpu().numpy() for channel in channels])
 
         return run
 
@@ -50,5 +50,5 @@ def trace(network: FrameNetwork, *, device: torch.device, precision: Precision =
         warnings.catch_warnings(category=FutureWarning, action="ignore"),
         autocast(precision, device, cached=False),
     ):
-        traced = torch.jit.trace(network.eval().to(device), example, check_trace=False)  # type: ignore[no-untyped-call]
+        traced = torch.jit.trace(PredictedChannels(network).eval().to(device), example, check_trace=False)  # type: ignore[no-untyped-call]
         return torch.jit.freeze(traced)

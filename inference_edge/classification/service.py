@@ -14,7 +14,7 @@ from ptychoflow.inference_edge.classification.model import Classifier, Classifie
 from ptychoflow.inference_edge.classification.records import TaskRecords
 from ptychoflow.inference_edge.classification.tally import TaskTally
 from ptychoflow.inference_edge.counter import Cadence, EdgeCounter
-from ptychoflow.inference_edge.edge import Edge, EdgeLinks, open_links
+from ptychoflow.inference_edge.edge import Edge, EdgeLinks
 from ptychoflow.inference_edge.frame_queue import FrameQueue, finish_portions
 from ptychoflow.inference_edge.settings import InferenceSettings
 from ptychoflow.inference_edge.weights_receiver import Check
@@ -40,8 +40,7 @@ def serve_classification(
     torch.set_num_threads(settings.threads)
     records = TaskRecords(run.folder)
     factory = ClassifierFactory(settings)
-    links: EdgeLinks[Classifier]
-    with open_links(settings, network=network, run=run) as links:
+    with EdgeLinks[Classifier].open(settings, network=network, run=run) as links:
         ClassificationEdge(settings, links, factory=factory, records=records).run(stop)
 
 

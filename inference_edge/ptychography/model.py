@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -18,14 +18,20 @@ from ptychoflow.trainer.models.settings import NetworkConfig
 from ptychoflow.trainer.models.weights_file import BadWeights, read_weights
 
 
+class ConstantPatch(NamedTuple):
+    """The training mean: one patch, float32 (1, y, x) each; phase in radians."""
+
+    amplitude: npt.NDArray[np.float32]
+    phase: npt.NDArray[np.float32]
+
+
 @dataclass(frozen=True)
 class Model:
     """A version that can be used: a network ready to run, and the prediction that it has to beat."""
 
     version: int
     runner: Runner
-    constant: Prediction
-    """The training mean, one patch, (1, y, x) each."""
+    constant: ConstantPatch
 
 
 @dataclass(frozen=True)
@@ -78,7 +84,7 @@ def check_weights(
     prediction = run_in_batches(runner, canary.frames, batch_max=factory.batch_max)
     if not prediction.finite().all():
         raise BadWeights("the network's predictions are not finite on the last frames")
-    constant = Prediction(loaded.constant_amplitude.numpy()[None], loaded.constant_phase.numpy()[None])
+    constant = ConstantPatch(loaded.constant_amplitude.numpy()[None], loaded.constant_phase.numpy()[None])
     if canary.known is not None:
         _require_no_fall(prediction, canary.known, constant=constant, refuse_below_db=refuse_below_db)
     return Model(loaded.manifest.version, runner, constant)
@@ -96,7 +102,7 @@ def _require_same_shapes(network: NetworkConfig, scan: ScanStart) -> None:
         raise BadWeights(f"predicts patches of {network.target_shape_px} px, this scan's are {scan.target_shape_px} px")
 
 
-def _require_no_fall(prediction: Prediction, known: Known, *, constant: Prediction, refuse_below_db: float) -> None:
+def _require_no_fall(prediction: Prediction, known: Known, *, constant: ConstantPatch, refuse_below_db: float) -> None:
     """Weights that were no better than a constant have no merit to lose: a network that still learns may fluctuate."""
     everywhere = Prediction(*(np.repeat(patch, len(known.position_px), axis=0) for patch in constant))
     before_db, now_db, constant_db = map(known.phase_psnr_db, (known.prediction, prediction, everywhere))

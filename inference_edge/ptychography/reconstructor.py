@@ -105,7 +105,8 @@ class Reconstructor:
         if not finite.all():
             self._warn(f"{int((~finite).sum())} frames were not stitched: their counts give no finite image")
             block, prediction = block.select(finite), prediction.select(finite)
-        amplitude, phase = (crop_centre(channel, self._patch_crop_px) for channel in prediction)
+        amplitude = None if prediction.amplitude is None else crop_centre(prediction.amplitude, self._patch_crop_px)
+        phase = crop_centre(prediction.phase, self._patch_crop_px)
         return ReconstructedFrames(block, place_patches(amplitude, phase, block.position_px), model.version)
 
     def reconstruct(self, model: Model, block: DiffractionBlock) -> ReconstructedFrames:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from ptychoflow.inference_edge.backends.prediction import Prediction
-from ptychoflow.inference_edge.ptychography.model import Model
+from ptychoflow.inference_edge.ptychography.model import ConstantPatch, Model
 from ptychoflow.inference_edge.ptychography.perspective import Perspective
 from ptychoflow.inference_edge.stitching.mosaic import Mosaic, crop_centre, place_patches
 from ptychoflow.inference_edge.stitching.quality import ReferenceImage, compare, measure
@@ -78,7 +77,7 @@ class Scorer:
         return None if comparison is None else measure(comparison)
 
     def _constant_quality(
-        self, positions_px: npt.NDArray[np.float64], constant: Prediction, reference: ReferenceImage
+        self, positions_px: npt.NDArray[np.float64], constant: ConstantPatch, reference: ReferenceImage
     ) -> Quality | None:
         mosaic = Mosaic()
         patch = [crop_centre(channel, self._patch_crop_px) for channel in constant]

@@ -6,13 +6,13 @@ import logging
 import threading
 import time
 from collections import deque
-from contextlib import ExitStack, closing
+from contextlib import closing
 from functools import partial
 
 import torch
 
 from ptychoflow.inference_edge.backends.runner_factory import RunnerFactory
-from ptychoflow.inference_edge.edge import Edge, EdgeLinks, open_links
+from ptychoflow.inference_edge.edge import Edge, EdgeLinks
 from ptychoflow.inference_edge.ptychography.archive import Archive, PerspectiveImages
 from ptychoflow.inference_edge.ptychography.deferring_queue import DeferringQueue
 from ptychoflow.inference_edge.ptychography.first_pass import FirstPass
@@ -47,14 +47,15 @@ def serve_edge(settings: EdgeSettings, *, network: NetworkSettings, run: RunCont
     """
     torch.set_num_threads(settings.threads)
     prepare_stitching()
-    with ExitStack() as stack:
-        archive = stack.enter_context(closing(Archive(run.folder)))
-        factory = RunnerFactory(settings)
-        links: EdgeLinks[Model] = stack.enter_context(open_links(settings, network=network, run=run))
-        reconstructor = stack.enter_context(
-            closing(Reconstructor(settings, weights=links.weights, wake_up=links.wake_up, warn=links.warn))
-        )
-        queue = stack.enter_context(closing(DeferringQueue(run.directory)))
+    factory = RunnerFactory(settings)
+    with (
+        closing(Archive(run.folder)) as archive,
+        closing(DeferringQueue(run.directory)) as queue,
+        EdgeLinks[Model].open(settings, network=network, run=run) as links,
+        closing(
+            Reconstructor(settings, weights=links.weights, wake_up=links.wake_up, warn=links.warn)
+        ) as reconstructor,
+    ):
         ScanEdge(settings, links, factory=factory, reconstructor=reconstructor, queue=queue, archive=archive).run(stop)
 
 

@@ -46,7 +46,8 @@ class StitchedImage:
 class PlacedPatches:
     """Patches and where they lie, ready to be stitched into any number of mosaics; see `place_patches`."""
 
-    amplitude: npt.NDArray[np.float32]
+    amplitude: npt.NDArray[np.float32] | None
+    """(n, y, x); None where it is 1 everywhere."""
     phase: npt.NDArray[np.float32]
     corners_px: IntArray
     """(n, 2), the integer position (y, x) on or behind which pixel (0, 0) of each lies."""
@@ -60,15 +61,14 @@ class PlacedPatches:
         """Return the patches for which `chosen`, bool (n,), is true; itself where that is all of them."""
         if chosen.all():
             return self
-        return PlacedPatches(
-            self.amplitude[chosen], self.phase[chosen], self.corners_px[chosen], self.beyond_px[chosen]
-        )
+        amplitude = None if self.amplitude is None else self.amplitude[chosen]
+        return PlacedPatches(amplitude, self.phase[chosen], self.corners_px[chosen], self.beyond_px[chosen])
 
     @cached_property
     def extent(self) -> Area:
         """The smallest area that holds all pixels with a weight; there must be at least one patch."""
         top, left = self.corners_px.min(axis=0)
-        ends = self.corners_px + self.amplitude.shape[1:] + (self.beyond_px > 0)
+        ends = self.corners_px + self.phase.shape[1:] + (self.beyond_px > 0)
         bottom, right = ends.max(axis=0)
         return Area(int(top), int(left), int(bottom), int(right))
 
@@ -85,20 +85,22 @@ def crop_centre(patches: FloatArray, size_px: int | None) -> FloatArray:
     return patches[..., top : top + height, left : left + width]
 
 
-def place_patches(amplitude: FloatArray, phase: FloatArray, positions_px: npt.NDArray[np.float64]) -> PlacedPatches:
+def place_patches(
+    amplitude: FloatArray | None, phase: FloatArray, positions_px: npt.NDArray[np.float64]
+) -> PlacedPatches:
     """Find where patches lie on the integer grid.
 
     Args:
-        amplitude: (n, y, x).
+        amplitude: (n, y, x); None where it is 1 everywhere.
         phase: (n, y, x) in radians.
         positions_px: (n, 2) as (y, x), finite; where pixel (N // 2, N // 2) of each patch lies.
     """
-    _, height, width = amplitude.shape
+    _, height, width = phase.shape
     exact_corners = positions_px - (height // 2, width // 2)
     corners = np.floor(exact_corners)
     beyond = np.minimum((exact_corners - corners).astype(np.float32), np.nextafter(np.float32(1), np.float32(0)))
     return PlacedPatches(
-        np.ascontiguousarray(amplitude, np.float32),
+        None if amplitude is None else np.ascontiguousarray(amplitude, np.float32),
         np.ascontiguousarray(phase, np.float32),
         corners.astype(np.int64),
         beyond,
@@ -187,7 +189,7 @@ class Mosaic:
         add_patches(
             self._sums,
             self._coverage,
-            patches.amplitude,
+            patches.phase[:0] if patches.amplitude is None else patches.amplitude,
             patches.phase,
             patches.corners_px - self._canvas.origin_px,
             patches.beyond_px,

@@ -40,13 +40,14 @@ def add_patches(
     Args:
         sums: (4, canvas y, canvas x): weight × amplitude, weight × cos(phase), weight × sin(phase), weight.
         coverage: (canvas y, canvas x), how many patches reach each pixel.
-        amplitude: (n, y, x).
+        amplitude: (n, y, x); (0, y, x) where it is 1 everywhere.
         phase: (n, y, x) in radians, finite and less than some thousand turns.
         corners: (n, 2), the canvas pixel (y, x) that pixel (0, 0) of each patch lies on or behind; y + 1 rows and
             x + 1 columns from there must lie on the canvas, which is not checked.
         beyond: (n, 2), how far behind, within [0, 1) pixels.
     """
-    count, height, width = amplitude.shape
+    count, height, width = phase.shape
+    with_amplitude = len(amplitude) > 0
     cosine, sine, ones = np.empty(width, np.float32), np.empty(width, np.float32), np.ones(width, np.float32)
     row, before = np.zeros((LAYERS, width + 1), np.float32), np.zeros((LAYERS, width + 1), np.float32)
     for n in range(count):
@@ -58,10 +59,13 @@ def add_patches(
         for y in range(height + 1):
             if y < height:
                 _phasors(phase[n, y], cosine, sine)
-                _across(amplitude[n, y], near_x, far_x, row[AMPLITUDE])
                 _across(cosine, near_x, far_x, row[COSINE])
                 _across(sine, near_x, far_x, row[SINE])
                 _across(ones, near_x, far_x, row[WEIGHT])
+                if with_amplitude:
+                    _across(amplitude[n, y], near_x, far_x, row[AMPLITUDE])
+                else:
+                    row[AMPLITUDE] = row[WEIGHT]
             else:
                 row[:] = 0
             for layer in range(LAYERS):

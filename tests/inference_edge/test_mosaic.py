@@ -82,6 +82,23 @@ def test_true_zeros_count_in_the_mean():
     assert image.origin_px == (-2, -2)
 
 
+def test_patches_without_an_amplitude_are_stitched_as_if_it_were_one():
+    amplitude, phase = random_patches(6, (5, 4))
+    positions = np.random.default_rng(2).uniform(0, 6, (6, 2))
+    amplitude[3:] = 1
+    images = []
+    for left_out in (False, True):
+        mosaic = Mosaic()
+        mosaic.stitch(place_patches(amplitude[:3], phase[:3], positions[:3]))
+        without = place_patches(None if left_out else amplitude[3:], phase[3:], positions[3:])
+        mosaic.stitch(without.select(np.array([True, False, True])))
+        images.append(mosaic.image())
+    expected, image = images
+    np.testing.assert_array_equal(image.amplitude, expected.amplitude)
+    np.testing.assert_array_equal(image.phase, expected.phase)
+    assert image.origin_px == expected.origin_px
+
+
 def test_phase_wraps_do_not_tear():
     phase = np.stack([np.full((4, 4), np.pi - 0.1), np.full((4, 4), -np.pi + 0.1)]).astype(np.float32)
     image = stitch(np.ones_like(phase), phase, np.zeros((2, 2)))

@@ -154,7 +154,7 @@ def _train(work: _Work, stack: ExitStack) -> None:
         )
     callback = recipe.callback(learner, publication=publication, report=report)
     identity = {"network": recipe.identity, "strategy": session.settings.strategy}
-    contents = CheckpointContents(identity, {"outcome": callback, "report": report}, learner, strategy, recipe.own)
+    contents = CheckpointContents(identity, {"callback": callback, "report": report}, learner, strategy, recipe.own)
     memory = None
     if work.checkpoint is not None:
         memory = restore(work.checkpoint, contents, rank=rank.rank, ranks=rank.world_size)

@@ -1,4 +1,4 @@
-"""Configuration of the trainer."""
+"""Configuration of the trainer, whatever is learnt."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 from ptychoflow.buffer.names import PolicyName, TransportName
 from ptychoflow.streaming.settings import Settings
 from ptychoflow.trainer.models.precision import Precision
-from ptychoflow.trainer.models.settings import ModelSettings
 
 
 class StrategyName(StrEnum):
@@ -186,14 +185,3 @@ class StreamSettings(LearningSettings):
         if self.queue_samples < 2 * self.batch_size:
             raise ValueError("queue_samples must be at least twice batch_size")
         return self
-
-
-class TrainerSettings(StreamSettings):
-    """The `[trainer]` section of a scan."""
-
-    model: ModelSettings = Field(default_factory=ModelSettings)
-    worsening_perspectives: PositiveInt = 3
-    """Warn when the validation loss has worsened after so many perspectives in a row: over those that had ended
-    by then, it rose each time by more than 1 %."""
-    amplitude_scale: PositiveFloat = 2.0
-    """Upper end of the amplitudes that the network can predict; a vacuum has 1."""

@@ -19,7 +19,8 @@ from ptychoflow.streaming.durable_file import write_durably
 from ptychoflow.streaming.errors import UserError
 from ptychoflow.streaming.settings import NetworkSettings, Settings
 from ptychoflow.trainer.pipelines.classification.settings import ClassificationTrainerSettings
-from ptychoflow.trainer.settings import StreamSettings, TrainerSettings
+from ptychoflow.trainer.pipelines.ptychography.settings import TrainerSettings
+from ptychoflow.trainer.settings import StreamSettings
 from ptychoflow.workflow.config_errors import explain
 from ptychoflow.workflow.overrides import Layer, Table, merge, parse_assignments, read_layer
 from ptychoflow.workflow.pipeline_name import PipelineName

@@ -17,7 +17,8 @@ from ptychoflow.trainer.models.precision import Precision
 from ptychoflow.trainer.models.ptychonn import Patches
 from ptychoflow.trainer.models.settings import ModelSettings, NetworkConfig
 from ptychoflow.trainer.pipelines.ptychography.pipeline import Ptychography
-from ptychoflow.trainer.settings import BufferSettings, DistillationSettings, StrategyName, TrainerSettings
+from ptychoflow.trainer.pipelines.ptychography.settings import TrainerSettings
+from ptychoflow.trainer.settings import BufferSettings, DistillationSettings, StrategyName
 from ptychoflow.trainer.strategies.factory import make_strategy
 from ptychoflow.trainer.strategies.strategy import Strategy
 from ptychoflow.trainer.training.learner import Learner

@@ -33,7 +33,8 @@ from ptychoflow.trainer.models.frame_network import FrameNetwork
 from ptychoflow.trainer.models.precision import Precision
 from ptychoflow.trainer.models.settings import ModelSettings, NetworkConfig
 from ptychoflow.trainer.pipelines.ptychography.pipeline import Ptychography
-from ptychoflow.trainer.settings import OptimizerKind, OptimizerSettings, TrainerSettings
+from ptychoflow.trainer.pipelines.ptychography.settings import TrainerSettings
+from ptychoflow.trainer.settings import OptimizerKind, OptimizerSettings
 from ptychoflow.trainer.strategies.incremental import Incremental
 from ptychoflow.trainer.training.learner import Learner
 from ptychoflow.trainer.training.schedule import ScanSchedule

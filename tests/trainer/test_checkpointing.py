@@ -28,7 +28,8 @@ from ptychoflow.trainer.online.ingest import SampleIngest
 from ptychoflow.trainer.pipelines.choice import format_of
 from ptychoflow.trainer.pipelines.ptychography.mean_patch import MeanPatch
 from ptychoflow.trainer.pipelines.ptychography.pipeline import Ptychography
-from ptychoflow.trainer.settings import BufferSettings, CheckpointSettings, StrategyName, TrainerSettings
+from ptychoflow.trainer.pipelines.ptychography.settings import TrainerSettings
+from ptychoflow.trainer.settings import BufferSettings, CheckpointSettings, StrategyName
 from ptychoflow.trainer.strategies.factory import make_strategy
 from ptychoflow.trainer.training.learner import Learner
 from ptychoflow.trainer.training.schedule import ScanSchedule

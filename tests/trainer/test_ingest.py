@@ -4,6 +4,7 @@ import re
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from trainer_streams import samples, scan_start
 
 from ptychoflow.streaming.codec import Arrays
@@ -97,6 +98,13 @@ def test_the_dtype_of_frames_does_not_change_within_a_scan(ingest: SampleIngest)
     other = samples([1])
     ingest.route_message(2, Samples(perspective=0), other | {"diffraction": other["diffraction"].astype(np.uint32)})
     assert ingest.counts.rejected == {"diffraction is uint32, expected uint16": 1}
+
+
+@pytest.mark.parametrize("index", [np.array([0.5, 1.5]), np.zeros((2, 1), np.int32), np.array([2**40, 1])])
+def test_samples_whose_index_names_no_frames_are_refused(ingest: SampleIngest, index: NDArray[np.generic]) -> None:
+    ingest.route_message(1, Samples(perspective=0), samples([0, 1]) | {"index": index})
+    assert ingest.counts.rejected == {NO_SCAN: 2}
+    assert ingest.queue.pop_acknowledgeable() == [1]
 
 
 def test_samples_before_the_announcement_are_refused() -> None:

@@ -23,7 +23,8 @@ from ptychoflow.trainer.models.ptychonn import Patches
 from ptychoflow.trainer.models.settings import ModelSettings, NetworkConfig
 from ptychoflow.trainer.pipelines.ptychography.mean_patch import MeanPatch
 from ptychoflow.trainer.pipelines.ptychography.pipeline import Ptychography
-from ptychoflow.trainer.settings import OptimizerKind, OptimizerSettings, TrainerSettings
+from ptychoflow.trainer.pipelines.ptychography.settings import TrainerSettings
+from ptychoflow.trainer.settings import OptimizerKind, OptimizerSettings
 from ptychoflow.trainer.strategies.incremental import Incremental
 from ptychoflow.trainer.training.averaging import WARM_UP_STEPS, AveragedNetwork
 from ptychoflow.trainer.training.learner import Learner

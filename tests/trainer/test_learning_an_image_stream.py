@@ -27,7 +27,7 @@ from ptychoflow.trainer.online.stream_checkpoint import join_progress, progress_
 from ptychoflow.trainer.pipelines.choice import choose_pipeline, format_of
 from ptychoflow.trainer.pipelines.classification.evaluation import evaluate_tasks
 from ptychoflow.trainer.pipelines.classification.settings import ClassificationTrainerSettings
-from ptychoflow.trainer.settings import TrainerSettings
+from ptychoflow.trainer.pipelines.ptychography.settings import TrainerSettings
 
 START = ClassificationStart(run="test", tasks=2, classes=6, channels=1, stored_px=8)
 ALONE = Rank(rank=0, world_size=1, device=torch.device("cpu"), precision=Precision.FLOAT32)

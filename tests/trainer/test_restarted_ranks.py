@@ -13,7 +13,7 @@ import os, signal, sys, time
 from pathlib import Path
 import torch.distributed as dist
 from ptychoflow.trainer.device import join_ranks
-from ptychoflow.trainer.settings import TrainerSettings
+from ptychoflow.trainer.pipelines.ptychography.settings import TrainerSettings
 
 folder, rank = Path(sys.argv[1]), int(os.environ["RANK"])
 first_start = os.environ["TORCHELASTIC_RESTART_COUNT"] == "0"

@@ -35,8 +35,9 @@ from ptychoflow.streaming.telemetry_log import TelemetryLog
 from ptychoflow.streaming.weights_channel import WeightsClient, WeightsServer
 from ptychoflow.trainer.models.settings import ModelSettings
 from ptychoflow.trainer.models.weights_file import LoadedWeights, read_weights
+from ptychoflow.trainer.pipelines.ptychography.settings import TrainerSettings
 from ptychoflow.trainer.service import train
-from ptychoflow.trainer.settings import BufferSettings, Pace, StrategyName, TrainerSettings
+from ptychoflow.trainer.settings import BufferSettings, Pace, StrategyName
 
 TRAINING, VALIDATION = 45, 5
 PERSPECTIVES = 3

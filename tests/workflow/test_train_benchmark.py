@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 
 from ptychoflow.trainer.models.settings import ModelSettings
-from ptychoflow.trainer.settings import BufferSettings, StrategyName, TrainerSettings
+from ptychoflow.trainer.pipelines.ptychography.settings import TrainerSettings
+from ptychoflow.trainer.settings import BufferSettings, StrategyName
 from ptychoflow.workflow.benchmarks.train import bench_train
 
 

@@ -29,7 +29,7 @@ from ptychoflow.trainer.online.sample_queue import SampleCounts, SampleQueue
 log = logging.getLogger(__name__)
 
 NOT_USABLE = "values that are not finite, a class that was not announced, or a role that is not the trainer's"
-NO_SCAN = "samples without index, or before the scan's announcement"
+NO_SCAN = "samples without an index of int32, or before the scan's announcement"
 
 FormatOf = Callable[[StreamStart], SampleFormat]
 """Says what the samples of an announced stream look like."""
@@ -154,7 +154,7 @@ class SampleIngest:
 
     def _ingest_samples(self, sequence: int, perspective: int, arrays: Arrays) -> None:
         index, sample_format = arrays.get("index"), self._format
-        if sample_format is None or index is None or index.ndim != 1:
+        if sample_format is None or index is None or index.ndim != 1 or index.dtype != np.int32:
             self._refuse(0 if index is None else index.size, NO_SCAN)
             self.queue.put_settled(sequence)
             return

@@ -14,7 +14,8 @@ from ptychoflow.trainer.online.start import Announced
 from ptychoflow.trainer.pipelines.classification.samples import ImageSamples
 from ptychoflow.trainer.pipelines.classification.settings import ClassificationTrainerSettings
 from ptychoflow.trainer.pipelines.ptychography.samples import FrameSamples
-from ptychoflow.trainer.settings import StreamSettings, TrainerSettings
+from ptychoflow.trainer.pipelines.ptychography.settings import TrainerSettings
+from ptychoflow.trainer.settings import StreamSettings
 
 
 class MakeRecipe(Protocol):

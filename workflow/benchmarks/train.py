@@ -24,7 +24,8 @@ from ptychoflow.trainer.pipelines.ptychography.callback import PtychographyCallb
 from ptychoflow.trainer.pipelines.ptychography.evaluation import Evaluator
 from ptychoflow.trainer.pipelines.ptychography.mean_patch import MeanPatch
 from ptychoflow.trainer.pipelines.ptychography.pipeline import FIELDS, Ptychography
-from ptychoflow.trainer.settings import Pace, TrainerSettings
+from ptychoflow.trainer.pipelines.ptychography.settings import TrainerSettings
+from ptychoflow.trainer.settings import Pace
 from ptychoflow.trainer.strategies.factory import make_strategy
 from ptychoflow.trainer.training.learner import Learner
 from ptychoflow.trainer.training.loop import TrainingLoop

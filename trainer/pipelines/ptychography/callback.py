@@ -14,8 +14,8 @@ from ptychoflow.trainer.online.publishing_callback import PublishingCallback
 from ptychoflow.trainer.online.step_report import StepReport
 from ptychoflow.trainer.pipelines.ptychography.evaluation import Evaluator
 from ptychoflow.trainer.pipelines.ptychography.mean_patch import MeanPatch
+from ptychoflow.trainer.pipelines.ptychography.settings import TrainerSettings
 from ptychoflow.trainer.pipelines.ptychography.worsening import Worsening
-from ptychoflow.trainer.settings import TrainerSettings
 from ptychoflow.trainer.training.evaluation import Evaluation
 from ptychoflow.trainer.training.learner import Learner
 

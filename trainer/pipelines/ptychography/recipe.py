@@ -25,7 +25,7 @@ from ptychoflow.trainer.pipelines.ptychography.callback import PtychographyCallb
 from ptychoflow.trainer.pipelines.ptychography.evaluation import Evaluator
 from ptychoflow.trainer.pipelines.ptychography.mean_patch import MeanPatch
 from ptychoflow.trainer.pipelines.ptychography.pipeline import Ptychography
-from ptychoflow.trainer.settings import TrainerSettings
+from ptychoflow.trainer.pipelines.ptychography.settings import TrainerSettings
 from ptychoflow.trainer.training.learner import Learner
 
 log = logging.getLogger(__name__)

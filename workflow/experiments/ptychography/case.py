@@ -15,7 +15,8 @@ from pydantic import NonNegativeInt
 
 from ptychoflow.streaming.durable_file import write_durably
 from ptychoflow.streaming.settings import Settings
-from ptychoflow.trainer.settings import Pace, TrainerSettings
+from ptychoflow.trainer.pipelines.ptychography.settings import TrainerSettings
+from ptychoflow.trainer.settings import Pace
 from ptychoflow.workflow.experiments.methods import Method
 from ptychoflow.workflow.experiments.ptychography.settings import ComparisonSettings
 from ptychoflow.workflow.run_folder import write_json

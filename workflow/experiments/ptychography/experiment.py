@@ -16,7 +16,7 @@ import tomli_w
 
 from ptychoflow.streaming.durable_file import make_folder_durably, write_durably
 from ptychoflow.streaming.errors import UserError
-from ptychoflow.trainer.settings import TrainerSettings
+from ptychoflow.trainer.pipelines.ptychography.settings import TrainerSettings
 from ptychoflow.workflow.experiments.methods import Method
 from ptychoflow.workflow.experiments.progress import TaskProgress
 from ptychoflow.workflow.experiments.ptychography.case import Case, CaseSettings

@@ -34,7 +34,7 @@ from ptychoflow.trainer.models.weights_file import Manifest, write_weights
 from ptychoflow.trainer.pipelines.ptychography.evaluation import Evaluator
 from ptychoflow.trainer.pipelines.ptychography.mean_patch import MeanPatch
 from ptychoflow.trainer.pipelines.ptychography.pipeline import Ptychography
-from ptychoflow.trainer.settings import TrainerSettings
+from ptychoflow.trainer.pipelines.ptychography.settings import TrainerSettings
 from ptychoflow.trainer.strategies.factory import make_strategy
 from ptychoflow.trainer.strategies.strategy import Strategy
 from ptychoflow.trainer.training.evaluation import Evaluation

@@ -11,7 +11,7 @@ from ptychoflow.acquisition.retrieval.settings import RetrievalSettings
 from ptychoflow.acquisition.source_settings import HoldOut, ReplaySettings, RoleSettings, SimulationSettings
 from ptychoflow.streaming.messages import GroundTruthSource
 from ptychoflow.streaming.settings import Settings
-from ptychoflow.trainer.settings import TrainerSettings
+from ptychoflow.trainer.pipelines.ptychography.settings import TrainerSettings
 from ptychoflow.workflow.experiments.methods import Method
 
 

@@ -1,0 +1,19 @@
+"""Configuration of the training on a scan."""
+
+from __future__ import annotations
+
+from pydantic import Field, PositiveFloat, PositiveInt
+
+from ptychoflow.trainer.models.settings import ModelSettings
+from ptychoflow.trainer.settings import StreamSettings
+
+
+class TrainerSettings(StreamSettings):
+    """The `[trainer]` section of a scan."""
+
+    model: ModelSettings = Field(default_factory=ModelSettings)
+    worsening_perspectives: PositiveInt = 3
+    """Warn when the validation loss has worsened after so many perspectives in a row: over those that had ended
+    by then, it rose each time by more than 1 %."""
+    amplitude_scale: PositiveFloat = 2.0
+    """Upper end of the amplitudes that the network can predict; a vacuum has 1."""

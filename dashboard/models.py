@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict
 
-from ptychoflow.dashboard.series import SeriesPatch
 from ptychoflow.streaming.events import MosaicKind, Part, PartState, Regime
+from ptychoflow.streaming.state.series import SeriesPatch
 
 
 class Model(BaseModel):
@@ -331,7 +331,9 @@ class StateUpdate(Model):
     perspectives: list[PerspectiveRow]
     """New and changed rows, by perspective."""
     validation: list[ValidationRow]
-    """New and changed rows of the matrix of validation losses."""
+    """New and changed rows of the matrix of validation losses; of the same perspective, the last one counts."""
+    validation_anew: bool
+    """Training went back since the viewer's last update: `validation` replaces the rows that the viewer has."""
     warnings: list[Warned]
     """New and changed rows, by id."""
 

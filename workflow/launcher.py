@@ -15,6 +15,7 @@ from ptychoflow.streaming.commands import AnyCommand, CommandHub, StopRun
 from ptychoflow.streaming.errors import UserError
 from ptychoflow.streaming.events import Part, Telemetry
 from ptychoflow.streaming.run_folder import RunFolder
+from ptychoflow.streaming.state.run import RunState
 from ptychoflow.streaming.telemetry import TelemetryHub, TelemetrySender
 from ptychoflow.streaming.telemetry_log import TelemetryLog
 from ptychoflow.workflow.cli import INTERRUPTED_STATUS
@@ -25,12 +26,11 @@ from ptychoflow.workflow.logs import log_to_file, print_error
 from ptychoflow.workflow.part_commands import part_command
 from ptychoflow.workflow.part_process import stop_on_signals
 from ptychoflow.workflow.ports import choose_port, require_free, resolve_ports
-from ptychoflow.workflow.progress import RunProgress
+from ptychoflow.workflow.progress import log_warning
 from ptychoflow.workflow.results import Summary, headline, ledger_complaint, write_results
 from ptychoflow.workflow.run_folder import claimed, create_run_folder, describe_run
 from ptychoflow.workflow.run_parts import RunParts
 from ptychoflow.workflow.source_check import check_source
-from ptychoflow.workflow.summary import SummaryBuilder
 from ptychoflow.workflow.supervision import PartCommand, PartEnd
 
 log = logging.getLogger(__name__)
@@ -72,16 +72,15 @@ def relaunch(config: AnyConfig) -> int:
 def _run(config: AnyConfig, folder: RunFolder, claim: int) -> int:
     log_to_file(folder.log("launcher"))
     log.info("run %s in %s", config.run.name, folder.path)
-    builder, progress = SummaryBuilder(), RunProgress()
+    state = RunState()
     if folder.telemetry.exists():
-        for telemetry in TelemetryLog(folder.telemetry):
-            builder.add(telemetry)
+        state.apply_all(TelemetryLog(folder.telemetry))
     stop = threading.Event()
     with stop_on_signals(stop):
-        with _telemetry(config, folder, builder, progress) as reporter, _commanded(config, stop):
-            parts = RunParts(_commands(config, folder), reporter, progress, restarts=config.trainer.restarts)
+        with _telemetry(config, folder, state) as reporter, _commanded(config, stop):
+            parts = RunParts(_commands(config, folder), reporter, state, restarts=config.trainer.restarts)
             failure = parts.run(stop, claim=claim)
-        summary, report = write_results(builder, folder, interrupted=stop.is_set(), failed=failure is not None)
+        summary, report = write_results(state, folder, interrupted=stop.is_set(), failed=failure is not None)
         log.info("report: %s", report)
     if summary["ended_well"]:
         shutil.rmtree(folder.spool, ignore_errors=True)
@@ -130,14 +129,12 @@ def _with_token(command: PartCommand, dashboard: DashboardSettings) -> PartComma
 
 
 @contextmanager
-def _telemetry(
-    config: AnyConfig, folder: RunFolder, builder: SummaryBuilder, progress: RunProgress
-) -> Iterator[TelemetrySender]:
+def _telemetry(config: AnyConfig, folder: RunFolder, state: RunState) -> Iterator[TelemetrySender]:
     """Collect the telemetry of all parts within the context; yields a sender for what the launcher itself observes."""
 
     def take(telemetry: Telemetry, _arrays: object) -> None:
-        builder.add(telemetry)
-        progress.add(telemetry)
+        state.apply(telemetry)
+        log_warning(telemetry)
 
     with (
         closing(TelemetryHub(config.network, jsonl=folder.telemetry, on_event=take)),

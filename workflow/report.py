@@ -16,9 +16,10 @@ from ptychoflow.streaming.durable_file import write_durably
 from ptychoflow.streaming.errors import UserError
 from ptychoflow.streaming.events import Unlabelled
 from ptychoflow.streaming.run_folder import RunFolder
+from ptychoflow.streaming.state.run import RunState
 from ptychoflow.streaming.telemetry_log import TelemetryLog
+from ptychoflow.workflow.loss_plot import loss_plot
 from ptychoflow.workflow.quality_plot import quality_plot
-from ptychoflow.workflow.report_plots import Curves, collect_curves, loss_plot
 from ptychoflow.workflow.step_plot import step_plot
 
 Summary = dict[str, Any]
@@ -60,15 +61,22 @@ class Verdict:
     grade: Literal["good", "slight", "bad", "unknown"]
 
 
-def write_report(folder: RunFolder) -> Path:
+def write_report(folder: RunFolder, state: RunState | None = None) -> Path:
     """Write `report.html` into the folder of a run that has ended, and return its path.
 
+    Args:
+        folder: of the run, with its summary.
+        state: what is known of the run; without it, the telemetry in the folder is read.
+
     Raises:
-        UserError: the folder holds no readable `summary.json`, or cannot be written.
+        UserError: the folder holds no readable `summary.json`, or telemetry of another version; or it cannot be
+            written.
     """
     summary = {"classification": None} | _read_json(folder.summary)
+    if state is None:
+        state = RunState().apply_all(TelemetryLog(folder.telemetry) if folder.telemetry.exists() else ())
     try:
-        write_durably(folder.report, _render(folder, summary))
+        write_durably(folder.report, _render(folder, summary, state))
     except OSError as error:
         raise UserError(f"cannot write {folder.report}: {error.strerror}; check permission and disk space") from error
     return folder.report
@@ -96,7 +104,7 @@ def judge(summary: Summary) -> Verdict:
 
 def _judge_accuracy(tasks: Summary) -> Verdict:
     top1, chance = tasks["average_top1"], tasks["chance"]["top1"]
-    if top1 is None:
+    if top1 is None or chance is None:
         return Verdict(
             "No validation image was classified by a trained network, so the accuracy is unknown.", "unknown"
         )
@@ -136,11 +144,9 @@ def _gain_db(scores: Summary, constant: Summary, channel: str) -> float | None:
     return None if own is None or baseline is None else own - baseline
 
 
-def _render(folder: RunFolder, summary: Summary) -> str:
+def _render(folder: RunFolder, summary: Summary, state: RunState) -> str:
     environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined)
     environment.filters.update(decimal=_decimal, count=_count)
-    log = folder.telemetry
-    curves = collect_curves(TelemetryLog(log)) if log.exists() else Curves()
     return environment.get_template("report.html.j2").render(
         name=folder.path.resolve().name,
         summary=summary,
@@ -149,8 +155,8 @@ def _render(folder: RunFolder, summary: Summary) -> str:
         unlabelled=UNLABELLED,
         channels=CHANNELS,
         images=_images(folder, summary),
-        loss=_markup(loss_plot(curves, of_images=summary["classification"] is not None)),
-        steps=_markup(step_plot(curves.breakdowns)),
+        loss=_markup(loss_plot(state, of_images=summary["classification"] is not None)),
+        steps=_markup(step_plot(state)),
         psnr=_markup(quality_plot(summary, "psnr_db", "phase PSNR in dB")),
         ssim=_markup(quality_plot(summary, "ssim", "phase SSIM")),
         config=_read_text(folder.config),

@@ -6,21 +6,22 @@ from pathlib import Path
 from typing import Any
 
 from ptychoflow.streaming.run_folder import RunFolder
+from ptychoflow.streaming.state.run import RunState
 from ptychoflow.workflow.report import write_report
 from ptychoflow.workflow.run_folder import write_json
-from ptychoflow.workflow.summary import SummaryBuilder
+from ptychoflow.workflow.summary import summarise
 
 Summary = dict[str, Any]
 
 
 def write_results(
-    builder: SummaryBuilder, folder: RunFolder, *, interrupted: bool = False, failed: bool = False
+    state: RunState, folder: RunFolder, *, interrupted: bool = False, failed: bool = False
 ) -> tuple[Summary, Path]:
     """Write `summary.json` and `report.html`; return the summary and the report's path."""
-    summary = builder.summary(interrupted=interrupted)
+    summary = summarise(state, interrupted=interrupted)
     summary["ended_well"] = not (interrupted or failed) and ledger_complaint(summary) is None
     write_json(summary, folder.summary)
-    return summary, write_report(folder)
+    return summary, write_report(folder, state)
 
 
 def ledger_complaint(summary: Summary) -> str | None:

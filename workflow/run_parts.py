@@ -7,9 +7,10 @@ import threading
 from collections.abc import Sequence
 
 from ptychoflow.streaming.events import Part, PartObserved, PartState
+from ptychoflow.streaming.state.run import RunState
 from ptychoflow.streaming.telemetry import TelemetrySender
 from ptychoflow.workflow.logs import stderr_console
-from ptychoflow.workflow.progress import ProgressDisplay, RunProgress
+from ptychoflow.workflow.progress import ProgressDisplay
 from ptychoflow.workflow.supervision import PartCommand, PartEnd, Supervisor
 
 log = logging.getLogger(__name__)
@@ -26,15 +27,15 @@ class RunParts:
     Args:
         commands: in the order in which they are started.
         reporter: told what becomes of them.
-        progress: shown meanwhile.
+        state: of the run; how it is doing is shown meanwhile.
         restarts: how often a trainer that was killed is started again.
     """
 
     def __init__(
-        self, commands: Sequence[PartCommand], reporter: TelemetrySender, progress: RunProgress, *, restarts: int
+        self, commands: Sequence[PartCommand], reporter: TelemetrySender, state: RunState, *, restarts: int
     ) -> None:
         self._commands = {command.part: command for command in commands}
-        self._reporter, self._progress = reporter, progress
+        self._reporter, self._state = reporter, state
         self._restarts = restarts
 
     def run(self, stop: threading.Event, *, claim: int | None = None) -> PartEnd | None:
@@ -44,7 +45,7 @@ class RunParts:
             stop: ends the parts in order.
             claim: file descriptor that stays open while a part runs, even if this process is killed.
         """
-        with Supervisor(claim=claim) as supervisor, ProgressDisplay(self._progress, stderr_console()) as display:
+        with Supervisor(claim=claim) as supervisor, ProgressDisplay(self._state, stderr_console()) as display:
             for part in self._commands:
                 self._start(part, supervisor)
             failure = self._watch(supervisor, display, stop)

@@ -5,11 +5,9 @@ Laid out as fig. 5.4 of T. Bouvier, Distributed Rehearsal Buffers for Continual 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
-from ptychoflow.streaming.events import StepBreakdown
+from ptychoflow.streaming.state.run import RunState
 from ptychoflow.workflow.drawing import BLUE, GREEN, ORANGE, RED, VIOLET, as_svg, new_figure
 
 GROUPS_MOST = 8
@@ -18,26 +16,25 @@ VISIBLE = (("load_ms", "load", ORANGE), ("train_ms", "train", BLUE), ("buffer_wa
 BESIDE = (("populate_ms", "insert (beside)", GREEN), ("augment_ms", "draw (beside)", VIOLET))
 
 
-def step_plot(breakdowns: Sequence[StepBreakdown]) -> str | None:
+def step_plot(state: RunState) -> str | None:
     """Return stacked bars of mean milliseconds per step over the run, or None where nothing was trained."""
-    if not breakdowns:
+    columns = state.series["steps"].columns()
+    reports = len(columns["step"])
+    if not reports:
         return None
     figure, axes = new_figure("training step", "ms per step")
-    groups = [
-        [breakdowns[number] for number in part]
-        for part in np.array_split(np.arange(len(breakdowns)), min(len(breakdowns), GROUPS_MOST))
-    ]
+    groups = np.array_split(np.arange(reports), min(reports, GROUPS_MOST))
     places = np.arange(len(groups), dtype=float)
     for parts, offset, hatch in ((VISIBLE, -BAR_WIDTH / 2, None), (BESIDE, BAR_WIDTH / 2, "////")):
         top = np.zeros(len(groups))
         for name, title, colour in parts:
-            heights = np.array([np.mean([getattr(one, name) for one in group]) for group in groups])
+            heights = np.array([np.mean(np.array(columns[name])[group]) for group in groups])
             axes.bar(
                 places + offset, heights, BAR_WIDTH * 0.94, bottom=top, color=colour, label=title,
                 hatch=hatch, edgecolor="white", linewidth=0,
             )  # fmt: skip
             top += heights
-    axes.set_xticks(places, [f"to {group[-1].step}" for group in groups])
+    axes.set_xticks(places, [f"to {columns['step'][group[-1]]:.0f}" for group in groups])
     axes.tick_params(axis="x", labelsize=7)
     axes.grid(visible=False, axis="x")
     return as_svg(figure, axes, loc="upper left", bbox_to_anchor=(1.0, 1.0))

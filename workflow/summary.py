@@ -1,305 +1,125 @@
-"""Reduces the telemetry of a run to its summary, the content of `summary.json`."""
+"""The summary of a run, the content of `summary.json`."""
 
 from __future__ import annotations
 
-import math
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from functools import singledispatchmethod
-from statistics import fmean
 from typing import Any
 
-from ptychoflow.streaming.events import (
-    AnyEvent,
-    BufferReport,
-    Channels,
-    EdgeCounts,
-    GroundTruthReady,
-    HeldOutScores,
-    MosaicKind,
-    Part,
-    PartObserved,
-    PartState,
-    PartStatus,
-    PerspectiveScores,
-    Quality,
-    ScanInfo,
-    StepBreakdown,
-    Telemetry,
-    TrainingResumed,
-    TrainingStep,
-    ValidationLoss,
-    WarningRaised,
-    WeightsApplied,
-    WeightsPublished,
-    WeightsRejected,
-)
-from ptychoflow.streaming.ledger import FrameLedger
-from ptychoflow.workflow.regime_summary import RegimeHistory
-from ptychoflow.workflow.task_summary import TaskHistory
+import msgspec
+
+from ptychoflow.streaming.events import BufferReport, Channels, PerspectiveScores, Quality, TaskScores, chance
+from ptychoflow.streaming.state.classification import TaskHistory
+from ptychoflow.streaming.state.perspectives import Perspective
+from ptychoflow.streaming.state.regime import RegimeHistory
+from ptychoflow.streaming.state.rows import is_figure, mean
+from ptychoflow.streaming.state.run import RunState
+from ptychoflow.trainer.continual_metrics import backward_transfer, forgetting
 
 Summary = dict[str, Any]
 
+STEP_PARTS = ("load_ms", "train_ms", "buffer_wait_ms", "populate_ms", "augment_ms")
+TOPS = {"top1": 1, "top5": 5}
 
-class SummaryBuilder:
-    """Takes in the telemetry of one run, in the order in which it came, and sums it up at any time.
 
-    Figures that are not finite become None, so that the summary is valid JSON.
+def summarise(state: RunState, *, interrupted: bool = False) -> Summary:
+    """Return the summary of what is known of a run; plain JSON values only, None for figures that are not finite.
+
+    Frames that were on their way when a run was `interrupted` count as lost.
     """
-
-    def __init__(self) -> None:
-        self._frames = FrameLedger()
-        self._regime = RegimeHistory()
-        self._tasks = TaskHistory()
-        self._scan: ScanInfo | None = None
-        self._held_out: dict[int, HeldOutScores] = {}
-        self._scores: dict[tuple[int, MosaicKind], PerspectiveScores] = {}
-        self._ground_truth: dict[int, GroundTruthReady] = {}
-        self._validation: list[ValidationLoss] = []
-        self._versions: dict[type, set[int]] = {WeightsPublished: set(), WeightsApplied: set(), WeightsRejected: set()}
-        self._buffer: dict[int, BufferReport] = {}
-        self._edge: EdgeCounts | None = None
-        self._imaged = _Rate()
-        self._training: TrainingStep | None = None
-        self._resumed_from_steps: list[int] = []
-        self._trained = _Rate()
-        self._steps: list[StepBreakdown] = []
-        self._warnings: Counter[tuple[Part, str]] = Counter()
-        self._failures: dict[tuple[Part, str], float] = {}
-        self._first_s = math.inf
-        self._last_s = -math.inf
-
-    def add(self, telemetry: Telemetry) -> None:
-        """Take in one event."""
-        self._first_s = min(self._first_s, telemetry.time_s)
-        self._last_s = max(self._last_s, telemetry.time_s)
-        self._frames.apply(telemetry)
-        self._regime.add(telemetry.event)
-        self._tasks.add(telemetry.event)
-        self._take(telemetry.event, telemetry)
-
-    def summary(self, *, interrupted: bool = False) -> Summary:
-        """Return the summary of what was taken in so far; plain JSON values only.
-
-        Frames that were on their way when a run was `interrupted` count as lost.
-        """
-        content: Summary = {
-            "interrupted": interrupted,
-            "seconds": max(self._last_s - self._first_s, 0.0),
-            "scan": None if self._scan is None else _plain(self._scan),
-            "frames": self._frame_counts(),
-            "unlabelled_because": {str(why): n for why, n in self._frames.counts().unlabelled_because.items()},
-            "held_out": self._held_out_scores(),
-            "classification": self._tasks.summary(),
-            "perspectives": [self._perspective(index) for index in self._perspective_indices()],
-            "validation_loss": [_validation(event) for event in self._validation],
-            "weights": {
-                "published": len(self._versions[WeightsPublished]),
-                "applied": len(self._versions[WeightsApplied]),
-                "rejected": len(self._versions[WeightsRejected]),
-            },
-            "regime": self._regime.summary(),
-            "buffer": _buffer(list(self._buffer.values())),
-            "throughput": self._throughput(),
-            "training": self._training_summary(),
-            "warnings": [{"part": part, "text": text, "count": n} for (part, text), n in self._warnings.items()],
-            "failures": [{"part": part, "text": text} for part, text in self._failures],
-        }
-        return {key: _finite(value) for key, value in content.items()}
-
-    @singledispatchmethod
-    def _take(self, event: AnyEvent, telemetry: Telemetry) -> None:
-        """Events without a part in the summary are ignored."""
-
-    @_take.register
-    def _(self, event: ScanInfo, telemetry: Telemetry) -> None:
-        self._scan = event
-
-    @_take.register
-    def _(self, event: HeldOutScores, telemetry: Telemetry) -> None:
-        self._held_out[event.perspective] = event
-
-    @_take.register
-    def _(self, event: PerspectiveScores, telemetry: Telemetry) -> None:
-        self._scores[event.perspective, event.kind] = event
-
-    @_take.register
-    def _(self, event: GroundTruthReady, telemetry: Telemetry) -> None:
-        self._ground_truth[event.perspective] = event
-
-    @_take.register
-    def _(self, event: ValidationLoss, telemetry: Telemetry) -> None:
-        self._validation.append(event)
-
-    @_take.register(WeightsPublished)
-    @_take.register(WeightsApplied)
-    @_take.register(WeightsRejected)
-    def _(self, event: WeightsPublished | WeightsApplied | WeightsRejected, telemetry: Telemetry) -> None:
-        self._versions[type(event)].add(event.version)
-
-    @_take.register
-    def _(self, event: TrainingResumed, telemetry: Telemetry) -> None:
-        self._resumed_from_steps.append(event.step)
-        self._validation = [one for one in self._validation if one.step <= event.step]
-
-    @_take.register
-    def _(self, event: BufferReport, telemetry: Telemetry) -> None:
-        self._buffer[telemetry.rank] = event
-
-    @_take.register
-    def _(self, event: EdgeCounts, telemetry: Telemetry) -> None:
-        self._edge = event
-        self._imaged.add(telemetry.time_s, event.inferred)
-
-    @_take.register
-    def _(self, event: TrainingStep, telemetry: Telemetry) -> None:
-        self._training = event
-        self._trained.add(telemetry.time_s, event.stream_samples + event.rehearsed_samples)
-
-    @_take.register
-    def _(self, event: StepBreakdown, telemetry: Telemetry) -> None:
-        self._steps.append(event)
-
-    @_take.register
-    def _(self, event: WarningRaised, telemetry: Telemetry) -> None:
-        self._warnings[telemetry.part, event.text] += 1
-
-    @_take.register
-    def _(self, event: PartStatus, telemetry: Telemetry) -> None:
-        self._take_state(telemetry.part, event.state, event.text, telemetry.time_s)
-
-    @_take.register
-    def _(self, event: PartObserved, telemetry: Telemetry) -> None:
-        self._take_state(event.part, event.state, event.text, telemetry.time_s)
-
-    def _take_state(self, part: Part, state: PartState, text: str, time_s: float) -> None:
-        if state is PartState.FAILED:
-            self._failures.setdefault((part, text), time_s)
-
-    def _frame_counts(self) -> dict[str, int]:
-        counts = self._frames.counts()
-        numbers = asdict(counts) | {"lost": counts.lost}
-        del numbers["unlabelled_because"]
-        return numbers
-
-    def _held_out_scores(self) -> Summary | None:
-        """Figures are means over the perspectives that have held-out frames (usually one)."""
-        events = [self._held_out[index] for index in sorted(self._held_out)]
-        if not events:
-            return None
-        figures = _mean_scores([event.quality for event in events])
-        return {
-            "perspectives": [event.perspective for event in events],
-            "frames": sum(event.frames for event in events),
-            "model_version": max(event.model_version for event in events),
-            **figures,
-            "constant": _mean_scores([event.constant for event in events]),
-        }
-
-    def _perspective_indices(self) -> list[int]:
-        return sorted({index for index, _ in self._scores} | set(self._ground_truth))
-
-    def _perspective(self, index: int) -> Summary:
-        first_pass = self._scores.get((index, MosaicKind.FIRST_PASS))
-        refreshed = self._scores.get((index, MosaicKind.REFRESHED))
-        newest = refreshed or first_pass
-        ground_truth = self._ground_truth.get(index)
-        return {
-            "index": index,
-            "angle_deg": newest.angle_deg if newest else None,
-            "frames": newest.frames if newest else None,
-            "first_pass": _scores(first_pass),
-            "refreshed": _scores(refreshed),
-            "constant": {"model_versions": [], **_mean_scores([newest.constant])} if newest else None,
-            "ground_truth": str(ground_truth.source) if ground_truth else None,
-        }
-
-    def _throughput(self) -> Summary:
-        edge, training = self._edge, self._training
-        return {
-            "frames_per_s": self._imaged.per_s(otherwise=edge.frames_per_s if edge else None),
-            "samples_trained_per_s": self._trained.per_s(otherwise=training.samples_per_s if training else None),
-            "frame_to_image_ms": {
-                "p50": edge.frame_to_image_p50_ms if edge else None,
-                "p99": edge.frame_to_image_p99_ms if edge else None,
-            },
-        }
-
-    def _training_summary(self) -> Summary | None:
-        if self._training is None:
-            return None
-        fields = ("load_ms", "train_ms", "buffer_wait_ms", "populate_ms", "augment_ms")
-        step_ms = {name: fmean(getattr(event, name) for event in self._steps) for name in fields if self._steps}
-        return {
-            "steps": self._training.step,
-            "resumed_from_steps": self._resumed_from_steps,
-            "stream_samples": self._training.stream_samples,
-            "rehearsed_samples": self._training.rehearsed_samples,
-            "step_ms": step_ms or None,
-        }
+    with state.lock:
+        content = {"interrupted": interrupted, **_sections(state)}
+    return {key: _finite(value) for key, value in content.items()}
 
 
-class _Rate:
-    """Mean rate of a cumulative count, from its first report to the report in which it last rose."""
-
-    def __init__(self) -> None:
-        self._first: tuple[float, int] | None = None
-        self._last: tuple[float, int] = (0.0, 0)
-
-    def add(self, time_s: float, count: int) -> None:
-        if self._first is None:
-            self._first = self._last = (time_s, count)
-        elif count > self._last[1]:
-            self._last = (time_s, count)
-
-    def per_s(self, *, otherwise: float | None) -> float | None:
-        """Return the rate, or `otherwise` where fewer than two reports differ."""
-        if self._first is None or self._last[0] <= self._first[0]:
-            return otherwise
-        return (self._last[1] - self._first[1]) / (self._last[0] - self._first[0])
-
-
-def _plain(scan: ScanInfo) -> Summary:
+def _sections(state: RunState) -> Summary:
+    counts, weights = state.ledger.counts(), state.weights
+    frames = asdict(counts) | {"lost": counts.lost}
+    del frames["unlabelled_because"]
+    perspectives = sorted(state.perspectives.rows.all(), key=lambda row: row.index)
+    scored = [row for row in perspectives if row.newest or row.ground_truth]
+    warnings = sorted(state.warnings.rows.all(), key=lambda row: row.id)
     return {
-        "source": scan.source,
-        "perspectives": scan.perspectives,
-        "frames_expected": scan.frames_expected,
-        "frame_shape_px": list(scan.frame_shape_px),
-        "target_shape_px": list(scan.target_shape_px),
-        "object_pixel_size_m": list(scan.object_pixel_size_m),
-        "energy_eV": scan.energy_eV,
-        "ground_truth": str(scan.ground_truth),
-        "notes": list(scan.notes),
+        "seconds": (state.last_event_s or 0.0) - (state.started_s or 0.0),
+        "scan": None if state.scan is None else msgspec.structs.asdict(state.scan),
+        "frames": frames,
+        "unlabelled_because": {str(why): n for why, n in counts.unlabelled_because.items()},
+        "held_out": _held_out(state),
+        "classification": _classification(state.tasks),
+        "perspectives": [_perspective(row) for row in scored],
+        "validation_loss": [asdict(row) for row in state.training.evaluations.all()],
+        "weights": {
+            "published": weights.published.count,
+            "applied": weights.applied.count,
+            "rejected": weights.rejected.count,
+        },
+        "regime": _regime(state.regime),
+        "buffer": _buffer(list(state.training.buffers.values())),
+        "throughput": _throughput(state),
+        "training": _training(state),
+        "warnings": [{"part": row.part, "text": row.text, "count": row.count} for row in warnings],
+        "failures": [{"part": part, "text": text} for part, text in state.parts.failures],
+        "forgotten": {"perspectives": state.perspectives.rows.forgotten, "warnings": state.warnings.rows.forgotten},
     }
 
 
-def _validation(event: ValidationLoss) -> Summary:
-    return {
-        "after_perspective": event.after_perspective,
-        "step": event.step,
-        "mean_over_seen": event.mean_over_seen,
-        "constant": event.constant,
-    }
-
-
-def _scores(event: PerspectiveScores | None) -> Summary | None:
-    if event is None:
+def _held_out(state: RunState) -> Summary | None:
+    """Figures are means over the perspectives that have held-out frames (usually one)."""
+    scores = state.perspectives.held_out()
+    if not scores:
         return None
-    return {"model_versions": list(event.model_versions), **_mean_scores([event.quality])}
+    return {
+        "perspectives": [one.perspective for one in scores],
+        "frames": sum(one.frames for one in scores),
+        "model_version": max(one.model_version for one in scores),
+        **_mean_scores([one.quality for one in scores]),
+        "constant": _mean_scores([one.constant for one in scores]),
+    }
+
+
+def _perspective(row: Perspective) -> Summary:
+    newest = row.newest
+    return {
+        "index": row.index,
+        "angle_deg": newest.angle_deg if newest else None,
+        "frames": newest.frames if newest else None,
+        "first_pass": _scores(row.first_pass),
+        "refreshed": _scores(row.refreshed),
+        "constant": {"model_versions": [], **_mean_scores([newest.constant])} if newest else None,
+        "ground_truth": str(row.ground_truth) if row.ground_truth else None,
+    }
+
+
+def _scores(scores: PerspectiveScores | None) -> Summary | None:
+    return None if scores is None else {"model_versions": scores.model_versions, **_mean_scores([scores.quality])}
 
 
 def _mean_scores(qualities: Sequence[Quality]) -> Summary:
     return {
-        "correlation": _mean_channels(quality.correlation for quality in qualities),
-        "psnr_db": _mean_channels(quality.psnr_db for quality in qualities),
-        "ssim": _mean_channels(quality.ssim for quality in qualities),
+        "correlation": _mean_channels([quality.correlation for quality in qualities]),
+        "psnr_db": _mean_channels([quality.psnr_db for quality in qualities]),
+        "ssim": _mean_channels([quality.ssim for quality in qualities]),
     }
 
 
-def _mean_channels(figures: Iterable[Channels]) -> dict[str, float]:
-    channels = list(figures)
-    return {"amplitude": fmean(c.amplitude for c in channels), "phase": fmean(c.phase for c in channels)}
+def _mean_channels(figures: Sequence[Channels]) -> dict[str, float | None]:
+    return {"amplitude": mean(one.amplitude for one in figures), "phase": mean(one.phase for one in figures)}
+
+
+def _regime(regime: RegimeHistory) -> Summary:
+    rules = regime.rules
+    return {
+        "name": str(regime.regime),
+        "switches": regime.switches,
+        "ground_truth_seconds": regime.seconds,
+        "ground_truth_seconds_saved": regime.seconds_saved,
+        "perspectives_skipped": regime.skipped,
+        "thresholds": {"psnr_db": rules.psnr_db, "ssim": rules.ssim} if rules else None,
+        "changes": [
+            {"regime": str(change.regime), "perspective": change.perspective, "reason": change.reason}
+            for _, change in regime.changes
+        ],
+    }
 
 
 def _buffer(reports: Sequence[BufferReport]) -> Summary | None:
@@ -310,17 +130,90 @@ def _buffer(reports: Sequence[BufferReport]) -> Summary | None:
         "capacity": reports[0].capacity,
         "size": sum(report.size for report in reports),
         "transport": reports[0].transport,
-        "hidden_fraction": fmean(report.hidden_fraction for report in reports),
-        "waited_ms": fmean(report.waited_ms for report in reports),
-        "background_ms": fmean(report.background_ms for report in reports),
+        "hidden_fraction": mean(report.hidden_fraction for report in reports),
+        "waited_ms": mean(report.waited_ms for report in reports),
+        "background_ms": mean(report.background_ms for report in reports),
     }
+
+
+def _throughput(state: RunState) -> Summary:
+    edge, step = state.edge, state.training.newest
+    return {
+        "frames_per_s": state.imaged.per_s(otherwise=edge.frames_per_s if edge else None),
+        "samples_trained_per_s": state.training.samples.per_s(otherwise=step.samples_per_s if step else None),
+        "frame_to_image_ms": {
+            "p50": edge.frame_to_image_p50_ms if edge else None,
+            "p99": edge.frame_to_image_p99_ms if edge else None,
+        },
+    }
+
+
+def _training(state: RunState) -> Summary | None:
+    training, curve = state.training, state.series["steps"]
+    if training.steps is None:
+        return None
+    step_ms = {name: curve.mean(name) for name in STEP_PARTS}
+    return {
+        "steps": training.steps,
+        "resumed_from_steps": list(training.resumed_from_steps),
+        "stream_samples": training.newest.stream_samples if training.newest else None,
+        "rehearsed_samples": training.newest.rehearsed_samples if training.newest else None,
+        "step_ms": step_ms if curve.newest is not None else None,
+    }
+
+
+def _classification(tasks: TaskHistory) -> Summary | None:
+    """Return the section on classes that came task by task; None where no images were streamed.
+
+    `first_pass` is what the edge made of each validation image on arrival; `accuracy_topN[i][j]` is the accuracy
+    on task j after task i, the last row that of the final network; averages are over the tasks of that row.
+    """
+    info = tasks.info
+    if info is None:
+        return None
+    live = [tasks.live(task) for task in range(tasks.tasks)]
+    rows = {top: [_row(getattr(one, top), tasks=one.after_task + 1) for one in tasks.after()] for top in TOPS}
+    return {
+        "source": info.source,
+        "classes": info.classes,
+        "image_px": info.stored_px,
+        "chance": {name: chance(info.classes, top=top) for name, top in TOPS.items()},
+        "tasks": [_task(task, names, live[task]) for task, names in enumerate(info.class_names)],
+        "first_pass": {top: mean(getattr(one, top) for one in live if one is not None) for top in TOPS},
+        "average_top1": mean(rows["top1"][-1]) if rows["top1"] else None,
+        "average_top5": mean(rows["top5"][-1]) if rows["top5"] else None,
+        "accuracy_top1": rows["top1"],
+        "accuracy_top5": rows["top5"],
+        "forgetting": _of_whole(rows["top1"], forgetting),
+        "backward_transfer": _of_whole(rows["top1"], backward_transfer),
+    }
+
+
+def _task(task: int, names: Sequence[str], live: TaskScores | None) -> Summary:
+    scores = live and {
+        "top1": live.top1,
+        "top5": live.top5,
+        "validation_images": live.scored,
+        "model_versions": [live.oldest_version, live.newest_version],
+    }
+    return {"index": task, "classes": list(names), "images": live.images if live else 0, "first_pass": scores}
+
+
+def _row(shares: Mapping[int, float], *, tasks: int) -> list[float | None]:
+    return [shares.get(task) for task in range(tasks)]
+
+
+def _of_whole(rows: list[list[float | None]], figure: Any) -> float | None:
+    """Return a figure of the matrix, or None where a row or an accuracy is missing."""
+    whole = all(len(row) == number + 1 and None not in row for number, row in enumerate(rows))
+    return figure(rows) if rows and whole else None
 
 
 def _finite(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return [_finite(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
+    if isinstance(value, float) and not is_figure(value):
         return None
     return value

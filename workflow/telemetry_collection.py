@@ -8,11 +8,11 @@ from contextlib import closing, contextmanager
 
 from ptychoflow.streaming.commands import CommandHub
 from ptychoflow.streaming.run_folder import RunFolder
+from ptychoflow.streaming.state.run import RunState
 from ptychoflow.streaming.telemetry import TelemetryHub
 from ptychoflow.workflow.config import AnyConfig
 from ptychoflow.workflow.results import headline, write_results
 from ptychoflow.workflow.run_folder import describe_run
-from ptychoflow.workflow.summary import SummaryBuilder
 
 log = logging.getLogger(__name__)
 
@@ -21,12 +21,12 @@ log = logging.getLogger(__name__)
 def collected_telemetry(config: AnyConfig, folder: RunFolder) -> Iterator[None]:
     """Collect telemetry and pass commands on within the context; write summary and report at the end."""
     describe_run(config, folder)
-    builder = SummaryBuilder()
+    state = RunState()
     hub = TelemetryHub(
-        config.network, jsonl=folder.telemetry, on_event=lambda telemetry, _arrays: builder.add(telemetry)
+        config.network, jsonl=folder.telemetry, on_event=lambda telemetry, _arrays: state.apply(telemetry)
     )
     with closing(hub), closing(CommandHub(config.network)):
         yield
-    summary, report = write_results(builder, folder)
+    summary, report = write_results(state, folder)
     log.info("%s", headline(summary))
     log.info("report: %s", report)

@@ -17,6 +17,7 @@ export function take(update) {
   store.received = Date.now();
   for (const [name, patch] of Object.entries(update.series)) takePatch(name, patch);
   for (const row of update.perspectives) store.perspectives.set(row.perspective, row);
+  if (update.validation_anew) store.validation.clear();
   for (const row of update.validation) store.validation.set(row.after_perspective, row);
   for (const row of update.warnings) store.warnings.set(row.id, row);
 }

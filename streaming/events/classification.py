@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from ptychoflow.streaming.events.base import Event, Whole
 
 
@@ -52,5 +54,5 @@ class TaskAccuracies(Event, tag="task_accuracies", frozen=True):
 
 
 def chance(classes: int, *, top: int) -> float:
-    """Return the accuracy of guessing among all classes."""
-    return min(top, classes) / classes
+    """Return the accuracy of guessing among all classes, NaN where there is none."""
+    return min(top, classes) / classes if classes > 0 else math.nan

@@ -5,7 +5,7 @@ from speaking import Said, of, of_rank, telemetry
 from telemetry_samples import acquired, mosaic, quality, ramp, scores, step
 
 from ptychoflow.dashboard.settings import DashboardSettings
-from ptychoflow.dashboard.state import SERIES_COLUMNS, DashboardState, StateCursor
+from ptychoflow.dashboard.state import DashboardState, StateCursor
 from ptychoflow.streaming.events import (
     AnyEvent,
     BufferReport,
@@ -26,6 +26,7 @@ from ptychoflow.streaming.events import (
     WeightsRejected,
 )
 from ptychoflow.streaming.messages import GroundTruthSource
+from ptychoflow.streaming.state.run import SERIES_COLUMNS
 
 
 def state_of(*events: Said | AnyEvent, **settings) -> DashboardState:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from speaking import telemetry
 
+from ptychoflow.dashboard.rows import TASKS_SHOWN
 from ptychoflow.dashboard.settings import DashboardSettings
 from ptychoflow.dashboard.state import DashboardState, StateCursor
-from ptychoflow.dashboard.tasks import TASKS_KEPT
 from ptychoflow.streaming.events import ClassificationInfo, TaskAccuracies, TaskScores, TrainingStep
 
 INFO = ClassificationInfo("digits", [["0", "3"], ["1"]], images=[20, 10], channels=1, stored_px=8)
@@ -56,11 +56,11 @@ def test_a_step_on_images_has_one_loss(state: DashboardState) -> None:
 
 
 def test_many_tasks_stay_bounded(state: DashboardState) -> None:
-    tasks = 3 * TASKS_KEPT
+    tasks = 3 * TASKS_SHOWN
     state.apply(telemetry(ClassificationInfo("many", [[str(task)] for task in range(tasks)], [1] * tasks, 3, 32)))
     for task in range(tasks):
         state.apply(telemetry(scores(task, 1, 0.5)))
     found = state.present(now_s=0.0).classification
     assert found is not None
-    assert len(found.tasks) <= TASKS_KEPT
+    assert len(found.tasks) <= TASKS_SHOWN
     assert found.tasks[-1].task == tasks - 1

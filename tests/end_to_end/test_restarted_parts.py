@@ -57,7 +57,7 @@ class Parts:
         self.assignments = [f"{key}={json.dumps(value)}" for key, value in values.items()]
         self._telemetry = folder / "telemetry.jsonl"
         self._read_bytes = 0
-        self._told: list[AnyEvent] = []
+        self._told: list[Telemetry] = []
 
     @contextmanager
     def started(self, part: str) -> Iterator[subprocess.Popen[str]]:
@@ -70,8 +70,12 @@ class Parts:
                 process.kill()
 
     def events(self, kind: type[AnyEvent]) -> list[Any]:
+        return [told.event for told in self.told(kind)]
+
+    def told(self, kind: type[AnyEvent]) -> list[Telemetry]:
+        """Return the events of a kind with who sent them."""
         self._read_on()
-        return [event for event in self._told if isinstance(event, kind)]
+        return [told for told in self._told if isinstance(told.event, kind)]
 
     def _read_on(self) -> None:
         """Take in what was told since the last time; reading it all again and again would keep a core busy."""
@@ -82,7 +86,7 @@ class Parts:
             for line in lines:
                 if line.endswith(b"\n"):
                     self._read_bytes += len(line)
-                    self._told.append(msgspec.json.decode(line, type=Telemetry).event)
+                    self._told.append(msgspec.json.decode(line, type=Telemetry))
 
     def acquired(self) -> int:
         counts = self.events(AcquisitionCounts)
@@ -152,6 +156,6 @@ def test_a_killed_edge_and_a_killed_acquisition_are_started_again_and_no_frame_i
         parts.waits_for(lambda: parts.imaged() > FRAMES_EACH and parts.sent_again() > 0, trainer, edge, resumed)
         killed(edge)
         ended_well(stack.enter_context(parts.started("edge")), resumed, trainer)
-    done = {one.part for one in parts.events(PartStatus) if one.state is PartState.DONE}
+    done = {told.part for told in parts.told(PartStatus) if told.event.state is PartState.DONE}
     assert {Part.ACQUISITION, Part.TRAINER, Part.EDGE} <= done
     require_all_imaged(json.loads((folder / "summary.json").read_text()), folder, parts)

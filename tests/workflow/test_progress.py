@@ -21,13 +21,14 @@ from ptychoflow.streaming.events import (
     WarningRaised,
 )
 from ptychoflow.streaming.messages import GroundTruthSource
-from ptychoflow.workflow.progress import ProgressDisplay, RunProgress
+from ptychoflow.streaming.state.run import RunState
+from ptychoflow.workflow.progress import ProgressDisplay, describe, log_warning
 
 FLAT = Channels(0.0, 0.0)
 
 
-def progress_after_some_events() -> RunProgress:
-    progress = RunProgress()
+def state_after_some_events() -> RunState:
+    state = RunState()
     scan = ScanInfo("x", 2, 80, (64, 64), (64, 64), (1e-8, 1e-8), 8800.0, GroundTruthSource.SIMULATED, [])
     learned, constant = Quality(Channels(1, 20.04), FLAT, FLAT), Quality(Channels(1, 15), FLAT, FLAT)
     scores = PerspectiveScores(0, 0.0, 40, MosaicKind.FIRST_PASS, learned, constant, [1])
@@ -40,14 +41,14 @@ def progress_after_some_events() -> RunProgress:
         TrainingStep(9, 0.1234, 0.1, 0.0234, 1e-3, 23, 0, 210.4),
         scores,
     ):
-        progress.add(telemetry(event, 0.0))
-    return progress
+        state.apply(telemetry(event, 0.0))
+    return state
 
 
 def test_the_line_tells_frames_training_and_quality() -> None:
-    progress = progress_after_some_events()
-    assert (progress.imaged, progress.expected) == (38, 80)
-    assert progress.describe() == (
+    state = state_after_some_events()
+    assert (state.ledger.counts().inferred, state.frames_expected) == (38, 80)
+    assert describe(state) == (
         "acquired 40, imaged 38, trained on 23, step 9, loss 0.123, 210 samples/s, phase PSNR 20.0 dB (constant 15.0)"
     )
 
@@ -55,7 +56,7 @@ def test_the_line_tells_frames_training_and_quality() -> None:
 def test_a_terminal_shows_a_bar_and_the_line() -> None:
     screen = io.StringIO()
     console = Console(file=screen, force_terminal=True, width=200)
-    with ProgressDisplay(progress_after_some_events(), console):
+    with ProgressDisplay(state_after_some_events(), console):
         pass
     assert "38/80" in screen.getvalue()
     assert "loss 0.123" in screen.getvalue()
@@ -63,12 +64,12 @@ def test_a_terminal_shows_a_bar_and_the_line() -> None:
 
 def test_no_bar_is_drawn_into_a_file() -> None:
     screen = io.StringIO()
-    with ProgressDisplay(progress_after_some_events(), Console(file=screen, force_terminal=False)) as display:
+    with ProgressDisplay(state_after_some_events(), Console(file=screen, force_terminal=False)) as display:
         display.refresh()
     assert screen.getvalue() == ""
 
 
 def test_a_parts_warning_reaches_the_user(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
-        RunProgress().add(telemetry(of(Part.EDGE, WarningRaised("the probe was estimated")), 0.0))
+        log_warning(telemetry(of(Part.EDGE, WarningRaised("the probe was estimated")), 0.0))
     assert "edge: the probe was estimated" in caplog.text

@@ -35,9 +35,10 @@ from ptychoflow.streaming.events import (
 )
 from ptychoflow.streaming.messages import GroundTruthSource
 from ptychoflow.streaming.run_folder import RunFolder
+from ptychoflow.streaming.state.run import RunState
 from ptychoflow.workflow.quality_plot import monitoring_spans
 from ptychoflow.workflow.report import judge, write_report
-from ptychoflow.workflow.summary import SummaryBuilder
+from ptychoflow.workflow.summary import summarise as summarise_state
 
 
 class Page(HTMLParser):
@@ -80,13 +81,13 @@ def counts(acquired: int) -> AcquisitionCounts:
 
 
 def run_folder(folder: Path, events: Iterable[Said | AnyEvent]) -> Path:
-    builder = SummaryBuilder()
+    state = RunState()
     lines = []
     for time_s, event in enumerate(events):
-        builder.add(telemetry(event, float(time_s)))
+        state.apply(telemetry(event, float(time_s)))
         lines.append(msgspec.json.encode(telemetry(event, float(time_s))))
     (folder / "telemetry.jsonl").write_bytes(b"\n".join(lines) + b"\n")
-    (folder / "summary.json").write_text(json.dumps(builder.summary()))
+    (folder / "summary.json").write_text(json.dumps(summarise_state(state)))
     (folder / "images").mkdir(exist_ok=True)
     return folder
 
@@ -96,10 +97,10 @@ def page_of(folder: Path, *events: Said | AnyEvent) -> Page:
 
 
 def summary_of(*events: Said | AnyEvent) -> dict:
-    builder = SummaryBuilder()
+    state = RunState()
     for event in events:
-        builder.add(telemetry(event, 0.0))
-    return builder.summary()
+        state.apply(telemetry(event, 0.0))
+    return summarise_state(state)
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,9 @@ from ptychoflow.streaming.events import (
     Quality,
     RankCounts,
 )
+from ptychoflow.streaming.state.run import RunState
 from ptychoflow.workflow.results import headline, ledger_complaint
-from ptychoflow.workflow.summary import SummaryBuilder
+from ptychoflow.workflow.summary import summarise as summarise_state
 
 
 def quality(psnr_db: float, correlation: float) -> Quality:
@@ -22,14 +23,14 @@ def quality(psnr_db: float, correlation: float) -> Quality:
 
 
 def summary(*, acquired: int = 10, trained: int = 8, inferred: int = 10, scored: bool = True) -> dict[str, Any]:
-    builder = SummaryBuilder()
+    state = RunState()
     counts = AcquisitionCounts(acquired, acquired, 8, 2, 0, 0, 0, 0, 0, 0)
     events = [counts, of_rank(0, RankCounts(trained, 0, 0, 0)), EdgeCounts(inferred, 0, 0, 1.0, 1.0, 1.0)]
     if scored:
         events.append(HeldOutScores(0, 5, quality(21.34, 0.784), quality(17.2, float("nan")), 3))
     for event in events:
-        builder.add(telemetry(event, 1.0))
-    return builder.summary()
+        state.apply(telemetry(event, 1.0))
+    return summarise_state(state)
 
 
 def test_a_balanced_ledger_has_no_complaint() -> None:
@@ -37,11 +38,11 @@ def test_a_balanced_ledger_has_no_complaint() -> None:
 
 
 def test_a_frame_that_was_refused_for_its_counts_needs_no_image() -> None:
-    builder = SummaryBuilder()
+    state = RunState()
     counts = AcquisitionCounts(10, 9, 7, 2, 0, 0, 0, 1, 0, 0)
     for event in (counts, of_rank(0, RankCounts(7, 0, 0, 0)), EdgeCounts(9, 0, 0, 1.0, 1.0, 1.0)):
-        builder.add(telemetry(event, 1.0))
-    assert ledger_complaint(builder.summary()) is None
+        state.apply(telemetry(event, 1.0))
+    assert ledger_complaint(summarise_state(state)) is None
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,8 @@ import pytest
 
 from ptychoflow.streaming.events import Part
 from ptychoflow.streaming.settings import NetworkSettings
+from ptychoflow.streaming.state.run import RunState
 from ptychoflow.streaming.telemetry import TelemetrySender
-from ptychoflow.workflow.progress import RunProgress
 from ptychoflow.workflow.run_parts import RunParts
 from ptychoflow.workflow.supervision import PartCommand
 
@@ -43,6 +43,6 @@ def test_a_trainer_that_was_killed_is_started_again_so_often_and_nothing_else_is
 ) -> None:
     counted = tmp_path / "starts"
     command = PartCommand(part, [sys.executable, "-c", code, str(counted)], tmp_path / "log")
-    end = RunParts([command], reporter, RunProgress(), restarts=2).run(threading.Event())
+    end = RunParts([command], reporter, RunState(), restarts=2).run(threading.Event())
     assert len(counted.read_text()) == starts
     assert (end.status if end else None) == status

@@ -34,7 +34,8 @@ from ptychoflow.streaming.events import (
     WeightsRejected,
 )
 from ptychoflow.streaming.messages import GroundTruthSource
-from ptychoflow.workflow.summary import SummaryBuilder
+from ptychoflow.streaming.state.run import RunState
+from ptychoflow.workflow.summary import summarise as summarise_state
 
 
 def quality(psnr_db: float, ssim: float = 0.5, correlation: float = 0.7) -> Quality:
@@ -42,10 +43,10 @@ def quality(psnr_db: float, ssim: float = 0.5, correlation: float = 0.7) -> Qual
 
 
 def summarise(*timed: tuple[float, Said | AnyEvent]) -> dict:
-    builder = SummaryBuilder()
+    state = RunState()
     for time_s, event in timed:
-        builder.add(telemetry(event, time_s))
-    return builder.summary()
+        state.apply(telemetry(event, time_s))
+    return summarise_state(state)
 
 
 def counts(acquired: int = 100) -> AcquisitionCounts:
@@ -232,7 +233,7 @@ def test_scan_is_reported():
 
 
 def test_the_summary_of_nothing_is_valid_json_with_every_section():
-    summary = json.loads(json.dumps(SummaryBuilder().summary(), allow_nan=False))
+    summary = json.loads(json.dumps(summarise_state(RunState()), allow_nan=False))
     assert summary["frames"]["lost"] == 0
     assert (summary["held_out"], summary["buffer"], summary["perspectives"], summary["seconds"]) == (
         None,

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-import pytest
+from typing import Any
 
-from ptychoflow.streaming.events import ClassificationInfo, TaskAccuracies, TaskScores, TrainingResumed
-from ptychoflow.workflow.task_summary import TaskHistory
+import pytest
+from speaking import telemetry
+
+from ptychoflow.streaming.events import AnyEvent, ClassificationInfo, TaskAccuracies, TaskScores, TrainingResumed
+from ptychoflow.streaming.state.run import RunState
+from ptychoflow.workflow.summary import summarise
 
 INFO = ClassificationInfo("digits", [["0", "3"], ["1", "2"]], images=[20, 10], channels=1, stored_px=8)
 
@@ -19,26 +23,23 @@ def accuracies(task: int, step: int, *top1: float) -> TaskAccuracies:
     return TaskAccuracies(task, step, shares, {number: min(1.0, share + 0.25) for number, share in shares.items()})
 
 
-def history(*events: object) -> TaskHistory:
-    found = TaskHistory()
-    for event in events:
-        found.add(event)
-    return found
+def section(*events: AnyEvent) -> dict[str, Any] | None:
+    return summarise(RunState().apply_all(map(telemetry, events)))["classification"]
 
 
 def test_a_run_on_a_scan_has_no_such_section() -> None:
-    assert history().summary() is None
+    assert section() is None
 
 
 def test_live_scores_and_the_matrix() -> None:
-    found = history(
+    found = section(
         INFO,
         scores(0, 0.5, 0.75),
         accuracies(0, 10, 0.75),
         scores(1, 0.25, 0.5),
         accuracies(1, 20, 0.5, 0.25),
         accuracies(1, 30, 0.625, 0.5),
-    ).summary()
+    )
     assert found is not None
     assert found["chance"] == {"top1": 0.25, "top5": 1.0}
     assert [task["first_pass"]["top1"] for task in found["tasks"]] == [0.5, 0.25]
@@ -50,7 +51,7 @@ def test_live_scores_and_the_matrix() -> None:
 
 
 def test_what_training_forgot_by_going_back_is_forgotten() -> None:
-    found = history(INFO, accuracies(0, 10, 0.75), accuracies(1, 20, 0.5, 0.25), TrainingResumed(15)).summary()
+    found = section(INFO, accuracies(0, 10, 0.75), accuracies(1, 20, 0.5, 0.25), TrainingResumed(15))
     assert found is not None
     assert found["accuracy_top1"] == [[0.75]]
     assert found["tasks"][1]["first_pass"] is None

@@ -1,7 +1,7 @@
 from speaking import Said, of_rank, telemetry
 
 from ptychoflow.streaming.events import AcquisitionCounts, EdgeCounts, RankCounts
-from ptychoflow.streaming.ledger import FrameCounts, FrameLedger
+from ptychoflow.streaming.state.ledger import FrameCounts, FrameLedger
 
 
 def acquisition(acquired: int) -> AcquisitionCounts:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ptychoflow.streaming.events import AcquisitionCounts, EdgeCounts, RankCounts, Telemetry, Unlabelled
+from ptychoflow.streaming.messages import MAX_RANKS
 
 
 @dataclass(frozen=True)
@@ -55,8 +56,9 @@ class FrameLedger:
         elif isinstance(event, EdgeCounts):
             self._edge = event
         elif isinstance(event, RankCounts):
-            self._ranks[telemetry.rank] = event
-            if event.ranks:
+            if 0 <= telemetry.rank < MAX_RANKS:
+                self._ranks[telemetry.rank] = event
+            if event.ranks > 0:
                 self._ranks = {rank: counts for rank, counts in self._ranks.items() if rank < event.ranks}
 
     def counts(self) -> FrameCounts:

@@ -1,4 +1,4 @@
-from ptychoflow.dashboard.series import Series, SeriesCursor
+from ptychoflow.streaming.state.series import Series, SeriesCursor
 
 
 def filled(values: list[float], capacity: int = 4) -> Series:

@@ -16,14 +16,17 @@ ALLOWED = {
     "buffer": (),
     "acquisition": ("streaming",),
     "trainer": ("streaming", "buffer", "acquisition"),
-    "inference_edge": ("streaming", "acquisition", "trainer.models"),
+    "inference_edge": ("streaming", "trainer.models"),
     "dashboard": ("streaming",),
     "workflow": EVERYTHING,
 }
-WITHOUT_CIRCLES = ("buffer", "trainer", "workflow")
+WITHOUT_CIRCLES = ("streaming", "buffer", "acquisition", "trainer", "inference_edge", "workflow")
 KNOWN_CIRCLES = {
+    "streaming": set[str](),
     "buffer": set[str](),
+    "acquisition": set[str](),
     "trainer": set[str](),
+    "inference_edge": set[str](),
     "workflow": {
         "app",
         "cli",

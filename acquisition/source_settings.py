@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import BeforeValidator, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
+from ptychoflow.acquisition.readers.dataset_map import PositionsMap
 from ptychoflow.streaming.settings import Settings
 
 PixelPair = tuple[PositiveInt, PositiveInt]
@@ -57,16 +58,110 @@ class PreprocessSettings(Settings):
         return self.swap_positions or signs != (1, 1) or self.position_scale != 1.0
 
 
+def _one_or_two(value: Any) -> Any:
+    """Let one number stand for both axes."""
+    return (value, value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
+LengthPair = Annotated[tuple[PositiveFloat, PositiveFloat], BeforeValidator(_one_or_two)]
+
+
+class GeometrySettings(Settings):
+    """Geometry that a file does not hold, or holds wrong: what is given here counts."""
+
+    energy_eV: PositiveFloat | None = None
+    """Photon energy."""
+    detector_distance_m: PositiveFloat | None = None
+    """Specimen to detector."""
+    detector_pixel_size_m: LengthPair | None = None
+    """Detector pixel (y, x), or one number for both."""
+    object_pixel_size_m: LengthPair | None = None
+    """Object pixel (y, x), or one number for both; the detector distance follows from it where that is not known."""
+
+
+class ShippedMap(StrEnum):
+    """A dataset map that comes with the project, in `acquisition/readers/maps/`."""
+
+    HXN = "hxn"
+    """NSLS-II HXN, one file with amplitudes (`/diffamp`)."""
+    HXN_RAW = "hxn-raw"
+    """NSLS-II HXN, one file with `/diff_data` and `/scan`."""
+    NANOMAX = "nanomax"
+    """MAX IV NanoMAX, frames and positions in one file."""
+    VELOCIPROBE = "velociprobe"
+    """APS Velociprobe, Eiger master with a text file of positions."""
+    POLAR = "polar"
+    """APS POLAR, frames with a file of softGlueZynq samples."""
+    LAMNI = "lamni"
+    """APS LamNI, frames with a `.dat` file of positions."""
+
+
+class ProbeUse(StrEnum):
+    """What is done with the probe that a file holds."""
+
+    AS_STORED = "as_stored"
+    """It is where phase retrieval starts; it must have as many pixels as the frames."""
+    SAME_PIXEL = "same_pixel"
+    """Its pixel is that of the object: it is cut, or padded with zeros, to the shape of the frames."""
+    SAME_FIELD = "same_field"
+    """It covers the same field of view as the frames: it is cut or padded in the plane of the detector."""
+    IGNORE = "ignore"
+    """It is left out, and a probe is estimated from the frames."""
+
+
+class FrameChoice(StrEnum):
+    """Which frames are used when there are more frames than positions, or more positions than frames."""
+
+    ALL = "all"
+    """The scan is refused."""
+    FIRST = "first"
+    """The first ones of both: what is too many at the end is left out."""
+    LAST = "last"
+    """The last ones of both: what is too many at the beginning is left out."""
+
+
+class FrameAxes(StrEnum):
+    """Order of the last two axes of the stored frames."""
+
+    YX = "yx"
+    XY = "xy"
+
+
+FrameRange = tuple[NonNegativeInt, NonNegativeInt]
+
+
 class ReplaySettings(Settings):
     """Replay of a recorded scan."""
 
     kind: Literal["replay"] = "replay"
-    path: Path
-    """CXI file, a recording of this project, or any HDF5 file together with `dataset_map`."""
-    dataset_map: Path | None = None
-    """TOML file that says where an HDF5 file of another layout keeps what; see `acquisition/readers/dataset_map.py`."""
+    path: Path | tuple[Path, ...]
+    """A scan in one of the known formats, or any HDF5 file together with `dataset_map`. Several files are perspectives
+    of one scan, in the order of their angles, or else of their names."""
+    dataset_map: Annotated[ShippedMap | Path, Field(union_mode="left_to_right")] | None = None
+    """Where files of another layout keep what: the name of a map that is shipped, or a TOML file; see
+    `acquisition/readers/dataset_map.py`."""
+    map_values: dict[str, Any] = Field(default_factory=dict)
+    """Keys of the dataset map that are added or replaced, such as `map_values.positions.column_y = 2`."""
+    geometry: GeometrySettings = GeometrySettings()
+    """Energy, distance and pixel sizes that the file does not hold."""
+    positions: PositionsMap | None = None
+    """Where the positions are, for files without them or in place of the file's own."""
+    frames: FrameChoice = FrameChoice.ALL
+    """Which frames are used when there are not as many positions."""
+    drop_frames: tuple[NonNegativeInt | FrameRange, ...] = ()
+    """Frames that are left out, by their number in the file (from 0); two numbers are the first and the last of a
+    range."""
+    frame_axes: FrameAxes | None = None
+    """Order of the axes of stored frames; None as the format says. NXptycho does not say it clearly."""
+    probe: ProbeUse = ProbeUse.AS_STORED
+    """What is done with the file's probe."""
     preprocess: PreprocessSettings = PreprocessSettings()
     """Corrections of the file's frames and positions."""
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """Return all files, as the user ordered them."""
+        return self.path if isinstance(self.path, tuple) else (self.path,)
 
 
 class SpecimenKind(StrEnum):

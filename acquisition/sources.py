@@ -1,18 +1,20 @@
-"""Open a scan source: a file or a simulation."""
+"""Open a scan source: files or a simulation."""
 
 from __future__ import annotations
 
 import logging
-from typing import Protocol
-
-import h5py
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 from ptychoflow.acquisition.preprocess import FilePerspective
-from ptychoflow.acquisition.readers.cxi import CxiReader
-from ptychoflow.acquisition.readers.dataset_map import load_dataset_map
-from ptychoflow.acquisition.readers.hdf5 import open_hdf5
-from ptychoflow.acquisition.readers.mapped import MappedReader
-from ptychoflow.acquisition.readers.recording import RecordingReader
+from ptychoflow.acquisition.readers.assembling import assemble
+from ptychoflow.acquisition.readers.choosing import choose_reader
+from ptychoflow.acquisition.readers.contents import FileContents
+from ptychoflow.acquisition.readers.natural import natural_order
+from ptychoflow.acquisition.readers.positions import read_positions
+from ptychoflow.acquisition.readers.reader import ScanFiles
 from ptychoflow.acquisition.readers.stored import StoredPerspective, check
 from ptychoflow.acquisition.scan import Scan
 from ptychoflow.acquisition.simulation.scan import SimulatedScan
@@ -22,19 +24,6 @@ from ptychoflow.streaming.errors import UserError
 log = logging.getLogger(__name__)
 
 
-class Reader(Protocol):
-    """What every file format offers."""
-
-    format_name: str
-    name: str
-
-    def __len__(self) -> int:
-        """Return the number of perspectives."""
-
-    def read(self, index: int) -> StoredPerspective:
-        """Return perspective `index` without its frames."""
-
-
 def open_scan(settings: ReplaySettings | SimulationSettings) -> Scan:
     """Open the source. Every perspective's positions and geometry are checked; frames are read later, in parts.
 
@@ -42,42 +31,50 @@ def open_scan(settings: ReplaySettings | SimulationSettings) -> Scan:
     """
     if isinstance(settings, SimulationSettings):
         return SimulatedScan(settings)
-    file = open_hdf5(settings.path)
-    try:
-        reader = _choose_reader(file, settings)
-        log.info("%s: read as %s", settings.path, reader.format_name)
-        return FileScan(file, reader, settings.preprocess)
-    except UserError:
-        file.close()
-        raise
+    with ExitStack() as opened:
+        files = _in_order([_open_file(path, settings, opened) for path in settings.paths])
+        return FileScan(files, settings, opened)
 
 
-def _choose_reader(file: h5py.File, settings: ReplaySettings) -> Reader:
-    if settings.dataset_map is not None:
-        return MappedReader(file, load_dataset_map(settings.dataset_map))
-    if RecordingReader.recognises(file):
-        return RecordingReader(file)
-    if CxiReader.recognises(file):
-        return CxiReader(file)
-    raise UserError(
-        f"{file.filename}: neither CXI nor a recording; say in a dataset map (dataset_map = TOML file) where its data "
-        f"is. Datasets with frames may be: {', '.join(_stacks(file)) or 'none'}"
-    )
+@dataclass(frozen=True)
+class OpenedFile:
+    """One file of a scan: what its reader found."""
+
+    path: Path
+    name: str
+    notes: list[str]
+    perspectives: list[FileContents]
 
 
-def _stacks(file: h5py.File) -> list[str]:
-    """Return the names of all datasets with three axes."""
-    names: list[str] = []
+def _open_file(path: Path, settings: ReplaySettings, opened: ExitStack) -> OpenedFile:
+    files = ScanFiles(path)
+    opened.callback(files.close)
+    reader = choose_reader(files, settings)
+    log.info("%s: read as %s", path, reader.format_name)
+    perspectives = [reader.read(index) for index in range(len(reader))]
+    if settings.positions is not None:
+        positions = read_positions(files, settings.positions)
+        perspectives = [replace(contents, positions=positions) for contents in perspectives]
+    return OpenedFile(path, reader.name, [f"Read as {reader.format_name}", *reader.notes], perspectives)
 
-    def collect(name: str, item: h5py.Group | h5py.Dataset) -> None:
-        if isinstance(item, h5py.Dataset) and item.ndim == 3:
-            names.append(f"/{name}")
 
-    file.visititems(collect)
-    return names
+def _in_order(files: list[OpenedFile]) -> list[OpenedFile]:
+    """Return files by their angle if every one says it and they differ, or else by their name; say which."""
+    if len(files) < 2:
+        return files
+    angles = [contents.angle_deg for file in files for contents in file.perspectives]
+    if None not in angles and len(set(angles)) > 1:
+        ordered = sorted(files, key=lambda file: file.perspectives[0].angle_deg or 0.0)
+        by = "angle"
+    else:
+        ordered = sorted(files, key=lambda file: natural_order(str(file.path)))
+        by = "name"
+    said = f"{len(files)} files are perspectives of one scan, in the order of their {by}"
+    notes = list(dict.fromkeys(note for file in ordered for note in file.notes))
+    return [replace(ordered[0], notes=[said, *notes]), *(replace(file, notes=[]) for file in ordered[1:])]
 
 
-def _check_same_frames(perspectives: list[StoredPerspective]) -> None:
+def _check_same_frames(perspectives: Sequence[StoredPerspective]) -> None:
     """Raise `UserError` unless one network fits the frames of all perspectives."""
     first, *others = perspectives
     for other in others:
@@ -89,18 +86,19 @@ def _check_same_frames(perspectives: list[StoredPerspective]) -> None:
 
 
 class FileScan(Scan):
-    """The perspectives of one file."""
+    """The perspectives of one file or several."""
 
-    def __init__(self, file: h5py.File, reader: Reader, preprocess: PreprocessSettings) -> None:
-        self.name = reader.name
-        self._file = file
-        self._preprocess = preprocess
-        self._stored = [reader.read(index) for index in range(len(reader))]
+    def __init__(self, files: Sequence[OpenedFile], settings: ReplaySettings, opened: ExitStack) -> None:
+        self.name = files[0].name
+        self._preprocess: PreprocessSettings = settings.preprocess
+        contents = [one for file in files for one in file.perspectives]
+        self._stored = [assemble(one, settings, index=index) for index, one in enumerate(contents)]
         for stored in self._stored:
             check(stored)
         _check_same_frames(self._stored)
         self._perspectives: dict[int, FilePerspective] = {}
-        self.notes = [f"Read as {reader.format_name}", *self.perspective(0).notes]
+        self.notes = [*(note for file in files for note in file.notes), *self.perspective(0).notes]
+        self._opened = opened.pop_all()
 
     def __len__(self) -> int:
         """Return the number of perspectives."""
@@ -120,5 +118,5 @@ class FileScan(Scan):
         return self._perspectives[index]
 
     def close(self) -> None:
-        """Close the file."""
-        self._file.close()
+        """Close the files."""
+        self._opened.close()

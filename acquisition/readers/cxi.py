@@ -1,108 +1,172 @@
 """CXI files: one perspective per entry.
 
 Conventions of this reader, where the format leaves room: `translation` (x, y, z) in metres is where the beam hits the
-object, x growing with columns and y with rows; `mask` is 0 for good pixels; the probe is in the object plane. Files
-that differ are corrected by `PreprocessSettings`.
+object, x growing with columns and y with rows; pixel status as in `masks.py`; the probe is in the object plane. Files
+that differ are corrected by `PreprocessSettings`. CXI's axes of the laboratory are y up and x to the left (seen along
+the beam), so a detector whose `basis_vectors` are (0, -y, 0) and (-x, 0, 0) is mounted as usual.
 """
 
 from __future__ import annotations
 
 import re
-from pathlib import Path
+from dataclasses import replace
+from typing import ClassVar
 
 import h5py
 import numpy as np
 import numpy.typing as npt
 
 from ptychoflow.acquisition.readers import layout
-from ptychoflow.acquisition.readers.hdf5 import find_dataset, location, read_array, read_number, require_dataset
-from ptychoflow.acquisition.readers.illumination import read_mask, read_probe
-from ptychoflow.acquisition.readers.stored import StoredPerspective, check_geometry
-from ptychoflow.acquisition.scan import ELEMENTARY_CHARGE_C, Geometry
+from ptychoflow.acquisition.readers.contents import FileContents, Positions
+from ptychoflow.acquisition.readers.frame_stack import FrameStack, stack_of
+from ptychoflow.acquisition.readers.geometry import FoundGeometry
+from ptychoflow.acquisition.readers.hdf5 import find_dataset, find_group, location, read_array, read_numbers
+from ptychoflow.acquisition.readers.masks import read_cxi_mask
+from ptychoflow.acquisition.readers.probes import read_probe
+from ptychoflow.acquisition.readers.quantities import read_quantity, unit_of
+from ptychoflow.acquisition.readers.reader import FormatReader, ScanFiles
+from ptychoflow.acquisition.readers.turning import Turn
+from ptychoflow.acquisition.readers.units import EnergyUnit, LengthUnit, Quantity, scale
 from ptychoflow.streaming.errors import UserError
 
-ENERGY_UNITS_J = {"J": 1.0, "eV": ELEMENTARY_CHARGE_C, "keV": 1e3 * ELEMENTARY_CHARGE_C}
 
-
-class CxiReader:
+class CxiReader(FormatReader):
     """Reads the entries of a CXI file."""
 
-    format_name = "CXI"
+    format_name: ClassVar[str] = "CXI"
 
-    def __init__(self, file: h5py.File) -> None:
-        self.name = Path(file.filename).stem
-        self._entries = [file[name] for name in _entry_names(file)]
+    def __init__(self, files: ScanFiles) -> None:
+        super().__init__(files)
+        groups = _entries(_file(files))
+        self._entries = [group for group in groups if _frames_in(group) is not None]
+        full = [group for group in self._entries if (frames := _frames_in(group)) is not None and frames.size]
+        self._entries = full or self._entries
+        if empty := [str(group.name).strip("/") for group in groups if group not in self._entries]:
+            self.notes.append(f"{', '.join(empty)}: no frames in it; left out")
 
     @staticmethod
-    def recognises(file: h5py.File) -> bool:
+    def recognises(files: ScanFiles) -> bool:
         """Whether the file has an entry with frames at the places that CXI gives."""
-        return bool(_entry_names(file))
+        return files.hdf5 is not None and any(_frames_in(group) is not None for group in _entries(files.hdf5))
 
     def __len__(self) -> int:
         """Return the number of entries with frames."""
         return len(self._entries)
 
-    def read(self, index: int) -> StoredPerspective:
-        """Return entry `index`, from 0. Raises `UserError` for what is missing or has the wrong shape or type."""
-        entry = self._entries[index]
-        frames = require_dataset(entry, layout.FRAMES_ALTERNATIVES, what="frames")
-        probe = find_dataset(entry, layout.PROBE_ALTERNATIVES)
-        mask = find_dataset(entry, [layout.MASK])
-        geometry = check_geometry(_read_geometry(entry, frames), where=location(entry))
-        return StoredPerspective(
-            where=location(entry),
-            index=index,
-            angle_deg=0.0,
-            geometry=geometry,
-            positions_px=_read_positions(entry) / geometry.object_pixel_size_m,
-            frame_count=len(frames),
-            dtype=frames.dtype,
-            read=lambda start, stop: frames[start:stop],
-            probe=None if probe is None else read_probe(probe),
-            mask=None if mask is None else read_mask(mask),
-        )
+    def read(self, index: int) -> FileContents:
+        """Return entry `index`, from 0. Raises `UserError` for what has the wrong shape or type."""
+        return read_entry(self._entries[index])
 
 
-def _entry_names(file: h5py.File) -> list[str]:
+def read_entry(entry: h5py.Group) -> FileContents:
+    """Return what an entry holds. Raises `UserError` for what has the wrong shape or type."""
+    dataset = _frames_in(entry)
+    if dataset is None:
+        raise ValueError("an entry of a CXI reader has frames")
+    contents = FileContents(
+        where=location(entry),
+        frames=stack_of(dataset),
+        geometry=FoundGeometry(
+            energy_eV=_energy_eV(entry),
+            detector_distance_m=_length_m(entry, layout.DISTANCE, what="detector distance"),
+            detector_pixel_size_m=(
+                _length_m(entry, layout.PIXEL_SIZE_Y, what="detector pixel size along y"),
+                _length_m(entry, layout.PIXEL_SIZE_X, what="detector pixel size along x"),
+            ),
+        ),
+        positions=_positions(entry),
+    )
+    probe = find_dataset(entry, layout.PROBE_ALTERNATIVES)
+    if probe is not None:
+        values, notes = read_probe(probe)
+        contents = replace(contents, probe=values, notes=contents.notes + notes)
+    mask = find_dataset(entry, layout.MASK_ALTERNATIVES)
+    if mask is not None:
+        bad, notes = read_cxi_mask(mask)
+        contents = replace(contents, mask=bad, notes=contents.notes + notes)
+    vectors = find_dataset(entry, layout.BASIS_VECTORS_ALTERNATIVES)
+    return contents if vectors is None else _as_mounted(contents, vectors)
+
+
+def _file(files: ScanFiles) -> h5py.File:
+    if files.hdf5 is None:
+        raise ValueError("a recognised CXI file is HDF5")
+    return files.hdf5
+
+
+def _entries(file: h5py.File) -> list[h5py.Group]:
     names = [name for name in file if re.fullmatch(rf"{layout.ENTRY_PREFIX}\d+", name)]
-    with_frames = [name for name in names if find_dataset(file[name], layout.FRAMES_ALTERNATIVES) is not None]
-    return sorted(with_frames, key=lambda name: int(name.removeprefix(layout.ENTRY_PREFIX)))
+    names.sort(key=lambda name: int(name.removeprefix(layout.ENTRY_PREFIX)))
+    return [group for name in names if (group := find_group(file, name)) is not None]
 
 
-def _read_geometry(entry: h5py.Group, frames: h5py.Dataset) -> Geometry:
-    """Return the geometry of frames as stored."""
-    if frames.ndim != 3:
-        raise UserError(f"{location(frames)}: frames must have axes (frame, y, x), not shape {frames.shape}")
-    distance_m, pixel_y_m, pixel_x_m = (
-        read_number(require_dataset(entry, [name], what=what), what=what)
-        for name, what in (
-            (layout.DISTANCE, "detector distance"),
-            (layout.PIXEL_SIZE_Y, "detector pixel size along y"),
-            (layout.PIXEL_SIZE_X, "detector pixel size along x"),
-        )
-    )
-    return Geometry(
-        energy_eV=_read_energy_eV(entry),
-        detector_distance_m=abs(distance_m),
-        detector_pixel_size_m=(pixel_y_m, pixel_x_m),
-        frame_shape_px=(frames.shape[1], frames.shape[2]),
-    )
+def _frames_in(entry: h5py.Group) -> h5py.Dataset | None:
+    return find_dataset(entry, layout.FRAMES_ALTERNATIVES)
 
 
-def _read_energy_eV(entry: h5py.Group) -> float:  # noqa: N802
-    dataset = require_dataset(entry, layout.ENERGY_ALTERNATIVES, what="photon energy")
-    unit = dataset.attrs.get("units", "J")
-    unit = unit.decode() if isinstance(unit, bytes) else str(unit)
-    if unit not in ENERGY_UNITS_J:
-        raise UserError(f"{location(dataset)}: unknown energy unit {unit!r}; use one of {', '.join(ENERGY_UNITS_J)}")
-    return read_number(dataset, what="photon energy") * ENERGY_UNITS_J[unit] / ELEMENTARY_CHARGE_C
+def _length_m(entry: h5py.Group, name: str, *, what: str) -> float | None:
+    dataset = find_dataset(entry, [name])
+    return None if dataset is None else read_quantity(dataset, Quantity.LENGTH, default=LengthUnit.METRE, what=what)
 
 
-def _read_positions(entry: h5py.Group) -> npt.NDArray[np.float64]:
-    dataset = require_dataset(entry, layout.TRANSLATION_ALTERNATIVES, what="positions")
-    if dataset.ndim != 2 or dataset.shape[1] not in {2, 3} or dataset.dtype.kind not in "iuf":
+def _energy_eV(entry: h5py.Group) -> float | None:  # noqa: N802
+    dataset = find_dataset(entry, layout.ENERGY_ALTERNATIVES)
+    if dataset is None:
+        return None
+    return read_quantity(dataset, Quantity.ENERGY, default=EnergyUnit.JOULE, what="photon energy")
+
+
+def _positions(entry: h5py.Group) -> Positions | None:
+    dataset = find_dataset(entry, layout.TRANSLATION_ALTERNATIVES)
+    if dataset is None:
+        return None
+    if dataset.ndim not in {2, 3} or dataset.shape[-1] not in {2, 3} or dataset.dtype.kind not in "iuf":
         raise UserError(
             f"{location(dataset)}: positions must be numbers of shape (frames, 3) as x, y, z, "
             f"not {dataset.dtype} of shape {dataset.shape}"
         )
-    return read_array(dataset)[:, 1::-1].astype(np.float64)
+    values = read_numbers(dataset, what="positions").reshape(-1, dataset.shape[-1])
+    unit = unit_of(dataset, Quantity.LENGTH, what="positions") or LengthUnit.METRE
+    return Positions(values[:, 1::-1] * scale(unit))
+
+
+def _as_mounted(contents: FileContents, dataset: h5py.Dataset) -> FileContents:
+    """Turn the frames of a detector whose rows and columns run elsewhere than usual."""
+    slow, fast = _basis(dataset)
+    transpose = abs(slow[0]) > abs(slow[1])
+    rows, columns = (fast, slow) if transpose else (slow, fast)
+    turn = Turn(transpose, flip_y=bool(rows[1] > 0), flip_x=bool(columns[0] > 0))
+    sizes = contents.geometry.detector_pixel_size_m
+    lengths = (float(np.linalg.norm(slow)), float(np.linalg.norm(fast)))
+    stored = (sizes[0] or lengths[0], sizes[1] or lengths[1])
+    contents = replace(contents, geometry=replace(contents.geometry, detector_pixel_size_m=stored))
+    if turn.is_identity:
+        return contents
+    words = [name for name in ("transpose", "flip_y", "flip_x") if getattr(turn, name)]
+    height, width = contents.frames.shape_px
+    return replace(
+        contents,
+        frames=turned(contents.frames, turn, shape_px=(width, height) if turn.transpose else (height, width)),
+        mask=None if contents.mask is None else np.asarray(turn.apply(contents.mask), bool),
+        geometry=replace(contents.geometry, detector_pixel_size_m=stored[::-1] if turn.transpose else stored),
+        notes=[*contents.notes, f"Frames are turned as the detector's basis vectors say: {', '.join(words)}"],
+    )
+
+
+def turned(stack: FrameStack, turn: Turn, *, shape_px: tuple[int, int]) -> FrameStack:
+    """Return frames that are turned when they are read."""
+    return stack.changed(turn.apply, shape_px=shape_px)
+
+
+def _basis(dataset: h5py.Dataset) -> npt.NDArray[np.float64]:
+    """Return the vectors (slow, fast) as (x, y, z) along which rows and columns of a frame follow one another."""
+    vectors = read_numbers(dataset, what="basis vectors")
+    if vectors.ndim == 3:
+        if np.ptp(vectors, axis=0).any():
+            raise UserError(f"{location(dataset)}: the detector moves during the scan, which cannot be processed")
+        vectors = vectors[0]
+    if vectors.shape == (3, 2):
+        vectors = vectors.T
+    if vectors.shape != (2, 3) or not np.isfinite(vectors).all() or not np.linalg.norm(vectors, axis=1).all():
+        raise UserError(f"{location(dataset)}: basis vectors must be two vectors (x, y, z), not {read_array(dataset)}")
+    return vectors

@@ -10,9 +10,14 @@ import hdf5plugin  # noqa: F401 - registers the filters of compressed detector f
 import numpy as np
 import numpy.typing as npt
 
+from ptychoflow.acquisition.readers.links import dangling_link, missing_sources
 from ptychoflow.streaming.errors import UserError
 
 PARTIAL_SUFFIX = ".partial"
+# What h5py raises for files that are damaged or hold what it does not know.
+HDF5_ERRORS = (OSError, RuntimeError, KeyError, ValueError, TypeError, OverflowError)
+MAXIMUM_TABLE_BYTES = 2**30
+"""Of a dataset that is read whole: positions, masks, probes."""
 
 
 def open_hdf5(path: Path) -> h5py.File:
@@ -27,27 +32,55 @@ def open_hdf5(path: Path) -> h5py.File:
         return h5py.File(path, "r")
     except PermissionError as error:
         raise UserError(f"{path}: no permission to read this file") from error
-    except OSError as error:
+    except HDF5_ERRORS as error:
         raise UserError(_why_unreadable(path, error)) from error
 
 
-def _why_unreadable(path: Path, error: OSError) -> str:
+def _why_unreadable(path: Path, error: Exception) -> str:
     if "truncated" in str(error):
         return f"{path}: the file is truncated, its end is missing; copy it again"
     if not h5py.is_hdf5(path):
         return f"{path}: this is not an HDF5 file; give a CXI file, a recording, or HDF5 with a dataset map"
-    return f"{path}: HDF5 cannot open the file: {error}"
+    return f"{path}: HDF5 cannot open the file: {one_line(error)}"
+
+
+def one_line(error: Exception) -> str:
+    """Return what an exception says without line breaks."""
+    return " ".join(str(error).split())
 
 
 def location(item: h5py.Group | h5py.Dataset, name: str = "") -> str:
     """Return where something is, for error messages: file and path inside it."""
-    return f"{item.file.filename}: {item.name.rstrip('/')}{'/' + name if name else ''}"
+    return f"{item.file.filename}: {(item.name or '').rstrip('/')}{'/' + name if name else ''}"
+
+
+def find_item(group: h5py.Group, name: str) -> h5py.Group | h5py.Dataset | None:
+    """Return what stands at `name`, or None. Raises `UserError` for a link to a file that is not there."""
+    try:
+        found = group.get(name)
+    except HDF5_ERRORS as error:
+        raise UserError(f"{location(group, name)} cannot be read: {one_line(error)}") from error
+    if found is None and (target := dangling_link(group, name)) is not None:
+        raise UserError(
+            f"{location(group, name)} links to {target}, which is missing; put it there, or give the file that holds it"
+        )
+    return found if isinstance(found, h5py.Group | h5py.Dataset) else None
+
+
+def find_group(group: h5py.Group, name: str) -> h5py.Group | None:
+    """Return the group at `name`, or None. Raises `UserError` for a link to a file that is not there."""
+    found = find_item(group, name)
+    return found if isinstance(found, h5py.Group) else None
 
 
 def find_dataset(group: h5py.Group, names: Iterable[str]) -> h5py.Dataset | None:
-    """Return the first of `names` in `group` that is a dataset, or None."""
+    """Return the first of `names` in `group` that is a dataset with values, or None.
+
+    Raises `UserError` for a link to a file that is not there.
+    """
     for name in names:
-        if isinstance(found := group.get(name), h5py.Dataset):
+        found = find_item(group, name)
+        if isinstance(found, h5py.Dataset) and found.shape is not None:
             return found
     return None
 
@@ -62,18 +95,27 @@ def require_dataset(group: h5py.Group, names: Iterable[str], *, what: str) -> h5
 
 
 def read_array(dataset: h5py.Dataset) -> npt.NDArray[np.generic]:
-    """Read a whole dataset. Raises `UserError` when its data is damaged."""
+    """Read a whole dataset. Raises `UserError` when its data is damaged, missing, or far too large for what it is."""
+    if dataset.nbytes > MAXIMUM_TABLE_BYTES:
+        raise UserError(f"{location(dataset)}: {dataset.shape} values are too many for what is expected here")
+    for missing in missing_sources(dataset):
+        raise UserError(f"{location(dataset)} is kept in {missing.source}, which is missing; put it there")
     try:
         return np.asarray(dataset[()])
-    except OSError as error:
-        raise UserError(f"{location(dataset)} cannot be read: {error}") from error
+    except HDF5_ERRORS as error:
+        raise UserError(f"{location(dataset)} cannot be read: {one_line(error)}") from error
 
 
-def read_number(dataset: h5py.Dataset, *, what: str) -> float:
-    """Return the single number in `dataset` as a float; raise `UserError` when it is not one."""
-    values = read_array(dataset)
-    if values.size != 1 or values.dtype.kind not in "iuf":
-        raise UserError(
-            f"{location(dataset)}: the {what} must be one number, not {values.dtype} of shape {values.shape}"
-        )
-    return float(values.reshape(-1)[0])
+def read_numbers(dataset: h5py.Dataset, *, what: str) -> npt.NDArray[np.float64]:
+    """Return real numbers of any shape; raise `UserError` when they are something else."""
+    if dataset.dtype.kind not in "iuf":
+        raise UserError(f"{location(dataset)}: the {what} must be numbers, not {dataset.dtype}")
+    return read_array(dataset).astype(np.float64)
+
+
+def read_text(dataset: h5py.Dataset | None) -> str:
+    """Return the one text in `dataset`, empty if it holds none."""
+    if dataset is None or dataset.size != 1 or dataset.dtype.kind not in "OS":
+        return ""
+    value = read_array(dataset).reshape(-1)[0]
+    return value.decode("utf-8", errors="replace").strip("\0 ") if isinstance(value, bytes) else str(value)

@@ -21,8 +21,14 @@ PROBE = "instrument_1/source_1/illumination"
 
 FRAMES_ALTERNATIVES = (FRAMES, "instrument_1/detector_1/data")
 TRANSLATION_ALTERNATIVES = (TRANSLATION, "sample_1/geometry_1/translation", "instrument_1/detector_1/translation")
+BEAM_ENERGIES = ("incident_energy", "energy", "incident_beam_energy")
 # NXcxi_ptycho keeps the photon energy with the beam and the storage ring's with the source.
-ENERGY_ALTERNATIVES = ("instrument_1/beam_1/energy", "beam_1/energy", ENERGY)
+ENERGY_ALTERNATIVES = (
+    *(f"{beam}/{name}" for beam in ("instrument_1/beam_1", "beam_1") for name in BEAM_ENERGIES),
+    ENERGY,
+)
+MASK_ALTERNATIVES = (MASK, "instrument_1/detector_1/pixel_mask")
+BASIS_VECTORS_ALTERNATIVES = ("instrument_1/detector_1/basis_vectors", "data_1/basis_vectors")
 PROBE_ALTERNATIVES = (PROBE, "instrument_1/source_1/probe")
 
 RECORDING_VERSION_ATTRIBUTE = "ptychoflow_recording"

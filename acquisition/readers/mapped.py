@@ -2,146 +2,199 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
+import fnmatch
+import logging
+import math
+from dataclasses import replace
+from pathlib import PurePosixPath
+from typing import ClassVar
 
 import h5py
 import numpy as np
 import numpy.typing as npt
 
+from ptychoflow.acquisition.readers.contents import FileContents, Positions
 from ptychoflow.acquisition.readers.dataset_map import (
+    Angle,
     DatasetMap,
     Energy,
-    FrameAxis,
     FramesMap,
     FrameValues,
     GeometryMap,
     Length,
-    LengthUnit,
-    Number,
+    MaskMap,
     PositionsMap,
     ZeroFrequency,
 )
-from ptychoflow.acquisition.readers.hdf5 import location, read_array, read_number, require_dataset
-from ptychoflow.acquisition.readers.illumination import read_mask, read_probe
-from ptychoflow.acquisition.readers.stored import StoredPerspective, check_geometry
-from ptychoflow.acquisition.scan import ELEMENTARY_CHARGE_C, PLANCK_J_S, SPEED_OF_LIGHT_M_S, Geometry
+from ptychoflow.acquisition.readers.elsewhere import hdf5_of
+from ptychoflow.acquisition.readers.frame_stack import FrameStack, chained, stack_of, stack_with_axes
+from ptychoflow.acquisition.readers.geometry import FoundGeometry, energy_from_wavelength
+from ptychoflow.acquisition.readers.hdf5 import find_dataset, find_item, location, read_text, require_dataset
+from ptychoflow.acquisition.readers.masks import read_mask
+from ptychoflow.acquisition.readers.natural import natural_order
+from ptychoflow.acquisition.readers.positions import read_positions
+from ptychoflow.acquisition.readers.probes import read_probe
+from ptychoflow.acquisition.readers.quantities import known_unit, one_number, read_quantity, unit_of
+from ptychoflow.acquisition.readers.reader import FormatReader, ScanFiles
+from ptychoflow.acquisition.readers.units import Quantity, Unit, scale
 from ptychoflow.streaming.errors import UserError
 
 
-class MappedReader:
+log = logging.getLogger(__name__)
+
+
+class MappedReader(FormatReader):
     """Reads the one perspective that a dataset map describes."""
 
-    format_name = "HDF5 with a dataset map"
+    format_name: ClassVar[str] = "HDF5 with a dataset map"
 
-    def __init__(self, file: h5py.File, dataset_map: DatasetMap) -> None:
-        self.name = Path(file.filename).stem
-        self._file = file
+    def __init__(self, files: ScanFiles, dataset_map: DatasetMap) -> None:
+        super().__init__(files)
         self._map = dataset_map
 
-    def __len__(self) -> int:
-        """Return 1."""
-        return 1
-
-    def read(self, index: int) -> StoredPerspective:
+    def read(self, index: int) -> FileContents:
         """Return the perspective. Raises `UserError` for what is missing or has the wrong shape or type."""
-        frames = _require(self._file, self._map.frames.path, what="frames")
-        if frames.ndim != 3:
-            raise UserError(f"{location(frames)}: frames must have three axes, not shape {frames.shape}")
-        lengths = dict(zip(self._map.frames.axes, frames.shape, strict=True))
-        frame_shape_px = (lengths[FrameAxis.Y], lengths[FrameAxis.X])
-        geometry = _read_geometry(self._file, self._map.geometry, frame_shape_px)
-        check_geometry(geometry, where=location(frames))
-        probe, mask, angle = self._map.probe, self._map.mask, self._map.angle_deg
-        return StoredPerspective(
-            where=location(frames),
-            index=index,
-            angle_deg=_number(self._file, angle, what="rotation angle") if angle else 0.0,
-            geometry=geometry,
-            positions_px=_read_positions(self._file, self._map.positions, geometry),
-            frame_count=lengths[FrameAxis.FRAME],
-            dtype=frames.dtype,
-            read=_frame_reader(frames, self._map.frames),
-            probe=read_probe(_require(self._file, probe.path, what="probe")) if probe else None,
-            mask=read_mask(_require(self._file, mask.path, what="mask"), good=mask.good) if mask else None,
+        frames = _frames(self._files, self._map.frames)
+        probe = self._map.probe
+        angle_deg = _angle_deg(self._files, self._map.angle_deg)
+        notes: list[str] = []
+        values = None
+        if probe is not None:
+            values, notes = read_probe(_require(self._files, probe.file, probe.path, what="probe"))
+        return FileContents(
+            where=frames.where,
+            frames=frames,
+            geometry=_geometry(self._files, self._map.geometry),
+            positions=_positions(self._files, self._map.positions, angle_deg),
+            angle_deg=angle_deg,
+            probe=values,
+            mask=_mask(self._files, self._map.mask),
+            notes=notes,
         )
 
 
-def _require(file: h5py.File, path: str, *, what: str) -> h5py.Dataset:
-    return require_dataset(file, [path], what=f"{what} where the dataset map says")
+def _require(files: ScanFiles, file: str | None, path: str, *, what: str) -> h5py.Dataset:
+    return require_dataset(hdf5_of(files, file), [path], what=f"{what} where the dataset map says")
 
 
-def _number(file: h5py.File, number: Number, *, what: str) -> float:
+def _mask(files: ScanFiles, mask: MaskMap | None) -> npt.NDArray[np.bool_] | None:
+    if mask is None or (mask.optional and find_dataset(hdf5_of(files, mask.file), [mask.path]) is None):
+        return None
+    return read_mask(_require(files, mask.file, mask.path, what="mask"), good=mask.good)
+
+
+def _angle_deg(files: ScanFiles, angle: Angle | None) -> float | None:
+    return None if angle is None else _number(files, angle, Quantity.ANGLE, what="rotation angle")
+
+
+def _positions(files: ScanFiles, positions: PositionsMap | None, angle_deg: float | None) -> Positions | None:
+    if positions is None:
+        return None
+    found = read_positions(files, positions)
+    if not positions.foreshortened_x:
+        return found
+    if angle_deg is None:
+        raise UserError(
+            f"{files.path}: positions are shortened by the rotation angle, which the file does not say; "
+            "say that they are not with --set source.map_values.positions.foreshortened_x=false"
+        )
+    return replace(found, values=found.values * [1.0, math.cos(math.radians(angle_deg))])
+
+
+def _number(files: ScanFiles, number: Length | Energy | Angle, quantity: Quantity, *, what: str) -> float | None:
+    """Return a number in metres, electronvolts or degrees; None if it is not where the map says."""
     if number.value is not None:
-        return number.value
-    return read_number(_require(file, str(number.path), what=what), what=what)
+        if number.unit is None:
+            raise UserError(f"the dataset map gives the {what} without its unit; add unit = ...")
+        return number.value * scale(number.unit)
+    file = hdf5_of(files, number.file)
+    stated = _stated_unit(file, number.unit_path, quantity, what=what)
+    if number.attribute is not None:
+        return _from_attribute(file, number, stated or number.unit, what=what)
+    dataset = find_dataset(file, [str(number.path)])
+    if dataset is None:
+        log.warning("%s: there is no %s at %s, where the dataset map says", file.filename, what, number.path)
+        return None
+    unit = stated or (number.unit if not isinstance(number, Angle) else None)
+    unit = unit or unit_of(dataset, quantity, what=what) or number.unit
+    if unit is None:
+        raise UserError(f"{location(dataset)}: nothing says which unit the {what} has; give it in the dataset map")
+    return read_quantity(dataset, quantity, default=unit, what=what, unit=unit)
 
 
-def _metres(file: h5py.File, length: Length, *, what: str) -> float:
-    return _number(file, length, what=what) * length.unit.metres
+def _stated_unit(file: h5py.File, path: str | None, quantity: Quantity, *, what: str) -> Unit | None:
+    dataset = None if path is None else find_dataset(file, [path])
+    if dataset is None:
+        return None
+    return known_unit(read_text(dataset), quantity, what=what, where=location(dataset))
 
 
-def _read_geometry(file: h5py.File, geometry: GeometryMap, frame_shape_px: tuple[int, int]) -> Geometry:
-    pixel_y = geometry.detector_pixel_size_y or geometry.detector_pixel_size
-    return Geometry(
-        energy_eV=_read_energy_eV(file, geometry.energy, geometry.wavelength),
-        detector_distance_m=_metres(file, geometry.detector_distance, what="detector distance"),
+def _from_attribute(file: h5py.File, number: Length | Energy | Angle, unit: Unit | None, *, what: str) -> float | None:
+    owner = find_item(file, number.path or "/")
+    name = str(number.attribute)
+    if owner is None or name not in owner.attrs:
+        log.warning("%s: there is no %s in attribute %s, where the dataset map says", file.filename, what, name)
+        return None
+    if unit is None:
+        raise UserError(f"{location(owner)}: nothing says which unit the {what} has; give it in the dataset map")
+    values = np.asarray(owner.attrs[name])
+    if values.dtype.kind not in "iuf":
+        raise UserError(f"{location(owner)}: the {what} (attribute {name}) must be a number, not {values.dtype}")
+    return one_number(values.astype(np.float64), what=what, where=location(owner)) * scale(unit)
+
+
+def _geometry(files: ScanFiles, geometry: GeometryMap) -> FoundGeometry:
+    pixel_x = geometry.detector_pixel_size
+    pixel_y = geometry.detector_pixel_size_y or pixel_x
+
+    def length_m(length: Length | None, what: str) -> float | None:
+        return None if length is None else _number(files, length, Quantity.LENGTH, what=what)
+
+    return FoundGeometry(
+        energy_eV=_energy_eV(files, geometry),
+        detector_distance_m=length_m(geometry.detector_distance, "detector distance"),
         detector_pixel_size_m=(
-            _metres(file, pixel_y, what="detector pixel size along y"),
-            _metres(file, geometry.detector_pixel_size, what="detector pixel size along x"),
+            length_m(pixel_y, "detector pixel size along y"),
+            length_m(pixel_x, "detector pixel size along x"),
         ),
-        frame_shape_px=frame_shape_px,
     )
 
 
-def _read_energy_eV(file: h5py.File, energy: Energy | None, wavelength: Length | None) -> float:  # noqa: N802
-    if energy is not None:
-        return _number(file, energy, what="photon energy") * energy.unit.electronvolts
-    if wavelength is None:
-        raise ValueError("a geometry has an energy or a wavelength")
-    wavelength_m = _metres(file, wavelength, what="wavelength")
-    if not wavelength_m > 0:
-        raise UserError(f"{file.filename}: the wavelength is {wavelength_m:g} m; it must be positive")
-    return PLANCK_J_S * SPEED_OF_LIGHT_M_S / (wavelength_m * ELEMENTARY_CHARGE_C)
+def _energy_eV(files: ScanFiles, geometry: GeometryMap) -> float | None:  # noqa: N802
+    if geometry.energy is not None:
+        return _number(files, geometry.energy, Quantity.ENERGY, what="photon energy")
+    if geometry.wavelength is None:
+        return None
+    wavelength_m = _number(files, geometry.wavelength, Quantity.LENGTH, what="wavelength")
+    if wavelength_m is None:
+        return None
+    return energy_from_wavelength(wavelength_m, where=str(files.path))
 
 
-def _read_positions(file: h5py.File, positions: PositionsMap, geometry: Geometry) -> npt.NDArray[np.float64]:
-    values = _read_position_columns(file, positions)
-    if isinstance(positions.unit, LengthUnit):
-        return values * positions.unit.metres / geometry.object_pixel_size_m
-    return values
+def _frames(files: ScanFiles, frames: FramesMap) -> FrameStack:
+    """Return frames as counts (frame, y, x), zero frequency in the centre."""
+    file = hdf5_of(files, frames.file)
+    paths = [frames.path] if isinstance(frames.path, str) else list(frames.path)
+    if frames.alternatives and find_dataset(file, paths[:1]) is None:
+        paths = [path for path in frames.alternatives if find_dataset(file, [path]) is not None][:1] or paths
+    datasets = [dataset for path in paths for dataset in _datasets(file, path)]
+    stacks = [stack_with_axes(dataset, frames.axes) if frames.axes else stack_of(dataset) for dataset in datasets]
+    stack = chained(stacks)
+    if frames.values is FrameValues.AMPLITUDES:
+        stack = stack.changed(lambda part: part.astype(np.float32) ** 2, dtype=np.float32)
+    if frames.zero_frequency is ZeroFrequency.CORNER:
+        stack = stack.changed(lambda part: np.fft.fftshift(part, axes=(1, 2)))
+    return stack
 
 
-def _read_position_columns(file: h5py.File, positions: PositionsMap) -> npt.NDArray[np.float64]:
-    """Return positions (frames, 2) as (y, x) in the file's unit."""
-    if positions.path is None:
-        datasets = [_require(file, str(path), what="positions") for path in (positions.path_y, positions.path_x)]
-        y, x = (read_array(dataset).astype(np.float64).reshape(-1) for dataset in datasets)
-        if len(y) != len(x):
-            raise UserError(f"{location(datasets[0])}: there are {len(y)} y positions but {len(x)} x positions")
-        return np.stack([y, x], axis=1)
-    dataset = _require(file, positions.path, what="positions")
-    columns = read_array(dataset).astype(np.float64)
-    if columns.ndim == 2 and columns.shape[1] not in {2, 3}:
-        columns = columns.T
-    if columns.ndim != 2 or columns.shape[1] not in {2, 3}:
-        raise UserError(f"{location(dataset)}: positions must have two or three columns, not shape {dataset.shape}")
-    return columns[:, :2] if positions.columns == "yx" else columns[:, 1::-1]
-
-
-def _frame_reader(frames: h5py.Dataset, layout: FramesMap) -> Callable[[int, int], npt.NDArray[np.generic]]:
-    """Return a function that reads frames start to stop as counts (frame, y, x), zero frequency in the centre."""
-    frame_axis = layout.axes.index(FrameAxis.FRAME)
-    order = [layout.axes.index(axis) for axis in (FrameAxis.FRAME, FrameAxis.Y, FrameAxis.X)]
-
-    def read(start: int, stop: int) -> npt.NDArray[np.generic]:
-        selection = [slice(None)] * 3
-        selection[frame_axis] = slice(start, stop)
-        part = frames[tuple(selection)].transpose(order)
-        if layout.values is FrameValues.AMPLITUDES:
-            part = part.astype(np.float32) ** 2
-        if layout.zero_frequency is ZeroFrequency.CORNER:
-            part = np.fft.fftshift(part, axes=(1, 2))
-        return np.ascontiguousarray(part)
-
-    return read
+def _datasets(file: h5py.File, path: str) -> list[h5py.Dataset]:
+    """Return the datasets that `path` names, in the order of the numbers in their names."""
+    if "*" not in path:
+        return [require_dataset(file, [path], what="frames where the dataset map says")]
+    parent = find_item(file, str(PurePosixPath(path).parent))
+    names = fnmatch.filter(parent, PurePosixPath(path).name) if isinstance(parent, h5py.Group) else []
+    found = [find_dataset(parent, [name]) for name in sorted(names, key=natural_order)]
+    datasets = [dataset for dataset in found if dataset is not None]
+    if not datasets:
+        raise UserError(f"{file.filename}: the file has no frames where the dataset map says; expected {path}")
+    return datasets

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import ClassVar
 
 import h5py
 import numpy as np
 
 from ptychoflow.acquisition.readers import layout
+from ptychoflow.acquisition.readers.contents import FileContents, Positions
 from ptychoflow.acquisition.readers.cxi import CxiReader
-from ptychoflow.acquisition.readers.hdf5 import find_dataset, location, read_array, read_number, require_dataset
-from ptychoflow.acquisition.readers.stored import StoredPerspective
+from ptychoflow.acquisition.readers.hdf5 import find_dataset, location, read_array, read_numbers, require_dataset
+from ptychoflow.acquisition.readers.quantities import read_quantity
+from ptychoflow.acquisition.readers.reader import ScanFiles
+from ptychoflow.acquisition.readers.units import AngleUnit, EnergyUnit, Quantity
 from ptychoflow.acquisition.scan import ObjectImage
 from ptychoflow.streaming.errors import UserError
 
@@ -18,12 +22,15 @@ from ptychoflow.streaming.errors import UserError
 class RecordingReader(CxiReader):
     """Reads what `ptychoflow.acquisition.recorder` wrote, bit by bit."""
 
-    format_name = "recording"
+    format_name: ClassVar[str] = "recording"
 
-    def __init__(self, file: h5py.File) -> None:
-        super().__init__(file)
-        self.name = str(file.attrs[layout.NAME_ATTRIBUTE]) or self.name
-        version = int(file.attrs[layout.RECORDING_VERSION_ATTRIBUTE])
+    def __init__(self, files: ScanFiles) -> None:
+        super().__init__(files)
+        file = files.hdf5
+        if file is None:
+            raise ValueError("a recording is HDF5")
+        self.name = str(file.attrs.get(layout.NAME_ATTRIBUTE, "")) or self.name
+        version = file.attrs[layout.RECORDING_VERSION_ATTRIBUTE]
         if version != layout.RECORDING_VERSION:
             raise UserError(
                 f"{file.filename}: the recording has version {version}, this program reads {layout.RECORDING_VERSION}; "
@@ -31,27 +38,31 @@ class RecordingReader(CxiReader):
             )
 
     @staticmethod
-    def recognises(file: h5py.File) -> bool:
+    def recognises(files: ScanFiles) -> bool:
         """Whether the file says that it is a recording."""
-        return layout.RECORDING_VERSION_ATTRIBUTE in file.attrs
+        return files.hdf5 is not None and layout.RECORDING_VERSION_ATTRIBUTE in files.hdf5.attrs
 
-    def read(self, index: int) -> StoredPerspective:
+    def read(self, index: int) -> FileContents:
         """Return perspective `index`; exact positions and energy instead of those that went through SI units."""
-        stored = super().read(index)
+        contents = super().read(index)
         entry = self._entries[index]
-        positions_px = require_dataset(entry, [layout.POSITIONS_PX], what="positions in pixels")
+        angle, energy = (
+            require_dataset(entry, [name], what=what)
+            for name, what in ((layout.ANGLE_DEG, "rotation angle"), (layout.ENERGY_EV, "photon energy"))
+        )
+        positions = read_numbers(
+            require_dataset(entry, [layout.POSITIONS_PX], what="positions in pixels"), what="positions"
+        )
+        if positions.ndim != 2 or positions.shape[1] != 2:
+            raise UserError(f"{location(entry)}: positions must have axes (frame, 2), not shape {positions.shape}")
         return replace(
-            stored,
-            angle_deg=read_number(
-                require_dataset(entry, [layout.ANGLE_DEG], what="rotation angle"), what="rotation angle"
-            ),
+            contents,
+            angle_deg=read_quantity(angle, Quantity.ANGLE, default=AngleUnit.DEGREE, what="rotation angle"),
             geometry=replace(
-                stored.geometry,
-                energy_eV=read_number(
-                    require_dataset(entry, [layout.ENERGY_EV], what="photon energy"), what="photon energy"
-                ),
+                contents.geometry,
+                energy_eV=read_quantity(energy, Quantity.ENERGY, default=EnergyUnit.ELECTRONVOLT, what="photon energy"),
             ),
-            positions_px=read_array(positions_px).astype(np.float64),
+            positions=Positions(positions, in_pixels=True),
             ground_truth=_read_object(entry),
         )
 

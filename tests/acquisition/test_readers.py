@@ -1,50 +1,27 @@
 """Reading scans: CXI, mapped HDF5, and a clear refusal of everything that is not a far-field scan."""
 
-from pathlib import Path
-
 import h5py
 import hdf5plugin
 import numpy as np
 import pytest
+from scan_files import (
+    DETECTOR,
+    DISTANCE_M,
+    ENERGY_EV,
+    FRAMES,
+    PIXEL_M,
+    SOURCE,
+    TRANSLATION,
+    object_pixel_m,
+    probe_of,
+    replace_dataset,
+    write_cxi,
+)
 
 from ptychoflow.acquisition.scan import ELEMENTARY_CHARGE_C
 from ptychoflow.acquisition.source_settings import ReplaySettings
 from ptychoflow.acquisition.sources import open_scan
 from ptychoflow.streaming.errors import UserError
-
-FRAMES = "entry_1/data_1/data"
-TRANSLATION = "entry_1/data_1/translation"
-DETECTOR = "entry_1/instrument_1/detector_1"
-SOURCE = "entry_1/instrument_1/source_1"
-ENERGY_EV, DISTANCE_M, PIXEL_M = 8000.0, 2.0, (50e-6, 75e-6)
-
-
-def object_pixel_m(shape=(16, 24)):
-    wavelength_m = 1.239841984e-6 / ENERGY_EV
-    return np.array([wavelength_m * DISTANCE_M / (pixels * size) for pixels, size in zip(shape, PIXEL_M, strict=True)])
-
-
-def probe_of(shape=(16, 24), modes=1):
-    y, x = np.arange(shape[0])[:, np.newaxis] - shape[0] / 2, np.arange(shape[1]) - shape[1] / 2
-    one = np.exp(-(y**2 + x**2) / 8 + 0.1j * y).astype(np.complex64)
-    return np.stack([one * (0.5**mode) for mode in range(modes)])
-
-
-def write_cxi(path: Path, *, frames=30) -> np.ndarray:
-    """Write a valid CXI file; return its positions in object pixels."""
-    rng = np.random.default_rng(0)
-    positions_px = np.stack([np.arange(frames) // 6 * 2.0, np.arange(frames) % 6 * 2.5], axis=1) + rng.random(2)
-    with h5py.File(path, "w") as file:
-        file["cxi_version"] = 160
-        file[FRAMES] = rng.poisson(20, (frames, 16, 24)).astype(np.uint16)
-        translation = np.zeros((frames, 3))
-        translation[:, :2] = (positions_px * object_pixel_m())[:, ::-1]
-        file[TRANSLATION] = translation
-        file[f"{DETECTOR}/distance"] = DISTANCE_M
-        file[f"{DETECTOR}/y_pixel_size"], file[f"{DETECTOR}/x_pixel_size"] = PIXEL_M
-        file[f"{SOURCE}/energy"] = ENERGY_EV * ELEMENTARY_CHARGE_C
-        file[f"{SOURCE}/illumination"] = probe_of()
-    return positions_px
 
 
 @pytest.fixture
@@ -56,14 +33,6 @@ def cxi(tmp_path):
 
 def open_file(path, **settings):
     return open_scan(ReplaySettings(path=path, **settings))
-
-
-def replace_dataset(path, name, value):
-    with h5py.File(path, "a") as file:
-        if name in file:
-            del file[name]
-        if value is not None:
-            file[name] = value
 
 
 def test_cxi_gives_frames_geometry_positions_and_probe(cxi):
@@ -160,7 +129,7 @@ BROKEN_CXI = [
     (TRANSLATION, np.ones((30, 3)), "all positions are the same"),
     (TRANSLATION, np.zeros((30, 5)), "positions must be numbers of shape"),
     (TRANSLATION, np.random.default_rng(0).random((30, 3)), "nothing overlaps; check units"),
-    (FRAMES, np.zeros((30, 1, 16, 24), np.uint16), r"frames must have axes \(frame, y, x\)"),
+    (FRAMES, np.zeros((30, 1, 1, 16, 24), np.uint16), r"frames must have axes \(frame, y, x\)"),
     (FRAMES, np.zeros((30, 16, 24), np.complex64), "the frames are complex"),
     (FRAMES, np.zeros((30, 16, 24), bool), "the frames are of type bool"),
     (f"{DETECTOR}/distance", None, "the file has no detector distance"),

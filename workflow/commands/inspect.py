@@ -8,12 +8,18 @@ from typing import Annotated
 
 import typer
 
-from ptychoflow.workflow.commands.options import ConfigOption, SetOption
+from ptychoflow.workflow.commands.options import ConfigOption, MapOption, SetOption
 
 
 def inspect(
-    file: Annotated[Path, typer.Argument(help="Recorded scan (HDF5).", metavar="FILE")],
+    files: Annotated[
+        list[Path],
+        typer.Argument(
+            help="Recorded scan: a file or a folder; several are perspectives of one scan.", metavar="SCAN..."
+        ),
+    ],
     *,
+    dataset_map: MapOption = None,
     plot: Annotated[Path | None, typer.Option(help="Also draw it.", metavar="PNG")] = None,
     config: ConfigOption = None,
     assignments: SetOption = None,
@@ -21,17 +27,27 @@ def inspect(
     """Say what a scan file holds.
 
     Frames, geometry, positions, probe and ground truth as a run with the same [source] options would see them.
+    Of an HDF5 file of unknown layout: every dataset that could be one of these, and a draft of a dataset map.
     """
     from rich.console import Console
 
     from ptychoflow.acquisition.inspect import inspect_scan
+    from ptychoflow.acquisition.readers.choosing import UnknownLayout
     from ptychoflow.acquisition.scan_plot import plot_scan
     from ptychoflow.acquisition.sources import open_scan
-    from ptychoflow.workflow.config import load_scan_config, option_table
+    from ptychoflow.workflow.commands.unknown_layout import describe_unknown
+    from ptychoflow.workflow.config import load_scan_config
+    from ptychoflow.workflow.pipeline_name import PipelineName
+    from ptychoflow.workflow.source_choice import source_options
 
-    options = option_table(source__kind="replay", source__path=str(file))
+    options = source_options(files, dataset_map, PipelineName.PTYCHOGRAPHY)
     settings = load_scan_config(None, config, assignments or (), options=options)
-    with closing(open_scan(settings.source)) as scan:
+    try:
+        scan = open_scan(settings.source)
+    except UnknownLayout as unknown:
+        describe_unknown(unknown.path)
+        raise
+    with closing(scan):
         Console().print(inspect_scan(scan))
         if plot is not None:
             plot_scan(scan, plot)

@@ -22,6 +22,12 @@ SetOption = Annotated[
 PipelineOption = Annotated[
     PipelineName | None, typer.Option("--pipeline", help="What is learnt; without, the kind of source decides.")
 ]
+MapOption = Annotated[
+    str | None,
+    typer.Option(
+        "--map", help="Dataset map: hxn, nanomax, velociprobe, polar, lamni ..., or a TOML file.", metavar="NAME|FILE"
+    ),
+]
 JsonOption = Annotated[
     Path | None, typer.Option("--json", help="Also write the results as JSON to this file.", metavar="FILE")
 ]

@@ -7,17 +7,21 @@ from typing import Annotated
 
 import typer
 
-from ptychoflow.workflow.commands.options import ConfigOption, PipelineOption, PresetOption, SetOption
+from ptychoflow.workflow.commands.options import ConfigOption, MapOption, PipelineOption, PresetOption, SetOption
 
 ScanArgument = Annotated[
-    Path | None,
-    typer.Argument(help="Recorded scan to replay (HDF5), or folder of labelled images to stream.", metavar="[SCAN]"),
+    list[Path] | None,
+    typer.Argument(
+        help="Recorded scan to replay (several files are perspectives of one), or folder of labelled images to stream.",
+        metavar="[SCAN]...",
+    ),
 ]
 
 
 def run(
     scan: ScanArgument = None,
     *,
+    dataset_map: MapOption = None,
     preset: PresetOption = None,
     pipeline: PipelineOption = None,
     config: ConfigOption = None,
@@ -36,13 +40,9 @@ def run(
     """Run the whole workflow on this host."""
     from ptychoflow.workflow.config import load_config, option_table
     from ptychoflow.workflow.launcher import launch
-    from ptychoflow.workflow.pipeline_name import PipelineName
+    from ptychoflow.workflow.source_choice import source_options
 
-    is_folder = scan is not None and (pipeline is PipelineName.CLASSIFICATION or scan.is_dir())
-    options = option_table(
-        source__kind=None if scan is None else "images" if is_folder else "replay",
-        source__path=None if scan is None or is_folder else str(scan),
-        source__folder=str(scan) if is_folder else None,
+    options = source_options(scan or (), dataset_map, pipeline) | option_table(
         run__name=name,
         trainer__ranks=ranks,
         acquisition__rate_hz=rate,

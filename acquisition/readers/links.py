@@ -1,0 +1,102 @@
+"""Parts of an HDF5 file that lie in other files: which of them are not there.
+
+HDF5 says of a link to a missing file that there is no such dataset, and reads fill values where a part of a virtual
+dataset is missing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import h5py
+
+MAXIMUM_DEPTH = 16
+"""Of links that lead to links."""
+
+
+@dataclass(frozen=True)
+class MissingSource:
+    """A part of a virtual dataset that is not there."""
+
+    source: str
+    """File, and what is missing in it."""
+    start: int
+    """First row of the virtual dataset that it should fill."""
+    stop: int
+    """The row after the last one."""
+
+
+def dangling_link(group: h5py.Group, name: str, depth: int = 0) -> str | None:
+    """Return the file (and what in it) that a link on the way to `name` leads to in vain; None if no link does."""
+    here: h5py.Group | None = group["/"] if name.startswith("/") else group
+    parts = [part for part in name.split("/") if part and part != "."]
+    for place, part in enumerate(parts):
+        if not isinstance(here, h5py.Group):
+            return None
+        link = here.get(part, getlink=True)
+        if isinstance(link, h5py.ExternalLink) and (target := _broken_external(here, link)) is not None:
+            return target
+        if isinstance(link, h5py.SoftLink) and here.get(part) is None:
+            rest = "/".join([link.path, *parts[place + 1 :]])
+            return dangling_link(here, rest, depth + 1) if depth < MAXIMUM_DEPTH else None
+        here = here.get(part)
+    return None
+
+
+def _broken_external(group: h5py.Group, link: h5py.ExternalLink) -> str | None:
+    path = find_beside(Path(group.file.filename), link.filename)
+    if path is None:
+        return str(Path(group.file.filename).parent / link.filename)
+    try:
+        with h5py.File(path, "r") as file:
+            if file.get(link.path) is not None:
+                return None
+            return dangling_link(file, link.path, 1) or f"{link.path} in {path}"
+    except OSError:
+        return f"{path} (not a readable HDF5 file)"
+
+
+def find_beside(path: Path, name: str) -> Path | None:
+    """Return the file `name` where HDF5 looks for it: as it is, or beside `path`; None if it is not there."""
+    candidates = [path.parent / name, path.parent / Path(name).name if Path(name).is_absolute() else Path(name)]
+    return next((candidate for candidate in candidates if candidate.is_file()), None)
+
+
+def missing_sources(dataset: h5py.Dataset, depth: int = 0) -> list[MissingSource]:
+    """Return the parts of a virtual dataset whose files or datasets are missing; none for any other dataset."""
+    if not dataset.is_virtual or depth > MAXIMUM_DEPTH:
+        return []
+    return [missing for source in dataset.virtual_sources() for missing in _missing(dataset, source, depth)]
+
+
+def _missing(dataset: h5py.Dataset, source: h5py.h5d.VDSmap, depth: int) -> Iterator[MissingSource]:
+    lowest, highest = source.vspace.get_select_bounds()
+    rows = dataset.shape[0] if dataset.shape else 1
+    start, stop = min(int(lowest[0]), rows), min(int(highest[0]) + 1, rows)
+    own = Path(dataset.file.filename)
+    if "%b" in source.file_name or "%b" in source.dset_name:
+        yield from _missing_numbered(own, source, start, rows)
+        return
+    path = own if source.file_name == "." else find_beside(own, source.file_name)
+    if path is None:
+        yield MissingSource(str(own.parent / source.file_name), start, stop)
+    elif not _holds(path, source.dset_name, depth):
+        yield MissingSource(f"{source.dset_name} in {path}", start, stop)
+
+
+def _missing_numbered(own: Path, source: h5py.h5d.VDSmap, start: int, rows: int) -> Iterator[MissingSource]:
+    """Say whether the first of numbered files is missing: how many there should be is written nowhere."""
+    name = source.file_name.replace("%b", "0")
+    if find_beside(own, name) is None and name != ".":
+        yield MissingSource(str(own.parent / name), start, rows)
+
+
+def _holds(path: Path, name: str, depth: int) -> bool:
+    try:
+        with h5py.File(path, "r") as file:
+            found = file.get(name)
+            return isinstance(found, h5py.Dataset) and not missing_sources(found, depth + 1)
+    except (OSError, RuntimeError):
+        return False

@@ -1,0 +1,27 @@
+"""What kind of source the paths on a command line are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from ptychoflow.acquisition.readers.folders import holds_frames
+from ptychoflow.workflow.config import option_table
+from ptychoflow.workflow.overrides import Table
+from ptychoflow.workflow.pipeline_name import PipelineName
+
+
+def source_options(scan: Sequence[Path], dataset_map: str | None, pipeline: PipelineName | None) -> Table:
+    """Return the section [source] that files or folders on a command line stand for; empty without any.
+
+    A folder is one of labelled images, unless frames lie in it.
+    """
+    if not scan:
+        return option_table(source__dataset_map=dataset_map)
+    folder = len(scan) == 1 and scan[0].is_dir() and not holds_frames(scan[0])
+    if pipeline is PipelineName.CLASSIFICATION or (folder and pipeline is not PipelineName.PTYCHOGRAPHY):
+        return option_table(source__kind="images", source__folder=str(scan[0]), source__dataset_map=dataset_map)
+    paths = [str(path) for path in scan]
+    return option_table(
+        source__kind="replay", source__path=paths if len(paths) > 1 else paths[0], source__dataset_map=dataset_map
+    )

@@ -31,6 +31,11 @@ def open_scan(settings: ReplaySettings | SimulationSettings) -> Scan:
     """
     if isinstance(settings, SimulationSettings):
         return SimulatedScan(settings)
+    absent = [str(path) for path in settings.paths if not path.exists()]
+    if len(absent) > 1:
+        raise UserError(
+            f"{', '.join(absent[:5])}: there are no such files; check the paths ({len(absent)} are missing)"
+        )
     with ExitStack() as opened:
         files = _in_order([_open_file(path, settings, opened) for path in settings.paths])
         return FileScan(files, settings, opened)

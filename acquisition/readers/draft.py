@@ -17,7 +17,10 @@ FILL_IN = "FILL IN"
 
 def survey_table(found: Survey) -> Table:
     """Return a table of all candidates for a terminal."""
-    table = Table("could be", "dataset", "shape", "type", "unit", "value or range")
+    table = Table("could be")
+    table.add_column("dataset", overflow="fold", min_width=30)
+    for name in ("shape", "type", "unit", "value or range"):
+        table.add_column(name)
     for one in found.candidates:
         role = one.role.value if one.named else f"{one.role.value}?"
         shape = " × ".join(map(str, one.shape)) or "one"
@@ -82,7 +85,7 @@ def _positions(found: Survey) -> Iterator[str]:
         yield 'columns = "xy"                 # or "yx"'
     else:
         chosen = None
-        yield f"path_y = {json.dumps(FILL_IN)}            # or file = \"a file beside this one\" with column_y, column_x"
+        yield f'path_y = {json.dumps(FILL_IN)}            # or file = "a file beside this one" with column_y, column_x'
         yield f"path_x = {json.dumps(FILL_IN)}"
     for other in tables:
         if other is not chosen and (pair is None or other not in pair):

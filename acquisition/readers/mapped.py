@@ -39,7 +39,6 @@ from ptychoflow.acquisition.readers.reader import FormatReader, ScanFiles
 from ptychoflow.acquisition.readers.units import Quantity, Unit, scale
 from ptychoflow.streaming.errors import UserError
 
-
 log = logging.getLogger(__name__)
 
 

@@ -102,7 +102,9 @@ def _walk(
 ) -> Iterator[tuple[str, h5py.Dataset]]:
     """Yield every dataset once, with its path from the root; follow links, also into other files."""
     try:
-        names = sorted(group, key=natural_order)
+        # What is really here before what is linked to, so that it is called by its own name.
+        linked = {name: not isinstance(group.get(name, getlink=True), h5py.HardLink) for name in group}
+        names = sorted(group, key=lambda name: (linked[name], natural_order(name)))
     except HDF5_ERRORS:
         return
     for name in names:

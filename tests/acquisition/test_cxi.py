@@ -12,15 +12,15 @@ from scan_files import (
     SOURCE,
     TRANSLATION,
     object_pixel_m,
+    opened,
     probe_of,
+    refusal,
     replace_dataset,
     write_cxi,
 )
 
 from ptychoflow.acquisition.readers.units import EnergyUnit, LengthUnit, Quantity, as_text, parse_unit
 from ptychoflow.acquisition.scan import ELEMENTARY_CHARGE_C
-from ptychoflow.acquisition.source_settings import ReplaySettings
-from ptychoflow.acquisition.sources import open_scan
 from ptychoflow.streaming.errors import UserError
 
 
@@ -31,19 +31,8 @@ def cxi(tmp_path):
     return path
 
 
-def opened(path, **settings):
-    return open_scan(ReplaySettings.model_validate({"path": path, **settings}))
-
-
 def first(path, **settings):
     return opened(path, **settings).perspective(0)
-
-
-def refusal(path, **settings) -> str:
-    with pytest.raises(UserError) as caught:
-        first(path, **settings).read(0, 5)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 def with_unit(path, name, value, unit):

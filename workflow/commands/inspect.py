@@ -14,9 +14,7 @@ from ptychoflow.workflow.commands.options import ConfigOption, MapOption, SetOpt
 def inspect(
     files: Annotated[
         list[Path],
-        typer.Argument(
-            help="Recorded scan: a file or a folder; several are perspectives of one scan.", metavar="SCAN..."
-        ),
+        typer.Argument(help="Recorded scan: a file or a folder; several are perspectives of one scan.", metavar="FILE"),
     ],
     *,
     dataset_map: MapOption = None,

@@ -1,0 +1,49 @@
+"""`ptychoflow inspect` and the source that the paths of a command line stand for."""
+
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from ptychoflow.acquisition.source_settings import ReplaySettings, ShippedMap
+from ptychoflow.streaming.errors import UserError
+from ptychoflow.workflow.app import create_app
+from ptychoflow.workflow.config import load_scan_config
+from ptychoflow.workflow.pipeline_name import PipelineName
+from ptychoflow.workflow.source_choice import source_options
+
+
+def test_a_file_of_unknown_layout_is_listed_with_a_draft(tmp_path):
+    path = tmp_path / "strange.h5"
+    with h5py.File(path, "w") as file:
+        file["a/stack"] = np.ones((6, 16, 24), np.uint16)
+        file["a/xy"] = np.zeros((6, 2))
+    result = CliRunner().invoke(create_app(), ["inspect", str(path)])
+    assert isinstance(result.exception, UserError)
+    assert "Datasets with frames may be: /a/stack" in str(result.exception)
+    for words in ("/a/stack", "6 × 16 × 24", "[frames]", 'path = "/a/stack"', 'path = "/a/xy"', "FILL IN"):
+        assert words in result.output
+
+
+def test_paths_stand_for_a_scan_or_for_labelled_images(tmp_path):
+    scan, images, frames = (tmp_path / name for name in ("scan.h5", "images", "frames"))
+    (images / "train").mkdir(parents=True)
+    frames.mkdir()
+    (frames / "one.tif").touch()
+    assert source_options([scan], None, None) == {"source": {"kind": "replay", "path": str(scan)}}
+    assert source_options([scan, scan], None, None)["source"]["path"] == [str(scan), str(scan)]
+    assert source_options([images], None, None) == {"source": {"kind": "images", "folder": str(images)}}
+    assert source_options([frames], None, None)["source"]["kind"] == "replay"
+    assert source_options([frames], None, PipelineName.CLASSIFICATION)["source"]["kind"] == "images"
+    assert source_options([], None, None) == {}
+
+
+@pytest.mark.parametrize("name", list(ShippedMap))
+def test_a_map_is_a_shipped_name_or_a_file(name):
+    for value, expected in ((name.value, name), ("mine.toml", "mine.toml")):
+        config = load_scan_config(options=source_options([Path("scan.h5")], value, PipelineName.PTYCHOGRAPHY))
+        assert isinstance(config.source, ReplaySettings)
+        assert str(config.source.dataset_map) == expected
+        assert isinstance(config.source.dataset_map, ShippedMap) == (value == name.value)

@@ -2,6 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class UserError(Exception):
     """A mistake in input, configuration or environment; the CLI prints it as one line and exits with status 2."""
+
+
+@contextmanager
+def writing(what: object) -> Iterator[None]:
+    """Turn an OSError within the context into a UserError that says that `what` cannot be written.
+
+    Raises:
+        UserError: the disk did not take it.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"cannot write {what}: {error.strerror or error}; check permission and disk space") from error

@@ -13,7 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from ptychoflow.streaming.durable_file import write_durably
-from ptychoflow.streaming.errors import UserError
+from ptychoflow.streaming.errors import UserError, writing
 from ptychoflow.streaming.events import Unlabelled
 from ptychoflow.streaming.run_folder import RunFolder
 from ptychoflow.streaming.state.run import RunState
@@ -75,10 +75,8 @@ def write_report(folder: RunFolder, state: RunState | None = None) -> Path:
     summary = {"classification": None} | _read_json(folder.summary)
     if state is None:
         state = RunState().apply_all(TelemetryLog(folder.telemetry) if folder.telemetry.exists() else ())
-    try:
+    with writing(folder.report):
         write_durably(folder.report, _render(folder, summary, state))
-    except OSError as error:
-        raise UserError(f"cannot write {folder.report}: {error.strerror}; check permission and disk space") from error
     return folder.report
 
 

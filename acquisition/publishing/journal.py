@@ -25,7 +25,7 @@ from ptychoflow.streaming.durable_file import (
     move_durably,
     write_durably,
 )
-from ptychoflow.streaming.errors import UserError
+from ptychoflow.streaming.errors import UserError, writing
 
 FOLDER = "outcomes"
 """In the run's spool."""
@@ -57,13 +57,11 @@ class Journal:
 
     def __init__(self, directory: Path, *, scan: str) -> None:
         self._directory = directory
-        try:
+        with writing(directory):
             make_folder_durably(directory)
             for unfinished in directory.glob(f"*{UNFINISHED_SUFFIX}/"):
                 shutil.rmtree(unfinished)
             self._claim(directory / SCAN, scan)
-        except OSError as error:
-            raise UserError(f"cannot write {directory}: {error.strerror}; check permission and disk space") from error
 
     def mark_acquired(self, perspective: int) -> None:
         """Keep that all frames of a perspective have been acquired."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import msgspec
 
 from ptychoflow.streaming.durable_file import make_folder_durably, write_durably
-from ptychoflow.streaming.errors import UserError
+from ptychoflow.streaming.errors import writing
 from ptychoflow.streaming.run_folder import RunFolder
 
 
@@ -42,10 +42,8 @@ class TaskRecords:
 
     def __init__(self, folder: RunFolder) -> None:
         self._folder = folder
-        try:
+        with writing(folder.tasks):
             make_folder_durably(folder.tasks)
-        except OSError as error:
-            raise self._cannot_write(error) from error
 
     def read(self) -> list[TaskRecord]:
         """Return the records of an edge before this one."""
@@ -58,10 +56,5 @@ class TaskRecords:
         Raises:
             UserError: the disk does not take it.
         """
-        try:
+        with writing(self._folder.tasks):
             write_durably(self._folder.task_file(record.task), msgspec.json.format(msgspec.json.encode(record)))
-        except OSError as error:
-            raise self._cannot_write(error) from error
-
-    def _cannot_write(self, error: OSError) -> UserError:
-        return UserError(f"cannot write {self._folder.tasks}: {error.strerror}; check permission and disk space")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import h5py
@@ -22,7 +21,7 @@ from ptychoflow.inference_edge.stitching.figures import (
 from ptychoflow.inference_edge.stitching.mosaic import StitchedImage
 from ptychoflow.inference_edge.stitching.quality import Comparison, ReferenceImage, compare
 from ptychoflow.streaming.durable_file import durable_file, make_folder_durably
-from ptychoflow.streaming.errors import UserError
+from ptychoflow.streaming.errors import writing
 from ptychoflow.streaming.events import MosaicKind
 from ptychoflow.streaming.run_folder import RunFolder
 
@@ -61,10 +60,8 @@ class Archive:
 
     def __init__(self, folder: RunFolder) -> None:
         self._folder = folder
-        try:
+        with writing(f"images to {folder.images}"):
             make_folder_durably(folder.images)
-        except OSError as error:
-            raise _cannot_write(folder.images, error) from error
         self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="image-archive")
         self._pending: list[Future[None]] = []
 
@@ -111,14 +108,8 @@ class Archive:
 
     def _raise_failures(self, finished: list[Future[None]]) -> None:
         for future in finished:
-            try:
+            with writing(f"images to {self._folder.images}"):
                 future.result()
-            except OSError as error:
-                raise _cannot_write(self._folder.images, error) from error
-
-
-def _cannot_write(directory: Path, error: OSError) -> UserError:
-    return UserError(f"cannot write images to {directory}: {error.strerror or error}; check permission and disk space")
 
 
 def _write_perspective(folder: RunFolder, images: PerspectiveImages) -> None:

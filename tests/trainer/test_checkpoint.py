@@ -11,6 +11,7 @@ from threading import Event
 
 import pytest
 import torch
+from checkpoint_files import save
 from support import wait_until
 from trainer_streams import FRAME, TARGET, samples
 
@@ -22,7 +23,6 @@ from ptychoflow.trainer.checkpoints.checkpoint import (
     checkpoint_name,
     newest,
     remove_unfinished,
-    save,
     shard_name,
 )
 from ptychoflow.trainer.checkpoints.state_file import BadState, read_state, write_state

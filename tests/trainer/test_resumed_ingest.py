@@ -9,11 +9,12 @@ import msgspec
 import numpy as np
 import pytest
 import torch
+from checkpoint_files import save
 from trainer_streams import samples, scan_start
 
 from ptychoflow.streaming.errors import UserError
 from ptychoflow.streaming.messages import FrameRole, PerspectiveEnd, Samples, ScanEnd
-from ptychoflow.trainer.checkpoints.checkpoint import Checkpoint, Marker, save
+from ptychoflow.trainer.checkpoints.checkpoint import Checkpoint, Marker
 from ptychoflow.trainer.checkpoints.state_file import read_state, write_state
 from ptychoflow.trainer.online.ingest import Progress, SampleIngest
 from ptychoflow.trainer.online.stream_checkpoint import (

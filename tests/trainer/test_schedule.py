@@ -4,13 +4,13 @@ import pytest
 import torch
 
 from ptychoflow.trainer.settings import ScheduleKind, ScheduleSettings
-from ptychoflow.trainer.training.schedule import learning_rate
+from ptychoflow.trainer.training.schedule import ScanSchedule
 
 CYCLIC = ScheduleSettings(kind=ScheduleKind.CYCLIC)
 
 
 def test_constant_rate_stays() -> None:
-    assert {learning_rate(ScheduleSettings(), 1e-3, step=step, finish=0.0) for step in (0, 1, 1000)} == {1e-3}
+    assert {ScanSchedule(ScheduleSettings(), 1e-3).rate(step, 0.0) for step in (0, 1, 1000)} == {1e-3}
 
 
 def test_cycles_are_those_of_pytorch() -> None:
@@ -19,12 +19,12 @@ def test_cycles_are_those_of_pytorch() -> None:
         optimizer, 1e-4, 8.8e-4, step_size_up=184, mode="exp_range", gamma=0.996, cycle_momentum=False
     )
     for step in range(800):
-        assert learning_rate(CYCLIC, 8.8e-4, step=step, finish=0.0) == pytest.approx(optimizer.param_groups[0]["lr"])
+        assert ScanSchedule(CYCLIC, 8.8e-4).rate(step, 0.0) == pytest.approx(optimizer.param_groups[0]["lr"])
         optimizer.step()
         reference.step()
 
 
 def test_the_rate_falls_linearly_late_after_the_end_of_the_stream() -> None:
     settings = ScheduleSettings(finish_hold=0.6, finish_fraction=0.1)
-    rates = [learning_rate(settings, 1.0, step=7, finish=finish) for finish in (0.0, 0.6, 0.8, 1.0)]
+    rates = [ScanSchedule(settings, 1.0).rate(7, finish) for finish in (0.0, 0.6, 0.8, 1.0)]
     assert rates == pytest.approx([1.0, 1.0, 0.55, 0.1])

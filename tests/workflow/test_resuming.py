@@ -9,10 +9,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from checkpoint_files import save
 
 from ptychoflow.streaming.errors import UserError
 from ptychoflow.streaming.run_folder import RunFolder
-from ptychoflow.trainer.checkpoints.checkpoint import MARKER, save
+from ptychoflow.trainer.checkpoints.checkpoint import MARKER
 from ptychoflow.workflow.commands.view import view
 from ptychoflow.workflow.config import load_config
 from ptychoflow.workflow.resuming import resumed_config

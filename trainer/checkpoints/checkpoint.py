@@ -33,7 +33,7 @@ from ptychoflow.streaming.durable_file import (
 )
 from ptychoflow.streaming.errors import UserError
 from ptychoflow.streaming.settings import Settings
-from ptychoflow.trainer.checkpoints.state_file import BadState, State, read_state, write_state
+from ptychoflow.trainer.checkpoints.state_file import BadState, State, read_state
 
 log = logging.getLogger(__name__)
 
@@ -104,25 +104,6 @@ def shard_name(rank: int) -> str:
 def checkpoint_name(step: int) -> str:
     """Return the name of a checkpoint's folder."""
     return f"step-{step:08d}"
-
-
-def save(folder: Path, *, step: int, common: State, shard: State, keep: int) -> Path:
-    """Write a checkpoint of one rank alone; blocks until it is complete. Return its folder.
-
-    Args:
-        folder: holds all checkpoints; made if need be.
-        step: names the checkpoint; one of the same step must not be there.
-        common: model, optimiser, progress.
-        shard: buffer, random state.
-        keep: the newest so many stay.
-
-    Raises:
-        OSError: the disk does not take it; older checkpoints are untouched.
-    """
-    unfinished = begin(folder, step)
-    write_state(shard, unfinished / shard_name(0))
-    write_state(common, unfinished / COMMON)
-    return complete(unfinished, ranks=1, keep=keep)
 
 
 def begin(folder: Path, step: int) -> Path:

@@ -8,10 +8,11 @@ the cap.
 from __future__ import annotations
 
 from ptychoflow.trainer.pipelines.classification.settings import TaskScheduleSettings
+from ptychoflow.trainer.training.schedule import Schedule
 
 
-class TaskSchedule:
-    """A `ptychoflow.trainer.training.schedule.Schedule`.
+class TaskSchedule(Schedule):
+    """Warm-up and decays of the task that is being learnt.
 
     Args:
         settings: warm-up, decays, cap.

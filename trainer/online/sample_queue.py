@@ -54,10 +54,12 @@ class _Samples:
     arrays: Arrays
 
     def split(self, count: int) -> tuple[_Samples, _Samples]:
-        first, rest = ({name: array[rows] for name, array in self.arrays.items()} for rows in _halves(count))
-        return replace(self, frames=self.frames[:count], arrays=first), replace(
-            self, frames=self.frames[count:], arrays=rest
-        )
+        """Return the first `count` samples, and the rest."""
+        return self._rows(slice(count)), self._rows(slice(count, None))
+
+    def _rows(self, rows: slice) -> _Samples:
+        arrays = {name: array[rows] for name, array in self.arrays.items()}
+        return replace(self, frames=self.frames[rows], arrays=arrays)
 
 
 @dataclass(frozen=True)
@@ -272,7 +274,3 @@ class SampleQueue(Stream):
         for part in in_hand:
             part.receipt.pending.difference_update(part.frames)
         return sum(len(part.frames) for part in in_hand)
-
-
-def _halves(count: int) -> tuple[slice, slice]:
-    return slice(None, count), slice(count, None)

@@ -142,6 +142,9 @@ class ReplaySettings(Settings):
     `acquisition/readers/dataset_map.py`."""
     map_values: dict[str, Any] = Field(default_factory=dict)
     """Keys of the dataset map that are added or replaced, such as `map_values.positions.column_y = 2`."""
+    companion: str | None = None
+    """The other file of a scan that is kept in two (frames and positions), where its name does not tell; beside the
+    first or with its whole path, `{stem}` standing for the first one's name without its ending."""
     geometry: GeometrySettings = GeometrySettings()
     """Energy, distance and pixel sizes that the file does not hold."""
     positions: PositionsMap | None = None

@@ -52,7 +52,7 @@ class OpenedFile:
 
 
 def _open_file(path: Path, settings: ReplaySettings, opened: ExitStack) -> OpenedFile:
-    files = ScanFiles(path)
+    files = ScanFiles(path, companion=settings.companion)
     opened.callback(files.close)
     reader = choose_reader(files, settings)
     log.info("%s: read as %s", path, reader.format_name)

@@ -25,7 +25,13 @@ def assemble(contents: FileContents, settings: ReplaySettings, *, index: int) ->
     Raises:
         UserError: the file does not hold what is needed, and the settings do not give it.
     """
-    if settings.frame_axes is FrameAxes.XY:
+    axes = settings.frame_axes or contents.frame_axes
+    if axes is None:
+        raise UserError(
+            f"{contents.where}: frames may be stored with axes (y, x) or (x, y), and nothing in the file says which; "
+            f"say it with --set source.frame_axes={FrameAxes.YX} or {FrameAxes.XY}"
+        )
+    if axes is FrameAxes.XY:
         contents = _transposed(contents)
     notes = list(contents.notes)
     geometry, said = complete_geometry(

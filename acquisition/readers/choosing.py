@@ -5,16 +5,37 @@ from __future__ import annotations
 from pathlib import Path
 
 from ptychoflow.acquisition.readers.cxi import CxiReader
+from ptychoflow.acquisition.readers.eiger import EigerReader
+from ptychoflow.acquisition.readers.fold_slice import FoldSliceReader
 from ptychoflow.acquisition.readers.map_files import load_dataset_map
 from ptychoflow.acquisition.readers.mapped import MappedReader
+from ptychoflow.acquisition.readers.nexus import NexusReader
+from ptychoflow.acquisition.readers.npy import NpyReader
+from ptychoflow.acquisition.readers.ptychodus import PtychodusReader
+from ptychoflow.acquisition.readers.ptychonn import PtychonnReader
+from ptychoflow.acquisition.readers.ptyd import PtydReader
 from ptychoflow.acquisition.readers.reader import FileFormat, Reader, ScanFiles
 from ptychoflow.acquisition.readers.recording import RecordingReader
 from ptychoflow.acquisition.readers.survey import stacks_in
+from ptychoflow.acquisition.readers.tiff import TiffReader
+from ptychoflow.acquisition.readers.tike import TikeReader
 from ptychoflow.acquisition.source_settings import ReplaySettings
 from ptychoflow.streaming.errors import UserError
 
 # The narrower ones first: a recording is CXI, too.
-READERS: tuple[type[FileFormat], ...] = (RecordingReader, CxiReader)
+READERS: tuple[type[FileFormat], ...] = (
+    RecordingReader,
+    NexusReader,
+    CxiReader,
+    EigerReader,
+    PtydReader,
+    PtychodusReader,
+    FoldSliceReader,
+    TikeReader,
+    PtychonnReader,
+    NpyReader,
+    TiffReader,
+)
 
 
 class UnknownLayout(UserError):

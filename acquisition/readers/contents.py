@@ -10,6 +10,7 @@ import numpy.typing as npt
 from ptychoflow.acquisition.readers.frame_stack import FrameStack
 from ptychoflow.acquisition.readers.geometry import FoundGeometry
 from ptychoflow.acquisition.scan import ObjectImage
+from ptychoflow.acquisition.source_settings import FrameAxes
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,8 @@ class FileContents:
     where: str
     """File and group, for error messages."""
     frames: FrameStack
+    frame_axes: FrameAxes | None = FrameAxes.YX
+    """Order of the stored frames' axes; None where the file leaves it open."""
     geometry: FoundGeometry = field(default_factory=FoundGeometry)
     positions: Positions | None = None
     angle_deg: float | None = None

@@ -118,8 +118,11 @@ def _energy_eV(entry: h5py.Group) -> float | None:  # noqa: N802
 
 def _positions(entry: h5py.Group) -> Positions | None:
     dataset = find_dataset(entry, layout.TRANSLATION_ALTERNATIVES)
-    if dataset is None:
-        return None
+    return None if dataset is None else positions_of_translation(dataset)
+
+
+def positions_of_translation(dataset: h5py.Dataset) -> Positions:
+    """Return positions from a translation (frame, 2 or 3) as x, y, z. Raises `UserError` for another shape or type."""
     if dataset.ndim not in {2, 3} or dataset.shape[-1] not in {2, 3} or dataset.dtype.kind not in "iuf":
         raise UserError(
             f"{location(dataset)}: positions must be numbers of shape (frames, 3) as x, y, z, "

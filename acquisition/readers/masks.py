@@ -25,7 +25,7 @@ PARTS_BYTES = 2**25
 
 def read_mask(dataset: h5py.Dataset, *, good: int = 0) -> Mask:
     """Return the mask (y, x), True for pixels to ignore: those that are not `good` in every one of (n, y, x)."""
-    return _any_frame(dataset, lambda values: values != good)[0]
+    return where_bad(dataset, lambda values: values != good)[0]
 
 
 def read_cxi_mask(dataset: h5py.Dataset) -> tuple[Mask, list[str]]:
@@ -42,7 +42,7 @@ def read_cxi_mask(dataset: h5py.Dataset) -> tuple[Mask, list[str]]:
         seen[0] |= np.bitwise_or.reduce(status, axis=None)
         return np.asarray(status & np.uint64(CXI_BAD_BITS) != 0)
 
-    bad, everywhere = _any_frame(dataset, is_bad)
+    bad, everywhere = where_bad(dataset, is_bad)
     notes = []
     if information := int(seen[0]) & ~CXI_BAD_BITS:
         notes.append(f"Bits {information:#x} of the mask mark no bad pixels and are not heeded")
@@ -51,7 +51,7 @@ def read_cxi_mask(dataset: h5py.Dataset) -> tuple[Mask, list[str]]:
     return bad, notes
 
 
-def _any_frame(dataset: h5py.Dataset, is_bad: Callable[[npt.NDArray[np.generic]], Mask]) -> tuple[Mask, Mask]:
+def where_bad(dataset: h5py.Dataset, is_bad: Callable[[npt.NDArray[np.generic]], Mask]) -> tuple[Mask, Mask]:
     """Return where any frame's mask is bad, and where that of every frame is; read in parts."""
     if dataset.ndim not in {2, 3} or 0 in dataset.shape:
         raise UserError(f"{location(dataset)}: the mask must have axes (y, x) or (frame, y, x), not {dataset.shape}")

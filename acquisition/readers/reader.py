@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import ClassVar, Protocol
 
@@ -15,12 +16,15 @@ from ptychoflow.streaming.errors import UserError
 class ScanFiles:
     """The file or folder that the user named, and what a format keeps beside it. All stay open until `close`."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, companion: str | None = None) -> None:
         """Open `path` if it is HDF5. Raises `UserError` if there is nothing to read."""
+        self.companion = companion
+        """The other file of a format that keeps a scan in two, as the user named it; None if it is to be found."""
         if not path.exists():
             raise UserError(f"{path}: there is no such file; check the path")
         self.path = path
         self._open: dict[Path, h5py.File] = {}
+        self._closing: list[Callable[[], None]] = []
         self.hdf5: h5py.File | None = None
         """The file itself; None if it is a folder, or not HDF5."""
         if path.is_file() and (path.suffix == PARTIAL_SUFFIX or _looks_like_hdf5(path)):
@@ -37,8 +41,15 @@ class ScanFiles:
             self._open[path] = open_hdf5(path)
         return self._open[path]
 
+    def on_close(self, close: Callable[[], None]) -> None:
+        """Call `close` when the scan is closed."""
+        self._closing.append(close)
+
     def close(self) -> None:
         """Close all files."""
+        for close in self._closing:
+            close()
+        self._closing.clear()
         for file in self._open.values():
             file.close()
         self._open.clear()

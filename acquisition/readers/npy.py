@@ -1,0 +1,50 @@
+"""Frames in a `.npy` file, or in several of a folder; positions and geometry are given by settings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar
+
+from ptychoflow.acquisition.readers.contents import FileContents
+from ptychoflow.acquisition.readers.folders import files_in
+from ptychoflow.acquisition.readers.frame_stack import FrameStack, chained, stack_of_array
+from ptychoflow.acquisition.readers.numpy_arrays import mapped_array
+from ptychoflow.acquisition.readers.reader import FormatReader, ScanFiles
+from ptychoflow.streaming.errors import UserError
+
+SMALLEST_FRAME_PX = 8
+
+
+class NpyReader(FormatReader):
+    """Reads arrays (frame, y, x), or one frame (y, x) from each file of a folder."""
+
+    format_name: ClassVar[str] = "npy"
+
+    @staticmethod
+    def recognises(files: ScanFiles) -> bool:
+        """Whether it is a `.npy` file, or a folder that holds some."""
+        return bool(_paths(files.path))
+
+    def read(self, index: int) -> FileContents:
+        """Return the frames, files in the order of the numbers in their names. Raises `UserError` if there are none."""
+        notes: list[str] = []
+        stacks = [stack for path in _paths(self._files.path) if (stack := _stack(path, notes)) is not None]
+        if not stacks:
+            raise UserError(f"{self._files.path}: no array in it has the axes of frames, (frame, y, x) or (y, x)")
+        return FileContents(where=str(self._files.path), frames=chained(stacks), notes=notes)
+
+
+def _paths(path: Path) -> list[Path]:
+    if path.is_dir():
+        return files_in(path, (".npy",))
+    return [path] if path.suffix == ".npy" else []
+
+
+def _stack(path: Path, notes: list[str]) -> FrameStack | None:
+    array = mapped_array(path)
+    if array.ndim == 2 and min(array.shape) >= SMALLEST_FRAME_PX:
+        array = array[None]
+    if array.ndim in {3, 4}:
+        return stack_of_array(array, where=str(path))
+    notes.append(f"{path.name} has shape {array.shape} and is not taken for frames")
+    return None

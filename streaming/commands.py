@@ -16,7 +16,7 @@ import zmq
 from ptychoflow.streaming.codec import Codec, MalformedMessage
 from ptychoflow.streaming.events import Regime
 from ptychoflow.streaming.settings import NetworkSettings
-from ptychoflow.streaming.sockets import Sockets
+from ptychoflow.streaming.sockets import Sockets, receive_now
 
 log = logging.getLogger(__name__)
 
@@ -149,9 +149,9 @@ class CommandHub:
         poller.register(self._fanout, zmq.POLLIN)
         while not self._stop.is_set():
             ready = dict(poller.poll(POLL_MS))
-            if self._pull in ready:
-                self._pass_on(self._pull.recv_multipart())
-            if self._fanout in ready and self._fanout.recv()[:1] == b"\x01":
+            if self._pull in ready and (parts := receive_now(self._pull)):
+                self._pass_on(parts)
+            if self._fanout in ready and (parts := receive_now(self._fanout)) and parts[0][:1] == b"\x01":
                 self._repeat_standing()
 
     def _pass_on(self, parts: list[bytes]) -> None:
@@ -188,10 +188,10 @@ class CommandReceiver:
 
     def poll(self, timeout_s: float = 0.0) -> AnyCommand | None:
         """Return the next command, or None after `timeout_s` seconds without one."""
-        if not self._socket.poll(int(timeout_s * 1000)):
+        if not self._socket.poll(int(timeout_s * 1000)) or (parts := receive_now(self._socket)) is None:
             return None
         try:
-            return self._codec.decode(self._socket.recv_multipart()).body
+            return self._codec.decode(parts).body
         except MalformedMessage as error:
             log.warning("dropped a malformed command: %s", error)
             return None

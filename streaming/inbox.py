@@ -18,7 +18,7 @@ from ptychoflow.streaming.connection import GIVEN_UP_AFTER_S, Change, Connection
 from ptychoflow.streaming.messages import Acknowledge, ControlMessage, DataMessage, FirstPassScore, Hello
 from ptychoflow.streaming.outbox import address
 from ptychoflow.streaming.settings import NetworkSettings
-from ptychoflow.streaming.sockets import Sockets
+from ptychoflow.streaming.sockets import Sockets, receive_now
 
 log = logging.getLogger(__name__)
 
@@ -99,7 +99,8 @@ class Inbox:
             if connection.monitor in ready and (change := connection.read_event()) is not Change.NONE:
                 self._ask_again(change)
         if self._data_connection.socket in ready:
-            self._accept(self._data_connection.socket.recv_multipart(copy=False))
+            if parts := receive_now(self._data_connection.socket, copy=False):
+                self._accept(parts)
         elif self._data_connection.given_up:
             self._note_refusal()
         return self._next_in_order()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from types import TracebackType
-from typing import Self
+from typing import Literal, Self, overload
 
 import zmq
 from zmq.auth.thread import ThreadAuthenticator
@@ -121,3 +121,19 @@ class Sockets:
             self._authenticator = ThreadAuthenticator(self._context, log=log)
             self._authenticator.start()
             self._authenticator.configure_curve(domain="*", location=self.network.keys_dir / AUTHORISED)
+
+
+@overload
+def receive_now(socket: Socket, *, copy: Literal[True] = True) -> list[bytes] | None: ...
+@overload
+def receive_now(socket: Socket, *, copy: Literal[False]) -> list[zmq.Frame] | None: ...
+def receive_now(socket: Socket, *, copy: bool = True) -> list[bytes] | list[zmq.Frame] | None:
+    """Return the message that is there, or None; never blocks.
+
+    With keys, the heartbeat of a peer makes a socket look readable although there is nothing to read. Who then waits
+    for a message may wait for ever, and does not notice that it was told to stop.
+    """
+    try:
+        return socket.recv_multipart(flags=zmq.DONTWAIT, copy=copy)
+    except zmq.Again:
+        return None

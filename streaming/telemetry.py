@@ -17,7 +17,7 @@ import zmq
 from ptychoflow.streaming.codec import Arrays, Codec, Decoded, MalformedMessage
 from ptychoflow.streaming.events import AnyEvent, Part, Telemetry
 from ptychoflow.streaming.settings import NetworkSettings
-from ptychoflow.streaming.sockets import Sockets
+from ptychoflow.streaming.sockets import Sockets, receive_now
 from ptychoflow.streaming.telemetry_log import log_identity
 
 log = logging.getLogger(__name__)
@@ -108,8 +108,8 @@ class TelemetryHub:
 
     def _run(self) -> None:
         while not self._stop.is_set() or self._pull.poll(POLL_MS):
-            if self._pull.poll(POLL_MS):
-                self._take(self._pull.recv_multipart(copy=False))
+            if self._pull.poll(POLL_MS) and (parts := receive_now(self._pull, copy=False)):
+                self._take(parts)
 
     def _take(self, parts: list[zmq.Frame]) -> None:
         decoded = self._codec.decode(parts)
@@ -163,7 +163,8 @@ class TelemetrySubscriber:
         """
         deadline_s = time.monotonic() + timeout_s
         while self._socket.poll(max(0, int(1000 * (deadline_s - time.monotonic())))):
-            decoded = self._codec.decode(self._socket.recv_multipart(copy=False))
+            parts = receive_now(self._socket, copy=False)
+            decoded = self._codec.decode(parts) if parts else None
             if decoded is not None:
                 return decoded
         return None

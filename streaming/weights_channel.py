@@ -15,7 +15,7 @@ import zmq
 from ptychoflow.streaming.codec import Codec, MalformedMessage
 from ptychoflow.streaming.messages import Weights, WeightsRequest
 from ptychoflow.streaming.settings import NetworkSettings
-from ptychoflow.streaming.sockets import Sockets
+from ptychoflow.streaming.sockets import Sockets, receive_now
 
 log = logging.getLogger(__name__)
 
@@ -78,12 +78,11 @@ class WeightsServer:
 
     def _serve(self) -> None:
         while not self._stop.is_set():
-            if self._socket.poll(POLL_MS):
-                self._receive_request()
+            if self._socket.poll(POLL_MS) and (parts := receive_now(self._socket)):
+                self._take_request(*parts)
             self._answer()
 
-    def _receive_request(self) -> None:
-        edge, *parts = self._socket.recv_multipart()
+    def _take_request(self, edge: bytes, *parts: bytes) -> None:
         try:
             newer_than = self._requests.decode(parts).body.newer_than
         except MalformedMessage as error:
@@ -160,10 +159,10 @@ class WeightsClient:
         if self._breaks.poll(0) and not self._socket.poll(0):
             self._connect_again()
         self._ask()
-        if not self._socket.poll(int(timeout_s * 1000)):
+        if not self._socket.poll(int(timeout_s * 1000)) or not (parts := receive_now(self._socket, copy=False)):
             return None
         try:
-            decoded = self._replies.decode(self._socket.recv_multipart(copy=False))
+            decoded = self._replies.decode(parts)
         except MalformedMessage as error:
             self.malformed += 1
             log.warning("dropped malformed weights: %s", error)

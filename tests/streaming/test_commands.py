@@ -10,6 +10,7 @@ import pytest
 import zmq
 from support import wait_until
 
+from ptychoflow.streaming import sockets
 from ptychoflow.streaming.codec import Codec
 from ptychoflow.streaming.commands import (
     AnyCommand,
@@ -123,6 +124,25 @@ def test_malformed_commands_are_counted_and_dropped(network: NetworkSettings, st
     wait_until(lambda: hub.malformed == 5)
     sender.send(Pause())
     wait_until(lambda: heard == [Pause()])
+
+
+@pytest.mark.timeout(60)
+def test_the_heartbeats_of_encrypted_peers_do_not_make_the_hub_wait_for_a_command(
+    network: NetworkSettings, stack: ExitStack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first heartbeat of a peer that has sent nothing makes a socket with keys look readable.
+
+    A hub that waited there told late joiners nothing, and did not end.
+    """
+    monkeypatch.setattr(sockets, "HEARTBEAT_INTERVAL_MS", 10)
+    make_keys(tmp_path / "keys")
+    encrypted = network.model_copy(update={"keys_dir": tmp_path / "keys"})
+    stack.enter_context(closing(CommandHub(encrypted)))
+    stack.enter_context(closing(CommandSender(encrypted))).send(Pause())
+    stack.enter_context(closing(CommandSender(encrypted)))
+    for _ in range(20):
+        with closing(CommandReceiver(encrypted)) as late:
+            assert receive(late, 1) == [Pause()]
 
 
 def test_with_keys_only_their_holders_command_and_listen(

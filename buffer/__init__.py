@@ -1,18 +1,21 @@
 """A rehearsal buffer distributed over the ranks of a training run.
 
-The way of the data, one file per station:
+The way of the data, from the bottom up; a module imports from those above it in this list alone:
 
-    schema          what an item is made of: named fields, each of one shape and dtype
-    intake          `offer` copies c candidates of the minibatch straight into free rows of the store
-    memory          rows of items, one contiguous array per field, allocated once
-    index           which rows hold live items; their ids (never reused), classes and scores
-    policies/       decide which candidates become live items and which items they replace
-    sampling        how many items of a draw come from each rank, and which; uniformly or by score
-    draws           makes a draw of it, with the other ranks
-    transport/      asks other ranks for their part and serves theirs
-    outputs         the two sets of rows that draws are written into and `take` hands out, in turn
-    background      the one thread that owns all this; `rehearsal` is what the training loop calls
-    loader          the same behind a DataLoader, for training loops that belong to somebody else
+    schema             what an item is made of: named fields, each of one shape and dtype
+    index              which rows hold live items; their ids (never reused), classes and scores
+    policies/          decide which candidates become live items and which items they replace
+    memory, cuda       rows of items, one contiguous array per field, allocated once; their copies to and from a GPU
+    outputs            the two sets of rows that draws are written into and `take` hands out, in turn
+    sampling           how many items of a draw come from each rank, and which; uniformly or by score
+    local_store        this rank's part of the buffer: rows, index, policy
+    candidate_writer   `offer` copies c candidates of the minibatch straight into free rows of the store
+    transport/         asks other ranks for their part and serves theirs
+    draws              makes a draw of it, with the other ranks
+    background         the one thread that owns all this
+    checkpoint         a rank's state, restored as it was or dealt anew to any number of ranks
+    rehearsal          what the training loop calls
+    loader             the same behind a DataLoader, for training loops that belong to somebody else
 
 Where UCX lets a rank attach to another's outputs (ranks of one host, outputs not on a GPU), it writes the items it is
 asked for straight into them and says so. Otherwise they are sent. `stats().served_in_place` tells how many went which

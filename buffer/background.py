@@ -9,18 +9,17 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
+from ptychoflow.buffer.candidate_writer import Offer
 from ptychoflow.buffer.draws import Draw
 from ptychoflow.buffer.generators import Generators
-from ptychoflow.buffer.intake import Offer
 from ptychoflow.buffer.item_update import ItemUpdate
 from ptychoflow.buffer.local_store import LocalStore
 from ptychoflow.buffer.outputs import Outputs
 from ptychoflow.buffer.statistics import StepClock
-from ptychoflow.buffer.ticket import Ticket
 from ptychoflow.buffer.transport.transport import Transport
 
 Result = TypeVar("Result")
@@ -34,8 +33,21 @@ class DrawTiming:
     augment_s: float
 
 
+@dataclass(frozen=True)
+class _Work:
+    """What the thread was asked to do, once `after` is done."""
+
+    perform: Callable[[], object]
+    future: Future[Any]
+    after: Future[None] | None
+
+    @property
+    def is_ready(self) -> bool:
+        return self.after is None or self.after.done()
+
+
 class Background:
-    """Performs tickets one after the other; between and during them it serves other ranks.
+    """Performs one piece of work after the other; between and during them it serves other ranks.
 
     Since one thread reads and writes all live items, no lock guards them and none is held while bytes are copied; the
     copies themselves release the interpreter's lock.
@@ -57,7 +69,7 @@ class Background:
         self._draw = draw
         self._generators = generators
         self._clock = clock
-        self._queue: deque[Ticket[object]] = deque()
+        self._queue: deque[_Work] = deque()
         self._newest_offer: Offer | None = None
         self._stopping = False
         self._ended = False
@@ -68,24 +80,27 @@ class Background:
         self._thread = threading.Thread(target=self._run, name="rehearsal-buffer", daemon=True)
         self._thread.start()
 
-    def submit(self, work: Callable[[], Result], *, after: Future[None] | None = None) -> Ticket[Result]:
-        """Queue work for the background thread, to be done once `after` is; returns at once."""
-        ticket = Ticket(work, after)
+    def submit(self, work: Callable[[], Result], *, after: Future[None] | None = None) -> Future[Result]:
+        """Queue work for the background thread, to be done once `after` is; returns at once.
+
+        The future fails with a RuntimeError if the thread ends before, and all others with it.
+        """
+        future: Future[Result] = Future()
         with self._lock:
             if self._ended:
                 raise RuntimeError("The buffer's background thread has ended.")
-            self._queue.append(ticket)  # type: ignore[arg-type]
+            self._queue.append(_Work(work, future, after))
             self._transport.wake()
         if after is not None:
             after.add_done_callback(lambda _: self._wake())
-        return ticket
+        return future
 
     def _wake(self) -> None:
         with self._lock:
             if not self._ended:
                 self._transport.wake()
 
-    def submit_offer(self, offer: Offer) -> Ticket[DrawTiming]:
+    def submit_offer(self, offer: Offer) -> Future[DrawTiming]:
         """Queue an insertion and the draw that follows it."""
         self._newest_offer = offer
         return self.submit(lambda: self._populate_and_augment(offer), after=offer.arrival)
@@ -103,7 +118,7 @@ class Background:
         return written + self._transport.collect().updated
 
     def close(self) -> None:
-        """End the thread once its current ticket is done; waiting tickets fail."""
+        """End the thread once its current work is done; what waits fails."""
         with self._lock:
             self._stopping = True
             if not self._ended:
@@ -121,13 +136,14 @@ class Background:
 
     def _perform_next(self) -> None:
         if self._next_is_ready:
-            self._queue[0].perform()
+            work = self._queue[0]
+            work.future.set_result(work.perform())
             self._queue.popleft()
-        self._transport.pump(0 if self._stopping or self._next_is_ready else None)
+        self._transport.serve(0 if self._stopping or self._next_is_ready else None)
 
     @property
     def _next_is_ready(self) -> bool:
-        return bool(self._queue) and self._queue[0].ready
+        return bool(self._queue) and self._queue[0].is_ready
 
     def _end(self, cause: BaseException | None) -> None:
         with self._lock:
@@ -135,8 +151,11 @@ class Background:
             waiting = list(self._queue)
             self._queue.clear()
         self._store.free.close()
-        for ticket in waiting:
-            ticket.fail(cause)
+        reason = f" by {type(cause).__name__}: {cause}" if cause else ""
+        for work in waiting:
+            error = RuntimeError(f"The buffer's background thread was ended{reason}.")
+            error.__cause__ = cause
+            work.future.set_exception(error)
 
     def _populate_and_augment(self, offer: Offer) -> DrawTiming:
         started = time.perf_counter()
@@ -151,7 +170,7 @@ class Background:
             self._fill_outputs(begun=begun)
         populate_s = populated - asked
         timing = DrawTiming(populate_s=populate_s, augment_s=time.perf_counter() - started - populate_s)
-        self._clock.add_background(timing.populate_s, timing.augment_s)
+        self._clock.record_background(timing.populate_s, timing.augment_s)
         return timing
 
     def _populate(self, offer: Offer) -> None:

@@ -11,12 +11,12 @@ import numpy.typing as npt
 import torch
 
 from ptychoflow.buffer.capacity import class_quotas
-from ptychoflow.buffer.dealing import Deal, deal_anew, keep_ranks
 from ptychoflow.buffer.generators import Generators
 from ptychoflow.buffer.index import Ints
 from ptychoflow.buffer.local_store import RANK_BITS, LocalStore
 from ptychoflow.buffer.memory import byte_rows
 from ptychoflow.buffer.options import Options
+from ptychoflow.buffer.resharding import Assignment, keep_ranks, reshard
 
 FORMAT = 2
 Shard = Mapping[str, Any]
@@ -100,8 +100,8 @@ def _check_room(held: Ints, room: Ints) -> None:
 def restore_own(state: Shard, store: LocalStore, generators: Generators) -> int:
     """Fill the empty store with a checked state of this rank; returns the step at which the run stood."""
     own = np.full(len(state["ids"]), store.rank)
-    deal = Deal(state["ids"].numpy(), np.zeros_like(own), np.arange(len(own)), own)
-    _fill(store, [state], deal, exact=True)
+    assignment = Assignment(state["ids"].numpy(), np.zeros_like(own), np.arange(len(own)), own)
+    _fill(store, [state], assignment, exact=True)
     store.moved_ids, store.moved_homes = state["moved_ids"].numpy().copy(), state["moved_homes"].numpy().copy()
     store.next_number = state["next_number"]
     _go_on(state, store, generators)
@@ -111,9 +111,9 @@ def restore_own(state: Shard, store: LocalStore, generators: Generators) -> int:
 def restore_shards(shards: Sequence[Shard], store: LocalStore, generators: Generators, *, options: Options) -> int:
     """Fill the empty store with this rank's part of checked shards; returns the step at which the run stood."""
     exact = len(shards) == options.world_size
-    deal = keep_ranks(shards) if exact else deal_anew(shards, quotas_per_rank(store, options))
-    _fill(store, shards, deal, exact=exact)
-    _remember_moves(store, deal)
+    assignment = keep_ranks(shards) if exact else reshard(shards, quotas_per_rank(store, options))
+    _fill(store, shards, assignment, exact=exact)
+    _remember_moves(store, assignment)
     store.next_number = max(shard["next_number"] for shard in shards)
     step = int(max(shard["step"] for shard in shards))
     if exact:
@@ -126,23 +126,23 @@ def restore_shards(shards: Sequence[Shard], store: LocalStore, generators: Gener
     return step
 
 
-def _fill(store: LocalStore, shards: Sequence[Shard], deal: Deal, *, exact: bool) -> None:
+def _fill(store: LocalStore, shards: Sequence[Shard], assignment: Assignment, *, exact: bool) -> None:
     """Copy this rank's items shard by shard, so that one shard at a time needs to be read."""
-    mine = np.flatnonzero(deal.homes == store.rank)
-    mine = mine[np.argsort(deal.shards[mine], kind="stable")]
+    mine = np.flatnonzero(assignment.homes == store.rank)
+    mine = mine[np.argsort(assignment.shards[mine], kind="stable")]
     targets = np.array(store.free.reserve(len(mine)), np.int64)
     columns: dict[str, list[npt.NDArray[Any]]] = {"labels": [], "places": [], "scores": [], "features": []}
-    for number in np.unique(deal.shards[mine]).tolist():
-        here = deal.shards[mine] == number
-        wanted = deal.rows[mine[here]]
+    for number in np.unique(assignment.shards[mine]).tolist():
+        here = assignment.shards[mine] == number
+        wanted = assignment.rows[mine[here]]
         for name, rows in store.rows.bytes.items():
             rows[targets[here]] = byte_rows(shards[number]["items"][name])[wanted]
         for name, parts in columns.items():
             parts.append(shards[number][name].numpy()[wanted])
     if len(mine):
-        order = np.arange(len(mine)) if exact else np.argsort(deal.ids[mine], kind="stable")
+        order = np.arange(len(mine)) if exact else np.argsort(assignment.ids[mine], kind="stable")
         known = {name: np.concatenate(parts)[order] for name, parts in columns.items()}
-        store.index.load(rows=targets[order], ids=deal.ids[mine][order], **known, keep_places=exact)
+        store.index.load(rows=targets[order], ids=assignment.ids[mine][order], **known, keep_places=exact)
         store.expire_weights()
 
 
@@ -162,10 +162,10 @@ def _share_streams(store: LocalStore, shards: Sequence[Shard], *, capacity: int)
         store.index.seen[label] = round(count * store.index.capacity / capacity)
 
 
-def _remember_moves(store: LocalStore, deal: Deal) -> None:
-    moved = np.flatnonzero(deal.ids & ((1 << RANK_BITS) - 1) != deal.homes)
-    moved = moved[np.argsort(deal.ids[moved])]
-    store.moved_ids, store.moved_homes = deal.ids[moved], deal.homes[moved]
+def _remember_moves(store: LocalStore, assignment: Assignment) -> None:
+    moved = np.flatnonzero(assignment.ids & ((1 << RANK_BITS) - 1) != assignment.homes)
+    moved = moved[np.argsort(assignment.ids[moved])]
+    store.moved_ids, store.moved_homes = assignment.ids[moved], assignment.homes[moved]
 
 
 def quotas_per_rank(store: LocalStore, options: Options) -> Ints:

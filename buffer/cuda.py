@@ -54,7 +54,7 @@ class DeviceCopy:
         self._released.record(torch.cuda.current_stream(self._device))
 
 
-class DeviceIntake:
+class DeviceWriter:
     """Copies candidates from the GPU to rows of the store without waiting for the GPU."""
 
     def __init__(self, device: torch.device) -> None:
@@ -62,7 +62,7 @@ class DeviceIntake:
         self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         self._waiter = ThreadPoolExecutor(1, thread_name_prefix="rehearsal-arrivals")
 
-    def choose(self, batch: Mapping[str, torch.Tensor], items: torch.Tensor) -> dict[str, torch.Tensor]:
+    def select(self, batch: Mapping[str, torch.Tensor], items: torch.Tensor) -> dict[str, torch.Tensor]:
         """Copies of `items` on the GPU, made in the caller's stream: the caller may change its tensors afterwards."""
         index = items.to(self._device, non_blocking=True)
         return {name: _select(tensor, index) for name, tensor in batch.items()}

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch.distributed.distributed_c10d
 from torch import distributed as dist
+from torch.distributed.distributed_c10d import Store
 
 
 @dataclass(frozen=True)
@@ -14,15 +14,15 @@ class Membership:
 
     rank: int
     world_size: int
-    store: torch.distributed.distributed_c10d.Store | None
+    store: Store | None
 
 
 def membership(group: dist.ProcessGroup | None) -> Membership:
     """Membership in `group`, in the default process group if None, alone if there is none; ValueError if not in it."""
     if not (dist.is_available() and dist.is_initialized()):
         return Membership(rank=0, world_size=1, store=None)
-    group = group or dist.distributed_c10d._get_default_group()
+    group = group or dist.group.WORLD
     rank = dist.get_rank(group)
-    if rank < 0:
+    if group is None or rank < 0:
         raise ValueError("This process is not a member of the process group given to the buffer.")
     return Membership(rank=rank, world_size=dist.get_world_size(group), store=group.get_group_store())

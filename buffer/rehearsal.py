@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any, Self
 import torch
 
 from ptychoflow.buffer.background import Background, DrawTiming
+from ptychoflow.buffer.candidate_writer import CandidateWriter, Offer, no_candidates
 from ptychoflow.buffer.capacity import class_quotas
 from ptychoflow.buffer.checkpoint import check_own, check_shards, restore_own, restore_shards, save_shard
 from ptychoflow.buffer.cuda import numbered
 from ptychoflow.buffer.draws import ScoreDraw, UniformDraw
 from ptychoflow.buffer.generators import make_generators
-from ptychoflow.buffer.intake import Intake, Offer, no_candidates
 from ptychoflow.buffer.item_update import ItemUpdate
 from ptychoflow.buffer.local_store import LocalStore
 from ptychoflow.buffer.membership import membership
@@ -31,9 +31,9 @@ from ptychoflow.buffer.statistics import BufferStats, StepClock, StepTiming
 from ptychoflow.buffer.transport.opening import check_transport, open_transport
 
 if TYPE_CHECKING:
-    from torch.distributed import ProcessGroup
+    from concurrent.futures import Future
 
-    from ptychoflow.buffer.ticket import Ticket
+    from torch.distributed import ProcessGroup
 
 
 class RehearsalBuffer:
@@ -125,7 +125,7 @@ class RehearsalBuffer:
             pinned=self._device.type == "cuda",
             score_exponent=score_exponent if draw == "score" else None,
         )
-        self._intake = Intake(self._store.rows, self._store.free, self._device)
+        self._writer = CandidateWriter(self._store.rows, self._store.free, self._device)
         self._transport = open_transport(
             transport, member, self._store, options=self._options, serve_rng=self._generators.serve
         )
@@ -143,7 +143,7 @@ class RehearsalBuffer:
         self._calls = threading.RLock()
         self._offers = 0
         self._offered_samples = 0
-        self._pending: Ticket[DrawTiming] | None = None
+        self._pending: Future[DrawTiming] | None = None
         self._pending_offer_s = 0.0
         self._may_take = True
         self._closed = False
@@ -185,9 +185,9 @@ class RehearsalBuffer:
             if pending is None:
                 return self._outputs.swap()
             started = time.perf_counter()
-            had_to_wait = not pending.finished
+            had_to_wait = not pending.done()
             timing = pending.result()
-            self._clock.add_take(
+            self._clock.record_take(
                 StepTiming(
                     waited_s=time.perf_counter() - started,
                     offered_s=self._pending_offer_s,
@@ -226,14 +226,16 @@ class RehearsalBuffer:
         with self._calls:
             self._check_open()
             started = time.perf_counter()
-            offer = no_candidates() if minibatch is None else self._take_in(minibatch, labels, scores, features)
+            offer = (
+                no_candidates() if minibatch is None else self._write_candidates(minibatch, labels, scores, features)
+            )
             self._pending = self._background.submit_offer(offer)
             self._may_take = True
             self._offers += 1
             self._pending_offer_s = time.perf_counter() - started
-            self._clock.add_offer(self._pending_offer_s)
+            self._clock.record_offer(self._pending_offer_s)
 
-    def _take_in(
+    def _write_candidates(
         self,
         minibatch: Mapping[str, torch.Tensor],
         labels: torch.Tensor | None,
@@ -243,7 +245,7 @@ class RehearsalBuffer:
         count = self._check.count(minibatch, labels=labels, scores=scores, features=features)
         self._offered_samples += count
         chosen = self._generators.select.permutation(count)[: self._options.candidates]
-        return self._intake.take_in(minibatch, chosen, labels=labels, scores=scores, features=features)
+        return self._writer.write(minibatch, chosen, labels=labels, scores=scores, features=features)
 
     def update(
         self,
@@ -408,7 +410,7 @@ class RehearsalBuffer:
         if not self._closed:
             self._closed = True
             self._background.close()
-            self._intake.close()
+            self._writer.close()
             with self._calls:
                 self._outputs.close()
 

@@ -97,13 +97,13 @@ class StepClock:
     last: StepTiming = StepTiming(0.0, 0.0, 0.0, 0.0)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def add_background(self, populate_s: float, augment_s: float) -> None:
+    def record_background(self, populate_s: float, augment_s: float) -> None:
         """Count one insertion and draw."""
         with self._lock:
             self.populate_s += populate_s
             self.augment_s += augment_s
 
-    def add_take(self, timing: StepTiming, *, had_to_wait: bool) -> None:
+    def record_take(self, timing: StepTiming, *, had_to_wait: bool) -> None:
         """Count one step, complete with its take."""
         with self._lock:
             self.waited_s += timing.waited_s
@@ -111,7 +111,7 @@ class StepClock:
             self.waits += had_to_wait
             self.last = timing
 
-    def add_offer(self, offered_s: float) -> None:
+    def record_offer(self, offered_s: float) -> None:
         """Count the time the caller spent in one offer."""
         with self._lock:
             self.offered_s += offered_s

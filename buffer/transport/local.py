@@ -23,8 +23,8 @@ class LocalTransport(Transport):
         """See `Transport.wake`."""
         self._woken.set()
 
-    def pump(self, timeout_s: float | None) -> None:
-        """See `Transport.pump`."""
+    def serve(self, timeout_s: float | None) -> None:
+        """See `Transport.serve`."""
         self._woken.wait(timeout_s)
         self._woken.clear()
 

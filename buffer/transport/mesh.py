@@ -19,7 +19,7 @@ from ptychoflow.buffer.memory import ByteRows
 from ptychoflow.buffer.outputs import OutputSet, Window
 from ptychoflow.buffer.sampling import Choice
 from ptychoflow.buffer.transport.connection import Connection
-from ptychoflow.buffer.transport.lane import Lane
+from ptychoflow.buffer.transport.item_channel import ItemChannel
 from ptychoflow.buffer.transport.rendezvous import Peers
 from ptychoflow.buffer.transport.staging import Staging
 from ptychoflow.buffer.transport.transport import Collected, Delivery, Transport
@@ -43,15 +43,15 @@ class _Request:
 class MeshTransport(Transport):
     """One TCP connection per pair of ranks carries requests, sizes and short replies, and shows when a rank dies.
 
-    The rows of items travel by the lane, or are written to their place where the lane lends memory. A rank is given up
-    when its connection breaks, when it breaks the protocol, or when it leaves a request unanswered for `timeout_s`; it
-    is not readmitted, and its unfinished replies end in memory that nobody reads.
+    The rows of items travel by the channel, or are written to their place where the channel reaches it. A rank is given
+    up when its connection breaks, when it breaks the protocol, or when it leaves a request unanswered for `timeout_s`;
+    it is not readmitted, and its unfinished replies end in memory that nobody reads.
     """
 
     def __init__(
         self,
         peers: Peers,
-        lane: Lane,
+        channel: ItemChannel,
         store: LocalStore,
         *,
         serve_rng: np.random.Generator,
@@ -59,8 +59,8 @@ class MeshTransport(Transport):
         timeout_s: float,
     ) -> None:
         super().__init__()
-        self.name = lane.name
-        self._lane = lane
+        self.name = channel.name
+        self._channel = channel
         self._store = store
         self._serve_rng = serve_rng
         self._largest_draw = largest_draw
@@ -69,7 +69,7 @@ class MeshTransport(Transport):
         self._windows_opened = 0
         self._windows: dict[int, dict[int, OutputSet]] = {}
         self._requests: dict[int, _Request] = {}
-        self._next_ticket = 0
+        self._last_request = 0
         self._short = False
         self._deliveries: dict[int, Delivery] = {}
         self._updated = 0
@@ -79,7 +79,7 @@ class MeshTransport(Transport):
         self._woken.setblocking(False)
         self._waker.setblocking(False)
         self._selector.register(self._woken, selectors.EVENT_READ)
-        for fileno in lane.filenos():
+        for fileno in channel.filenos():
             self._selector.register(fileno, selectors.EVENT_READ)
         self._connections: dict[int, Connection] = {}
         for rank, sock in peers.sockets.items():
@@ -96,10 +96,10 @@ class MeshTransport(Transport):
         except BlockingIOError:
             return
 
-    def pump(self, timeout_s: float | None) -> None:
-        """See `Transport.pump`."""
-        may_sleep = self._lane.settle()
-        for rank, reason in self._lane.failures():
+    def serve(self, timeout_s: float | None) -> None:
+        """See `Transport.serve`."""
+        may_sleep = self._channel.progress()
+        for rank, reason in self._channel.pop_failures():
             self._give_up(rank, reason)
         for key, events in self._selector.select(timeout_s if may_sleep else 0):
             if key.fileobj is self._woken:
@@ -135,14 +135,14 @@ class MeshTransport(Transport):
 
     def open_window(self, nbytes: int) -> Window | None:
         """See `Transport.open_window`; every other rank is told of it."""
-        lent = self._lane.lend(nbytes)
-        if lent is None:
+        region = self._channel.allocate_region(nbytes)
+        if region is None:
             return None
         self._windows_opened += 1
-        message = Message(Kind.WINDOW, self._store.index.size, items=len(lent.key), window=self._windows_opened)
+        message = Message(Kind.WINDOW, self._store.index.size, items=len(region.key), window=self._windows_opened)
         for rank in list(self._connections):
-            self._send(rank, message, lent.key)
-        return Window(self._windows_opened, lent.memory)
+            self._send(rank, message, region.key)
+        return Window(self._windows_opened, region.memory)
 
     def announce(self) -> None:
         """See `Transport.announce`."""
@@ -158,12 +158,12 @@ class MeshTransport(Transport):
         self, rank: int, *, count: int, into: OutputSet, first: int, excluded: Ints | None = None
     ) -> None:
         """See `Transport.request_items`."""
-        ticket = self._open(_Request(rank, count, into, first))
+        request_id = self._open(_Request(rank, count, into, first))
         ids = [] if excluded is None else [excluded.tobytes()]
         message = Message(
             Kind.WANT_ITEMS,
             self._store.index.size,
-            ticket,
+            request_id,
             count,
             detail=0 if excluded is None else len(excluded),
             window=into.window,
@@ -173,19 +173,19 @@ class MeshTransport(Transport):
 
     def request_update(self, rank: int, update: ItemUpdate) -> None:
         """See `Transport.request_update`."""
-        ticket = self._open(_Request(rank, len(update.ids)))
+        request_id = self._open(_Request(rank, len(update.ids)))
         fields = sum(1 << place for place, name in enumerate(self._store.schema) if name in update.fields)
         parts = [update.fields[name].reshape(-1).data for name in self._store.schema if name in update.fields]
         if update.scores is not None:
             fields |= 1 << SCORES_BIT
             parts.append(update.scores.view(np.uint8).data)
-        message = Message(Kind.WANT_UPDATE, self._store.index.size, ticket, len(update.ids), fields)
+        message = Message(Kind.WANT_UPDATE, self._store.index.size, request_id, len(update.ids), fields)
         self._send(rank, message, update.ids.tobytes(), *parts)
 
     def _open(self, request: _Request) -> int:
-        self._next_ticket += 1
-        self._requests[self._next_ticket] = request
-        return self._next_ticket
+        self._last_request += 1
+        self._requests[self._last_request] = request
+        return self._last_request
 
     def collect(self) -> Collected:
         """See `Transport.collect`."""
@@ -196,7 +196,7 @@ class MeshTransport(Transport):
                 for rank in {request.rank for request in self._requests.values()}:
                     self._give_up(rank, f"no answer for {self._timeout_s:g} s")
             else:
-                self.pump(remaining)
+                self.serve(remaining)
         collected = Collected(not self._short and not self._requests, self._deliveries, self._updated)
         self._short, self._deliveries, self._updated = False, {}, 0
         return collected
@@ -204,27 +204,27 @@ class MeshTransport(Transport):
     def close(self) -> None:
         """See `Transport.close`: replies under way are finished, then every other rank is told."""
         deadline = time.monotonic() + min(_LINGER_S, self._timeout_s)
-        self._pump_until(self._quiet, deadline)
+        self._serve_until(self._quiet, deadline)
         self._closing = True
         for rank in list(self._connections):
             self._send(rank, Message(Kind.BYE, self._store.index.size))
-        self._pump_until(self._quiet, deadline)
+        self._serve_until(self._quiet, deadline)
         for rank in list(self._connections):
             self._guarded(rank, self._connections[rank].finish_sending)
-        self._pump_until(lambda: not self._connections, deadline)
+        self._serve_until(lambda: not self._connections, deadline)
         for rank in list(self._connections):
             self._disconnect(rank)
-        self._lane.close()
+        self._channel.close()
         self._selector.close()
         self._woken.close()
         self._waker.close()
 
     def _quiet(self) -> bool:
-        return self._lane.idle and all(connection.idle for connection in self._connections.values())
+        return self._channel.idle and all(connection.idle for connection in self._connections.values())
 
-    def _pump_until(self, reached: Callable[[], bool], deadline: float) -> None:
+    def _serve_until(self, reached: Callable[[], bool], deadline: float) -> None:
         while not reached() and (remaining := deadline - time.monotonic()) > 0:
-            self.pump(remaining)
+            self.serve(remaining)
 
     def _let_go(self, rank: int) -> None:
         self.left.append(rank)
@@ -243,12 +243,12 @@ class MeshTransport(Transport):
         self._selector.unregister(connection)
         connection.close()
         self._windows.pop(rank, None)
-        self._lane.drop(rank)
+        self._channel.drop(rank)
         del self.sizes[rank]
         self.weights.pop(rank, None)
-        unanswered = [ticket for ticket, request in self._requests.items() if request.rank == rank]
-        for ticket in unanswered:
-            del self._requests[ticket]
+        unanswered = [request_id for request_id, request in self._requests.items() if request.rank == rank]
+        for request_id in unanswered:
+            del self._requests[request_id]
         self._short = self._short or bool(unanswered)
 
     def _read(self, rank: int) -> Iterator[memoryview]:
@@ -311,27 +311,27 @@ class MeshTransport(Transport):
         if message.first + message.items > window.rows.count:
             raise ValueError(f"it asks for items beyond the {window.rows.count} rows of its window")
         self._store.copy(choice.positions, window, first=message.first)
-        placed = Message(Kind.PLACED, self._store.index.size, message.ticket, len(choice.positions))
+        placed = Message(Kind.PLACED, self._store.index.size, message.request_id, len(choice.positions))
         self._send(rank, placed, *self._weight(choice.remaining))
 
     def _send_items(self, rank: int, message: Message, choice: Choice) -> None:
         count = len(choice.positions)
-        staged = self._staging.take(max(count, 1))
+        staged = self._staging.acquire(max(count, 1))
         rows = self._store.copy_by_field(choice.positions, staged, first=0)
         known = staged.ids[:count].tobytes() + staged.labels[:count].tobytes()
-        reply = Message(Kind.ITEMS, self._store.index.size, message.ticket, count)
+        reply = Message(Kind.ITEMS, self._store.index.size, message.request_id, count)
         self._send(rank, reply, *self._weight(choice.remaining), known)
         if rank in self._connections and count:
-            self._guarded(rank, lambda: self._send_rows(rank, message.ticket, staged, rows))
+            self._guarded(rank, lambda: self._send_rows(rank, message.request_id, staged, rows))
 
-    def _send_rows(self, rank: int, ticket: int, staged: OutputSet, rows: Iterator[ByteRows]) -> None:
+    def _send_rows(self, rank: int, request_id: int, staged: OutputSet, rows: Iterator[ByteRows]) -> None:
         """Each field is on its way while the next is still being copied."""
-        self._lane.send(
+        self._channel.send(
             self._connections[rank],
             rank=rank,
-            ticket=ticket,
+            request_id=request_id,
             parts=(copies.reshape(-1).data for copies in rows),
-            sent=lambda: self._staging.give_back(staged),
+            sent=lambda: self._staging.release(staged),
         )
 
     def _receive_items(self, rank: int, message: Message) -> Iterator[memoryview]:
@@ -344,21 +344,21 @@ class MeshTransport(Transport):
             first, last = request.first, request.first + message.items
             yield request.into.ids[first:last].view(np.uint8).data
             yield request.into.labels[first:last].view(np.uint8).data
-            yield from self._lane.receive(
+            yield from self._channel.receive(
                 rank=rank,
-                ticket=message.ticket,
+                request_id=message.request_id,
                 parts=list(request.into.rows.parts(first, message.items)),
-                received=lambda: self._answered(message.ticket, delivery),
+                received=lambda: self._answered(message.request_id, delivery),
             )
         else:
-            self._answered(message.ticket, delivery)
+            self._answered(message.request_id, delivery)
 
     def _receive_placed(self, rank: int, message: Message) -> Iterator[memoryview]:
         """Another rank has written the items where they belong."""
         into = self._request(rank, message).into
         if into is None or not into.window:
             raise ValueError("it says that it has written items where it was not asked to")
-        self._answered(message.ticket, Delivery(message.items, (yield from self._receive_weight())))
+        self._answered(message.request_id, Delivery(message.items, (yield from self._receive_weight())))
 
     def _receive_window(self, rank: int, message: Message) -> Iterator[memoryview]:
         """Learn where another rank's draws can be written to, if its memory can be reached from here."""
@@ -367,14 +367,14 @@ class MeshTransport(Transport):
         key = bytearray(message.items)
         yield memoryview(key)
         schema, rows = self._store.schema, self._largest_draw
-        memory = self._lane.borrow(rank, bytes(key), OutputSet.nbytes(schema, rows))
+        memory = self._channel.attach_region(rank, bytes(key), OutputSet.nbytes(schema, rows))
         where = "sent" if memory is None else "written in place"
         _log.debug("rank %d: items for window %d of rank %d are %s", self._store.rank, message.window, rank, where)
         if memory is not None:
             self._windows.setdefault(rank, {})[message.window] = OutputSet(schema, rows, memory=memory)
 
-    def _answered(self, ticket: int, delivery: Delivery) -> None:
-        request = self._requests.pop(ticket)
+    def _answered(self, request_id: int, delivery: Delivery) -> None:
+        request = self._requests.pop(request_id)
         if self._store.weights is None:
             self._short = self._short or delivery.items < request.count
         elif not delivery.items and delivery.remaining:
@@ -383,9 +383,9 @@ class MeshTransport(Transport):
         self.counters.bytes_received += delivery.items * self._store.schema.nbytes
 
     def _request(self, rank: int, message: Message) -> _Request:
-        request = self._requests.get(message.ticket)
+        request = self._requests.get(message.request_id)
         if request is None or request.rank != rank or message.items > request.count:
-            raise ValueError(f"it answers {message.items} items to ticket {message.ticket}, which was not asked for")
+            raise ValueError(f"it answers {message.items} items to request {message.request_id}, which is not open")
         return request
 
     def _serve_update(self, rank: int, message: Message) -> Iterator[memoryview]:
@@ -403,12 +403,12 @@ class MeshTransport(Transport):
         written = self._store.update(ItemUpdate(ids, fields, scores))
         if self._store.share != before:
             self.announce()
-        self._send(rank, Message(Kind.UPDATED, self._store.index.size, message.ticket, written))
+        self._send(rank, Message(Kind.UPDATED, self._store.index.size, message.request_id, written))
 
     def _receive_updated(self, rank: int, message: Message) -> Iterator[memoryview]:
         """Count what another rank has rewritten."""
         self._request(rank, message)
-        del self._requests[message.ticket]
+        del self._requests[message.request_id]
         self._updated += message.items
         yield from ()
 

@@ -13,11 +13,11 @@ from ptychoflow.buffer.local_store import LocalStore
 from ptychoflow.buffer.membership import Membership
 from ptychoflow.buffer.names import TransportName
 from ptychoflow.buffer.options import Options
-from ptychoflow.buffer.transport.lane import Lane
+from ptychoflow.buffer.transport.item_channel import ItemChannel
 from ptychoflow.buffer.transport.local import LocalTransport
 from ptychoflow.buffer.transport.mesh import MeshTransport
 from ptychoflow.buffer.transport.rendezvous import meet
-from ptychoflow.buffer.transport.tcp import TcpLane
+from ptychoflow.buffer.transport.tcp import TcpItemChannel
 from ptychoflow.buffer.transport.transport import Transport
 
 _log = logging.getLogger(__name__)
@@ -37,19 +37,19 @@ def open_transport(
     """The transport of that name, connected to all ranks of the group; a rank alone needs none but "local"."""
     if name == "local" or member.store is None or member.world_size == 1:
         return LocalTransport()
-    lane = _make_lane(name)
+    channel = _make_channel(name)
     peers = meet(
         member.store,
         rank=member.rank,
         world_size=member.world_size,
-        description=f"{lane.name}, {store.schema}, {options}",
-        lane_address=lane.address,
+        description=f"{channel.name}, {store.schema}, {options}",
+        channel_address=channel.address,
         timeout_s=options.timeout_s,
     )
-    lane.connect(peers.lane_addresses)
+    channel.connect(peers.channel_addresses)
     return MeshTransport(
         peers,
-        lane,
+        channel,
         store,
         serve_rng=serve_rng,
         largest_draw=options.representatives,
@@ -57,16 +57,16 @@ def open_transport(
     )
 
 
-def _make_lane(name: TransportName) -> Lane:
+def _make_channel(name: TransportName) -> ItemChannel:
     if name == "auto":
         name = "ucx" if _has_ucxx() else "tcp"
         _log.info("rehearsal buffer: transport %s chosen", name)
     if name == "tcp":
-        return TcpLane()
+        return TcpItemChannel()
     os.environ.setdefault("UCX_WARN_UNUSED_ENV_VARS", "n")  # UCXX sets variables that UCX then warns of
-    from ptychoflow.buffer.transport.ucx import UcxLane  # noqa: PLC0415  an optional dependency
+    from ptychoflow.buffer.transport.ucx import UcxItemChannel  # noqa: PLC0415  an optional dependency
 
-    return UcxLane()
+    return UcxItemChannel()
 
 
 def _has_ucxx() -> bool:

@@ -22,13 +22,15 @@ _DISCARD_PORT = 9
 
 @dataclass(frozen=True)
 class Peers:
-    """Connected blocking sockets and the lanes' addresses of all other ranks."""
+    """Connected blocking sockets and the channels' addresses of all other ranks."""
 
     sockets: dict[int, socket.socket]
-    lane_addresses: dict[int, bytes]
+    channel_addresses: dict[int, bytes]
 
 
-def meet(store: Store, *, rank: int, world_size: int, description: str, lane_address: bytes, timeout_s: float) -> Peers:
+def meet(
+    store: Store, *, rank: int, world_size: int, description: str, channel_address: bytes, timeout_s: float
+) -> Peers:
     """Connect to every other rank; collective.
 
     `description`: what must be equal on all ranks. Raises TimeoutError naming the ranks that did not appear within
@@ -42,7 +44,7 @@ def meet(store: Store, *, rank: int, world_size: int, description: str, lane_add
             "port": server.getsockname()[1],
             "token": token.hex(),
             "description": description,
-            "lane": lane_address.hex(),
+            "channel": channel_address.hex(),
         }
         cards = _exchange(store, json.dumps(own), rank=rank, world_size=world_size, timeout_s=timeout_s)
         for other, card in enumerate(cards):
@@ -54,7 +56,7 @@ def meet(store: Store, *, rank: int, world_size: int, description: str, lane_add
         sockets = {lower: _connect(cards[lower], rank, lower, timeout_s) for lower in range(rank)}
         sockets |= _accept(server, token, expected=set(range(rank + 1, world_size)))
     others = [other for other in range(world_size) if other != rank]
-    return Peers(sockets, {other: bytes.fromhex(cards[other]["lane"]) for other in others})
+    return Peers(sockets, {other: bytes.fromhex(cards[other]["channel"]) for other in others})
 
 
 def _exchange(store: Store, own: str, *, rank: int, world_size: int, timeout_s: float) -> list[dict[str, str]]:

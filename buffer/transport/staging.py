@@ -13,12 +13,12 @@ class Staging:
         self._schema = schema
         self._free: dict[int, list[OutputSet]] = {}
 
-    def take(self, rows: int) -> OutputSet:
-        """A set with at least `rows` rows, for the caller until it gives it back."""
+    def acquire(self, rows: int) -> OutputSet:
+        """A set with at least `rows` rows, for the caller until it releases it."""
         size = 1 << (rows - 1).bit_length()
         free = self._free.get(size)
         return free.pop() if free else OutputSet(self._schema, size)
 
-    def give_back(self, staged: OutputSet) -> None:
+    def release(self, staged: OutputSet) -> None:
         """Allow the set to be reused."""
         self._free.setdefault(staged.rows.count, []).append(staged)

@@ -5,51 +5,57 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 
 from ptychoflow.buffer.transport.connection import Connection
-from ptychoflow.buffer.transport.lane import Lane
+from ptychoflow.buffer.transport.item_channel import ItemChannel
 
 
-class TcpLane(Lane):
+class TcpItemChannel(ItemChannel):
     """Rows follow the header of their reply in the stream."""
 
     name = "tcp"
 
     def connect(self, addresses: dict[int, bytes]) -> None:
-        """See `Lane.connect`: the connections exist already."""
+        """See `ItemChannel.connect`: the connections exist already."""
 
     def send(
-        self, connection: Connection, *, rank: int, ticket: int, parts: Iterable[memoryview], sent: Callable[[], None]
+        self,
+        connection: Connection,
+        *,
+        rank: int,
+        request_id: int,
+        parts: Iterable[memoryview],
+        sent: Callable[[], None],
     ) -> None:
-        """See `Lane.send`."""
+        """See `ItemChannel.send`."""
         for part in parts:
             connection.send(part)
         connection.send(b"", sent=sent)
 
     def receive(
-        self, *, rank: int, ticket: int, parts: Sequence[memoryview], received: Callable[[], None]
+        self, *, rank: int, request_id: int, parts: Sequence[memoryview], received: Callable[[], None]
     ) -> Iterable[memoryview]:
-        """See `Lane.receive`."""
+        """See `ItemChannel.receive`."""
         yield from parts
         received()
 
     def drop(self, rank: int) -> None:
-        """See `Lane.drop`: closing the connection was enough."""
+        """See `ItemChannel.drop`: closing the connection was enough."""
 
     @property
     def idle(self) -> bool:
-        """See `Lane.idle`: the connections know."""
+        """See `ItemChannel.idle`: the connections know."""
         return True
 
-    def settle(self) -> bool:
-        """See `Lane.settle`."""
+    def progress(self) -> bool:
+        """See `ItemChannel.progress`."""
         return True
 
-    def failures(self) -> list[tuple[int, str]]:
-        """See `Lane.failures`: the connections tell."""
+    def pop_failures(self) -> list[tuple[int, str]]:
+        """See `ItemChannel.pop_failures`: the connections tell."""
         return []
 
     def filenos(self) -> Iterable[int]:
-        """See `Lane.filenos`."""
+        """See `ItemChannel.filenos`."""
         return ()
 
     def close(self) -> None:
-        """See `Lane.close`."""
+        """See `ItemChannel.close`."""

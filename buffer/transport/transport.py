@@ -46,7 +46,7 @@ class Collected:
 class Transport(ABC):
     """Requests to other ranks and service of theirs. All methods but `wake` belong to the background thread.
 
-    Nothing here polls: `pump` sleeps in the kernel until a peer, a deadline or `wake` needs the thread.
+    Nothing here polls: `serve` sleeps in the kernel until a peer, a deadline or `wake` needs the thread.
     """
 
     name: str
@@ -64,16 +64,16 @@ class Transport(ABC):
         self.interrupted = False
 
     def interrupt(self) -> None:
-        """Make `pump` and `collect` return because the buffer is being closed. May be called from any thread."""
+        """Make `serve` and `collect` return because the buffer is being closed. May be called from any thread."""
         self.interrupted = True
         self.wake()
 
     @abstractmethod
     def wake(self) -> None:
-        """Make the current or next `pump` return. May be called from any thread."""
+        """Make the current or next `serve` return. May be called from any thread."""
 
     @abstractmethod
-    def pump(self, timeout_s: float | None) -> None:
+    def serve(self, timeout_s: float | None) -> None:
         """Sleep until something happened or `timeout_s` passed (None: for ever), and serve what came."""
 
     def open_window(self, nbytes: int) -> Window | None:

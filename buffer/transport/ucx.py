@@ -13,8 +13,8 @@ import ucxx._lib.libucxx as ucx
 from ucxx._lib.arr import Array
 
 from ptychoflow.buffer.transport.connection import Connection
-from ptychoflow.buffer.transport.lane import Lane, Lent
-from ptychoflow.buffer.transport.ucx_memory import BorrowedMemory, LentMemory
+from ptychoflow.buffer.transport.item_channel import ItemChannel, MemoryRegion
+from ptychoflow.buffer.transport.ucx_memory import AttachedRegion, allocate_region
 
 _PART_BITS = 16
 _log = logging.getLogger(__name__)
@@ -30,7 +30,7 @@ class _Transfer:
     finished: Callable[[], None]
 
 
-class UcxLane(Lane):
+class UcxItemChannel(ItemChannel):
     """One UCX worker in blocking mode: its thread sleeps on a file descriptor, so nothing spins.
 
     Endpoints are made from worker addresses, because those made through a listener stay on TCP even on one host, and
@@ -47,14 +47,14 @@ class UcxLane(Lane):
         self._worker.init_blocking_progress_mode()
         self.address = bytes(self._worker.address.tobytes())
         self._endpoints: dict[int, Any] = {}
-        self._borrowed: dict[int, list[BorrowedMemory]] = {}
+        self._attached: dict[int, list[AttachedRegion]] = {}
         self._sending: list[_Transfer] = []
         self._receiving: list[_Transfer] = []
         self._dropped: list[_Transfer] = []
         self._failures: list[tuple[int, str]] = []
 
     def connect(self, addresses: dict[int, bytes]) -> None:
-        """See `Lane.connect`."""
+        """See `ItemChannel.connect`."""
         for rank, address in addresses.items():
             remote = ucx.UCXAddress.create_from_buffer(address)
             self._endpoints[rank] = self._worker.create_endpoint_from_worker_address(
@@ -62,52 +62,57 @@ class UcxLane(Lane):
             )
 
     def send(
-        self, connection: Connection, *, rank: int, ticket: int, parts: Iterable[memoryview], sent: Callable[[], None]
+        self,
+        connection: Connection,
+        *,
+        rank: int,
+        request_id: int,
+        parts: Iterable[memoryview],
+        sent: Callable[[], None],
     ) -> None:
-        """See `Lane.send`."""
+        """See `ItemChannel.send`."""
         transfer = _Transfer(rank, [], [], sent)
         for part, view in enumerate(parts):
-            transfer.requests.append(self._endpoints[rank].tag_send(Array(view), _tag(ticket, part)))
+            transfer.requests.append(self._endpoints[rank].tag_send(Array(view), _tag(request_id, part)))
             transfer.parts.append(view)
         self._sending.append(transfer)
 
     def receive(
-        self, *, rank: int, ticket: int, parts: Sequence[memoryview], received: Callable[[], None]
+        self, *, rank: int, request_id: int, parts: Sequence[memoryview], received: Callable[[], None]
     ) -> Iterable[memoryview]:
-        """See `Lane.receive`."""
-        requests = [self._worker.tag_recv(Array(view), _tag(ticket, part)) for part, view in enumerate(parts)]
+        """See `ItemChannel.receive`."""
+        requests = [self._worker.tag_recv(Array(view), _tag(request_id, part)) for part, view in enumerate(parts)]
         self._receiving.append(_Transfer(rank, requests, list(parts), received))
         return ()
 
-    def lend(self, nbytes: int) -> Lent:
-        """See `Lane.lend`."""
-        lent = LentMemory(self._context, nbytes)
-        return Lent(lent.memory, lent.key)
+    def allocate_region(self, nbytes: int) -> MemoryRegion:
+        """See `ItemChannel.allocate_region`."""
+        return allocate_region(self._context, nbytes)
 
-    def borrow(self, rank: int, key: bytes, nbytes: int) -> torch.Tensor | None:
-        """See `Lane.borrow`."""
-        borrowed = BorrowedMemory(self._endpoints[rank], key, nbytes)
-        self._borrowed.setdefault(rank, []).append(borrowed)
-        return borrowed.memory
+    def attach_region(self, rank: int, key: bytes, nbytes: int) -> torch.Tensor | None:
+        """See `ItemChannel.attach_region`."""
+        attached = AttachedRegion(self._endpoints[rank], key, nbytes)
+        self._attached.setdefault(rank, []).append(attached)
+        return attached.memory
 
     def drop(self, rank: int) -> None:
-        """See `Lane.drop`; the memory of what is pending is kept, since UCX may still touch it."""
-        for borrowed in self._borrowed.pop(rank, []):
-            borrowed.release()
+        """See `ItemChannel.drop`; the memory of what is pending is kept, since UCX may still touch it."""
+        for attached in self._attached.pop(rank, []):
+            attached.release()
         for transfers in (self._sending, self._receiving):
             self._dropped += [transfer for transfer in transfers if transfer.rank == rank]
             transfers[:] = [transfer for transfer in transfers if transfer.rank != rank]
 
     @property
     def idle(self) -> bool:
-        """See `Lane.idle`."""
+        """See `ItemChannel.idle`."""
         return not self._sending
 
-    def settle(self) -> bool:
-        """See `Lane.settle`."""
+    def progress(self) -> bool:
+        """See `ItemChannel.progress`."""
         while self._worker.progress_once():
             pass
-        finished = [*_take_finished(self._sending), *_take_finished(self._receiving)]
+        finished = [*_pop_finished(self._sending), *_pop_finished(self._receiving)]
         for transfer in finished:
             self._conclude(transfer)
         return not finished and bool(self._worker.arm())
@@ -121,17 +126,17 @@ class UcxLane(Lane):
         else:
             transfer.finished()
 
-    def failures(self) -> list[tuple[int, str]]:
-        """See `Lane.failures`."""
+    def pop_failures(self) -> list[tuple[int, str]]:
+        """See `ItemChannel.pop_failures`."""
         failures, self._failures = self._failures, []
         return failures
 
     def filenos(self) -> Iterable[int]:
-        """See `Lane.filenos`."""
+        """See `ItemChannel.filenos`."""
         return (self._worker.epoll_file_descriptor,)
 
     def close(self) -> None:
-        """See `Lane.close`."""
+        """See `ItemChannel.close`."""
         self._worker.cancel_inflight_requests()
         for endpoint in self._endpoints.values():
             endpoint.close()  # left to itself it would wait for a rank that is stopped
@@ -143,12 +148,12 @@ def _configuration() -> dict[str, str]:
     return {} if "UCX_TLS" in os.environ else {"TLS": "^cma"}
 
 
-def _tag(ticket: int, part: int) -> ucx.UCXXTag:
-    """Tickets are unique on the receiving worker, which is the one that asked."""
-    return ucx.UCXXTag(ticket << _PART_BITS | part)
+def _tag(request_id: int, part: int) -> ucx.UCXXTag:
+    """Request ids are unique on the receiving worker, which is the one that asked."""
+    return ucx.UCXXTag(request_id << _PART_BITS | part)
 
 
-def _take_finished(transfers: list[_Transfer]) -> list[_Transfer]:
+def _pop_finished(transfers: list[_Transfer]) -> list[_Transfer]:
     """Remove and return the transfers all of whose messages are done with."""
     finished = [transfer for transfer in transfers if all(request.completed for request in transfer.requests)]
     for transfer in finished:

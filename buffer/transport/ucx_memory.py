@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from ptychoflow.buffer.memory import HUGE_PAGE_BYTES
+from ptychoflow.buffer.transport.item_channel import MemoryRegion
 
 _FIELD_LENGTH, _FIELD_FLAGS, _ALLOCATE = 1 << 1, 1 << 2, 1 << 1
 _FIELD_ADDRESS = 1 << 0
@@ -73,33 +74,30 @@ class _Bytes:
         return torch.from_numpy(np.asarray(self))
 
 
-class LentMemory:
-    """`nbytes` zeros that other ranks may be given; released once the last tensor made from `memory` is gone.
+def allocate_region(context: Any, nbytes: int) -> MemoryRegion:
+    """Allocate `nbytes` zeros that other ranks may write to; released once the last tensor made of them is gone.
 
     `context` is a `UCXContext`. Raises MemoryError if UCX has no such memory to give.
     """
-
-    def __init__(self, context: Any, nbytes: int) -> None:
-        library, handle = _library(), ctypes.c_void_p(context.handle)
-        mapped = ctypes.c_void_p()
-        length = -(-nbytes // HUGE_PAGE_BYTES) * HUGE_PAGE_BYTES
-        params = _MapParams(field_mask=_FIELD_LENGTH | _FIELD_FLAGS, length=length, flags=_ALLOCATE)
-        status = library.ucp_mem_map(handle, ctypes.byref(params), ctypes.byref(mapped))
-        if status != _OK:
-            raise MemoryError(f"UCX cannot allocate {nbytes} bytes for the buffer's outputs (status {status}).")
-        attributes = _MemoryAttributes(field_mask=_FIELD_ADDRESS)
-        status = library.ucp_mem_query(mapped, ctypes.byref(attributes))
-        if status != _OK:
-            raise MemoryError(f"UCX does not tell where it has allocated the buffer's outputs (status {status}).")
-        owner = _Bytes(attributes.address, nbytes)
-        # What the caller still holds when the interpreter ends is never unmapped, since it may yet be read. A context
-        # destroyed before its memory makes UCX complain, so the memory owns a reference that only `_unmap` gives back.
-        ctypes.pythonapi.Py_IncRef(ctypes.py_object(context))
-        weakref.finalize(owner, _unmap, library, context, mapped).atexit = False
-        _prefer_huge_pages(attributes.address, length)
-        self.memory = owner.tensor().zero_()
-        self.key = _ADDRESS.pack(attributes.address) + _packed_key(library, handle, mapped)
-        """What `BorrowedMemory` needs on another rank."""
+    library, handle = _library(), ctypes.c_void_p(context.handle)
+    mapped = ctypes.c_void_p()
+    length = -(-nbytes // HUGE_PAGE_BYTES) * HUGE_PAGE_BYTES
+    params = _MapParams(field_mask=_FIELD_LENGTH | _FIELD_FLAGS, length=length, flags=_ALLOCATE)
+    status = library.ucp_mem_map(handle, ctypes.byref(params), ctypes.byref(mapped))
+    if status != _OK:
+        raise MemoryError(f"UCX cannot allocate {nbytes} bytes for the buffer's outputs (status {status}).")
+    attributes = _MemoryAttributes(field_mask=_FIELD_ADDRESS)
+    status = library.ucp_mem_query(mapped, ctypes.byref(attributes))
+    if status != _OK:
+        raise MemoryError(f"UCX does not tell where it has allocated the buffer's outputs (status {status}).")
+    owner = _Bytes(attributes.address, nbytes)
+    # What the caller still holds when the interpreter ends is never unmapped, since it may yet be read. A context
+    # destroyed before its memory makes UCX complain, so the memory owns a reference that only `_unmap` gives back.
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(context))
+    weakref.finalize(owner, _unmap, library, context, mapped).atexit = False
+    _prefer_huge_pages(attributes.address, length)
+    key = _ADDRESS.pack(attributes.address) + _packed_key(library, handle, mapped)
+    return MemoryRegion(owner.tensor().zero_(), key)
 
 
 def _prefer_huge_pages(address: int, length: int) -> None:
@@ -123,7 +121,7 @@ def _packed_key(library: ctypes.CDLL, context: ctypes.c_void_p, mapped: ctypes.c
     return key
 
 
-class BorrowedMemory:
+class AttachedRegion:
     """Another rank's memory in this process, if it can be reached: `memory`, else None.
 
     `endpoint` is a `UCXEndpoint` to that rank. Whoever uses `memory` must be done with it before `release`.

@@ -16,12 +16,12 @@ SCORES_BIT = 63
 
 
 class Kind(IntEnum):
-    """What a message says; `items`, `ticket`, `detail`, `window` and `first` are 0 where nothing is said of them."""
+    """What a message says; the header's other fields are 0 where nothing is said of them."""
 
     SIZE = 1
     """So many items live here; by score: their weight."""
     WANT_ITEMS = 2
-    """Send me `items` items of your choice for my draw `ticket`, or write them to my `window` from row `first` on.
+    """Send me `items` items of your choice for my draw `request_id`, or write them to my `window` from row `first` on.
 
     By score: none of those with the ids that follow, `detail` of them.
     """
@@ -47,7 +47,7 @@ class Message(NamedTuple):
 
     kind: Kind
     size: int
-    ticket: int = 0
+    request_id: int = 0
     items: int = 0
     detail: int = 0
     window: int = 0
@@ -55,12 +55,14 @@ class Message(NamedTuple):
 
     def pack(self) -> bytes:
         """The header's bytes."""
-        return _HEADER.pack(_MAGIC, self.kind, self.window, self.first, self.items, self.detail, self.ticket, self.size)
+        return _HEADER.pack(
+            _MAGIC, self.kind, self.window, self.first, self.items, self.detail, self.request_id, self.size
+        )
 
     @classmethod
     def unpack(cls, header: bytes | bytearray) -> Self:
         """The header; ValueError if these bytes are none."""
-        magic, kind, window, first, items, detail, ticket, size = _HEADER.unpack(header)
+        magic, kind, window, first, items, detail, request_id, size = _HEADER.unpack(header)
         if magic != _MAGIC:
             raise ValueError(f"a message begins with {magic!r} instead of {_MAGIC!r}")
-        return cls(Kind(kind), size, ticket, items, detail, window, first)
+        return cls(Kind(kind), size, request_id, items, detail, window, first)

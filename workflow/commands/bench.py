@@ -90,7 +90,7 @@ def buffer(
     json_file: JsonOption = None,
 ) -> int:
     """What the rehearsal buffer costs, beside memcpy and beside training without it; about 12 min on two cores."""
-    from ptychoflow.buffer.benchmark import bench_buffer
+    from ptychoflow.workflow.benchmarks.buffer import bench_buffer
     from ptychoflow.workflow.benchmarks.results import tell
     from ptychoflow.workflow.json_results import write_results
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from ptychoflow.buffer.intake import arrives_later
+from ptychoflow.buffer.candidate_writer import arrives_later
 
 
 @pytest.mark.parametrize(

@@ -12,11 +12,10 @@ from typing import Any
 
 import torch
 from torch import distributed as dist
-from torch._C._distributed_c10d import TCPStore
 
-from ptychoflow.buffer.benchmark_peer import compare_with_torchrl
-from ptychoflow.buffer.benchmark_rank import Case, Figures, Precision, measure, threads_per_rank
 from ptychoflow.buffer.names import TransportName
+from ptychoflow.workflow.benchmarks.buffer_peer import compare_with_torchrl
+from ptychoflow.workflow.benchmarks.buffer_rank import Case, Figures, Precision, measure, threads_per_rank
 
 _log = logging.getLogger(__name__)
 _WORST_RANK = ("idle_cpu_fraction", "waited_fraction_of_step", "step_slowdown", "step_with_ms", "waited_ms")
@@ -95,7 +94,7 @@ def _scaling_cases(transport: TransportName, device: str) -> list[Case]:
 def run_case(case: Case) -> dict[str, Any]:
     """The case's parameters and figures: means over the ranks, but the worst rank where a rank waits for the worst."""
     context = multiprocessing.get_context("spawn")
-    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # type: ignore[attr-defined]
     receivers, processes = [], []
     for rank in range(case.ranks):
         receiver, sender = context.Pipe(duplex=False)
@@ -120,7 +119,7 @@ def _receive(receiver: Connection, rank: int, case: Case) -> Figures:
 
 def _rank(case: Case, rank: int, port: int, sender: Connection) -> None:
     torch.set_num_threads(threads_per_rank(case.ranks))
-    store = TCPStore("127.0.0.1", port, is_master=False)
+    store = dist.TCPStore("127.0.0.1", port, is_master=False)  # type: ignore[attr-defined]
     dist.init_process_group("gloo", store=store, rank=rank, world_size=case.ranks)
     sender.send(measure(case, rank))
     dist.destroy_process_group()

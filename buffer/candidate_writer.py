@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ptychoflow.buffer.cuda import DeviceIntake
+from ptychoflow.buffer.cuda import DeviceWriter
 from ptychoflow.buffer.free_rows import FreeRows
 from ptychoflow.buffer.index import Candidate
 from ptychoflow.buffer.memory import Rows
@@ -32,16 +32,16 @@ def no_candidates() -> Offer:
     return Offer([], list)
 
 
-class Intake:
+class CandidateWriter:
     """Writes to the store's free rows from the caller's thread."""
 
     def __init__(self, rows: Rows, free: FreeRows, device: torch.device) -> None:
         self._rows = rows
         self._free = free
         self._own_device = device
-        self._device = DeviceIntake(device) if device.type == "cuda" else None
+        self._device = DeviceWriter(device) if device.type == "cuda" else None
 
-    def take_in(
+    def write(
         self,
         minibatch: Mapping[str, torch.Tensor],
         chosen: npt.NDArray[np.int64],
@@ -60,7 +60,7 @@ class Intake:
         known = [None if values is None else self._to_host(values.detach()[index]) for values in beside]
         arrival = None
         if self._device is not None and (on_gpu or any(map(self._arrives_later, beside))):
-            arrival = self._device.write(self._rows, targets, self._device.choose(on_gpu, index))
+            arrival = self._device.write(self._rows, targets, self._device.select(on_gpu, index))
         return Offer(targets, lambda: _candidates(len(chosen), *known), arrival)
 
     def _arrives_later(self, values: torch.Tensor | None) -> bool:

@@ -8,8 +8,8 @@ from collections.abc import Callable
 
 import torch
 
-from ptychoflow.buffer.benchmark_rank import Case, Figures, item_schema, random_batch
-from ptychoflow.buffer.rehearsal import RehearsalBuffer
+from ptychoflow.buffer import RehearsalBuffer
+from ptychoflow.workflow.benchmarks.buffer_rank import Case, Figures, item_schema, random_batch
 
 _Step = Callable[[bool], object]
 """Draws; inserts before, if asked to."""

@@ -13,7 +13,7 @@ from ptychoflow.buffer.index import Ints
 
 
 @dataclass(frozen=True)
-class Deal:
+class Assignment:
     """All items of all shards: which shard and row each comes from and which rank it goes to; all shapes (items,)."""
 
     ids: Ints
@@ -22,13 +22,13 @@ class Deal:
     homes: Ints
 
 
-def keep_ranks(shards: Sequence[Mapping[str, Any]]) -> Deal:
+def keep_ranks(shards: Sequence[Mapping[str, Any]]) -> Assignment:
     """Every item stays on its rank."""
     ids, source, rows = _all_items(shards)
-    return Deal(ids, source, rows, source)
+    return Assignment(ids, source, rows, source)
 
 
-def deal_anew(shards: Sequence[Mapping[str, Any]], room: Ints) -> Deal:
+def reshard(shards: Sequence[Mapping[str, Any]], room: Ints) -> Assignment:
     """Every class's items, oldest first, go in turn to all ranks that have room for one more of it.
 
     `room`: items per rank and class, (ranks, classes), or (ranks, 1) if all classes share the room.
@@ -41,7 +41,7 @@ def deal_anew(shards: Sequence[Mapping[str, Any]], room: Ints) -> Deal:
     for group in np.unique(groups).tolist():
         members = np.flatnonzero(groups == group)
         homes[members] = _turns(room[:, group], len(members))
-    return Deal(ids[by_age], source[by_age], rows[by_age], homes)
+    return Assignment(ids[by_age], source[by_age], rows[by_age], homes)
 
 
 def _turns(room: Ints, count: int) -> Ints:

@@ -12,16 +12,16 @@ from ptychoflow.buffer.transport.connection import Connection
 
 
 @dataclass(frozen=True)
-class Lent:
+class MemoryRegion:
     """Memory of this rank to which others can write."""
 
     memory: torch.Tensor
     """uint8 (nbytes,), zeros"""
     key: bytes
-    """What `Lane.borrow` needs on another rank."""
+    """What `ItemChannel.attach_region` needs on another rank."""
 
 
-class Lane(ABC):
+class ItemChannel(ABC):
     """Sends and receives the fields' rows of one reply. Used by the background thread alone."""
 
     name: str
@@ -34,25 +34,31 @@ class Lane(ABC):
 
     @abstractmethod
     def send(
-        self, connection: Connection, *, rank: int, ticket: int, parts: Iterable[memoryview], sent: Callable[[], None]
+        self,
+        connection: Connection,
+        *,
+        rank: int,
+        request_id: int,
+        parts: Iterable[memoryview],
+        sent: Callable[[], None],
     ) -> None:
-        """Send the rows that answer `ticket`, each part as it comes; no part changes until `sent` is called."""
+        """Send the rows that answer `request_id`, each part as it comes; no part changes until `sent` is called."""
 
     @abstractmethod
     def receive(
-        self, *, rank: int, ticket: int, parts: Sequence[memoryview], received: Callable[[], None]
+        self, *, rank: int, request_id: int, parts: Sequence[memoryview], received: Callable[[], None]
     ) -> Iterable[memoryview]:
         """The memory to be filled from the TCP stream; what goes another way is received besides.
 
         `received` is called once all of `parts` is there.
         """
 
-    def lend(self, nbytes: int) -> Lent | None:
-        """Memory for other ranks to write to; None on a lane that has none."""
+    def allocate_region(self, nbytes: int) -> MemoryRegion | None:
+        """Memory for other ranks to write to; None on a channel that has none."""
         del nbytes
         return None
 
-    def borrow(self, rank: int, key: bytes, nbytes: int) -> torch.Tensor | None:
+    def attach_region(self, rank: int, key: bytes, nbytes: int) -> torch.Tensor | None:
         """What `rank` lends, uint8 (nbytes,), until `drop`; None if out of reach, on another host for instance."""
         del rank, key, nbytes
         return None
@@ -67,16 +73,16 @@ class Lane(ABC):
         """Whether all that was sent has arrived."""
 
     @abstractmethod
-    def settle(self) -> bool:
+    def progress(self) -> bool:
         """Do what can be done now; returns whether the thread may sleep until a file descriptor wakes it."""
 
     @abstractmethod
-    def failures(self) -> list[tuple[int, str]]:
+    def pop_failures(self) -> list[tuple[int, str]]:
         """Ranks with which a transfer failed since the last call, and how."""
 
     @abstractmethod
     def filenos(self) -> Iterable[int]:
-        """File descriptors that become readable when `settle` has something to do."""
+        """File descriptors that become readable when `progress` has something to do."""
 
     @abstractmethod
     def close(self) -> None:

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from ptychoflow.buffer.benchmark import bench_buffer
+from ptychoflow.workflow.benchmarks.buffer import bench_buffer
 
 
 @pytest.mark.parametrize("transport", ["tcp"])

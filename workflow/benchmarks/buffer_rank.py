@@ -13,12 +13,11 @@ import numpy as np
 import torch
 from torch import distributed as dist
 
-from ptychoflow.buffer.benchmark_step import Tensors, TrainStep, make_train_step
+from ptychoflow.buffer import Field, RehearsalBuffer, Schema
 from ptychoflow.buffer.memory import ByteRows, byte_rows
 from ptychoflow.buffer.names import TransportName
-from ptychoflow.buffer.rehearsal import RehearsalBuffer
 from ptychoflow.buffer.sampling import draw_positions
-from ptychoflow.buffer.schema import Field, Schema
+from ptychoflow.workflow.benchmarks.buffer_step import Tensors, TrainStep, make_train_step
 
 Precision = Literal["float32", "compact"]
 _PIXELS = 128
@@ -186,7 +185,7 @@ def _draws(buffer: RehearsalBuffer, offered: Tensors | None, case: Case, name: s
 
 def _training(buffer: RehearsalBuffer, minibatch: Tensors, case: Case) -> Figures:
     """Steps without a buffer, on an equally large batch, beside steps with it."""
-    step = make_train_step(case.width, torch.device(case.device))
+    step = make_train_step(case.width, torch.device(case.device), pixels=_PIXELS)
     buffer.offer(None)
     fixed = {name: tensor.clone() for name, tensor in buffer.take().tensors.items()}
     buffer.offer(None)

@@ -119,9 +119,14 @@ class Schema(Mapping[str, Field]):
         return sum(field.nbytes for field in self.values())
 
     def check_batch(self, batch: Mapping[str, torch.Tensor], *, names: tuple[str, ...] | None = None) -> int:
-        """Number of items in `batch`, whose tensors are (items, *shape); ValueError if it does not fit the schema.
+        """Return the number of items in a batch.
 
-        `names` are the fields that must be there (default: all of them, and no other).
+        Args:
+            batch: Tensors (items, *shape).
+            names: The fields that must be there, and no other; None stands for all of the schema.
+
+        Raises:
+            ValueError: the batch does not fit the schema.
         """
         expected = tuple(self) if names is None else names
         if set(batch) != set(expected):

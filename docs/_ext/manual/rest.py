@@ -11,6 +11,7 @@ from ptychoflow.dashboard.runs import Runs
 from ptychoflow.dashboard.settings import DashboardSettings
 from ptychoflow.dashboard.state import DashboardState
 from ptychoflow.streaming.commands import CommandSender
+from ptychoflow.streaming.run_folder import RunFolder
 from ptychoflow.streaming.settings import NetworkSettings
 
 ANY_PORT = 9
@@ -30,7 +31,7 @@ def rest_reference() -> str:
 def _schema() -> dict[str, Any]:
     settings = DashboardSettings()
     with closing(CommandSender(NetworkSettings(commands_port=ANY_PORT))) as sender:
-        runs = Runs(DashboardState("run", settings, controllable=True), Path("runs/run"), settings)
+        runs = Runs(DashboardState("run", settings, controllable=True), RunFolder(Path("runs/run")), settings)
         return create_app(runs, settings, commands=CommandAccess(sender, "token")).openapi()
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import torch
@@ -15,52 +15,73 @@ Fields = Callable[[Any], Mapping[str, torch.Tensor]] | Sequence[str]
 """How a batch of the loader becomes named tensors: a function, or the names of a tuple's elements in their order."""
 
 
+@dataclass(frozen=True)
+class _Samples:
+    """What is known of a batch's samples beside their tensors; see `RehearsalBatch`."""
+
+    new: int
+    rehearsed: torch.Tensor
+    labels: torch.Tensor | None
+    ids: torch.Tensor
+    loaded: Any
+
+
 class RehearsalBatch(dict[str, torch.Tensor]):
     """A batch of the loader followed by representatives: the buffer's fields by name, each (samples, *shape).
 
     All tensors lie on the buffer's device and belong to the caller. Fields that the loader does not bring are zeros for
-    the new samples.
-
-    Attributes:
-        new: Number of new samples; they are the first.
-        rehearsed: Whether each sample comes from the buffer, bool (samples,).
-        labels: Class of each sample, int64 (samples,); None if the loader was given no `labels`.
-        ids: Id of each sample in the buffer, int64 (samples,), -1 for new ones; what
-            `RehearsalBuffer.update_items` takes.
-        loaded: The batch as the loader gave it, with whatever it holds beside the buffer's fields.
+    the new samples. Frameworks move it by `to`, or make another of its items alone; what such a copy does not know is
+    still known to `RehearsalLoader.batch`, and asking the copy for it raises a RuntimeError.
     """
 
-    def __init__(
-        self,
-        tensors: Mapping[str, torch.Tensor],
-        *,
-        new: int,
-        rehearsed: torch.Tensor,
-        labels: torch.Tensor | None,
-        ids: torch.Tensor,
-        loaded: Any,
-    ) -> None:
+    def __init__(self, tensors: Mapping[str, torch.Tensor], samples: _Samples | None = None) -> None:
         super().__init__(tensors)
-        self.new = new
-        self.rehearsed = rehearsed
-        self.labels = labels
-        self.ids = ids
-        self.loaded = loaded
+        self._known = samples
+
+    @property
+    def new(self) -> int:
+        """Number of new samples; they are the first."""
+        return self._samples.new
+
+    @property
+    def rehearsed(self) -> torch.Tensor:
+        """Whether each sample comes from the buffer, bool (samples,)."""
+        return self._samples.rehearsed
+
+    @property
+    def labels(self) -> torch.Tensor | None:
+        """Class of each sample, int64 (samples,); None if the loader was given no `labels`."""
+        return self._samples.labels
+
+    @property
+    def ids(self) -> torch.Tensor:
+        """Id of each sample in the buffer, int64 (samples,), -1 for new ones; for `RehearsalBuffer.update_items`."""
+        return self._samples.ids
+
+    @property
+    def loaded(self) -> Any:
+        """The batch as the loader gave it, with whatever it holds beside the buffer's fields."""
+        return self._samples.loaded
+
+    @property
+    def _samples(self) -> _Samples:
+        if self._known is None:
+            raise RuntimeError("This batch was made anew of another's tensors; what else is known is in loader.batch.")
+        return self._known
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Self:
-        """Return a copy whose tensors are on `device`; `loaded` stays where it is. Frameworks move batches by this."""
+        """Return a copy whose tensors are on `device`; `loaded` stays where it is."""
 
         def moved(tensor: torch.Tensor) -> torch.Tensor:
             return tensor.to(device, non_blocking=non_blocking)
 
-        return type(self)(
-            {name: moved(tensor) for name, tensor in self.items()},
-            new=self.new,
+        known = self._known and replace(
+            self._known,
             rehearsed=moved(self.rehearsed),
             labels=None if self.labels is None else moved(self.labels),
             ids=moved(self.ids),
-            loaded=self.loaded,
         )
+        return type(self)({name: moved(tensor) for name, tensor in self.items()}, known)
 
 
 @dataclass(frozen=True)
@@ -77,7 +98,9 @@ class RehearsalLoader:
     """Wraps a loader and yields each of its batches joined with representatives drawn from a buffer.
 
     The loader is asked for everything else, such as its `dataset` or `sampler`. Epochs, samplers and an uneven last
-    batch are its own business. With several ranks each wraps its own loader, and they need not be equally long.
+    batch are its own business. With several ranks each wraps its own loader, and they need not be equally long. Where a
+    framework wraps loaders of its own accord, wrap what it has made: where outputs are stored, no batch may be asked
+    for before those of the last are there.
 
     If the loader brings every field of the buffer's schema, its samples are offered before the batch is yielded, so
     that insertion and the next draw hide behind the training step (experience replay). Fields that it does not bring
@@ -110,6 +133,7 @@ class RehearsalLoader:
         self._fields = fields
         self._labels = labels
         self._unstored: _NewSamples | None = None
+        self._batch: RehearsalBatch | None = None
 
     def __iter__(self) -> Iterator[RehearsalBatch]:
         """Yield the batches of one epoch.
@@ -131,7 +155,13 @@ class RehearsalLoader:
                 self._unstored = new
             else:
                 self.buffer.offer(new.fields, labels=new.labels)
-            yield self._join(new, representatives, loaded)
+            self._batch = self._join(new, representatives, loaded)
+            yield self._batch
+
+    @property
+    def batch(self) -> RehearsalBatch | None:
+        """The batch yielded last, for steps that are handed no more than its tensors; None before the first."""
+        return self._batch
 
     def __len__(self) -> int:
         """Return the number of batches in an epoch; TypeError if the loader does not know."""
@@ -252,9 +282,11 @@ class RehearsalLoader:
 
         return RehearsalBatch(
             {name: joined(rows_of(name), drawn) for name, drawn in representatives.tensors.items()},
-            new=new.count,
-            rehearsed=torch.arange(new.count + rehearsed, device=device) >= new.count,
-            labels=None if new.labels is None else joined(new.labels.long(), representatives.labels),
-            ids=joined(torch.full((new.count,), -1), representatives.ids),
-            loaded=loaded,
+            _Samples(
+                new=new.count,
+                rehearsed=torch.arange(new.count + rehearsed, device=device) >= new.count,
+                labels=None if new.labels is None else joined(new.labels.long(), representatives.labels),
+                ids=joined(torch.full((new.count,), -1), representatives.ids),
+                loaded=loaded,
+            ),
         )

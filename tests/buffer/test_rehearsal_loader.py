@@ -245,6 +245,20 @@ def test_batches_belong_to_the_caller() -> None:
     assert (copy.new, copy.loaded) == (batches[5].new, batches[5].loaded)
 
 
+def test_a_framework_may_make_batches_anew() -> None:
+    """Hugging Face's Trainer, for one, makes `type(batch)` of the tensors that it has moved."""
+    with RehearsalBuffer(SCHEMA, **SETTINGS) as buffer:
+        rehearsal = RehearsalLoader(numbers_of(8), buffer, labels="class")
+        assert rehearsal.batch is None
+        for batch in rehearsal:
+            assert rehearsal.batch is batch
+            copy = type(batch)({name: tensor.clone() for name, tensor in batch.items()})
+            assert torch.equal(copy["number"], batch["number"])
+            assert list(copy.to("meta")) == list(SCHEMA)
+            with pytest.raises(RuntimeError, match=r"is in loader\.batch"):
+                copy.rehearsed  # noqa: B018
+
+
 def test_without_labels_there_are_none() -> None:
     with RehearsalBuffer(SCHEMA, **SETTINGS | {"classes": 1}) as buffer:
         for batch in RehearsalLoader(numbers_of(8), buffer):

@@ -1,4 +1,4 @@
-"""`ptychoflow experiment classification` with ranks that are killed, as a whole that is killed, and under torchrun."""
+"""`ptychoflow experiment classification` with ranks that are killed, and as a whole that is killed."""
 
 from __future__ import annotations
 
@@ -18,8 +18,10 @@ from image_folders import DIGITS_PX, write_digits
 from support import wait_until
 
 from ptychoflow.workflow.cli import USER_ERROR_STATUS, run_command_line
+from ptychoflow.workflow.experiments.runner import RANK_MODULE, TORCHRUN_VARIABLE
 
 EPOCHS = 8
+TORCHRUN = "torch.distributed.run"
 CONFIG = f"""
 [images]
 tasks = 2
@@ -63,8 +65,8 @@ def arguments(digits: Path, folder: Path, *more: str) -> list[str]:
     return ["experiment", "classification", str(digits), *options, *more]
 
 
-def start(command: Sequence[str], *launcher: str) -> subprocess.Popen[str]:
-    whole = [sys.executable, *launcher, "-m", "ptychoflow", *command]
+def start(command: Sequence[str]) -> subprocess.Popen[str]:
+    whole = [sys.executable, "-m", "ptychoflow", *command]
     return subprocess.Popen(whole, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
 
 
@@ -76,19 +78,27 @@ def results(folder: Path) -> dict[str, Any]:
 
 
 def wait_for_checkpoint(folder: Path) -> None:
-    wait_until(lambda: any(folder.glob("found-checkpoints/*/step-*/complete.json")), timeout_s=120)
+    wait_until(lambda: any(folder.glob("found-checkpoints/*/checkpoints/step-*/complete.json")), timeout_s=120)
 
 
 def ranks_of(parent: psutil.Process) -> list[int]:
     """Return the processes of the ranks, in their order."""
-    return sorted(child.pid for child in parent.children() if "--multiprocessing-fork" in child.cmdline())
+    return sorted(child.pid for child in parent.children(recursive=True) if is_rank(child))
+
+
+def is_rank(process: psutil.Process) -> bool:
+    try:
+        command = process.cmdline()
+    except psutil.Error:  # it has just ended
+        return False
+    return RANK_MODULE in command and TORCHRUN not in command
 
 
 @pytest.fixture(scope="module")
 def undisturbed(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """The results under torchrun; the exit status says only whether targets were met, one of which is of time."""
-    folder = tmp_path_factory.mktemp("torchrun")
-    run = start(arguments(digits, folder), "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
+    """The results where nobody kills; the exit status says only whether targets were met, one of which is of time."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    run = start(arguments(digits, folder))
     _, errors = run.communicate(timeout=200)
     found = results(folder)
     assert set(found) == {"incremental", "er"}, errors
@@ -99,7 +109,7 @@ def undisturbed(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[
 def test_a_killed_rank_costs_no_more_than_an_epoch(
     digits: Path, undisturbed: dict[str, Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Ranks of its own, one of which is killed, find what torchrun's find that nobody kills."""
+    """Ranks, one of which is killed, find what those find that nobody kills."""
 
     def kill() -> None:
         wait_for_checkpoint(tmp_path)
@@ -160,3 +170,11 @@ def test_without_a_file_of_results_a_killed_rank_ends_the_experiment(
         assert run_command_line(command) == USER_ERROR_STATUS
         killer.result()
     assert "died with status -9; with --json FILE it would go on from a checkpoint" in capsys.readouterr().err
+
+
+def test_an_experiment_is_not_started_by_torchrun(
+    digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(TORCHRUN_VARIABLE, "none")
+    assert run_command_line(arguments(digits, tmp_path)) == USER_ERROR_STATUS
+    assert "starts torchrun by itself: start it without" in capsys.readouterr().err

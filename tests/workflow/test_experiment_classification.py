@@ -14,10 +14,10 @@ from torch import tensor
 from ptychoflow.acquisition.classification.image_folder import read_image_folder
 from ptychoflow.trainer.pipelines.classification.settings import Sharding
 from ptychoflow.workflow.cli import USER_ERROR_STATUS, run_command_line
-from ptychoflow.workflow.experiments.classification.cases import all_cases
+from ptychoflow.workflow.experiments.classification.case import all_cases
 from ptychoflow.workflow.experiments.classification.plain import Reservoir
-from ptychoflow.workflow.experiments.classification.results import targets
 from ptychoflow.workflow.experiments.classification.settings import ClassificationExperiment
+from ptychoflow.workflow.experiments.classification.targets import targets
 from ptychoflow.workflow.experiments.configuration import load_experiment, preset_names
 
 CONFIG = f"""
@@ -168,7 +168,7 @@ def test_sweeps_change_one_thing_at_a_time() -> None:
     assert (ranks.ranks, fewer.ranks) == (4, 2)
     assert (apart.sharding, apart.transport) == (Sharding.CLASSES, "auto")
     assert (local.sharding, local.transport) == (Sharding.CLASSES, "local")
-    assert local.training(config.training, training_set=1000).buffer.capacity == 50
+    assert local.own_training(training_set=1000).buffer.capacity == 50
 
 
 def test_targets_compare_means_of_the_same_run() -> None:

@@ -26,11 +26,11 @@ from ptychoflow.streaming.errors import UserError
 from ptychoflow.streaming.messages import FrameRole
 from ptychoflow.trainer.interface.stream import SectionEnd, StreamEnd
 from ptychoflow.trainer.models.weights_file import read_weights
+from ptychoflow.workflow.experiments.case import CaseFolder
 from ptychoflow.workflow.experiments.configuration import load_experiment
+from ptychoflow.workflow.experiments.ptychography.case import all_cases, weights_of
 from ptychoflow.workflow.experiments.ptychography.dataset import PerspectiveSamples, open_dataset, write_perspective
-from ptychoflow.workflow.experiments.ptychography.experiment import cases, earlier_case
 from ptychoflow.workflow.experiments.ptychography.preparation import prepare, prepare_earlier
-from ptychoflow.workflow.experiments.ptychography.rank import train_case
 from ptychoflow.workflow.experiments.ptychography.settings import FromScratchSettings, PtychographyExperiment
 from ptychoflow.workflow.experiments.ptychography.stream import (
     Convergence,
@@ -44,6 +44,9 @@ from ptychoflow.workflow.experiments.ptychography.transfer import (
     forward_transfer,
     means_over_seen,
 )
+from ptychoflow.workflow.experiments.rank import train_cases
+from ptychoflow.workflow.experiments.runner import RANK_MODULE
+from ptychoflow.workflow.pipeline_name import PipelineName
 
 LOSSES = [[0.4, 0.9, 0.8], [0.5, 0.3, 0.7], [0.7, 0.4, 0.2]]
 
@@ -218,6 +221,20 @@ def test_a_wrong_setting_is_named(tmp_path: Path) -> None:
         experiment(earlier={"source": {}}, trainer={"init_weights": str(tmp_path / "v1.safetensors")})
 
 
+def trained(settings: PtychographyExperiment, folder: Path) -> list[dict[str, Any]]:
+    """Return the figures of all cases, trained in this process."""
+    folders = []
+    for case in all_cases(settings, folder):
+        if case.earlier and settings.earlier is not None:
+            prepare_earlier(settings, settings.earlier, seed=0, folder=case.dataset)
+        else:
+            prepare(settings, seed=0, folder=case.dataset)
+        folders.append(CaseFolder(folder / case.name))
+        folders[-1].begin(case)
+    train_cases(PipelineName.PTYCHOGRAPHY, folders)
+    return [found for one in folders if (found := one.figures()) is not None]
+
+
 def test_every_method_begins_with_what_was_learnt_before(tmp_path: Path) -> None:
     settings = experiment(
         earlier={
@@ -227,20 +244,12 @@ def test_every_method_begins_with_what_was_learnt_before(tmp_path: Path) -> None
         trainer={"threads": 1, "model": {"width": 4, "levels": 2}},
         experiment={"methods": ["incremental", "er"]},
     )
-    assert settings.earlier is not None
-    earlier = earlier_case(settings, settings.earlier, 0, tmp_path)
-    prepare_earlier(settings, settings.earlier, seed=0, folder=earlier.dataset)
-    prepare(settings, seed=0, folder=tmp_path / "samples-seed-0")
-    results = []
-    for case in (earlier, *cases(settings, tmp_path)):
-        case.folder.mkdir()
-        train_case(case)
-        results.append(case.result() or {})
+    learnt, incremental, er = trained(settings, tmp_path)
+    earlier = all_cases(settings, tmp_path)[0]
     assert [len(part.roles) > 0 for part in open_dataset(earlier.dataset)] == [True], "one perspective, none held out"
-    learnt, incremental, er = results
-    assert len(learnt["matrix"]) == 2
+    assert learnt["epochs"] == 2
     assert incremental["untrained"] == er["untrained"]
-    network = read_weights(earlier.weights.read_bytes()).network
+    network = read_weights(weights_of(CaseFolder(tmp_path / earlier.name)).read_bytes()).network
     for part, loss in zip(open_dataset(tmp_path / "samples-seed-0"), er["untrained"], strict=False):
         samples = {name: torch.from_numpy(array) for name, array in part.of_role(FrameRole.VALIDATION).items()}
         with torch.no_grad():
@@ -293,16 +302,7 @@ def never_interrupted(folder: Path) -> dict[str, Any]:
         assignments=[],
         options={"experiment": {"methods": ["derpp"]}},
     )
-    (case,) = cases(settings, folder)
-    assert settings.earlier is not None
-    earlier = earlier_case(settings, settings.earlier, 0, folder)
-    prepare_earlier(settings, settings.earlier, seed=0, folder=earlier.dataset)
-    prepare(settings, seed=0, folder=case.dataset)
-    for one in (earlier, case):
-        one.folder.mkdir()
-        train_case(one)
-    result = case.result()
-    assert result is not None
+    _, result = trained(settings, folder)
     return result
 
 
@@ -317,15 +317,15 @@ def test_a_killed_rank_does_not_change_the_result(tmp_path: Path) -> None:
     output, errors = killed.communicate(timeout=240)
     assert killed.returncode == 0, errors
     assert "constant prediction" in output
-    assert "going on after perspective" in (case / "training.log").read_text()
+    assert "going on after perspective" in (folder / "training.log").read_text()
     for name in ("validation_loss.png", "held_out.png", "forgetting.png", "table.md", "results.json"):
         assert (folder / name).stat().st_size > 0
 
     results = json.loads((tmp_path / "killed.json").read_text())
     assert math.isfinite(results["constant"]["psnr_db"]["phase"])
     found, expected = results["strategies"]["derpp"][0], never_interrupted(tmp_path / "whole")
-    assert found["validation_matrix"][0] == pytest.approx(expected["matrix"][0], rel=1e-4)
-    assert np.allclose(found["validation_matrix"], expected["matrix"], rtol=0.05)
+    assert found["validation_matrix"][0] == pytest.approx(expected["validation_matrix"][0], rel=1e-4)
+    assert np.allclose(found["validation_matrix"], expected["validation_matrix"], rtol=0.05)
     assert found["steps"] == expected["steps"] > 0
     expected_db = expected["held_out"]["psnr_db"]["phase"]
     assert found["held_out"]["psnr_db"]["phase"] == pytest.approx(expected_db, abs=0.5)
@@ -344,7 +344,7 @@ def rank_of(process: subprocess.Popen[str]) -> int:
     """Return the process of the rank."""
     for child in psutil.Process(process.pid).children(recursive=True):
         try:
-            if "ptychoflow.workflow.experiments.ptychography.rank" in child.cmdline() and child.children() == []:
+            if RANK_MODULE in child.cmdline() and child.children() == []:
                 return child.pid
         except psutil.Error:
             continue

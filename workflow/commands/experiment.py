@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated
 
 import typer
@@ -36,9 +40,10 @@ def ptychography(
     """Learn a scan perspective after perspective by several strategies, and image a perspective held out."""
     from ptychoflow.workflow.config import option_table
     from ptychoflow.workflow.experiments.configuration import load_experiment
-    from ptychoflow.workflow.experiments.ptychography.experiment import run_experiment
+    from ptychoflow.workflow.experiments.ptychography.experiment import Ptychography
     from ptychoflow.workflow.experiments.ptychography.settings import PtychographyExperiment
-    from ptychoflow.workflow.experiments.ptychography.table import print_table
+    from ptychoflow.workflow.experiments.results import Results
+    from ptychoflow.workflow.experiments.runner import run_experiment
     from ptychoflow.workflow.json_results import write_results
 
     options = option_table(
@@ -56,9 +61,13 @@ def ptychography(
         assignments=assignments or (),
         options=options,
     )
-    results = run_experiment(settings, preset=preset, folder=out or Path("runs") / f"experiment-ptychography-{preset}")
-    print_table(results)
-    write_results(results, json_file)
+    folder = out or Path("runs") / f"experiment-ptychography-{preset}"
+    file = folder / "results.json"
+    experiment = Ptychography(settings, folder=folder)
+    results = Results(experiment, preset=preset, file=file)
+    table = run_experiment(experiment, results, resume=file.exists())
+    table.write(folder / "table.md")
+    write_results(results.content, json_file)
     return 0
 
 
@@ -90,9 +99,11 @@ def classification(
     Exit status 1 if a target is missed.
     """
     from ptychoflow.workflow.config import option_table
-    from ptychoflow.workflow.experiments.classification.experiment import run_experiment
+    from ptychoflow.workflow.experiments.classification.experiment import Classification
     from ptychoflow.workflow.experiments.classification.settings import ClassificationExperiment
     from ptychoflow.workflow.experiments.configuration import load_experiment
+    from ptychoflow.workflow.experiments.results import Results
+    from ptychoflow.workflow.experiments.runner import run_experiment
 
     settings = load_experiment(
         ClassificationExperiment,
@@ -102,5 +113,20 @@ def classification(
         assignments=assignments or (),
         options=option_table(images__folder=str(folder) if folder is not None else None),
     )
-    results = run_experiment(settings, preset=preset, json_file=json_file, resume=resume)
+    with working_folder(json_file) as cases:
+        experiment = Classification(settings, folder=cases, json_file=json_file)
+        results = Results(experiment, preset=preset, file=json_file)
+        run_experiment(experiment, results, resume=resume)
     return 0 if all(target["met"] for target in results.content["targets"]) else 1
+
+
+@contextmanager
+def working_folder(json_file: Path | None) -> Iterator[Path]:
+    """Yield the folder of the trainings: beside the results, gone when all are done; or a temporary one."""
+    if json_file is None:
+        with TemporaryDirectory(prefix="ptychoflow-experiment-") as temporary:
+            yield Path(temporary)
+        return
+    folder = json_file.with_name(f"{json_file.stem}-checkpoints")
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)

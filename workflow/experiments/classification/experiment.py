@@ -1,63 +1,118 @@
-"""The whole experiment: cases, results, table, plots."""
+"""Class-incremental learning on images, as it is compared."""
 
 from __future__ import annotations
 
-import logging
-import os
-import shutil
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 from ptychoflow.acquisition.classification.image_folder import read_image_folder
 from ptychoflow.acquisition.classification.tasks import deal_classes
-from ptychoflow.workflow.experiments.classification.cases import Case, all_cases
+from ptychoflow.workflow.experiments.case import STRATEGIES
+from ptychoflow.workflow.experiments.classification.case import (
+    BUFFER_SHARE,
+    DRAWS,
+    PLAIN,
+    RANKS,
+    REPRESENTATIVES,
+    SWEEPS,
+    ClassificationCase,
+    all_cases,
+)
 from ptychoflow.workflow.experiments.classification.plots import write_plots
-from ptychoflow.workflow.experiments.classification.results import Results
-from ptychoflow.workflow.experiments.classification.running import run_cases, was_restarted
 from ptychoflow.workflow.experiments.classification.settings import ClassificationExperiment
-from ptychoflow.workflow.experiments.classification.table import tell
+from ptychoflow.workflow.experiments.classification.targets import targets
+from ptychoflow.workflow.experiments.experiment import Content, Experiment
+from ptychoflow.workflow.experiments.table import ResultTable, Runs, spread
+from ptychoflow.workflow.pipeline_name import PipelineName
 
-log = logging.getLogger(__name__)
+COLUMN_OF_SWEEP = {
+    BUFFER_SHARE: "buffer_share",
+    REPRESENTATIVES: "representatives",
+    RANKS: "ranks",
+    DRAWS: "transport",
+}
+"""What differs between the runs of a sweep."""
 
 
-def run_experiment(config: ClassificationExperiment, *, preset: str, json_file: Path | None, resume: bool) -> Results:
-    """Run what is not done yet, print a table, draw plots beside the JSON file; blocks.
+class Classification(Experiment):
+    """The trainings of a configuration.
 
-    Checkpoints stand beside the JSON file until their training is done; without a file there are none.
+    Args:
+        config: what is compared.
+        folder: holds a folder for each case.
+        json_file: gets the results; without one there are no checkpoints, and plots are drawn nowhere.
 
     Raises:
-        UserError: data, sizes or a model that cannot be used, or a file that cannot be written.
+        UserError: the folder of images is not laid out as it should be, or has too few classes.
     """
-    classes = len(read_image_folder(config.images.folder).classes)
-    deal_classes(classes, tasks=config.images.tasks, seed=0)
-    results = Results(config, preset=preset, classes=classes, file=json_file)
-    leads = int(os.environ.get("RANK", "0")) == 0
-    checkpoints = json_file.with_name(f"{json_file.stem}-checkpoints") if json_file is not None else None
-    if resume or (was_restarted() and json_file is not None and json_file.exists()):
-        results.resume()
-    elif leads:
-        _begin(results, checkpoints)
-    cases = [case for case in all_cases(config) if results.lacks(case)]
-    log.info("%d trainings to run", len(cases))
 
-    def keep(case: Case, found: dict[str, Any]) -> None:
-        results.add(case, found)
-        if checkpoints is not None:
-            shutil.rmtree(checkpoints / case.name, ignore_errors=True)
+    pipeline = PipelineName.CLASSIFICATION
+    otherwise = "name another file, or leave out --resume"
 
-    run_cases(config, cases, keep, checkpoints=checkpoints)
-    if leads:
-        if checkpoints is not None:
-            shutil.rmtree(checkpoints, ignore_errors=True)
-        tell(results.content)
-        if json_file is not None:
-            for path in write_plots(results.content, json_file.parent, stem=json_file.stem):
-                log.info("drawn: %s", path)
-    return results
+    def __init__(self, config: ClassificationExperiment, *, folder: Path, json_file: Path | None) -> None:
+        self.folder, self._config, self._json_file = folder, config, json_file
+        self._classes = len(read_image_folder(config.images.folder).classes)
+        deal_classes(self._classes, tasks=config.images.tasks, seed=0)
+        self.max_restarts = config.experiment.max_restarts if json_file is not None else 0
+        self.goes_on = (
+            "--resume goes on from the last checkpoint"
+            if json_file is not None
+            else "with --json FILE it would go on from a checkpoint"
+        )
+
+    def head(self) -> Content:
+        """Return what the results begin with."""
+        return {
+            "classes": self._classes,
+            "tasks": self._config.images.tasks,
+            "configuration": self._config.model_dump(mode="json", exclude={"images": {"folder"}, "experiment": True}),
+            STRATEGIES: {},
+            PLAIN: {},
+            SWEEPS: {},
+        }
+
+    def cases(self) -> list[ClassificationCase]:
+        """Return all trainings, seed after seed."""
+        return all_cases(self._config, checkpoints=self._json_file is not None)
+
+    def conclude(self, content: Content) -> Content:
+        """Return the targets, and whether they are met."""
+        return {"targets": targets(content, self._config)}
+
+    def table(self, content: Content) -> ResultTable:
+        """Return accuracies, forgetting and times after the last task."""
+        lines: list[tuple[str, Runs]] = [
+            (method if part == STRATEGIES else f"{part} {method}", runs)
+            for part in (STRATEGIES, PLAIN)
+            for method, runs in content[part].items()
+        ]
+        for sweep, column in COLUMN_OF_SWEEP.items():
+            runs = content[SWEEPS].get(sweep, [])
+            lines += [
+                (f"er, {column} {value}", [run for run in runs if run[column] == value])
+                for value in dict.fromkeys(run[column] for run in runs)
+            ]
+        return ResultTable(
+            "after the last task",
+            columns={
+                "seeds": lambda runs: str(len(runs)),
+                "average top-1": spread(itemgetter("average_top1"), 3),
+                "average top-5": spread(itemgetter("average_top5"), 3),
+                "forgetting": spread(itemgetter("forgetting"), 3),
+                "seconds": spread(itemgetter("seconds"), 3),
+            },
+            lines=lines,
+            remarks=[_verdict(target) for target in content["targets"]],
+        )
+
+    def draw(self, content: Content) -> list[Path]:
+        """Draw accuracies and times beside the JSON file."""
+        if self._json_file is None:
+            return []
+        return write_plots(content, self._json_file.parent, stem=self._json_file.stem)
 
 
-def _begin(results: Results, checkpoints: Path | None) -> None:
-    """Write the empty results, from which an experiment that is killed can go on, and forget earlier checkpoints."""
-    if checkpoints is not None:
-        shutil.rmtree(checkpoints, ignore_errors=True)
-    results.write()
+def _verdict(target: dict[str, Any]) -> str:
+    verdict = "met" if target["met"] else "missed"
+    return f"target {verdict}: {target['name']} = {target['value']:.3g} ({target['direction']} {target['target']:g})"

@@ -14,7 +14,8 @@ from matplotlib.ticker import MaxNLocator
 
 from ptychoflow.streaming.errors import UserError
 from ptychoflow.workflow.drawing import BLUE, GREEN, GREY, ORANGE, RED, STYLE
-from ptychoflow.workflow.experiments.classification.cases import BUFFER_SHARE, RANKS, STRATEGIES
+from ptychoflow.workflow.experiments.case import STRATEGIES
+from ptychoflow.workflow.experiments.classification.case import BUFFER_SHARE, RANKS
 from ptychoflow.workflow.experiments.colours import COLOURS
 from ptychoflow.workflow.experiments.methods import Method
 

@@ -1,156 +1,145 @@
-"""The experiment from its configuration to its results: datasets, then one training after the other, then the tables.
-
-Everything that is done stays in the folder: called again with the same configuration, it goes on where it was, also in
-the middle of a training that was killed.
-"""
+"""Strategies side by side on the same scan, perspective after perspective, as they are compared."""
 
 from __future__ import annotations
 
 import logging
-import subprocess
-import time
+from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
-import tomli_w
-
-from ptychoflow.streaming.durable_file import make_folder_durably, write_durably
 from ptychoflow.streaming.errors import UserError
-from ptychoflow.trainer.pipelines.ptychography.settings import TrainerSettings
+from ptychoflow.workflow.experiments.case import STRATEGIES, Case
+from ptychoflow.workflow.experiments.experiment import Content, Experiment
 from ptychoflow.workflow.experiments.methods import Method
-from ptychoflow.workflow.experiments.progress import TaskProgress
-from ptychoflow.workflow.experiments.ptychography.case import Case, CaseSettings
+from ptychoflow.workflow.experiments.ptychography.case import EARLIER, PtychographyCase, all_cases, held_out_image_of
 from ptychoflow.workflow.experiments.ptychography.dataset import open_dataset
+from ptychoflow.workflow.experiments.ptychography.plots import write_plots
 from ptychoflow.workflow.experiments.ptychography.preparation import prepare, prepare_earlier
-from ptychoflow.workflow.experiments.ptychography.results import as_json
-from ptychoflow.workflow.experiments.ptychography.settings import EarlierScan, PtychographyExperiment
-from ptychoflow.workflow.experiments.ptychography.show import write_figures
-from ptychoflow.workflow.experiments.ptychography.table import write_table
-from ptychoflow.workflow.run_folder import write_json
+from ptychoflow.workflow.experiments.ptychography.settings import PtychographyExperiment
+from ptychoflow.workflow.experiments.table import UNKNOWN, Cell, ResultTable, Run, Runs, mean_and_spread, spread
+from ptychoflow.workflow.pipeline_name import PipelineName
 
 log = logging.getLogger(__name__)
 
-POLL_S = 0.5
-CONFIG, RESULTS = "config.toml", "results.json"
+CHANNELS = ("amplitude", "phase")
+SCORES = (("psnr_db", "PSNR, dB", 2), ("ssim", "SSIM", 4))
 
 
-def run_experiment(settings: PtychographyExperiment, *, preset: str, folder: Path) -> dict[str, Any]:
-    """Prepare, train and compare; blocks, from minutes to days. Return what is also written to `results.json`.
+class Ptychography(Experiment):
+    """The trainings of a configuration.
 
-    Raises:
-        UserError: the folder holds another experiment, the source cannot be used, or a training failed.
+    Args:
+        settings: what is compared.
+        folder: of the experiment; everything that is done stays in it.
     """
-    _claim(folder, settings)
-    for case in cases(settings, folder):
-        if case.result() is None:
-            _prepared(settings, case)
-            if settings.earlier is not None:
-                _learn_earlier(earlier_case(settings, settings.earlier, case.seed, folder), settings, first=case)
-            _train(case)
-    results = as_json(settings, cases(settings, folder), preset=preset)
-    write_json(results, folder / RESULTS)
-    write_table(results, folder)
-    write_figures(results, cases(settings, folder), folder)
-    return results
 
+    pipeline = PipelineName.PTYCHOGRAPHY
+    otherwise = "choose another --out, or remove it"
+    goes_on = "the same command goes on from the last checkpoint"
 
-def cases(settings: PtychographyExperiment, folder: Path) -> list[Case]:
-    """Return all trainings, seed after seed."""
-    return [
-        Case(
-            folder / f"{method.value}-seed-{seed}",
-            CaseSettings(
-                method=method,
-                seed=seed,
-                dataset=folder / f"samples-seed-{seed}",
-                trainer=_beginning(settings, seed, folder),
-                comparison=settings.experiment,
-            ),
+    def __init__(self, settings: PtychographyExperiment, *, folder: Path) -> None:
+        self.folder, self._settings = folder, settings
+        self.max_restarts = settings.experiment.max_restarts
+
+    def head(self) -> Content:
+        """Return what the results begin with; what is compared, and how often, may be extended later."""
+        may_be_extended = {"experiment": {"methods", "seeds"}}
+        return {
+            "configuration": self._settings.model_dump(mode="json", exclude=may_be_extended),
+            STRATEGIES: {},
+            EARLIER: {},
+        }
+
+    def cases(self) -> list[PtychographyCase]:
+        """Return all trainings, seed after seed."""
+        return all_cases(self._settings, self.folder)
+
+    def prepare(self, case: Case) -> None:
+        """Write the samples of a case."""
+        if not isinstance(case, PtychographyCase):
+            raise TypeError(f"{case.name} is no case of this experiment")
+        scan = next(one for one in self.cases() if one.seed == case.seed and not one.earlier)
+        prepare(self._settings, seed=case.seed, folder=scan.dataset)
+        if case.earlier and self._settings.earlier is not None:
+            prepare_earlier(self._settings, self._settings.earlier, seed=case.seed, folder=case.dataset)
+            there, here = (open_dataset(one.dataset)[0].samples["diffraction"].shape[1:] for one in (case, scan))
+            if there != here:
+                raise UserError(f"the earlier scan has frames of {there} px, this one of {here} px: set earlier.source")
+        counts = [len(part.roles) for part in open_dataset(case.dataset)]
+        log.info("%s: %d perspectives, %d frames with ground truth", case.name, len(counts), sum(counts))
+
+    def conclude(self, content: Content) -> Content:
+        """Return the scores of always predicting the mean training patch; all methods on a stream share them."""
+        runs = content[STRATEGIES]
+        streamed = [run for name, found in runs.items() if name != Method.FROM_SCRATCH for run in found]
+        counted = streamed or [run for found in runs.values() for run in found]
+        return {"constant": _constant(counted) if counted else None}
+
+    def table(self, content: Content) -> ResultTable:
+        """Return losses and scores after the last perspective."""
+        runs: dict[str, Runs] = content[STRATEGIES]
+        constant = content["constant"]
+        scores = [
+            f"{constant[name][channel]:.{digits}f}" if constant[name] else UNKNOWN
+            for name, _, digits in SCORES
+            for channel in CHANNELS
+        ]
+        return ResultTable(
+            "held-out perspective, and validation loss over all perspectives after the last one",
+            columns={
+                "validation loss": spread(_final_loss, 4),
+                "against incremental": _against(runs.get(Method.INCREMENTAL.value, [])),
+                "forgetting": spread(lambda run: run.get("forgetting"), 4),
+                **{
+                    f"{channel} {heading}": spread(_held_out_score(name, channel), digits)
+                    for name, heading, digits in SCORES
+                    for channel in CHANNELS
+                },
+                "steps": spread(lambda run: run["steps"], 0),
+                "seconds": spread(lambda run: run["seconds"], 0),
+            },
+            lines=list(runs.items()),
+            baselines=[["constant prediction", f"{constant['validation_loss']:.4f}", "", "", *scores, "", ""]],
         )
-        for seed in range(settings.experiment.seeds)
-        for method in settings.experiment.methods
-    ]
+
+    def draw(self, content: Content) -> list[Path]:
+        """Draw losses and held-out images into the experiment's folder."""
+        images = {
+            case.method: held_out_image_of(self.folder_of(case))
+            for case in self.cases()
+            if case.seed == 0 and not case.earlier
+        }
+        return write_plots(content, images, self.folder)
 
 
-def earlier_case(settings: PtychographyExperiment, earlier: EarlierScan, seed: int, folder: Path) -> Case:
-    """Return the training on the scan that was learnt before."""
-    comparison = settings.experiment.model_copy(update={"from_scratch": earlier.until})
-    return Case(
-        folder / f"earlier-seed-{seed}",
-        CaseSettings(
-            method=Method.FROM_SCRATCH,
-            seed=seed,
-            dataset=folder / f"samples-earlier-seed-{seed}",
-            trainer=settings.trainer,
-            comparison=comparison,
-        ),
-    )
+def _constant(runs: Sequence[Run]) -> dict[str, Any]:
+    losses = [run["constant"]["validation_loss"] for run in runs]
+    scores = [run["constant"]["held_out"] for run in runs if run["constant"]["held_out"]]
+    found: dict[str, Any] = {"validation_loss": fmean(losses)}
+    for name, _, _ in SCORES:
+        found[name] = (
+            {channel: fmean(score[name][channel] for score in scores) for channel in CHANNELS} if scores else None
+        )
+    return found
 
 
-def _beginning(settings: PtychographyExperiment, seed: int, folder: Path) -> TrainerSettings:
-    """Return the trainer's settings with the weights at which every method of a seed begins."""
-    if settings.earlier is None:
-        return settings.trainer
-    weights = earlier_case(settings, settings.earlier, seed, folder).weights
-    return settings.trainer.model_copy(update={"init_weights": weights})
+def _final_loss(run: Run) -> float:
+    loss: float = run["validation_loss"][-1]
+    return loss
 
 
-def _learn_earlier(case: Case, settings: PtychographyExperiment, *, first: Case) -> None:
-    """Learn the scan before the experiment, unless that is done; `first`: a case of the same seed."""
-    if settings.earlier is None or case.result() is not None:
-        return
-    prepare_earlier(settings, settings.earlier, seed=case.seed, folder=case.dataset)
-    there, here = (open_dataset(one.dataset)[0].samples["diffraction"].shape[1:] for one in (case, first))
-    if there != here:
-        raise UserError(f"the earlier scan has frames of {there} px, this one of {here} px: set earlier.source")
-    _train(case)
+def _held_out_score(name: str, channel: str) -> Any:
+    return lambda run: run["held_out"][name][channel] if run["held_out"] else None
 
 
-def _claim(folder: Path, settings: PtychographyExperiment) -> None:
-    """Note the configuration, or find that it is the one noted; only what is compared and how often may be extended."""
-    text = tomli_w.dumps(
-        settings.model_dump(mode="json", exclude_none=True, exclude={"experiment": {"methods", "seeds"}})
-    )
-    path = folder / CONFIG
-    try:
-        make_folder_durably(folder)
-        if not path.exists():
-            write_durably(path, text)
-        elif path.read_text(encoding="utf-8") != text:
-            raise UserError(f"{folder} holds an experiment with other settings; choose another --out, or remove it")
-    except OSError as error:
-        raise UserError(f"cannot write the experiment's folder {folder}: {error.strerror}") from error
+def _against(baseline: Runs) -> Cell:
+    """Return what compares mean losses with that of the baseline; its own line stays empty."""
 
+    def cell(runs: Runs) -> str:
+        if runs is baseline:
+            return ""
+        own, other = mean_and_spread(runs, _final_loss), mean_and_spread(baseline, _final_loss)
+        return f"{100 * (own[0] / other[0] - 1):+.1f} %" if own and other else UNKNOWN
 
-def _prepared(settings: PtychographyExperiment, case: Case) -> None:
-    prepare(settings, seed=case.seed, folder=case.dataset)
-    dataset = open_dataset(case.dataset)
-    counts = [len(part.roles) for part in dataset]
-    log.info("seed %d: %d perspectives, %d frames with ground truth", case.seed, len(counts), sum(counts))
-
-
-def _train(case: Case) -> None:
-    """Run the processes of one training to their end."""
-    title = case.folder.name.replace("-seed-", ", seed ")
-    started_s = time.monotonic()
-    process = case.start()
-    try:
-        with TaskProgress(title) as progress:
-            while process.poll() is None:
-                done, total = case.progress()
-                progress.show(done, total)
-                _wait(process)
-    finally:
-        if process.poll() is None:
-            process.terminate()
-            process.wait()
-    if process.returncode != 0 or case.result() is None:
-        raise UserError(f"the training {title} failed; its log ends: {case.last_words()}")
-    log.info("%s: done in %.0f s", title, time.monotonic() - started_s)
-
-
-def _wait(process: subprocess.Popen[bytes]) -> None:
-    try:
-        process.wait(POLL_S)
-    except subprocess.TimeoutExpired:
-        return
+    return cell

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
@@ -56,6 +56,7 @@ class TaskTrainer:
         seed: of the tasks, the order, the network and the buffer.
         from_scratch: train a new network for every task on all tasks so far, instead of going on with one network.
         checkpoints: of this training; it goes on from the newest one, on as many ranks or on others. None writes none.
+        after_epoch: told how many epochs are done, and of how many.
     """
 
     def __init__(
@@ -68,10 +69,12 @@ class TaskTrainer:
         seed: int,
         from_scratch: bool = False,
         checkpoints: SectionCheckpoints | None = None,
+        after_epoch: Callable[[int, int], None] | None = None,
     ) -> None:
         self._settings, self._images, self._data = settings, images, data
         self._rank, self._seed = rank, seed
         self._from_scratch, self._checkpoints = from_scratch, checkpoints
+        self._tell_epoch = after_epoch
         self._pipeline = Classification(classes=data.classes, channels=images.channels, stored_px=images.stored_px)
         self._tasks = deal_classes(data.classes, tasks=images.tasks, seed=seed)
         self._shards = Shards(
@@ -142,11 +145,16 @@ class TaskTrainer:
                 epochs=self._settings.epochs,
                 learner=now.learner,
                 evaluator=self._evaluator,
-                after_epoch=lambda: self._save(now),
+                after_epoch=lambda: self._end_epoch(now),
             ),
             report=now.report,
             stop=threading.Event(),
         ).run()
+
+    def _end_epoch(self, now: _Progress) -> None:
+        self._save(now)
+        if self._tell_epoch is not None:
+            self._tell_epoch(len(now.record.epochs), len(self._tasks) * self._settings.epochs)
 
     def _save(self, now: _Progress) -> None:
         """Write a checkpoint of all ranks, if one is due; blocks until it is complete."""

@@ -1,18 +1,12 @@
-"""One rank of one training: a process that torchrun starts, and starts again from the last checkpoint if it is killed.
-
-Usage: python -m ptychoflow.workflow.experiments.ptychography.rank CASE_FOLDER
-"""
+"""One training of the experiment on one rank: from the samples to the figures."""
 
 from __future__ import annotations
 
 import logging
-import os
-import sys
 import threading
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from statistics import fmean
 from typing import Any, cast
 
@@ -22,9 +16,8 @@ from torch import Tensor
 from ptychoflow.buffer.schema import DTypeName
 from ptychoflow.streaming.codec import Arrays
 from ptychoflow.streaming.durable_file import write_durably
-from ptychoflow.streaming.errors import UserError
 from ptychoflow.streaming.messages import FrameRole
-from ptychoflow.trainer.device import Rank, join_ranks
+from ptychoflow.trainer.device import Rank
 from ptychoflow.trainer.interface.agreement import Agreed
 from ptychoflow.trainer.interface.batch import Batch
 from ptychoflow.trainer.models.frame_network import FrameNetwork
@@ -43,9 +36,11 @@ from ptychoflow.trainer.training.loop import TrainingLoop
 from ptychoflow.trainer.training.schedule import ScanSchedule
 from ptychoflow.trainer.training.section_checkpoints import SectionCheckpoints
 from ptychoflow.trainer.training.time_report import TimeReport
+from ptychoflow.workflow.experiments.case import CaseFolder
 from ptychoflow.workflow.experiments.methods import Method
-from ptychoflow.workflow.experiments.ptychography.case import Case, read_case
+from ptychoflow.workflow.experiments.ptychography.case import PtychographyCase, held_out_image_of, weights_of
 from ptychoflow.workflow.experiments.ptychography.dataset import Dataset, open_dataset
+from ptychoflow.workflow.experiments.ptychography.figures import figures
 from ptychoflow.workflow.experiments.ptychography.held_out import image_held_out
 from ptychoflow.workflow.experiments.ptychography.outcome import LossOutcome, LossRecord
 from ptychoflow.workflow.experiments.ptychography.stream import (
@@ -54,8 +49,6 @@ from ptychoflow.workflow.experiments.ptychography.stream import (
     everything_at_once,
     in_sequence,
 )
-from ptychoflow.workflow.logs import configure_logging
-from ptychoflow.workflow.parent_death import die_with_parent
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +61,8 @@ NOTE_PERIOD_S = 0.5
 class Training:
     """What one rank trains with."""
 
-    case: Case
+    case: PtychographyCase
+    folder: CaseFolder
     rank: Rank
     dataset: Dataset
     learner: Learner[FrameNetwork]
@@ -79,7 +73,7 @@ class Training:
     @property
     def checkpoints(self) -> SectionCheckpoints:
         """Of this training."""
-        return SectionCheckpoints(self.case.folder / "checkpoints", self.rank)
+        return SectionCheckpoints(self.folder.checkpoints, self.rank)
 
 
 class CaseReport(TimeReport):
@@ -101,34 +95,29 @@ class CaseReport(TimeReport):
         now_s = time.monotonic()
         if self._training.rank.rank == 0 and now_s - self._noted_s >= NOTE_PERIOD_S:
             self._noted_s = now_s
-            self._training.case.note_progress(learner.steps, self._total_steps)
+            self._training.folder.note_progress(learner.steps, self._total_steps)
 
 
 def _steps(training: Training) -> int:
     """Return the steps of a training on perspective after perspective."""
-    per_step = training.rank.world_size * training.case.settings.trainer.batch_size
+    per_step = training.rank.world_size * training.case.trainer.batch_size
     frames = (training.case.comparison.passes * len(part.rows(FrameRole.TRAIN)) for part in training.dataset)
     return sum(-(-count // per_step) for count in frames)
 
 
-def train_case(case: Case) -> None:
-    """Train, evaluate, and write the result; the same on every rank. Blocks."""
-    settings = case.trainer_settings()
-    dataset = open_dataset(case.dataset)
-    with join_ranks(settings) as rank:
-        training = _prepare(case, settings, rank, dataset)
-        try:
-            first = _go_on(training)
-            _train(training, settings, first=first)
-            if rank.rank == 0:
-                _finish(training)
-        finally:
-            if training.strategy.buffer is not None:
-                training.strategy.buffer.close()
+def train(case: PtychographyCase, folder: CaseFolder, rank: Rank) -> dict[str, Any]:
+    """Train, evaluate, and return the figures; the same on every rank. Blocks."""
+    training = _prepare(case, folder, rank, open_dataset(case.dataset))
+    try:
+        _train(training, case.learning, first=_go_on(training))
+        return _finish(training) if rank.rank == 0 else {}
+    finally:
+        if training.strategy.buffer is not None:
+            training.strategy.buffer.close()
 
 
-def _prepare(case: Case, settings: TrainerSettings, rank: Rank, dataset: Dataset) -> Training:
-    first = dataset[0].samples
+def _prepare(case: PtychographyCase, folder: CaseFolder, rank: Rank, dataset: Dataset) -> Training:
+    settings, first = case.learning, dataset[0].samples
     frame_shape_px, target_shape_px = first["diffraction"].shape[1:], first["phase"].shape[1:]
     config = NetworkConfig(
         model=settings.model,
@@ -155,6 +144,7 @@ def _prepare(case: Case, settings: TrainerSettings, rank: Rank, dataset: Dataset
     )
     return Training(
         case,
+        folder,
         rank,
         dataset,
         learner=learner,
@@ -232,8 +222,8 @@ def _save(training: Training) -> None:
     )
 
 
-def _finish(training: Training) -> None:
-    """Write what came of it; rank 0 alone."""
+def _finish(training: Training) -> dict[str, Any]:
+    """Keep the network and the held-out image, and return the figures; rank 0 alone."""
     network, constant = training.learner.averaged.network, training.mean_patch.on_this_rank()
     manifest = Manifest(
         version=1,
@@ -242,28 +232,10 @@ def _finish(training: Training) -> None:
         validation_loss=fmean(training.record.matrix[-1]),
         final=True,
         created_at=datetime.now(UTC),
-        run=training.case.folder.name,
+        run=training.case.name,
     )
-    write_durably(training.case.weights, write_weights(network, manifest, constant=constant))
+    write_durably(weights_of(training.folder), write_weights(network, manifest, constant=constant))
     held_out = image_held_out(training.dataset, network, constant)
     if held_out is not None:
-        held_out.write_image(training.case.held_out_image)
-    training.case.write_result(
-        training.record.as_json() | {"held_out": held_out.as_json() if held_out is not None else None}
-    )
-
-
-def main() -> int:
-    """Train the case of the folder that the command line names; return the exit status."""
-    die_with_parent(os.getppid())
-    configure_logging()
-    try:
-        train_case(read_case(Path(sys.argv[1])))
-    except UserError as error:
-        log.error("%s", error)
-        return 2
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+        held_out.write_image(held_out_image_of(training.folder))
+    return figures(training.record, held_out, at_once=training.case.method is Method.FROM_SCRATCH)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,23 +13,37 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from ptychoflow.inference_edge.stitching.figures import phase_scale
+from ptychoflow.streaming.errors import UserError
 from ptychoflow.workflow.drawing import GREY, STYLE
 from ptychoflow.workflow.experiments.colours import COLOURS
 from ptychoflow.workflow.experiments.methods import Method
-from ptychoflow.workflow.experiments.ptychography.case import Case
 
 CURVES, PANEL, MATRICES = "validation_loss.png", "held_out.png", "forgetting.png"
 DPI = 160
 
 
-def write_figures(results: dict[str, Any], cases: Sequence[Case], folder: Path) -> None:
-    """Write the pictures to the folder; the panel needs a held-out perspective that could be stitched."""
+def write_plots(results: dict[str, Any], images: Mapping[Method, Path], folder: Path) -> list[Path]:
+    """Write the pictures to the folder and return them; the panel needs a held-out perspective that could be stitched.
+
+    Args:
+        results: of the experiment.
+        images: files of the first seed's held-out perspective by method, as far as they are there.
+        folder: gets the pictures.
+
+    Raises:
+        UserError: a picture cannot be written.
+    """
     with mpl.rc_context(STYLE):
-        _curves(results).savefig(folder / CURVES, dpi=DPI)
-        _matrices(results).savefig(folder / MATRICES, dpi=DPI)
-        shown = [case for case in cases if case.seed == 0 and case.held_out_image.exists()]
+        drawn = {folder / CURVES: _curves(results), folder / MATRICES: _matrices(results)}
+        shown = {method: path for method, path in images.items() if path.exists()}
         if shown:
-            _panel(shown).savefig(folder / PANEL, dpi=DPI)
+            drawn[folder / PANEL] = _panel(shown)
+        for path, figure in drawn.items():
+            try:
+                figure.savefig(path, dpi=DPI)
+            except OSError as error:
+                raise UserError(f"cannot write {path}: {error.strerror}") from error
+    return list(drawn)
 
 
 def _curves(results: dict[str, Any]) -> Figure:
@@ -72,9 +86,9 @@ def _matrices(results: dict[str, Any]) -> Figure:
     return figure
 
 
-def _panel(cases: Sequence[Case]) -> Figure:
+def _panel(images: Mapping[Method, Path]) -> Figure:
     """As fig. 7.7 of the thesis: the phase of the held-out perspective, stitched from each method's patches."""
-    pictures = [(case.method.value, np.load(case.held_out_image, allow_pickle=False)) for case in cases]
+    pictures = [(method.value, np.load(path, allow_pickle=False)) for method, path in images.items()]
     reference = pictures[0][1]["reference_phase"]
     scale = phase_scale(reference[np.isfinite(reference)])
     figure = Figure(figsize=(2.3 * (len(pictures) + 1) + 0.7, 2.7), layout="constrained")

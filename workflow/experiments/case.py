@@ -1,0 +1,117 @@
+"""One training of an experiment: what its ranks are told, and the folder through which they tell what came of it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import NonNegativeInt, PositiveInt
+
+from ptychoflow.streaming.durable_file import make_folder_durably, write_durably
+from ptychoflow.streaming.settings import Settings
+from ptychoflow.trainer.settings import LearningSettings
+from ptychoflow.workflow.experiments.methods import Method
+
+STRATEGIES = "strategies"
+"""The part of the results in which methods are compared."""
+
+
+class Case(Settings, ABC):
+    """A method with a seed, and in a pipeline's own class everything that it is trained with."""
+
+    method: Method
+    seed: NonNegativeInt
+    ranks: PositiveInt
+    """Data-parallel processes."""
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """Tells this case from all others of its experiment; names its folder."""
+
+    @property
+    @abstractmethod
+    def learning(self) -> LearningSettings:
+        """Device, precision and threads of its ranks."""
+
+    @property
+    def place(self) -> tuple[str, str]:
+        """Where its figures belong: a part of the results, and a key in that part."""
+        return STRATEGIES, self.method.value
+
+    @property
+    def processes(self) -> int:
+        """How many are started."""
+        return self.ranks
+
+    @property
+    def together(self) -> str:
+        """Cases of which this is the same are trained by the same processes, one after the other."""
+        return self.name
+
+    def parameters(self) -> dict[str, Any]:
+        """Return plain JSON values that tell it from all others at its place of the results."""
+        return {"seed": self.seed}
+
+
+@dataclass(frozen=True)
+class CaseFolder:
+    """The folder of one case."""
+
+    path: Path
+
+    @property
+    def checkpoints(self) -> Path:
+        """What the ranks go on from; gone when the training is done."""
+        return self.path / "checkpoints"
+
+    @property
+    def _case(self) -> Path:
+        return self.path / "case.json"
+
+    @property
+    def _figures(self) -> Path:
+        return self.path / "result.json"
+
+    @property
+    def _progress(self) -> Path:
+        return self.path / "progress.json"
+
+    def begin(self, case: Case) -> None:
+        """Tell the ranks what to train. Raises OSError."""
+        make_folder_durably(self.path)
+        write_durably(self._case, case.model_dump_json(indent=2))
+
+    def case(self, kind: type[Case]) -> Case:
+        """Return what `begin` was told."""
+        return kind.model_validate_json(self._case.read_bytes())
+
+    def figures(self) -> dict[str, Any] | None:
+        """Return what came of the training, or None if it is not done."""
+        found: dict[str, Any] | None = json.loads(self._figures.read_text()) if self._figures.is_file() else None
+        return found
+
+    def finish(self, figures: dict[str, Any]) -> None:
+        """Note that the training is done, and what came of it. Raises OSError."""
+        write_durably(self._figures, json.dumps(figures, allow_nan=False))
+
+    def note_progress(self, done: int, total: int | None) -> None:
+        """Note how far the training is, and how far it goes if that is known; not worth waiting for the disk."""
+        self._progress.write_text(json.dumps([done, total]))
+
+    def progress(self) -> tuple[int, int | None]:
+        """Return what was noted last."""
+        try:
+            done, total = json.loads(self._progress.read_text())
+        except (OSError, ValueError):  # not there yet, or being written
+            return 0, None
+        return done, total
+
+    def clear(self) -> None:
+        """Remove what only a training under way needs."""
+        shutil.rmtree(self.checkpoints, ignore_errors=True)
+        self._progress.unlink(missing_ok=True)

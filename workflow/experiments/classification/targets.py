@@ -1,0 +1,47 @@
+"""What the results of an experiment on images must show."""
+
+from __future__ import annotations
+
+from statistics import fmean
+from typing import Any
+
+from ptychoflow.workflow.experiments.case import STRATEGIES
+from ptychoflow.workflow.experiments.classification.case import PLAIN
+from ptychoflow.workflow.experiments.classification.settings import ClassificationExperiment
+from ptychoflow.workflow.experiments.methods import Method
+from ptychoflow.workflow.experiments.table import Runs
+
+REHEARSAL_GAIN = 3.0
+"""Average top-1 of rehearsal over that of incremental training, at least."""
+COST_ALLOWED = 1.1
+"""Time of rehearsal over what its samples cost, at most."""
+
+
+def targets(content: dict[str, Any], config: ClassificationExperiment) -> list[dict[str, Any]]:
+    """Return what rehearsal must reach beside incremental training and beside its plain form, where both are there."""
+    runs, plain = content[STRATEGIES], content[PLAIN]
+    incremental = runs.get(Method.INCREMENTAL)
+    made = []
+    for method in (Method.ER, Method.DERPP):
+        if method in runs and incremental:
+            gain = _mean(runs[method], "average_top1") / _mean(incremental, "average_top1")
+            made.append(_target(f"{method}_gain_over_incremental", gain, REHEARSAL_GAIN, direction="min"))
+        if method in runs and method in plain:
+            least = min(run["average_top1"] for run in plain[method])
+            worst = min(_mean(runs[method], "average_top1"), max(run["average_top1"] for run in runs[method]))
+            made.append(_target(f"{method}_mean_over_plain_least", worst / least, 1.0, direction="min"))
+    if Method.ER in runs and incremental:
+        training = config.training
+        cost = (training.batch_size + training.buffer.representatives) / training.batch_size
+        ratio = _mean(runs[Method.ER], "seconds") / _mean(incremental, "seconds")
+        made.append(_target("er_time_over_cost_of_its_samples", ratio / cost, COST_ALLOWED, direction="max"))
+    return made
+
+
+def _target(name: str, value: float, target: float, *, direction: str) -> dict[str, Any]:
+    met = value >= target if direction == "min" else value <= target
+    return {"name": name, "value": value, "target": target, "direction": direction, "met": met}
+
+
+def _mean(runs: Runs, name: str) -> float:
+    return fmean(run[name] for run in runs)

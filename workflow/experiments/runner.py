@@ -1,0 +1,154 @@
+"""Runs the cases of an experiment on ranks that torchrun starts, until all are in the results."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import shutil
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from ptychoflow.streaming.durable_file import make_folder_durably
+from ptychoflow.streaming.errors import UserError
+from ptychoflow.streaming.events import Part
+from ptychoflow.workflow.environment import available_processors
+from ptychoflow.workflow.experiments.case import Case
+from ptychoflow.workflow.experiments.experiment import Experiment
+from ptychoflow.workflow.experiments.progress import TaskProgress
+from ptychoflow.workflow.experiments.results import Results
+from ptychoflow.workflow.experiments.table import ResultTable
+from ptychoflow.workflow.logs import last_words
+from ptychoflow.workflow.supervision import PartCommand, Supervisor
+
+log = logging.getLogger(__name__)
+
+LOG, FAILURE = "training.log", "failure-{}.txt"
+"""In the experiment's folder: what torchrun and the ranks say, and a user's mistake that a rank has found."""
+RANK_MODULE = "ptychoflow.workflow.experiments.rank"
+KILLED = re.compile(rb"failed \(exitcode: (-\d+)\) local_rank: (\d+)")
+"""torchrun's words for a rank that was killed."""
+TORCHRUN_VARIABLE = "TORCHELASTIC_RUN_ID"
+POLL_S = 0.5
+
+
+def run_experiment(experiment: Experiment, results: Results, *, resume: bool) -> ResultTable:
+    """Run all cases that the results lack, draw what they allow, print and return their table.
+
+    Blocks, from minutes to days.
+
+    Args:
+        experiment: what is run.
+        results: gets every case as soon as it is done.
+        resume: go on with the results that are in the file, and with the training that was under way.
+
+    Raises:
+        UserError: a source, data, sizes or a model that cannot be used, results of another configuration, ranks that
+            were killed too often, or a folder that cannot be written.
+    """
+    if TORCHRUN_VARIABLE in os.environ:
+        raise UserError("an experiment starts torchrun by itself: start it without, and set the number of its ranks")
+    try:
+        if resume:
+            results.take_over()
+            make_folder_durably(experiment.folder)
+        else:
+            make_folder_durably(experiment.folder)
+            for case in experiment.cases():
+                shutil.rmtree(experiment.folder_of(case).path, ignore_errors=True)
+            results.begin()
+        _run_cases(experiment, results)
+    except OSError as error:
+        raise UserError(f"cannot write the experiment's folder {experiment.folder}: {error.strerror}") from error
+    table = experiment.table(results.content)
+    table.print()
+    for path in experiment.draw(results.content):
+        log.info("drawn: %s", path)
+    return table
+
+
+def _run_cases(experiment: Experiment, results: Results) -> None:
+    cases = [case for case in experiment.cases() if results.lacks(case)]
+    log.info("%d trainings to run", len(cases))
+    for together in dict.fromkeys(case.together for case in cases):
+        alike = [case for case in cases if case.together == together]
+        for case in alike:
+            experiment.prepare(case)
+            experiment.folder_of(case).begin(case)
+        _Ranks(experiment, results, alike).run()
+
+
+class _Ranks:
+    """The processes that train some cases one after the other; the cases are in their folders."""
+
+    def __init__(self, experiment: Experiment, results: Results, cases: Sequence[Case]) -> None:
+        self._experiment, self._results = experiment, results
+        self._remaining = list(cases)
+        self._log = experiment.folder / LOG
+        self._log_read = self._log.stat().st_size if self._log.exists() else 0
+        self._lost: list[str] = []
+
+    def run(self) -> None:
+        """Train what is not done; raise UserError if that cannot be."""
+        self._take_up()  # what was done when this process was killed the last time
+        if not self._remaining:
+            return
+        for earlier in self._failures():
+            earlier.unlink()
+        with Supervisor() as torchrun, TaskProgress("training") as progress:
+            torchrun.start(self._command())
+            while torchrun.running and not self._failures():
+                if self._remaining:
+                    now = self._remaining[0]
+                    progress.show(*self._experiment.folder_of(now).progress(), now.name)
+                time.sleep(POLL_S)
+                torchrun.ended()
+                self._take_up()
+                self._tell_losses()
+        for failure in self._failures():
+            raise UserError(failure.read_text(encoding="utf-8"))
+        if self._remaining:
+            unexpected = f"{last_words(self._log)} ({self._log})"
+            reason = f"{self._lost[-1]}; {self._experiment.goes_on}" if self._lost else unexpected
+            raise UserError(f"the training {self._remaining[0].name} failed: {reason}")
+
+    def _failures(self) -> list[Path]:
+        return list(self._experiment.folder.glob(FAILURE.format("*")))
+
+    def _take_up(self) -> None:
+        """Take what is done into the results."""
+        while self._remaining:
+            case = self._remaining[0]
+            folder = self._experiment.folder_of(case)
+            figures = folder.figures()
+            if figures is None:
+                return
+            self._results.add(case, figures)
+            folder.clear()
+            log.info("%s: done, trained for %.0f s", case.name, figures["seconds"])
+            del self._remaining[0]
+
+    def _tell_losses(self) -> None:
+        """Tell of ranks that were killed since the last call."""
+        with self._log.open("rb") as file:
+            file.seek(self._log_read)
+            lines = [line for line in file if line.endswith(b"\n")]
+        self._log_read += sum(map(len, lines))
+        for found in filter(None, map(KILLED.search, lines)):
+            self._lost.append(f"rank {int(found[2])} of the experiment died with status {int(found[1])}")
+            if len(self._lost) <= self._experiment.max_restarts:
+                log.warning("%s; starting the ranks again, from the last checkpoint", self._lost[-1])
+
+    def _command(self) -> PartCommand:
+        processes = self._remaining[0].processes
+        arguments = [
+            *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
+            f"--nproc-per-node={processes}",
+            f"--max-restarts={self._experiment.max_restarts}",
+            *("-m", RANK_MODULE, self._experiment.pipeline.value, str(self._experiment.folder)),
+            *(case.name for case in self._remaining),
+        ]
+        threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, available_processors() // processes))
+        return PartCommand(Part.TRAINER, arguments, self._log, {"OMP_NUM_THREADS": threads})

@@ -106,7 +106,7 @@ class FilePerspective(Perspective):
     def _read_stored(self, start: int, stop: int) -> npt.NDArray[np.generic]:
         try:
             frames = self._stored.read(start, stop)
-        except OSError as error:
+        except (OSError, RuntimeError, ValueError, MemoryError) as error:
             raise UserError(f"{self._stored.where}: frames {start} to {stop} cannot be read: {error}") from error
         return frames.astype(frames.dtype.newbyteorder("="), copy=False)
 

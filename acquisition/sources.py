@@ -12,6 +12,7 @@ from ptychoflow.acquisition.preprocess import FilePerspective
 from ptychoflow.acquisition.readers.assembling import assemble
 from ptychoflow.acquisition.readers.choosing import choose_reader
 from ptychoflow.acquisition.readers.contents import FileContents
+from ptychoflow.acquisition.readers.hdf5 import damage_told
 from ptychoflow.acquisition.readers.natural import natural_order
 from ptychoflow.acquisition.readers.positions import read_positions
 from ptychoflow.acquisition.readers.reader import ScanFiles
@@ -52,14 +53,15 @@ class OpenedFile:
 
 
 def _open_file(path: Path, settings: ReplaySettings, opened: ExitStack) -> OpenedFile:
-    files = ScanFiles(path, companion=settings.companion)
-    opened.callback(files.close)
-    reader = choose_reader(files, settings)
-    log.info("%s: read as %s", path, reader.format_name)
-    perspectives = [reader.read(index) for index in range(len(reader))]
-    if settings.positions is not None:
-        positions = read_positions(files, settings.positions)
-        perspectives = [replace(contents, positions=positions) for contents in perspectives]
+    with damage_told(path):
+        files = ScanFiles(path, companion=settings.companion)
+        opened.callback(files.close)
+        reader = choose_reader(files, settings)
+        log.info("%s: read as %s", path, reader.format_name)
+        perspectives = [reader.read(index) for index in range(len(reader))]
+        if settings.positions is not None:
+            positions = read_positions(files, settings.positions)
+            perspectives = [replace(contents, positions=positions) for contents in perspectives]
     return OpenedFile(path, reader.name, [f"Read as {reader.format_name}", *reader.notes], perspectives)
 
 

@@ -45,6 +45,8 @@ def assemble(contents: FileContents, settings: ReplaySettings, *, index: int) ->
         )
     positions = contents.positions
     frames, values = _pair(contents, positions, settings, notes)
+    with np.errstate(over="ignore"):  # what is not finite is refused with the frame's number
+        positions_px = values if positions.in_pixels else values / geometry.object_pixel_size_m
     probe = contents.probe
     if probe is not None:
         probe, said = fitted(probe, settings.probe, contents.frames.shape_px, where=contents.where)
@@ -54,7 +56,7 @@ def assemble(contents: FileContents, settings: ReplaySettings, *, index: int) ->
         index=index,
         angle_deg=contents.angle_deg or 0.0,
         geometry=geometry,
-        positions_px=values if positions.in_pixels else values / geometry.object_pixel_size_m,
+        positions_px=positions_px,
         frame_count=frames.count,
         dtype=frames.dtype,
         read=frames.read,

@@ -20,7 +20,7 @@ from ptychoflow.acquisition.readers import layout
 from ptychoflow.acquisition.readers.contents import FileContents, Positions
 from ptychoflow.acquisition.readers.frame_stack import FrameStack, stack_of
 from ptychoflow.acquisition.readers.geometry import FoundGeometry
-from ptychoflow.acquisition.readers.hdf5 import find_dataset, find_group, location, read_array, read_numbers
+from ptychoflow.acquisition.readers.hdf5 import find_dataset, find_group, location, names_in, read_array, read_numbers
 from ptychoflow.acquisition.readers.masks import read_cxi_mask
 from ptychoflow.acquisition.readers.probes import read_probe
 from ptychoflow.acquisition.readers.quantities import read_quantity, unit_of
@@ -95,7 +95,7 @@ def _file(files: ScanFiles) -> h5py.File:
 
 
 def _entries(file: h5py.File) -> list[h5py.Group]:
-    names = [name for name in file if re.fullmatch(rf"{layout.ENTRY_PREFIX}\d+", name)]
+    names = [name for name in names_in(file) if re.fullmatch(rf"{layout.ENTRY_PREFIX}\d+", name)]
     names.sort(key=lambda name: int(name.removeprefix(layout.ENTRY_PREFIX)))
     return [group for name in names if (group := find_group(file, name)) is not None]
 

@@ -16,7 +16,7 @@ from ptychoflow.acquisition.readers.beam_centre import centre_note
 from ptychoflow.acquisition.readers.contents import FileContents
 from ptychoflow.acquisition.readers.frame_stack import FrameStack, chained, stack_of
 from ptychoflow.acquisition.readers.geometry import FoundGeometry, energy_from_wavelength
-from ptychoflow.acquisition.readers.hdf5 import find_dataset, find_group, location, read_numbers
+from ptychoflow.acquisition.readers.hdf5 import find_dataset, find_group, location, names_in, read_numbers
 from ptychoflow.acquisition.readers.masks import read_mask
 from ptychoflow.acquisition.readers.natural import natural_order
 from ptychoflow.acquisition.readers.quantities import read_quantity
@@ -74,7 +74,7 @@ class EigerReader(FormatReader):
 
 def _data_names(file: h5py.File) -> list[str]:
     group = find_group(file, DATA)
-    return sorted(filter(DATA_NAME.fullmatch, group or ()), key=natural_order)
+    return sorted(filter(DATA_NAME.fullmatch, names_in(group) if group else ()), key=natural_order)
 
 
 def _frames(file: h5py.File, notes: list[str]) -> FrameStack:

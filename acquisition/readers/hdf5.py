@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import logging
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import h5py
@@ -12,6 +14,8 @@ import numpy.typing as npt
 
 from ptychoflow.acquisition.readers.links import dangling_link, missing_sources
 from ptychoflow.streaming.errors import UserError
+
+log = logging.getLogger(__name__)
 
 PARTIAL_SUFFIX = ".partial"
 # What h5py raises for files that are damaged or hold what it does not know.
@@ -42,6 +46,21 @@ def _why_unreadable(path: Path, error: Exception) -> str:
     if not h5py.is_hdf5(path):
         return f"{path}: this is not an HDF5 file; give a CXI file, a recording, or HDF5 with a dataset map"
     return f"{path}: HDF5 cannot open the file: {one_line(error)}"
+
+
+@contextmanager
+def damage_told(path: Path) -> Iterator[None]:
+    """Turn what HDF5 says of a damaged file, from whichever call, into a `UserError` that names the file."""
+    try:
+        yield
+    except (*HDF5_ERRORS, MemoryError) as error:
+        log.debug("%s", path, exc_info=True)
+        raise UserError(f"{path}: the file is damaged, or not what it says it is: {one_line(error)}") from error
+
+
+def names_in(group: h5py.Group) -> list[str]:
+    """Return the names in a group, without those that are no text."""
+    return [name for name in group if isinstance(name, str)]
 
 
 def one_line(error: Exception) -> str:

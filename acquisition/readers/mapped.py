@@ -29,7 +29,7 @@ from ptychoflow.acquisition.readers.dataset_map import (
 from ptychoflow.acquisition.readers.elsewhere import hdf5_of
 from ptychoflow.acquisition.readers.frame_stack import FrameStack, chained, stack_of, stack_with_axes
 from ptychoflow.acquisition.readers.geometry import FoundGeometry, energy_from_wavelength
-from ptychoflow.acquisition.readers.hdf5 import find_dataset, find_item, location, read_text, require_dataset
+from ptychoflow.acquisition.readers.hdf5 import find_dataset, find_item, location, names_in, read_text, require_dataset
 from ptychoflow.acquisition.readers.masks import read_mask
 from ptychoflow.acquisition.readers.natural import natural_order
 from ptychoflow.acquisition.readers.positions import read_positions
@@ -191,7 +191,7 @@ def _datasets(file: h5py.File, path: str) -> list[h5py.Dataset]:
     if "*" not in path:
         return [require_dataset(file, [path], what="frames where the dataset map says")]
     parent = find_item(file, str(PurePosixPath(path).parent))
-    names = fnmatch.filter(parent, PurePosixPath(path).name) if isinstance(parent, h5py.Group) else []
+    names = fnmatch.filter(names_in(parent), PurePosixPath(path).name) if isinstance(parent, h5py.Group) else []
     found = [find_dataset(parent, [name]) for name in sorted(names, key=natural_order)]
     datasets = [dataset for dataset in found if dataset is not None]
     if not datasets:

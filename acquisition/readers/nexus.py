@@ -24,6 +24,7 @@ from ptychoflow.acquisition.readers.hdf5 import (
     find_group,
     find_item,
     location,
+    names_in,
     read_numbers,
     read_text,
 )
@@ -91,7 +92,7 @@ class NexusReader(FormatReader):
 
 def _entries(files: ScanFiles) -> Iterator[h5py.Group]:
     file = files.hdf5
-    for name in [] if file is None else [name for name in file if name.lower().startswith("entry")]:
+    for name in [] if file is None else [name for name in names_in(file) if name.lower().startswith("entry")]:
         entry = None if file is None else find_group(file, name)
         if entry is not None and read_text(find_dataset(entry, ["definition"])) in DEFINITIONS:
             yield entry
@@ -101,11 +102,13 @@ def _groups(entry: h5py.Group, kind: str) -> list[h5py.Group]:
     """Return the groups called `kind`, with or without a number, in the entry and in its instrument and sample."""
     parents = [entry]
     for parent in ("instrument", "sample"):
-        parents += [group for name in entry if _is(name, parent) and (group := find_group(entry, name)) is not None]
+        parents += [
+            group for name in names_in(entry) if _is(name, parent) and (group := find_group(entry, name)) is not None
+        ]
     return [
         group
         for parent in parents
-        for name in sorted(parent)
+        for name in sorted(names_in(parent))
         if _is(name, kind) and (group := find_group(parent, name)) is not None
     ]
 

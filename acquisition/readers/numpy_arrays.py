@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import struct
+import tokenize
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -13,7 +16,11 @@ import numpy.typing as npt
 from ptychoflow.acquisition.readers.frame_stack import Frames, FrameStack
 from ptychoflow.streaming.errors import UserError
 
-ARRAY_ERRORS = (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, NotImplementedError)
+# What NumPy raises for damaged files: it takes the header for Python, and archives for packed.
+ARRAY_ERRORS = (
+    *(OSError, ValueError, EOFError, KeyError, SyntaxError, OverflowError, MemoryError, NotImplementedError),
+    *(tokenize.TokenError, struct.error, zipfile.BadZipFile, zlib.error),
+)
 MAXIMUM_SMALL_BYTES = 2**30
 """Of an array that is read whole: positions, a probe."""
 

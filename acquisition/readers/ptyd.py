@@ -12,7 +12,14 @@ from ptychoflow.acquisition.readers.beam_centre import centre_note
 from ptychoflow.acquisition.readers.contents import FileContents, Positions
 from ptychoflow.acquisition.readers.frame_stack import chained, stack_of
 from ptychoflow.acquisition.readers.geometry import FoundGeometry
-from ptychoflow.acquisition.readers.hdf5 import find_dataset, find_group, location, read_numbers, require_dataset
+from ptychoflow.acquisition.readers.hdf5 import (
+    find_dataset,
+    find_group,
+    location,
+    names_in,
+    read_numbers,
+    require_dataset,
+)
 from ptychoflow.acquisition.readers.masks import where_bad
 from ptychoflow.acquisition.readers.natural import natural_order
 from ptychoflow.acquisition.readers.quantities import one_number, read_quantity
@@ -38,7 +45,11 @@ class PtydReader(FormatReader):
         chunks = None if file is None else find_group(file, "chunks")
         if file is None or chunks is None:
             raise ValueError("a .ptyd file has chunks")
-        parts = [part for name in sorted(chunks, key=natural_order) if (part := find_group(chunks, name)) is not None]
+        parts = [
+            part
+            for name in sorted(names_in(chunks), key=natural_order)
+            if (part := find_group(chunks, name)) is not None
+        ]
         parts = [part for part in parts if find_dataset(part, ["data"]) is not None]
         if not parts:
             raise UserError(f"{file.filename}: the chunks hold no frames; was the file written to its end?")

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from ptychoflow.acquisition.readers.numpy_arrays import ARRAY_ERRORS
 from ptychoflow.streaming.errors import UserError
 
 MAXIMUM_TEXT_BYTES = 2**28
-ARRAY_ERRORS = (OSError, ValueError, EOFError, KeyError)
 
 
 @dataclass(frozen=True)

@@ -72,8 +72,11 @@ class _Pages:
         except TIFF_ERRORS as error:
             raise UserError(f"{self.path}: pages {start} to {stop} cannot be read: {one_line(error)}") from error
         for page in pages:
-            if page.shape != self.shape_px:
-                raise UserError(f"{self.path}: pages differ in size: {page.shape} and {self.shape_px} pixels")
+            if page.shape != self.shape_px or page.dtype != self.dtype:
+                raise UserError(
+                    f"{self.path}: pages differ: {page.dtype} of {page.shape} pixels, "
+                    f"{self.dtype} of {self.shape_px} pixels"
+                )
         return pages
 
 

@@ -16,7 +16,6 @@ extensions = [
     "myst_parser",
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
-    "sphinx.ext.mathjax",
     "manual",
 ]
 exclude_patterns = ["_build", "_ext"]
@@ -25,7 +24,7 @@ nitpick_ignore_regex = [
     # no inventories of other projects are read, so that the manual builds without a network
     (r"py:.*", r"(torch|numpy|np|npt|collections|typing|types|logging|_?NDArray)\b.*"),
     # choices by name, which the reference lists in words
-    (r"py:.*", r"PolicyName|TransportName|DTypeName|ProcessGroup|Index|Shard"),
+    (r"py:.*", r"\w+Name|ProcessGroup|(\w+\.)*_\w+"),
 ]
 
 myst_enable_extensions = ["colon_fence", "deflist", "dollarmath", "fieldlist", "attrs_inline"]
@@ -42,7 +41,10 @@ default_role = "code"
 python_use_unqualified_type_names = True
 maximum_signature_line_length = 80
 
+toc_object_entries_show_parents = "hide"
+
 html_theme = "furo"
+html_math_renderer = "mathml"
 html_title = f"ptychoflow {release}"
 html_static_path = ["_static"]
 html_css_files = ["manual.css"]

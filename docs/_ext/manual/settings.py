@@ -11,6 +11,7 @@ from pydantic_core import PydanticUndefined
 
 from manual import docstrings
 from manual.types import describe, members, value_text
+from ptychoflow.acquisition.readers.dataset_map import DatasetMap
 from ptychoflow.streaming.settings import Settings
 from ptychoflow.workflow.config import ClassificationConfig, Config
 from ptychoflow.workflow.experiments.classification.settings import ClassificationExperiment
@@ -38,6 +39,11 @@ def experiment_reference() -> str:
         reference.of_config(ClassificationExperiment, beside=ClassificationConfig, level=3),
     ]
     return "\n".join(parts)
+
+
+def dataset_map_reference() -> str:
+    """Return every key of a dataset map, which is a file of its own: nothing of it is a setting of a run."""
+    return _Reference(_keys(DatasetMap)).of_config(DatasetMap)
 
 
 SECTIONS = ("run", "source", "acquisition", "retrieval", "trainer", "edge", "dashboard", "network")

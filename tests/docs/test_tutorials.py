@@ -1,0 +1,180 @@
+"""Commands and programs on the tutorial pages run as they stand, page by page, in one folder.
+
+Only two things differ from what a reader does: commands get the option that the page itself names for those in a hurry
+(`run with: …` above a block), and fixed ports are replaced by free ones.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+from pages import DOCS, ROOT, Block, blocks
+from support import free_block, free_ports
+
+PATIENCE_S = 180.0
+FIXED_PORT = re.compile(r"\b(70\d\d|8421)\b")
+
+pytestmark = pytest.mark.timeout(400)
+
+
+class Reader:
+    """Does what a page says, in a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        programs = folder.parent / "programs"
+        programs.mkdir()
+        for name, module in (("ptychoflow", "ptychoflow"), ("torchrun", "torch.distributed.run"), ("python", None)):
+            program = programs / name
+            call = f'"{sys.executable}"' + (f" -m {module}" if module else "")
+            program.write_text(f'#!/bin/sh\nexec {call} "$@"\n')
+            program.chmod(0o755)
+        first = free_block(11)
+        self._ports = {str(7000 + number): str(first + number) for number in range(11)} | {"8421": str(*free_ports(1))}
+        self._environment = os.environ | {
+            "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}",
+            "PYTHONPATH": str(ROOT / "src"),
+            "OMP_NUM_THREADS": "1",
+            "OMP_WAIT_POLICY": "PASSIVE",
+        }
+
+    def follow(self, page: str) -> dict[str, str]:
+        """Write and run the blocks of a page in their order; return what each printed, by its first line."""
+        printed: dict[str, str] = {}
+        with ExitStack() as stack:
+            background: dict[str, subprocess.Popen[str]] = {}
+            for block in blocks(DOCS / "tutorials" / f"{page}.md"):
+                if block.file is not None:
+                    self._write(block)
+                elif block.runs and block.marker.startswith(("run in the background", "run until interrupted")):
+                    name = block.marker.partition(": ")[2]
+                    started = stack.enter_context(self._started(block))
+                    if name:
+                        background[name] = started
+                    else:
+                        interrupt(started)
+                elif block.runs:
+                    printed[block.text.splitlines()[0]] = self._run(block)
+            for name in [name for name in background if name != "dashboard"]:
+                assert background[name].wait(PATIENCE_S) == 0, name
+            if "dashboard" in background:
+                interrupt(background["dashboard"])
+        return printed
+
+    def _write(self, block: Block) -> None:
+        assert block.file is not None
+        text = FIXED_PORT.sub(lambda port: self._ports.get(port[0], port[0]), block.text)
+        (self.folder / block.file).write_text(text)
+
+    def _call(self, block: Block) -> list[str]:
+        if block.language == "python":
+            return ["python", "-c", block.text]
+        commands = [f"{line} {block.options}".rstrip() for line in block.text.strip().splitlines()]
+        return ["sh", "-euc", "\n".join(commands)]
+
+    def _run(self, block: Block) -> str:
+        ended = subprocess.run(
+            self._call(block), cwd=self.folder, env=self._environment,
+            capture_output=True, text=True, timeout=PATIENCE_S, check=False,
+        )  # fmt: skip
+        expected = int(block.marker.partition("refused with status ")[2] or 0)
+        assert ended.returncode == expected, f"{block.text}\n{ended.stdout[-2000:]}\n{ended.stderr[-2000:]}"
+        return ended.stdout
+
+    @contextmanager
+    def _started(self, block: Block) -> Iterator[subprocess.Popen[str]]:
+        (command,) = block.text.strip().splitlines()
+        process = subprocess.Popen(
+            ["sh", "-c", f"exec {command}"], cwd=self.folder, env=self._environment,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+        )  # fmt: skip
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def interrupt(process: subprocess.Popen[str]) -> None:
+    """Press Ctrl-C once the process serves its page, and see it end well."""
+    assert process.stdout is not None
+    for line in process.stdout:
+        if "http://" in line:
+            break
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=PATIENCE_S)
+    assert process.returncode in {0, 130}, output
+
+
+@pytest.fixture(scope="module")
+def reader(tmp_path_factory) -> Reader:
+    folder = tmp_path_factory.mktemp("reader") / "work"
+    folder.mkdir()
+    return Reader(folder)
+
+
+@pytest.fixture(scope="module")
+def first_run(reader) -> dict[str, str]:
+    """What the first tutorial printed; the others need its scan."""
+    return reader.follow("first-run")
+
+
+def test_a_first_run(reader, first_run):
+    summary = json.loads((reader.folder / "runs" / "first" / "summary.json").read_text())
+    assert summary["ended_well"]
+    assert summary["frames"]["inferred"] == 200
+    assert (reader.folder / "scan.png").is_file()
+    assert (reader.folder / "runs" / "first" / "report.html").is_file()
+    assert "ended well: True" in first_run["import json"]
+
+
+def test_your_scan_file(reader, first_run):
+    printed = reader.follow("your-scan-file")
+    assert "frames             100 of 32 × 32 px" in printed["ptychoflow inspect lab.h5 --config lab-run.toml"]
+    assert (reader.folder / "lab.png").is_file()
+
+
+def test_several_hosts(reader, first_run):
+    reader.follow("several-hosts")
+    summary = json.loads((reader.folder / "runs" / "beamtime-42" / "summary.json").read_text())
+    assert summary["ended_well"]
+    assert summary["frames"]["lost"] == 0
+    assert (reader.folder / "runs" / "beamtime-42" / "report.html").is_file()
+
+
+def test_the_buffer_in_your_own_loop(reader):
+    printed = reader.follow("buffer-in-your-loop")
+    without, hidden, with_buffer = map(int, re.findall(r"(\d+)%", printed["python loop.py"]))
+    assert without < 30
+    assert with_buffer > 80
+    assert hidden > 0
+    assert "torch.Size([40, 8, 8]) new: 16 rehearsed: 24" in printed["python behind_a_loader.py"]
+    ranks = printed["torchrun --nproc-per-node 2 ranks.py"]
+    assert "{0: 100, 1: 100}" in ranks or "{1: 100, 0: 100}" in ranks
+    assert int(re.search(r"recognised: (\d+)%", ranks)[1]) > 60
+    assert "8 items are back" in printed["python checkpoint.py"]
+
+
+def test_der_plus_plus_on_one_page(reader):
+    printed = reader.follow("derpp")["python derpp.py"]
+    incremental, er, _, derpp = map(int, re.findall(r"(\d+)%", printed))
+    assert incremental < 30
+    assert er > 60
+    assert derpp > 60
+
+
+def test_a_port_is_free_again_when_the_parts_have_ended(reader, first_run):
+    for port in re.findall(r"_port = (\d+)", (reader.folder / "beamline.toml").read_text()):
+        with socket.create_server(("127.0.0.1", int(port))):
+            pass

@@ -73,7 +73,12 @@ def test_it_holds_one_package_with_all_its_files(wheel: Path) -> None:
         for path in (ROOT / folder).rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
     }
-    for kind in ("dashboard/static/", "workflow/presets/", "workflow/experiments/presets/", "workflow/templates/"):
+    for kind in (
+        "dashboard/static/",
+        "workflow/configuration/presets/",
+        "workflow/experiments/presets/",
+        "workflow/templates/",
+    ):
         assert any(name.startswith(f"ptychoflow/{kind}") for name in expected), kind
     assert expected <= names
 

@@ -6,11 +6,8 @@ import os
 import sys
 
 from ptychoflow.streaming.errors import UserError
+from ptychoflow.workflow.exit_status import INTERRUPTED_STATUS, USER_ERROR_STATUS
 from ptychoflow.workflow.logs import PROGRAM, configure_logging, print_error, report_bug
-
-USER_ERROR_STATUS = 2
-INTERRUPTED_STATUS = 130
-"""As shells count it."""
 
 
 def main() -> None:

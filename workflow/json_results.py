@@ -1,4 +1,4 @@
-"""Writes what a benchmark or an experiment found where the user asked for it."""
+"""Results as JSON files: what a benchmark or an experiment found, where the user asked for it, and those of runs."""
 
 from __future__ import annotations
 
@@ -23,11 +23,16 @@ def write_results(results: dict[str, Any], json_file: Path | None) -> None:
     if json_file is None:
         return
     content = {"command": shlex.join([PROGRAM, *sys.argv[1:]]), "environment": describe_environment(), **results}
-    text = json.dumps(content, indent=2, allow_nan=False) + "\n"
     try:
-        if json_file.exists() and not json_file.is_file():
-            json_file.write_text(text, encoding="utf-8")  # a pipe or a terminal, such as /dev/stdout
-        else:
-            write_durably(json_file, text)
+        write_json(content, json_file)
     except OSError as error:
         raise UserError(f"cannot write {json_file}: {error.strerror}") from error
+
+
+def write_json(content: dict[str, Any], path: Path) -> None:
+    """Write plain JSON values, indented; a file is whole at any time. Raises OSError."""
+    text = json.dumps(content, indent=2, allow_nan=False) + "\n"
+    if path.exists() and not path.is_file():
+        path.write_text(text, encoding="utf-8")  # a pipe or a terminal, such as /dev/stdout
+    else:
+        write_durably(path, text)

@@ -7,8 +7,8 @@ from typing import Any
 
 from ptychoflow.streaming.run_folder import RunFolder
 from ptychoflow.streaming.state.run import RunState
+from ptychoflow.workflow.json_results import write_json
 from ptychoflow.workflow.report import write_report
-from ptychoflow.workflow.run_folder import write_json
 from ptychoflow.workflow.summary import summarise
 
 Summary = dict[str, Any]

@@ -21,8 +21,8 @@ from ptychoflow.acquisition.sources import open_scan
 from ptychoflow.streaming.events import AcquisitionCounts, AnyEvent, EdgeCounts, Part, PartState, PartStatus, Telemetry
 from ptychoflow.streaming.run_folder import RunFolder
 from ptychoflow.streaming.settings import NetworkSettings
-from ptychoflow.workflow.config import load_config
-from ptychoflow.workflow.telemetry_collection import collected_telemetry
+from ptychoflow.workflow.configuration.config import load_config
+from ptychoflow.workflow.launching.telemetry_collection import collected_telemetry
 
 PERSPECTIVES, FRAMES_EACH = 4, 40
 FRAMES = PERSPECTIVES * FRAMES_EACH

@@ -18,7 +18,7 @@ from ptychoflow.streaming.errors import UserError
 from ptychoflow.streaming.events import TrainingResumed
 from ptychoflow.streaming.telemetry_log import TelemetryLog
 from ptychoflow.trainer.checkpoints.checkpoint import newest
-from ptychoflow.workflow.resuming import resumed_config
+from ptychoflow.workflow.launching.resuming import resumed_config
 
 FRAMES, HELD_OUT = 240, 60
 SETTINGS = {

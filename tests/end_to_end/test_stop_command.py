@@ -14,7 +14,7 @@ from support import wait_until
 
 from ptychoflow.streaming.commands import CommandSender, StopRun
 from ptychoflow.streaming.settings import NetworkSettings
-from ptychoflow.workflow.processes import is_alive
+from ptychoflow.workflow.launching.processes import is_alive
 
 ENDLESS = (
     "source.kind=simulation",

@@ -17,7 +17,8 @@ import pytest
 from image_folders import DIGITS_PX, write_digits
 from support import wait_until
 
-from ptychoflow.workflow.cli import USER_ERROR_STATUS, run_command_line
+from ptychoflow.workflow.cli import run_command_line
+from ptychoflow.workflow.exit_status import USER_ERROR_STATUS
 from ptychoflow.workflow.experiments.runner import RANK_MODULE, TORCHRUN_VARIABLE
 
 EPOCHS = 8

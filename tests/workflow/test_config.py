@@ -7,9 +7,15 @@ import pytest
 
 from ptychoflow.acquisition.source_settings import ReplaySettings, SimulationSettings
 from ptychoflow.streaming.errors import UserError
-from ptychoflow.workflow.config import ClassificationConfig, load_config, load_scan_config, option_table, write_config
-from ptychoflow.workflow.pipeline_name import PipelineName
-from ptychoflow.workflow.presets import DATA_VARIABLE, MEASURED_SCAN, preset_names
+from ptychoflow.workflow.configuration.config import (
+    ClassificationConfig,
+    load_config,
+    load_scan_config,
+    option_table,
+    write_config,
+)
+from ptychoflow.workflow.configuration.pipeline_name import PipelineName
+from ptychoflow.workflow.configuration.presets import DATA_VARIABLE, MEASURED_SCAN, preset_names
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import os
 import pytest
 
 from ptychoflow.dashboard.settings import DashboardSettings
-from ptychoflow.workflow.dashboard_token import TOKEN_VARIABLE, take_token
+from ptychoflow.workflow.launching.dashboard_token import TOKEN_VARIABLE, take_token
 from ptychoflow.workflow.logs import stderr_console
 
 PAGE = DashboardSettings(host="::1", port=9000)

@@ -13,7 +13,8 @@ from torch import tensor
 
 from ptychoflow.acquisition.classification.image_folder import read_image_folder
 from ptychoflow.trainer.pipelines.classification.settings import Sharding
-from ptychoflow.workflow.cli import USER_ERROR_STATUS, run_command_line
+from ptychoflow.workflow.cli import run_command_line
+from ptychoflow.workflow.exit_status import USER_ERROR_STATUS
 from ptychoflow.workflow.experiments.classification.case import all_cases
 from ptychoflow.workflow.experiments.classification.plain import Reservoir
 from ptychoflow.workflow.experiments.classification.settings import ClassificationExperiment

@@ -26,6 +26,7 @@ from ptychoflow.streaming.errors import UserError
 from ptychoflow.streaming.messages import FrameRole
 from ptychoflow.trainer.interface.stream import SectionEnd, StreamEnd
 from ptychoflow.trainer.models.weights_file import read_weights
+from ptychoflow.workflow.configuration.pipeline_name import PipelineName
 from ptychoflow.workflow.experiments.case import CaseFolder
 from ptychoflow.workflow.experiments.configuration import load_experiment
 from ptychoflow.workflow.experiments.ptychography.case import all_cases, weights_of
@@ -46,7 +47,6 @@ from ptychoflow.workflow.experiments.ptychography.transfer import (
 )
 from ptychoflow.workflow.experiments.rank import train_cases
 from ptychoflow.workflow.experiments.runner import RANK_MODULE
-from ptychoflow.workflow.pipeline_name import PipelineName
 
 LOSSES = [[0.4, 0.9, 0.8], [0.5, 0.3, 0.7], [0.7, 0.4, 0.2]]
 

@@ -10,7 +10,7 @@ import pytest
 
 from ptychoflow.streaming.errors import UserError
 from ptychoflow.workflow import former_names
-from ptychoflow.workflow.config import load_config
+from ptychoflow.workflow.configuration.config import load_config
 from ptychoflow.workflow.former_names import with_present_keys, with_present_names
 
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from ptychoflow.streaming.errors import UserError
-from ptychoflow.workflow.config import load_config
-from ptychoflow.workflow.initial_weights import find_weights, with_found_weights
+from ptychoflow.workflow.configuration.config import load_config
+from ptychoflow.workflow.launching.initial_weights import find_weights, with_found_weights
 
 
 def test_a_run_folder_stands_for_its_newest_weights(tmp_path: Path) -> None:

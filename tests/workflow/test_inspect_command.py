@@ -10,9 +10,9 @@ from typer.testing import CliRunner
 from ptychoflow.acquisition.source_settings import ReplaySettings, ShippedMap
 from ptychoflow.streaming.errors import UserError
 from ptychoflow.workflow.app import create_app
-from ptychoflow.workflow.config import load_scan_config
-from ptychoflow.workflow.pipeline_name import PipelineName
-from ptychoflow.workflow.source_choice import source_options
+from ptychoflow.workflow.configuration.config import load_scan_config
+from ptychoflow.workflow.configuration.pipeline_name import PipelineName
+from ptychoflow.workflow.configuration.source_choice import source_options
 
 
 def test_a_file_of_unknown_layout_is_listed_with_a_draft(tmp_path):

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from ptychoflow.streaming.errors import UserError
-from ptychoflow.workflow.overrides import Layer, merge, parse_assignments, read_layer
+from ptychoflow.workflow.configuration.layers import Layer, merge, parse_assignments, read_layer
 
 
 def test_assignments_take_toml_values_and_bare_strings() -> None:

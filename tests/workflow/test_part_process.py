@@ -16,9 +16,9 @@ from ptychoflow.streaming.errors import UserError
 from ptychoflow.streaming.events import Part, PartState, PartStatus
 from ptychoflow.streaming.settings import NetworkSettings
 from ptychoflow.streaming.telemetry import TelemetryHub
-from ptychoflow.workflow.config import Config, load_config, write_config
-from ptychoflow.workflow.part_process import part_process, stop_on_signals
-from ptychoflow.workflow.ports import resolve_ports
+from ptychoflow.workflow.configuration.config import Config, load_config, write_config
+from ptychoflow.workflow.launching.part_process import part_process, stop_on_signals
+from ptychoflow.workflow.launching.ports import resolve_ports
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ import sys
 from pathlib import Path
 from ptychoflow.streaming.events import Part
 from ptychoflow.workflow.logs import configure_logging
-from ptychoflow.workflow.part_process import part_process
+from ptychoflow.workflow.launching.part_process import part_process
 configure_logging()
 with part_process(Part.EDGE, Path(sys.argv[1]), None) as part:
     print("ready", flush=True)
@@ -112,7 +112,7 @@ def test_the_hub_hears_why_a_part_gives_up(config: Config, config_file: Path, tm
 
 PARENT = """
 import subprocess, sys, time
-child = "import os, sys, time; from ptychoflow.workflow.parent_death import die_with_parent;"
+child = "import os, sys, time; from ptychoflow.workflow.launching.parent_death import die_with_parent;"
 child += "die_with_parent(os.getppid());"
 child += "print(os.getpid(), flush=True); time.sleep(600)"
 subprocess.Popen([sys.executable, "-c", child], start_new_session=True)
@@ -134,5 +134,5 @@ def test_a_rank_dies_with_torchrun() -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process of its parent's death")
 def test_a_rank_whose_parent_died_meanwhile_dies_at_once() -> None:
-    code = "from ptychoflow.workflow.parent_death import die_with_parent; die_with_parent(1 << 30)"
+    code = "from ptychoflow.workflow.launching.parent_death import die_with_parent; die_with_parent(1 << 30)"
     assert subprocess.run([sys.executable, "-c", code], check=False, timeout=30).returncode == -signal.SIGKILL

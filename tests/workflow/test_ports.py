@@ -7,7 +7,14 @@ import pytest
 
 from ptychoflow.streaming.errors import UserError
 from ptychoflow.streaming.settings import NetworkSettings
-from ptychoflow.workflow.ports import PORT_FIELDS, choose_port, is_free, require_fixed, require_free, resolve_ports
+from ptychoflow.workflow.launching.ports import (
+    PORT_FIELDS,
+    choose_port,
+    is_free,
+    require_fixed,
+    require_free,
+    resolve_ports,
+)
 
 
 @pytest.fixture

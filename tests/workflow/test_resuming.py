@@ -15,9 +15,10 @@ from ptychoflow.streaming.errors import UserError
 from ptychoflow.streaming.run_folder import RunFolder
 from ptychoflow.trainer.checkpoints.checkpoint import MARKER
 from ptychoflow.workflow.commands.view import view
-from ptychoflow.workflow.config import load_config
-from ptychoflow.workflow.resuming import resumed_config
-from ptychoflow.workflow.run_folder import claimed, create_run_folder, is_claimed, write_json
+from ptychoflow.workflow.configuration.config import load_config
+from ptychoflow.workflow.json_results import write_json
+from ptychoflow.workflow.launching.resuming import resumed_config
+from ptychoflow.workflow.launching.run_folder import claimed, create_run_folder, is_claimed
 
 
 @pytest.fixture

@@ -1,14 +1,17 @@
 """The folder of a run: what it holds from the start, and when it is refused."""
 
 import json
+import os
 import tomllib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from ptychoflow.streaming.errors import UserError
-from ptychoflow.workflow.config import Config, load_config
-from ptychoflow.workflow.run_folder import create_run_folder, write_json
+from ptychoflow.workflow.configuration.config import Config, load_config
+from ptychoflow.workflow.json_results import write_json
+from ptychoflow.workflow.launching.run_folder import create_run_folder
 
 
 def config_in(directory: Path, name: str = "first") -> Config:
@@ -53,3 +56,13 @@ def test_a_place_that_cannot_be_written_is_told() -> None:
 def test_figures_that_json_does_not_know_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="JSON"):
         write_json({"value": float("nan")}, tmp_path / "out.json")
+
+
+def test_a_pipe_gets_json_too(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with ThreadPoolExecutor(1) as executor:
+        reader = executor.submit(pipe.read_text)
+        write_json({"value": 1}, pipe)
+        assert json.loads(reader.result(timeout=30)) == {"value": 1}
+    assert list(tmp_path.iterdir()) == [pipe]

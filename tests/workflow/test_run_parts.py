@@ -13,8 +13,8 @@ from ptychoflow.streaming.events import Part
 from ptychoflow.streaming.settings import NetworkSettings
 from ptychoflow.streaming.state.run import RunState
 from ptychoflow.streaming.telemetry import TelemetrySender
-from ptychoflow.workflow.run_parts import RunParts
-from ptychoflow.workflow.supervision import PartCommand
+from ptychoflow.workflow.launching.run_parts import RunParts
+from ptychoflow.workflow.launching.supervision import PartCommand
 
 KILL_ONESELF = "import os, signal, sys; open(sys.argv[1], 'a').write('x'); os.kill(os.getpid(), signal.SIGKILL)"
 KILL_ONESELF_ONCE = f"import os, sys; os.path.exists(sys.argv[1]) and sys.exit(); {KILL_ONESELF}"

@@ -13,8 +13,8 @@ import pytest
 from support import wait_until
 
 from ptychoflow.streaming.events import Part
-from ptychoflow.workflow.processes import is_alive, terminate_in_order
-from ptychoflow.workflow.supervision import PartCommand, PartEnd, Supervisor
+from ptychoflow.workflow.launching.processes import is_alive, terminate_in_order
+from ptychoflow.workflow.launching.supervision import PartCommand, PartEnd, Supervisor
 
 ANNOUNCE = (
     "import os, pathlib, sys; own = pathlib.Path(sys.argv[1]); new = own.with_name(own.name + '.new');"
@@ -149,7 +149,7 @@ LAUNCHER = """
 import sys, time
 from pathlib import Path
 from ptychoflow.streaming.events import Part
-from ptychoflow.workflow.supervision import PartCommand, Supervisor
+from ptychoflow.workflow.launching.supervision import PartCommand, Supervisor
 folder = Path(sys.argv[1])
 supervisor = Supervisor(grace_s=1.0)
 for part, code in ((Part.EDGE, sys.argv[2]), (Part.TRAINER, sys.argv[3])):

@@ -8,9 +8,9 @@ from ptychoflow.streaming.events import AcquisitionCounts, Part
 from ptychoflow.streaming.run_folder import RunFolder
 from ptychoflow.streaming.settings import NetworkSettings
 from ptychoflow.streaming.telemetry import TelemetrySender
-from ptychoflow.workflow.config import load_config
-from ptychoflow.workflow.ports import resolve_ports
-from ptychoflow.workflow.telemetry_collection import collected_telemetry
+from ptychoflow.workflow.configuration.config import load_config
+from ptychoflow.workflow.launching.ports import resolve_ports
+from ptychoflow.workflow.launching.telemetry_collection import collected_telemetry
 
 
 def test_what_the_parts_tell_becomes_summary_and_report(tmp_path: Path) -> None:

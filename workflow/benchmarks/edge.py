@@ -30,7 +30,7 @@ from ptychoflow.trainer.models.ptychonn import edge_model, original_model
 from ptychoflow.workflow.benchmarks.beamline import STEP_PX, Beamline, random_weights
 from ptychoflow.workflow.benchmarks.edge_process import EdgeProcess
 from ptychoflow.workflow.benchmarks.results import BenchmarkFailed
-from ptychoflow.workflow.ports import resolve_ports
+from ptychoflow.workflow.launching.ports import resolve_ports
 
 MODELS = {"original": original_model(), "edge": edge_model()}
 FRAMES_PX = (64, 128)

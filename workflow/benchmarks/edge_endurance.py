@@ -24,7 +24,7 @@ from ptychoflow.streaming.messages import GroundTruthSource, Reference
 from ptychoflow.streaming.settings import NetworkSettings, RunContext
 from ptychoflow.trainer.models.settings import ModelSettings
 from ptychoflow.workflow.benchmarks.beamline import SCAN_COLUMNS, STEP_PX, Beamline, random_weights
-from ptychoflow.workflow.ports import choose_port, resolve_ports
+from ptychoflow.workflow.launching.ports import choose_port, resolve_ports
 
 FRAME_PX = 64
 MESSAGE_FRAMES = 16

@@ -20,7 +20,7 @@ from ptychoflow.streaming.inbox import Inbox
 from ptychoflow.streaming.messages import Frames, PerspectiveEnd, Samples
 from ptychoflow.streaming.publisher import Publisher, rank_name
 from ptychoflow.streaming.settings import NetworkSettings
-from ptychoflow.workflow.ports import resolve_ports
+from ptychoflow.workflow.launching.ports import resolve_ports
 
 Batch = dict[str, npt.NDArray[Any]]
 

@@ -13,8 +13,8 @@ def acquire(config: ConfigOption = None, assignments: SetOption = None, pipeline
     """
     from ptychoflow.acquisition.classification.service import acquire_images
     from ptychoflow.acquisition.ptychography.service import acquire as run_acquisition
-    from ptychoflow.workflow.config import ClassificationConfig
-    from ptychoflow.workflow.part_process import part_process
+    from ptychoflow.workflow.configuration.config import ClassificationConfig
+    from ptychoflow.workflow.launching.part_process import part_process
 
     with part_process(Part.ACQUISITION, config, assignments, pipeline=pipeline) as part:
         settings, run = part.config, part.config.run.context()

@@ -30,7 +30,7 @@ def train(assignments: SetOption = None, json_file: JsonOption = None) -> int:
     """
     from ptychoflow.workflow.benchmarks.results import tell
     from ptychoflow.workflow.benchmarks.train import bench_train
-    from ptychoflow.workflow.config import load_scan_config, option_table
+    from ptychoflow.workflow.configuration.config import load_scan_config, option_table
 
     config = load_scan_config(assignments=assignments or (), options=option_table(source__kind="simulation"))
     return tell(bench_train(settings=config.trainer), json_file)

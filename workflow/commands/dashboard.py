@@ -24,9 +24,9 @@ def dashboard(
     report.html when it is stopped.
     """
     from ptychoflow.dashboard.server import serve_dashboard
-    from ptychoflow.workflow.dashboard_token import take_token
-    from ptychoflow.workflow.part_process import part_process
-    from ptychoflow.workflow.telemetry_collection import collected_telemetry
+    from ptychoflow.workflow.launching.dashboard_token import take_token
+    from ptychoflow.workflow.launching.part_process import part_process
+    from ptychoflow.workflow.launching.telemetry_collection import collected_telemetry
 
     with ExitStack() as stack:
         part = stack.enter_context(part_process(Part.DASHBOARD, config, assignments))

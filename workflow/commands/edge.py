@@ -11,8 +11,8 @@ def edge(config: ConfigOption = None, assignments: SetOption = None, pipeline: P
 
     One part of a run over several hosts.
     """
-    from ptychoflow.workflow.config import ClassificationConfig
-    from ptychoflow.workflow.part_process import part_process
+    from ptychoflow.workflow.configuration.config import ClassificationConfig
+    from ptychoflow.workflow.launching.part_process import part_process
 
     with part_process(Part.EDGE, config, assignments, pipeline=pipeline) as part:
         settings, run = part.config, part.config.run.context()

@@ -38,7 +38,7 @@ def ptychography(
     json_file: JsonOption = None,
 ) -> int:
     """Learn a scan perspective after perspective by several strategies, and image a perspective held out."""
-    from ptychoflow.workflow.config import option_table
+    from ptychoflow.workflow.configuration.config import option_table
     from ptychoflow.workflow.experiments.configuration import load_experiment
     from ptychoflow.workflow.experiments.ptychography.experiment import Ptychography
     from ptychoflow.workflow.experiments.ptychography.settings import PtychographyExperiment
@@ -98,7 +98,7 @@ def classification(
     a folder of checkpoints, too: ranks that are killed go on from the last one, and so does --resume.
     Exit status 1 if a target is missed.
     """
-    from ptychoflow.workflow.config import option_table
+    from ptychoflow.workflow.configuration.config import option_table
     from ptychoflow.workflow.experiments.classification.experiment import Classification
     from ptychoflow.workflow.experiments.classification.settings import ClassificationExperiment
     from ptychoflow.workflow.experiments.configuration import load_experiment

@@ -34,9 +34,9 @@ def inspect(
     from ptychoflow.acquisition.scan_plot import plot_scan
     from ptychoflow.acquisition.sources import open_scan
     from ptychoflow.workflow.commands.unknown_layout import describe_unknown
-    from ptychoflow.workflow.config import load_scan_config
-    from ptychoflow.workflow.pipeline_name import PipelineName
-    from ptychoflow.workflow.source_choice import source_options
+    from ptychoflow.workflow.configuration.config import load_scan_config
+    from ptychoflow.workflow.configuration.pipeline_name import PipelineName
+    from ptychoflow.workflow.configuration.source_choice import source_options
 
     options = source_options(files, dataset_map, PipelineName.PTYCHOGRAPHY)
     settings = load_scan_config(None, config, assignments or (), options=options)

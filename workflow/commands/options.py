@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ptychoflow.workflow.pipeline_name import PipelineName
+from ptychoflow.workflow.configuration.pipeline_name import PipelineName
 
 PresetOption = Annotated[
     str | None, typer.Option("--preset", help="Start from a preset: demo, simulated ...", metavar="NAME")

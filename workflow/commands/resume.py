@@ -23,9 +23,9 @@ def resume(
 
     From its newest checkpoint, in the same folder, with the same configuration.
     """
-    from ptychoflow.workflow.config import option_table
-    from ptychoflow.workflow.launcher import relaunch
-    from ptychoflow.workflow.resuming import resumed_config
+    from ptychoflow.workflow.configuration.config import option_table
+    from ptychoflow.workflow.launching.launcher import relaunch
+    from ptychoflow.workflow.launching.resuming import resumed_config
 
     options = option_table(trainer__ranks=ranks, dashboard__enabled=dashboard)
     return relaunch(resumed_config(run, assignments or (), options=options))

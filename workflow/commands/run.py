@@ -38,9 +38,9 @@ def run(
     ] = None,
 ) -> int:
     """Run the whole workflow on this host."""
-    from ptychoflow.workflow.config import load_config, option_table
-    from ptychoflow.workflow.launcher import launch
-    from ptychoflow.workflow.source_choice import source_options
+    from ptychoflow.workflow.configuration.config import load_config, option_table
+    from ptychoflow.workflow.configuration.source_choice import source_options
+    from ptychoflow.workflow.launching.launcher import launch
 
     options = source_options(scan or (), dataset_map, pipeline) | option_table(
         run__name=name,

@@ -26,7 +26,7 @@ def simulate(
     from rich.progress import Progress
 
     from ptychoflow.acquisition.simulate import simulate_to_file
-    from ptychoflow.workflow.config import load_scan_config
+    from ptychoflow.workflow.configuration.config import load_scan_config
     from ptychoflow.workflow.logs import stderr_console
 
     source = load_scan_config(preset, config, assignments or ()).source

@@ -6,7 +6,7 @@ import os
 
 from ptychoflow.streaming.events import Part
 from ptychoflow.workflow.commands.options import ConfigOption, PipelineOption, SetOption
-from ptychoflow.workflow.parent_death import die_with_parent
+from ptychoflow.workflow.launching.parent_death import die_with_parent
 
 TORCHRUN_VARIABLE = "TORCHELASTIC_RUN_ID"
 
@@ -19,7 +19,7 @@ def train(config: ConfigOption = None, assignments: SetOption = None, pipeline: 
     if TORCHRUN_VARIABLE in os.environ:
         die_with_parent(os.getppid())
     from ptychoflow.trainer.service import train as run_trainer
-    from ptychoflow.workflow.part_process import part_process
+    from ptychoflow.workflow.launching.part_process import part_process
 
     with part_process(Part.TRAINER, config, assignments, pipeline=pipeline) as part:
         settings = part.config

@@ -19,8 +19,8 @@ def view(
     from ptychoflow.dashboard.server import serve_earlier_run
     from ptychoflow.dashboard.settings import DashboardSettings
     from ptychoflow.streaming.run_folder import RunFolder
-    from ptychoflow.workflow.part_process import stop_on_signals
-    from ptychoflow.workflow.run_folder import is_claimed
+    from ptychoflow.workflow.launching.part_process import stop_on_signals
+    from ptychoflow.workflow.launching.run_folder import is_claimed
 
     folder = RunFolder(run)
     if is_claimed(folder):

@@ -10,8 +10,8 @@ from pydantic import ValidationError
 
 from ptychoflow.streaming.errors import UserError
 from ptychoflow.streaming.settings import Settings
-from ptychoflow.workflow.config_errors import explain
-from ptychoflow.workflow.overrides import Layer, Table, merge, parse_assignments, read_layer
+from ptychoflow.workflow.configuration.errors import explain
+from ptychoflow.workflow.configuration.layers import Layer, Table, merge, parse_assignments, read_layer
 
 PRESETS = Path(__file__).with_name("presets")
 SettingsT = TypeVar("SettingsT", bound=Settings)

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+from ptychoflow.workflow.configuration.pipeline_name import PipelineName
 from ptychoflow.workflow.experiments.case import Case, CaseFolder
 from ptychoflow.workflow.experiments.table import ResultTable
-from ptychoflow.workflow.pipeline_name import PipelineName
 
 Content = dict[str, Any]
 

@@ -15,11 +15,12 @@ from typing import Any
 from ptychoflow.streaming.durable_file import write_durably
 from ptychoflow.streaming.errors import UserError
 from ptychoflow.trainer.device import Rank, join_ranks
+from ptychoflow.workflow.configuration.pipeline_name import PipelineName
+from ptychoflow.workflow.exit_status import USER_ERROR_STATUS
 from ptychoflow.workflow.experiments.case import Case, CaseFolder
 from ptychoflow.workflow.experiments.runner import FAILURE
+from ptychoflow.workflow.launching.parent_death import die_with_parent
 from ptychoflow.workflow.logs import configure_logging, report_bug
-from ptychoflow.workflow.parent_death import die_with_parent
-from ptychoflow.workflow.pipeline_name import PipelineName
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +70,7 @@ def main() -> int:
     except UserError as error:
         log.error("%s", error)
         write_durably(Path(folder) / FAILURE.format(os.environ["RANK"]), str(error))
-        return 2
+        return USER_ERROR_STATUS
     return 0
 
 

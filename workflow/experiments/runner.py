@@ -20,8 +20,8 @@ from ptychoflow.workflow.experiments.experiment import Experiment
 from ptychoflow.workflow.experiments.progress import TaskProgress
 from ptychoflow.workflow.experiments.results import Results
 from ptychoflow.workflow.experiments.table import ResultTable
+from ptychoflow.workflow.launching.supervision import PartCommand, Supervisor
 from ptychoflow.workflow.logs import last_words
-from ptychoflow.workflow.supervision import PartCommand, Supervisor
 
 log = logging.getLogger(__name__)
 

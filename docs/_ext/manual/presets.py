@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import takewhile
 
-from ptychoflow.workflow.presets import PRESET_FOLDER
+from ptychoflow.workflow.configuration.presets import PRESET_FOLDER
 
 
 def preset_table() -> str:

@@ -13,7 +13,7 @@ from manual import docstrings
 from manual.types import describe, members, value_text
 from ptychoflow.acquisition.readers.dataset_map import DatasetMap
 from ptychoflow.streaming.settings import Settings
-from ptychoflow.workflow.config import ClassificationConfig, Config
+from ptychoflow.workflow.configuration.config import ClassificationConfig, Config
 from ptychoflow.workflow.experiments.classification.settings import ClassificationExperiment
 from ptychoflow.workflow.experiments.ptychography.settings import PtychographyExperiment
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from ptychoflow.acquisition.classification.image_folder import read_image_folder
 from ptychoflow.acquisition.classification.tasks import deal_classes
+from ptychoflow.workflow.configuration.pipeline_name import PipelineName
 from ptychoflow.workflow.experiments.case import STRATEGIES
 from ptychoflow.workflow.experiments.classification.case import (
     BUFFER_SHARE,
@@ -24,7 +25,6 @@ from ptychoflow.workflow.experiments.classification.settings import Classificati
 from ptychoflow.workflow.experiments.classification.targets import targets
 from ptychoflow.workflow.experiments.experiment import Content, Experiment
 from ptychoflow.workflow.experiments.table import ResultTable, Runs, spread
-from ptychoflow.workflow.pipeline_name import PipelineName
 
 COLUMN_OF_SWEEP = {
     BUFFER_SHARE: "buffer_share",

@@ -9,6 +9,7 @@ from statistics import fmean
 from typing import Any
 
 from ptychoflow.streaming.errors import UserError
+from ptychoflow.workflow.configuration.pipeline_name import PipelineName
 from ptychoflow.workflow.experiments.case import STRATEGIES, Case
 from ptychoflow.workflow.experiments.experiment import Content, Experiment
 from ptychoflow.workflow.experiments.methods import Method
@@ -18,7 +19,6 @@ from ptychoflow.workflow.experiments.ptychography.plots import write_plots
 from ptychoflow.workflow.experiments.ptychography.preparation import prepare, prepare_earlier
 from ptychoflow.workflow.experiments.ptychography.settings import PtychographyExperiment
 from ptychoflow.workflow.experiments.table import UNKNOWN, Cell, ResultTable, Run, Runs, mean_and_spread, spread
-from ptychoflow.workflow.pipeline_name import PipelineName
 
 log = logging.getLogger(__name__)
 

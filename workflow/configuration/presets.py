@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ptychoflow.streaming.errors import UserError
-from ptychoflow.workflow.overrides import Layer, read_layer
+from ptychoflow.workflow.configuration.layers import Layer, read_layer
 
 log = logging.getLogger(__name__)
 

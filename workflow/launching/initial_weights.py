@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ptychoflow.streaming.errors import UserError
 from ptychoflow.streaming.run_folder import RunFolder
-from ptychoflow.workflow.config import AnyConfig
+from ptychoflow.workflow.configuration.config import AnyConfig
 
 log = logging.getLogger(__name__)
 

@@ -10,9 +10,9 @@ from ptychoflow.streaming.commands import CommandHub
 from ptychoflow.streaming.run_folder import RunFolder
 from ptychoflow.streaming.state.run import RunState
 from ptychoflow.streaming.telemetry import TelemetryHub
-from ptychoflow.workflow.config import AnyConfig
+from ptychoflow.workflow.configuration.config import AnyConfig
+from ptychoflow.workflow.launching.run_folder import describe_run
 from ptychoflow.workflow.results import headline, write_results
-from ptychoflow.workflow.run_folder import describe_run
 
 log = logging.getLogger(__name__)
 

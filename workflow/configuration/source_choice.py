@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ptychoflow.acquisition.readers.folders import holds_frames
-from ptychoflow.workflow.config import option_table
-from ptychoflow.workflow.overrides import Table
-from ptychoflow.workflow.pipeline_name import PipelineName
+from ptychoflow.workflow.configuration.config import option_table
+from ptychoflow.workflow.configuration.layers import Table
+from ptychoflow.workflow.configuration.pipeline_name import PipelineName
 
 
 def source_options(scan: Sequence[Path], dataset_map: str | None, pipeline: PipelineName | None) -> Table:

@@ -19,11 +19,11 @@ from ptychoflow.streaming.events import Part, PartState, PartStatus
 from ptychoflow.streaming.run_folder import RunFolder
 from ptychoflow.streaming.settings import NetworkSettings
 from ptychoflow.streaming.telemetry import TelemetrySender
-from ptychoflow.workflow.cli import INTERRUPTED_STATUS
-from ptychoflow.workflow.config import AnyConfig, load_config
+from ptychoflow.workflow.configuration.config import AnyConfig, load_config
+from ptychoflow.workflow.configuration.pipeline_name import PipelineName
+from ptychoflow.workflow.exit_status import INTERRUPTED_STATUS
+from ptychoflow.workflow.launching.ports import require_fixed
 from ptychoflow.workflow.logs import log_to_file
-from ptychoflow.workflow.pipeline_name import PipelineName
-from ptychoflow.workflow.ports import require_fixed
 
 log = logging.getLogger(__name__)
 

@@ -21,11 +21,11 @@ from ptychoflow.streaming.settings import NetworkSettings, Settings
 from ptychoflow.trainer.pipelines.classification.settings import ClassificationTrainerSettings
 from ptychoflow.trainer.pipelines.ptychography.settings import TrainerSettings
 from ptychoflow.trainer.settings import StreamSettings
-from ptychoflow.workflow.config_errors import explain
-from ptychoflow.workflow.overrides import Layer, Table, merge, parse_assignments, read_layer
-from ptychoflow.workflow.pipeline_name import PipelineName
-from ptychoflow.workflow.presets import read_preset
-from ptychoflow.workflow.run_settings import RunSettings
+from ptychoflow.workflow.configuration.errors import explain
+from ptychoflow.workflow.configuration.layers import Layer, Table, merge, parse_assignments, read_layer
+from ptychoflow.workflow.configuration.pipeline_name import PipelineName
+from ptychoflow.workflow.configuration.presets import read_preset
+from ptychoflow.workflow.configuration.run_settings import RunSettings
 
 
 class RunConfig(Settings):

@@ -10,7 +10,7 @@ from ptychoflow.streaming.events import Part
 from ptychoflow.streaming.run_folder import RunFolder
 from ptychoflow.trainer.settings import StreamSettings
 from ptychoflow.workflow.environment import available_processors
-from ptychoflow.workflow.supervision import PartCommand
+from ptychoflow.workflow.launching.supervision import PartCommand
 
 COMMAND_OF_PART: Mapping[Part, str] = {
     Part.ACQUISITION: "acquire",

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import fcntl
-import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
-from ptychoflow.streaming.durable_file import make_folder_durably, write_durably
+from ptychoflow.streaming.durable_file import make_folder_durably
 from ptychoflow.streaming.errors import UserError
 from ptychoflow.streaming.run_folder import RunFolder
-from ptychoflow.workflow.config import AnyConfig, write_config
+from ptychoflow.workflow.configuration.config import AnyConfig, write_config
 from ptychoflow.workflow.environment import describe_environment
+from ptychoflow.workflow.json_results import write_json
 
 CLAIM_PATIENCE_S = 10.0
 """Longer than the parts of a killed run live on."""
@@ -80,11 +80,6 @@ def describe_run(config: AnyConfig, folder: RunFolder) -> None:
     """Write `config.toml` and `environment.json` into the folder."""
     write_config(config, folder.config)
     write_json(describe_environment() | {"seed": config.run.seed}, folder.environment)
-
-
-def write_json(content: dict[str, Any], path: Path) -> None:
-    """Write plain JSON values, indented; the file is whole at any time. Raises OSError."""
-    write_durably(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
 def _exists_error(path: Path) -> UserError:

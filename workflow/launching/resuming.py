@@ -12,9 +12,9 @@ from typing import Any
 from ptychoflow.streaming.errors import UserError
 from ptychoflow.streaming.run_folder import RunFolder
 from ptychoflow.trainer.checkpoints.checkpoint import newest
-from ptychoflow.workflow.config import AnyConfig, load_config
-from ptychoflow.workflow.overrides import Table
-from ptychoflow.workflow.ports import is_free, without_taken_ports
+from ptychoflow.workflow.configuration.config import AnyConfig, load_config
+from ptychoflow.workflow.configuration.layers import Table
+from ptychoflow.workflow.launching.ports import is_free, without_taken_ports
 
 log = logging.getLogger(__name__)
 

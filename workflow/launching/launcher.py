@@ -18,25 +18,24 @@ from ptychoflow.streaming.run_folder import RunFolder
 from ptychoflow.streaming.state.run import RunState
 from ptychoflow.streaming.telemetry import TelemetryHub, TelemetrySender
 from ptychoflow.streaming.telemetry_log import TelemetryLog
-from ptychoflow.workflow.cli import INTERRUPTED_STATUS
-from ptychoflow.workflow.config import AnyConfig
-from ptychoflow.workflow.dashboard_token import TOKEN_VARIABLE, show_token
-from ptychoflow.workflow.initial_weights import with_found_weights
+from ptychoflow.workflow.configuration.config import AnyConfig
+from ptychoflow.workflow.exit_status import FAILED_STATUS, INTERRUPTED_STATUS
+from ptychoflow.workflow.launching.dashboard_token import TOKEN_VARIABLE, show_token
+from ptychoflow.workflow.launching.initial_weights import with_found_weights
+from ptychoflow.workflow.launching.part_commands import part_command
+from ptychoflow.workflow.launching.part_process import stop_on_signals
+from ptychoflow.workflow.launching.ports import choose_port, require_free, resolve_ports
+from ptychoflow.workflow.launching.run_folder import claimed, create_run_folder, describe_run
+from ptychoflow.workflow.launching.run_parts import RunParts
+from ptychoflow.workflow.launching.source_check import check_source
+from ptychoflow.workflow.launching.supervision import PartCommand, PartEnd
 from ptychoflow.workflow.logs import log_to_file, print_error
-from ptychoflow.workflow.part_commands import part_command
-from ptychoflow.workflow.part_process import stop_on_signals
-from ptychoflow.workflow.ports import choose_port, require_free, resolve_ports
 from ptychoflow.workflow.progress import log_warning
 from ptychoflow.workflow.results import Summary, headline, ledger_complaint, write_results
-from ptychoflow.workflow.run_folder import claimed, create_run_folder, describe_run
-from ptychoflow.workflow.run_parts import RunParts
-from ptychoflow.workflow.source_check import check_source
-from ptychoflow.workflow.supervision import PartCommand, PartEnd
 
 log = logging.getLogger(__name__)
 
 START_ORDER = (Part.DASHBOARD, Part.EDGE, Part.TRAINER, Part.ACQUISITION)
-FAILED_STATUS = 1
 
 
 def launch(config: AnyConfig) -> int:

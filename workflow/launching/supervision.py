@@ -12,9 +12,9 @@ from pathlib import Path
 import psutil
 
 from ptychoflow.streaming.events import Part
+from ptychoflow.workflow.launching.processes import terminate_in_order
+from ptychoflow.workflow.launching.watchdog import Watchdog
 from ptychoflow.workflow.logs import last_words
-from ptychoflow.workflow.processes import terminate_in_order
-from ptychoflow.workflow.watchdog import Watchdog
 
 GRACE_S = 6.0
 """Leaves time for the summary within the ten seconds in which Ctrl-C ends everything."""

@@ -14,7 +14,7 @@ from typing import IO
 
 import psutil
 
-from ptychoflow.workflow.processes import terminate_in_order
+from ptychoflow.workflow.launching.processes import terminate_in_order
 
 
 class Watchdog:
@@ -27,7 +27,7 @@ class Watchdog:
 
     def __init__(self, *, grace_s: float, claim: int | None = None) -> None:
         self._process = subprocess.Popen(  # noqa: S603 our own command line
-            [sys.executable, "-m", "ptychoflow.workflow.watchdog", str(grace_s)],
+            [sys.executable, "-m", "ptychoflow.workflow.launching.watchdog", str(grace_s)],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

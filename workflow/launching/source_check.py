@@ -7,7 +7,7 @@ from contextlib import closing
 from ptychoflow.acquisition.classification.stream_order import order_stream
 from ptychoflow.acquisition.roles import assign_roles
 from ptychoflow.acquisition.sources import open_scan
-from ptychoflow.workflow.config import AnyConfig, ClassificationConfig, Config
+from ptychoflow.workflow.configuration.config import AnyConfig, ClassificationConfig, Config
 
 
 def check_source(config: AnyConfig) -> None:

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from ptychoflow.streaming.events import Part, PartObserved, PartState
 from ptychoflow.streaming.state.run import RunState
 from ptychoflow.streaming.telemetry import TelemetrySender
+from ptychoflow.workflow.launching.supervision import PartCommand, PartEnd, Supervisor
 from ptychoflow.workflow.logs import stderr_console
 from ptychoflow.workflow.progress import ProgressDisplay
-from ptychoflow.workflow.supervision import PartCommand, PartEnd, Supervisor
 
 log = logging.getLogger(__name__)
 

@@ -1,0 +1,1 @@
+"""A run's configuration: presets, files and options, merged and checked."""

@@ -1,0 +1,1 @@
+"""A run's parts as processes: started, watched, ended in order, and each by itself."""

@@ -3,8 +3,12 @@
 import importlib.util
 import sys
 
-NEEDED = ("h5py", "msgspec", "pydantic", "rich", "typer", "zmq")
-"""What the command cannot begin without; all of it comes with the extra `workflow`."""
+NEEDED = (
+    *("PIL", "fastapi", "h5py", "hdf5plugin", "jinja2", "markupsafe", "matplotlib", "msgspec", "numba", "plotly"),
+    *("prometheus_client", "psutil", "ptychi", "pydantic", "rich", "safetensors", "scipy", "skimage", "tifffile"),
+    *("timm", "tomli_w", "torchvision", "typer", "uvicorn", "websockets", "zmq"),
+)
+"""What comes with the extra `workflow`; looked for at once, so that no command breaks off later."""
 
 
 def main() -> None:

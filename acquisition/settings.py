@@ -11,8 +11,9 @@ from ptychoflow.streaming.settings import Settings
 
 
 class RegimeSettings(Settings):
-    """When phase retrieval may rest; without a threshold, every perspective gets ground truth unless people command
-    otherwise.
+    """When phase retrieval may rest.
+
+    Without a threshold, every perspective gets ground truth unless people command otherwise.
 
     A perspective is good enough when the phase image of its first pass meets every threshold that is set, and has at
     least the PSNR of the constant prediction.

@@ -49,8 +49,10 @@ class InferenceSettings(Settings):
 
 
 class EdgeSettings(InferenceSettings):
-    """The `[edge]` section of a scan. Batches are smaller than `batch_max` when fewer frames wait, or when
-    `latency_max_ms` asks for it."""
+    """The `[edge]` section of a scan.
+
+    Batches are smaller than `batch_max` when fewer frames wait, or when `latency_max_ms` asks for it.
+    """
 
     backend: BackendName = BackendName.AUTO
     """What runs the network."""

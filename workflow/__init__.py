@@ -1,1 +1,1 @@
-"""workflow"""
+"""What people start: commands, configuration, launcher, experiments, benchmarks, report."""

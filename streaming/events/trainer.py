@@ -70,8 +70,10 @@ class BufferReport(Event, tag="buffer_report", frozen=True):
 
 
 class ValidationLoss(Event, tag="validation_loss", frozen=True):
-    """Validation loss after a perspective, over validation frames of all ranks: L1 amplitude + L1 phase; of images,
-    cross-entropy."""
+    """Validation loss after a perspective, over validation frames of all ranks.
+
+    L1 amplitude + L1 phase; of images, cross-entropy.
+    """
 
     after_perspective: Whole
     step: Whole

@@ -98,9 +98,9 @@ def test_telemetry_reaches_the_page_and_its_viewers(network, tmp_path, sender):
         assert np.frombuffer(answer.content[-ramp().nbytes :], np.float32).tolist() == ramp().ravel().tolist()
 
 
-def test_a_notebook_gets_the_newest_image_in_the_three_lines_of_the_readme(network, tmp_path, sender):
-    readme = (Path(__file__).parents[2] / "README.md").read_text()
-    (lines,) = (block for block in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "urlopen" in block)
+def test_a_notebook_gets_the_newest_image_in_the_three_lines_of_the_manual(network, tmp_path, sender):
+    page = (Path(__file__).parents[2] / "docs" / "how-to" / "images-in-a-notebook.md").read_text()
+    (lines,) = (block for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "urlopen" in block)
     assert len([line for line in lines.splitlines() if line]) == 3
     with dashboard(network, tmp_path) as served:
         served.wait_until(lambda state: state["present"]["parts"])

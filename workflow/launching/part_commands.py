@@ -27,6 +27,8 @@ def part_command(part: Part, folder: RunFolder, trainer: StreamSettings, *, mast
     """Return how to start `part` of the run in `folder`.
 
     Args:
+        part: which part.
+        folder: where its configuration and its log are.
         trainer: more than one rank are started, and started again when one is lost, by torchrun.
         master_port: where the ranks meet; used for more than one rank only.
     """

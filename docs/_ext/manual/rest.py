@@ -20,7 +20,7 @@ ANY_PORT = 9
 
 def rest_reference() -> str:
     """Return every route: what it answers and takes."""
-    schema = _schema()
+    schema = openapi()
     parts = []
     for path, methods in schema["paths"].items():
         for method, route in methods.items():
@@ -28,7 +28,8 @@ def rest_reference() -> str:
     return "\n".join(parts)
 
 
-def _schema() -> dict[str, Any]:
+def openapi() -> dict[str, Any]:
+    """Return the interface as OpenAPI describes it."""
     settings = DashboardSettings()
     with closing(CommandSender(NetworkSettings(commands_port=ANY_PORT))) as sender:
         runs = Runs(DashboardState("run", settings, controllable=True), RunFolder(Path("runs/run")), settings)

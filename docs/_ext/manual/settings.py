@@ -25,12 +25,12 @@ def scan_reference() -> str:
 
 def classification_reference() -> str:
     """Return the keys of a run on labelled images that a run on a scan does not have, or has with another default."""
-    return _Reference(_keys(Config)).of_config(ClassificationConfig, beside=Config)
+    return _Reference(keys_of(Config)).of_config(ClassificationConfig, beside=Config)
 
 
 def experiment_reference() -> str:
     """Return what configures experiments beyond what configures runs."""
-    known = _keys(Config) | _keys(ClassificationConfig)
+    known = keys_of(Config) | keys_of(ClassificationConfig)
     reference = _Reference(known)
     parts = [
         "## `ptychoflow experiment ptychography`\n",
@@ -43,7 +43,7 @@ def experiment_reference() -> str:
 
 def dataset_map_reference() -> str:
     """Return every key of a dataset map, which is a file of its own: nothing of it is a setting of a run."""
-    return _Reference(_keys(DatasetMap)).of_config(DatasetMap)
+    return _Reference(keys_of(DatasetMap)).of_config(DatasetMap)
 
 
 SECTIONS = ("run", "source", "acquisition", "retrieval", "trainer", "edge", "dashboard", "network")
@@ -106,13 +106,14 @@ def _values(field: FieldInfo) -> str:
     return "\n".join([*rows, ""]) if rows else ""
 
 
-def _keys(config: type[Settings], prefix: str = "") -> set[str]:
+def keys_of(config: type[Settings], prefix: str = "") -> set[str]:
+    """Return every key, as `section.key`."""
     keys: set[str] = set()
     for name, field in config.model_fields.items():
         dotted = f"{prefix}{name}"
         nested = _nested(field) or [member for member in members(field.annotation) if _is_settings(member)]
         for kind in nested:
-            keys |= _keys(kind, f"{dotted}.")
+            keys |= keys_of(kind, f"{dotted}.")
         if not nested:
             keys.add(dotted)
     return keys

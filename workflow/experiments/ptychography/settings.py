@@ -16,10 +16,11 @@ from ptychoflow.workflow.experiments.methods import Method
 
 
 class TrainingSetSettings(Settings):
-    """A folder of NumPy files, one sub-folder per scan: `train/SCAN/cropped_exp_diffr_data.npy`, frames (n, y, x), and
-    `patched_psi.npy`, complex patches (n, y, x). Scans are taken in the order of their names, each as one perspective.
+    """A folder of NumPy files, one sub-folder per scan.
 
-    Such a folder has no positions: the held-out perspective cannot be stitched.
+    `train/SCAN/cropped_exp_diffr_data.npy` holds frames (n, y, x), `patched_psi.npy` beside it complex patches
+    (n, y, x). Scans are taken in the order of their names, each as one perspective. Such a folder has no positions:
+    the held-out perspective cannot be stitched.
     """
 
     kind: Literal["training_set"] = "training_set"

@@ -19,7 +19,8 @@ from support import wait_until
 
 from ptychoflow.workflow.cli import run_command_line
 from ptychoflow.workflow.exit_status import USER_ERROR_STATUS
-from ptychoflow.workflow.experiments.runner import RANK_MODULE, TORCHRUN_VARIABLE
+from ptychoflow.workflow.experiments.runner import RANK_MODULE
+from ptychoflow.workflow.launching.torchrun import RUN_VARIABLE
 
 EPOCHS = 8
 TORCHRUN = "torch.distributed.run"
@@ -176,6 +177,6 @@ def test_without_a_file_of_results_a_killed_rank_ends_the_experiment(
 def test_an_experiment_is_not_started_by_torchrun(
     digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(TORCHRUN_VARIABLE, "none")
+    monkeypatch.setenv(RUN_VARIABLE, "none")
     assert run_command_line(arguments(digits, tmp_path)) == USER_ERROR_STATUS
     assert "starts torchrun by itself: start it without" in capsys.readouterr().err

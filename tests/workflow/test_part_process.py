@@ -112,7 +112,7 @@ def test_the_hub_hears_why_a_part_gives_up(config: Config, config_file: Path, tm
 
 PARENT = """
 import subprocess, sys, time
-child = "import os, sys, time; from ptychoflow.workflow.launching.parent_death import die_with_parent;"
+child = "import os, sys, time; from ptychoflow.workflow.launching.torchrun import die_with_parent;"
 child += "die_with_parent(os.getppid());"
 child += "print(os.getpid(), flush=True); time.sleep(600)"
 subprocess.Popen([sys.executable, "-c", child], start_new_session=True)
@@ -134,5 +134,5 @@ def test_a_rank_dies_with_torchrun() -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process of its parent's death")
 def test_a_rank_whose_parent_died_meanwhile_dies_at_once() -> None:
-    code = "from ptychoflow.workflow.launching.parent_death import die_with_parent; die_with_parent(1 << 30)"
+    code = "from ptychoflow.workflow.launching.torchrun import die_with_parent; die_with_parent(1 << 30)"
     assert subprocess.run([sys.executable, "-c", code], check=False, timeout=30).returncode == -signal.SIGKILL

@@ -6,9 +6,7 @@ import os
 
 from ptychoflow.streaming.events import Part
 from ptychoflow.workflow.commands.options import ConfigOption, PipelineOption, SetOption
-from ptychoflow.workflow.launching.parent_death import die_with_parent
-
-TORCHRUN_VARIABLE = "TORCHELASTIC_RUN_ID"
+from ptychoflow.workflow.launching.torchrun import die_with_parent, under_torchrun
 
 
 def train(config: ConfigOption = None, assignments: SetOption = None, pipeline: PipelineOption = None) -> None:
@@ -16,7 +14,7 @@ def train(config: ConfigOption = None, assignments: SetOption = None, pipeline: 
 
     One part of a run over several hosts; start it under torchrun for several ranks.
     """
-    if TORCHRUN_VARIABLE in os.environ:
+    if under_torchrun():
         die_with_parent(os.getppid())
     from ptychoflow.trainer.service import train as run_trainer
     from ptychoflow.workflow.launching.part_process import part_process

@@ -19,7 +19,7 @@ from ptychoflow.workflow.configuration.pipeline_name import PipelineName
 from ptychoflow.workflow.exit_status import USER_ERROR_STATUS
 from ptychoflow.workflow.experiments.case import Case, CaseFolder
 from ptychoflow.workflow.experiments.runner import FAILURE
-from ptychoflow.workflow.launching.parent_death import die_with_parent
+from ptychoflow.workflow.launching.torchrun import die_with_parent
 from ptychoflow.workflow.logs import configure_logging, report_bug
 
 log = logging.getLogger(__name__)

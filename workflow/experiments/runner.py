@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import logging
-import os
 import re
 import shutil
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,13 +12,13 @@ from pathlib import Path
 from ptychoflow.streaming.durable_file import make_folder_durably
 from ptychoflow.streaming.errors import UserError
 from ptychoflow.streaming.events import Part
-from ptychoflow.workflow.environment import available_processors
 from ptychoflow.workflow.experiments.case import Case
 from ptychoflow.workflow.experiments.experiment import Experiment
 from ptychoflow.workflow.experiments.progress import TaskProgress
 from ptychoflow.workflow.experiments.results import Results
 from ptychoflow.workflow.experiments.table import ResultTable
 from ptychoflow.workflow.launching.supervision import PartCommand, Supervisor
+from ptychoflow.workflow.launching.torchrun import share_of_threads, torchrun, under_torchrun
 from ptychoflow.workflow.logs import last_words
 
 log = logging.getLogger(__name__)
@@ -30,7 +28,6 @@ LOG, FAILURE = "training.log", "failure-{}.txt"
 RANK_MODULE = "ptychoflow.workflow.experiments.rank"
 KILLED = re.compile(rb"failed \(exitcode: (-\d+)\) local_rank: (\d+)")
 """torchrun's words for a rank that was killed."""
-TORCHRUN_VARIABLE = "TORCHELASTIC_RUN_ID"
 POLL_S = 0.5
 
 
@@ -48,7 +45,7 @@ def run_experiment(experiment: Experiment, results: Results, *, resume: bool) ->
         UserError: a source, data, sizes or a model that cannot be used, results of another configuration, ranks that
             were killed too often, or a folder that cannot be written.
     """
-    if TORCHRUN_VARIABLE in os.environ:
+    if under_torchrun():
         raise UserError("an experiment starts torchrun by itself: start it without, and set the number of its ranks")
     try:
         if resume:
@@ -143,12 +140,7 @@ class _Ranks:
 
     def _command(self) -> PartCommand:
         processes = self._remaining[0].processes
-        arguments = [
-            *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
-            f"--nproc-per-node={processes}",
-            f"--max-restarts={self._experiment.max_restarts}",
-            *("-m", RANK_MODULE, self._experiment.pipeline.value, str(self._experiment.folder)),
-            *(case.name for case in self._remaining),
-        ]
-        threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, available_processors() // processes))
-        return PartCommand(Part.TRAINER, arguments, self._log, {"OMP_NUM_THREADS": threads})
+        module = [RANK_MODULE, self._experiment.pipeline.value, str(self._experiment.folder)]
+        names = [case.name for case in self._remaining]
+        command = torchrun(*module, *names, ranks=processes, restarts=self._experiment.max_restarts)
+        return PartCommand(Part.TRAINER, command, self._log, share_of_threads(processes))

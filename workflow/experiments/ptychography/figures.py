@@ -5,8 +5,8 @@ from __future__ import annotations
 from statistics import fmean
 from typing import Any
 
+from ptychoflow.workflow.experiments.ptychography.callback import LossRecord
 from ptychoflow.workflow.experiments.ptychography.held_out import HeldOut
-from ptychoflow.workflow.experiments.ptychography.outcome import LossRecord
 from ptychoflow.workflow.experiments.ptychography.transfer import (
     backward_transfer,
     forgetting,

@@ -38,11 +38,11 @@ from ptychoflow.trainer.training.section_checkpoints import SectionCheckpoints
 from ptychoflow.trainer.training.time_report import TimeReport
 from ptychoflow.workflow.experiments.case import CaseFolder
 from ptychoflow.workflow.experiments.methods import Method
+from ptychoflow.workflow.experiments.ptychography.callback import LossCallback, LossRecord
 from ptychoflow.workflow.experiments.ptychography.case import PtychographyCase, held_out_image_of, weights_of
 from ptychoflow.workflow.experiments.ptychography.dataset import Dataset, open_dataset
 from ptychoflow.workflow.experiments.ptychography.figures import figures
 from ptychoflow.workflow.experiments.ptychography.held_out import image_held_out
-from ptychoflow.workflow.experiments.ptychography.outcome import LossOutcome, LossRecord
 from ptychoflow.workflow.experiments.ptychography.stream import (
     Convergence,
     SectionStream,
@@ -182,7 +182,7 @@ def _train(training: Training, settings: TrainerSettings, *, first: int) -> None
         if not at_once:
             _save(training)
 
-    outcome = LossOutcome(
+    callback = LossCallback(
         training.record,
         learner=training.learner,
         evaluator=Evaluator(precision=rank.precision, device=rank.device),
@@ -195,7 +195,7 @@ def _train(training: Training, settings: TrainerSettings, *, first: int) -> None
         stream=SectionStream(dataset, sections),
         strategy=training.strategy,
         learner=training.learner,
-        callback=outcome,
+        callback=callback,
         report=CaseReport(training, total_steps=None if at_once else _steps(training)),
         stop=threading.Event(),
     ).run()

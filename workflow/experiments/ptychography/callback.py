@@ -45,7 +45,7 @@ class LossRecord:
         return asdict(self)
 
 
-class LossOutcome(Callback):
+class LossCallback(Callback):
     """Evaluates on all perspectives at the end of every section.
 
     Args:

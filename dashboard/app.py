@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
-from fastapi import FastAPI, HTTPException, WebSocket
-from fastapi.responses import FileResponse, Response
+from fastapi import FastAPI, HTTPException, Request, WebSocket
+from fastapi.responses import FileResponse, JSONResponse, Response
 from fastapi.staticfiles import StaticFiles
 
 from ptychoflow.dashboard import models
@@ -21,6 +21,7 @@ from ptychoflow.dashboard.security import SecureRequests
 from ptychoflow.dashboard.settings import DashboardSettings
 from ptychoflow.dashboard.state import StateCursor
 from ptychoflow.streaming.commands import CommandSender
+from ptychoflow.streaming.errors import UserError
 
 STATIC = Path(__file__).with_name("static")
 PROMETHEUS_TEXT = "text/plain; version=1.0.0; charset=utf-8"
@@ -44,12 +45,18 @@ def create_app(runs: Runs, settings: DashboardSettings, *, commands: CommandAcce
         openapi_url="/api/openapi.json",
     )
     app.add_middleware(SecureRequests, host=settings.host, allowed_hosts=settings.allowed_hosts)
+    app.add_exception_handler(UserError, _refuse)
     _add_page(app)
     _add_state(app, runs, Feed(runs.watched.state, settings))
     app.include_router(image_routes(runs))
     if commands is not None:
         app.include_router(command_routes(commands.sender, commands.token))
     return app
+
+
+def _refuse(_request: Request, error: Exception) -> Response:
+    """Answer with what a user can act on: that a run was written by another version, say."""
+    return JSONResponse({"detail": str(error)}, status_code=409)
 
 
 def _add_page(app: FastAPI) -> None:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+
+import msgspec
 
 from ptychoflow.dashboard import models
 from ptychoflow.dashboard.archive import ImageArchive, Images
 from ptychoflow.dashboard.settings import DashboardSettings
 from ptychoflow.dashboard.state import DashboardState
+from ptychoflow.streaming.codec import UNREADABLE
+from ptychoflow.streaming.events import Whole
 from ptychoflow.streaming.run_folder import RunFolder
 from ptychoflow.streaming.telemetry_log import TelemetryLog
 
@@ -23,6 +25,25 @@ log = logging.getLogger(__name__)
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,199}$"
 RUNS_LISTED = 200
 RUNS_KEPT = 2
+
+
+class _Frames(msgspec.Struct, frozen=True):
+    acquired: Whole | None = None
+
+
+class _Figures(msgspec.Struct, frozen=True):
+    phase: float | None = None
+
+
+class _HeldOut(msgspec.Struct, frozen=True):
+    psnr_db: _Figures = _Figures()
+
+
+class _Summary(msgspec.Struct, frozen=True):
+    """What of a `summary.json` is shown in the list of runs."""
+
+    frames: _Frames = _Frames()
+    held_out: _HeldOut | None = None
 
 
 @dataclass(frozen=True)
@@ -74,6 +95,9 @@ class Runs:
         """Return a run, or None where there is none of this name; None means the run that is watched.
 
         Blocks while the telemetry of an earlier run is read.
+
+        Raises:
+            UserError: another version of the program wrote its telemetry.
         """
         if name is None or name == self._watched.state.run:
             return self._watched
@@ -91,14 +115,13 @@ class Runs:
     def _row(self, folder: RunFolder) -> models.RunRow:
         watched = folder.path == self._path
         summary = _summary(folder.summary)
-        held_out = summary.get("held_out") or {}
         return models.RunRow(
             name=folder.path.name,
             watched=watched,
             live=watched and self._watched.state.live,
             changed_s=_changed_s(folder),
-            frames=summary.get("frames", {}).get("acquired"),
-            psnr_phase_db=held_out.get("psnr_db", {}).get("phase"),
+            frames=summary.frames.acquired,
+            psnr_phase_db=summary.held_out.psnr_db.phase if summary.held_out else None,
         )
 
 
@@ -118,12 +141,12 @@ def _changed_s(folder: RunFolder) -> float:
     return folder.telemetry.stat().st_mtime
 
 
-def _summary(path: Path) -> dict[str, Any]:
-    """Return the summary, empty while the run goes on."""
+def _summary(path: Path) -> _Summary:
+    """Return what is listed of a summary; of none, while the run goes on or where it cannot be read, nothing."""
     try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
+        return msgspec.json.decode(path.read_bytes(), type=_Summary)
     except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as error:
+        return _Summary()
+    except (OSError, *UNREADABLE) as error:
         log.warning("cannot read %s: %s", path, error)
-        return {}
+        return _Summary()

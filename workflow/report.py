@@ -108,7 +108,7 @@ def _judge_accuracy(tasks: Summary) -> Verdict:
         )
     figures = (
         f"top-1 {_decimal(top1, 3)} on the validation images, averaged over the tasks "
-        f"(live {_decimal(tasks['first_pass']['top1'], 3)}, guessing {_decimal(chance, 3)})"
+        f"(online {_decimal(tasks['first_pass']['top1'], 3)}, guessing {_decimal(chance, 3)})"
     )
     if top1 <= chance:
         return Verdict(f"The final network is no better than guessing: {figures}. It has learned nothing.", "bad")

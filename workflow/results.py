@@ -51,7 +51,7 @@ def _accuracy(tasks: Summary) -> str:
     chance = _figure(tasks["chance"]["top1"], ".3f")
     return (
         f"top-1, mean of {len(tasks['tasks'])} tasks: {_figure(tasks['average_top1'], '.3f')} of the final network, "
-        f"{_figure(tasks['first_pass']['top1'], '.3f')} live (guessing {chance})"
+        f"{_figure(tasks['first_pass']['top1'], '.3f')} online (guessing {chance})"
     )
 
 

@@ -1,11 +1,12 @@
 // Connects to the run, or reads an earlier one, and draws what changed.
 
-import { drawCharts } from "./charts.js";
+import { drawAllCharts, drawCharts } from "./charts.js";
 import { drawCommands } from "./commands.js";
 import { byId, setText, toggle } from "./dom.js";
 import { drawImages, leaf } from "./images.js";
 import { drawClock, drawHeader } from "./header.js";
 import { drawPanels } from "./panels.js";
+import { drawPipeline } from "./pipeline.js";
 import { drawTasks } from "./tasks.js";
 import { fit, panBy, view, zoomBy } from "./view.js";
 import { address, earlierRun, forget, store, take } from "./store.js";
@@ -63,7 +64,7 @@ function draw() {
   drawClock();
   if (!changed || document.hidden) return;
   changed = false;
-  for (const part of [drawHeader, drawTasks, drawImages, drawPanels, drawCommands, drawCharts]) part();
+  for (const part of [drawPipeline, drawHeader, drawTasks, drawImages, drawPanels, drawCommands, drawCharts]) part();
 }
 
 function redraw() {
@@ -119,6 +120,7 @@ document.addEventListener("redraw", redrawImages);
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
 addEventListener("resize", redraw);
 addEventListener("scroll", drawCharts, { passive: true });
+addEventListener("beforeprint", drawAllCharts);
 byId("previous").onclick = () => { leaf(-1); redraw(); };
 byId("next").onclick = () => { leaf(1); redraw(); };
 byId("theme").onclick = nextTheme;

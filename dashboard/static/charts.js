@@ -1,43 +1,64 @@
 // The histories, drawn by plotly.
 
-import { byId, chosen, element } from "./dom.js";
+import { byId, chosen, element, setText } from "./dom.js";
+import { pipeline, word } from "./pipeline.js";
 import { perspectivesInOrder, store } from "./store.js";
 
 const REDRAW_MS = 2_000;
+const OUT_OF_VIEW_MS = 15_000;
 const MARGIN_PX = 200;
 const LOSS_TICKS = [0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5];
 const CHARTS = [
-  { id: "accuracy", title: "Live accuracy of the task that comes", draw: liveAccuracy },
-  { id: "remembered", title: "Top-1 on every task, after each task", draw: remembered },
-  { id: "psnr", title: "PSNR, dB", draw: () => quality((channel) => `psnr_${channel}_db`, "threshold_psnr_phase_db") },
-  { id: "ssim", title: "SSIM", draw: () => quality((channel) => `ssim_${channel}`, "threshold_ssim_phase") },
-  { id: "loss", title: "Loss", draw: losses },
-  { id: "forgetting", title: "Validation loss per perspective", draw: forgetting },
-  { id: "rate", title: "Rates, 1/s", draw: rates },
-  { id: "latency", title: "Frame to image", draw: latencies },
-  { id: "buffer", title: "Rehearsal buffer, items", draw: bufferFill },
-  { id: "steps", title: "Training step, ms; dotted: buffer meanwhile", draw: stepBreakdown },
+  { id: "accuracy", only: "classification", title: () => "Online accuracy, task by task", draw: onlineAccuracy },
+  { id: "remembered", only: "classification", title: () => "Accuracy matrix: top-1 on each task after each task", draw: accuracyMatrix },
+  { id: "psnr", only: "scan", title: () => "PSNR, dB", draw: () => quality((channel) => `psnr_${channel}_db`, "threshold_psnr_phase_db") },
+  { id: "ssim", only: "scan", title: () => "SSIM", draw: () => quality((channel) => `ssim_${channel}`, "threshold_ssim_phase") },
+  { id: "loss", title: () => "Loss", draw: losses },
+  { id: "forgetting", title: () => `Validation loss on each ${word("section")} after each ${word("section")}`, draw: validationMatrix },
+  { id: "rate", title: () => "Throughput, 1/s", draw: rates },
+  { id: "latency", title: () => `Latency, ${word("latency").toLowerCase()}`, draw: latencies },
+  { id: "buffer", title: () => "Rehearsal buffer, items", draw: bufferFill },
+  { id: "steps", title: () => "Training step, ms (dotted: buffer in background)", draw: stepBreakdown },
 ];
 
 const drawn = new Map();
+let later = null;
 
+// Charts are the costliest part of the page: those in view are drawn now and then, the others seldom and one at a time.
 export function drawCharts() {
   if (!globalThis.Plotly || !store.present) return;
-  if (!byId("charts").childElementCount) build();
-  const dark = matchMedia("(prefers-color-scheme: dark)").matches;
-  const look = `${chosen("channel")} ${chosen("across")} ${document.documentElement.dataset.theme} ${dark} ${innerWidth}`;
-  for (const chart of CHARTS) if (isInView(chart) && isDue(chart, look)) drawChart(chart, look);
+  const look = lookOfPage();
+  const due = chartsOfPipeline().filter((chart) => isDue(chart, look));
+  for (const chart of due.filter(isInView)) drawChart(chart, look);
+  const next = due.find((chart) => !isInView(chart));
+  if (next) drawChart(next, look);
+  const rest = due.some((chart) => !isInView(chart) && chart !== next);
+  if (rest) later ??= setTimeout(() => { later = null; drawCharts(); }, 0);
 }
 
-// Charts are the costliest part of the page: draw those in view, and now and then.
+// For paper: whatever is out of view is brought up to date too.
+export function drawAllCharts() {
+  if (globalThis.Plotly && store.present) for (const chart of chartsOfPipeline()) drawChart(chart, lookOfPage());
+}
+
+function chartsOfPipeline() {
+  if (!byId("charts").childElementCount) build();
+  return CHARTS.filter(({ only }) => !only || only === pipeline());
+}
+
+function lookOfPage() {
+  const dark = matchMedia("(prefers-color-scheme: dark)").matches;
+  return `${chosen("channel")} ${chosen("across")} ${document.documentElement.dataset.theme} ${dark} ${innerWidth}`;
+}
+
 function isInView(chart) {
-  const { top, bottom } = byId(`chart-${chart.id}`).parentElement.getBoundingClientRect();
+  const { top, bottom } = frameOf(chart).getBoundingClientRect();
   return bottom > -MARGIN_PX && top < innerHeight + MARGIN_PX;
 }
 
 function isDue(chart, look) {
   const last = drawn.get(chart.id);
-  return last?.look !== look || Date.now() - last.at >= REDRAW_MS;
+  return last?.look !== look || Date.now() - last.at >= (isInView(chart) ? REDRAW_MS : OUT_OF_VIEW_MS);
 }
 
 function drawChart(chart, look) {
@@ -48,15 +69,22 @@ function drawChart(chart, look) {
   drawn.set(chart.id, { look, content, at: Date.now() });
   if (same) return;
   const some = traces.some((trace) => trace.x.length > 1 || trace.type === "heatmap");
-  byId(`chart-${chart.id}`).parentElement.classList.toggle("empty", !some);
+  setText(`title-${chart.id}`, chart.title());
+  frameOf(chart).classList.toggle("empty", !some);
+  byId("charts-note").hidden = document.querySelector(".chart:not(.empty)") !== null;
   // plotly keeps the height of a legend that had more rows
   if (last && last.look !== look) Plotly.purge(`chart-${chart.id}`);
   if (some) Plotly.react(`chart-${chart.id}`, traces, merged(layout), { displayModeBar: false, responsive: true });
 }
 
+function frameOf(chart) {
+  return byId(`chart-${chart.id}`).parentElement;
+}
+
+// A chart takes room once it has something to show.
 function build() {
-  for (const chart of CHARTS) {
-    byId("charts").append(element("section", { className: "chart card" }, element("h3", { textContent: chart.title }), element("div", { id: `chart-${chart.id}` })));
+  for (const { id, only = "" } of CHARTS) {
+    byId("charts").append(element("section", { className: "chart card empty", dataset: only ? { only } : {} }, element("h3", { id: `title-${id}` }), element("div", { id: `chart-${id}` })));
   }
 }
 
@@ -107,46 +135,48 @@ function perVersion(column) {
   };
 }
 
-// One row per evaluation, one column per perspective: a column that grows brighter upwards is being forgotten.
-function forgetting() {
-  const rows = [...store.validation.values()].sort((a, b) => a.after_perspective - b.after_perspective);
-  const columns = [...new Set(rows.flatMap((row) => Object.keys(row.losses).map(Number)))].sort((a, b) => a - b);
-  const z = rows.map((row) => columns.map((perspective) => row.losses[perspective] ?? null));
+// One row per evaluation, one column per section: a column that changes upwards is being forgotten.
+function matrix(rows, { what, range = {} }) {
+  const columns = [...new Set(rows.flatMap(({ figures }) => Object.keys(figures).map(Number)))].sort((a, b) => a - b);
+  const z = rows.map(({ figures }) => columns.map((column) => figures[column] ?? null));
   const axis = (title, values) => ({ title: { text: title }, tickformat: "d", nticks: Math.min(values.length + 1, 9), showgrid: false });
-  const after = rows.map((row) => row.after_perspective);
+  const after = rows.map((row) => row.after);
   const bar = { thickness: 8, outlinewidth: 0, tickfont: { size: 10 }, nticks: 4 };
-  const heat = { type: "heatmap", x: columns, y: after, z, colorscale: "Viridis", colorbar: bar, xgap: 1, ygap: 1, hovertemplate: "perspective %{x} after %{y}: %{z:.3f}<extra></extra>" };
+  const section = word("section");
+  const heat = {
+    type: "heatmap", x: columns, y: after, z, colorscale: "Viridis", colorbar: bar, xgap: 1, ygap: 1, ...range,
+    hovertemplate: `${section} %{x} after ${section} %{y}: ${what} %{z:.3f}<extra></extra>`,
+  };
   return {
     traces: rows.length > 1 || columns.length > 1 ? [heat] : [],
-    layout: { xaxis: axis("perspective", columns), yaxis: axis("after perspective", after), hovermode: "closest", showlegend: false },
+    layout: { xaxis: axis(section, columns), yaxis: axis(`after ${section}`, after), hovermode: "closest", showlegend: false },
   };
 }
 
-// Images alone have these two.
-function liveAccuracy() {
-  const { classification } = store.present;
+function validationMatrix() {
+  const rows = [...store.validation.values()].map((row) => ({ after: row.after_perspective, figures: row.losses }));
+  return matrix(rows.sort((a, b) => a.after - b.after), { what: "loss" });
+}
+
+function accuracyMatrix() {
+  const rows = store.present.classification.accuracies.map((row) => ({ after: row.after_task, figures: row.top1 }));
+  return matrix(rows, { what: "top-1", range: { zmin: 0, zmax: 1 } });
+}
+
+// The lines are broken where another task begins.
+function onlineAccuracy() {
+  const { chance_top1: one, chance_top5: five } = store.present.classification;
+  const tasks = store.series.tasks?.task ?? [];
+  const broken = (trace) => {
+    const at = tasks.flatMap((task, index) => (index && task !== tasks[index - 1] ? [null, index] : [index]));
+    return { ...trace, x: at.map((index) => (index === null ? null : trace.x[index])), y: at.map((index) => (index === null ? null : trace.y[index])) };
+  };
   const traces = [line("tasks", "top1", "top-1", "--refreshed"), line("tasks", "top5", "top-5", "--first-pass")];
   const { x } = traces[0];
-  if (!classification || x.length < 2) return { traces: [], layout: {} };
-  const ends = [x[0], x.at(-1)];
-  for (const [name, value] of [["guessing, top-1", classification.chance_top1], ["guessing, top-5", classification.chance_top5]]) {
-    traces.push({ x: ends, y: [value, value], name, mode: "lines", ...stroke("--constant", "dash") });
-  }
-  return { traces, layout: { ...timeAxis(), yaxis: { range: [0, 1.02] } } };
-}
-
-function remembered() {
-  const rows = store.present.classification?.accuracies ?? [];
-  const tasks = [...new Set(rows.flatMap((row) => Object.keys(row.top1).map(Number)))].sort((a, b) => a - b);
-  const z = rows.map((row) => tasks.map((task) => row.top1[task] ?? null));
-  const axis = (title, values) => ({ title: { text: title }, tickformat: "d", nticks: Math.min(values.length + 1, 9), showgrid: false });
-  const after = rows.map((row) => row.after_task);
-  const bar = { thickness: 8, outlinewidth: 0, tickfont: { size: 10 }, nticks: 4 };
-  const heat = { type: "heatmap", x: tasks, y: after, z, zmin: 0, zmax: 1, colorscale: "Viridis", colorbar: bar, xgap: 1, ygap: 1, hovertemplate: "task %{x} after %{y}: %{z:.3f}<extra></extra>" };
-  return {
-    traces: rows.length ? [heat] : [],
-    layout: { xaxis: axis("task", tasks), yaxis: axis("after task", after), hovermode: "closest", showlegend: false },
-  };
+  if (x.length < 2) return { traces: [], layout: {} };
+  const guesses = [["guessing, top-1", one], ["guessing, top-5", five]].map(([name, value]) => (
+    { x: [x[0], x.at(-1)], y: [value, value], name, mode: "lines", ...stroke("--constant", "dash") }));
+  return { traces: [...traces.map(broken), ...guesses], layout: { ...timeAxis(), yaxis: { range: [0, 1.02] } } };
 }
 
 function losses() {
@@ -154,7 +184,7 @@ function losses() {
     traces: [
       line("training", "loss", "training", "--training"),
       line("validation", "mean_over_seen", "validation", "--validation", { mode: "lines+markers" }),
-      line("validation", "constant", "constant", "--constant", { dash: "dash" }),
+      line("validation", "constant", word("baseline"), "--constant", { dash: "dash" }),
     ],
     layout: { ...timeAxis(), yaxis: { type: "log", tickvals: LOSS_TICKS, ticktext: LOSS_TICKS.map(String) } },
   };
@@ -162,14 +192,14 @@ function losses() {
 
 function rates() {
   return {
-    traces: [line("edge", "frames_per_s", "frames imaged", "--refreshed"), line("training", "samples_per_s", "samples trained", "--training")],
+    traces: [line("edge", "frames_per_s", word("imaged"), "--refreshed"), line("training", "samples_per_s", "samples trained", "--training")],
     layout: { ...timeAxis(), yaxis: { rangemode: "tozero" } },
   };
 }
 
 function latencies() {
   return {
-    traces: [inSeconds(line("edge", "frame_to_image_p99_ms", "p99", "--first-pass")), inSeconds(line("edge", "frame_to_image_p50_ms", "p50", "--refreshed"))],
+    traces: [inSeconds(line("edge", "frame_to_image_p99_ms", "99th percentile", "--first-pass")), inSeconds(line("edge", "frame_to_image_p50_ms", "median", "--refreshed"))],
     layout: { ...timeAxis(), yaxis: { rangemode: "tozero", tickformat: "~s", ticksuffix: "s", hoverformat: ".3s" } },
   };
 }
@@ -190,8 +220,8 @@ function stepBreakdown() {
   return {
     traces: [
       stacked("load_ms", "load", "--first-pass"), stacked("train_ms", "train", "--refreshed"), stacked("buffer_wait_ms", "wait", "--bad"),
-      line("steps", "populate_ms", "insertion", "--constant", { dash: "dot" }),
-      line("steps", "augment_ms", "draw", "--validation", { dash: "dot" }),
+      line("steps", "populate_ms", "update", "--constant", { dash: "dot" }),
+      line("steps", "augment_ms", "sample", "--validation", { dash: "dot" }),
     ],
     layout: { ...timeAxis(), yaxis: { rangemode: "tozero" } },
   };

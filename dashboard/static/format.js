@@ -5,7 +5,7 @@ export const missing = "–";
 const whole = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
 
 export function count(value) {
-  return value == null ? missing : whole.format(value).replaceAll(",", "\u202f");
+  return value == null ? missing : whole.format(value).replaceAll(",", "\u202f").replace("-", "−");
 }
 
 export function fixed(value, digits) {

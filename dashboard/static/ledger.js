@@ -2,14 +2,15 @@
 
 import { byId, element, row } from "./dom.js";
 import { count } from "./format.js";
+import { pipeline, word } from "./pipeline.js";
 import { isOver, store } from "./store.js";
 
 const ENDS = [
-  ["trained", "Trained on"],
+  ["trained", "Training"],
   ["validation", "Validation"],
   ["held_out", "Held out"],
-  ["excluded", "Gap around held-out"],
-  ["void", "Over void"],
+  ["excluded", "Gap around held-out region"],
+  ["void", "Empty area"],
   ["unlabelled", "Without ground truth"],
   ["rejected", "Rejected"],
 ];
@@ -28,9 +29,18 @@ export function drawLedger() {
     row("Acquired", count(frames.acquired), { end: "acquired" }),
     ...parts.map(([name, title]) => row(title, count(frames[name]), { end: name })),
     row(isOver() ? "Lost" : "On the way", count(frames.lost), { end: "lost" }));
+  if (!frames.acquired && !frames.accounted) {
+    byId("ledger").replaceChildren(element("p", { className: "note", textContent: `No ${word("frame")} yet.` }));
+    return;
+  }
   const verdict = element("p", { className: "verdict", ...balance(frames) });
-  const edge = element("p", { className: "note", textContent: `Imaged ${count(frames.inferred)} of ${count(frames.published)} sent to the edge; imaged again ${count(frames.refreshed)} times.${exceptions()}` });
+  const again = frames.refreshed ? `; imaged again ${count(frames.refreshed)} times` : "";
+  const edge = element("p", { className: "note", textContent: `${imaged()} ${count(frames.inferred)} of ${count(frames.published)} sent to the edge${again}.${exceptions()}` });
   byId("ledger").replaceChildren(bar, list, verdict, edge);
+}
+
+function imaged() {
+  return pipeline() === "scan" ? "Imaged" : "Classified";
 }
 
 function exceptions() {
@@ -42,8 +52,8 @@ function exceptions() {
 
 function balance(frames) {
   const says = (verdict, textContent) => ({ textContent, dataset: { verdict } });
-  if (frames.lost < 0) return says("wrong", `Out of balance: ${count(-frames.lost)} frames counted twice.`);
-  if (frames.lost === 0) return says("balanced", "Balanced: the end of every frame is known.");
-  if (isOver()) return says("wrong", `Out of balance: ${count(frames.lost)} frames lost.`);
-  return says("open", `${count(frames.lost)} frames wait for ground truth or training.`);
+  if (frames.lost < 0) return says("wrong", `Out of balance: ${count(-frames.lost)} counted twice.`);
+  if (frames.lost === 0) return says("balanced", `Balanced: every ${word("frame")} is accounted for.`);
+  if (isOver()) return says("wrong", `Out of balance: ${count(frames.lost)} lost.`);
+  return says("open", `${count(frames.lost)} wait for ${pipeline() === "scan" ? "ground truth or training" : "training"}.`);
 }

@@ -2,10 +2,11 @@
 
 import { drawBuffer } from "./buffer.js";
 import { byId, element, refill, row } from "./dom.js";
-import { count, duration, milliseconds, missing, rate } from "./format.js";
+import { count, duration, milliseconds, rate } from "./format.js";
 import { drawFrame } from "./frame.js";
 import { drawLedger } from "./ledger.js";
 import { drawParts } from "./parts.js";
+import { pipeline, word } from "./pipeline.js";
 import { drawQuality } from "./quality.js";
 import { drawRegime } from "./regime.js";
 import { drawStep } from "./steps.js";
@@ -20,13 +21,16 @@ export function drawPanels() {
 function drawRates() {
   const { frames, training, ground_truth: truth } = store.present;
   const inference = frames.inferred ? store.present.inference : null;
-  byId("rates").replaceChildren(
-    row("Frames imaged", rate(inference?.frames_per_s)),
-    row("Frame to image, median", milliseconds(inference?.frame_to_image_p50_ms)),
-    row("Frame to image, 99 %", milliseconds(inference?.frame_to_image_p99_ms)),
-    row("Samples trained", rate(training?.samples_per_s)),
-    row("Phase retrieval", truth.perspectives ? `${count(truth.perspectives)} × ${duration(truth.seconds / truth.perspectives)}` : missing),
-  );
+  const rows = [];
+  if (inference) {
+    rows.push(row(pipeline() === "scan" ? "Frames imaged" : "Images classified", rate(inference.frames_per_s)));
+    rows.push(row(`${word("latency")}, median`, milliseconds(inference.frame_to_image_p50_ms)));
+    rows.push(row(`${word("latency")}, 99th percentile`, milliseconds(inference.frame_to_image_p99_ms)));
+  }
+  if (training) rows.push(row("Samples trained", rate(training.samples_per_s)));
+  if (truth.perspectives) rows.push(row("Phase retrieval", `${count(truth.perspectives)} × ${duration(truth.seconds / truth.perspectives)}`));
+  byId("rates-card").hidden = !rows.length;
+  byId("rates").replaceChildren(...rows);
 }
 
 function drawWarnings() {

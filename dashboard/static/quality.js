@@ -26,9 +26,9 @@ function tables(perspective, pass, scores, held) {
 function table(title, quality, constant) {
   const gain = quality.psnr_phase_db - constant.psnr_phase_db;
   const finite = quality.psnr_phase_db != null && constant.psnr_phase_db != null;
-  const verdict = gain > 0 ? "dB in phase over the constant" : "dB in phase: no better than the constant";
-  const head = element("tr", {}, ...["", "PSNR / dB", "SSIM", "corr."].map((text) => element("th", { textContent: text, scope: "col" })));
-  const lines = [["Phase", quality, "phase"], ["Amplitude", quality, "amplitude"], ["Constant, phase", constant, "phase"], ["Constant, ampl.", constant, "amplitude"]];
+  const verdict = gain > 0 ? "dB phase PSNR over the constant" : "dB phase PSNR: no better than the constant";
+  const head = element("tr", {}, ...["", "PSNR / dB", "SSIM", "Corr."].map((text) => element("th", { textContent: text, scope: "col" })));
+  const lines = [["Phase", quality, "phase"], ["Amplitude", quality, "amplitude"], ["Constant, phase", constant, "phase"], ["Constant, amplitude", constant, "amplitude"]];
   return element(
     "div", { className: "quality" },
     element("h3", { textContent: title }),

@@ -4,8 +4,8 @@ import { byId, element } from "./dom.js";
 import { milliseconds } from "./format.js";
 import { store } from "./store.js";
 
-const FOREGROUND = [["load_ms", "load"], ["train_ms", "train"], ["buffer_wait_ms", "wait for the buffer"]];
-const BACKGROUND = [["populate_ms", "insert into the buffer"], ["augment_ms", "draw from it"]];
+const FOREGROUND = [["load_ms", "load data"], ["train_ms", "train"], ["buffer_wait_ms", "wait for buffer"]];
+const BACKGROUND = [["populate_ms", "update buffer"], ["augment_ms", "sample buffer"]];
 
 export function drawStep() {
   const columns = store.series.steps;
@@ -20,7 +20,7 @@ export function drawStep() {
     element("dd", {}, element("span", { className: "meter" }, ...parts.map(([name]) => piece(name, (100 * value(name)) / longest))), element("b", { textContent: milliseconds(sum(parts)) })),
   ];
   byId("step").replaceChildren(
-    element("dl", { className: "bars" }, ...bar("Step", FOREGROUND), ...bar("Meanwhile", BACKGROUND)),
+    element("dl", { className: "bars" }, ...bar("Step", FOREGROUND), ...bar("Background", BACKGROUND)),
     element("p", { className: "legend" }, ...[...FOREGROUND, ...BACKGROUND].map(([name, title]) => element("span", { dataset: { time: name }, textContent: `${title} ${milliseconds(value(name))}` }))),
   );
 }

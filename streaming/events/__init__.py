@@ -131,5 +131,6 @@ __all__ = [
     "WeightsApplied",
     "WeightsPublished",
     "WeightsRejected",
+    "Whole",
     "chance",
 ]

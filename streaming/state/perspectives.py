@@ -44,10 +44,10 @@ class Perspectives:
     """Follows the perspectives of one run; the newest score of each pass counts."""
 
     def __init__(self) -> None:
-        self.rows: Rows[int, Perspective] = Rows(PERSPECTIVES_KEPT, newest=int)
+        self.rows: Rows[int, Perspective] = Rows(PERSPECTIVES_KEPT, by_key=True)
         self.newest: PerspectiveScores | None = None
         """The score that came last."""
-        self._held_out: Rows[int, HeldOutScores] = Rows(HELD_OUT_KEPT, newest=int)
+        self._held_out: Rows[int, HeldOutScores] = Rows(HELD_OUT_KEPT, by_key=True)
 
     def held_out(self) -> list[HeldOutScores]:
         """Return the scores of held-out frames, by perspective."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Generic, TypeVar
@@ -22,15 +23,17 @@ class Rows(Generic[KeyT, RowT]):
 
     Args:
         kept: how many at most.
-        newest: the larger, the longer a row is kept; without it, the row that changed longest ago goes first.
+        by_key: whether the row with the smallest key goes first, and not the one that changed longest ago.
     """
 
-    def __init__(self, kept: int, *, newest: Callable[[KeyT], Any] | None = None) -> None:
+    def __init__(self, kept: int, *, by_key: bool = False) -> None:
         self.undone_at = 0
         """Number of the event that took rows back last; who has seen no later one must begin anew."""
         self.forgotten = 0
         """Rows that were let go because there were too many."""
-        self._kept, self._newest = kept, newest
+        self._kept, self._by_key = kept, by_key
+        self._smallest: list[Any] = []
+        """A heap of the keys, also of some that are gone."""
         self._rows: dict[KeyT, tuple[RowT, int]] = {}
 
     def __len__(self) -> int:
@@ -44,11 +47,20 @@ class Rows(Generic[KeyT, RowT]):
 
     def put(self, key: KeyT, row: RowT, *, event: int) -> None:
         """Set the row of a key."""
-        self._rows.pop(key, None)
+        if self._rows.pop(key, None) is None and self._by_key:
+            heapq.heappush(self._smallest, key)
         self._rows[key] = (row, event)
         if len(self._rows) > self._kept:
             self.forgotten += 1
-            del self._rows[next(iter(self._rows)) if self._newest is None else min(self._rows, key=self._newest)]
+            del self._rows[self._first_to_go()]
+
+    def _first_to_go(self) -> KeyT:
+        if not self._by_key:
+            return next(iter(self._rows))
+        key: KeyT = heapq.heappop(self._smallest)
+        while key not in self._rows:
+            key = heapq.heappop(self._smallest)
+        return key
 
     def all(self) -> list[RowT]:
         """Return all rows, the one that changed last at the end."""

@@ -49,7 +49,7 @@ class TrainingHistory:
         self.resumed_from_steps: deque[int] = deque(maxlen=RESUMES_KEPT)
         self.samples = Rate()
         self.evaluations: Rows[tuple[int, int], Evaluation] = Rows(EVALUATIONS_KEPT)
-        self.validation: Rows[tuple[int, int], ValidationLoss] = Rows(MATRIX_ROWS_KEPT, newest=tuple)
+        self.validation: Rows[tuple[int, int], ValidationLoss] = Rows(MATRIX_ROWS_KEPT, by_key=True)
         """The newest evaluations with the loss on every single perspective."""
         self.buffers: dict[int, BufferReport] = {}
         """By rank."""

@@ -55,11 +55,14 @@ class Browser:
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
+        self.complaints: list[str] = []
+        """What the browser and the page have complained of: violations of the security policy, errors, warnings."""
         self._calls = 0
         self._stack = ExitStack()
         self._page = self._stack.enter_context(self._connect())
         self.call("Page.enable")
         self.call("Runtime.enable")
+        self.call("Log.enable")
 
     def __enter__(self) -> Self:
         return self
@@ -87,6 +90,17 @@ class Browser:
             if answer.get("id") == self._calls:
                 assert "error" not in answer, answer
                 return answer["result"]
+            self._hear(answer)
+
+    def _hear(self, event: dict[str, Any]) -> None:
+        said = event.get("params", {})
+        match event.get("method"):
+            case "Log.entryAdded" if said["entry"]["level"] in ("warning", "error"):
+                self.complaints.append(f"{said['entry']['source']}: {said['entry']['text']}")
+            case "Runtime.exceptionThrown":
+                self.complaints.append(json.dumps(said["exceptionDetails"]))
+            case "Runtime.consoleAPICalled" if said["type"] in ("warning", "error", "assert"):
+                self.complaints.append(json.dumps(said["args"]))
 
     def open(self, url: str) -> None:
         """Go to an address."""

@@ -171,6 +171,30 @@ def test_an_earlier_run_is_opened_from_its_folder(client: TestClient, state: Das
     assert client.get("/api/state").json()["present"]["frames"]["acquired"] == 5
 
 
+OLD = b'{"time_s":1.0,"sender":"edge","event":{"type":"weights_applied","version":1}}\n'
+
+
+def test_a_run_of_another_version_is_refused_in_one_line(client: TestClient, tmp_path: Path) -> None:
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "telemetry.jsonl").write_bytes(OLD)
+    for path in ("/api/state?run=old", "/api/mosaics/0?run=old"):
+        answer = client.get(path)
+        assert answer.status_code == 409
+        assert "was written by another version of ptychoflow" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    "summary", [b"[1, 2]", b"\xff", b'{"frames": 3}', b'{"held_out": {"psnr_db": {"phase": "x"}}}', b"[" * 100_000]
+)
+def test_a_summary_that_is_none_hides_no_run(client: TestClient, tmp_path: Path, summary: bytes) -> None:
+    for name in ("broken", "whole"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "telemetry.jsonl").write_bytes(b"")
+    (tmp_path / "broken" / "summary.json").write_bytes(summary)
+    (tmp_path / "whole" / "summary.json").write_text('{"frames": {"acquired": 7}, "held_out": null}')
+    assert {row["name"]: row["frames"] for row in client.get("/api/runs").json()} == {"broken": None, "whole": 7}
+
+
 @pytest.mark.parametrize(
     ("name", "status"),
     [("nowhere", 404), ("..", 422), ("../night", 422), ("a/b", 422), (".hidden", 422), ("x" * 201, 422)],

@@ -140,6 +140,19 @@ def test_what_is_kept_stays_bounded_whatever_comes() -> None:
     assert len(update.model_dump_json()) < 20e6
 
 
+def test_the_oldest_rows_go_first_and_are_counted_also_after_a_resume() -> None:
+    state = RunState()
+    for number in range(10_050):
+        state.apply(telemetry(ValidationLoss(number, number, {number: 0.5}, 0.5, 0.5)))
+    state.apply(telemetry(TrainingResumed(10_000)))
+    for number in range(10_001, 10_101):
+        state.apply(telemetry(ValidationLoss(number, number, {number: 0.4}, 0.4, 0.5)))
+    rows = state.perspectives.rows
+    assert sorted(row.index for row in rows.all()) == list(range(101, 10_101))
+    assert rows.forgotten == summarise(state)["forgotten"]["perspectives"] == 101
+    assert sorted(row.step for row in state.training.validation.all()) == [*range(9_794 + 51, 10_101)]
+
+
 STEPS = (10, 20, 30, 40)
 
 

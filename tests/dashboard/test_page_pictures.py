@@ -1,0 +1,141 @@
+"""The page of a scan and of labelled images as a browser shows it: wide, on a phone, light, dark, as one picture."""
+
+from __future__ import annotations
+
+import base64
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import uvicorn
+from browser import Browser, find_chromium
+from page_stories import Story, classification_story, scan_story
+from speaking import telemetry
+from support import free_ports, wait_until
+
+from ptychoflow.dashboard.app import create_app
+from ptychoflow.dashboard.runs import Runs
+from ptychoflow.dashboard.settings import DashboardSettings
+from ptychoflow.dashboard.state import DashboardState
+from ptychoflow.streaming.events import TaskAccuracies, TrainingResumed
+from ptychoflow.streaming.run_folder import RunFolder
+
+PHONE_PX, DESKTOP_PX, HEIGHT_PX = 390, 1440, 900
+VISIBLE = "filter((one) => one.checkVisibility())"
+VISIBLE_PANELS = f"[...document.querySelectorAll('main section')].{VISIBLE}.map((one) => one.innerText)"
+CHARTS_SHOWN = f"[...document.querySelectorAll('.chart')].{VISIBLE}"
+ALL_DRAWN = f"{CHARTS_SHOWN}.length >= 7 && {CHARTS_SHOWN}.every((one) => one.querySelector('.main-svg'))"
+OF_SCANS = ("PSNR", "SSIM", "Image quality", "Regime", "Phase retrieval", "perspective")
+OF_CLASSIFICATION = ("top-1", "Accuracy", "task")
+
+
+def empty_story() -> Story:
+    return iter(())
+
+
+@contextmanager
+def served(name: str, story: Callable[[], Story], directory: Path) -> Iterator[tuple[str, DashboardState]]:
+    """Serve the page of a run; yields its address."""
+    settings = DashboardSettings(update_interval_s=0.05)
+    state = DashboardState(name, settings)
+    for number, (said, arrays) in enumerate(story()):
+        state.apply(telemetry(said, 1.7e9 + number), arrays)
+    (port,) = free_ports(1)
+    app = create_app(Runs(state, RunFolder(directory), settings), settings)
+    server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="warning", timeout_graceful_shutdown=1))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    wait_until(lambda: server.started)
+    try:
+        yield f"http://127.0.0.1:{port}/", state
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    find_chromium()
+    with Browser() as browser:
+        yield browser
+
+
+def opened(browser: Browser, url: str, name: str, *, width_px: int, scheme: str = "light") -> None:
+    browser.complaints.clear()
+    browser.call(
+        "Emulation.setDeviceMetricsOverride",
+        width=width_px,
+        height=HEIGHT_PX,
+        deviceScaleFactor=1,
+        mobile=width_px == PHONE_PX,
+    )
+    browser.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
+    browser.open(url)
+    browser.wait_for(f"document.getElementById('run').textContent === '{name}'")
+
+
+@pytest.mark.parametrize(
+    ("name", "story", "own", "others"),
+    [
+        ("scan", scan_story, OF_SCANS, OF_CLASSIFICATION),
+        ("classification", classification_story, OF_CLASSIFICATION, OF_SCANS),
+    ],
+)
+@pytest.mark.parametrize(("width_px", "scheme"), [(PHONE_PX, "light"), (DESKTOP_PX, "dark")])
+def test_the_page_shows_its_own_pipeline_whole_and_breaks_no_rule(
+    browser: Browser,
+    tmp_path: Path,
+    name: str,
+    story: Callable[[], Story],
+    own: tuple[str, ...],
+    others: tuple[str, ...],
+    width_px: int,
+    scheme: str,
+) -> None:
+    with served(name, story, tmp_path) as (url, _):
+        opened(browser, url, name, width_px=width_px, scheme=scheme)
+        browser.wait_for(ALL_DRAWN)
+        assert browser.value("scrollY") == 0, "all charts are drawn, though those below were never in view"
+        text = "\n".join(browser.value(VISIBLE_PANELS))
+        assert [word for word in own if word not in text] == []
+        assert [word for word in others if word in text] == []
+        assert browser.value("document.documentElement.scrollWidth") <= width_px
+        picture = browser.call("Page.captureScreenshot", format="png", captureBeyondViewport=True)
+        assert len(base64.b64decode(picture["data"])) > 20_000
+        browser.value("document.getElementById('theme').click()")
+        browser.wait_for("document.documentElement.dataset.theme === 'light'")
+        browser.value("localStorage.clear()")
+        assert browser.complaints == []
+
+
+def test_a_run_that_has_said_nothing_yet_says_what_it_waits_for(browser: Browser, tmp_path: Path) -> None:
+    with served("empty", empty_story, tmp_path) as (url, _):
+        opened(browser, url, "empty", width_px=PHONE_PX)
+        text = "\n".join(browser.value(VISIBLE_PANELS))
+        for waiting in ("No frame yet", "waiting for the network’s first weights", "Curves appear as the run goes on"):
+            assert waiting in text
+        assert browser.value(f"{CHARTS_SHOWN}.length") == 0
+        assert browser.complaints == []
+
+
+def test_a_style_written_as_text_is_refused_wherever_it_comes_from(browser: Browser, tmp_path: Path) -> None:
+    with served("empty", empty_story, tmp_path) as (url, _):
+        opened(browser, url, "empty", width_px=DESKTOP_PX)
+        browser.value("document.body.insertAdjacentHTML('beforeend', '<p id=\"styled\" style=\"color: red\">x</p>')")
+        assert browser.value("document.getElementById('styled').style.color") == ""
+        wait_until(lambda: browser.value("1") and any("style" in one for one in browser.complaints))
+
+
+def test_the_page_forgets_what_a_resume_undoes(browser: Browser, tmp_path: Path) -> None:
+    rows = "[...document.querySelectorAll('.tasks tbody tr')].map((row) => row.cells[4].textContent)"
+    losses = "document.getElementById('chart-loss').data[1].x.length"
+    with served("classification", classification_story, tmp_path) as (url, state):
+        opened(browser, url, "classification", width_px=DESKTOP_PX)
+        browser.wait_for(f"{rows}[2] === '0.920' && {losses} === 3")
+        state.apply(telemetry(TrainingResumed(125), 1.7e9 + 1000))
+        browser.wait_for(f"{rows}[2] === '–' && {rows}[1] === '0.920' && {losses} === 2")
+        state.apply(telemetry(TaskAccuracies(2, 180, {2: 0.5}, {2: 0.5}), 1.7e9 + 1001))
+        browser.wait_for(f"{rows}[2] === '0.500'")
+        assert browser.complaints == []

@@ -104,7 +104,7 @@ class FileScan(Scan):
             check(stored)
         _check_same_frames(self._stored)
         self._perspectives: dict[int, FilePerspective] = {}
-        self.notes = [*(note for file in files for note in file.notes), *self.perspective(0).notes]
+        self.notes = [*(note for file in files for note in file.notes), *self._notes_of_perspectives()]
         self._opened = opened.pop_all()
 
     def __len__(self) -> int:
@@ -123,6 +123,12 @@ class FileScan(Scan):
         if index not in self._perspectives:
             self._perspectives[index] = FilePerspective(self._stored[index], self._preprocess)
         return self._perspectives[index]
+
+    def _notes_of_perspectives(self) -> list[str]:
+        """Return the first perspective's notes, and what the files of the others say beside that."""
+        first = self.perspective(0).notes
+        others = [(one.index, note) for one in self._stored[1:] for note in one.notes if note not in first]
+        return [*first, *(f"Perspective {index}: {note}" for index, note in others)]
 
     def close(self) -> None:
         """Close the files."""

@@ -135,6 +135,8 @@ def _missing(dataset: h5py.Dataset, axes: Sequence[str], lengths: dict[str, int]
 def stack_of_array(array: Frames, *, where: str) -> FrameStack:
     """Return the frames of an array in memory or mapped from a file, (frame, y, x) or (row, column, y, x)."""
     if array.ndim == 4:
+        if not array.flags.c_contiguous:  # reshaping would read all of it
+            raise UserError(f"{where}: a scan grid must be stored frame by frame; save it with np.ascontiguousarray")
         array = array.reshape(-1, *array.shape[2:])
     if array.ndim != 3:
         raise UserError(f"{where}: frames must have axes (frame, y, x), not shape {array.shape}")

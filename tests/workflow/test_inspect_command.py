@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from ptychoflow.acquisition.source_settings import ReplaySettings, ShippedMap
 from ptychoflow.streaming.errors import UserError
 from ptychoflow.workflow.app import create_app
-from ptychoflow.workflow.configuration.config import load_scan_config
+from ptychoflow.workflow.configuration.config import load_scan_config, write_config
 from ptychoflow.workflow.configuration.pipeline_name import PipelineName
 from ptychoflow.workflow.configuration.source_choice import source_options
 
@@ -47,3 +47,16 @@ def test_a_map_is_a_shipped_name_or_a_file(name):
         assert isinstance(config.source, ReplaySettings)
         assert str(config.source.dataset_map) == expected
         assert isinstance(config.source.dataset_map, ShippedMap) == (value == name.value)
+
+
+def test_a_run_of_several_files_with_a_map_is_kept_as_it_was(tmp_path):
+    """The parts of a run read the configuration that it wrote."""
+    assignments = ["source.map_values.positions.column_y=2", "source.drop_frames=[1, [3, 5]]", "source.probe=ignore"]
+    options = source_options([Path("a.h5"), Path("b.h5")], "velociprobe", None)
+    config = load_scan_config(assignments=assignments, options=options)
+    write_config(config, tmp_path / "config.toml")
+    again = load_scan_config(file=tmp_path / "config.toml")
+    assert again.source == config.source
+    assert isinstance(again.source, ReplaySettings)
+    assert again.source.paths == (Path("a.h5"), Path("b.h5"))
+    assert again.source.drop_frames == (1, (3, 5))

@@ -18,6 +18,7 @@ from pages import DOCS, ROOT, blocks, pages
 
 import ptychoflow.buffer
 from ptychoflow.acquisition.readers.dataset_map import DatasetMap
+from ptychoflow.streaming.run_folder import RunFolder
 from ptychoflow.workflow.configuration.config import ClassificationConfig, Config
 from ptychoflow.workflow.configuration.presets import preset_names
 from ptychoflow.workflow.experiments.classification.settings import ClassificationExperiment
@@ -145,7 +146,8 @@ def test_files_of_the_repository_that_are_named_exist(page):
 def test_classes_that_are_named_exist():
     sources = "".join(path.read_text() for path in ROOT.glob("*/**/*.py") if ".venv" not in path.parts)
     defined = set(re.findall(r"^class (\w+)|^(\w+) = ", sources, re.MULTILINE))
-    known = {name for names in defined for name in names} | {"DataLoader"}
+    imported = re.findall(r"^from torch\S* import (.+)$", sources, re.MULTILINE)
+    known = {name for names in defined for name in names} | {name for names in imported for name in names.split(", ")}
     for page in WRITTEN:
         for span in spans(page):
             if re.fullmatch(r"[A-Z][a-z]+(?:[A-Z][a-z]*)+", span):
@@ -170,6 +172,14 @@ def test_everything_that_the_buffer_exports_is_described():
     page = (DOCS / "reference" / "buffer.md").read_text()
     described = set(re.findall(r"^\.\. (?:autoclass|data):: (\w+)", page, re.MULTILINE))
     assert described == set(ptychoflow.buffer.__all__)
+
+
+def test_everything_in_a_run_folder_is_described():
+    page = (DOCS / "reference" / "run-folder.md").read_text()
+    folder = RunFolder(Path("run"))
+    paths = [value.fget(folder) for value in vars(RunFolder).values() if isinstance(value, property)]
+    for path in (*(path for path in paths if isinstance(path, Path)), folder.log("edge").parent):
+        assert re.search(rf"`{re.escape(path.name)}/?`", page), f"run-folder.md does not tell of {path.name}"
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Commands and programs on the tutorial pages run as they stand, page by page, in one folder.
+"""Commands and programs on the tutorial pages run as they stand, page by page, in one folder; so do some how-to pages.
 
 Only two things differ from what a reader does: commands get the option that the page itself names for those in a hurry
 (`run with: …` above a block), and fixed ports are replaced by free ones.
@@ -6,6 +6,7 @@ Only two things differ from what a reader does: commands get the option that the
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import re
@@ -14,12 +15,16 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
+import h5py
+import numpy as np
 import pytest
 from pages import DOCS, ROOT, Block, blocks
 from support import free_block, free_ports
+
+from ptychoflow.acquisition.readers.reader import ScanFiles
 
 PATIENCE_S = 180.0
 FIXED_PORT = re.compile(r"\b(70\d\d|8421)\b")
@@ -48,8 +53,18 @@ class Reader:
             "OMP_WAIT_POLICY": "PASSIVE",
         }
 
+    def run_programs(self, page: str) -> str:
+        """Write the files of a how-to page and run its Python; return what that printed."""
+        printed = ""
+        for block in blocks(DOCS / "how-to" / f"{page}.md"):
+            if block.file is not None:
+                self._write(block)
+            elif block.language == "python":
+                printed += self._run(block)
+        return printed
+
     def follow(self, page: str) -> dict[str, str]:
-        """Write and run the blocks of a page in their order; return what each printed, by its first line."""
+        """Write and run the blocks of a tutorial in their order; return what each printed, by its first line."""
         printed: dict[str, str] = {}
         with ExitStack() as stack:
             background: dict[str, subprocess.Popen[str]] = {}
@@ -136,7 +151,35 @@ def test_a_first_run(reader, first_run):
     assert summary["frames"]["inferred"] == 200
     assert (reader.folder / "scan.png").is_file()
     assert (reader.folder / "runs" / "first" / "report.html").is_file()
-    assert "ended well: True" in first_run["import json"]
+    assert "ended well: True lost frames: 0" in first_run["import json"]
+
+
+def test_reading_a_result(reader, first_run):
+    printed = reader.run_programs("read-a-result")
+    assert "perspective 1: " in printed
+    assert re.search(r"\(\d+, \d+\) \[", printed)
+
+
+def test_a_policy_of_ones_own(reader):
+    assert "[4.0, 5.0, 6.0, 7.0]" in reader.run_programs("add-a-policy")
+
+
+def test_a_reader_of_ones_own(reader, tmp_path, monkeypatch):
+    reader.run_programs("add-a-reader")
+    file = tmp_path / "ours.h5"
+    with h5py.File(file, "w") as ours:
+        ours.attrs["lab_format"] = 1
+        ours["scan/frames"] = np.arange(3 * 8 * 8, dtype=np.uint16).reshape(3, 8, 8)
+        ours["scan/positions_um"] = [[1.0, 2.0], [1.5, 2.0], [2.0, 2.5]]
+        ours["scan/energy_keV"] = 8.8
+    monkeypatch.syspath_prepend(str(reader.folder))
+    format_of_ours = importlib.import_module("lab").LabReader
+    with closing(ScanFiles(file)) as files:
+        assert format_of_ours.recognises(files)
+        contents = format_of_ours(files).read(0)
+        assert contents.geometry.energy_eV == pytest.approx(8800)
+        np.testing.assert_allclose(contents.positions.values[0], [2e-6, 1e-6])
+        assert contents.frames.read(1, 3).shape == (2, 8, 8)
 
 
 def test_your_scan_file(reader, first_run):

@@ -86,8 +86,7 @@ class _Reference:
         return "\n".join([*plain, *sections])
 
     def _key(self, dotted: str, field: FieldInfo, text: str) -> str:
-        kind = describe(field.annotation, field.metadata)
-        described = f"::::{{setting}} {dotted} = {_default(field)} :: {kind}\n"
+        described = f"::::{{setting}} {dotted} = {_default(field)}{_kind(field)}\n"
         if dotted in self._known:
             described += ":no-index:\n"
         self._known.add(dotted)
@@ -141,9 +140,19 @@ def _same(one: FieldInfo, other: FieldInfo) -> bool:
     return one.annotation == other.annotation
 
 
+def _kind(field: FieldInfo) -> str:
+    """Return the type; none for a key that has one value only. That it may be left out, the default says."""
+    kinds = members(field.annotation)
+    if field.default is not PydanticUndefined and typing.get_args(kinds[0]) == (field.default,):
+        return ""
+    return f" :: {' or '.join(describe(kind, field.metadata) for kind in kinds)}"
+
+
 def _default(field: FieldInfo) -> str:
     if field.is_required():
         return "must be given"
+    if field.default_factory is dict:
+        return "empty"
     if field.default_factory is not None:
         return "chosen at the start"
     if field.default is None or field.default is PydanticUndefined:

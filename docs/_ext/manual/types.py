@@ -21,6 +21,7 @@ WORDS = {
     Path: "path",
     bytes: "bytes",
     type(None): "nothing",
+    Any: "any value",
 }
 
 

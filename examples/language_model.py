@@ -259,9 +259,7 @@ def shipped_texts() -> dict[str, dict[str, str]]:
 
 def folder_texts(folder: Path) -> dict[str, dict[str, str]]:
     """A language for each file or folder in `folder`, in the order of their names."""
-    if len(found := sorted(folder.glob("[!.]*"))) < 2:
-        sys.exit(f"{folder} should hold at least two files or folders, one for each language.")
-    return {path.stem: read(path) for path in found}
+    return {path.stem: read(path) for path in sorted(folder.glob("[!.]*"))}
 
 
 def read(root: Path, pattern: str = "**/*") -> dict[str, str]:
@@ -312,6 +310,8 @@ def main() -> None:
         documents = shipped_texts()
     else:
         documents = folder_texts(options.texts) if options.texts else manual_pages(options.manuals)
+    if len(documents) < 2:
+        sys.exit(f"At least two languages are needed, one after another; found: {', '.join(documents) or 'none'}.")
     languages = [cut(name, pages, size) for name, pages in documents.items()]
     new, rehearsed, joined = size.new, size.rehearsed, size.new + size.rehearsed
     methods = (

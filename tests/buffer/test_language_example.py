@@ -88,5 +88,10 @@ def test_texts_of_a_folder(example: ModuleType, tmp_path: Path) -> None:
     assert len(example.cut("a", texts["a"], size).held_out) == 20  # of one long document, parts are held out
     with pytest.raises(SystemExit, match="b: 4 bytes of 1 texts are too few"):
         example.cut("b", texts["b"], size)
-    with pytest.raises(SystemExit, match="at least two"):
-        example.folder_texts(tmp_path / "b")
+
+
+def test_one_language_is_not_enough(example: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "only.txt").write_text("text")
+    monkeypatch.setattr(sys, "argv", ["language_model.py", "--texts", str(tmp_path)])
+    with pytest.raises(SystemExit, match=r"At least two languages.*found: only"):
+        example.main()

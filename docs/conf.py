@@ -33,7 +33,7 @@ myst_links_external_new_tab = False
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
-autodoc_class_signature = "separated"
+autodoc_class_signature = "mixed"
 autodoc_default_options = {"exclude-members": "__new__"}
 napoleon_numpy_docstring = False
 napoleon_use_rtype = False

@@ -88,10 +88,14 @@ class Codec(Generic[BodyT]):
         session: str = "",
         sequence: int = 0,
     ) -> list[bytes | memoryview]:
-        """Return the parts of a message. The array parts alias the arrays: do not change them until they are sent.
+        """Return the parts of a message: a header, then each array.
 
-        `session` and `sequence` number the message within one consumer's session; sockets that need no
-        acknowledgement leave them out.
+        Args:
+            body: the message.
+            arrays: by name. The parts alias them: do not change them until they are sent.
+            session: with `sequence` numbers the message within one consumer's session; sockets that need no
+                acknowledgement leave both out.
+            sequence: its number.
         """
         contiguous = {name: np.asarray(array, order="C") for name, array in (arrays or {}).items()}
         infos = [_ArrayInfo(name, array.dtype.name, list(array.shape)) for name, array in contiguous.items()]
@@ -102,8 +106,9 @@ class Codec(Generic[BodyT]):
         """Return the message, its arrays as read-only views of `parts`.
 
         Raises:
-            MalformedMessage: unknown schema version, unknown kind, missing or surplus parts, a part whose size
-                differs from its declared dtype and shape, or, as `OversizedMessage`, more than `max_message_bytes`.
+            MalformedMessage: unknown schema version, unknown kind, missing or surplus parts, or a part whose size
+                differs from its declared dtype and shape.
+            OversizedMessage: more than `max_message_bytes` are declared.
         """
         if not parts:
             raise MalformedMessage("message has no header")

@@ -47,7 +47,11 @@ def make_keys(directory: Path) -> None:
 
 
 def load_keys(directory: Path, name: str) -> KeyPair:
-    """Read the key pair `server` or `client` from a folder made by `make_keys`.
+    """Return a key pair from a folder made by `make_keys`.
+
+    Args:
+        directory: the folder.
+        name: `server` or `client`.
 
     Raises:
         UserError: a file is missing or is no key file.
@@ -63,14 +67,22 @@ def load_keys(directory: Path, name: str) -> KeyPair:
 
 
 def apply_server_keys(socket: zmq.Socket[bytes], directory: Path) -> None:
-    """Make a socket that will bind accept only holders of the client key."""
+    """Make a socket that will bind accept only holders of the client key.
+
+    Raises:
+        UserError: as `load_keys`.
+    """
     pair = load_keys(directory, SERVER)
     socket.curve_publickey, socket.curve_secretkey = pair.public, pair.secret
     socket.curve_server = True
 
 
 def apply_client_keys(socket: zmq.Socket[bytes], directory: Path) -> None:
-    """Make a socket that will connect prove the client key and insist on the server's."""
+    """Make a socket that will connect prove the client key and insist on the server's.
+
+    Raises:
+        UserError: as `load_keys`.
+    """
     pair = load_keys(directory, CLIENT)
     socket.curve_publickey, socket.curve_secretkey = pair.public, pair.secret
     socket.curve_serverkey = load_keys(directory, SERVER).public

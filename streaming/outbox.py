@@ -149,10 +149,15 @@ class Outbox:
         self._next_sequence += 1
 
     def hello(self, session: str, next_sequence: int, call: int) -> int:
-        """Queue again what the consumer has not acknowledged; an unknown session is counted from `next_sequence`.
+        """Queue again what the consumer has not acknowledged; an unknown session also gets what is held.
 
-        What is sent from now on answers this `call` of the session. An unknown session also gets what is held; return
-        how many entries that are.
+        Args:
+            session: of the consumer.
+            next_sequence: where an unknown session is counted from.
+            call: how often the session has said hello; what is sent from now on answers this one.
+
+        Returns:
+            How many of the entries were held.
         """
         held = [] if session == self.session else self._pop_held()
         entries = sorted([*held, *self.unacknowledged], key=lambda entry: entry.order)
@@ -185,7 +190,12 @@ class Outbox:
         return count
 
     def acknowledge(self, session: str, sequences: Iterable[int]) -> list[Entry]:
-        """Return the entries that this acknowledgement settles; those of an earlier session are ignored."""
+        """Take entries off, and return them.
+
+        Args:
+            session: that has finished with them; those of an earlier one are ignored.
+            sequences: their numbers in it.
+        """
         if session != self.session:
             return []
         settled = []
@@ -197,7 +207,15 @@ class Outbox:
         return settled
 
     def hold(self, session: str, sequences: Iterable[int]) -> int:
-        """Keep entries for a session after this one; return how many. Those of an earlier session are ignored."""
+        """Keep entries for a session after this one.
+
+        Args:
+            session: that has finished with them; those of an earlier one are ignored.
+            sequences: their numbers in it.
+
+        Returns:
+            How many are kept.
+        """
         if session != self.session:
             return 0
         found = {sequence: self._sent.pop(sequence) for sequence in sequences if sequence in self._sent}

@@ -55,7 +55,7 @@ class NetworkSettings(Settings):
 
 
 def is_loopback(host: str) -> bool:
-    """Whether `host` (a name or an address) can be reached from this machine only."""
+    """Return whether `host`, a name or an address, can be reached from this machine only."""
     if host == "localhost":
         return True
     try:

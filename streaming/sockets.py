@@ -36,7 +36,12 @@ class Sockets:
         self._authenticator: ThreadAuthenticator | None = None
 
     def bind(self, kind: int, host: str, port: int) -> Socket:
-        """Return a socket bound to `host:port`; port 0 takes a free one.
+        """Return a socket bound to `host:port`.
+
+        Args:
+            kind: of ZeroMQ, such as `zmq.PULL`.
+            host: name or address of this machine.
+            port: 0 takes a free one.
 
         Raises:
             UserError: the port is in use, the host is not this machine's, or keys are missing off loopback.
@@ -56,8 +61,12 @@ class Sockets:
     ) -> Socket:
         """Return a socket connected to `host:port`; ZeroMQ connects again by itself after a break.
 
-        With `only_to_peers` nothing is queued while the peer is away: sending waits for it. With `watched`, the
-        socket's monitor reports these events from the first connection on.
+        Args:
+            kind: of ZeroMQ, such as `zmq.PUSH`.
+            host: name or address of the peer.
+            port: of the peer.
+            only_to_peers: nothing is queued while the peer is away: sending waits for it.
+            watched: events that the socket's monitor reports from the first connection on.
 
         Raises:
             UserError: keys are missing off loopback.
@@ -132,6 +141,10 @@ def receive_now(socket: Socket, *, copy: bool = True) -> list[bytes] | list[zmq.
 
     With keys, the heartbeat of a peer makes a socket look readable although there is nothing to read. Who then waits
     for a message may wait for ever, and does not notice that it was told to stop.
+
+    Args:
+        socket: to read from.
+        copy: bytes rather than frames.
     """
     try:
         return socket.recv_multipart(flags=zmq.DONTWAIT, copy=copy)

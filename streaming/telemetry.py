@@ -47,7 +47,12 @@ class TelemetrySender:
         self._socket = self._sockets.connect(zmq.PUSH, network.hub_host, network.telemetry_port)
 
     def send(self, event: AnyEvent, arrays: Mapping[str, npt.NDArray[Any]] | None = None) -> None:
-        """Send an event; when the queue is full it is dropped and counted (counters are cumulative)."""
+        """Send an event; never blocks. When the queue is full it is dropped and counted.
+
+        Args:
+            event: what happened; its counters are cumulative.
+            arrays: those that its docstring names.
+        """
         with self._lock:
             try:
                 parts = self._codec.encode(Telemetry(time.time(), self._part, self._rank, event), arrays)
@@ -192,5 +197,11 @@ class TelemetryCodec:
             return None
 
     def encode(self, decoded: Decoded[Telemetry], *, identity: str, position: int) -> list[bytes | memoryview]:
-        """Return the parts of an event for those who follow the run."""
+        """Return the parts of an event for those who follow the run.
+
+        Args:
+            decoded: the event.
+            identity: of the file that holds it.
+            position: where its line ends in that file, in bytes.
+        """
         return self._codec.encode(decoded.body, decoded.arrays, session=identity, sequence=position)

@@ -54,7 +54,12 @@ class WeightsServer:
         self._thread.start()
 
     def publish(self, weights: Weights, safetensors: bytes) -> None:
-        """Offer a new version; returns at once."""
+        """Offer a new version; returns at once.
+
+        Args:
+            weights: what is said of it.
+            safetensors: the file.
+        """
         with self._changed:
             self._newest = (weights, safetensors)
 

@@ -107,7 +107,7 @@ def newest_of(figures: Mapping[KeyT, FigureT], kept: int) -> dict[KeyT, FigureT]
 
 
 def is_figure(value: float) -> bool:
-    """Whether a value is finite, and small enough to be summed and drawn."""
+    """Return whether a value is finite, and small enough to be summed and drawn."""
     return math.isfinite(value) and abs(value) <= LARGEST_FIGURE
 
 

@@ -88,7 +88,7 @@ class RunState:
             self._apply(telemetry, at_s)
 
     def apply_all(self, events: Iterable[Telemetry]) -> RunState:
-        """Take in many events; returns itself."""
+        """Take in many events; return itself."""
         for telemetry in events:
             self.apply(telemetry)
         return self

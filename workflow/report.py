@@ -47,6 +47,7 @@ SET_ASIDE = {
 }
 UNLABELLED: dict[str, str] = {
     Unlabelled.RETRIEVAL_FAILED: "phase retrieval failed",
+    Unlabelled.WORKER_LOST: "phase retrieval was killed",
     Unlabelled.MONITORING: "the run was monitoring",
     Unlabelled.NO_TRAINER: "there was no trainer",
     Unlabelled.STOPPED: "the run was stopped",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from ptychoflow.streaming.events import Unlabelled
 from ptychoflow.streaming.run_folder import RunFolder
 from ptychoflow.streaming.state.run import RunState
 from ptychoflow.workflow.json_results import write_json
@@ -19,13 +20,13 @@ def write_results(
 ) -> tuple[Summary, Path]:
     """Write `summary.json` and `report.html`; return the summary and the report's path."""
     summary = summarise(state, interrupted=interrupted)
-    summary["ended_well"] = not (interrupted or failed) and ledger_complaint(summary) is None
+    summary["ended_well"] = not (interrupted or failed) and complaint(summary) is None
     write_json(summary, folder.summary)
     return summary, write_report(folder, state)
 
 
-def ledger_complaint(summary: Summary) -> str | None:
-    """Return what is wrong with the frame ledger, or None where every acquired frame is accounted for."""
+def complaint(summary: Summary) -> str | None:
+    """Return why a run has not ended well, or None: every frame is accounted for, and what should be learnt was."""
     frames = summary["frames"]
     if not frames["acquired"]:
         return "no frame was acquired"
@@ -33,7 +34,24 @@ def ledger_complaint(summary: Summary) -> str | None:
         return f"the frame ledger does not balance: {frames['lost']} of {frames['acquired']} frames are unaccounted for"
     if frames["inferred"] != frames["published"]:
         return f"{frames['inferred']} of {frames['published']} published frames were imaged"
-    return None
+    return _unlearnt(frames, summary["unlabelled_because"])
+
+
+def _unlearnt(frames: Summary, because: Summary) -> str | None:
+    """Return what should have been learnt from and could not: everything, or what a resumed run may succeed with."""
+    if killed := because.get(Unlabelled.WORKER_LOST, 0):
+        return (
+            f"{killed} frames are without ground truth, because phase retrieval was killed; "
+            "`ptychoflow resume` tries it again"
+        )
+    failed = because.get(Unlabelled.RETRIEVAL_FAILED, 0)
+    unusable = frames["void"] + frames["rejected"] + failed
+    if unusable == 0 or frames["trained"] + frames["validation"] > 0 or because.get(Unlabelled.MONITORING, 0):
+        return None
+    return (
+        f"none of the {frames['acquired']} frames could be learnt from: {frames['void']} void, "
+        f"{frames['rejected']} refused, {failed} without ground truth because phase retrieval failed"
+    )
 
 
 def headline(summary: Summary) -> str:

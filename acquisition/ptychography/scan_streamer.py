@@ -96,6 +96,7 @@ class ScanStreamer(SourceStreamer):
             self._acquire(perspective)
         self._perspective = len(self._scan)
         self._await_ground_truth()
+        self._tell_nothing_learnt()
 
     def _announce(self) -> None:
         first = self._scan.perspective(0)
@@ -228,7 +229,8 @@ class ScanStreamer(SourceStreamer):
         """Send a perspective's reference image to the edge and its samples to the ranks."""
         acquired = self._awaiting.pop(result.perspective)
         if result.ground_truth is None:
-            self._ledger.count_unlabelled(int(acquired.learned_from.sum()), Unlabelled.RETRIEVAL_FAILED)
+            because = Unlabelled.WORKER_LOST if result.worker_lost else Unlabelled.RETRIEVAL_FAILED
+            self._ledger.count_unlabelled(int(acquired.learned_from.sum()), because)
             self._publisher.post_to_edge(NoReference(result.perspective))
             self._regime.ground_truth_failed()
             self._loop.warn(f"no ground truth for perspective {result.perspective}: {result.error}")
@@ -293,3 +295,15 @@ class ScanStreamer(SourceStreamer):
         if self._awaiting:
             self._loop.send(PartStatus(PartState.RUNNING, "waiting for ground truth"))
         self._loop.run_until(lambda: not self._awaiting)
+
+    def _tell_nothing_learnt(self) -> None:
+        """Say why if no frame became a sample although some should have."""
+        if self._settings.trainer and (why := self._ledger.why_no_sample()):
+            threshold = self._retrieval.void_threshold
+            hint = (
+                f"; void is a mean squared phase below retrieval.void_threshold = {threshold:g} rad²: for a weak phase "
+                "object set it lower"
+                if self._ledger.void
+                else ""
+            )
+            self._loop.warn(f"none of the {self._ledger.acquired} frames can be learnt from: {why}{hint}")

@@ -54,7 +54,7 @@ def acquire(
             retrieval,
             run=run,
             loop=loop,
-            worker=stack.enter_context(GroundTruthWorker(retrieval, spool_dir=jobs_dir)),
+            worker=stack.enter_context(GroundTruthWorker(retrieval, spool_dir=jobs_dir, warn=loop.warn)),
             journal=Journal(run.folder.spool / FOLDER, scan=_identity(source, acquisition, retrieval, run)),
             recorder=_open_recorder(run.folder.recording, stack) if acquisition.record else None,
         )

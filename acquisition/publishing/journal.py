@@ -72,7 +72,13 @@ class Journal:
         return self._folder(perspective).with_suffix(ACQUIRED_SUFFIX).exists()
 
     def record_result(self, result: GroundTruthResult) -> None:
-        """Keep a result; blocks for the disk. Raises OSError if that does not take it."""
+        """Keep a result, unless another try may give a better one; blocks for the disk.
+
+        Raises:
+            OSError: the disk does not take it.
+        """
+        if result.worker_lost:
+            return
         truth, unfinished = result.ground_truth, self._begin(result.perspective)
         if truth is None:
             self._finish(FailedMessage(result.perspective, result.error or ""), unfinished)

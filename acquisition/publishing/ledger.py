@@ -53,6 +53,23 @@ class Ledger:
         ended = self.samples + self.void + self.held_out + self.excluded + self.unlabelled + self.rejected
         self.count_unlabelled(self.acquired - ended, Unlabelled.STOPPED)
 
+    def why_no_sample(self) -> str | None:
+        """Return in words what became of the frames if none of them is a sample although some should have been."""
+        spared = self.unlabelled_because[Unlabelled.MONITORING]
+        lost = {
+            "show nothing but void": self.void,
+            "are without ground truth, because phase retrieval failed": self.unlabelled_because[
+                Unlabelled.RETRIEVAL_FAILED
+            ],
+            "are without ground truth, because phase retrieval was killed": self.unlabelled_because[
+                Unlabelled.WORKER_LOST
+            ],
+            "hold values that are no counts": self.rejected,
+        }
+        if self.samples or spared or not any(lost.values()):
+            return None
+        return ", ".join(f"{frames} {what}" for what, frames in lost.items() if frames)
+
     def event(self, *, resent_batches: int, spooled_bytes: int) -> AcquisitionCounts:
         """Return the counts as telemetry."""
         return AcquisitionCounts(

@@ -6,6 +6,7 @@ import logging
 import shutil
 import tempfile
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -31,6 +32,9 @@ from ptychoflow.acquisition.retrieval.worker_messages import (
 log = logging.getLogger(__name__)
 
 WORKER_MODULE = "ptychoflow.acquisition.retrieval.worker_process"
+ATTEMPTS = 2
+"""How often a job is given to a worker that does not survive it: what killed one (another process's memory, say) may
+be over by now, and a job that kills every worker must not be tried for ever."""
 
 
 @dataclass(frozen=True)
@@ -40,26 +44,39 @@ class GroundTruthResult:
     perspective: int
     ground_truth: GroundTruth | None
     error: str | None
+    worker_lost: bool = False
+    """The job did not fail by itself: the workers that were at it were killed. It may succeed at another time."""
 
 
 class GroundTruthWorker:
     """Computes ground truth in a process of its own. Use it from one thread.
 
-    Results come in the order of the jobs. A job that kills the worker has failed; the jobs behind it go to a new one.
-    The worker ends with this object, and when this process is killed. Arrays pass through files in a folder of this
-    object's own in `spool_dir`, which is removed at the end.
+    Results come in the order of the jobs. A worker that is gone is started again: it tries the job that the former one
+    was at once more, and goes on with those behind it if that one does not survive it either. The worker ends with this
+    object, and when this process is killed. Arrays pass through files in a folder of this object's own in `spool_dir`,
+    which is removed at the end.
+
+    Args:
+        settings: how ground truth is found.
+        spool_dir: made if need be.
+        warn: told when a worker was lost; only the log is by default.
 
     Raises:
         UserError: the library that `settings.source` needs is not installed.
     """
 
-    def __init__(self, settings: RetrievalSettings, *, spool_dir: Path) -> None:
+    def __init__(
+        self, settings: RetrievalSettings, *, spool_dir: Path, warn: Callable[[str], None] = log.warning
+    ) -> None:
         check_installed(settings.source)
         spool_dir.mkdir(parents=True, exist_ok=True)
         self._settings = settings
         self._spool_dir = Path(tempfile.mkdtemp(dir=spool_dir))
         self._waiting: deque[JobMessage] = deque()
         self._jobs = 0
+        self._warn = warn
+        self._lost = 0
+        """Workers that did not survive the first job that waits."""
         self._child = self._start()
 
     def __enter__(self) -> Self:
@@ -122,10 +139,7 @@ class GroundTruthWorker:
         try:
             line = self._child.receive(timeout_s)
         except ChildEnded as end:
-            reason = f"the ground-truth worker is gone: {end}"
-            log.warning("%s", reason)
-            self._restart()
-            return self._finish(FailedMessage(self._waiting[0].perspective, reason))
+            return self._replace_worker(end)
         return None if line is None else self._finish(msgspec.json.decode(line, type=AnswerMessage))
 
     def close(self) -> None:
@@ -138,16 +152,25 @@ class GroundTruthWorker:
         arguments = [self._settings.model_dump_json(), str(self._spool_dir)]
         return Child(WORKER_MODULE, arguments, threads=self._settings.threads)
 
-    def _restart(self) -> None:
+    def _replace_worker(self, end: ChildEnded) -> GroundTruthResult | None:
+        """Start another worker, which tries the job once more; return its result if it was tried often enough."""
         self._child.close()
         self._child = self._start()
+        self._lost += 1
+        perspective = self._waiting[0].perspective
+        if self._lost < ATTEMPTS:
+            self._warn(f"the ground-truth worker is gone ({end}); perspective {perspective} is tried once more")
+            self._begin_next()
+            return None
+        reason = f"the ground-truth worker is gone, {self._lost} times at this perspective: {end}"
+        return self._finish(FailedMessage(perspective, reason), worker_lost=True)
 
     def _begin_next(self) -> None:
         """Send the worker its next job; those behind it stay here, where they can be withdrawn."""
         if self._waiting:
             self._child.send(msgspec.json.encode(self._waiting[0]))
 
-    def _finish(self, answer: AnswerMessage) -> GroundTruthResult:
+    def _finish(self, answer: AnswerMessage, *, worker_lost: bool = False) -> GroundTruthResult:
         directory = Path(self._waiting.popleft().directory)
         truth, reason = None, None
         if isinstance(answer, FailedMessage):
@@ -155,5 +178,6 @@ class GroundTruthWorker:
         else:
             truth = read_ground_truth(answer, directory)
         shutil.rmtree(directory, ignore_errors=True)
+        self._lost = 0
         self._begin_next()
-        return GroundTruthResult(answer.perspective, truth, reason)
+        return GroundTruthResult(answer.perspective, truth, reason, worker_lost)

@@ -23,6 +23,8 @@ class Unlabelled(StrEnum):
     """Why a frame that could have become a sample has no ground truth."""
 
     RETRIEVAL_FAILED = "retrieval_failed"
+    WORKER_LOST = "worker_lost"
+    """Whatever worked on its perspective was killed; a resumed run tries again."""
     MONITORING = "monitoring"
     """The regime spared its perspective the phase retrieval."""
     NO_TRAINER = "no_trainer"

@@ -126,21 +126,48 @@ def test_a_library_that_is_missing_is_said_at_once(tmp_path):
         GroundTruthWorker(RetrievalSettings(source="tike"), spool_dir=tmp_path)
 
 
-def test_a_killed_worker_fails_its_job_and_a_new_one_does_the_next(tmp_path):
+def kill_in_mid_job(worker):
+    """Kill the worker while it is at a job."""
+    pid = worker.pid
+    os.kill(pid, signal.SIGSTOP)
+    assert worker.poll() is None
+    os.kill(pid, signal.SIGKILL)
+    return pid
+
+
+def test_a_killed_worker_is_started_again_and_tries_its_job_once_more(tmp_path):
+    told = []
+    with GroundTruthWorker(RECORDED, spool_dir=tmp_path, warn=told.append) as worker:
+        os.kill(worker.pid, signal.SIGSTOP)
+        for perspective in (3, 1):
+            worker.submit(make_job(perspective))
+        killed = kill_in_mid_job(worker)
+        assert worker.poll(60.0) is None
+        assert worker.pending == [3, 1]
+        results = [worker.poll(60.0), worker.poll(60.0)]
+        assert worker.pid != killed
+    assert [(one.perspective, one.error, one.worker_lost) for one in results] == [(3, None, False), (1, None, False)]
+    assert_same(results[0].ground_truth, compute_ground_truth(make_job(3), RECORDED))
+    assert told == ["the ground-truth worker is gone (it was ended by SIGKILL); perspective 3 is tried once more"]
+
+
+def test_a_job_that_no_worker_survives_has_failed_and_the_next_ones_are_tried_as_often(tmp_path):
     with GroundTruthWorker(RECORDED, spool_dir=tmp_path) as worker:
-        first_pid = worker.pid
-        os.kill(first_pid, signal.SIGSTOP)
-        worker.submit(make_job(0))
-        worker.submit(make_job(1))
-        assert worker.poll() is None
-        os.kill(first_pid, signal.SIGKILL)
-        killed, done = worker.poll(60.0), worker.poll(60.0)
-        second_pid = worker.pid
-    assert (killed.perspective, killed.ground_truth) == (0, None)
-    assert killed.error == "the ground-truth worker is gone: it was ended by SIGKILL"
-    assert (done.perspective, done.error) == (1, None)
-    assert second_pid != first_pid
-    assert not is_running(second_pid)
+        os.kill(worker.pid, signal.SIGSTOP)
+        for perspective in range(3):
+            worker.submit(make_job(perspective))
+        kill_in_mid_job(worker)
+        assert worker.poll(60.0) is None
+        kill_in_mid_job(worker)
+        lost = worker.poll(60.0)
+        kill_in_mid_job(worker)
+        assert worker.poll(60.0) is None
+        done = [worker.poll(60.0), worker.poll(60.0)]
+        last_pid = worker.pid
+    assert (lost.perspective, lost.ground_truth, lost.worker_lost) == (0, None, True)
+    assert lost.error == "the ground-truth worker is gone, 2 times at this perspective: it was ended by SIGKILL"
+    assert [(one.perspective, one.error) for one in done] == [(1, None), (2, None)]
+    assert not is_running(last_pid)
 
 
 def test_submitting_and_closing_do_not_wait_for_a_job(tmp_path):

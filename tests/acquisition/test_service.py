@@ -122,7 +122,9 @@ def test_failed_ground_truth_is_counted_and_said(network: NetworkSettings, tmp_p
     assert outcome.counts.unlabelled == 180
     assert outcome.counts.samples == 0
     warnings = [event.text for event in outcome.events if isinstance(event, WarningRaised)]
-    assert [text.split(":")[0] for text in warnings] == [f"no ground truth for perspective {i}" for i in range(3)]
+    failed = [f"no ground truth for perspective {i}" for i in range(3)]
+    assert [text.split(":")[0] for text in warnings] == [*failed, "none of the 180 frames can be learnt from"]
+    assert warnings[-1].endswith(": 180 are without ground truth, because phase retrieval failed")
     assert "carries no recorded object" in warnings[0]
 
 

@@ -1,5 +1,6 @@
 """The verdict on a run and its result in words."""
 
+import re
 from typing import Any
 
 import pytest
@@ -12,9 +13,10 @@ from ptychoflow.streaming.events import (
     HeldOutScores,
     Quality,
     RankCounts,
+    Unlabelled,
 )
 from ptychoflow.streaming.state.run import RunState
-from ptychoflow.workflow.results import headline, ledger_complaint
+from ptychoflow.workflow.results import complaint, headline
 from ptychoflow.workflow.summary import summarise as summarise_state
 
 
@@ -34,7 +36,7 @@ def summary(*, acquired: int = 10, trained: int = 8, inferred: int = 10, scored:
 
 
 def test_a_balanced_ledger_has_no_complaint() -> None:
-    assert ledger_complaint(summary()) is None
+    assert complaint(summary()) is None
 
 
 def test_a_frame_that_was_refused_for_its_counts_needs_no_image() -> None:
@@ -42,7 +44,7 @@ def test_a_frame_that_was_refused_for_its_counts_needs_no_image() -> None:
     counts = AcquisitionCounts(10, 9, 7, 2, 0, 0, 0, 1, 0, 0)
     for event in (counts, of_rank(0, RankCounts(7, 0, 0, 0)), EdgeCounts(9, 0, 0, 1.0, 1.0, 1.0)):
         state.apply(telemetry(event, 1.0))
-    assert ledger_complaint(summarise_state(state)) is None
+    assert complaint(summarise_state(state)) is None
 
 
 @pytest.mark.parametrize(
@@ -55,7 +57,33 @@ def test_a_frame_that_was_refused_for_its_counts_needs_no_image() -> None:
     ],
 )
 def test_what_does_not_balance_is_told(case: dict[str, int], said: str) -> None:
-    assert said in (ledger_complaint(summary(**case)) or "")
+    assert said in (complaint(summary(**case)) or "")
+
+
+@pytest.mark.parametrize(
+    ("counts", "because", "said"),
+    [
+        ({"void": 10}, {}, "none of the 10 frames could be learnt from: 10 void"),
+        ({"unlabelled": 10}, {Unlabelled.RETRIEVAL_FAILED: 10}, "10 without ground truth because phase retrieval"),
+        ({"rejected": 10}, {}, "0 void, 10 refused"),
+        ({"unlabelled": 4, "samples": 6}, {Unlabelled.WORKER_LOST: 4}, "4 frames are .* `ptychoflow resume` tries it"),
+        ({"unlabelled": 4, "samples": 6}, {Unlabelled.RETRIEVAL_FAILED: 4}, None),
+        ({"held_out": 10}, {}, None),
+        ({"void": 4, "unlabelled": 6}, {Unlabelled.MONITORING: 6}, None),
+    ],
+)
+def test_a_run_that_could_not_learn_what_it_should_has_not_ended_well(
+    counts: dict[str, int], because: dict[Unlabelled, int], said: str | None
+) -> None:
+    zeros = dict.fromkeys(("samples", "void", "held_out", "excluded", "unlabelled", "rejected"), 0)
+    rest = {"acquired": 10, "published": 10, "resent_batches": 0, "spooled_bytes": 0, "unlabelled_because": because}
+    acquisition = AcquisitionCounts(**{**zeros, **counts, **rest})
+    state = RunState()
+    trained = of_rank(0, RankCounts(counts.get("samples", 0), 0, 0, 0))
+    for event in (acquisition, trained, EdgeCounts(10, 0, 0, 1.0, 1.0, 1.0)):
+        state.apply(telemetry(event, 1.0))
+    found = complaint(summarise_state(state))
+    assert found is None if said is None else re.search(said, found or "")
 
 
 def test_the_headline_sets_the_result_beside_the_constant_prediction() -> None:

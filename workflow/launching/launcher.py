@@ -31,7 +31,7 @@ from ptychoflow.workflow.launching.source_check import check_source
 from ptychoflow.workflow.launching.supervision import PartCommand, PartEnd
 from ptychoflow.workflow.logs import log_to_file, print_error
 from ptychoflow.workflow.progress import log_warning
-from ptychoflow.workflow.results import Summary, headline, ledger_complaint, write_results
+from ptychoflow.workflow.results import Summary, complaint, headline, write_results
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +41,8 @@ START_ORDER = (Part.DASHBOARD, Part.EDGE, Part.TRAINER, Part.ACQUISITION)
 def launch(config: AnyConfig) -> int:
     """Run a whole workflow on this host in a new folder; blocks until it has ended. Return the command's exit status.
 
-    0: all parts ended well and every frame is accounted for. 1: a part failed, or the ledger does not balance.
+    0: all parts ended well, every frame is accounted for, and there was something to learn from. 1: a part failed, the
+    ledger does not balance, or what should have been learnt from got no ground truth.
     130: interrupted, or stopped by a command. The summary and the report are written in each case, and no part is left
     running.
 
@@ -162,8 +163,7 @@ def _conclude(summary: Summary, failure: PartEnd | None, *, interrupted: bool) -
     if interrupted:
         print_error("interrupted; the summary holds what was done until then")
         return INTERRUPTED_STATUS
-    complaint = ledger_complaint(summary)
-    if complaint is not None:
-        print_error(complaint)
+    if (unsound := complaint(summary)) is not None:
+        print_error(unsound)
         return FAILED_STATUS
     return 0

@@ -50,11 +50,11 @@ class Size:
     width: int = 288
     heads: int = 4
     context: int = 64  # bytes that the model sees; a window has one more, since the last is predicted too
-    steps: int = 250  # per language
+    steps: int = 150  # per language
     new: int = 8  # windows of the stream in a step
     rehearsed: int = 8  # windows that the buffer adds to them (r)
     candidates: int = 4  # of the new windows, chosen at random, that the buffer is offered (c)
-    capacity: int = 2000  # windows in the buffer: a quarter of what four languages bring
+    capacity: int = 1200  # windows in the buffer: a quarter of what four languages bring
     held_out: int = 256  # windows per language that losses are measured on
 
 
@@ -268,6 +268,17 @@ def read(root: Path, pattern: str = "**/*") -> dict[str, str]:
     return {str(path.relative_to(root)): path.read_text(encoding="utf-8", errors="replace") for path in files}
 
 
+def report(results: Results, languages: Sequence[Language], size: Size, seeds: Sequence[int]) -> str:
+    """Markdown: what was trained, and two tables."""
+    parameters = sum(parameter.numel() for parameter in GPT(size).parameters()) / 1e6
+    return (
+        f"Held-out loss in bits per byte, mean over seeds {', '.join(map(str, seeds))}. A GPT of {parameters:.1f} "
+        f"million parameters, {size.steps} steps per language, {size.context} bytes of context; a buffer of "
+        f"{size.capacity} windows, {size.candidates} candidates a step.\n\n"
+        f"{losses_after_each(results, languages)}\n{losses_in_the_end(results, languages)}"
+    )
+
+
 def losses_after_each(results: Results, languages: Sequence[Language]) -> str:
     """Markdown: the loss on every language after every language, mean over seeds."""
     names = [language.name for language in languages]
@@ -303,7 +314,7 @@ def main() -> None:
     texts.add_argument("--shipped", action="store_true", help="English, C++, Python, YAML of Python and PyTorch")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--short", action="store_true", help="a smaller model and fewer steps")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="where to write the tables too (Markdown)")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="write the tables after every seed (Markdown)")
     options = parser.parse_args()
     size = Size(width=64, context=32, steps=60, capacity=480, held_out=128) if options.short else Size()
     if options.shipped:
@@ -328,22 +339,16 @@ def main() -> None:
     if size.candidates % distributed.get_world_size():
         sys.exit("Start 1, 2 or 4 ranks: every one needs as many windows as the others.")
     results: Results = {method: [] for method in methods}
-    for seed in options.seeds:
+    for done, seed in enumerate(options.seeds, start=1):
         for method in methods:
             if distributed.get_rank() == 0:
                 print(f"seed {seed}: {method.name}", file=sys.stderr)  # noqa: T201
             results[method].append(train(method, languages, size, seed))
-    if distributed.get_rank() == 0:
-        parameters = sum(parameter.numel() for parameter in GPT(size).parameters()) / 1e6
-        text = (
-            f"Held-out loss in bits per byte, mean over seeds {', '.join(map(str, options.seeds))}. A GPT of "
-            f"{parameters:.1f} million parameters, {size.steps} steps per language, {size.context} bytes of context; "
-            f"a buffer of {size.capacity} windows, {size.candidates} candidates a step.\n\n"
-            f"{losses_after_each(results, languages)}\n{losses_in_the_end(results, languages)}"
-        )
-        print(text)  # noqa: T201
-        if options.out:
+        text = report(results, languages, size, options.seeds[:done])
+        if options.out and distributed.get_rank() == 0:
             options.out.write_text(text, encoding="utf-8")
+    if distributed.get_rank() == 0:
+        print(text)  # noqa: T201
     distributed.destroy_process_group()
 
 

@@ -40,8 +40,7 @@ def _computed(draw: Callable[[], Figure]) -> str:
         drawn.savefig(text, format="svg", transparent=True, metadata={"Date": None})
     svg = text.getvalue()
     svg = svg[svg.index("<svg") :].replace("#000000", "currentColor")
-    # letters of the page's own font, and the width of the column
-    svg = re.sub(r"font: ([\d.]+)px [^;\"]+", r"font: \1px inherit; fill: currentColor", svg)
+    # as wide as the column
     return re.sub(r'<svg ([^>]*?)width="[^"]*" height="[^"]*"', r"<svg \1", re.sub(r"\n\s*\n", "\n", svg), count=1)
 
 

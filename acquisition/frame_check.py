@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,10 @@ import numpy.typing as npt
 
 COUNT_DTYPES = (np.dtype(np.uint8), np.dtype(np.uint16))
 """Counts that every part computes with directly; other dtypes travel as float32."""
+SATURATED_SHARE = 0.5
+"""A frame in which more of the pixels with counts hold the dtype's largest value than this shows nothing."""
+UNUSABLE = "without counts, saturated all over, or with values that are negative or no numbers"
+RANGES_NAMED = 6
 
 
 def as_streamed(frames: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -17,7 +22,25 @@ def as_streamed(frames: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 
 def usable(frames: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
-    """Return which frames (n, y, x) hold nothing but finite counts of at least zero, bool (n,)."""
-    if np.issubdtype(frames.dtype, np.unsignedinteger):
-        return np.ones(len(frames), dtype=bool)
-    return np.asarray((np.isfinite(frames) & (frames >= 0)).all(axis=(1, 2)))
+    """Return which frames (n, y, x) can be used, bool (n,).
+
+    They hold some counts, all of them finite and at least zero, and are not saturated all over.
+    """
+    pixels = frames.reshape(len(frames), -1)
+    top = pixels.max(axis=1)
+    good = np.asarray(np.isfinite(top) & (top > 0))  # a NaN is the largest of what it is among
+    if frames.dtype.kind != "u":
+        good &= pixels.min(axis=1) >= 0
+    if frames.dtype.kind in "iu":
+        for row in np.flatnonzero(top == np.iinfo(frames.dtype).max).tolist():
+            at_top = np.count_nonzero(pixels[row] == top[row])
+            good[row] &= at_top <= SATURATED_SHARE * np.count_nonzero(pixels[row])
+    return good
+
+
+def ranges_in_words(numbers: Sequence[int]) -> str:
+    """Return growing numbers as text: "3, 7 to 12", the first ranges of many."""
+    ends = np.flatnonzero(np.diff(numbers) != 1) + 1
+    runs = [run for run in np.split(np.asarray(numbers), ends) if len(run)]
+    said = [f"{run[0]}" if len(run) == 1 else f"{run[0]} to {run[-1]}" for run in runs[:RANGES_NAMED]]
+    return ", ".join(said) + (" …" if len(runs) > RANGES_NAMED else "")

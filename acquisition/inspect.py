@@ -10,15 +10,18 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from ptychoflow.acquisition.readers.stored import fresnel_number, nearest_neighbour_px, probe_diameter_px
+from ptychoflow.acquisition.frame_check import usable
+from ptychoflow.acquisition.position_check import step_px
+from ptychoflow.acquisition.readers.stored import fresnel_number, probe_diameter_px
 from ptychoflow.acquisition.scan import Geometry, Perspective, Scan
+from ptychoflow.streaming.errors import UserError
 
 SAMPLED_FRAMES = 64
 
 
 @dataclass(frozen=True)
 class CountStatistics:
-    """Counts in frames spread over one perspective."""
+    """Counts in the usable ones of frames spread over one perspective."""
 
     dtype: str
     sampled_frames: int
@@ -121,9 +124,10 @@ def inspect_scan(scan: Scan) -> ScanDescription:
     probe = first.probe
     if probe is None:
         raise ValueError("an opened scan has a probe")
+    perspectives = [_describe(perspective) for perspective in scan]  # which may have notes of their own
     return ScanDescription(
         name=scan.name,
-        perspectives=[_describe(perspective) for perspective in scan],
+        perspectives=perspectives,
         geometry=first.geometry,
         probe_modes=len(probe),
         probe_diameter_px=probe_diameter_px(probe),
@@ -141,15 +145,24 @@ def _describe(perspective: Perspective) -> PerspectiveDescription:
         angle_deg=perspective.angle_deg,
         frames=len(perspective),
         extent_px=(extent_y, extent_x),
-        step_px=nearest_neighbour_px(positions_px) if len(positions_px) > 1 else None,
+        step_px=step_px(positions_px),
         masked_pixels=0 if perspective.mask is None else int(perspective.mask.sum()),
         ground_truth_shape_px=None if truth is None else (truth.values.shape[0], truth.values.shape[1]),
     )
 
 
 def _count_statistics(perspective: Perspective) -> CountStatistics:
+    """Look at frames one at a time: large ones need not fit into memory together."""
     count = min(len(perspective), SAMPLED_FRAMES)
-    indices = [number * len(perspective) // count for number in range(count)]
-    frames = np.concatenate([perspective.read(index, index + 1) for index in indices]).astype(np.float64)
-    dtype = str(perspective.read(0, 1).dtype)
-    return CountStatistics(dtype, count, float(frames.sum() / count), float(frames.max()))
+    total, largest, seen, dtype = 0.0, 0.0, 0, ""
+    for index in (number * len(perspective) // count for number in range(count)):
+        try:
+            frame = perspective.read(index, index + 1)
+        except UserError:  # said by a note
+            continue
+        dtype = str(frame.dtype)
+        if usable(frame)[0]:
+            seen += 1
+            total += float(frame.sum(dtype=np.float64))
+            largest = max(largest, float(frame.max()))
+    return CountStatistics(dtype, seen, total / max(seen, 1), largest)

@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from ptychoflow.acquisition.frame_check import usable
+from ptychoflow.acquisition.frame_survey import FrameSurvey, survey_frames
 from ptychoflow.acquisition.probe_estimate import choose_frames, estimate_probe
 from ptychoflow.acquisition.propagation import back_propagate, propagate
 from ptychoflow.acquisition.readers.stored import StoredPerspective
@@ -15,8 +17,8 @@ from ptychoflow.acquisition.scan import Geometry, Perspective
 from ptychoflow.acquisition.source_settings import PreprocessSettings
 from ptychoflow.streaming.errors import UserError
 
-SAMPLED_FRAMES = 64
-"""Frames, evenly spread over the perspective, that bad pixels are looked for in."""
+MOSTLY_MASKED = 0.5
+"""More of a frame than this is rarely masked; the other way round it is."""
 
 
 class FrameTransform:
@@ -82,17 +84,20 @@ class FilePerspective(Perspective):
     def __init__(self, stored: StoredPerspective, settings: PreprocessSettings) -> None:
         self._stored = stored
         self._transform = FrameTransform(settings, stored.geometry.frame_shape_px)
-        self.notes = list(stored.notes)
+        self.notes: list[str] = list(stored.notes)
         self.index = stored.index
         self.angle_deg = stored.angle_deg
         self.geometry = self._transform.apply_to_geometry(stored.geometry)
         self.positions_px = _transform_positions(stored, settings, self.geometry)
-        self.mask = self._find_mask(settings)
+        known_bad = self._known_bad(settings)
+        survey = self._look_at_frames(settings, known_bad)
+        self.notes += survey.notes
+        self.mask = self._transformed_mask(survey.bad)
         self.ground_truth = stored.ground_truth
         if stored.ground_truth is not None and (settings.changes_frame_axes or settings.changes_positions):
             self.ground_truth = None
             self.notes.append("The recorded ground truth is left out: it does not fit the preprocessed frames")
-        self.probe = self._find_probe()
+        self.probe = None if survey.nothing_usable and stored.probe is None else self._find_probe()
 
     def read(self, start: int, stop: int) -> npt.NDArray[np.generic]:
         """Return frames start to stop. Reads from disk; raises `UserError` when the file is damaged there."""
@@ -110,34 +115,55 @@ class FilePerspective(Perspective):
             raise UserError(f"{self._stored.where}: frames {start} to {stop} cannot be read: {error}") from error
         return frames.astype(frames.dtype.newbyteorder("="), copy=False)
 
-    def _find_mask(self, settings: PreprocessSettings) -> npt.NDArray[np.bool_] | None:
-        masks = [self._stored.mask, _load_mask(settings.mask, self._stored), self._find_bad_pixels(settings)]
-        known = [self._transform.apply(mask) for mask in masks if mask is not None]
+    def _known_bad(self, settings: PreprocessSettings) -> npt.NDArray[np.bool_] | None:
+        """Return the stored pixels that the file's mask or the user's ignores."""
+        known = [self._own_mask(settings), _load_mask(settings.mask, self._stored)]
+        masks = [mask for mask in known if mask is not None]
+        return np.logical_or.reduce(masks) if masks else None
+
+    def _transformed_mask(self, bad: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_] | None:
+        masks = [self._transform.apply(bad)] if bad.any() else []
         if self._transform.outside.any():
-            known.append(self._transform.outside)
-        return np.logical_or.reduce(known) if known else None
+            masks.append(self._transform.outside)
+        return np.logical_or.reduce(masks) if masks else None
 
-    def _find_bad_pixels(self, settings: PreprocessSettings) -> npt.NDArray[np.bool_] | None:
-        """Look through sampled stored frames for pixels that cannot be used; None if the dtype leaves nothing to find.
-
-        Markers of gaps (negative or not finite) are there in every frame, saturation need not be.
-        """
-        threshold = settings.saturation_counts
-        if threshold is None and self._stored.dtype.kind == "u":
+    def _own_mask(self, settings: PreprocessSettings) -> npt.NDArray[np.bool_] | None:
+        """Return the file's mask, inverted if that is set; say so where most of the frame is masked."""
+        mask = self._stored.mask
+        if mask is None:
             return None
-        marked = np.ones(self._stored.geometry.frame_shape_px, dtype=bool)
-        saturated = np.zeros_like(marked)
-        for index in _spread(self._stored.frame_count):
-            frame = self._read_stored(index, index + 1)[0]
-            marked &= ~(frame >= 0)
-            if threshold is not None:
-                saturated |= frame >= threshold
-        bad: npt.NDArray[np.bool_] = marked | saturated
-        if bad.any():
-            self.notes.append(
-                f"{bad.sum()} pixels are saturated, or negative in every frame looked at; they are ignored"
+        if settings.invert_mask:
+            mask = ~mask
+            self.notes.append(f"The file's mask is inverted, as set: {int(mask.sum())} pixels are ignored")
+        share = float(mask.mean())
+        other = str(not settings.invert_mask).lower()
+        turn = f"if the mask is meant the other way round, --set source.preprocess.invert_mask={other}"
+        if share == 1.0:
+            raise UserError(f"{self._stored.where}: the mask leaves no pixel; {turn}")
+        if share > MOSTLY_MASKED:
+            self.notes.append(f"The file's mask ignores {share:.0%} of the pixels; {turn}")
+        return mask
+
+    def _look_at_frames(self, settings: PreprocessSettings, known_bad: npt.NDArray[np.bool_] | None) -> FrameSurvey:
+        survey = survey_frames(
+            self._read_stored,
+            frames=self._stored.frame_count,
+            shape_px=self._stored.geometry.frame_shape_px,
+            dtype=self._stored.dtype,
+            known_bad=known_bad,
+            saturation_counts=settings.saturation_counts,
+            find_bad=settings.find_bad_pixels,
+        )
+        if survey.nothing_usable:
+            no_probe = "the file has no probe, and frames without counts cannot show it: "
+            text = (
+                f"{'' if self._stored.probe is not None else no_probe}none of the {survey.looked_at} frames looked at "
+                f"shows anything ({survey.reasons()}); is this the right dataset, and was the shutter open?"
             )
-        return bad
+            if self._stored.index == 0:
+                raise UserError(f"{self._stored.where}: {text}")
+            self.notes.append(f"{text[0].upper()}{text[1:]}")  # perspectives before and after it are worth a run
+        return survey
 
     def _find_probe(self) -> npt.NDArray[np.complex64]:
         if self._stored.probe is not None:
@@ -146,19 +172,16 @@ class FilePerspective(Perspective):
             raise UserError(f"{self._stored.where}: the file has no probe, and one frame is not enough to estimate it")
         indices = choose_frames(self.positions_px)
         frames = np.concatenate([self.read(index, index + 1) for index in indices.tolist()])
-        if not frames.any():
+        good = usable(frames)
+        if good.sum() < 2:
             raise UserError(f"{self._stored.where}: the file has no probe, and frames without counts cannot show it")
-        estimate = estimate_probe(frames, self.positions_px[indices])
+        frames, indices = frames[good], indices[good]
+        estimate = estimate_probe(frames, self.positions_px[indices], self.mask)
         self.notes.append(
             f"The file has no probe; it was estimated from {len(indices)} frames, "
             f"with a diameter of {estimate.diameter_fraction:.0%} of the field of view"
         )
         return estimate.probe
-
-
-def _spread(frames: int) -> list[int]:
-    count = min(frames, SAMPLED_FRAMES)
-    return [index * frames // count for index in range(count)]
 
 
 def _transform_positions(

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from scipy import fft
+from scipy import fft, ndimage
 from scipy.spatial import KDTree
 
 from ptychoflow.acquisition.propagation import back_propagate
@@ -24,6 +24,8 @@ ANCHORS = 64
 NEIGHBOURS = 3
 CANDIDATES = np.concatenate([-np.arange(0.9, 0.09, -0.02), np.arange(0.1, 0.91, 0.02)])
 """Diameters of the probe over the field of view that are tried, with the sign of the defocus."""
+FILL_PX = 2.0
+"""How far around a masked pixel the mean frame is looked at."""
 MINIMUM_OVERLAP = 0.05
 """A shadow that moves so far that less of the lens than this is common to two frames says nothing."""
 
@@ -41,19 +43,31 @@ def choose_frames(positions_px: FloatArray) -> npt.NDArray[np.intp]:
     return np.union1d(anchors, neighbours)
 
 
-def estimate_probe(frames: npt.NDArray[np.generic], positions_px: FloatArray) -> ProbeEstimate:
+def estimate_probe(
+    frames: npt.NDArray[np.generic], positions_px: FloatArray, mask: npt.NDArray[np.bool_] | None = None
+) -> ProbeEstimate:
     """Estimate the probe from frames (n, y, x) at `positions_px` (n, 2); at least two frames are needed.
 
-    Its energy is that of the mean frame.
+    Its energy is that of the mean frame, which is filled in from around the pixels that `mask` (y, x) ignores.
     """
     mean = np.clip(frames.mean(axis=0, dtype=np.float64), 0.0, None)
+    if mask is not None:
+        mean = _filled(mean, mask)
     radius = [np.arange(pixels) - pixels // 2 for pixels in mean.shape]
     spread = _standard_deviation(mean, radius)
-    diameter = _find_diameter(frames, positions_px, mean=mean, spread=spread)
+    diameter = _find_diameter(frames, positions_px, mean=mean, spread=spread, mask=mask)
     defocus = diameter / (4 * spread)
     phase = np.pi * defocus * (radius[0][:, np.newaxis] ** 2 + radius[1] ** 2)
     probe = back_propagate(np.sqrt(mean) * np.exp(1j * phase))
     return ProbeEstimate(probe.astype(np.complex64)[np.newaxis], abs(diameter))
+
+
+def _filled(mean: FloatArray, mask: npt.NDArray[np.bool_]) -> FloatArray:
+    """Return the mean frame with masked pixels as bright as those around them."""
+    weight = ndimage.gaussian_filter((~mask).astype(np.float64), FILL_PX)
+    around = ndimage.gaussian_filter(np.where(mask, 0.0, mean), FILL_PX) / np.maximum(weight, 1e-3)
+    filled: FloatArray = np.where(mask, around, mean)
+    return filled
 
 
 def _standard_deviation(mean: FloatArray, radius: list[npt.NDArray[np.int_]]) -> float:
@@ -72,7 +86,12 @@ def _pairs(positions_px: FloatArray) -> tuple[npt.NDArray[np.intp], npt.NDArray[
 
 
 def _find_diameter(
-    frames: npt.NDArray[np.generic], positions_px: FloatArray, *, mean: FloatArray, spread: float
+    frames: npt.NDArray[np.generic],
+    positions_px: FloatArray,
+    *,
+    mean: FloatArray,
+    spread: float,
+    mask: npt.NDArray[np.bool_] | None,
 ) -> float:
     """Return the candidate diameter at which the shadows of neighbouring frames agree best."""
     shape = np.array(mean.shape)
@@ -80,7 +99,7 @@ def _find_diameter(
     agreement = np.zeros(len(CANDIDATES))
     overlap = np.zeros(len(CANDIDATES))
     for anchor, neighbour in zip(*_pairs(positions_px), strict=True):
-        shadows = [_shadow(frames[index], mean) for index in (anchor, neighbour)]
+        shadows = [_shadow(frames[index], mean, mask) for index in (anchor, neighbour)]
         correlation = _cross_correlation(*shadows)
         step_px = positions_px[neighbour] - positions_px[anchor]
         shift = np.round(step_px / (CANDIDATES[:, np.newaxis] / (4 * spread) * shape)).astype(int)
@@ -93,9 +112,11 @@ def _find_diameter(
     return float(CANDIDATES[np.argmax(scores)])
 
 
-def _shadow(frame: npt.NDArray[np.generic], mean: FloatArray) -> FloatArray:
-    """Return what a frame shows beside the lens, in units of its noise."""
+def _shadow(frame: npt.NDArray[np.generic], mean: FloatArray, mask: npt.NDArray[np.bool_] | None) -> FloatArray:
+    """Return what a frame shows beside the lens, in units of its noise; nothing where it is masked."""
     shadow: FloatArray = (frame.astype(np.float64) - mean) / np.sqrt(mean + 1.0)
+    if mask is not None:
+        shadow[mask] = 0.0
     return shadow
 
 

@@ -13,7 +13,7 @@ Conventions used everywhere in the project:
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -71,6 +71,8 @@ class Perspective(ABC):
     """(y, x), True for pixels that must be ignored."""
     ground_truth: ObjectImage | None
     """Recorded or simulated object, as it is in the source, not yet brought to the common gauge."""
+    notes: Sequence[str] = ()
+    """What was estimated, assumed or set aside, in words for a person."""
 
     def __len__(self) -> int:
         """Return the number of frames."""
@@ -85,8 +87,11 @@ class Scan(ABC):
     """A sequence of perspectives."""
 
     name: str
-    notes: list[str]
-    """What was estimated or assumed, in words for a person."""
+
+    @property
+    @abstractmethod
+    def notes(self) -> list[str]:
+        """What was estimated, assumed or set aside, in words for a person: of the perspectives looked at so far."""
 
     @abstractmethod
     def __len__(self) -> int:

@@ -35,6 +35,10 @@ class PreprocessSettings(Settings):
     """Mirror frames along x."""
     mask: Path | None = None
     """`.npy` file with the shape of a stored frame; what is not zero is ignored, in addition to the file's own mask."""
+    invert_mask: bool = False
+    """The file's own mask marks the good pixels, not the bad ones."""
+    find_bad_pixels: bool = True
+    """Ignore pixels that hold a marker, a negative value or no number in every frame looked at, and hot ones."""
     saturation_counts: PositiveFloat | None = None
     """A pixel that reaches this value in any of the frames looked at is ignored in all frames."""
     swap_positions: bool = False

@@ -101,10 +101,11 @@ class FileScan(Scan):
         contents = [one for file in files for one in file.perspectives]
         self._stored = [assemble(one, settings, index=index) for index, one in enumerate(contents)]
         for stored in self._stored:
-            check(stored)
+            check(stored, position_scale=self._preprocess.position_scale)
         _check_same_frames(self._stored)
         self._perspectives: dict[int, FilePerspective] = {}
-        self.notes = [*(note for file in files for note in file.notes), *self._notes_of_perspectives()]
+        self._notes_of_files = [note for file in files for note in file.notes]
+        self.perspective(0)
         self._opened = opened.pop_all()
 
     def __len__(self) -> int:
@@ -124,11 +125,14 @@ class FileScan(Scan):
             self._perspectives[index] = FilePerspective(self._stored[index], self._preprocess)
         return self._perspectives[index]
 
-    def _notes_of_perspectives(self) -> list[str]:
-        """Return the first perspective's notes, and what the files of the others say beside that."""
+    @property
+    def notes(self) -> list[str]:
+        """What the files say, the first perspective's notes, and those of others that say something else."""
         first = self.perspective(0).notes
-        others = [(one.index, note) for one in self._stored[1:] for note in one.notes if note not in first]
-        return [*first, *(f"Perspective {index}: {note}" for index, note in others)]
+        others = [(one.index, note) for one in self._stored[1:] for note in one.notes]
+        others += [(one.index, note) for index, one in self._perspectives.items() if index for note in one.notes]
+        different = dict.fromkeys(f"Perspective {index}: {note}" for index, note in others if note not in first)
+        return [*self._notes_of_files, *first, *different]
 
     def close(self) -> None:
         """Close the files."""

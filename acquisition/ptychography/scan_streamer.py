@@ -7,13 +7,14 @@ in one thread that never waits without pumping the publisher.
 from __future__ import annotations
 
 import logging
+import re
 import time
 from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 
-from ptychoflow.acquisition.frame_check import as_streamed, usable
+from ptychoflow.acquisition.frame_check import UNUSABLE, as_streamed, ranges_in_words, usable
 from ptychoflow.acquisition.ptychography.acquired import AcquiredPerspective
 from ptychoflow.acquisition.ptychography.regime import RegimeControl
 from ptychoflow.acquisition.ptychography.scan_view import ScanView
@@ -28,6 +29,7 @@ from ptychoflow.acquisition.roles import assign_roles
 from ptychoflow.acquisition.scan import Perspective, Scan
 from ptychoflow.acquisition.settings import AcquisitionSettings
 from ptychoflow.streaming.codec import Arrays
+from ptychoflow.streaming.errors import UserError
 from ptychoflow.streaming.events import (
     GroundTruthReady,
     GroundTruthSkipped,
@@ -88,6 +90,8 @@ class ScanStreamer(SourceStreamer):
         """Perspectives whose ground truth is to come."""
         self._open: dict[int, PerspectiveEnd] = {}
         """Perspectives whose end the ranks have not been told, in order of acquisition."""
+        self._said: set[str] = set()
+        """Kinds of notes that people have been told."""
         loop.attend = self._attend
 
     def _stream_all(self) -> None:
@@ -124,6 +128,7 @@ class ScanStreamer(SourceStreamer):
             notes=self._scan.notes,
         )
         self._loop.send(info)
+        self._said.update(_kind(note) for note in first.notes)
         rules = self._settings.regime
         if rules.automatic:
             self._loop.send(RegimeRules(rules.psnr_db, rules.ssim))
@@ -139,6 +144,10 @@ class ScanStreamer(SourceStreamer):
         """Take one perspective's frames, publish them to the edge, and ask for their ground truth."""
         self._perspective = perspective.index
         log.info("perspective %d: %d frames at %.2f°", perspective.index, len(perspective), perspective.angle_deg)
+        for note in perspective.notes:
+            if _kind(note) not in self._said:
+                self._said.add(_kind(note))
+                self._loop.warn(f"perspective {perspective.index}: {note}")
         roles = assign_roles(
             self._settings.roles,
             perspective.positions_px,
@@ -181,7 +190,7 @@ class ScanStreamer(SourceStreamer):
         self, perspective: Perspective, roles: npt.NDArray[np.uint8], start: int, stop: int
     ) -> tuple[npt.NDArray[np.generic], npt.NDArray[np.int32]]:
         """Publish frames start to stop; return those that can be used, with their indices."""
-        stored = perspective.read(start, stop)
+        stored = self._read(perspective, start, stop)
         if self._recorder is not None:
             self._recorder.append(stored, start=start)
         good = usable(stored)
@@ -189,7 +198,10 @@ class ScanStreamer(SourceStreamer):
         indices = np.arange(start, stop, dtype=np.int32)[good]
         self._ledger.count_frames(roles[start:stop], good)
         if not good.all():
-            self._loop.warn(f"perspective {perspective.index}: {int((~good).sum())} frames hold NaN or negative counts")
+            numbers = ranges_in_words((start + np.flatnonzero(~good)).tolist())
+            self._loop.warn(
+                f"perspective {perspective.index}: {int((~good).sum())} frames {UNUSABLE} are set aside: {numbers}"
+            )
         arrays: Arrays = {
             "index": indices,
             "role": roles[indices],
@@ -199,6 +211,16 @@ class ScanStreamer(SourceStreamer):
         self._publisher.post_to_edge(Frames(perspective.index, perspective.angle_deg, time.time()), arrays)
         self._view.show(perspective, stop - 1, stored[-1])
         return frames, indices
+
+    def _read(self, perspective: Perspective, start: int, stop: int) -> npt.NDArray[np.generic]:
+        """Return frames start to stop, those that the file cannot give as zeros: one of them does not end a scan."""
+        try:
+            return perspective.read(start, stop)
+        except UserError as error:
+            if stop - start == 1:
+                self._loop.warn(f"perspective {perspective.index}: {error}")
+                return np.zeros((1, *perspective.geometry.frame_shape_px), np.uint8)
+        return np.concatenate([self._read(perspective, index, index + 1) for index in range(start, stop)])
 
     def _submit_job(self, acquired: AcquiredPerspective) -> npt.NDArray[np.generic]:
         """Return the frames as they lie on disk until the ground truth comes: a scan need not fit into memory.
@@ -307,3 +329,8 @@ class ScanStreamer(SourceStreamer):
                 else ""
             )
             self._loop.warn(f"none of the {self._ledger.acquired} frames can be learnt from: {why}{hint}")
+
+
+def _kind(note: str) -> str:
+    """Return a note without its figures: a hundred perspectives may each have their own."""
+    return re.sub(r"[\d.,]+", "#", note)

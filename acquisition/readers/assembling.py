@@ -8,11 +8,13 @@ from typing import NoReturn
 import numpy as np
 import numpy.typing as npt
 
+from ptychoflow.acquisition.frame_check import ranges_in_words
+from ptychoflow.acquisition.position_check import outliers, unwritten_tail
 from ptychoflow.acquisition.readers.contents import FileContents, Positions
-from ptychoflow.acquisition.readers.frame_stack import FrameStack
 from ptychoflow.acquisition.readers.geometry import complete_geometry
 from ptychoflow.acquisition.readers.probes import fitted
 from ptychoflow.acquisition.readers.stored import StoredPerspective
+from ptychoflow.acquisition.scan import ObjectImage
 from ptychoflow.acquisition.source_settings import FrameAxes, FrameChoice, FrameRange, ReplaySettings
 from ptychoflow.streaming.errors import UserError
 
@@ -44,9 +46,22 @@ def assemble(contents: FileContents, settings: ReplaySettings, *, index: int) ->
             "such as --set source.positions.file=positions.txt --set source.positions.unit=um"
         )
     positions = contents.positions
-    frames, values = _pair(contents, positions, settings, notes)
+    used, values = _pair(contents, positions, settings, notes)
     with np.errstate(over="ignore"):  # what is not finite is refused with the frame's number
         positions_px = values if positions.in_pixels else values / geometry.object_pixel_size_m
+    scaled_px = positions_px * settings.preprocess.position_scale
+    apart = outliers(scaled_px, max(geometry.frame_shape_px))
+    if apart.any():
+        away_px = np.abs(scaled_px[apart] - np.median(scaled_px, axis=0)).max()
+        notes.append(
+            f"{int(apart.sum())} of {len(used)} positions lie far from all others, up to {away_px:.3g} object pixels "
+            f"from the middle: frames {ranges_in_words(used[apart].tolist())} are set aside"
+        )
+        used, positions_px = used[~apart], positions_px[~apart]
+    _refuse_missing(contents, used)
+    stack = contents.frames
+    everything = len(used) == stack.count and (len(used) == 0 or used[0] == 0)
+    frames = stack if everything else stack.chosen(used)
     probe = contents.probe
     if probe is not None:
         probe, said = fitted(probe, settings.probe, contents.frames.shape_px, where=contents.where)
@@ -54,7 +69,7 @@ def assemble(contents: FileContents, settings: ReplaySettings, *, index: int) ->
     return StoredPerspective(
         where=contents.where,
         index=index,
-        angle_deg=contents.angle_deg or 0.0,
+        angle_deg=_angle_deg(contents, notes),
         geometry=geometry,
         positions_px=positions_px,
         frame_count=frames.count,
@@ -62,9 +77,30 @@ def assemble(contents: FileContents, settings: ReplaySettings, *, index: int) ->
         read=frames.read,
         probe=probe,
         mask=contents.mask,
-        ground_truth=contents.ground_truth,
+        ground_truth=_fitting_object(contents, positions_px, notes),
         notes=notes,
     )
+
+
+def _angle_deg(contents: FileContents, notes: list[str]) -> float:
+    if contents.angle_deg is not None and not np.isfinite(contents.angle_deg):
+        notes.append("The rotation angle is no number; it is taken as 0")
+        return 0.0
+    return contents.angle_deg or 0.0
+
+
+def _fitting_object(
+    contents: FileContents, positions_px: npt.NDArray[np.float64], notes: list[str]
+) -> ObjectImage | None:
+    """Return the recorded object if it lies where the positions are."""
+    image = contents.ground_truth
+    if image is None:
+        return None
+    places = positions_px - image.origin_px
+    if not ((places >= 0) & (places <= np.array(image.values.shape) - 1)).all():
+        notes.append("The recorded ground truth is left out: it does not lie where the positions are")
+        return None
+    return image
 
 
 def _transposed(contents: FileContents) -> FileContents:
@@ -80,9 +116,8 @@ def _transposed(contents: FileContents) -> FileContents:
 
 def _pair(
     contents: FileContents, positions: Positions, settings: ReplaySettings, notes: list[str]
-) -> tuple[FrameStack, npt.NDArray[np.float64]]:
-    """Return frames and positions that belong together, without those that are left out."""
-    stack = contents.frames
+) -> tuple[Indices, npt.NDArray[np.float64]]:
+    """Return the frames' numbers and positions that belong together, without those that are left out."""
     if positions.frames is None:
         used, values = _lined_up(contents, positions.values, settings.frames, notes)
     else:
@@ -91,9 +126,13 @@ def _pair(
     if not kept.all():
         notes.append(f"{int((~kept).sum())} frames are left out, as set")
         used, values = used[kept], values[kept]
-    _refuse_missing(contents, used)
-    everything = len(used) == stack.count and (len(used) == 0 or used[0] == 0)
-    return (stack if everything else stack.chosen(used)), values
+    if tail := unwritten_tail(values):
+        notes.append(
+            f"The last {tail} of {len(used)} positions are no numbers or zero, as an aborted scan leaves them: frames "
+            f"{ranges_in_words(used[-tail:].tolist())} are set aside"
+        )
+        used, values = used[:-tail], values[:-tail]
+    return used, values
 
 
 def _lined_up(

@@ -8,8 +8,8 @@ from typing import NoReturn
 
 import numpy as np
 import numpy.typing as npt
-from scipy.spatial import KDTree
 
+from ptychoflow.acquisition.position_check import what_is_wrong
 from ptychoflow.acquisition.scan import Geometry, ObjectImage
 from ptychoflow.streaming.errors import UserError
 
@@ -38,11 +38,12 @@ class StoredPerspective:
     notes: list[str] = field(default_factory=list)
 
 
-def check(stored: StoredPerspective) -> None:
-    """Raise `UserError` for what cannot be a far-field ptychographic scan."""
+def check(stored: StoredPerspective, *, position_scale: float = 1.0) -> None:
+    """Raise `UserError` for what cannot be a far-field ptychographic scan, its positions scaled as they will be."""
     _check_frames(stored)
     _check_positions(stored)
-    _check_step(stored)
+    if (wrong := what_is_wrong(stored.positions_px * position_scale, stored.geometry.frame_shape_px)) is not None:
+        _fail(stored, wrong)
     _check_illumination(stored)
 
 
@@ -72,7 +73,8 @@ def _check_positions(stored: StoredPerspective) -> None:
     if len(broken):
         _fail(
             stored,
-            f"{len(broken)} positions are not finite numbers, the first one of frame {broken[0]}; repair the file",
+            f"{len(broken)} positions are not finite numbers, the first one of frame {broken[0]}; repair the file, "
+            f"or leave such frames out with --set source.drop_frames=[{broken[0]}{', …' if len(broken) > 1 else ''}]",
         )
     if len(positions) > 1 and np.ptp(positions, axis=0).max() == 0:
         _fail(stored, "all positions are the same; ptychography needs a scan")
@@ -97,16 +99,6 @@ def check_geometry(geometry: Geometry, *, where: str) -> Geometry:
     return geometry
 
 
-def _check_step(stored: StoredPerspective) -> None:
-    field_px = max(stored.geometry.frame_shape_px)
-    if len(stored.positions_px) > 1 and (step := nearest_neighbour_px(stored.positions_px)) > field_px:
-        _fail(
-            stored,
-            f"unsupported geometry: neighbouring positions are {step:.3g} object pixels apart but a far-field frame "
-            f"covers {field_px}, so nothing overlaps; check units, or is this a near-field scan?",
-        )
-
-
 def _check_illumination(stored: StoredPerspective) -> None:
     for name, array in (("probe", stored.probe), ("mask", stored.mask)):
         if array is not None and array.shape[-2:] != stored.geometry.frame_shape_px:
@@ -124,12 +116,6 @@ def _check_illumination(stored: StoredPerspective) -> None:
             f"unsupported geometry: the Fresnel number of the probe is {fresnel:.3g}, a near-field scan; "
             "only far-field scans (below 1) can be processed",
         )
-
-
-def nearest_neighbour_px(positions_px: npt.NDArray[np.float64]) -> float:
-    """Return the median distance from a position to the nearest other one; at least two positions are needed."""
-    distances, _ = KDTree(positions_px).query(positions_px, k=2)
-    return float(np.median(distances[:, 1]))
 
 
 def probe_diameter_px(probe: npt.NDArray[np.complexfloating]) -> tuple[float, float]:

@@ -92,7 +92,9 @@ def compute_ground_truth(job: GroundTruthJob, settings: RetrievalSettings) -> Gr
 
 
 def _find_object(job: GroundTruthJob, settings: RetrievalSettings) -> Reconstruction:
-    probe = estimate_probe(job.frames, job.positions_px).probe if job.probe is None else job.probe
+    probe = job.probe
+    if probe is None:
+        probe = estimate_probe(job.frames, job.positions_px, job.mask).probe
     if settings.source in RETRIEVING:
         return make_engine(settings).reconstruct(Measurement(job.frames, job.positions_px, probe, job.mask))
     if job.recorded is None:

@@ -26,7 +26,7 @@ class SimulatedScan(Scan):
     def __init__(self, settings: SimulationSettings) -> None:
         phases = settings.phases
         self.name = f"simulated {', then '.join(phase.kind.value.replace('_', ' ') for phase in phases)}"
-        self.notes = ["The scan is simulated; its ground truth is the true object"]
+        self._notes = ["The scan is simulated; its ground truth is the true object"]
         self._settings = settings
         self._field_px = field_shape_px(settings)
         self._specimens = [
@@ -35,7 +35,7 @@ class SimulatedScan(Scan):
         self._places = [(specimen, step) for specimen in self._specimens for step in range(len(specimen.angles_deg))]
         if len(phases) > 1:
             changes = [str(index) for index, (_, step) in enumerate(self._places) if step == 0][1:]
-            self.notes.append(f"The specimen changes before perspective {', '.join(changes)}")
+            self._notes.append(f"The specimen changes before perspective {', '.join(changes)}")
         self._geometry = Geometry(
             energy_eV=settings.energy_eV,
             detector_distance_m=settings.detector_distance_m,
@@ -53,6 +53,11 @@ class SimulatedScan(Scan):
     def frames(self) -> int:
         """Frames of all perspectives together."""
         return len(self) * self._settings.frames_per_perspective
+
+    @property
+    def notes(self) -> list[str]:
+        """What is simulated."""
+        return self._notes
 
     def perspective(self, index: int) -> SimulatedPerspective:
         """Return perspective `index`; its frames are made when they are read."""

@@ -1,0 +1,226 @@
+"""Values that show nothing are ignored or refused, and always said: pixels, frames, positions.
+
+What is retrieved from the rest is compared with an object that is simulated without the project.
+"""
+
+import h5py
+import numpy as np
+import pytest
+from asymmetric_scan import PHOTONS, RIGHT, N, correlation, frames, positions_px, translation, write_scan
+from scan_files import FRAMES, opened, refusal, write_cxi
+
+from ptychoflow.acquisition.frame_check import ranges_in_words, usable
+from ptychoflow.acquisition.inspect import inspect_scan
+from ptychoflow.acquisition.position_check import outliers, unwritten_tail
+
+GAP = np.zeros((N, N), bool)
+GAP[:, 40:43] = GAP[20:22] = True
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "scan.cxi"
+
+
+def notes_with(scan, words):
+    return [note for note in scan.notes if words in note]
+
+
+def test_nothing_is_found_where_nothing_is_wrong(path):
+    scan = opened(write_scan(path))
+    assert scan.perspective(0).mask is None
+    assert len(scan.notes) == 2
+    assert correlation(scan.perspective(0)) > RIGHT
+
+
+@pytest.mark.parametrize(
+    ("dtype", "marker"),
+    [("uint32", 2**32 - 1), ("uint16", 2**16 - 1), ("uint32", 2**16 - 1), ("int32", 2**31 - 1), ("float32", 2**32 - 1)],
+)
+def test_gaps_that_hold_the_largest_value_are_ignored(path, dtype, marker):
+    counts = frames().astype(dtype)
+    counts[:, GAP] = marker
+    scan = opened(write_scan(path, counts, dtype=dtype))
+    perspective = scan.perspective(0)
+    np.testing.assert_array_equal(perspective.mask, GAP)
+    assert notes_with(scan, "314 pixels hold 429496729" if marker > 2**31 else f"314 pixels hold {marker} in every")
+    assert not perspective.read(0, 144)[:, GAP].any()
+    if marker == 2**32 - 1 and dtype == "uint32":
+        assert correlation(perspective) > RIGHT
+
+
+def test_saturation_in_some_frames_only_is_no_gap(path):
+    counts = frames().astype("uint16")
+    counts[::2, 5, 6] = 65535
+    assert opened(write_scan(path, counts, with_probe=True)).perspective(0).mask is None
+
+
+@pytest.mark.parametrize("places", [[(50, 50)], [(50, 50), (50, 51), (51, 50)], [(0, 0), (63, 20)]])
+def test_hot_pixels_are_ignored_and_the_probe_is_as_without_them(path, places):
+    counts = frames().astype("int32")
+    rows, columns = zip(*places, strict=True)
+    counts[:, rows, columns] = 500_000
+    scan = opened(write_scan(path, counts, dtype="int32"))
+    perspective = scan.perspective(0)
+    assert sorted(map(tuple, np.argwhere(perspective.mask).tolist())) == sorted(places)
+    assert notes_with(scan, f"{len(places)} pixels are hot, at ({places[0][0]}, {places[0][1]})")
+    assert notes_with(scan, "with a diameter of 46% of the field")
+    assert np.sum(np.abs(perspective.probe) ** 2) == pytest.approx(PHOTONS, rel=0.1)
+
+
+def test_a_beam_of_one_bright_spot_is_not_hot(path):
+    y, x = np.mgrid[:N, :N] - N // 2
+    spot = 1e4 * np.exp(-(y**2 + x**2) / 1.5)
+    counts = np.random.default_rng(0).poisson(spot, (144, N, N))
+    assert opened(write_scan(path, counts, with_probe=True)).perspective(0).mask is None
+
+
+def test_looking_for_bad_pixels_can_be_left_out(path):
+    counts = frames().astype("uint16")
+    counts[:, 50, 50] = 60_000
+    scan = opened(write_scan(path, counts, with_probe=True), preprocess={"find_bad_pixels": False})
+    assert scan.perspective(0).mask is None
+    assert not notes_with(scan, "hot")
+
+
+@pytest.mark.parametrize(
+    ("value", "why"),
+    [(np.nan, "without a finite value"), (0, "without counts")],
+)
+def test_frames_that_show_nothing_are_set_aside_before_the_probe_is_estimated(path, value, why):
+    counts = frames().astype("float32")
+    counts[[10, 120, 121, 122]] = value
+    scan = opened(write_scan(path, counts, dtype="float32"))
+    assert notes_with(scan, f"4 of 144 frames show nothing (4 {why}): 10, 120 to 122; such frames are set aside")
+    assert correlation(scan.perspective(0)) > RIGHT
+    assert inspect_scan(scan).counts.mean_per_frame == pytest.approx(frames().sum() / 144, rel=0.02)
+
+
+def test_saturated_frames_are_set_aside_beside_gaps(path):
+    counts = frames().astype("uint16")
+    counts[:, GAP] = 65535
+    counts[3] = 65535
+    counts[7, 10:] = 65535
+    scan = opened(write_scan(path, counts))
+    assert notes_with(scan, "2 of 144 frames show nothing (2 saturated all over): 3, 7;")
+    np.testing.assert_array_equal(scan.perspective(0).mask, GAP)
+    assert np.flatnonzero(~usable(scan.perspective(0).read(0, 144))).tolist() == [3, 7]
+
+
+@pytest.mark.parametrize("with_probe", [True, False])
+def test_a_scan_that_shows_nothing_is_refused(path, with_probe):
+    said = refusal(write_scan(path, 0 * frames(), with_probe=with_probe))
+    assert "none of the 144 frames looked at shows anything (144 without counts)" in said
+
+
+def test_a_damaged_frame_does_not_hide_the_others(path):
+    write_cxi(path)
+    with h5py.File(path, "a") as file:
+        counts = file[FRAMES][...]
+        del file[FRAMES]
+        dataset = file.create_dataset(FRAMES, data=counts, chunks=(1, 16, 24), compression="gzip")
+        chunk = dataset.id.get_chunk_info(12)
+    with path.open("r+b") as raw:
+        raw.seek(chunk.byte_offset)
+        raw.write(b"\xff" * 60)
+    assert notes_with(opened(path), "1 of 30 frames show nothing (1 that cannot be read): 12;")
+
+
+def test_usable_frames():
+    counts = np.ones((6, 2, 3), np.float32)
+    counts[1, 0, 0], counts[2, 1, 1], counts[3], counts[4, 0, 0] = np.nan, -1, 0, np.inf
+    assert usable(counts).tolist() == [True, False, False, False, False, True]
+    bytes_ = np.array([[[255, 255, 0]], [[255, 3, 2]], [[0, 0, 0]]], np.uint8)
+    assert usable(bytes_).tolist() == [False, True, False]
+    assert ranges_in_words([0, 2, 3, 4, 9]) == "0, 2 to 4, 9"
+
+
+@pytest.mark.parametrize("inverted", [False, True])
+def test_a_mask_that_ignores_most_of_the_frame_is_said(path, inverted):
+    write_scan(path, mask=(~GAP).astype("u4"))
+    scan = opened(path, preprocess={"invert_mask": inverted})
+    if inverted:
+        np.testing.assert_array_equal(scan.perspective(0).mask, GAP)
+        assert notes_with(scan, "The file's mask is inverted, as set: 314 pixels are ignored")
+        assert correlation(scan.perspective(0)) > RIGHT
+    else:
+        assert notes_with(scan, "ignores 92% of the pixels; if the mask is meant the other way round, --set "
+                                "source.preprocess.invert_mask=true")  # fmt: skip
+
+
+def test_a_mask_that_leaves_nothing_is_refused_with_the_setting(path):
+    said = refusal(write_scan(path, mask=np.ones((N, N), "u4")))
+    assert "the mask leaves no pixel; if the mask is meant the other way round" in said
+    assert opened(path, preprocess={"invert_mask": True}).perspective(0).mask is None
+
+
+@pytest.mark.parametrize("tail", [np.nan, 0.0])
+def test_positions_that_were_never_written_are_set_aside_with_their_frames(path, tail):
+    positions = translation()
+    positions[120:] = tail
+    scan = opened(write_scan(path, positions_m=positions))
+    assert len(scan.perspective(0)) == 120
+    assert notes_with(scan, "The last 24 of 144 positions are no numbers or zero")
+    assert notes_with(scan, "frames 120 to 143 are set aside")
+    assert correlation(scan.perspective(0)) > RIGHT
+
+
+def test_a_missing_position_amid_others_is_refused_with_the_setting(path):
+    positions = translation()
+    positions[17, 0] = np.nan
+    assert "source.drop_frames=[17]" in refusal(write_scan(path, positions_m=positions))
+    assert len(opened(path, drop_frames=[17]).perspective(0)) == 143
+
+
+def test_a_scan_may_end_at_zero(path):
+    positions = translation() - translation()[-1]
+    assert unwritten_tail(positions[:, :2]) == 0
+    assert len(opened(write_scan(path, positions_m=positions)).perspective(0)) == 144
+
+
+@pytest.mark.parametrize("away_m", [1.0, 50e-6])
+def test_single_positions_far_away_are_set_aside(path, away_m):
+    positions = translation()
+    positions[7, 0] += away_m
+    scan = opened(write_scan(path, positions_m=positions))
+    assert notes_with(scan, "1 of 144 positions lie far from all others")
+    assert notes_with(scan, "frames 7 are set aside")
+    kept = np.delete(frames(), 7, axis=0)
+    np.testing.assert_array_equal(scan.perspective(0).read(0, 143), kept)
+    assert correlation(scan.perspective(0)) > RIGHT
+
+
+def test_a_scan_of_two_areas_has_no_outliers():
+    area = np.random.default_rng(0).uniform(0, 50, (100, 2))
+    assert not outliers(np.concatenate([area, area + 5000]), 64).any()
+    assert not outliers(np.array([[0.0, 0.0], [1000.0, 0.0]]), 64).any()
+
+
+def test_positions_that_ask_for_terabytes_are_refused(path):
+    positions = translation()
+    positions[::2] += 0.5
+    assert "object pixels, an image of" in refusal(write_scan(path, positions_m=positions))
+
+
+@pytest.mark.parametrize(
+    ("factor", "words", "scale"),
+    [
+        (1e-3, "only 0.00", 1000.0),
+        (1e-6, "only 5", 1e6),
+        (1e3, "so nothing overlaps; check units", 1e-3),
+        (1e6, "so nothing overlaps; check units", 1e-6),
+    ],
+)
+def test_steps_that_cannot_be_are_refused_with_the_likely_unit(path, factor, words, scale):
+    said = refusal(write_scan(path, positions_m=translation() * factor))
+    assert words in said
+    assert f"--set source.preprocess.position_scale={scale:g}" in said
+    there = opened(path, preprocess={"position_scale": scale}).perspective(0).positions_px
+    np.testing.assert_allclose(np.ptp(there, axis=0), np.ptp(positions_px(), axis=0), rtol=1e-3)
+
+
+def test_many_frames_along_few_lines_are_no_small_steps(path):
+    positions = np.zeros((144, 3))
+    positions[:, 0] = np.tile(np.arange(48) * 0.5, 3) * 0.97e-6 / 15
+    positions[:, 1] = np.repeat(np.arange(3), 48) * 1e-6
+    assert len(opened(write_scan(path, positions_m=positions, with_probe=True)).perspective(0)) == 144

@@ -176,15 +176,20 @@ class ScanEdge(Edge[ScanStart, Model]):
 
     def _keep(self, perspective: Perspective) -> None:
         """Keep the frames of the newest perspectives only."""
-        if perspective in self._kept or perspective.released:
-            return
-        self._kept.append(perspective)
-        while len(self._kept) > self._settings.keep:
-            oldest = self._kept.popleft()
-            oldest.release_frames()
-            if oldest.complete:
-                self._retire(oldest)
-        self._let_go_unscored()
+        if perspective.released:
+            # some of its frames had been put off until after it was let go
+            self._let_go(perspective)
+        elif perspective not in self._kept:
+            self._kept.append(perspective)
+            while len(self._kept) > self._settings.keep:
+                self._let_go(self._kept.popleft())
+
+    def _let_go(self, perspective: Perspective) -> None:
+        """Keep no frames of a perspective, and write it unless some are still to be imaged."""
+        perspective.release_frames()
+        if perspective.complete:
+            self._retire(perspective)
+            self._let_go_unscored()
 
     # Imaging again
 

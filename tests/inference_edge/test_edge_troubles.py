@@ -134,8 +134,9 @@ def test_people_can_roll_weights_back(run):
     assert [one.version for one in run.of(WeightsApplied)] == [1, 2, 1]
 
 
-def test_frames_that_come_too_fast_are_thinned_out_and_all_imaged_in_the_end(run):
-    impatient = {"latency_max_ms": 1e-3, "overload": Overload.THIN, "image_every": 3, "keep": 9}
+@pytest.mark.parametrize("keep", [9, 1])
+def test_frames_that_come_too_fast_are_thinned_out_and_all_imaged_in_the_end(run, keep):
+    impatient = {"latency_max_ms": 1e-3, "overload": Overload.THIN, "image_every": 3, "keep": keep}
     run.start_edge(SETTINGS.model_copy(update=impatient))
     for perspective in range(3):
         run.post_perspective(perspective)

@@ -58,6 +58,8 @@ class TelemetrySender:
                 parts = self._codec.encode(Telemetry(time.time(), self._part, self._rank, event), arrays)
                 self._socket.send_multipart(parts, flags=zmq.DONTWAIT, copy=False)
             except zmq.Again:
+                if self.dropped == 0:
+                    log.warning("nobody collects telemetry: %d events wait, newer ones are dropped", SENDER_QUEUE)
                 self.dropped += 1
             except (UnicodeEncodeError, OverflowError) as error:
                 # a file name that is no UTF-8, say

@@ -175,11 +175,14 @@ def test_a_full_disk_keeps_no_event_from_the_callback(
     ]
 
 
-def test_a_sender_without_a_hub_never_blocks(network: NetworkSettings) -> None:
+def test_a_sender_without_a_hub_never_blocks_and_says_so_once(
+    network: NetworkSettings, caplog: pytest.LogCaptureFixture
+) -> None:
     sender = TelemetrySender(network, part=Part.EDGE)
     began_s = time.monotonic()
     for _ in range(10_050):
         sender.send(WeightsApplied(1))
     assert sender.dropped == 50
+    assert caplog.text.count("nobody collects telemetry") == 1
     assert time.monotonic() - began_s < 20
     sender.close()

@@ -8,11 +8,13 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from ptychoflow.acquisition.beam_check import centre_notes
 from ptychoflow.acquisition.frame_check import usable
 from ptychoflow.acquisition.frame_survey import FrameSurvey, survey_frames
-from ptychoflow.acquisition.probe_estimate import choose_frames, estimate_probe
+from ptychoflow.acquisition.orientation import Orientation
+from ptychoflow.acquisition.probe_estimate import GatheredFrames, Turn, choose_frames, find_fits, probe_of_fit
 from ptychoflow.acquisition.propagation import back_propagate, propagate
-from ptychoflow.acquisition.readers.stored import StoredPerspective
+from ptychoflow.acquisition.readers.stored import StoredPerspective, fresnel_number
 from ptychoflow.acquisition.scan import Geometry, Perspective
 from ptychoflow.acquisition.source_settings import PreprocessSettings
 from ptychoflow.streaming.errors import UserError
@@ -83,6 +85,7 @@ class FilePerspective(Perspective):
 
     def __init__(self, stored: StoredPerspective, settings: PreprocessSettings) -> None:
         self._stored = stored
+        self._settings = settings
         self._transform = FrameTransform(settings, stored.geometry.frame_shape_px)
         self.notes: list[str] = list(stored.notes)
         self.index = stored.index
@@ -97,7 +100,9 @@ class FilePerspective(Perspective):
         if stored.ground_truth is not None and (settings.changes_frame_axes or settings.changes_positions):
             self.ground_truth = None
             self.notes.append("The recorded ground truth is left out: it does not fit the preprocessed frames")
-        self.probe = None if survey.nothing_usable and stored.probe is None else self._find_probe()
+        if survey.bad.mean() < MOSTLY_MASKED:
+            self.notes += centre_notes(survey.mean, settings.centre_px or _middle(stored))
+        self.probe = self._find_probe(survey)
 
     def read(self, start: int, stop: int) -> npt.NDArray[np.generic]:
         """Return frames start to stop. Reads from disk; raises `UserError` when the file is damaged there."""
@@ -113,13 +118,18 @@ class FilePerspective(Perspective):
             frames = self._stored.read(start, stop)
         except (OSError, RuntimeError, ValueError, MemoryError) as error:
             raise UserError(f"{self._stored.where}: frames {start} to {stop} cannot be read: {error}") from error
+        if self._settings.zero_frequency_in_corner:
+            frames = np.fft.fftshift(frames, axes=(1, 2))
         return frames.astype(frames.dtype.newbyteorder("="), copy=False)
 
     def _known_bad(self, settings: PreprocessSettings) -> npt.NDArray[np.bool_] | None:
         """Return the stored pixels that the file's mask or the user's ignores."""
         known = [self._own_mask(settings), _load_mask(settings.mask, self._stored)]
         masks = [mask for mask in known if mask is not None]
-        return np.logical_or.reduce(masks) if masks else None
+        if not masks:
+            return None
+        bad: npt.NDArray[np.bool_] = np.logical_or.reduce(masks)
+        return np.fft.fftshift(bad) if settings.zero_frequency_in_corner else bad
 
     def _transformed_mask(self, bad: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_] | None:
         masks = [self._transform.apply(bad)] if bad.any() else []
@@ -165,23 +175,73 @@ class FilePerspective(Perspective):
             self.notes.append(f"{text[0].upper()}{text[1:]}")  # perspectives before and after it are worth a run
         return survey
 
-    def _find_probe(self) -> npt.NDArray[np.complex64]:
-        if self._stored.probe is not None:
-            return self._transform.apply_to_probe(self._stored.probe)
+    def orientation(self) -> Orientation | None:
+        """Return how frames lie to positions, from up to 256 frames; None if too few of them show anything."""
+        gathered = self._gather()
+        return None if gathered is None else Orientation(find_fits(gathered, self.mask), self._settings)
+
+    def _find_probe(self, survey: FrameSurvey) -> npt.NDArray[np.complex64] | None:
+        """Return the file's probe or an estimated one; check how frames lie to positions on the way."""
+        stored = self._stored.probe
+        if stored is not None:
+            # One perspective tells for all of them.
+            if self.index == 0 and (orientation := self.orientation()) is not None:
+                self._note_orientation(orientation)
+            return self._transform.apply_to_probe(stored)
+        if survey.nothing_usable:
+            return None
         if len(self) < 2:
             raise UserError(f"{self._stored.where}: the file has no probe, and one frame is not enough to estimate it")
-        indices = choose_frames(self.positions_px)
-        frames = np.concatenate([self.read(index, index + 1) for index in indices.tolist()])
-        good = usable(frames)
-        if good.sum() < 2:
+        gathered = self._gather()
+        if gathered is None:
             raise UserError(f"{self._stored.where}: the file has no probe, and frames without counts cannot show it")
-        frames, indices = frames[good], indices[good]
-        estimate = estimate_probe(frames, self.positions_px[indices], self.mask)
+        orientation = Orientation(find_fits(gathered, self.mask), self._settings)
+        fit = orientation.fits[Turn.NONE]
+        estimate = probe_of_fit(gathered, fit, self.mask)
         self.notes.append(
-            f"The file has no probe; it was estimated from {len(indices)} frames, "
+            f"The file has no probe; it was estimated from {len(gathered)} frames, "
             f"with a diameter of {estimate.diameter_fraction:.0%} of the field of view"
         )
+        self._refuse_near_field(estimate.probe)
+        if not self._note_orientation(orientation) and not fit.clear:
+            why = "lies at the edge of what is tried" if fit.at_edge else "fits hardly better than others"
+            self.notes.append(
+                f"The estimated probe is uncertain: its diameter {why} (score {fit.score:.2f}); phase retrieval may "
+                "not converge. Check orientation (ptychoflow inspect --orientation), beam centre and units, or give a "
+                "file with a probe"
+            )
         return estimate.probe
+
+    def _note_orientation(self, orientation: Orientation) -> bool:
+        note = orientation.note()
+        if note is not None:
+            self.notes.append(note)
+        return note is not None
+
+    def _refuse_near_field(self, probe: npt.NDArray[np.complex64]) -> None:
+        if (fresnel := fresnel_number(probe, self.geometry)) > 1:
+            raise UserError(
+                f"{self._stored.where}: unsupported geometry: the Fresnel number of the estimated probe is "
+                f"{fresnel:.3g}, a near-field scan; only far-field scans (below 1) can be processed"
+            )
+
+    def _gather(self) -> GatheredFrames | None:
+        """Read the frames that show probe and orientation, one at a time; None if fewer than two can be used."""
+        gathered = GatheredFrames()
+        places = len(np.unique(self.positions_px, axis=0))
+        for index in choose_frames(self.positions_px).tolist() if places > 1 else []:
+            try:
+                frame = self.read(index, index + 1)
+            except UserError:  # the survey, or whoever reads it for good, says so
+                continue
+            if usable(frame)[0]:
+                gathered.add(frame[0], self.positions_px[index])
+        return gathered if len(gathered) > 1 and len(np.unique(gathered.positions_px, axis=0)) > 1 else None
+
+
+def _middle(stored: StoredPerspective) -> tuple[int, int]:
+    height, width = stored.geometry.frame_shape_px
+    return height // 2, width // 2
 
 
 def _transform_positions(

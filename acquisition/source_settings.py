@@ -27,6 +27,8 @@ class PreprocessSettings(Settings):
     """Shape (y, x) to cut out around the beam centre, after transposing; None keeps the frame's shape."""
     centre_px: tuple[NonNegativeInt, NonNegativeInt] | None = None
     """Pixel (y, x) of the direct beam in the frame as stored; None means (y // 2, x // 2)."""
+    zero_frequency_in_corner: bool = False
+    """Frames and masks are stored with zero frequency at pixel (0, 0); it is moved to the middle before all else."""
     transpose: bool = False
     """Exchange the frame's y and x axes."""
     flip_y: bool = False

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ptychoflow.acquisition.probe_estimate import estimate_probe
+from ptychoflow.acquisition.probe_estimate import GatheredFrames, choose_frames, estimate_probe
 from ptychoflow.acquisition.retrieval.engine import Measurement, Reconstruction
 from ptychoflow.acquisition.retrieval.engines import RETRIEVING, make_engine
 from ptychoflow.acquisition.retrieval.gauge import find_gauge
@@ -94,7 +94,10 @@ def compute_ground_truth(job: GroundTruthJob, settings: RetrievalSettings) -> Gr
 def _find_object(job: GroundTruthJob, settings: RetrievalSettings) -> Reconstruction:
     probe = job.probe
     if probe is None:
-        probe = estimate_probe(job.frames, job.positions_px, job.mask).probe
+        gathered = GatheredFrames()
+        for index in choose_frames(job.positions_px).tolist():
+            gathered.add(job.frames[index], job.positions_px[index])
+        probe = estimate_probe(gathered, job.mask).probe
     if settings.source in RETRIEVING:
         return make_engine(settings).reconstruct(Measurement(job.frames, job.positions_px, probe, job.mask))
     if job.recorded is None:

@@ -12,6 +12,7 @@ from scan_files import FRAMES, opened, refusal, write_cxi
 from ptychoflow.acquisition.frame_check import ranges_in_words, usable
 from ptychoflow.acquisition.inspect import inspect_scan
 from ptychoflow.acquisition.position_check import outliers, unwritten_tail
+from ptychoflow.acquisition.probe_estimate import Turn
 
 GAP = np.zeros((N, N), bool)
 GAP[:, 40:43] = GAP[20:22] = True
@@ -64,7 +65,9 @@ def test_hot_pixels_are_ignored_and_the_probe_is_as_without_them(path, places):
     perspective = scan.perspective(0)
     assert sorted(map(tuple, np.argwhere(perspective.mask).tolist())) == sorted(places)
     assert notes_with(scan, f"{len(places)} pixels are hot, at ({places[0][0]}, {places[0][1]})")
-    assert notes_with(scan, "with a diameter of 46% of the field")
+    without = opened(write_scan(path.with_name("without.cxi"))).perspective(0).orientation().fits[Turn.NONE]
+    # Diameters are tried in steps of 0.02.
+    assert perspective.orientation().fits[Turn.NONE].diameter == pytest.approx(without.diameter, abs=0.021)
     assert np.sum(np.abs(perspective.probe) ** 2) == pytest.approx(PHOTONS, rel=0.1)
 
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from contextlib import closing
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ptychoflow.workflow.commands.options import ConfigOption, MapOption, SetOption
+
+if TYPE_CHECKING:
+    from ptychoflow.acquisition.scan import Scan
 
 
 def inspect(
@@ -19,6 +22,9 @@ def inspect(
     *,
     dataset_map: MapOption = None,
     plot: Annotated[Path | None, typer.Option(help="Also draw it.", metavar="PNG")] = None,
+    orientation: Annotated[
+        bool, typer.Option("--orientation", help="Also say how rows and columns of the frames lie to the positions.")
+    ] = False,
     config: ConfigOption = None,
     assignments: SetOption = None,
 ) -> None:
@@ -47,6 +53,22 @@ def inspect(
         raise
     with closing(scan):
         Console().print(inspect_scan(scan))
+        if orientation:
+            print_orientation(scan)
         if plot is not None:
             plot_scan(scan, plot)
             typer.echo(f"plot: {plot}")
+
+
+def print_orientation(scan: Scan) -> None:
+    """Print the scores of the eight orientations of the first perspective's frames, and the settings to copy."""
+    from rich.console import Console
+
+    from ptychoflow.acquisition.preprocess import FilePerspective
+
+    first = scan.perspective(0)
+    found = first.orientation() if isinstance(first, FilePerspective) else None
+    if found is None:
+        typer.echo("orientation: too few frames show anything")
+    else:
+        Console().print(found, soft_wrap=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import numpy.typing as npt
 
 from ptychoflow.acquisition.beam_check import centre_notes
 from ptychoflow.acquisition.frame_check import usable
-from ptychoflow.acquisition.frame_survey import FrameSurvey, survey_frames
+from ptychoflow.acquisition.frame_survey import LEAST_FRAMES, FrameSurvey, survey_frames
 from ptychoflow.acquisition.orientation import Orientation
 from ptychoflow.acquisition.probe_estimate import GatheredFrames, Turn, choose_frames, find_fits, probe_of_fit
 from ptychoflow.acquisition.propagation import back_propagate, propagate
@@ -19,6 +20,11 @@ from ptychoflow.acquisition.scan import Geometry, Perspective
 from ptychoflow.acquisition.source_settings import PreprocessSettings
 from ptychoflow.streaming.errors import UserError
 
+log = logging.getLogger(__name__)
+
+LARGE_FRAME_PX = 2**21
+ESTIMATE_BYTES = 2**31
+"""Stored frames that are read to estimate the probe and to check orientation, at most."""
 MOSTLY_MASKED = 0.5
 """More of a frame than this is rarely masked; the other way round it is."""
 
@@ -92,6 +98,7 @@ class FilePerspective(Perspective):
         self.angle_deg = stored.angle_deg
         self.geometry = self._transform.apply_to_geometry(stored.geometry)
         self.positions_px = _transform_positions(stored, settings, self.geometry)
+        self._advise_crop()
         known_bad = self._known_bad(settings)
         survey = self._look_at_frames(settings, known_bad)
         self.notes += survey.notes
@@ -121,6 +128,17 @@ class FilePerspective(Perspective):
         if self._settings.zero_frequency_in_corner:
             frames = np.fft.fftshift(frames, axes=(1, 2))
         return frames.astype(frames.dtype.newbyteorder("="), copy=False)
+
+    def _advise_crop(self) -> None:
+        """Say before the work begins that it will be slow."""
+        height, width = self.geometry.frame_shape_px
+        if self.index == 0 and height * width > LARGE_FRAME_PX:
+            note = (
+                f"Frames of {height} × {width} px take much memory and time: cut them out about the beam, such as with "
+                "--set source.preprocess.crop_px=[512,512]"
+            )
+            log.warning("%s", note)
+            self.notes.append(note)
 
     def _known_bad(self, settings: PreprocessSettings) -> npt.NDArray[np.bool_] | None:
         """Return the stored pixels that the file's mask or the user's ignores."""
@@ -229,7 +247,9 @@ class FilePerspective(Perspective):
         """Read the frames that show probe and orientation, one at a time; None if fewer than two can be used."""
         gathered = GatheredFrames()
         places = len(np.unique(self.positions_px, axis=0))
-        for index in choose_frames(self.positions_px).tolist() if places > 1 else []:
+        height, width = self._stored.geometry.frame_shape_px
+        most = max(LEAST_FRAMES, ESTIMATE_BYTES // (height * width * self._stored.dtype.itemsize))
+        for index in choose_frames(self.positions_px, most=most).tolist() if places > 1 else []:
             try:
                 frame = self.read(index, index + 1)
             except UserError:  # the survey, or whoever reads it for good, says so

@@ -130,9 +130,12 @@ class GatheredFrames:
         return frames, np.sqrt(mean)
 
 
-def choose_frames(positions_px: FloatArray) -> npt.NDArray[np.intp]:
-    """Return the indices of frames, spread over the scan and with their neighbours, that an estimate needs."""
-    anchors, neighbours = _pairs(positions_px)
+def choose_frames(positions_px: FloatArray, *, most: int | None = None) -> npt.NDArray[np.intp]:
+    """Return the indices of frames, spread over the scan and with their neighbours, that an estimate needs.
+
+    They are `most` at most.
+    """
+    anchors, neighbours = _pairs(positions_px, anchors=ANCHORS if most is None else most // (NEIGHBOURS + 1))
     return np.union1d(anchors, neighbours)
 
 
@@ -208,19 +211,19 @@ def _standard_deviation(mean: FloatArray) -> float:
     return float(np.sqrt(np.sum(mean * _squared_radius(mean.shape)) / mean.sum() / 2))
 
 
-def _pairs(positions_px: FloatArray) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
-    """Return indices of anchors and of their neighbours, each (pairs,).
+def _pairs(positions_px: FloatArray, *, anchors: int = ANCHORS) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+    """Return indices of up to `anchors` anchors and of their neighbours, each (pairs,).
 
     Of repeated exposures at one place only the first counts: a step of nothing says nothing.
     """
     first = np.sort(np.unique(positions_px, axis=0, return_index=True)[1])
     places = positions_px[first]
-    count = min(len(places), ANCHORS)
-    anchors = np.arange(count) * len(places) // count
+    count = min(len(places), anchors, ANCHORS)
+    chosen = np.arange(count) * len(places) // count
     neighbours = min(NEIGHBOURS, len(places) - 1)
-    _, nearest = KDTree(places).query(places[anchors], k=neighbours + 1)
+    _, nearest = KDTree(places).query(places[chosen], k=neighbours + 1)
     others = np.asarray(nearest).reshape(count, neighbours + 1)[:, 1:]
-    return first[np.repeat(anchors, neighbours)], first[others.reshape(-1)]
+    return first[np.repeat(chosen, neighbours)], first[others.reshape(-1)]
 
 
 def _cross_correlation(first: npt.NDArray[np.floating], second: npt.NDArray[np.floating]) -> FloatArray:

@@ -23,7 +23,8 @@ from ptychoflow.acquisition.publishing.loop import AcquisitionLoop
 from ptychoflow.acquisition.publishing.streamer import SourceStreamer
 from ptychoflow.acquisition.recorder import Recorder
 from ptychoflow.acquisition.retrieval.ground_truth import GroundTruth, GroundTruthJob
-from ptychoflow.acquisition.retrieval.settings import RetrievalSettings
+from ptychoflow.acquisition.retrieval.settings import AutoVoid, RetrievalSettings
+from ptychoflow.acquisition.retrieval.void import distribution_in_words, squared_phase_rad2
 from ptychoflow.acquisition.retrieval.worker import GroundTruthResult, GroundTruthWorker
 from ptychoflow.acquisition.roles import assign_roles
 from ptychoflow.acquisition.scan import Perspective, Scan
@@ -46,6 +47,8 @@ from ptychoflow.streaming.settings import RunContext
 log = logging.getLogger(__name__)
 
 DISK_RETRY_S = 1.0
+MOSTLY_VOID = 0.5
+"""If more of a perspective's frames are void than this, people are told."""
 
 
 class ScanStreamer(SourceStreamer):
@@ -92,6 +95,7 @@ class ScanStreamer(SourceStreamer):
         """Perspectives whose end the ranks have not been told, in order of acquisition."""
         self._said: set[str] = set()
         """Kinds of notes that people have been told."""
+        self._void_told = False
         loop.attend = self._attend
 
     def _stream_all(self) -> None:
@@ -310,8 +314,26 @@ class ScanStreamer(SourceStreamer):
             self._ledger.count_unlabelled(int(acquired.learned_from.sum()), Unlabelled.NO_TRAINER)
             return
         self._ledger.count_labels(truth.void[acquired.learned_from])
+        self._tell_mostly_void(acquired, truth)
         for batch in acquired.sample_batches(truth, batch_frames=self._settings.batch_frames):
             self._publisher.post_samples(Samples(acquired.perspective.index), batch)
+
+    def _void_threshold(self) -> str:
+        threshold = self._retrieval.void_threshold
+        said = threshold.value if isinstance(threshold, AutoVoid) else f"{threshold:g} rad²"
+        return f"retrieval.void_threshold = {said}"
+
+    def _tell_mostly_void(self, acquired: AcquiredPerspective, truth: GroundTruth) -> None:
+        """Say so, once and early, when most frames are set aside as void."""
+        void = truth.void[acquired.learned_from]
+        if self._void_told or len(void) == 0 or void.mean() <= MOSTLY_VOID:
+            return
+        self._void_told = True
+        spread = distribution_in_words(squared_phase_rad2(truth.phase[acquired.learned_from]))
+        self._loop.warn(
+            f"perspective {acquired.perspective.index}: {int(void.sum())} of {len(void)} frames are set aside as void "
+            f"({self._void_threshold()}): {spread}; for a weak phase object set it lower, or to {AutoVoid.AUTO}"
+        )
 
     def _await_ground_truth(self) -> None:
         if self._awaiting:
@@ -321,10 +343,8 @@ class ScanStreamer(SourceStreamer):
     def _tell_nothing_learnt(self) -> None:
         """Say why if no frame became a sample although some should have."""
         if self._settings.trainer and (why := self._ledger.why_no_sample()):
-            threshold = self._retrieval.void_threshold
             hint = (
-                f"; void is a mean squared phase below retrieval.void_threshold = {threshold:g} rad²: for a weak phase "
-                "object set it lower"
+                f"; void is a mean squared phase below {self._void_threshold()}: for a weak phase object set it lower"
                 if self._ledger.void
                 else ""
             )

@@ -19,6 +19,7 @@ from ptychoflow.acquisition.retrieval.gauge import find_gauge
 from ptychoflow.acquisition.retrieval.illumination import well_lit
 from ptychoflow.acquisition.retrieval.patches import cut_patches
 from ptychoflow.acquisition.retrieval.settings import RetrievalSettings
+from ptychoflow.acquisition.retrieval.void import is_void, squared_phase_rad2
 from ptychoflow.acquisition.scan import ObjectImage
 from ptychoflow.streaming.errors import UserError
 from ptychoflow.streaming.messages import GroundTruthSource
@@ -82,7 +83,7 @@ def compute_ground_truth(job: GroundTruthJob, settings: RetrievalSettings) -> Gr
     return GroundTruth(
         amplitude=np.abs(patches).astype(np.float16),
         phase=phase.astype(np.float16),
-        void=np.mean(phase**2, axis=(1, 2)) < settings.void_threshold,
+        void=is_void(squared_phase_rad2(phase), settings.void_threshold),
         reference_amplitude=np.abs(reference.values),
         reference_phase=np.angle(reference.values),
         origin_px=reference.origin_px,

@@ -35,6 +35,12 @@ class Device(StrEnum):
     CUDA = "cuda"
 
 
+class AutoVoid(StrEnum):
+    """The threshold of void that is chosen for each perspective."""
+
+    AUTO = "auto"
+
+
 class RetrievalSettings(Settings):
     """Ground truth for the trainer and the reference images of the edge."""
 
@@ -58,8 +64,9 @@ class RetrievalSettings(Settings):
     """CPU threads of the worker process."""
     seed: NonNegativeInt = 0
     """The same seed and frames give the same reconstruction."""
-    void_threshold: NonNegativeFloat = 0.02
-    """A frame is void when the mean squared phase (rad²) of its ground-truth patch is below this."""
+    void_threshold: NonNegativeFloat | AutoVoid = 0.02
+    """A frame is void when the mean squared phase (rad²) of its ground-truth patch is below this. `auto` takes a tenth
+    of what the frames with the strongest phase of the perspective have, 0.02 at most: for weak phase objects."""
     target_shape_px: tuple[PositiveInt, PositiveInt] | None = None
     """Shape (y, x) of the central ground-truth patch of a frame; None takes the frame's shape."""
     minimum_illumination: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.05

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from asymmetric_scan import RIGHT, N, correlation, frames, positions_px, translation, write_scan
 from rich.console import Console
-from scan_files import DETECTOR, opened, refusal
+from scan_files import DETECTOR, FRAMES, TRANSLATION, opened, refusal
 
 from ptychoflow.acquisition.binning import MAX_SIDE_PX
 from ptychoflow.acquisition.probe_estimate import GatheredFrames, Turn, choose_frames, find_fits, probe_of_fit
@@ -176,3 +176,24 @@ def test_large_frames_are_binned_for_the_estimate():
         small.add(frame, position)
     assert abs(fit.diameter) == pytest.approx(abs(find_fits(small)[Turn.NONE].diameter), abs=0.06)
     assert probe_of_fit(gathered, fit).probe.shape == (1, 512, 512)
+
+
+def test_few_large_frames_are_read_for_the_estimate():
+    assert len(choose_frames(positions_px())) > 100
+    assert 4 <= len(choose_frames(positions_px(), most=16)) <= 16
+    gathered = GatheredFrames()
+    for index in choose_frames(positions_px(), most=32).tolist():
+        gathered.add(frames()[index], positions_px()[index])
+    fit = find_fits(gathered)[Turn.NONE]
+    assert fit.clear
+    assert fit.diameter == pytest.approx(0.46, abs=0.1)
+
+
+def test_large_frames_are_said_before_the_work(path, caplog):
+    with h5py.File(write_scan(path), "a") as file:
+        del file[FRAMES], file[TRANSLATION]
+        file.create_dataset(FRAMES, (4, 1600, 1600), "u2", chunks=(1, 1600, 1600), fillvalue=1)
+        file[TRANSLATION] = translation()[:4] / 25
+    scan = opened(path)
+    assert any("Frames of 1600 × 1600 px take much memory" in note for note in scan.notes)
+    assert "crop_px" in caplog.text

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from ptychoflow.acquisition.frame_check import as_streamed
 from ptychoflow.acquisition.retrieval.ground_truth import GroundTruthJob, compute_ground_truth
 from ptychoflow.acquisition.retrieval.settings import RetrievalSettings
+from ptychoflow.acquisition.retrieval.void import is_void, squared_phase_rad2
 from ptychoflow.acquisition.roles import assign_roles
 from ptychoflow.acquisition.scan import Perspective, Scan
 from ptychoflow.acquisition.source_settings import HoldOut, ReplaySettings, RoleSettings, SimulationSettings
@@ -182,7 +183,7 @@ def _of_training_set(
     index, perspectives = place
     objects = patches.astype(np.complex64)
     phase = np.angle(objects)
-    void = np.mean(phase**2, axis=(1, 2)) < settings.retrieval.void_threshold
+    void = is_void(squared_phase_rad2(phase), settings.retrieval.void_threshold)
     roles = assign_roles(
         settings.roles,
         np.zeros((len(frames), 2)),

@@ -15,6 +15,7 @@ from ptychoflow.acquisition.frame_survey import LEAST_FRAMES, FrameSurvey, surve
 from ptychoflow.acquisition.orientation import Orientation
 from ptychoflow.acquisition.probe_estimate import GatheredFrames, Turn, choose_frames, find_fits, probe_of_fit
 from ptychoflow.acquisition.propagation import back_propagate, propagate
+from ptychoflow.acquisition.readers.hdf5 import HDF5_ERRORS, one_line
 from ptychoflow.acquisition.readers.stored import StoredPerspective, fresnel_number
 from ptychoflow.acquisition.scan import Geometry, Perspective
 from ptychoflow.acquisition.source_settings import PreprocessSettings
@@ -123,8 +124,12 @@ class FilePerspective(Perspective):
     def _read_stored(self, start: int, stop: int) -> npt.NDArray[np.generic]:
         try:
             frames = self._stored.read(start, stop)
-        except (OSError, RuntimeError, ValueError, MemoryError) as error:
-            raise UserError(f"{self._stored.where}: frames {start} to {stop} cannot be read: {error}") from error
+        except (*HDF5_ERRORS, ArithmeticError, MemoryError) as error:
+            raise UserError(
+                f"{self._stored.where}: frames {start} to {stop} cannot be read: {one_line(error)}"
+            ) from error
+        if len(frames) != max(min(stop, len(self)) - start, 0):
+            raise UserError(f"{self._stored.where}: of frames {start} to {stop} only {len(frames)} are there")
         if self._settings.zero_frequency_in_corner:
             frames = np.fft.fftshift(frames, axes=(1, 2))
         return frames.astype(frames.dtype.newbyteorder("="), copy=False)

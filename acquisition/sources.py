@@ -99,6 +99,8 @@ class FileScan(Scan):
         self.name = files[0].name
         self._preprocess: PreprocessSettings = settings.preprocess
         contents = [one for file in files for one in file.perspectives]
+        if not contents:
+            raise UserError(f"{files[0].path}: there is no perspective in it; give a file that holds a scan")
         self._stored = [assemble(one, settings, index=index) for index, one in enumerate(contents)]
         for stored in self._stored:
             check(stored, position_scale=self._preprocess.position_scale)

@@ -11,7 +11,9 @@ import numpy.typing as npt
 from ptychoflow.acquisition.retrieval.ground_truth import GroundTruth
 from ptychoflow.acquisition.scan import Perspective
 from ptychoflow.streaming.codec import Arrays
-from ptychoflow.streaming.messages import LEARNED_FROM, PerspectiveEnd, Reference
+from ptychoflow.streaming.messages import FrameRole, PerspectiveEnd, Reference
+
+LEARNED_FROM = (FrameRole.TRAIN, FrameRole.VALIDATION)
 
 
 @dataclass(frozen=True)

@@ -92,9 +92,12 @@ def _angle_deg(contents: FileContents, notes: list[str]) -> float:
 def _fitting_object(
     contents: FileContents, positions_px: npt.NDArray[np.float64], notes: list[str]
 ) -> ObjectImage | None:
-    """Return the recorded object if it lies where the positions are."""
+    """Return the recorded object if it is one and lies where the positions are."""
     image = contents.ground_truth
     if image is None:
+        return None
+    if not np.isfinite(image.values).all() or not image.values.any():
+        notes.append("The recorded ground truth is left out: it is zero, or not finite everywhere")
         return None
     places = positions_px - image.origin_px
     if not ((places >= 0) & (places <= np.array(image.values.shape) - 1)).all():

@@ -14,6 +14,9 @@ Pair = tuple[float, float]
 SAME = 1e-3
 """Relative difference up to which a setting says what the file says."""
 SETTING = "source.geometry"
+MINIMUM_FRAME_PX = 2
+MAXIMUM_PIXELS = 2**28
+"""Of a frame; no detector has so many."""
 
 
 @dataclass(frozen=True)
@@ -40,8 +43,15 @@ def complete_geometry(
     """Return the geometry, and notes on what did not come from the file.
 
     Raises:
-        UserError: something is neither found nor given (the setting is named), or is no positive number.
+        UserError: something is neither found nor given (the setting is named), or is no positive number, or there are
+            no frames to speak of.
     """
+    if min(frame_shape_px) < MINIMUM_FRAME_PX:
+        raise UserError(f"{where}: frames of {frame_shape_px} pixels are no diffraction patterns; check the axes")
+    if frame_shape_px[0] * frame_shape_px[1] > MAXIMUM_PIXELS:
+        raise UserError(
+            f"{where}: frames of {frame_shape_px} pixels are larger than any detector; is the file damaged?"
+        )
     notes: list[str] = []
     energy_eV = _choose(  # noqa: N806
         "photon energy", found.energy_eV, given.energy_eV, "energy_eV=8000", where=where, notes=notes

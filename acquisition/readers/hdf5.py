@@ -53,7 +53,7 @@ def damage_told(path: Path) -> Iterator[None]:
     """Turn what HDF5 says of a damaged file, from whichever call, into a `UserError` that names the file."""
     try:
         yield
-    except (*HDF5_ERRORS, MemoryError) as error:
+    except (*HDF5_ERRORS, ArithmeticError, MemoryError) as error:
         log.debug("%s", path, exc_info=True)
         raise UserError(f"{path}: the file is damaged, or not what it says it is: {one_line(error)}") from error
 

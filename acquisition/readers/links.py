@@ -16,6 +16,10 @@ MAXIMUM_DEPTH = 16
 """Of links that lead to links."""
 
 
+Places = frozenset[tuple[Path, str]]
+"""Datasets, by their files and names."""
+
+
 @dataclass(frozen=True)
 class MissingSource:
     """A part of a virtual dataset that is not there."""
@@ -64,14 +68,18 @@ def find_beside(path: Path, name: str) -> Path | None:
     return next((candidate for candidate in candidates if candidate.is_file()), None)
 
 
-def missing_sources(dataset: h5py.Dataset, depth: int = 0) -> list[MissingSource]:
-    """Return the parts of a virtual dataset whose files or datasets are missing; none for any other dataset."""
-    if not dataset.is_virtual or depth > MAXIMUM_DEPTH:
+def missing_sources(dataset: h5py.Dataset, above: Places = frozenset()) -> list[MissingSource]:
+    """Return the parts of a virtual dataset whose files or datasets are missing; none for any other dataset.
+
+    A part that is made of the dataset itself (of those `above` it) is missing, too: HDF5 would read it for ever.
+    """
+    if not dataset.is_virtual:
         return []
-    return [missing for source in dataset.virtual_sources() for missing in _missing(dataset, source, depth)]
+    above |= {(Path(dataset.file.filename).resolve(), dataset.name)}
+    return [missing for source in dataset.virtual_sources() for missing in _missing(dataset, source, above)]
 
 
-def _missing(dataset: h5py.Dataset, source: h5py.h5d.VDSmap, depth: int) -> Iterator[MissingSource]:
+def _missing(dataset: h5py.Dataset, source: h5py.h5d.VDSmap, above: Places) -> Iterator[MissingSource]:
     lowest, highest = source.vspace.get_select_bounds()
     rows = dataset.shape[0] if dataset.shape else 1
     start, stop = min(int(lowest[0]), rows), min(int(highest[0]) + 1, rows)
@@ -82,7 +90,7 @@ def _missing(dataset: h5py.Dataset, source: h5py.h5d.VDSmap, depth: int) -> Iter
     path = own if source.file_name == "." else find_beside(own, source.file_name)
     if path is None:
         yield MissingSource(str(own.parent / source.file_name), start, stop)
-    elif not _holds(path, source.dset_name, depth):
+    elif not _holds(path, source.dset_name, above):
         yield MissingSource(f"{source.dset_name} in {path}", start, stop)
 
 
@@ -93,10 +101,12 @@ def _missing_numbered(own: Path, source: h5py.h5d.VDSmap, start: int, rows: int)
         yield MissingSource(str(own.parent / name), start, rows)
 
 
-def _holds(path: Path, name: str, depth: int) -> bool:
+def _holds(path: Path, name: str, above: Places) -> bool:
     try:
         with h5py.File(path, "r") as file:
             found = file.get(name)
-            return isinstance(found, h5py.Dataset) and not missing_sources(found, depth + 1)
+            if not isinstance(found, h5py.Dataset) or (path.resolve(), found.name) in above:
+                return False
+            return len(above) < MAXIMUM_DEPTH and not missing_sources(found, above)
     except (OSError, RuntimeError):
         return False

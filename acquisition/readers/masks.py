@@ -21,6 +21,8 @@ CXI_BAD_BITS = 0x01 | 0x02 | 0x04 | 0x08 | 0x10 | 0x20 | 0x40 | 0x80 | 0x200
 CXI_HAS_SIGNAL = 0x1000
 PARTS_BYTES = 2**25
 """Of a mask for every frame, read at a time."""
+MAXIMUM_BYTES = 2**36
+"""Of masks for every frame together: reading them takes a minute."""
 
 
 def read_mask(dataset: h5py.Dataset, *, good: int = 0) -> Mask:
@@ -60,9 +62,17 @@ def where_bad(dataset: h5py.Dataset, is_bad: Callable[[npt.NDArray[np.generic]],
     for missing in missing_sources(dataset):
         raise UserError(f"{location(dataset)} is kept in {missing.source}, which is missing; put it there")
     any_bad, all_bad = np.zeros(dataset.shape[-2:], bool), np.ones(dataset.shape[-2:], bool)
+    # Where nothing was ever written, every frame's mask is the same: the value that fills the dataset.
+    written = dataset.is_virtual or dataset.id.get_storage_size() > 0
+    count = len(dataset) if written else 1
+    if written and dataset.nbytes > MAXIMUM_BYTES:
+        raise UserError(
+            f"{location(dataset)}: masks {dataset.shape} for every frame are too many to be read; leave them out of "
+            "the file, and give one mask (y, x) by --set source.preprocess.mask=mask.npy"
+        )
     step = max(1, PARTS_BYTES // max(1, dataset.nbytes // len(dataset))) if dataset.ndim == 3 else 1
     try:
-        for start in range(0, len(dataset), step) if dataset.ndim == 3 else [None]:
+        for start in range(0, count, step) if dataset.ndim == 3 else [None]:
             part = dataset[()][np.newaxis] if start is None else dataset[start : start + step]
             bad = is_bad(part)
             any_bad |= bad.any(axis=0)

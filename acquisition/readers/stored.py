@@ -58,8 +58,6 @@ def _check_frames(stored: StoredPerspective) -> None:
         _fail(stored, f"the frames are of type {stored.dtype}; give integer or floating-point counts")
     if stored.frame_count == 0:
         _fail(stored, "the scan has no frames")
-    if min(stored.geometry.frame_shape_px) < 2:
-        _fail(stored, f"frames of {stored.geometry.frame_shape_px} pixels are no diffraction patterns; check the axes")
 
 
 def _check_positions(stored: StoredPerspective) -> None:

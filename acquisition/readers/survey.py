@@ -8,9 +8,10 @@ from enum import StrEnum
 
 import h5py
 import numpy as np
+import numpy.typing as npt
 
 from ptychoflow.acquisition.readers.hdf5 import HDF5_ERRORS
-from ptychoflow.acquisition.readers.links import dangling_link
+from ptychoflow.acquisition.readers.links import dangling_link, missing_sources
 from ptychoflow.acquisition.readers.natural import natural_order
 from ptychoflow.acquisition.readers.quantities import UNIT_ATTRIBUTES
 from ptychoflow.acquisition.readers.units import as_text
@@ -168,17 +169,24 @@ def _attribute(dataset: h5py.Dataset, name: str) -> str:
         return ""
 
 
+def _small_part(dataset: h5py.Dataset) -> npt.NDArray[np.generic]:
+    """Read as much of a large dataset as may be read: of frames, from the middle one."""
+    shape: tuple[int, ...] = (1, *dataset.shape)
+    *outer, rows, columns = shape
+    wanted_columns = min(columns, SMALL_BYTES // dataset.dtype.itemsize)
+    wanted_rows = min(rows, max(1, SMALL_BYTES // (wanted_columns * dataset.dtype.itemsize)))
+    place = (*((length // 2) for length in outer), slice(0, wanted_rows), slice(0, wanted_columns))
+    return np.asarray(dataset[place[1:]])
+
+
 def _values(dataset: h5py.Dataset) -> str:
     try:
         if dataset.dtype.kind == "c" or dataset.size == 0:
             return ""
-        if dataset.nbytes <= SMALL_BYTES or dataset.ndim < 3:
-            part = dataset[()] if dataset.nbytes <= SMALL_BYTES else dataset[: SMALL_BYTES // dataset.dtype.itemsize]
-        else:
-            # Of large frames, only as much of one as may be read.
-            rows = max(1, SMALL_BYTES // (dataset.shape[-1] * dataset.dtype.itemsize))
-            part = dataset[(*((length // 2) for length in dataset.shape[:-2]), slice(0, rows))]
-    except HDF5_ERRORS:
+        if missing_sources(dataset):
+            return "kept in a file that is missing"
+        part = dataset[()] if dataset.nbytes <= SMALL_BYTES else _small_part(dataset)
+    except (*HDF5_ERRORS, MemoryError):
         return "cannot be read"
     numbers = np.asarray(part, np.float64)
     if numbers.size == 1:

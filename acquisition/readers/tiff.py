@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
 from bisect import bisect_right
 from itertools import accumulate
 from pathlib import Path
@@ -18,7 +20,11 @@ from ptychoflow.acquisition.readers.reader import FormatReader, ScanFiles
 from ptychoflow.streaming.errors import UserError
 
 ENDINGS = (".tif", ".tiff")
-TIFF_ERRORS = (OSError, ValueError, RuntimeError, KeyError, IndexError, tifffile.TiffFileError)
+# What tifffile raises for damaged files: it takes tags for what they should be.
+TIFF_ERRORS = (
+    *(OSError, ValueError, RuntimeError, LookupError, TypeError, AttributeError, ArithmeticError, MemoryError),
+    *(struct.error, zlib.error, tifffile.TiffFileError),
+)
 
 
 class TiffReader(FormatReader):

@@ -133,4 +133,4 @@ def energy_of_wavelength_eV(wavelength_m: float) -> float:  # noqa: N802
     """Return the photon energy of a wavelength; not a number where there is none."""
     if not (math.isfinite(wavelength_m) and wavelength_m > 0):
         return math.nan
-    return PLANCK_J_S * SPEED_OF_LIGHT_M_S / (wavelength_m * ELEMENTARY_CHARGE_C)
+    return PLANCK_J_S * SPEED_OF_LIGHT_M_S / ELEMENTARY_CHARGE_C / wavelength_m

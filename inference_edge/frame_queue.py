@@ -73,6 +73,9 @@ class FrameQueue(Generic[SectionT, BlockT]):
         self.in_turn -= frames_max - room
         return portions
 
+    def close(self) -> None:
+        """Let go of what is not in memory; the base class keeps nothing elsewhere."""
+
 
 def finish_portions(portions: Sequence[Portion[SectionT, BlockT]], *, counter: EdgeCounter, now_s: float) -> list[int]:
     """Count frames as imaged at `now_s`, a `time.time()`; return the messages of which all frames are."""

@@ -26,10 +26,6 @@ class FrameRole(IntEnum):
     """Inside the gap around a held-out region: its patch overlaps held-out area, so nothing may learn from it."""
 
 
-LEARNED_FROM = (FrameRole.TRAIN, FrameRole.VALIDATION)
-"""Roles of frames that become samples."""
-
-
 class GroundTruthSource(StrEnum):
     """Where a perspective's ground truth comes from."""
 

@@ -89,6 +89,10 @@ class Archive:
         """Queue a perspective; returns at once. Files of the same perspective are replaced."""
         self._pending.append(self._writer.submit(_write_perspective, self._folder, images))
 
+    def write_arrays(self, images: PerspectiveImages) -> None:
+        """Queue the arrays of a perspective alone, which are there long before its pictures are; returns at once."""
+        self._pending.append(self._writer.submit(_write_file, self._folder, images, _comparison(images)))
+
     def wait(self) -> None:
         """Wait until everything given to `write` is on the disk.
 
@@ -113,18 +117,25 @@ class Archive:
 
 
 def _write_perspective(folder: RunFolder, images: PerspectiveImages) -> None:
-    comparison = None
-    if images.reference is not None:
-        refreshed = images.images[MosaicKind.REFRESHED]
-        comparison = compare(refreshed, images.reference, min_coverage=images.min_coverage)
+    comparison = _comparison(images)
     for name, values, scale in _pictures(images, comparison):
         kind, _, channel = name.rpartition("_")
         with durable_file(folder.picture(images.perspective, kind, channel)) as unfinished:
             write_picture(unfinished, values, scale=scale, label=LABELS[channel], pixel_size_m=images.pixel_size_m)
     # last, because an edge that is started again takes this file for a sign that all others are there
+    _write_file(folder, images, comparison)
+    log.info("wrote the images of perspective %d", images.perspective)
+
+
+def _comparison(images: PerspectiveImages) -> Comparison | None:
+    if images.reference is None:
+        return None
+    return compare(images.images[MosaicKind.REFRESHED], images.reference, min_coverage=images.min_coverage)
+
+
+def _write_file(folder: RunFolder, images: PerspectiveImages, comparison: Comparison | None) -> None:
     with durable_file(folder.image_file(images.perspective)) as unfinished, h5py.File(unfinished, "w") as file:
         _write_arrays(file, images, comparison)
-    log.info("wrote the images of perspective %d", images.perspective)
 
 
 def _write_arrays(file: h5py.File, images: PerspectiveImages, comparison: Comparison | None) -> None:

@@ -234,21 +234,22 @@ class ScanEdge(Edge[ScanStart, Model]):
         self._report.report_perspective(perspective, self._weights.model, pixel_size_m=pixel_size_m, at_once=True)
         closes = perspective.reference is not None or not perspective.reference_due
         final = closes and perspective.released and perspective.complete
-        self._archive.write(
-            PerspectiveImages(
-                perspective=perspective.index,
-                angle_deg=perspective.angle_deg,
-                pixel_size_m=pixel_size_m,
-                min_coverage=self._settings.min_coverage,
-                images={kind: perspective.rendering(kind).whole.image() for kind in STITCHED},
-                model_versions={kind: sorted(perspective.rendering(kind).versions) for kind in STITCHED},
-                reference=perspective.reference,
-                closed_frames=perspective.received if final else None,
-            )
-        )
+        self._archive.write(self._images(perspective, pixel_size_m, final=final))
         self._report.forget(perspective)
         if closes:
             self._frames.close_section(perspective)
+
+    def _images(self, perspective: Perspective, pixel_size_m: tuple[float, float], *, final: bool) -> PerspectiveImages:
+        return PerspectiveImages(
+            perspective=perspective.index,
+            angle_deg=perspective.angle_deg,
+            pixel_size_m=pixel_size_m,
+            min_coverage=self._settings.min_coverage,
+            images={kind: perspective.rendering(kind).whole.image() for kind in STITCHED},
+            model_versions={kind: sorted(perspective.rendering(kind).versions) for kind in STITCHED},
+            reference=perspective.reference,
+            closed_frames=perspective.received if final else None,
+        )
 
     def _let_go_unscored(self) -> None:
         """Stop waiting for references that have been awaited for very long."""
@@ -261,11 +262,14 @@ class ScanEdge(Edge[ScanStart, Model]):
     def _end(self, *, finished: bool) -> None:
         model = self._weights.model
         without_reference = [one.index for one in self._frames.sections.values() if one.reference is None]
-        for perspective in list(self._frames.sections.values()):
-            nothing_new = perspective.released and perspective.complete
-            if model is None or nothing_new or not perspective.rendering(MosaicKind.FIRST_PASS).whole.frames:
-                continue
-            if self._weights.final_seen:
+        unwritten = [] if model is None else [one for one in self._frames.sections.values() if _has_news(one)]
+        if not finished and self._frames.start is not None:
+            # Pictures take their time, and whoever ends the run may not leave it: first what holds everything.
+            for perspective in unwritten:
+                pixel_size_m = self._frames.start.object_pixel_size_m
+                self._archive.write_arrays(self._images(perspective, pixel_size_m, final=False))
+        for perspective in unwritten:
+            if self._weights.final_seen and model is not None:
                 self._report.report_held_out(perspective, model)
             self._retire(perspective)
         self._report.report_counts(at_once=True)
@@ -275,3 +279,9 @@ class ScanEdge(Edge[ScanStart, Model]):
         if finished:
             self._archive.wait()
             self._frames.acknowledge_all()
+
+
+def _has_news(perspective: Perspective) -> bool:
+    """Whether there is more of an image than what was written when its frames were let go."""
+    written = perspective.released and perspective.complete
+    return not written and bool(perspective.rendering(MosaicKind.FIRST_PASS).whole.frames)

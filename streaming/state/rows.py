@@ -33,7 +33,7 @@ class Rows(Generic[KeyT, RowT]):
         """Rows that were let go because there were too many."""
         self._kept, self._by_key = kept, by_key
         self._smallest: list[Any] = []
-        """A heap of the keys, where the smallest goes first."""
+        """A heap of the keys, also of some that are gone."""
         self._rows: dict[KeyT, tuple[RowT, int]] = {}
 
     def __len__(self) -> int:
@@ -55,7 +55,12 @@ class Rows(Generic[KeyT, RowT]):
             del self._rows[self._first_to_go()]
 
     def _first_to_go(self) -> KeyT:
-        return heapq.heappop(self._smallest) if self._by_key else next(iter(self._rows))
+        if not self._by_key:
+            return next(iter(self._rows))
+        key: KeyT = heapq.heappop(self._smallest)
+        while key not in self._rows:
+            key = heapq.heappop(self._smallest)
+        return key
 
     def all(self) -> list[RowT]:
         """Return all rows, the one that changed last at the end."""
@@ -70,7 +75,6 @@ class Rows(Generic[KeyT, RowT]):
         kept = {key: (row, changed) for key, (row, changed) in self._rows.items() if not is_void(row)}
         if len(kept) < len(self._rows):
             self._rows, self.undone_at = kept, event
-            self._smallest = sorted(kept) if self._by_key else []
 
 
 class Distinct:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,9 +11,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import h5py
 import psutil
 import pytest
 from support import wait_until
+
+from ptychoflow.streaming.events import MosaicImage, MosaicKind
+from ptychoflow.streaming.telemetry_log import TelemetryLog
 
 PERSPECTIVES, FRAMES_EACH = 2, 40
 FRAMES = PERSPECTIVES * FRAMES_EACH
@@ -191,3 +196,30 @@ def test_a_resumed_run_asks_again_for_what_was_killed(killed_twice: tuple[Path, 
     assert (frames["acquired"], frames["unlabelled"], frames["rejected"]) == (FRAMES, 0, 0)
     assert frames["trained"] + frames["validation"] + frames["void"] == FRAMES
     assert frames["trained"] > before["frames"]["trained"]
+
+
+def first_passes_shown(folder: Path) -> set[int]:
+    """Return the perspectives of which an image was made so far."""
+    log = folder / "telemetry.jsonl"
+    events = [one.event for one in TelemetryLog(log)] if log.exists() else []
+    return {one.perspective for one in events if isinstance(one, MosaicImage) and one.kind is MosaicKind.FIRST_PASS}
+
+
+def test_ctrl_c_leaves_the_images_made_so_far(tmp_path: Path) -> None:
+    folder = tmp_path / "stopped"
+    slow = {"acquisition__rate_hz": 8.0, "source__perspectives": 12, "retrieval__source": "simulated"}
+    with started(*begin(folder, **slow)) as process:
+        wait_until(lambda: len(first_passes_shown(folder)) >= 2, timeout_s=120)
+        shown = first_passes_shown(folder)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=30)
+    assert process.returncode == 130, errors
+    assert "Traceback" not in errors
+    assert json.loads((folder / "summary.json").read_text())["interrupted"]
+    for perspective in shown:
+        stem = f"perspective_{perspective:04d}"
+        with h5py.File(folder / "images" / f"{stem}.h5") as file:
+            assert file["first_pass/coverage"][()].max() > 0
+            assert file["first_pass/phase"].shape == file["first_pass/coverage"].shape
+        pictures = {path.name for path in (folder / "images").glob(f"{stem}*.png")}
+        assert any("first_pass" in name for name in pictures), pictures

@@ -139,18 +139,3 @@ def test_the_announcement_is_kept_for_a_successor_until_the_scan_ends(ingest: Sa
     assert ingest.queue.pop_acknowledgeable() == []
     ingest.queue.release_kept()
     assert ingest.queue.pop_acknowledgeable() == [0, 2]
-
-
-def test_a_message_that_is_being_sorted_is_no_part_of_a_checkpoint(monkeypatch: pytest.MonkeyPatch) -> None:
-    ingest = SampleIngest(format_of, queue_samples=100)
-    ingest.route_message(0, scan_start(), {})
-    ingest.route_message(1, Samples(perspective=0), samples([0, 1]))
-    known: list[set[int]] = []
-
-    def fault(*_: object, **__: object) -> None:
-        known.append(set(ingest.progress()[0].done))
-
-    monkeypatch.setattr(type(format_of(scan_start())), "fault", fault)
-    ingest.route_message(2, Samples(perspective=1), samples([0, 1]))
-    assert known == [{0}], "what a checkpoint goes through must not grow meanwhile"
-    assert set(ingest.progress()[0].done) == {0, 1}

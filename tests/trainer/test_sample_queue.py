@@ -60,17 +60,6 @@ def test_an_end_cannot_be_passed_before_its_samples() -> None:
         queue.begin_next_section()
 
 
-def test_an_end_that_waits_and_comes_again_is_passed_once() -> None:
-    queue = SampleQueue(limit=100)
-    queue.put_section_end(1, END)
-    queue.put_section_end(2, END)
-    queue.put_section_end(3, SectionEnd(1))
-    assert queue.pop_acknowledgeable() == []
-    queue.begin_next_section()
-    assert queue.end == SectionEnd(1), "ranks that had the first end only once are here now, too"
-    assert queue.pop_acknowledgeable() == [1, 2]
-
-
 def test_a_waiting_reader_gets_samples_as_soon_as_they_come() -> None:
     queue = SampleQueue(limit=100)
     timer = threading.Timer(0.05, put, [queue, 0, 1])

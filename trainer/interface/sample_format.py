@@ -8,7 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ptychoflow.streaming.codec import Arrays
-from ptychoflow.streaming.messages import LEARNED_FROM
+from ptychoflow.streaming.messages import FrameRole
+
+LEARNT_FROM = (FrameRole.TRAIN, FrameRole.VALIDATION)
 
 
 class SampleFormat(ABC):
@@ -34,7 +36,7 @@ class SampleFormat(ABC):
 
     def usable(self, arrays: Arrays) -> npt.NDArray[np.bool_]:
         """Return which samples can be used and are to train or to validate, bool (n,)."""
-        learnt_from: npt.NDArray[np.bool_] = np.isin(arrays["role"], LEARNED_FROM)
+        learnt_from: npt.NDArray[np.bool_] = np.isin(arrays["role"], LEARNT_FROM)
         return self.values_usable(arrays) & learnt_from
 
 

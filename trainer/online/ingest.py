@@ -179,8 +179,7 @@ class SampleIngest:
 
     def _fresh(self, perspective: int, index: npt.NDArray[np.int32]) -> npt.NDArray[np.bool_]:
         """Return bool (n,): frames that had not come before."""
-        # no entry is made here: a checkpoint may be going through them, and this runs without the lock
-        before, here = self._seen.get(perspective, frozenset[int]()), set[int]()
+        before, here = self._seen[perspective], set[int]()
         fresh = np.zeros(len(index), bool)
         for row, frame in enumerate(index.tolist()):
             fresh[row] = frame not in before and frame not in here

@@ -132,11 +132,9 @@ class SampleQueue(Stream):
             self._receipts.append(Receipt(sequence))
 
     def put_section_end(self, sequence: int, end: SectionEnd) -> None:
-        """Append the end of a section; one that was passed before or waits already is settled at once."""
+        """Append the end of a section; one that was passed before is settled at once."""
         with self._changed:
-            # an acquisition that is started again repeats it; ranks pass ends together, so each must have it once
-            waits = any(isinstance(entry, _End) and entry.end == end for entry in self._entries)
-            receipt = Receipt(sequence, ends_section=not waits and end.number not in self.passed_sections)
+            receipt = Receipt(sequence, ends_section=end.number not in self.passed_sections)
             self._receipts.append(receipt)
             if receipt.ends_section:
                 self._entries.append(_End(end, receipt))

@@ -52,8 +52,6 @@ class Results:
             earlier = json.loads(self.file.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise UserError(f"{self.file} cannot be read: {error}") from error
-        if not isinstance(earlier, dict):
-            raise UserError(f"{self.file} holds no results of an experiment; {self._experiment.otherwise}")
         head = json.loads(json.dumps(self._experiment.head()))
         parts = {name for name, value in head.items() if value == {}}
         if any(earlier.get(name) != value for name, value in head.items() if name not in parts):

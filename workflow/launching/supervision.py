@@ -16,8 +16,8 @@ from ptychoflow.workflow.launching.processes import terminate_in_order
 from ptychoflow.workflow.launching.watchdog import Watchdog
 from ptychoflow.workflow.logs import last_words
 
-GRACE_S = 6.0
-"""Leaves time for the summary within the ten seconds in which Ctrl-C ends everything."""
+GRACE_S = 12.0
+"""Leaves the edge time to write its images on a busy host; parts that work as they should need a second or two."""
 
 
 @dataclass(frozen=True)

@@ -168,8 +168,10 @@ def find_fits(frames: GatheredFrames, mask: npt.NDArray[np.bool_] | None = None)
     positions_px = frames.positions_px
     agreement = {turn: np.zeros(len(CANDIDATES)) for turn in Turn}
     overlap = {turn: np.zeros(len(CANDIDATES)) for turn in Turn}
-    for anchor, neighbour in zip(*_pairs(positions_px), strict=True):
-        norm = max(energy[anchor] * energy[neighbour], np.finfo(float).tiny)
+    anchors, neighbours = _pairs(positions_px)
+    # One norm for all pairs: those with strong shadows tell more.
+    norm = max(float(np.mean(energy[anchors] * energy[neighbours])), np.finfo(float).tiny)
+    for anchor, neighbour in zip(anchors, neighbours, strict=True):
         correlation = _cross_correlation(shadows[anchor], shadows[neighbour]) / norm
         step = (positions_px[neighbour] - positions_px[anchor]) / mean.shape
         for turn in Turn:

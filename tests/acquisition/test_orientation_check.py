@@ -148,8 +148,8 @@ def test_near_field_without_a_probe_is_refused_after_the_estimate(path):
     with h5py.File(path, "a") as file:
         # The same object pixel, of a detector whose pixels are so fine that the far field is farther away.
         for name in ("x_pixel_size", "y_pixel_size"):
-            file[f"{DETECTOR}/{name}"][...] = 1e-6
-        file[f"{DETECTOR}/distance"][...] = 2.0 / 75
+            file[f"{DETECTOR}/{name}"][...] = 0.5e-6
+        file[f"{DETECTOR}/distance"][...] = 2.0 / 150
     assert "the Fresnel number of the estimated probe is" in refusal(path)
 
 

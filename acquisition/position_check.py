@@ -60,8 +60,8 @@ def outliers(positions_px: Positions, field_px: float) -> Which:
 
 
 def step_px(positions_px: Positions) -> float | None:
-    """Return the median distance from a position to the nearest one elsewhere; None if there is only one place."""
-    places = np.unique(positions_px, axis=0)
+    """Return the median distance from a finite position to the nearest one elsewhere; None if there is one place only."""
+    places = np.unique(positions_px[np.isfinite(positions_px).all(axis=1)], axis=0)
     if len(places) < 2:
         return None
     distances, _ = KDTree(places).query(places, k=2)

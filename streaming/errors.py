@@ -7,7 +7,13 @@ from contextlib import contextmanager
 
 
 class UserError(Exception):
-    """A mistake in input, configuration or environment; the CLI prints it as one line and exits with status 2."""
+    """A mistake in input, configuration or environment; the CLI prints it as one line and exits with status 2.
+
+    Whatever the text quotes from outside, such as a name in a file, it stays one line.
+    """
+
+    def __init__(self, text: str) -> None:
+        super().__init__(" ".join(text.split()))
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from scan_files import FRAMES, opened, refusal, write_cxi
 
 from ptychoflow.acquisition.frame_check import ranges_in_words, usable
 from ptychoflow.acquisition.inspect import inspect_scan
-from ptychoflow.acquisition.position_check import outliers, unwritten_tail
+from ptychoflow.acquisition.position_check import outliers, step_px, unwritten_tail
 from ptychoflow.acquisition.probe_estimate import Turn
 
 GAP = np.zeros((N, N), bool)
@@ -227,3 +227,9 @@ def test_many_frames_along_few_lines_are_no_small_steps(path):
     positions[:, 0] = np.tile(np.arange(48) * 0.5, 3) * 0.97e-6 / 15
     positions[:, 1] = np.repeat(np.arange(3), 48) * 1e-6
     assert len(opened(write_scan(path, positions_m=positions, with_probe=True)).perspective(0)) == 144
+
+
+def test_the_step_between_positions_is_that_of_finite_ones():
+    positions = np.array([[0.0, 0.0], [0.0, 3.0], [0.0, 6.0], [np.nan, 9.0], [0.0, np.inf]])
+    assert step_px(positions) == 3.0
+    assert step_px(positions[3:]) is None

@@ -60,7 +60,7 @@ def outliers(positions_px: Positions, field_px: float) -> Which:
 
 
 def step_px(positions_px: Positions) -> float | None:
-    """Return the median distance from a finite position to the nearest one elsewhere; None if there is one place only."""
+    """Return the median distance from a finite position to the nearest other one; None if all are at one place."""
     places = np.unique(positions_px[np.isfinite(positions_px).all(axis=1)], axis=0)
     if len(places) < 2:
         return None

@@ -1,0 +1,134 @@
+"""What decoders make of the messages of live sources, whatever the wire: frames, positions, beginnings and ends."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+
+class Ending(StrEnum):
+    """Why a series is over."""
+
+    COMPLETE = "complete"
+    """The source said that it is done."""
+    ABORTED = "aborted"
+    """The source said that it was broken off."""
+    NEXT_SERIES = "next_series"
+    """Another series began, and nothing more came of this one."""
+    STALLED = "stalled"
+    """Nothing came for longer than `idle_s`."""
+    STOPPED = "stopped"
+    """The run was asked to end."""
+
+
+@dataclass(frozen=True)
+class SeriesHeader:
+    """What a detector says of a series before its first frame; None where it does not. Pairs are (y, x)."""
+
+    shape_px: tuple[int, int] | None = None
+    energy_eV: float | None = None
+    detector_distance_m: float | None = None
+    detector_pixel_size_m: tuple[float, float] | None = None
+    beam_centre_px: tuple[float, float] | None = None
+    """Pixel of the direct beam, in the frame as sent."""
+    angle_deg: float | None = None
+    mask: npt.NDArray[np.bool_] | None = None
+    """(y, x), True for pixels that must be ignored."""
+    most_frames: int | None = None
+    """An upper bound: free runs set more than they need."""
+
+
+class EncodedImage(Protocol):
+    """A frame as it came, decoded when it is needed, if need be in another process: it can be pickled.
+
+    Shape, dtype and size of the encoded bytes have been checked against the bounds of the source.
+    """
+
+    @property
+    def shape_px(self) -> tuple[int, int]:
+        """(y, x)."""
+
+    @property
+    def dtype(self) -> np.dtype[np.generic]:
+        """Of the decoded frame."""
+
+    def decode(self) -> npt.NDArray[np.generic]:
+        """Return the frame (y, x).
+
+        Raises:
+            ValueError: the bytes are damaged; one line says how.
+        """
+
+
+@dataclass(frozen=True)
+class SeriesBegan:
+    """A detector began a series. May be missing, and may come again for the same series."""
+
+    series: str
+    header: SeriesHeader
+
+
+@dataclass(frozen=True)
+class FrameCame:
+    """One frame of a series."""
+
+    series: str
+    number: int
+    """As the source counts; `join.first_frame` says the number of the first one."""
+    image: EncodedImage
+
+
+@dataclass(frozen=True)
+class SeriesEnded:
+    """A series is over: COMPLETE or ABORTED. May come twice."""
+
+    series: str
+    ending: Ending
+
+
+@dataclass(frozen=True)
+class PositionsBegan:
+    """A source of positions began to send those of one series."""
+
+    run: str
+    """The source's own name of this stretch of positions; new for every one."""
+    series: str | None
+    """The detector's series that they belong to, where the source knows it; else they are told by when they begin."""
+    total: int | None = None
+    """How many samples there will be, where that is known."""
+
+
+@dataclass(frozen=True)
+class PositionsCame:
+    """Positions of consecutive samples, or of samples with stated numbers."""
+
+    run: str
+    numbers: npt.NDArray[np.int64]
+    """(n,) as the source counts; `join.first_sample` says the number of the first one."""
+    positions_m: npt.NDArray[np.float64]
+    """(n, 2) as (y, x); what is no number says that the position is not known."""
+
+
+@dataclass(frozen=True)
+class PositionsEnded:
+    """No more positions come in this run."""
+
+    run: str
+    ending: Ending
+    lost: int = 0
+    """Samples that the source itself could not capture."""
+
+
+@dataclass(frozen=True)
+class Malformed:
+    """A message that could not be understood: counted and told, and nothing else."""
+
+    reason: str
+    """One line."""
+
+
+Arrival = SeriesBegan | FrameCame | SeriesEnded | PositionsBegan | PositionsCame | PositionsEnded | Malformed

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
@@ -21,8 +21,7 @@ from ptychoflow.buffer.local_store import LocalStore
 from ptychoflow.buffer.outputs import Outputs
 from ptychoflow.buffer.statistics import StepClock
 from ptychoflow.buffer.transport.transport import Transport
-
-Result = TypeVar("Result")
+from ptychoflow.buffer.work import Result, Work
 
 
 @dataclass(frozen=True)
@@ -31,19 +30,6 @@ class DrawTiming:
 
     populate_s: float
     augment_s: float
-
-
-@dataclass(frozen=True)
-class _Work:
-    """What the thread was asked to do, once `after` is done."""
-
-    perform: Callable[[], object]
-    future: Future[Any]
-    after: Future[None] | None
-
-    @property
-    def is_ready(self) -> bool:
-        return self.after is None or self.after.done()
 
 
 class Background:
@@ -69,7 +55,7 @@ class Background:
         self._draw = draw
         self._generators = generators
         self._clock = clock
-        self._queue: deque[_Work] = deque()
+        self._queue: deque[Work[Any]] = deque()
         self._newest_offer: Offer | None = None
         self._stopping = False
         self._ended = False
@@ -80,27 +66,27 @@ class Background:
         self._thread = threading.Thread(target=self._run, name="rehearsal-buffer", daemon=True)
         self._thread.start()
 
-    def submit(self, work: Callable[[], Result], *, after: Future[None] | None = None) -> Future[Result]:
+    def submit(self, action: Callable[[], Result], *, after: Future[None] | None = None) -> Work[Result]:
         """Queue work for the background thread, to be done once `after` is; returns at once.
 
-        The future fails with a RuntimeError if the thread ends before, and all others with it.
+        What waits when the thread ends fails with a RuntimeError.
         """
-        future: Future[Result] = Future()
+        work = Work(action, after)
         with self._lock:
             if self._ended:
                 raise RuntimeError("The buffer's background thread has ended.")
-            self._queue.append(_Work(work, future, after))
+            self._queue.append(work)
             self._transport.wake()
         if after is not None:
             after.add_done_callback(lambda _: self._wake())
-        return future
+        return work
 
     def _wake(self) -> None:
         with self._lock:
             if not self._ended:
                 self._transport.wake()
 
-    def submit_offer(self, offer: Offer) -> Future[DrawTiming]:
+    def submit_offer(self, offer: Offer) -> Work[DrawTiming]:
         """Queue an insertion and the draw that follows it."""
         self._newest_offer = offer
         return self.submit(lambda: self._populate_and_augment(offer), after=offer.arrival)
@@ -136,8 +122,7 @@ class Background:
 
     def _perform_next(self) -> None:
         if self._next_is_ready:
-            work = self._queue[0]
-            work.future.set_result(work.perform())
+            self._queue[0].perform()
             self._queue.popleft()
         self._transport.serve(0 if self._stopping or self._next_is_ready else None)
 
@@ -151,11 +136,8 @@ class Background:
             waiting = list(self._queue)
             self._queue.clear()
         self._store.free.close()
-        reason = f" by {type(cause).__name__}: {cause}" if cause else ""
         for work in waiting:
-            error = RuntimeError(f"The buffer's background thread was ended{reason}.")
-            error.__cause__ = cause
-            work.future.set_exception(error)
+            work.give_up(cause)
 
     def _populate_and_augment(self, offer: Offer) -> DrawTiming:
         started = time.perf_counter()

@@ -64,7 +64,9 @@ class CandidateWriter:
         return Offer(targets, lambda: _candidates(len(chosen), *known), arrival)
 
     def _arrives_later(self, values: torch.Tensor | None) -> bool:
-        return values is not None and arrives_later(values.device, own=self._own_device)
+        if self._device is None or values is None:
+            return False
+        return arrives_later(values.device, own=self._own_device)
 
     def _to_host(self, values: torch.Tensor) -> torch.Tensor:
         """A copy on the host, queued on the caller's stream and so ahead of the event that tells of the arrival."""

@@ -29,10 +29,9 @@ from ptychoflow.buffer.policies import Policy, make_policy
 from ptychoflow.buffer.schema import Schema
 from ptychoflow.buffer.statistics import BufferStats, StepClock, StepTiming
 from ptychoflow.buffer.transport.opening import check_transport, open_transport
+from ptychoflow.buffer.work import Work
 
 if TYPE_CHECKING:
-    from concurrent.futures import Future
-
     from torch.distributed import ProcessGroup
 
 
@@ -143,7 +142,7 @@ class RehearsalBuffer:
         self._calls = threading.RLock()
         self._offers = 0
         self._offered_samples = 0
-        self._pending: Future[DrawTiming] | None = None
+        self._pending: Work[DrawTiming] | None = None
         self._pending_offer_s = 0.0
         self._may_take = True
         self._closed = False
@@ -185,7 +184,7 @@ class RehearsalBuffer:
             if pending is None:
                 return self._outputs.swap()
             started = time.perf_counter()
-            had_to_wait = not pending.done()
+            had_to_wait = not pending.is_finished
             timing = pending.result()
             self._clock.record_take(
                 StepTiming(

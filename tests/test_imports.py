@@ -22,7 +22,7 @@ ALLOWED = {
 }
 WITHOUT_CIRCLES = ("streaming", "buffer", "acquisition", "trainer", "inference_edge", "workflow")
 BUFFER_ROOMS = (
-    ("names", "schema", "index", "capacity", "generators", "free_rows", "statistics", "membership"),
+    ("names", "schema", "index", "capacity", "generators", "free_rows", "statistics", "membership", "work"),
     ("policies", "memory", "sampling", "options", "resharding"),
     ("cuda", "item_update", "offer_checks"),
     ("outputs", "candidate_writer"),

@@ -1,0 +1,1 @@
+"""DECTRIS stream, first version: parts that JSON announces, sent by ZeroMQ PUSH."""

@@ -1,0 +1,1 @@
+"""DECTRIS stream2: one CBOR map in a message, sent by ZeroMQ PUSH."""

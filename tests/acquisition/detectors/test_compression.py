@@ -1,0 +1,169 @@
+"""Frames are decoded bit for bit, whoever encoded them, and damaged ones say so."""
+
+import pickle
+import struct
+from concurrent.futures import ThreadPoolExecutor
+
+import h5py
+import hdf5plugin
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from ptychoflow.acquisition.detectors.compression import Codec, CompressedImage, encode
+
+BOUND_PX = 1 << 20
+DTYPES = (np.uint8, np.uint16, np.uint32)
+SHAPES = ((1, 1), (3, 5), (16, 16), (129, 131), (103, 514))
+SHUFFLED = {"lz4": Codec.BSLZ4, "zstd": Codec.BSZSTD}
+Pixels = npt.NDArray[np.generic]
+
+
+def frames(shape: tuple[int, int], dtype: npt.DTypeLike) -> list[Pixels]:
+    chance = np.random.default_rng(0)
+    most = np.iinfo(dtype).max
+    return [
+        chance.poisson(0.3, shape).astype(dtype),
+        chance.integers(0, most, shape, dtype, endpoint=True),
+        np.full(shape, most, dtype),
+    ]
+
+
+def image(encoded: bytes, codec: Codec, like: Pixels) -> CompressedImage:
+    height, width = like.shape
+    return CompressedImage.checked(codec, encoded, (height, width), like.dtype, max_frame_px=BOUND_PX)
+
+
+def chunk(frame: Pixels, **filters: object) -> bytes:
+    """Return what HDF5 itself makes of a frame."""
+    with h5py.File("chunk.h5", "w", driver="core", backing_store=False) as file:
+        dataset = file.create_dataset("frame", data=frame, chunks=frame.shape, **filters)
+        return bytes(dataset.id.read_direct_chunk((0, 0))[1])
+
+
+def read_by_hdf5(encoded: bytes, like: Pixels, **filters: object) -> Pixels:
+    with h5py.File("chunk.h5", "w", driver="core", backing_store=False) as file:
+        dataset = file.create_dataset("frame", like.shape, like.dtype, chunks=like.shape, **filters)
+        dataset.id.write_direct_chunk((0, 0), encoded)
+        return np.asarray(dataset[()])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("codec", Codec)
+def test_what_is_encoded_is_decoded(codec: Codec, shape: tuple[int, int], dtype: npt.DTypeLike) -> None:
+    for frame in frames(shape, dtype):
+        for header in (True, False):
+            decoded = image(encode(frame, codec, header=header), codec, frame).decode()
+            assert decoded.dtype == frame.dtype
+            np.testing.assert_array_equal(decoded, frame)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("name", SHUFFLED)
+def test_bitshuffle_of_hdf5_is_read_and_written(name: str, shape: tuple[int, int], dtype: npt.DTypeLike) -> None:
+    filters = dict(hdf5plugin.Bitshuffle(cname=name))
+    for frame in frames(shape, dtype):
+        np.testing.assert_array_equal(image(chunk(frame, **filters), SHUFFLED[name], frame).decode(), frame)
+        np.testing.assert_array_equal(read_by_hdf5(encode(frame, SHUFFLED[name]), frame, **filters), frame)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_other_blocks_than_the_usual_are_read(dtype: npt.DTypeLike) -> None:
+    for frame in frames((103, 514), dtype):
+        shuffled = chunk(frame, **hdf5plugin.Bitshuffle(nelems=2048, cname="lz4"))
+        np.testing.assert_array_equal(image(shuffled, Codec.BSLZ4, frame).decode(), frame)
+    sparse = frames((103, 514), dtype)[0]
+    blocks = chunk(sparse, **hdf5plugin.LZ4(nbytes=4096))
+    np.testing.assert_array_equal(image(blocks, Codec.LZ4_HDF5, sparse).decode(), sparse)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_lz4_of_hdf5_is_written(dtype: npt.DTypeLike) -> None:
+    for frame in frames((103, 514), dtype):
+        np.testing.assert_array_equal(
+            read_by_hdf5(encode(frame, Codec.LZ4_HDF5), frame, **hdf5plugin.LZ4()),
+            frame,
+        )
+
+
+def test_a_block_that_lz4_made_no_smaller_is_still_lz4() -> None:
+    """In HDF5's LZ4 a block as long as what it decodes to is not compressed: in bitshuffled frames it is."""
+    block = next(found for found in _candidates() if len(found[1]) == len(found[0]))
+    frame = np.frombuffer(block[0], np.uint8).reshape(32, 256)
+    encoded = encode(frame, Codec.BSLZ4)
+    assert struct.unpack(">I", encoded[12:16]) == (8192,)
+    np.testing.assert_array_equal(image(encoded, Codec.BSLZ4, frame).decode(), frame)
+    filters = dict(hdf5plugin.Bitshuffle(cname="lz4"))
+    np.testing.assert_array_equal(read_by_hdf5(encoded, frame, **filters), frame)
+
+
+def _candidates() -> list[tuple[bytes, bytes]]:
+    """Return frames that are noise but for more and more of their first bits, with their only block."""
+    made = []
+    for same in range(20, 200):
+        shuffled = np.random.default_rng(1).integers(0, 256, 8192, np.uint8)
+        shuffled[:same] = 0
+        bits = np.unpackbits(shuffled.reshape(8, 1024), axis=1, bitorder="little")
+        pixels = np.packbits(bits.T, axis=1, bitorder="little").tobytes()
+        encoded = encode(np.frombuffer(pixels, np.uint8).reshape(32, 256), Codec.BSLZ4)
+        made.append((pixels, encoded[16:]))
+    return made
+
+
+def test_an_image_can_be_sent_to_another_process_and_decoded_by_many_threads() -> None:
+    frame = frames((103, 514), np.uint32)[0]
+    view = memoryview(encode(frame, Codec.BSLZ4))
+    sent = pickle.loads(pickle.dumps(CompressedImage(Codec.BSLZ4, view, (103, 514), frame.dtype)))
+    assert isinstance(sent.encoded, bytes)
+    with ThreadPoolExecutor(4) as pool:
+        for decoded in pool.map(lambda _: sent.decode(), range(64)):
+            np.testing.assert_array_equal(decoded, frame)
+
+
+@pytest.mark.parametrize("codec", [codec for codec in Codec if codec is not Codec.NONE])
+def test_every_missing_byte_is_noticed(codec: Codec) -> None:
+    frame = frames((64, 67), np.uint16)[0]
+    encoded = encode(frame, codec)
+    for length in {*range(0, len(encoded), 7), 0, 4, 11, 12, 13, 16, len(encoded) - 1}:
+        with pytest.raises(ValueError, match=r"damaged|too few|bytes"):
+            image(encoded[:length], codec, frame).decode()
+
+
+WRONG_HEADERS = ((0, 1 << 60), (0, 0), (8, 0), (8, 8), (8, 1025), (12, 0), (12, 1 << 31), (12, (1 << 32) - 1))
+
+
+@pytest.mark.parametrize(
+    ("codec", "place", "value"),
+    [
+        *((codec, *wrong) for codec in (Codec.LZ4_HDF5, Codec.BSLZ4, Codec.BSZSTD) for wrong in WRONG_HEADERS),
+        (Codec.BSLZ4, 8, 1 << 31),
+        (Codec.BSZSTD, 8, 1 << 31),
+    ],
+)
+def test_a_header_that_cannot_be_is_refused(codec: Codec, place: int, value: int) -> None:
+    frame = frames((64, 128), np.uint16)[0]
+    encoded = bytearray(encode(frame, codec))
+    struct.pack_into(">Q" if place == 0 else ">I", encoded, place, value)
+    with pytest.raises(ValueError, match=r"damaged|bytes"):
+        image(bytes(encoded), codec, frame).decode()
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype", "encoded"),
+    [
+        ((0, 5), np.uint8, b""),
+        ((-1, -5), np.uint8, b"12345"),
+        ((1 << 20, 2), np.uint8, b""),
+        ((1 << 40, 1 << 40), np.uint32, b""),
+        ((2, 2), np.uint16, b"1234567"),
+        ((2, 2), np.uint64, b"1" * 32),
+        ((2, 2), np.bool_, b"1" * 4),
+    ],
+)
+def test_what_cannot_be_a_frame_is_refused_before_anything_is_allocated(
+    shape: tuple[int, int], dtype: npt.DTypeLike, encoded: bytes
+) -> None:
+    with pytest.raises(ValueError, match="frame"):
+        CompressedImage.checked(Codec.NONE, encoded, shape, dtype, max_frame_px=BOUND_PX)

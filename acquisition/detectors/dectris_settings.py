@@ -28,6 +28,8 @@ class DectrisSettings(Settings):
     """Port of its stream."""
     rotation_axis: RotationAxis | None = None
     """Axis whose start is the angle of the perspective; None takes no angle from the detector."""
+    high_water_mark: PositiveInt = 256
+    """Messages that ZeroMQ keeps until the receiver takes them; then it leaves them with the detector."""
     max_message_bytes: PositiveInt = 1 << 30
     """A part of a message that is larger is refused before anything is allocated; ZeroMQ connects again behind it."""
     max_frame_px: PositiveInt = 1 << 25

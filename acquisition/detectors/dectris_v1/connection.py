@@ -1,0 +1,30 @@
+"""Drains the first version of the DECTRIS stream."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ptychoflow.acquisition.detectors.dectris_v1.settings import DectrisV1Settings
+from ptychoflow.acquisition.detectors.interface import Part
+from ptychoflow.acquisition.detectors.zmq_pull import PullConnection
+
+BEGINS = b'"dheader-'
+LARGEST_BYTES = 1024
+"""The part that begins a series has three short fields."""
+
+
+class DectrisV1Connection(PullConnection):
+    """Takes every message of a detector that pushes the first version of the stream."""
+
+    def __init__(self, settings: DectrisV1Settings) -> None:
+        super().__init__(
+            host=settings.host,
+            port=settings.port,
+            max_message_bytes=settings.max_message_bytes,
+            high_water_mark=settings.high_water_mark,
+        )
+
+    @staticmethod
+    def begins_series(parts: Sequence[Part]) -> bool:
+        """Whether a part announces a series."""
+        return any(len(part) <= LARGEST_BYTES and BEGINS in bytes(part) for part in parts)

@@ -1,0 +1,30 @@
+"""Drains DECTRIS stream2."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ptychoflow.acquisition.detectors.dectris_v2.settings import DectrisV2Settings
+from ptychoflow.acquisition.detectors.interface import Part
+from ptychoflow.acquisition.detectors.zmq_pull import PullConnection
+
+BEGINS = b"\x64type\x65start"
+"""Key and value as CBOR writes them; they come first."""
+LOOKED_AT_BYTES = 64
+
+
+class DectrisV2Connection(PullConnection):
+    """Takes every message of a detector that pushes stream2."""
+
+    def __init__(self, settings: DectrisV2Settings) -> None:
+        super().__init__(
+            host=settings.host,
+            port=settings.port,
+            max_message_bytes=settings.max_message_bytes,
+            high_water_mark=settings.high_water_mark,
+        )
+
+    @staticmethod
+    def begins_series(parts: Sequence[Part]) -> bool:
+        """Whether a part is a `start` message."""
+        return any(BEGINS in bytes(part[:LOOKED_AT_BYTES]) for part in parts)

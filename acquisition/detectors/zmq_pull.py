@@ -1,0 +1,114 @@
+"""Drains what a source pushes by ZeroMQ."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+
+import zmq
+from zmq.utils.monitor import parse_monitor_message
+
+from ptychoflow.acquisition.detectors.interface import POLL_S, Connection, Deliver
+from ptychoflow.streaming.errors import UserError
+from ptychoflow.streaming.sockets import Socket, receive_now
+
+log = logging.getLogger(__name__)
+
+GIVEN_UP_AFTER_S = 0.5
+"""ZeroMQ announces another attempt at once; where it has not for so long, as after a message that is too large, there
+will be none."""
+KEEPALIVE_S = 10
+"""A connection on which nothing comes is looked after so often: a detector that lost its power closes none."""
+TAKEN_AT_ONCE = 256
+"""Messages taken before it is looked whether to stop."""
+WATCHED = zmq.Event.HANDSHAKE_SUCCEEDED | zmq.Event.DISCONNECTED | zmq.Event.CONNECT_RETRIED
+
+
+class PullConnection(Connection):
+    """Takes every message from a PUSH socket that is bound elsewhere, and connects again by itself.
+
+    Args:
+        host: name or address of the source.
+        port: of its socket.
+        max_message_bytes: a larger part is not received; the connection is made anew behind it.
+        high_water_mark: messages that ZeroMQ keeps.
+    """
+
+    def __init__(self, *, host: str, port: int, max_message_bytes: int, high_water_mark: int) -> None:
+        self._address = f"{host}:{port}"
+        self._ipv6 = ":" in host
+        self._max_message_bytes = max_message_bytes
+        self._high_water_mark = high_water_mark
+
+    def drain(self, deliver: Deliver, stop: threading.Event) -> None:
+        """Deliver every message as it comes, until `stop` is set.
+
+        Raises:
+            UserError: the address is none.
+        """
+        with zmq.Context() as context:
+            while not stop.is_set():
+                socket = self._open(context)
+                monitor = socket.get_monitor_socket(WATCHED)
+                try:
+                    self._connect(socket)
+                    self._drain(socket, monitor, deliver, stop)
+                finally:
+                    socket.disable_monitor()
+                    monitor.close(linger=0)
+                    socket.close(linger=0)
+
+    def _open(self, context: zmq.Context[Socket]) -> Socket:
+        socket = context.socket(zmq.PULL)
+        socket.rcvhwm = self._high_water_mark
+        socket.maxmsgsize = self._max_message_bytes
+        socket.reconnect_ivl, socket.reconnect_ivl_max = 50, 1000
+        socket.tcp_keepalive, socket.tcp_keepalive_idle = 1, KEEPALIVE_S
+        socket.tcp_keepalive_intvl, socket.tcp_keepalive_cnt = KEEPALIVE_S, 3
+        socket.ipv6 = self._ipv6
+        return socket
+
+    def _connect(self, socket: Socket) -> None:
+        try:
+            socket.connect(f"tcp://{self._address}")
+        except zmq.ZMQError as error:
+            raise UserError(f"{self._address} is no address of a detector: {error.strerror}") from error
+
+    def _drain(self, socket: Socket, monitor: Socket, deliver: Deliver, stop: threading.Event) -> None:
+        """Deliver until `stop` is set, or until ZeroMQ has given the connection up."""
+        poller = zmq.Poller()
+        poller.register(socket, zmq.POLLIN)
+        poller.register(monitor, zmq.POLLIN)
+        broken_at_s: float | None = None
+        while not stop.is_set():
+            ready = dict(poller.poll(int(POLL_S * 1000)))
+            if monitor in ready:
+                broken_at_s = self._broken_at_s(monitor)
+            if socket in ready:
+                _take(socket, deliver)
+            elif broken_at_s is not None and time.monotonic() - broken_at_s > GIVEN_UP_AFTER_S:
+                log.warning(
+                    "the connection to the detector at %s broke as after a message above max_message_bytes = %d; "
+                    "it is made anew",
+                    self._address,
+                    self._max_message_bytes,
+                )
+                return
+
+    def _broken_at_s(self, monitor: Socket) -> float | None:
+        """Say what became of the connection; return when it broke where no other attempt is known of."""
+        event = parse_monitor_message(monitor.recv_multipart())["event"]
+        if event == zmq.Event.HANDSHAKE_SUCCEEDED:
+            log.info("connected to the detector at %s", self._address)
+        if event != zmq.Event.DISCONNECTED:
+            return None
+        log.warning("the detector at %s is gone; it is connected again as soon as it is back", self._address)
+        return time.monotonic()
+
+
+def _take(socket: Socket, deliver: Deliver) -> None:
+    for _ in range(TAKEN_AT_ONCE):
+        if (parts := receive_now(socket, copy=False)) is None:
+            return
+        deliver([part.buffer for part in parts])

@@ -124,6 +124,16 @@ class PositionsEnded:
 
 
 @dataclass(frozen=True)
+class PositionsKnown:
+    """Positions that were known before: all those of every series, of one that has begun and of those to come."""
+
+    numbers: npt.NDArray[np.int64]
+    """(n,), all different."""
+    positions_m: npt.NDArray[np.float64]
+    """(n, 2) as (y, x)."""
+
+
+@dataclass(frozen=True)
 class Malformed:
     """A message that could not be understood: counted and told, and nothing else."""
 
@@ -131,4 +141,6 @@ class Malformed:
     """One line."""
 
 
-Arrival = SeriesBegan | FrameCame | SeriesEnded | PositionsBegan | PositionsCame | PositionsEnded | Malformed
+Arrival = (
+    SeriesBegan | FrameCame | SeriesEnded | PositionsBegan | PositionsCame | PositionsEnded | PositionsKnown | Malformed
+)

@@ -1,0 +1,21 @@
+"""Damaged messages of sources of positions end nothing, and most of what is not damaged still arrives."""
+
+import panda_messages
+import position_sender_messages
+import position_table_messages
+import pytest
+from mutated_messages import Stream, feed
+
+STREAMS = {
+    "panda": panda_messages.STREAM,
+    "position-sender": position_sender_messages.STREAM,
+    "position-table": position_table_messages.STREAM,
+}
+
+
+@pytest.mark.parametrize("stream", STREAMS.values(), ids=STREAMS.keys())
+def test_mutated_messages_are_told_and_passed_over(stream: Stream) -> None:
+    outcome = feed(stream, 3000, seed=0)
+    assert outcome.malformed > 300
+    assert outcome.arrivals - outcome.malformed > 600
+    assert outcome.most_memory_bytes < 200 << 20

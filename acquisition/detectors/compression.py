@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import zlib
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -21,6 +22,8 @@ SHUFFLED_PX = 8
 """Bitshuffle takes so many pixels together; fewer are left at the end of a frame as they are."""
 _HEADER = struct.Struct(">QI")
 _LENGTH = struct.Struct(">I")
+_BLOSC_HEADER = struct.Struct("<4xIII")
+"""Bytes of the frame, of a block, and of what is encoded."""
 _ITEM_BYTES = (1, 2, 4)
 
 
@@ -36,6 +39,10 @@ class Codec(StrEnum):
     """Bitshuffle and LZ4, block by block, with or without the header of HDF5."""
     BSZSTD = "bszstd"
     """Bitshuffle and Zstandard, block by block, with or without the header of HDF5."""
+    BLOSC = "blosc"
+    """Blosc, whose header says the size."""
+    ZLIB = "zlib"
+    """Deflate, with the header of zlib."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +109,10 @@ class CompressedImage:
             return _lz4(encoded, self._size)
         if self.codec is Codec.LZ4_HDF5:
             return _lz4_hdf5(encoded, self._size)
+        if self.codec is Codec.BLOSC:
+            return _blosc(encoded, self._size)
+        if self.codec is Codec.ZLIB:
+            return _zlib(encoded, self._size)
         return _bitshuffled(encoded, self._size, self.dtype.itemsize, self.codec)
 
 
@@ -120,7 +131,11 @@ def encode(frame: npt.NDArray[np.generic], codec: Codec, *, header: bool = True)
         return bytes(codecs().lz4_encode(data))
     if codec is Codec.LZ4_HDF5:
         return bytes(codecs().lz4h5_encode(data, blocksize=len(data)))
+    if codec is Codec.ZLIB:
+        return zlib.compress(data)
     item = frame.dtype.itemsize
+    if codec is Codec.BLOSC:
+        return bytes(codecs().blosc_encode(data, typesize=item))
     shuffled = codecs().bitshuffle_encode(data, itemsize=item, blocksize=BLOCK_BYTES // item)
     whole = _whole(len(data), item)
     compress = codecs().lz4_encode if codec is Codec.BSLZ4 else codecs().zstd_encode
@@ -157,6 +172,29 @@ def _lz4_hdf5(encoded: memoryview, size: int) -> npt.NDArray[np.uint8]:
     pixels = np.empty(size, np.uint8)
     _check_filled(len(codecs().lz4h5_decode(encoded, out=pixels.data)), size)
     return pixels
+
+
+def _blosc(encoded: memoryview, size: int) -> npt.NDArray[np.uint8]:
+    stated, _, compressed = _BLOSC_HEADER.unpack_from(encoded) if len(encoded) >= _BLOSC_HEADER.size else (0, 0, 0)
+    if (stated, compressed) != (size, len(encoded)):
+        raise ValueError(
+            f"damaged frame: its header says {stated} in {compressed} bytes, it should be {size} in {len(encoded)}"
+        )
+    pixels = np.empty(size, np.uint8)
+    _check_filled(len(codecs().blosc_decode(encoded, out=pixels.data)), size)
+    return pixels
+
+
+def _zlib(encoded: memoryview, size: int) -> npt.NDArray[np.uint8]:
+    inflate = zlib.decompressobj()
+    try:
+        pixels = inflate.decompress(encoded, size + 1)
+    except zlib.error as error:
+        raise ValueError(f"damaged frame: {error}") from error
+    _check_filled(len(pixels), size)
+    if not inflate.eof or inflate.unused_data:
+        raise ValueError("damaged frame: it does not end where its pixels do")
+    return np.frombuffer(pixels, np.uint8)
 
 
 def _bitshuffled(encoded: memoryview, size: int, item: int, codec: Codec) -> npt.NDArray[np.uint8]:

@@ -7,13 +7,12 @@ The edge writes `images/perspective_NNNN.h5` with a group per kind of image, eac
 from __future__ import annotations
 
 import logging
-import threading
-from collections import OrderedDict
 from pathlib import Path
 
 import h5py
 import numpy as np
 
+from ptychoflow.dashboard.cache import Cache
 from ptychoflow.dashboard.mosaics import Channel, Mosaic
 from ptychoflow.streaming.events import MosaicImage, MosaicKind
 from ptychoflow.streaming.run_folder import RunFolder
@@ -33,8 +32,7 @@ class ImageArchive:
 
     def __init__(self, folder: RunFolder) -> None:
         self._folder = folder
-        self._lock = threading.Lock()
-        self._files: OrderedDict[tuple[int, int], Images] = OrderedDict()
+        self._files: Cache[Images] = Cache(FILES_KEPT)
 
     def perspectives(self) -> list[int]:
         """Return the perspectives that have a file, in order."""
@@ -47,12 +45,7 @@ class ImageArchive:
             revision = path.stat().st_mtime_ns
         except OSError:
             return {}
-        with self._lock:
-            if (perspective, revision) not in self._files:
-                self._files[perspective, revision] = _read(path, perspective, revision)
-                while len(self._files) > FILES_KEPT:
-                    self._files.popitem(last=False)
-            return self._files[perspective, revision]
+        return self._files.get((perspective, revision), lambda: _read(path, perspective, revision))
 
 
 def _read(path: Path, perspective: int, revision: int) -> Images:

@@ -14,10 +14,10 @@ from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from ptychoflow.dashboard import models
+from ptychoflow.dashboard.cache import Cache
 from ptychoflow.dashboard.exports import npy_file, product_file, tiff_file
 from ptychoflow.dashboard.frame_picture import frame_png
 from ptychoflow.dashboard.mosaics import Channel, Mosaic
-from ptychoflow.dashboard.picture_cache import PictureCache
 from ptychoflow.dashboard.pictures import DIFFERENCES, Picture, PictureKind, make_picture
 from ptychoflow.dashboard.png import ColourMap, colour_bar_png, encode_png
 from ptychoflow.dashboard.rows import mosaic_row
@@ -97,9 +97,9 @@ def image_routes(runs: Runs) -> APIRouter:
 
 
 def _add_pictures(routes: APIRouter, runs: Runs) -> None:
-    pictures: PictureCache[Picture | None] = PictureCache(PICTURES_KEPT)
-    pngs: PictureCache[bytes] = PictureCache(PNGS_KEPT)
-    tiles: PictureCache[bytes] = PictureCache(TILES_KEPT)
+    pictures: Cache[Picture | None] = Cache(PICTURES_KEPT)
+    pngs: Cache[bytes] = Cache(PNGS_KEPT)
+    tiles: Cache[bytes] = Cache(TILES_KEPT)
 
     def look_at(perspective: PerspectiveName, kind: PictureKind, channel: Channel, look: Look) -> _Shown:
         opened, index = _open(runs, look.run, perspective)

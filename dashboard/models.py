@@ -5,7 +5,9 @@ from __future__ import annotations
 from pydantic import BaseModel, ConfigDict
 
 from ptychoflow.streaming.events import MosaicKind, Part, PartState, Regime
+from ptychoflow.streaming.state.parts import LastWord
 from ptychoflow.streaming.state.series import SeriesPatch
+from ptychoflow.streaming.state.warnings import Warned
 
 
 class Model(BaseModel):
@@ -21,14 +23,6 @@ class Health(Model):
     run: str
     events: int
     """Telemetry events taken in so far."""
-
-
-class LastWord(Model):
-    """Something that a part said about itself."""
-
-    time_s: float
-    state: PartState
-    text: str
 
 
 class PartHealth(Model):
@@ -275,16 +269,6 @@ class MosaicRow(Model):
     shape_px: tuple[int, int]
     origin_px: tuple[float, float]
     pixel_size_m: tuple[float, float]
-
-
-class Warned(Model):
-    """A warning; repeated ones are counted."""
-
-    id: int
-    time_s: float
-    part: Part
-    text: str
-    count: int
 
 
 class Present(Model):

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 import re
-import threading
-from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +11,7 @@ import msgspec
 
 from ptychoflow.dashboard import models
 from ptychoflow.dashboard.archive import ImageArchive, Images
+from ptychoflow.dashboard.cache import Cache
 from ptychoflow.dashboard.settings import DashboardSettings
 from ptychoflow.dashboard.state import DashboardState
 from ptychoflow.streaming.codec import UNREADABLE
@@ -76,8 +75,7 @@ class Runs:
         self._watched = Run(watched, ImageArchive(folder))
         self._path = folder.path.resolve()
         self._settings = settings
-        self._lock = threading.Lock()
-        self._opened: OrderedDict[tuple[str, int], Run] = OrderedDict()
+        self._opened: Cache[Run] = Cache(RUNS_KEPT)
 
     @property
     def watched(self) -> Run:
@@ -105,12 +103,7 @@ class Runs:
         if not re.match(NAME_PATTERN, name) or not folder.telemetry.is_file():
             return None
         key = name, folder.telemetry.stat().st_mtime_ns
-        with self._lock:
-            if key not in self._opened:
-                self._opened[key] = Run(read_run(folder, self._settings), ImageArchive(folder))
-                while len(self._opened) > RUNS_KEPT:
-                    self._opened.popitem(last=False)
-            return self._opened[key]
+        return self._opened.get(key, lambda: Run(read_run(folder, self._settings), ImageArchive(folder)))
 
     def _row(self, folder: RunFolder) -> models.RunRow:
         watched = folder.path == self._path

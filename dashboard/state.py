@@ -84,7 +84,7 @@ class DashboardState:
                     name: series.since(cursor.series.get(name, SeriesCursor())) for name, series in state.series.items()
                 },
                 perspectives=rows.perspective_rows(state.perspectives.rows.since(cursor.events)),
-                warnings=[models.Warned.model_validate(row) for row in state.warnings.rows.since(cursor.events)],
+                warnings=state.warnings.rows.since(cursor.events),
                 validation=[rows.validation_row(row) for row in validation.since(cursor.events)],
                 validation_anew=validation.undone_at > cursor.events,
             )

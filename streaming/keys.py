@@ -11,7 +11,7 @@ from pathlib import Path
 import zmq
 from zmq.auth import create_certificates, load_certificate
 
-from ptychoflow.streaming.errors import UserError
+from ptychoflow.streaming.errors import UserError, writing
 
 SERVER = "server"
 CLIENT = "client"
@@ -35,15 +35,13 @@ def make_keys(directory: Path) -> None:
     """
     if (directory / f"{SERVER}.key_secret").exists():
         raise UserError(f"{directory} holds keys already; choose another folder, or delete it to make new keys")
-    try:
+    with writing(f"keys to {directory}"):
         authorised = directory / AUTHORISED
         authorised.mkdir(mode=0o700, parents=True)
         for name in (SERVER, CLIENT):
             _public, secret_file = create_certificates(directory, name)
             Path(secret_file).chmod(0o600)
         (authorised / f"{CLIENT}.key").write_bytes((directory / f"{CLIENT}.key").read_bytes())
-    except OSError as error:
-        raise UserError(f"cannot write keys to {directory}: {error.strerror}") from error
 
 
 def load_keys(directory: Path, name: str) -> KeyPair:

@@ -47,7 +47,7 @@ TRAINER_ROOMS = (
     ("service",),
 )
 WORKFLOW_ROOMS = (
-    ("exit_status", "former_names", "logs", "environment", "drawing", "progress", "summary"),
+    ("exit_status", "former_names", "logs", "environment", "drawing", "target", "progress", "summary"),
     ("configuration", "json_results", "loss_plot", "quality_plot", "step_plot"),
     ("report",),
     ("results",),

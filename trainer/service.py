@@ -143,9 +143,7 @@ def _train(work: _Work, stack: ExitStack) -> None:
     rank = session.rank
     recipe = _make_recipe(session, ingest, work.announced)
     learner = _learner(work, recipe)
-    strategy = _strategy(session, recipe.pipeline, work.announced)
-    if strategy.buffer is not None:
-        stack.enter_context(strategy.buffer)
+    strategy = stack.enter_context(closing(_strategy(session, recipe.pipeline, work.announced)))
     report = StepReport(session.telemetry, rank=rank.rank, counts=ingest.counts, buffer=strategy.buffer)
     if work.announced.frame_dtype is None and publication is not None:
         report.warn(

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ptychoflow.streaming.durable_file import write_durably
-from ptychoflow.streaming.errors import UserError
+from ptychoflow.streaming.errors import writing
 from ptychoflow.workflow.environment import describe_environment
 from ptychoflow.workflow.logs import PROGRAM
 
@@ -23,10 +23,8 @@ def write_results(results: dict[str, Any], json_file: Path | None) -> None:
     if json_file is None:
         return
     content = {"command": shlex.join([PROGRAM, *sys.argv[1:]]), "environment": describe_environment(), **results}
-    try:
+    with writing(json_file):
         write_json(content, json_file)
-    except OSError as error:
-        raise UserError(f"cannot write {json_file}: {error.strerror}") from error
 
 
 def write_json(content: dict[str, Any], path: Path) -> None:

@@ -129,7 +129,6 @@ class MeshTransport(Transport):
                 self._selector.modify(connection, wanted, rank)
 
     def _send(self, rank: int, message: Message, *parts: bytes | memoryview) -> None:
-        self.counters.messages_sent += 1
         connection = self._connections[rank]
         self._guarded(rank, lambda: connection.send(message.pack(), *parts))
 

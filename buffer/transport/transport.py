@@ -17,7 +17,6 @@ class TransportCounters:
 
     bytes_sent: int = 0
     bytes_received: int = 0
-    messages_sent: int = 0
     items_served: int = 0
     items_placed: int = 0
     """Those of them that were written into the other rank's memory."""

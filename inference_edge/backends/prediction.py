@@ -10,7 +10,7 @@ import numpy.typing as npt
 from torch import Tensor, nn
 
 from ptychoflow.trainer.models.frame_network import FrameNetwork
-from ptychoflow.trainer.models.settings import Heads
+from ptychoflow.trainer.models.ptychonn_settings import Heads
 
 
 class Prediction(NamedTuple):

@@ -12,7 +12,7 @@ from ptychoflow.inference_edge.device import choose_device
 from ptychoflow.inference_edge.settings import EdgeSettings
 from ptychoflow.trainer.models.arithmetic import resolve
 from ptychoflow.trainer.models.frame_network import FrameNetwork
-from ptychoflow.trainer.models.settings import NetworkConfig
+from ptychoflow.trainer.models.ptychonn_settings import NetworkConfig
 
 log = logging.getLogger(__name__)
 

@@ -14,8 +14,9 @@ from ptychoflow.inference_edge.backends.runner_factory import RunnerFactory
 from ptychoflow.inference_edge.stitching.mosaic import Mosaic, place_patches
 from ptychoflow.inference_edge.stitching.quality import ReferenceImage, compare, measure
 from ptychoflow.streaming.messages import ScanStart, Weights
-from ptychoflow.trainer.models.settings import NetworkConfig
-from ptychoflow.trainer.models.weights_file import BadWeights, read_weights
+from ptychoflow.trainer.models.ptychonn_settings import NetworkConfig
+from ptychoflow.trainer.models.tensor_file import BadWeights
+from ptychoflow.trainer.models.weights_file import read_weights
 
 
 class ConstantPatch(NamedTuple):

@@ -19,7 +19,7 @@ from ptychoflow.acquisition.source_settings import SimulationSettings, SpecimenK
 from ptychoflow.streaming.messages import GroundTruthSource
 from ptychoflow.trainer.models.frame_network import FrameNetwork
 from ptychoflow.trainer.models.ptychonn import Patches
-from ptychoflow.trainer.models.settings import ModelSettings, NetworkConfig
+from ptychoflow.trainer.models.ptychonn_settings import ModelSettings, NetworkConfig
 from ptychoflow.trainer.models.weights_file import Manifest, write_weights
 
 FIRST = SpecimenPhase(kind=SpecimenKind.INTEGRATED_CIRCUIT, perspectives=6, angle_range_deg=(0.0, 0.0))

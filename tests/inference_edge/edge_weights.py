@@ -11,7 +11,7 @@ import torch
 from ptychoflow.streaming.messages import Weights
 from ptychoflow.trainer.models.frame_network import FrameNetwork
 from ptychoflow.trainer.models.ptychonn import Patches
-from ptychoflow.trainer.models.settings import ModelSettings, NetworkConfig
+from ptychoflow.trainer.models.ptychonn_settings import ModelSettings, NetworkConfig
 from ptychoflow.trainer.models.weights_file import Manifest, write_weights
 
 

@@ -18,7 +18,7 @@ from ptychoflow.inference_edge.settings import DeviceChoice, EdgeSettings
 from ptychoflow.streaming.errors import UserError
 from ptychoflow.trainer.models.frame_network import FrameNetwork
 from ptychoflow.trainer.models.precision import Precision
-from ptychoflow.trainer.models.settings import Heads, ModelSettings, NetworkConfig
+from ptychoflow.trainer.models.ptychonn_settings import Heads, ModelSettings, NetworkConfig
 
 CPU = torch.device("cpu")
 FRAMES = np.random.default_rng(0).poisson(5, (9, 32, 32)).astype(np.float32)

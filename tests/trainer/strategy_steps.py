@@ -15,7 +15,7 @@ from ptychoflow.trainer.interface.pipeline import Minibatch
 from ptychoflow.trainer.models.frame_network import FrameNetwork
 from ptychoflow.trainer.models.precision import Precision
 from ptychoflow.trainer.models.ptychonn import Patches
-from ptychoflow.trainer.models.settings import ModelSettings, NetworkConfig
+from ptychoflow.trainer.models.ptychonn_settings import ModelSettings, NetworkConfig
 from ptychoflow.trainer.pipelines.ptychography.pipeline import Ptychography
 from ptychoflow.trainer.pipelines.ptychography.settings import TrainerSettings
 from ptychoflow.trainer.settings import BufferSettings, DistillationSettings, StrategyName

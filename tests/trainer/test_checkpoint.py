@@ -31,7 +31,7 @@ from ptychoflow.trainer.interface.agreement import Agreed
 from ptychoflow.trainer.interface.batch import Batch, join
 from ptychoflow.trainer.models.frame_network import FrameNetwork
 from ptychoflow.trainer.models.precision import Precision
-from ptychoflow.trainer.models.settings import ModelSettings, NetworkConfig
+from ptychoflow.trainer.models.ptychonn_settings import ModelSettings, NetworkConfig
 from ptychoflow.trainer.pipelines.ptychography.pipeline import Ptychography
 from ptychoflow.trainer.pipelines.ptychography.settings import TrainerSettings
 from ptychoflow.trainer.settings import OptimizerKind, OptimizerSettings

@@ -22,7 +22,7 @@ from ptychoflow.trainer.interface.agreement import Agreed
 from ptychoflow.trainer.models.frame_network import FrameNetwork
 from ptychoflow.trainer.models.precision import Precision
 from ptychoflow.trainer.models.ptychonn import Patches
-from ptychoflow.trainer.models.settings import ModelSettings, NetworkConfig
+from ptychoflow.trainer.models.ptychonn_settings import ModelSettings, NetworkConfig
 from ptychoflow.trainer.online.checkpointing import CheckpointContents, Checkpointing, restore
 from ptychoflow.trainer.online.ingest import SampleIngest
 from ptychoflow.trainer.pipelines.choice import format_of

@@ -9,7 +9,7 @@ from ptychoflow.streaming.codec import Arrays
 from ptychoflow.trainer.models.frame_network import FrameNetwork
 from ptychoflow.trainer.models.precision import Precision
 from ptychoflow.trainer.models.ptychonn import Patches
-from ptychoflow.trainer.models.settings import ModelSettings, NetworkConfig
+from ptychoflow.trainer.models.ptychonn_settings import ModelSettings, NetworkConfig
 from ptychoflow.trainer.pipelines.ptychography.evaluation import Evaluator
 
 EVALUATOR = Evaluator(precision=Precision.FLOAT32, device=torch.device("cpu"))

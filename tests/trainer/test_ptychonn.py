@@ -12,7 +12,7 @@ from ptychoflow.streaming.errors import UserError
 from ptychoflow.trainer.models.frame_network import FrameNetwork
 from ptychoflow.trainer.models.initial_weights import load_initial_weights
 from ptychoflow.trainer.models.ptychonn import PtychoNN, edge_model, original_model
-from ptychoflow.trainer.models.settings import InputTransform, ModelSettings, NetworkConfig
+from ptychoflow.trainer.models.ptychonn_settings import InputTransform, ModelSettings, NetworkConfig
 
 DATA = Path(os.environ.get("PTYCHOFLOW_DATA", Path(__file__).parents[3] / "shared" / "data"))
 EDGE_WEIGHTS = DATA / "edge_ptychonn_best_model.pth"

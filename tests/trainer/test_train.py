@@ -33,7 +33,7 @@ from ptychoflow.streaming.settings import NetworkSettings, RunContext
 from ptychoflow.streaming.telemetry import TelemetryHub
 from ptychoflow.streaming.telemetry_log import TelemetryLog
 from ptychoflow.streaming.weights_channel import WeightsClient, WeightsServer
-from ptychoflow.trainer.models.settings import ModelSettings
+from ptychoflow.trainer.models.ptychonn_settings import ModelSettings
 from ptychoflow.trainer.models.weights_file import LoadedWeights, read_weights
 from ptychoflow.trainer.pipelines.ptychography.settings import TrainerSettings
 from ptychoflow.trainer.service import train

@@ -12,8 +12,9 @@ from ptychoflow.streaming.errors import UserError
 from ptychoflow.trainer.models.frame_network import FrameNetwork
 from ptychoflow.trainer.models.initial_weights import load_initial_weights
 from ptychoflow.trainer.models.ptychonn import Patches
-from ptychoflow.trainer.models.settings import Heads, ModelSettings, NetworkConfig
-from ptychoflow.trainer.models.weights_file import BadWeights, Manifest, digest, read_weights, write_weights
+from ptychoflow.trainer.models.ptychonn_settings import Heads, ModelSettings, NetworkConfig
+from ptychoflow.trainer.models.tensor_file import BadWeights, digest
+from ptychoflow.trainer.models.weights_file import Manifest, read_weights, write_weights
 
 CONFIG = NetworkConfig(
     model=ModelSettings(width=2, levels=2), frame_shape_px=(16, 16), target_shape_px=(8, 8), amplitude_scale=1.5

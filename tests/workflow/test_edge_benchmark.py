@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ptychoflow.inference_edge.backends.eager import EagerBackend
-from ptychoflow.trainer.models.settings import ModelSettings
+from ptychoflow.trainer.models.ptychonn_settings import ModelSettings
 from ptychoflow.workflow.benchmarks import edge
 
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from ptychoflow.trainer.models.settings import ModelSettings
+from ptychoflow.trainer.models.ptychonn_settings import ModelSettings
 from ptychoflow.trainer.pipelines.ptychography.settings import TrainerSettings
 from ptychoflow.trainer.settings import BufferSettings, StrategyName
 from ptychoflow.workflow.benchmarks.train import bench_train

@@ -5,13 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from ptychoflow.streaming.errors import UserError
 from ptychoflow.trainer.models.classifier import ImageClassifier
 from ptychoflow.trainer.models.classifier_settings import ClassifierConfig
-from ptychoflow.trainer.models.tensor_file import BadWeights, Stamp, Writer, pack, unpack
+from ptychoflow.trainer.models.tensor_file import BadWeights, Stamp, Writer, empty_network, pack, unpack
 
 
 class ClassifierManifest(Stamp):
@@ -44,22 +43,13 @@ def read_classifier(data: bytes, sha256: str | None = None) -> LoadedClassifier:
         BadWeights: wrong digest, not the weights of a classifier, or tensors that do not fit it exactly.
     """
     manifest, tensors = unpack(data, sha256, kind=ClassifierManifest, expected=_expected)
-    network = _empty_network(manifest.network)
+    network = empty_network(lambda: ImageClassifier(manifest.network))
     network.load_state_dict(tensors, assign=True)
     return LoadedClassifier(manifest, network.eval())
 
 
-def _empty_network(config: ClassifierConfig) -> ImageClassifier:
-    # On the meta device a manifest that asks for a huge network costs no memory before its tensors are checked.
-    try:
-        with torch.device("meta"):
-            return ImageClassifier(config)
-    except UserError as error:
-        raise BadWeights(str(error)) from error
-
-
 def _expected(manifest: ClassifierManifest) -> dict[str, Tensor]:
-    return dict(_empty_network(manifest.network).state_dict())
+    return dict(empty_network(lambda: ImageClassifier(manifest.network)).state_dict())
 
 
 def load_classifier(network: ImageClassifier, path: Path) -> None:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ptychoflow.trainer.models.ptychonn import Patches, PtychoNN
-from ptychoflow.trainer.models.settings import InputTransform, NetworkConfig
+from ptychoflow.trainer.models.ptychonn_settings import InputTransform, NetworkConfig
 
 
 class FrameNetwork(nn.Module):

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from ptychoflow.streaming.errors import UserError
 from ptychoflow.trainer.models.frame_network import FrameNetwork
-from ptychoflow.trainer.models.weights_file import BadWeights, read_weights
+from ptychoflow.trainer.models.tensor_file import BadWeights
+from ptychoflow.trainer.models.weights_file import read_weights
 
 
 def load_initial_weights(network: FrameNetwork, path: Path) -> None:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ptychoflow.streaming.errors import UserError
-from ptychoflow.trainer.models.settings import Heads, ModelSettings, NetworkConfig
+from ptychoflow.trainer.models.ptychonn_settings import Heads, ModelSettings, NetworkConfig
 
 
 class Patches(NamedTuple):

@@ -12,8 +12,9 @@ import safetensors.torch
 import torch
 from pydantic import NonNegativeInt, ValidationError
 from safetensors import SafetensorError
-from torch import Tensor
+from torch import Tensor, nn
 
+from ptychoflow.streaming.errors import UserError
 from ptychoflow.streaming.settings import Settings
 
 MAX_HEADER_BYTES = 1 << 20
@@ -37,6 +38,7 @@ class Stamp(Settings):
 
 
 ManifestT = TypeVar("ManifestT", bound=Stamp)
+NetworkT = TypeVar("NetworkT", bound=nn.Module)
 Writer = Callable[[Stamp], bytes]
 """Makes the bytes of a weights file that carries a stamp."""
 
@@ -80,6 +82,19 @@ def unpack(
         raise BadWeights(f"not a safetensors file: {error}") from error
     _require(tensors, expected(manifest))
     return manifest, tensors
+
+
+def empty_network(make: Callable[[], NetworkT]) -> NetworkT:
+    """Return a network without numbers: one that a manifest asks for costs no memory before its tensors are checked.
+
+    Raises:
+        BadWeights: there is no such network.
+    """
+    try:
+        with torch.device("meta"):
+            return make()
+    except UserError as error:
+        raise BadWeights(str(error)) from error
 
 
 def _read_manifest(data: bytes, kind: type[ManifestT]) -> ManifestT:

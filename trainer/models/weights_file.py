@@ -11,13 +11,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ptychoflow.streaming.errors import UserError
 from ptychoflow.trainer.models.frame_network import FrameNetwork
 from ptychoflow.trainer.models.ptychonn import Patches
-from ptychoflow.trainer.models.settings import NetworkConfig
-from ptychoflow.trainer.models.tensor_file import BadWeights, Stamp, Writer, digest, pack, unpack
-
-__all__ = ["BadWeights", "LoadedWeights", "Manifest", "digest", "read_weights", "weights_writer", "write_weights"]
+from ptychoflow.trainer.models.ptychonn_settings import NetworkConfig
+from ptychoflow.trainer.models.tensor_file import Stamp, Writer, empty_network, pack, unpack
 
 NETWORK_PREFIX = "network."
 CONSTANT_PREFIX = "constant."
@@ -71,7 +68,7 @@ def read_weights(data: bytes, sha256: str | None = None) -> LoadedWeights:
             (missing, surplus, other shape or dtype, not finite).
     """
     manifest, tensors = unpack(data, sha256, kind=Manifest, expected=_expected)
-    network = _empty_network(manifest.network)
+    network = empty_network(lambda: FrameNetwork(manifest.network))
     state = {name.removeprefix(NETWORK_PREFIX): t for name, t in tensors.items() if name.startswith(NETWORK_PREFIX)}
     network.load_state_dict(state, assign=True)
     return LoadedWeights(
@@ -82,17 +79,8 @@ def read_weights(data: bytes, sha256: str | None = None) -> LoadedWeights:
     )
 
 
-def _empty_network(config: NetworkConfig) -> FrameNetwork:
-    # On the meta device a manifest that asks for a huge network costs no memory before its tensors are checked.
-    try:
-        with torch.device("meta"):
-            return FrameNetwork(config)
-    except UserError as error:
-        raise BadWeights(str(error)) from error
-
-
 def _expected(manifest: Manifest) -> dict[str, Tensor]:
     patch = torch.empty(manifest.network.target_shape_px, device="meta")
-    state = _empty_network(manifest.network).state_dict()
+    state = empty_network(lambda: FrameNetwork(manifest.network)).state_dict()
     expected = {NETWORK_PREFIX + name: tensor for name, tensor in state.items()}
     return expected | {CONSTANT_PREFIX + name: patch for name in Patches._fields}

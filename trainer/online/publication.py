@@ -6,7 +6,6 @@ import logging
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
-from types import TracebackType
 from typing import Self
 
 from ptychoflow.streaming.durable_file import make_folder_durably, write_durably
@@ -72,9 +71,7 @@ class Publication:
         """Return itself."""
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Finish the last version, give an edge time to fetch it, and close the port."""
         try:
             self._finish_last()

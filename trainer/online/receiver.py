@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from types import TracebackType
 from typing import Self
 
 from ptychoflow.streaming.inbox import Inbox
@@ -34,9 +33,7 @@ class SampleReceiver:
         self._executor.submit(self._run).add_done_callback(self._note_end)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Acknowledge what is done with, and stop."""
         self._closing.set()
         self._executor.shutdown()

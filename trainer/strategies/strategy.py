@@ -53,6 +53,11 @@ class Strategy(ABC):
             (terms,), which add up.
         """
 
+    def close(self) -> None:
+        """Close the buffer, if there is one."""
+        if self.buffer is not None:
+            self.buffer.close()
+
     def _join(self, minibatch: Minibatch | None, representatives: Representatives | None = None) -> Batch:
         return join(minibatch, representatives, pipeline=self._pipeline, device=self._device)
 

@@ -8,6 +8,7 @@ from typing import Generic, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from ptychoflow.trainer.checkpoints.state_file import State, copies
 
@@ -44,12 +45,13 @@ class AveragedNetwork(Generic[NetworkT]):
         """Take in the network after a step."""
         self._steps += 1
         decay = min(self._decay, self._steps / (self._steps + WARM_UP_STEPS))
-        torch._foreach_lerp_(self._average, self._source, 1.0 - decay)
+        get_ema_multi_avg_fn(decay)(self._average, self._source, self._steps)  # type: ignore[no-untyped-call]
 
     @torch.no_grad()
     def restore_statistics(self) -> None:
         """Give the network the averaged batch-norm statistics, after a step that spoilt its own."""
-        torch._foreach_copy_(self._source_statistics, self._statistics)
+        for own, averaged in zip(self._source_statistics, self._statistics, strict=True):
+            own.copy_(averaged)
 
     @torch.no_grad()
     def share_statistics(self) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch.distributed as dist
 
-from ptychoflow.streaming.errors import UserError
+from ptychoflow.streaming.errors import writing
 from ptychoflow.trainer.checkpoints.checkpoint import (
     COMMON,
     Checkpoint,
@@ -62,7 +62,7 @@ class SectionCheckpoints:
         Raises:
             UserError: the disk does not take it; older checkpoints are untouched.
         """
-        try:
+        with writing(f"a checkpoint in {self.folder}"):
             unfinished = begin(self.folder, step)
             write_state({**rank_state(learner, strategy), **own}, unfinished / shard_name(self.rank.rank))
             if self.rank.rank == 0:
@@ -70,8 +70,6 @@ class SectionCheckpoints:
             _meet()
             if self.rank.rank == 0:
                 complete(unfinished, ranks=self.rank.world_size, keep=KEEP)
-        except OSError as error:
-            raise UserError(f"no checkpoint can be written in {self.folder}: {error.strerror}") from error
 
 
 def _meet() -> None:

@@ -15,6 +15,7 @@ from ptychoflow.trainer.interface.pipeline import Minibatch, Output, Pipeline
 from ptychoflow.trainer.models.arithmetic import autocast, resolve
 from ptychoflow.trainer.settings import LearningSettings, StrategyName
 from ptychoflow.trainer.training.optimizer import make_optimizer
+from ptychoflow.workflow.target import make_target
 
 TARGET_RATIO = 0.95
 DISTINCT_BATCHES = 8
@@ -93,5 +94,4 @@ def measure_in_turn(name: str, ours: Run, bare: Run, *, steps: int, rounds: int)
         "bare_samples_per_s": statistics.median(other for _, other in measured),
         "ratio": ratio,
     }
-    target = {"name": name, "value": ratio, "target": TARGET_RATIO, "direction": "min", "met": ratio >= TARGET_RATIO}
-    return figures, target
+    return figures, make_target(name, ratio, TARGET_RATIO, "min")

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from contextlib import ExitStack, closing
 from datetime import UTC, datetime
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 import numpy as np
@@ -24,8 +23,9 @@ from ptychoflow.streaming.telemetry import TelemetryHub
 from ptychoflow.streaming.weights_channel import WeightsServer
 from ptychoflow.trainer.models.frame_network import FrameNetwork
 from ptychoflow.trainer.models.ptychonn import Patches
-from ptychoflow.trainer.models.settings import ModelSettings, NetworkConfig
-from ptychoflow.trainer.models.weights_file import Manifest, digest, read_weights, write_weights
+from ptychoflow.trainer.models.ptychonn_settings import ModelSettings, NetworkConfig
+from ptychoflow.trainer.models.tensor_file import digest
+from ptychoflow.trainer.models.weights_file import Manifest, read_weights, write_weights
 from ptychoflow.workflow.benchmarks.results import BenchmarkFailed
 
 DISTINCT_FRAMES = 256
@@ -70,9 +70,7 @@ class Beamline:
             self._stack = stack.pop_all()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Close all sockets."""
         self._stack.close()
 

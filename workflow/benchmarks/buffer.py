@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import distributed as dist
@@ -16,6 +16,7 @@ from torch import distributed as dist
 from ptychoflow.buffer.names import TransportName
 from ptychoflow.workflow.benchmarks.buffer_peer import compare_with_torchrl
 from ptychoflow.workflow.benchmarks.buffer_rank import Case, Figures, Precision, measure, threads_per_rank
+from ptychoflow.workflow.target import make_target
 
 _log = logging.getLogger(__name__)
 _WORST_RANK = ("idle_cpu_fraction", "waited_fraction_of_step", "step_slowdown", "step_with_ms", "waited_ms")
@@ -143,26 +144,15 @@ def _targets(results: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
         *_target("waited_fraction_of_step", (result["waited_fraction_of_step"] for result in trained), 0.01, "max"),
         *_target("idle_cpu_fraction", (result["idle_cpu_fraction"] for result in results), 0.01, "max"),
         *_target("step_slowdown", (result["step_slowdown"] for result in trained), 1.03, "max"),
-        *_target(
-            "draw_insert_over_memcpy",
-            (result["draw_insert_over_memcpy"] for result in ucx),
-            3,
-            "max",
-        ),
-        *_target(
-            "ucx_draw_over_memcpy_rate",
-            (result["draw_over_memcpy_rate"] for result in ucx),
-            0.5,
-            "min",
-        ),
+        *_target("draw_insert_over_memcpy", (result["draw_insert_over_memcpy"] for result in ucx), 3, "max"),
+        *_target("ucx_draw_over_memcpy_rate", (result["draw_over_memcpy_rate"] for result in ucx), 0.5, "min"),
     ]
 
 
-def _target(name: str, values: Iterable[float], target: float, direction: str) -> list[dict[str, Any]]:
-    """`direction`: "max" if the value must not be above the target, "min" if it must not be below."""
+def _target(
+    name: str, values: Iterable[float], target: float, direction: Literal["min", "max"]
+) -> list[dict[str, Any]]:
+    """The worst of the values beside the target; nothing without any."""
     measured = list(values)
-    if not measured:
-        return []
-    value = max(measured) if direction == "max" else min(measured)
-    met = value <= target if direction == "max" else value >= target
-    return [{"name": name, "value": value, "target": target, "direction": direction, "met": met}]
+    worst = max if direction == "max" else min
+    return [make_target(name, worst(measured), target, direction)] if measured else []

@@ -10,7 +10,7 @@ from torch.nn import functional
 from ptychoflow.trainer.models.arithmetic import autocast, resolve
 from ptychoflow.trainer.models.precision import Precision
 from ptychoflow.trainer.models.ptychonn import PtychoNN, original_model
-from ptychoflow.trainer.models.settings import NetworkConfig
+from ptychoflow.trainer.models.ptychonn_settings import NetworkConfig
 
 Tensors = dict[str, torch.Tensor]
 TrainStep = Callable[[Mapping[str, torch.Tensor], Mapping[str, torch.Tensor], Callable[[Tensors], None]], None]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import threading
 import time
+from contextlib import closing
 from typing import Any
 
 import torch
@@ -55,7 +56,7 @@ def bench_images(
         for count in (settings.batch_size, samples_per_step(settings))
     )
     bare = BareLoop(copy.deepcopy(network), settings, pipeline, batches, device=device)
-    with _OurLoop(network, settings, pipeline, minibatches, device=device) as ours:
+    with closing(_OurLoop(network, settings, pipeline, minibatches, device=device)) as ours:
         ours.run(2 + settings.buffer.representatives // settings.buffer.candidates)
         bare.run(2)
         name = "classification_ratio_to_bare"
@@ -115,12 +116,8 @@ class _OurLoop:
         self._strategy = make_strategy(settings, pipeline, device=device, seed=0)
         self.report = TimeReport(self._strategy.buffer)
 
-    def __enter__(self) -> _OurLoop:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._strategy.buffer is not None:
-            self._strategy.buffer.close()
+    def close(self) -> None:
+        self._strategy.close()
 
     def run(self, steps: int) -> float:
         """Return samples per second over `steps` minibatches."""

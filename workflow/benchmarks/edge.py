@@ -31,6 +31,7 @@ from ptychoflow.workflow.benchmarks.beamline import STEP_PX, Beamline, random_we
 from ptychoflow.workflow.benchmarks.edge_process import EdgeProcess
 from ptychoflow.workflow.benchmarks.results import BenchmarkFailed
 from ptychoflow.workflow.launching.ports import resolve_ports
+from ptychoflow.workflow.target import make_target
 
 MODELS = {"original": original_model(), "edge": edge_model()}
 FRAMES_PX = (64, 128)
@@ -82,7 +83,7 @@ def _bench_edge(*, batch_frames: int, seconds: float, frames_px: tuple[int, ...]
             results += [case | {"ptychi_frame_ms": ptychi_frame_ms} for case in cases]
             targets += _model_targets(max(cases, key=lambda case: float(case["frames_per_s"])))
     stitching = _bench_stitching()
-    targets.append(_target("edge_stitched_patches_per_s", stitching["patches_per_s"], STITCHING_TARGET, "min"))
+    targets.append(make_target("edge_stitched_patches_per_s", stitching["patches_per_s"], STITCHING_TARGET, "min"))
     return {"results": [*results, stitching], "targets": targets}
 
 
@@ -174,14 +175,9 @@ def _model_targets(fastest: dict[str, Any]) -> list[dict[str, Any]]:
     allowed_ms = 2 * fastest["bare_batch_ms"] + LATENCY_ALLOWANCE_MS
     latency = fastest["frame_to_image_p99_ms"] / allowed_ms
     return [
-        _target(f"edge_ratio_to_bare_{case}", fastest["ratio_to_bare"], RATIO_TARGET, "min"),
-        _target(f"edge_p99_to_two_batches_and_50_ms_{case}", latency, 1.0, "max"),
+        make_target(f"edge_ratio_to_bare_{case}", fastest["ratio_to_bare"], RATIO_TARGET, "min"),
+        make_target(f"edge_p99_to_two_batches_and_50_ms_{case}", latency, 1.0, "max"),
     ]
-
-
-def _target(name: str, value: float, target: float, direction: str) -> dict[str, Any]:
-    met = value >= target if direction == "min" else value <= target
-    return {"name": name, "value": value, "target": target, "direction": direction, "met": met}
 
 
 def _ptychi_frame_ms(frame_px: int) -> float:

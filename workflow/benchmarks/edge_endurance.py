@@ -22,9 +22,10 @@ from ptychoflow.inference_edge.settings import EdgeSettings
 from ptychoflow.streaming.commands import CommandHub
 from ptychoflow.streaming.messages import GroundTruthSource, Reference
 from ptychoflow.streaming.settings import NetworkSettings, RunContext
-from ptychoflow.trainer.models.settings import ModelSettings
+from ptychoflow.trainer.models.ptychonn_settings import ModelSettings
 from ptychoflow.workflow.benchmarks.beamline import SCAN_COLUMNS, STEP_PX, Beamline, random_weights
 from ptychoflow.workflow.launching.ports import choose_port, resolve_ports
+from ptychoflow.workflow.target import make_target
 
 FRAME_PX = 64
 MESSAGE_FRAMES = 16
@@ -79,8 +80,8 @@ def bench_endurance(*, frames: int = 20_000, perspectives: int = 40, frames_per_
         **{f"{name}_memory_mib": [round(one, 1) for one in used] for name, used in memory.items()},
     }
     growth = {name: _growth(used) for name, used in memory.items()}
-    targets = [_at_most(f"{name}_memory_growth", value, GROWTH_TARGET) for name, value in growth.items()]
-    return {"results": [result], "targets": [*targets, _at_most("edge_frames_lost", float(lost), 0.0)]}
+    targets = [make_target(f"{name}_memory_growth", value, GROWTH_TARGET, "max") for name, value in growth.items()]
+    return {"results": [result], "targets": [*targets, make_target("edge_frames_lost", float(lost), 0.0, "max")]}
 
 
 def _growth(used_mib: list[float]) -> float:
@@ -88,10 +89,6 @@ def _growth(used_mib: list[float]) -> float:
     settled = used_mib[int(WARM_UP_SHARE * len(used_mib)) :]
     third = max(1, len(settled) // 3)
     return float(np.mean(settled[-third:]) / np.mean(settled[:third]) - 1)
-
-
-def _at_most(name: str, value: float, target: float) -> dict[str, Any]:
-    return {"name": name, "value": value, "target": target, "direction": "max", "met": value <= target}
 
 
 def _weights(version: int, *, final: bool = False) -> bytes:

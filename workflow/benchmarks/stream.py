@@ -21,6 +21,7 @@ from ptychoflow.streaming.messages import Frames, PerspectiveEnd, Samples
 from ptychoflow.streaming.publisher import Publisher, rank_name
 from ptychoflow.streaming.settings import NetworkSettings
 from ptychoflow.workflow.launching.ports import resolve_ports
+from ptychoflow.workflow.target import make_target
 
 Batch = dict[str, npt.NDArray[Any]]
 
@@ -58,8 +59,7 @@ def bench_stream(*, frames: int = 20_000, batch_frames: int = 16, rounds: int = 
         "bare_frames_per_s": statistics.median(bare),
         "ratio_to_bare": ratio,
     }
-    target = {"name": "stream_ratio_to_bare", "value": ratio, "target": TARGET_RATIO, "direction": "min"}
-    return {"results": [case], "targets": [target | {"met": ratio >= TARGET_RATIO}]}
+    return {"results": [case], "targets": [make_target("stream_ratio_to_bare", ratio, TARGET_RATIO, "min")]}
 
 
 def _batch(frames: int, seed: int) -> Batch:

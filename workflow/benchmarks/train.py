@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import threading
 import time
+from contextlib import closing
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from ptychoflow.streaming.messages import FrameRole, Samples, ScanEnd, ScanStart
 from ptychoflow.trainer.interface.pipeline import Minibatch
 from ptychoflow.trainer.models.arithmetic import resolve
 from ptychoflow.trainer.models.frame_network import FrameNetwork
-from ptychoflow.trainer.models.settings import NetworkConfig
+from ptychoflow.trainer.models.ptychonn_settings import NetworkConfig
 from ptychoflow.trainer.online.ingest import SampleIngest
 from ptychoflow.trainer.online.step_report import StepReport
 from ptychoflow.trainer.pipelines.choice import format_of
@@ -68,7 +69,7 @@ def bench_train(
         [_minibatch(config, samples_per_step(settings), number) for number in range(DISTINCT_BATCHES)],
         device=device,
     )
-    with _OurLoop(network, settings, device=device) as ours:
+    with closing(_OurLoop(network, settings, device=device)) as ours:
         ours.run(2 + settings.buffer.representatives // settings.buffer.candidates)
         bare.run(2)
         figures, target = measure_in_turn("train_ratio_to_bare", ours.run, bare.run, steps=steps, rounds=rounds)
@@ -103,12 +104,8 @@ class _OurLoop:
         self._mean_patch = MeanPatch(config.target_shape_px, device=device)
         self._strategy = make_strategy(settings, pipeline, device=device, seed=0)
 
-    def __enter__(self) -> _OurLoop:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._strategy.buffer is not None:
-            self._strategy.buffer.close()
+    def close(self) -> None:
+        self._strategy.close()
 
     def run(self, steps: int) -> float:
         """Return samples per second over a stream of `steps` minibatches that waits in memory."""

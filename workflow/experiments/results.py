@@ -14,9 +14,6 @@ from ptychoflow.workflow.json_results import write_results
 
 log = logging.getLogger(__name__)
 
-SWEEPS = "sweeps"
-Runs = list[dict[str, Any]]
-
 
 class Results:
     """Gathers the figures of cases; the file is written after each, so that an experiment can go on from it.

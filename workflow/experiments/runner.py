@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ptychoflow.streaming.durable_file import make_folder_durably
-from ptychoflow.streaming.errors import UserError
+from ptychoflow.streaming.errors import UserError, writing
 from ptychoflow.streaming.events import Part
 from ptychoflow.workflow.experiments.case import Case
 from ptychoflow.workflow.experiments.experiment import Experiment
@@ -47,7 +47,7 @@ def run_experiment(experiment: Experiment, results: Results, *, resume: bool) ->
     """
     if under_torchrun():
         raise UserError("an experiment starts torchrun by itself: start it without, and set the number of its ranks")
-    try:
+    with writing(f"the experiment's folder {experiment.folder}"):
         if resume:
             results.take_over()
             make_folder_durably(experiment.folder)
@@ -57,8 +57,6 @@ def run_experiment(experiment: Experiment, results: Results, *, resume: bool) ->
                 shutil.rmtree(experiment.folder_of(case).path, ignore_errors=True)
             results.begin()
         _run_cases(experiment, results)
-    except OSError as error:
-        raise UserError(f"cannot write the experiment's folder {experiment.folder}: {error.strerror}") from error
     table = experiment.table(results.content)
     table.print()
     for path in experiment.draw(results.content):

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import FrameType
 
 from ptychoflow.streaming.commands import CommandReceiver, StopRun
-from ptychoflow.streaming.errors import UserError
+from ptychoflow.streaming.errors import writing
 from ptychoflow.streaming.events import Part, PartState, PartStatus
 from ptychoflow.streaming.run_folder import RunFolder
 from ptychoflow.streaming.settings import NetworkSettings
@@ -54,10 +54,8 @@ def part_process(
     config = load_config(file=file, assignments=assignments or (), pipeline=pipeline)
     require_fixed(config.network)
     folder = config.run.context().folder
-    try:
+    with writing(f"the run folder {folder.path}"):
         log_to_file(folder.log(part))
-    except OSError as error:
-        raise UserError(f"cannot write the run folder {folder.path}: {error.strerror}") from error
     stop, interrupted = threading.Event(), threading.Event()
     with (
         stop_on_signals(stop, interrupted=interrupted),

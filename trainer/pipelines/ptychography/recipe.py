@@ -14,7 +14,7 @@ from ptychoflow.streaming.messages import ScanStart
 from ptychoflow.trainer.device import Rank
 from ptychoflow.trainer.models.frame_network import FrameNetwork
 from ptychoflow.trainer.models.initial_weights import load_initial_weights
-from ptychoflow.trainer.models.settings import NetworkConfig
+from ptychoflow.trainer.models.ptychonn_settings import NetworkConfig
 from ptychoflow.trainer.models.tensor_file import Writer
 from ptychoflow.trainer.models.weights_file import weights_writer
 from ptychoflow.trainer.online.ingest import SampleIngest

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field, PositiveFloat, PositiveInt
 
-from ptychoflow.trainer.models.settings import ModelSettings
+from ptychoflow.trainer.models.ptychonn_settings import ModelSettings
 from ptychoflow.trainer.settings import StreamSettings
 
 

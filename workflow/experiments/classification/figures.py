@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 from ptychoflow.trainer.continual_metrics import average_over_seen, backward_transfer, forgetting, forward_transfer
@@ -28,5 +29,5 @@ def figures(record: TrainingRecord) -> dict[str, Any]:
         "corrupt_images": record.corrupt,
         "breakdown_ms": record.breakdown_ms,
         "buffer": record.buffer,
-        "epochs": [epoch.as_json() for epoch in record.epochs],
+        "epochs": [asdict(epoch) for epoch in record.epochs],
     }

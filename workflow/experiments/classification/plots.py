@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from ptychoflow.streaming.errors import UserError
+from ptychoflow.streaming.errors import writing
 from ptychoflow.workflow.drawing import BLUE, GREEN, GREY, ORANGE, RED, STYLE
 from ptychoflow.workflow.experiments.case import STRATEGIES
 from ptychoflow.workflow.experiments.classification.case import BUFFER_SHARE, RANKS
@@ -54,10 +54,8 @@ def _write(content: Content, path: Path, draw: Callable[[Content, Figure], None]
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(8.0, 3.2), layout="constrained")
         draw(content, figure)
-        try:
+        with writing(path):
             figure.savefig(path, dpi=110)
-        except OSError as error:
-            raise UserError(f"cannot write {path}: {error.strerror}") from error
 
 
 def _draw_epochs(content: Content, figure: Figure) -> None:

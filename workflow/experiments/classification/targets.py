@@ -10,6 +10,7 @@ from ptychoflow.workflow.experiments.classification.case import PLAIN
 from ptychoflow.workflow.experiments.classification.settings import ClassificationExperiment
 from ptychoflow.workflow.experiments.methods import Method
 from ptychoflow.workflow.experiments.table import Runs
+from ptychoflow.workflow.target import make_target
 
 REHEARSAL_GAIN = 3.0
 """Average top-1 of rehearsal over that of incremental training, at least."""
@@ -25,22 +26,17 @@ def targets(content: dict[str, Any], config: ClassificationExperiment) -> list[d
     for method in (Method.ER, Method.DERPP):
         if method in runs and incremental:
             gain = _mean(runs[method], "average_top1") / _mean(incremental, "average_top1")
-            made.append(_target(f"{method}_gain_over_incremental", gain, REHEARSAL_GAIN, direction="min"))
+            made.append(make_target(f"{method}_gain_over_incremental", gain, REHEARSAL_GAIN, "min"))
         if method in runs and method in plain:
             least = min(run["average_top1"] for run in plain[method])
             worst = min(_mean(runs[method], "average_top1"), max(run["average_top1"] for run in runs[method]))
-            made.append(_target(f"{method}_mean_over_plain_least", worst / least, 1.0, direction="min"))
+            made.append(make_target(f"{method}_mean_over_plain_least", worst / least, 1.0, "min"))
     if Method.ER in runs and incremental:
         training = config.training
         cost = (training.batch_size + training.buffer.representatives) / training.batch_size
         ratio = _mean(runs[Method.ER], "seconds") / _mean(incremental, "seconds")
-        made.append(_target("er_time_over_cost_of_its_samples", ratio / cost, COST_ALLOWED, direction="max"))
+        made.append(make_target("er_time_over_cost_of_its_samples", ratio / cost, COST_ALLOWED, "max"))
     return made
-
-
-def _target(name: str, value: float, target: float, *, direction: str) -> dict[str, Any]:
-    met = value >= target if direction == "min" else value <= target
-    return {"name": name, "value": value, "target": target, "direction": direction, "met": met}
 
 
 def _mean(runs: Runs, name: str) -> float:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import dataclass, field
 
 from ptychoflow.streaming.codec import Arrays
 from ptychoflow.trainer.interface.batch import Batch
@@ -39,10 +38,6 @@ class LossRecord:
     steps: int = 0
     seconds: float = 0.0
     """Of training; evaluation and checkpoints are left out."""
-
-    def as_json(self) -> dict[str, Any]:
-        """Return plain values."""
-        return asdict(self)
 
 
 class LossCallback(Callback):

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from ptychoflow.inference_edge.stitching.figures import phase_scale
-from ptychoflow.streaming.errors import UserError
+from ptychoflow.streaming.errors import writing
 from ptychoflow.workflow.drawing import GREY, STYLE
 from ptychoflow.workflow.experiments.colours import COLOURS
 from ptychoflow.workflow.experiments.methods import Method
@@ -39,10 +39,8 @@ def write_plots(results: dict[str, Any], images: Mapping[Method, Path], folder: 
         if shown:
             drawn[folder / PANEL] = _panel(shown)
         for path, figure in drawn.items():
-            try:
+            with writing(path):
                 figure.savefig(path, dpi=DPI)
-            except OSError as error:
-                raise UserError(f"cannot write {path}: {error.strerror}") from error
     return list(drawn)
 
 

@@ -20,7 +20,7 @@ from ptychoflow.acquisition.scan import Perspective, Scan
 from ptychoflow.acquisition.source_settings import HoldOut, ReplaySettings, RoleSettings, SimulationSettings
 from ptychoflow.acquisition.sources import open_scan
 from ptychoflow.inference_edge.stitching.quality import ReferenceImage
-from ptychoflow.streaming.errors import UserError
+from ptychoflow.streaming.errors import UserError, writing
 from ptychoflow.streaming.messages import FrameRole
 from ptychoflow.workflow.experiments.progress import TaskProgress
 from ptychoflow.workflow.experiments.ptychography.dataset import PerspectiveSamples, is_written, write_perspective
@@ -46,12 +46,9 @@ def prepare(settings: PtychographyExperiment, *, seed: int, folder: Path) -> Non
         UserError: a source that cannot be used, or a full disk.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    try:
-        with TaskProgress(f"seed {seed}: ground truth of perspectives") as progress:
-            for done, total in _written(settings, seed, folder):
-                progress.show(done, total)
-    except OSError as error:
-        raise UserError(f"cannot write the samples to {folder}: {error.strerror}") from error
+    with writing(f"the samples to {folder}"), TaskProgress(f"seed {seed}: ground truth of perspectives") as progress:
+        for done, total in _written(settings, seed, folder):
+            progress.show(done, total)
 
 
 def prepare_earlier(settings: PtychographyExperiment, earlier: EarlierScan, *, seed: int, folder: Path) -> None:

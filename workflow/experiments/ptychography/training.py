@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from statistics import fmean
 from typing import Any, cast
@@ -22,7 +23,7 @@ from ptychoflow.trainer.interface.agreement import Agreed
 from ptychoflow.trainer.interface.batch import Batch
 from ptychoflow.trainer.models.frame_network import FrameNetwork
 from ptychoflow.trainer.models.initial_weights import load_initial_weights
-from ptychoflow.trainer.models.settings import NetworkConfig
+from ptychoflow.trainer.models.ptychonn_settings import NetworkConfig
 from ptychoflow.trainer.models.weights_file import Manifest, write_weights
 from ptychoflow.trainer.pipelines.ptychography.evaluation import Evaluator
 from ptychoflow.trainer.pipelines.ptychography.mean_patch import MeanPatch
@@ -108,12 +109,9 @@ def _steps(training: Training) -> int:
 def train(case: PtychographyCase, folder: CaseFolder, rank: Rank) -> dict[str, Any]:
     """Train, evaluate, and return the figures; the same on every rank. Blocks."""
     training = _prepare(case, folder, rank, open_dataset(case.dataset))
-    try:
+    with closing(training.strategy):
         _train(training, case.learning, first=_go_on(training))
         return _finish(training) if rank.rank == 0 else {}
-    finally:
-        if training.strategy.buffer is not None:
-            training.strategy.buffer.close()
 
 
 def _prepare(case: PtychographyCase, folder: CaseFolder, rank: Rank, dataset: Dataset) -> Training:
@@ -217,7 +215,7 @@ def _save(training: Training) -> None:
         training.learner.steps,
         training.learner,
         training.strategy,
-        common={"record": training.record.as_json()},
+        common={"record": asdict(training.record)},
         own={"mean_patch": training.mean_patch.state()},
     )
 

@@ -23,10 +23,6 @@ class EpochResult:
     """Over the tasks seen so far (eq. 5.1)."""
     average_top5: float
 
-    def as_json(self) -> dict[str, Any]:
-        """Return plain values."""
-        return asdict(self)
-
 
 @dataclass
 class TrainingRecord:
@@ -58,7 +54,7 @@ class TrainingRecord:
             "untrained": asdict(self.untrained),
             "starts": self.starts,
             "after_task": [asdict(accuracy) for accuracy in self.after_task],
-            "epochs": [epoch.as_json() for epoch in self.epochs],
+            "epochs": [asdict(epoch) for epoch in self.epochs],
             "seconds": self.seconds,
         }
 

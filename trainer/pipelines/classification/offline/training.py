@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import closing
 from dataclasses import dataclass
 
 import torch
@@ -94,9 +94,7 @@ class TaskTrainer:
             UserError: too many files cannot be read, buffer sizes that cannot work, or a damaged checkpoint.
         """
         strategy = make_strategy(self._settings, self._pipeline, device=self._rank.device, seed=self._seed)
-        with ExitStack() as stack:
-            if strategy.buffer is not None:
-                stack.enter_context(strategy.buffer)
+        with closing(strategy):
             now = self._start(strategy)
             while len(now.record.epochs) < len(self._tasks) * self._settings.epochs:
                 self._learn_task(now)

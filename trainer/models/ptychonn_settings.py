@@ -1,4 +1,4 @@
-"""What fixes a network: its layout, its input and output shapes, and how counts become its input."""
+"""What fixes a frame network: the layout of its PtychoNN, its input and output shapes, how counts become its input."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pictures are made once, however many viewers look at them, and one at a time: the run needs the processors."""
+"""What is dear is made once, however many viewers look at it, and one at a time: the run needs the processors."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
 
-PictureT = TypeVar("PictureT")
+ValueT = TypeVar("ValueT")
 
 
-class PictureCache(Generic[PictureT]):
-    """Keeps what was made last. Thread-safe.
+class Cache(Generic[ValueT]):
+    """Keeps what was used last. Thread-safe.
 
     Args:
-        entries: how many results are kept.
+        entries: how many values are kept.
     """
 
     def __init__(self, entries: int) -> None:
         self._entries = entries
         self._lock = threading.Lock()
-        self._made: OrderedDict[Hashable, PictureT] = OrderedDict()
+        self._made: OrderedDict[Hashable, ValueT] = OrderedDict()
 
-    def get(self, key: Hashable, make: Callable[[], PictureT]) -> PictureT:
-        """Return what was made for `key`, or make it now; waits while another picture is made."""
+    def get(self, key: Hashable, make: Callable[[], ValueT]) -> ValueT:
+        """Return what was made for `key`, or make it now; waits while another value is made."""
         with self._lock:
             if key not in self._made:
                 self._made[key] = make()

@@ -47,8 +47,8 @@ TRAINER_ROOMS = (
     ("service",),
 )
 WORKFLOW_ROOMS = (
-    ("exit_status", "former_names", "logs", "environment", "drawing", "target", "progress", "summary"),
-    ("configuration", "json_results", "loss_plot", "quality_plot", "step_plot"),
+    ("exit_status", "former_names", "logs", "environment", "drawing", "target", "progress_bar", "summary"),
+    ("configuration", "progress", "json_results", "loss_plot", "quality_plot", "step_plot"),
     ("report",),
     ("results",),
     ("launching",),

@@ -1,19 +1,16 @@
-"""Shows on standard error how a run is doing: a live bar on a terminal, a line now and then elsewhere."""
+"""How a run is doing, in one line and as a bar."""
 
 from __future__ import annotations
 
 import logging
-import time
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from ptychoflow.streaming.events import Telemetry, WarningRaised
 from ptychoflow.streaming.state.run import RunState
+from ptychoflow.workflow.progress_bar import ProgressBar
 
 log = logging.getLogger(__name__)
-
-LINE_PERIOD_S = 10.0
 
 
 def log_warning(telemetry: Telemetry) -> None:
@@ -40,43 +37,20 @@ def describe(state: RunState) -> str:
     return ", ".join(texts)
 
 
-class ProgressDisplay:
-    """A context manager that shows how a run is doing; call `refresh` a few times a second, from one thread."""
+class RunProgress(ProgressBar):
+    """Shows how a run is doing; call `refresh` a few times a second."""
 
     def __init__(self, state: RunState, console: Console) -> None:
+        super().__init__(console)
         self._state = state
-        self._bar = _bar(console) if console.is_terminal else None
-        self._task = self._bar.add_task("waiting for frames", total=None) if self._bar else None
-        self._next_line_s = time.monotonic() + LINE_PERIOD_S
 
-    def __enter__(self) -> ProgressDisplay:
-        if self._bar:
-            self._bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._bar:
-            self.refresh()
-            self._bar.stop()
+    def __exit__(self, *details: object) -> None:
+        """Leave the last state on the terminal."""
+        self.refresh()
+        super().__exit__(*details)
 
     def refresh(self) -> None:
         """Show the newest figures."""
-        text = describe(self._state)
-        if self._bar and self._task is not None:
-            with self._state.lock:
-                imaged, expected = self._state.ledger.counts().inferred, self._state.frames_expected
-            self._bar.update(self._task, completed=imaged, total=expected, description=text)
-        elif time.monotonic() >= self._next_line_s:
-            log.info("%s", text)
-            self._next_line_s = time.monotonic() + LINE_PERIOD_S
-
-
-def _bar(console: Console) -> Progress:
-    return Progress(
-        BarColumn(bar_width=24),
-        MofNCompleteColumn(),
-        TaskProgressColumn(),
-        TextColumn("{task.description}"),
-        TimeRemainingColumn(),
-        console=console,
-    )
+        with self._state.lock:
+            imaged, expected = self._state.ledger.counts().inferred, self._state.frames_expected
+        self.show(describe(self._state), imaged, expected)

@@ -14,12 +14,12 @@ from ptychoflow.streaming.errors import UserError, writing
 from ptychoflow.streaming.events import Part
 from ptychoflow.workflow.experiments.case import Case
 from ptychoflow.workflow.experiments.experiment import Experiment
-from ptychoflow.workflow.experiments.progress import TaskProgress
 from ptychoflow.workflow.experiments.results import Results
 from ptychoflow.workflow.experiments.table import ResultTable
 from ptychoflow.workflow.launching.supervision import PartCommand, Supervisor
 from ptychoflow.workflow.launching.torchrun import share_of_threads, torchrun, under_torchrun
-from ptychoflow.workflow.logs import last_words
+from ptychoflow.workflow.logs import last_words, stderr_console
+from ptychoflow.workflow.progress_bar import ProgressBar
 
 log = logging.getLogger(__name__)
 
@@ -92,12 +92,12 @@ class _Ranks:
             return
         for earlier in self._failures():
             earlier.unlink()
-        with Supervisor() as torchrun, TaskProgress("training") as progress:
+        with Supervisor() as torchrun, ProgressBar(stderr_console()) as progress:
             torchrun.start(self._command())
             while torchrun.running and not self._failures():
                 if self._remaining:
                     now = self._remaining[0]
-                    progress.show(*self._experiment.folder_of(now).progress(), now.name)
+                    progress.show(f"training {now.name}", *self._experiment.folder_of(now).progress())
                 time.sleep(POLL_S)
                 torchrun.ended()
                 self._take_up()

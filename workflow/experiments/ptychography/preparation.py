@@ -22,13 +22,14 @@ from ptychoflow.acquisition.sources import open_scan
 from ptychoflow.inference_edge.stitching.quality import ReferenceImage
 from ptychoflow.streaming.errors import UserError, writing
 from ptychoflow.streaming.messages import FrameRole
-from ptychoflow.workflow.experiments.progress import TaskProgress
 from ptychoflow.workflow.experiments.ptychography.dataset import PerspectiveSamples, is_written, write_perspective
 from ptychoflow.workflow.experiments.ptychography.settings import (
     EarlierScan,
     PtychographyExperiment,
     TrainingSetSettings,
 )
+from ptychoflow.workflow.logs import stderr_console
+from ptychoflow.workflow.progress_bar import ProgressBar
 
 log = logging.getLogger(__name__)
 
@@ -46,9 +47,9 @@ def prepare(settings: PtychographyExperiment, *, seed: int, folder: Path) -> Non
         UserError: a source that cannot be used, or a full disk.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with writing(f"the samples to {folder}"), TaskProgress(f"seed {seed}: ground truth of perspectives") as progress:
+    with writing(f"the samples to {folder}"), ProgressBar(stderr_console()) as progress:
         for done, total in _written(settings, seed, folder):
-            progress.show(done, total)
+            progress.show(f"seed {seed}: ground truth of perspectives", done, total)
 
 
 def prepare_earlier(settings: PtychographyExperiment, earlier: EarlierScan, *, seed: int, folder: Path) -> None:

@@ -32,14 +32,10 @@ class Generators:
 
     def reseed(self, *entropy: int) -> None:
         """Start anew, as if made from `entropy`."""
-        self.restore(_from_entropy(*entropy).state())
+        self.restore(make_generators(*entropy).state())
 
 
-def make_generators(seed: int, *, rank: int) -> Generators:
-    """Independent generators for `rank`: ranks with the same seed never draw alike."""
-    return _from_entropy(seed, rank)
-
-
-def _from_entropy(*entropy: int) -> Generators:
+def make_generators(*entropy: int) -> Generators:
+    """Independent generators: made from a seed and a rank, ranks with the same seed never draw alike."""
     children = np.random.SeedSequence(entropy).spawn(4)
     return Generators(*(np.random.Generator(np.random.PCG64(child)) for child in children))

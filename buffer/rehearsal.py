@@ -111,7 +111,7 @@ class RehearsalBuffer:
             score_exponent=score_exponent,
         )
         self._check = OfferCheck(schema, classes=classes, policy=self._policy, draw=draw)
-        self._generators = make_generators(seed, rank=member.rank)
+        self._generators = make_generators(seed, member.rank)
         self._store = LocalStore(
             schema,
             quotas=class_quotas(

@@ -19,7 +19,7 @@ from ptychoflow.streaming.codec import Codec, MalformedMessage
 from ptychoflow.streaming.messages import Acknowledge, ControlMessage, DataMessage, FirstPassScore, Hello, Samples
 from ptychoflow.streaming.outbox import Entry, Outbox, Spool
 from ptychoflow.streaming.settings import NetworkSettings
-from ptychoflow.streaming.sockets import Sockets
+from ptychoflow.streaming.sockets import Sockets, receive_now
 
 log = logging.getLogger(__name__)
 
@@ -150,11 +150,7 @@ class Publisher:
                 outbox.post(entry)
 
     def _receive_control_messages(self) -> None:
-        while True:
-            try:
-                parts = self._control.recv_multipart(flags=zmq.DONTWAIT)
-            except zmq.Again:
-                return
+        while (parts := receive_now(self._control)) is not None:
             try:
                 message = self._codec.decode(parts).body
             except MalformedMessage as error:

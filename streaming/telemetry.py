@@ -119,11 +119,12 @@ class TelemetryHub:
                 self._take(parts)
 
     def _take(self, parts: list[zmq.Frame]) -> None:
-        decoded = self._codec.decode(parts)
+        decoded = self._codec.read(parts)
         if decoded is None:
             return
         self._append(decoded.body)
-        told = self._codec.encode(decoded, identity=self._identity, position=self._position)
+        # who follows the run is told which file holds the event, and where in it its line ends
+        told = self._codec.encode(decoded.body, decoded.arrays, session=self._identity, sequence=self._position)
         self._fanout.send_multipart(told, copy=False)
         if self._on_event is not None:
             self._on_event(decoded.body, decoded.arrays)
@@ -171,7 +172,7 @@ class TelemetrySubscriber:
         deadline_s = time.monotonic() + timeout_s
         while self._socket.poll(max(0, int(1000 * (deadline_s - time.monotonic())))):
             parts = receive_now(self._socket, copy=False)
-            decoded = self._codec.decode(parts) if parts else None
+            decoded = self._codec.read(parts) if parts else None
             if decoded is not None:
                 return decoded
         return None
@@ -181,29 +182,19 @@ class TelemetrySubscriber:
         self._sockets.close()
 
 
-class TelemetryCodec:
+class TelemetryCodec(Codec[Telemetry]):
     """Reads events from the wire; those that are malformed it counts, and logs the first."""
 
     def __init__(self, network: NetworkSettings) -> None:
+        super().__init__(Telemetry, network.max_message_bytes)
         self.malformed = 0
-        self._codec: Codec[Telemetry] = Codec(Telemetry, network.max_message_bytes)
 
-    def decode(self, parts: Sequence[zmq.Frame]) -> Decoded[Telemetry] | None:
+    def read(self, parts: Sequence[zmq.Frame]) -> Decoded[Telemetry] | None:
         """Return an event, or None where it is malformed."""
         try:
-            return self._codec.decode(parts)
+            return self.decode(parts)
         except MalformedMessage as error:
             self.malformed += 1
             if self.malformed == 1:
                 log.warning("dropped malformed telemetry, as all of it will be from now on: %s", error)
             return None
-
-    def encode(self, decoded: Decoded[Telemetry], *, identity: str, position: int) -> list[bytes | memoryview]:
-        """Return the parts of an event for those who follow the run.
-
-        Args:
-            decoded: the event.
-            identity: of the file that holds it.
-            position: where its line ends in that file, in bytes.
-        """
-        return self._codec.encode(decoded.body, decoded.arrays, session=identity, sequence=position)

@@ -37,7 +37,7 @@ def describe(state: RunState) -> str:
     return ", ".join(texts)
 
 
-class RunProgress(ProgressBar):
+class ProgressDisplay(ProgressBar):
     """Shows how a run is doing; call `refresh` a few times a second."""
 
     def __init__(self, state: RunState, console: Console) -> None:

@@ -22,7 +22,7 @@ from ptychoflow.streaming.events import (
 )
 from ptychoflow.streaming.messages import GroundTruthSource
 from ptychoflow.streaming.state.run import RunState
-from ptychoflow.workflow.progress import RunProgress, describe, log_warning
+from ptychoflow.workflow.progress import ProgressDisplay, describe, log_warning
 
 FLAT = Channels(0.0, 0.0)
 
@@ -56,7 +56,7 @@ def test_the_line_tells_frames_training_and_quality() -> None:
 def test_a_terminal_shows_a_bar_and_the_line() -> None:
     screen = io.StringIO()
     console = Console(file=screen, force_terminal=True, width=200)
-    with RunProgress(state_after_some_events(), console):
+    with ProgressDisplay(state_after_some_events(), console):
         pass
     assert "38/80" in screen.getvalue()
     assert "loss 0.123" in screen.getvalue()
@@ -64,7 +64,7 @@ def test_a_terminal_shows_a_bar_and_the_line() -> None:
 
 def test_no_bar_is_drawn_into_a_file() -> None:
     screen = io.StringIO()
-    with RunProgress(state_after_some_events(), Console(file=screen, force_terminal=False)) as display:
+    with ProgressDisplay(state_after_some_events(), Console(file=screen, force_terminal=False)) as display:
         display.refresh()
     assert screen.getvalue() == ""
 

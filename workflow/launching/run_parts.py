@@ -11,7 +11,7 @@ from ptychoflow.streaming.state.run import RunState
 from ptychoflow.streaming.telemetry import TelemetrySender
 from ptychoflow.workflow.launching.supervision import PartCommand, PartEnd, Supervisor
 from ptychoflow.workflow.logs import stderr_console
-from ptychoflow.workflow.progress import RunProgress
+from ptychoflow.workflow.progress import ProgressDisplay
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ class RunParts:
             stop: ends the parts in order.
             claim: file descriptor that stays open while a part runs, even if this process is killed.
         """
-        with Supervisor(claim=claim) as supervisor, RunProgress(self._state, stderr_console()) as display:
+        with Supervisor(claim=claim) as supervisor, ProgressDisplay(self._state, stderr_console()) as display:
             for part in self._commands:
                 self._start(part, supervisor)
             failure = self._watch(supervisor, display, stop)
@@ -59,7 +59,7 @@ class RunParts:
         supervisor.start(self._commands[part])
         self._reporter.send(PartObserved(part, PartState.STARTING))
 
-    def _watch(self, supervisor: Supervisor, display: RunProgress, stop: threading.Event) -> PartEnd | None:
+    def _watch(self, supervisor: Supervisor, display: ProgressDisplay, stop: threading.Event) -> PartEnd | None:
         """Block until the working parts have ended, one of them has failed, or `stop` is set; return what failed.
 
         A run goes on without its dashboard, but has then not ended well. A trainer that was killed is started again.

@@ -24,7 +24,8 @@ _HEADER = struct.Struct(">QI")
 _LENGTH = struct.Struct(">I")
 _BLOSC_HEADER = struct.Struct("<4xIII")
 """Bytes of the frame, of a block, and of what is encoded."""
-_ITEM_BYTES = (1, 2, 4)
+_PIXEL_BYTES = (1, 2, 4)
+SHUFFLED_BYTES = (1, 2, 4, 8)
 
 
 class Codec(StrEnum):
@@ -53,14 +54,23 @@ class CompressedImage:
     encoded: Part
     shape_px: tuple[int, int]
     dtype: np.dtype[np.generic]
+    shuffled_bytes: int
+    """Bytes whose bits are shuffled together: those of a pixel as a rule, but not with every detector."""
 
     def __reduce__(self) -> tuple[type[CompressedImage], tuple[object, ...]]:
         """Return what another process needs; views of larger memory are copied."""
-        return type(self), (self.codec, bytes(self.encoded), self.shape_px, self.dtype)
+        return type(self), (self.codec, bytes(self.encoded), self.shape_px, self.dtype, self.shuffled_bytes)
 
     @classmethod
     def checked(
-        cls, codec: Codec, encoded: Part, shape_px: tuple[int, int], dtype: npt.DTypeLike, *, max_frame_px: int
+        cls,
+        codec: Codec,
+        encoded: Part,
+        shape_px: tuple[int, int],
+        dtype: npt.DTypeLike,
+        *,
+        max_frame_px: int,
+        shuffled_bytes: int | None = None,
     ) -> CompressedImage:
         """Return an image whose size can be allocated without danger.
 
@@ -70,17 +80,21 @@ class CompressedImage:
             shape_px: (y, x).
             dtype: of 8, 16 or 32 bit.
             max_frame_px: what a frame may have at most.
+            shuffled_bytes: bytes whose bits are shuffled together; None for those of a pixel.
 
         Raises:
             ValueError: shape, dtype or size cannot be; one line says which.
         """
         dtype = np.dtype(dtype)
-        if dtype.itemsize not in _ITEM_BYTES or dtype.kind not in "uif":
+        if dtype.itemsize not in _PIXEL_BYTES or dtype.kind not in "uif":
             raise ValueError(f"frames of {dtype} are not known")
         height, width = shape_px
         if min(height, width) < 1 or height * width > max_frame_px:
             raise ValueError(f"a frame of {height} × {width} pixels is out of bounds (max_frame_px = {max_frame_px})")
-        image = cls(codec, encoded, (height, width), dtype)
+        item = dtype.itemsize if shuffled_bytes is None else shuffled_bytes
+        if item not in SHUFFLED_BYTES:
+            raise ValueError(f"frames whose bits are shuffled over {item} bytes are not known")
+        image = cls(codec, encoded, (height, width), dtype, item)
         if codec is Codec.NONE and len(encoded) != image._size:
             raise ValueError(f"a frame of {height} × {width} {dtype} has {image._size} bytes, not {len(encoded)}")
         return image
@@ -113,7 +127,7 @@ class CompressedImage:
             return _blosc(encoded, self._size)
         if self.codec is Codec.ZLIB:
             return _zlib(encoded, self._size)
-        return _bitshuffled(encoded, self._size, self.dtype.itemsize, self.codec)
+        return _bitshuffled(encoded, self._size, self.shuffled_bytes, self.codec)
 
 
 def encode(frame: npt.NDArray[np.generic], codec: Codec, *, header: bool = True) -> bytes:
@@ -215,15 +229,16 @@ def _bitshuffled(encoded: memoryview, size: int, item: int, codec: Codec) -> npt
 def _without_header(encoded: memoryview, size: int, item: int) -> tuple[memoryview, int]:
     """Return the blocks and how many bytes each of them decodes to.
 
-    A header begins with the size of the frame; without one, the first bytes are the length of a block, never 0.
+    A header begins with the size of the frame, or is left empty by some senders; without one, the first bytes are the
+    length of a block, never 0.
     """
     step = SHUFFLED_PX * item
     block = BLOCK_BYTES
-    if len(encoded) >= _HEADER.size and _header(encoded)[0] == size:
-        block = _header(encoded)[1]
+    if len(encoded) >= _HEADER.size and _header(encoded)[0] in (size, 0):
+        block = _header(encoded)[1] or BLOCK_BYTES
         encoded = encoded[_HEADER.size :]
     if block % step:
-        raise ValueError(f"damaged frame: blocks of {block} bytes do not hold {SHUFFLED_PX} whole pixels each")
+        raise ValueError(f"damaged frame: blocks of {block} bytes are not made of {step}")
     return encoded, min(block, max(_whole(size, item), step))
 
 

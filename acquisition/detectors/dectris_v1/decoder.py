@@ -29,7 +29,7 @@ from ptychoflow.acquisition.detectors.interface import Decoder, Part
 LARGEST_JSON_BYTES = 1 << 20
 """The configuration, the longest of all, has some thousand."""
 HTYPE = re.compile(r"d?(header|image|image_d|config|series_end|flatfield|pixelmask|countrate_table)-")
-ENCODING = re.compile(r"(?:bs(8|16|32)-)?(lz4)?([<>])")
+ENCODING = re.compile(r"(?:bs(8|16|32|64)-)?(lz4)?([<>])")
 DTYPES = {"uint8": "u1", "uint16": "u2", "uint32": "u4", "int8": "i1", "int16": "i2", "int32": "i4", "float32": "f4"}
 Announcement = Mapping[str, Any]
 
@@ -191,11 +191,9 @@ class DectrisV1Decoder(Decoder):
         shape_px = _shape(announcement)
         codec, order, item = _encoding(announcement)
         dtype = _dtype(announcement, order)
-        if item not in (None, dtype.itemsize):
-            raise ValueError(f"a frame of {dtype} shuffled for {item} bytes")
 
         def take(part: Part) -> Iterator[Arrival]:
-            image = self._checked(codec, part, shape_px, dtype)
+            image = self._checked(codec, part, shape_px, dtype, shuffled_bytes=item)
             self._shape.check(series, shape_px)
             yield FrameCame(series, number, image)
 
@@ -217,10 +215,25 @@ class DectrisV1Decoder(Decoder):
         if header is not None and self._series is not None:
             yield SeriesBegan(self._series, header)
 
-    def _checked(self, codec: Codec, part: Part, shape_px: tuple[int, int], dtype: np.dtype[Any]) -> CompressedImage:
+    def _checked(
+        self,
+        codec: Codec,
+        part: Part,
+        shape_px: tuple[int, int],
+        dtype: np.dtype[Any],
+        *,
+        shuffled_bytes: int | None = None,
+    ) -> CompressedImage:
         if len(part) > self._settings.max_message_bytes:
             raise ValueError(f"a part of {len(part)} bytes is above max_message_bytes")
-        return CompressedImage.checked(codec, part, shape_px, dtype, max_frame_px=self._settings.max_frame_px)
+        return CompressedImage.checked(
+            codec,
+            part,
+            shape_px,
+            dtype,
+            max_frame_px=self._settings.max_frame_px,
+            shuffled_bytes=shuffled_bytes,
+        )
 
 
 def _announcement(part: Part) -> tuple[str, Announcement] | None:

@@ -147,8 +147,15 @@ class DectrisV2Decoder(Decoder):
         dtype = TYPED_ARRAYS.get(getattr(typed, "tag", -1))
         if height is None or width is None or dtype is None:
             raise ValueError("an array of unknown shape or type")
-        codec, encoded = _encoded(typed.value, np.dtype(dtype).itemsize)
-        return CompressedImage.checked(codec, encoded, (height, width), dtype, max_frame_px=self._settings.max_frame_px)
+        codec, encoded, shuffled_bytes = _encoded(typed.value)
+        return CompressedImage.checked(
+            codec,
+            encoded,
+            (height, width),
+            dtype,
+            max_frame_px=self._settings.max_frame_px,
+            shuffled_bytes=shuffled_bytes,
+        )
 
     def _distance(self, translation: object) -> float | None:
         if not self._settings.translation_is_distance or not isinstance(translation, Sequence) or len(translation) != 3:
@@ -185,14 +192,14 @@ def _pair(value: object) -> tuple[Any, Any]:
     return value[0], value[1]
 
 
-def _encoded(value: object, item: int) -> tuple[Codec, bytes]:
-    """Return the bytes of a typed array, and how they are encoded."""
+def _encoded(value: object) -> tuple[Codec, bytes, int | None]:
+    """Return how a typed array is encoded, its bytes, and over how many of them bits are shuffled."""
     if isinstance(value, bytes):
-        return Codec.NONE, value
+        return Codec.NONE, value, None
     content = _tagged(value, COMPRESSED)
     if not isinstance(content, Sequence) or len(content) != 3 or not isinstance(content[2], bytes):
         raise ValueError("compressed values that are no algorithm, element size and bytes")
-    codec = CODECS.get(content[0]) if isinstance(content[0], str) else None
-    if codec is None or (codec is not Codec.LZ4_HDF5 and content[1] != item):
-        raise ValueError(f"values of {item} bytes compressed by {content[0]!r} for {content[1]!r} bytes")
-    return codec, content[2]
+    codec, item = CODECS.get(content[0]) if isinstance(content[0], str) else None, count(content[1])
+    if codec is None or item is None:
+        raise ValueError(f"values compressed by {content[0]!r} for {content[1]!r} bytes are not known")
+    return codec, content[2], None if codec is Codec.LZ4_HDF5 else item

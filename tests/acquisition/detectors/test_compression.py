@@ -29,7 +29,7 @@ def frames(shape: tuple[int, int], dtype: npt.DTypeLike) -> list[Pixels]:
     ]
 
 
-def image(encoded: bytes, codec: Codec, like: Pixels) -> CompressedImage:
+def image(encoded: bytes | memoryview, codec: Codec, like: Pixels) -> CompressedImage:
     height, width = like.shape
     return CompressedImage.checked(codec, encoded, (height, width), like.dtype, max_frame_px=BOUND_PX)
 
@@ -112,10 +112,30 @@ def _candidates() -> list[tuple[bytes, bytes]]:
     return made
 
 
+@pytest.mark.parametrize("codec", [Codec.BSLZ4, Codec.BSZSTD])
+def test_a_header_that_is_left_empty_is_passed_over(codec: Codec) -> None:
+    for frame in frames((103, 514), np.uint16):
+        encoded = bytes(12) + encode(frame, codec, header=False)
+        np.testing.assert_array_equal(image(encoded, codec, frame).decode(), frame)
+
+
+@pytest.mark.parametrize("codec", [Codec.BSLZ4, Codec.BSZSTD])
+@pytest.mark.parametrize("width", [1, 514])
+def test_bits_may_be_shuffled_over_more_or_fewer_bytes_than_a_pixel_has(codec: Codec, width: int) -> None:
+    frame = frames((103, 2 * width), np.uint16)[0]
+    for other in (np.uint8, np.uint32):
+        encoded = encode(frame.view(other), codec)
+        shuffled_bytes = np.dtype(other).itemsize
+        sent = CompressedImage.checked(
+            codec, encoded, (103, 2 * width), np.uint16, max_frame_px=BOUND_PX, shuffled_bytes=shuffled_bytes
+        )
+        np.testing.assert_array_equal(pickle.loads(pickle.dumps(sent)).decode(), frame)
+
+
 def test_an_image_can_be_sent_to_another_process_and_decoded_by_many_threads() -> None:
     frame = frames((103, 514), np.uint32)[0]
     view = memoryview(encode(frame, Codec.BSLZ4))
-    sent = pickle.loads(pickle.dumps(CompressedImage(Codec.BSLZ4, view, (103, 514), frame.dtype)))
+    sent = pickle.loads(pickle.dumps(image(view, Codec.BSLZ4, frame)))
     assert isinstance(sent.encoded, bytes)
     with ThreadPoolExecutor(4) as pool:
         for decoded in pool.map(lambda _: sent.decode(), range(64)):
@@ -131,13 +151,15 @@ def test_every_missing_byte_is_noticed(codec: Codec) -> None:
             image(encoded[:length], codec, frame).decode()
 
 
-WRONG_HEADERS = ((0, 1 << 60), (0, 0), (8, 0), (8, 8), (8, 1025), (12, 0), (12, 1 << 31), (12, (1 << 32) - 1))
+WRONG_HEADERS = ((0, 1 << 60), (8, 8), (8, 1025), (12, 0), (12, 1 << 31), (12, (1 << 32) - 1))
 
 
 @pytest.mark.parametrize(
     ("codec", "place", "value"),
     [
         *((codec, *wrong) for codec in (Codec.LZ4_HDF5, Codec.BSLZ4, Codec.BSZSTD) for wrong in WRONG_HEADERS),
+        (Codec.LZ4_HDF5, 0, 0),
+        (Codec.LZ4_HDF5, 8, 0),
         (Codec.BSLZ4, 8, 1 << 31),
         (Codec.BSZSTD, 8, 1 << 31),
     ],

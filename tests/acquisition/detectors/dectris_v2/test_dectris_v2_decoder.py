@@ -227,7 +227,7 @@ def with_array(shape: Any, tag: int, value: Any) -> bytes:
         with_array([2, 3], 69, "text"),
         with_array([2, 3], 69, cbor2.CBORTag(56500, ["bslz4", 2])),
         with_array([2, 3], 69, cbor2.CBORTag(56500, ["zip", 2, b"\0" * 12])),
-        with_array([2, 3], 69, cbor2.CBORTag(56500, ["bslz4", 4, b"\0" * 12])),
+        with_array([2, 3], 69, cbor2.CBORTag(56500, ["bslz4", 3, b"\0" * 12])),
         with_array([2, 3], 69, cbor2.CBORTag(56500, [["bslz4"], 2, b"\0" * 12])),
         with_array([2, 3], 69, cbor2.CBORTag(99, b"\0" * 12)),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -51,7 +52,7 @@ class DectrisV1Simulator(DectrisSimulator):
         encoded = encode(frame, codec)
         now = series.elapsed_ns
         return [
-            _json("dimage-1.0", series=series.number, frame=index, hash=""),
+            _json("dimage-1.0", series=series.number, frame=index, hash=_hash(encoded)),
             _json(
                 "dimage_d-1.0",
                 shape=list(reversed(frame.shape)),
@@ -100,6 +101,11 @@ class DectrisV1Simulator(DectrisSimulator):
 
 def _json(htype: str, **fields: Any) -> bytes:
     return msgspec.json.encode({"htype": htype, **fields})
+
+
+def _hash(encoded: bytes) -> str:
+    """Return what receivers may check a blob by; some refuse a frame without it."""
+    return hashlib.md5(encoded, usedforsecurity=False).hexdigest()
 
 
 def _announced(htype: str, array: Pixels) -> list[Part]:

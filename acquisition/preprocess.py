@@ -98,7 +98,7 @@ class FilePerspective(Perspective):
         self.index = stored.index
         self.angle_deg = stored.angle_deg
         self.geometry = self._transform.apply_to_geometry(stored.geometry)
-        self.positions_px = _transform_positions(stored, settings, self.geometry)
+        self.positions_px = self.place(stored.positions_px)
         self._advise_crop()
         known_bad = self._known_bad(settings)
         survey = self._look_at_frames(settings, known_bad)
@@ -114,7 +114,18 @@ class FilePerspective(Perspective):
 
     def read(self, start: int, stop: int) -> npt.NDArray[np.generic]:
         """Return frames start to stop. Reads from disk; raises `UserError` when the file is damaged there."""
-        frames = self._transform.apply(self._read_stored(start, stop))
+        return self._finish(self._read_stored(start, stop))
+
+    def prepare(self, stored: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
+        """Return frames (n, y, x) as `read` does that came later than those that the perspective was made of."""
+        return self._finish(self._centred(stored))
+
+    def place(self, stored_px: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """Return positions (n, 2), in object pixels of frames as stored, as `positions_px` are."""
+        return _transform_positions(self._stored.geometry, stored_px, self._settings, self.geometry)
+
+    def _finish(self, frames: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
+        frames = self._transform.apply(frames)
         if frames.dtype.kind != "u":
             np.maximum(frames, 0, out=frames)
         if self.mask is not None:
@@ -130,6 +141,10 @@ class FilePerspective(Perspective):
             ) from error
         if len(frames) != max(min(stop, len(self)) - start, 0):
             raise UserError(f"{self._stored.where}: of frames {start} to {stop} only {len(frames)} are there")
+        return self._centred(frames)
+
+    def _centred(self, frames: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
+        """Return frames with zero frequency in the middle, in this machine's order of bytes."""
         if self._settings.zero_frequency_in_corner:
             frames = np.fft.fftshift(frames, axes=(1, 2))
         return frames.astype(frames.dtype.newbyteorder("="), copy=False)
@@ -167,14 +182,16 @@ class FilePerspective(Perspective):
             return None
         if settings.invert_mask:
             mask = ~mask
-            self.notes.append(f"The file's mask is inverted, as set: {int(mask.sum())} pixels are ignored")
+            self.notes.append(
+                f"The {self._stored.said_by}'s mask is inverted, as set: {int(mask.sum())} pixels are ignored"
+            )
         share = float(mask.mean())
         other = str(not settings.invert_mask).lower()
         turn = f"if the mask is meant the other way round, --set source.preprocess.invert_mask={other}"
         if share == 1.0:
             raise UserError(f"{self._stored.where}: the mask leaves no pixel; {turn}")
         if share > MOSTLY_MASKED:
-            self.notes.append(f"The file's mask ignores {share:.0%} of the pixels; {turn}")
+            self.notes.append(f"The {self._stored.said_by}'s mask ignores {share:.0%} of the pixels; {turn}")
         return mask
 
     def _look_at_frames(self, settings: PreprocessSettings, known_bad: npt.NDArray[np.bool_] | None) -> FrameSurvey:
@@ -188,7 +205,7 @@ class FilePerspective(Perspective):
             find_bad=settings.find_bad_pixels,
         )
         if survey.nothing_usable:
-            no_probe = "the file has no probe, and frames without counts cannot show it: "
+            no_probe = f"the {self._stored.said_by} has no probe, and frames without counts cannot show it: "
             text = (
                 f"{'' if self._stored.probe is not None else no_probe}none of the {survey.looked_at} frames looked at "
                 f"shows anything ({survey.reasons()}); is this the right dataset, and was the shutter open?"
@@ -213,16 +230,17 @@ class FilePerspective(Perspective):
             return self._transform.apply_to_probe(stored)
         if survey.nothing_usable:
             return None
+        no_probe = f"{self._stored.where}: the {self._stored.said_by} has no probe"
         if len(self) < 2:
-            raise UserError(f"{self._stored.where}: the file has no probe, and one frame is not enough to estimate it")
+            raise UserError(f"{no_probe}, and one frame is not enough to estimate it")
         gathered = self._gather()
         if gathered is None:
-            raise UserError(f"{self._stored.where}: the file has no probe, and frames without counts cannot show it")
+            raise UserError(f"{no_probe}, and frames without counts cannot show it")
         orientation = Orientation(find_fits(gathered, self.mask), self._settings)
         fit = orientation.fits[Turn.NONE]
         estimate = probe_of_fit(gathered, fit, self.mask)
         self.notes.append(
-            f"The file has no probe; it was estimated from {len(gathered)} frames, "
+            f"The {self._stored.said_by} has no probe; it was estimated from {len(gathered)} frames, "
             f"with a diameter of {estimate.diameter_fraction:.0%} of the field of view"
         )
         self._refuse_near_field(estimate.probe)
@@ -270,13 +288,13 @@ def _middle(stored: StoredPerspective) -> tuple[int, int]:
 
 
 def _transform_positions(
-    stored: StoredPerspective, settings: PreprocessSettings, geometry: Geometry
+    stored: Geometry, stored_px: npt.NDArray[np.float64], settings: PreprocessSettings, geometry: Geometry
 ) -> npt.NDArray[np.float64]:
     order = [1, 0] if settings.swap_positions else [0, 1]
-    pixel_ratio = np.array(stored.geometry.object_pixel_size_m)[order] / geometry.object_pixel_size_m
+    pixel_ratio = np.array(stored.object_pixel_size_m)[order] / geometry.object_pixel_size_m
     signs = np.array([settings.position_sign_y, settings.position_sign_x])
     factor: npt.NDArray[np.float64] = pixel_ratio * signs * settings.position_scale
-    return stored.positions_px[:, order] * factor
+    return stored_px[:, order] * factor
 
 
 def _load_mask(path: Path | None, stored: StoredPerspective) -> npt.NDArray[np.bool_] | None:

@@ -14,17 +14,18 @@ import numpy.typing as npt
 from ptychoflow.acquisition.disk_file import DiskFile
 from ptychoflow.acquisition.readers import layout
 from ptychoflow.acquisition.readers.hdf5 import PARTIAL_SUFFIX
-from ptychoflow.acquisition.scan import ELEMENTARY_CHARGE_C, Perspective
+from ptychoflow.acquisition.scan import ELEMENTARY_CHARGE_C, FrameBatch, OpenEndedPerspective
 from ptychoflow.streaming.durable_file import move_durably
 from ptychoflow.streaming.errors import UserError
 
 FRAMES_PER_CHUNK = 16
+POSITIONS_PER_CHUNK = 512
 
 log = logging.getLogger(__name__)
 
 
 class Recorder:
-    """Records perspectives one after the other, frames in order of their index.
+    """Records perspectives one after the other, frames in the order in which they come.
 
     The file is `PATH.partial` until the context ends without an exception; then it becomes `PATH`. After an exception
     the partial file stays, and no reader takes it for a recording. Every method writes to disk, may block, and raises
@@ -38,8 +39,7 @@ class Recorder:
         self._partial = path.with_name(path.name + PARTIAL_SUFFIX)
         self._frames: h5py.Dataset | None = None
         self._entry: h5py.Group | None = None
-        self._positions = 0
-        self._recorded = 0
+        self._pixel_size_m = (1.0, 1.0)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._disk = DiskFile(self._partial, "w+")
@@ -63,39 +63,32 @@ class Recorder:
             log.warning("%s: the recording was not finished", self._partial)
             self._close()
 
-    def start_perspective(self, perspective: Perspective) -> None:
+    def start_perspective(self, perspective: OpenEndedPerspective) -> None:
         """Write everything but the frames of the next perspective, and end the one before."""
         self._end_perspective()
         entry = self._file.create_group(layout.entry_name(perspective.index))
-        _write_positions(entry, perspective)
+        _create_positions(entry)
         _write_geometry(entry, perspective)
         _write_images(entry, perspective)
         self._raise_failure()
-        self._entry, self._positions, self._recorded = entry, len(perspective), 0
+        self._entry, self._pixel_size_m = entry, perspective.geometry.object_pixel_size_m
 
-    def append(self, frames: npt.NDArray[np.generic], *, start: int) -> None:
-        """Write frames (n, y, x) with indices `start`, `start + 1`, ... of the current perspective."""
+    def append(self, batch: FrameBatch) -> None:
+        """Write frames of the current perspective, with their positions."""
         if self._entry is None:
             raise RuntimeError("no perspective has been started")
-        if start != self._recorded or start + len(frames) > self._positions:
-            raise ValueError(f"frames {start} to {start + len(frames)} do not follow {self._recorded} recorded ones")
         if self._frames is None:
-            self._frames = _create_frames(self._entry, frames)
-        self._frames.resize(start + len(frames), axis=0)
-        self._frames[start:] = frames
-        self._recorded += len(frames)
+            self._frames = _create_frames(self._entry, batch.frames)
+        translation = np.zeros((len(batch), 3))
+        translation[:, 1::-1] = batch.positions_px * self._pixel_size_m
+        _append(self._frames, batch.frames)
+        _append(self._entry[layout.TRANSLATION], translation)
+        _append(self._entry[layout.POSITIONS_PX], batch.positions_px)
         self._raise_failure()
 
     def _end_perspective(self) -> None:
-        """Cut positions to the frames recorded, so that a scan that was stopped is still a valid file."""
-        if self._entry is None:
-            return
-        if self._recorded == 0:
+        if self._entry is not None and self._frames is None:
             del self._file[self._entry.name]
-        elif self._recorded < self._positions:
-            log.warning("%s: %d of %d frames recorded", self._entry.name, self._recorded, self._positions)
-            for name in (layout.TRANSLATION, layout.POSITIONS_PX):
-                self._entry[name].resize(self._recorded, axis=0)
         self._entry = self._frames = None
 
     def _complete(self) -> None:
@@ -121,16 +114,20 @@ class Recorder:
         return UserError(f"{self._path}: the recording cannot be written: {error.strerror}; choose another place")
 
 
-def _write_positions(entry: h5py.Group, perspective: Perspective) -> None:
-    positions_px = perspective.positions_px
-    translation = np.zeros((len(positions_px), 3))
-    translation[:, 1::-1] = positions_px * perspective.geometry.object_pixel_size_m
-    # Resizable, because a perspective may end early.
-    entry.create_dataset(layout.TRANSLATION, data=translation, maxshape=(None, 3))
-    entry.create_dataset(layout.POSITIONS_PX, data=positions_px, maxshape=(None, 2))
+def _append(dataset: h5py.Dataset, rows: npt.NDArray[np.generic]) -> None:
+    start = len(dataset)
+    dataset.resize(start + len(rows), axis=0)
+    dataset[start:] = rows
 
 
-def _write_geometry(entry: h5py.Group, perspective: Perspective) -> None:
+def _create_positions(entry: h5py.Group) -> None:
+    for name, axes in ((layout.TRANSLATION, 3), (layout.POSITIONS_PX, 2)):
+        entry.create_dataset(
+            name, shape=(0, axes), maxshape=(None, axes), chunks=(POSITIONS_PER_CHUNK, axes), dtype="f8"
+        )
+
+
+def _write_geometry(entry: h5py.Group, perspective: OpenEndedPerspective) -> None:
     geometry = perspective.geometry
     entry[layout.DISTANCE] = geometry.detector_distance_m
     entry[layout.PIXEL_SIZE_Y], entry[layout.PIXEL_SIZE_X] = geometry.detector_pixel_size_m
@@ -139,7 +136,7 @@ def _write_geometry(entry: h5py.Group, perspective: Perspective) -> None:
     entry[layout.ANGLE_DEG] = perspective.angle_deg
 
 
-def _write_images(entry: h5py.Group, perspective: Perspective) -> None:
+def _write_images(entry: h5py.Group, perspective: OpenEndedPerspective) -> None:
     if perspective.probe is not None:
         entry[layout.PROBE] = perspective.probe
     if perspective.mask is not None:

@@ -27,11 +27,10 @@ def simulate_to_file(
         with recorder:
             for perspective in scan:
                 recorder.start_perspective(perspective)
-                for start in range(0, len(perspective), FRAMES_PER_BATCH):
-                    frames = perspective.read(start, start + FRAMES_PER_BATCH)
-                    recorder.append(frames, start=start)
+                for batch in perspective.batches(FRAMES_PER_BATCH):
+                    recorder.append(batch)
                     if on_frames is not None:
-                        on_frames(len(frames))
+                        on_frames(len(batch))
     except BaseException:
         path.with_name(path.name + PARTIAL_SUFFIX).unlink(missing_ok=True)
         raise

@@ -286,9 +286,6 @@ class SimulationSettings(Settings):
         )
 
 
-SourceSettings = Annotated[ReplaySettings | SimulationSettings, Field(discriminator="kind")]
-
-
 class HoldOut(StrEnum):
     """What is kept away from training, to test generalisation."""
 

@@ -12,7 +12,7 @@ from ptychoflow.dashboard import models
 from ptychoflow.dashboard.state import DashboardState
 from ptychoflow.streaming.events import PartState
 
-FRAME_ENDS = ("trained", "validation", "void", "held_out", "excluded", "unlabelled", "rejected")
+FRAME_ENDS = ("trained", "validation", "void", "held_out", "excluded", "unlabelled", "rejected", "unplaced")
 
 
 class StateCollector:

@@ -63,6 +63,10 @@ class Frames(Model):
     excluded: int
     unlabelled: int
     rejected: int
+    unplaced: int
+    """Sent by a detector, without a place in a perspective."""
+    missing: int
+    """Should have come and did not; not acquired."""
     inferred: int
     refreshed: int
     accounted: int
@@ -301,8 +305,8 @@ class Present(Model):
     held_out: list[HeldOut]
     mosaics: list[MosaicRow]
     """Images at hand; those of other perspectives may be in the run's folder."""
-    paths: list[int]
-    """Perspectives for which the probe's path is known."""
+    paths: dict[int, int]
+    """How many positions of the probe's path are known, by perspective."""
     probe: Probe | None
 
 

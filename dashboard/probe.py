@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ptychoflow.streaming.events import FrameTaken, PerspectiveStarted
+from ptychoflow.streaming.events import FrameTaken, PerspectiveStarted, PositionsTaken
+
+POSITIONS_KEPT = 20_000
+"""Of a path that grows: a page draws no more."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,16 @@ class ProbeStore:
         while len(self._paths) > self._kept_perspectives:
             del self._paths[min(self._paths)]
 
+    def extend(self, event: PositionsTaken, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Take in more positions of a path; beyond `POSITIONS_KEPT` every other one of the path is left out."""
+        path, positions = self._paths.get(event.perspective), arrays.get("positions_px")
+        if path is None or positions is None or positions.ndim != 2 or positions.shape[1] != 2:
+            return
+        longer = np.concatenate([path.positions_px, positions.astype(np.float32)])
+        while len(longer) > POSITIONS_KEPT:
+            longer = longer[::2]
+        self._paths[event.perspective] = replace(path, positions_px=longer)
+
     def show(self, event: FrameTaken, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
         """Take in the newest frame."""
         diffraction = arrays.get("diffraction")
@@ -65,6 +78,6 @@ class ProbeStore:
         return self._paths.get(perspective)
 
     @property
-    def known(self) -> list[int]:
-        """Perspectives whose path is known, in order."""
-        return sorted(self._paths)
+    def lengths(self) -> dict[int, int]:
+        """How many positions of each perspective are known."""
+        return {perspective: len(path.positions_px) for perspective, path in sorted(self._paths.items())}

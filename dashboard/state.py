@@ -20,6 +20,7 @@ from ptychoflow.streaming.events import (
     MosaicImage,
     MosaicKind,
     PerspectiveStarted,
+    PositionsTaken,
     Telemetry,
 )
 from ptychoflow.streaming.state.run import RunState
@@ -127,6 +128,8 @@ class DashboardState:
                 self._take_mosaic(event, arrays)
             case PerspectiveStarted():
                 self._probe.start(event, arrays)
+            case PositionsTaken():
+                self._probe.extend(event, arrays)
             case FrameTaken():
                 self._probe.show(event, arrays)
 
@@ -168,6 +171,6 @@ class DashboardState:
             regime=rows.regime_row(state.regime),
             held_out=rows.held_out_rows(state),
             mosaics=[rows.mosaic_row(mosaic) for mosaic in self._mosaics.all()],
-            paths=self._probe.known,
+            paths=self._probe.lengths,
             probe=None if newest is None else rows.probe_row(newest),
         )

@@ -49,6 +49,16 @@ class RunFolder:
         return self.path / "recording.h5"
 
     @property
+    def arrivals(self) -> Path:
+        """Folder of everything that the sources of a live scan sent: its recording."""
+        return self.path / "arrivals"
+
+    @property
+    def probe(self) -> Path:
+        """Probe of the first perspective, complex64 (mode, y, x)."""
+        return self.path / "probe.npy"
+
+    @property
     def spool(self) -> Path:
         """What the acquisition needs only until the run has ended well."""
         return self.path / "spool"

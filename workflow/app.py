@@ -10,6 +10,7 @@ import typer
 from ptychoflow.workflow.commands.acquire import acquire
 from ptychoflow.workflow.commands.bench import app as bench
 from ptychoflow.workflow.commands.dashboard import dashboard
+from ptychoflow.workflow.commands.detector import detector
 from ptychoflow.workflow.commands.edge import edge
 from ptychoflow.workflow.commands.experiment import app as experiment
 from ptychoflow.workflow.commands.fashion_mnist import fashion_mnist
@@ -45,7 +46,8 @@ def create_app() -> typer.Typer:
         add_completion=False,
         rich_markup_mode=None,
     )
-    for command in (run, resume, inspect, simulate, report, view, acquire, train, edge, dashboard, keys, fashion_mnist):
+    parts = (acquire, train, edge, dashboard)
+    for command in (run, resume, inspect, simulate, detector, report, view, *parts, keys, fashion_mnist):
         app.command()(command)
     app.callback()(_before_the_sub_command)
     app.add_typer(bench, name="bench")

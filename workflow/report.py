@@ -14,7 +14,7 @@ from markupsafe import Markup
 
 from ptychoflow.streaming.durable_file import write_durably
 from ptychoflow.streaming.errors import UserError, writing
-from ptychoflow.streaming.events import Unlabelled
+from ptychoflow.streaming.events import Missing, Unlabelled, Unplaced
 from ptychoflow.streaming.run_folder import RunFolder
 from ptychoflow.streaming.state.run import RunState
 from ptychoflow.streaming.telemetry_log import TelemetryLog
@@ -44,6 +44,7 @@ SET_ASIDE = {
     "void": "Over void",
     "unlabelled": "Without ground truth",
     "rejected": "Rejected",
+    "unplaced": "Sent by the detector, without a place in the scan",
 }
 UNLABELLED: dict[str, str] = {
     Unlabelled.RETRIEVAL_FAILED: "phase retrieval failed",
@@ -51,6 +52,17 @@ UNLABELLED: dict[str, str] = {
     Unlabelled.MONITORING: "the run was monitoring",
     Unlabelled.NO_TRAINER: "there was no trainer",
     Unlabelled.STOPPED: "the run was stopped",
+}
+
+
+UNPLACED: dict[str, str] = {
+    Unplaced.NO_POSITION: "no position came in time",
+    Unplaced.LATE: "they came when their series was over",
+    Unplaced.SERIES_UNUSABLE: "their series showed too little to begin with",
+}
+MISSING: dict[str, str] = {
+    Missing.GAP: "frames with higher trigger numbers came",
+    Missing.POSITION_ONLY: "their positions came",
 }
 
 
@@ -151,7 +163,11 @@ def _render(folder: RunFolder, summary: Summary, state: RunState) -> str:
         summary=summary,
         verdict=judge(summary),
         set_aside=SET_ASIDE,
-        unlabelled=UNLABELLED,
+        reasons=[
+            ("Without ground truth", summary["unlabelled_because"], UNLABELLED),
+            ("Without a place in the scan", summary["unplaced_because"], UNPLACED),
+            ("Never came, as is known", summary["missing_because"], MISSING),
+        ],
         channels=CHANNELS,
         images=_images(folder, summary),
         loss=_markup(loss_plot(state, of_images=summary["classification"] is not None)),

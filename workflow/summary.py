@@ -35,7 +35,8 @@ def summarise(state: RunState, *, interrupted: bool = False) -> Summary:
 def _sections(state: RunState) -> Summary:
     counts, weights = state.ledger.counts(), state.weights
     frames = asdict(counts) | {"lost": counts.lost}
-    del frames["unlabelled_because"]
+    for reasons in ("unlabelled_because", "unplaced_because", "missing_because"):
+        del frames[reasons]
     perspectives = sorted(state.perspectives.rows.all(), key=lambda row: row.index)
     scored = [row for row in perspectives if row.newest or row.ground_truth]
     warnings = sorted(state.warnings.rows.all(), key=lambda row: row.id)
@@ -43,7 +44,9 @@ def _sections(state: RunState) -> Summary:
         "seconds": (state.last_event_s or 0.0) - (state.started_s or 0.0),
         "scan": None if state.scan is None else msgspec.structs.asdict(state.scan),
         "frames": frames,
-        "unlabelled_because": {str(why): n for why, n in counts.unlabelled_because.items()},
+        "unlabelled_because": _by_reason(counts.unlabelled_because),
+        "unplaced_because": _by_reason(counts.unplaced_because),
+        "missing_because": _by_reason(counts.missing_because),
         "held_out": _held_out(state),
         "classification": _classification(state.tasks),
         "perspectives": [_perspective(row) for row in scored],
@@ -75,6 +78,10 @@ def _held_out(state: RunState) -> Summary | None:
         **_mean_scores([one.quality for one in scores]),
         "constant": _mean_scores([one.constant for one in scores]),
     }
+
+
+def _by_reason(frames: Mapping[Any, int]) -> Summary:
+    return {str(why): count for why, count in frames.items()}
 
 
 def _perspective(row: Perspective) -> Summary:

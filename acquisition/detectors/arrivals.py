@@ -3,26 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-
-class Ending(StrEnum):
-    """Why a series is over."""
-
-    COMPLETE = "complete"
-    """The source said that it is done."""
-    ABORTED = "aborted"
-    """The source said that it was broken off."""
-    NEXT_SERIES = "next_series"
-    """Another series began, and nothing more came of this one."""
-    STALLED = "stalled"
-    """Nothing came for longer than `idle_s`."""
-    STOPPED = "stopped"
-    """The run was asked to end."""
+from ptychoflow.acquisition.scan import Ending
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ptychoflow.acquisition.retrieval.ground_truth import GroundTruth
-from ptychoflow.acquisition.scan import Perspective
+from ptychoflow.acquisition.scan import OpenEndedPerspective
 from ptychoflow.streaming.codec import Arrays
 from ptychoflow.streaming.messages import FrameRole, PerspectiveEnd, Reference
 
@@ -20,7 +20,10 @@ LEARNED_FROM = (FrameRole.TRAIN, FrameRole.VALIDATION)
 class AcquiredPerspective:
     """A perspective and its frames; arrays have one row per usable frame."""
 
-    perspective: Perspective
+    perspective: OpenEndedPerspective
+    acquired: int
+    """Frames that came, usable or not."""
+    positions_px: npt.NDArray[np.float64]
     frames: npt.NDArray[np.generic]
     indices: npt.NDArray[np.int32]
     roles: npt.NDArray[np.uint8]
@@ -37,7 +40,7 @@ class AcquiredPerspective:
 
     def end(self) -> PerspectiveEnd:
         """Return the message that closes this perspective."""
-        return PerspectiveEnd(self.perspective.index, self.perspective.angle_deg, len(self.perspective))
+        return PerspectiveEnd(self.perspective.index, self.perspective.angle_deg, self.acquired)
 
     def reference(self, truth: GroundTruth) -> tuple[Reference, Arrays]:
         """Return the message that brings the edge the perspective's reference image, with its arrays."""
@@ -62,3 +65,33 @@ class AcquiredPerspective:
                 "amplitude": truth.amplitude[rows],
                 "phase": truth.phase[rows],
             }
+
+
+class TakenFrames:
+    """The frames of one perspective as they come."""
+
+    def __init__(self, perspective: OpenEndedPerspective) -> None:
+        self.acquired = 0
+        """Usable or not."""
+        self._perspective = perspective
+        self._parts: list[Arrays] = []
+
+    def add(self, arrays: Arrays, *, acquired: int) -> None:
+        """Keep the arrays of a `Frames` message, made of so many frames that came."""
+        self.acquired += acquired
+        self._parts.append(arrays)
+
+    def perspective_acquired(self) -> AcquiredPerspective:
+        """Return what came, in the order of the frames' indices."""
+        joined = {name: np.concatenate([part[name] for part in self._parts]) for name in self._parts[0]}
+        order = np.argsort(joined["index"], kind="stable")
+        if (np.diff(order) < 0).any():
+            joined = {name: array[order] for name, array in joined.items()}
+        return AcquiredPerspective(
+            self._perspective,
+            self.acquired,
+            positions_px=joined["position_px"],
+            frames=joined["diffraction"],
+            indices=joined["index"],
+            roles=joined["role"],
+        )

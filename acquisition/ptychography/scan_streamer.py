@@ -9,25 +9,27 @@ from __future__ import annotations
 import logging
 import re
 import time
+from collections.abc import Iterator
 from dataclasses import replace
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from ptychoflow.acquisition.frame_check import UNUSABLE, as_streamed, ranges_in_words, usable
-from ptychoflow.acquisition.ptychography.acquired import AcquiredPerspective
+from ptychoflow.acquisition.ptychography.acquired import AcquiredPerspective, TakenFrames
 from ptychoflow.acquisition.ptychography.regime import RegimeControl
 from ptychoflow.acquisition.ptychography.scan_view import ScanView
 from ptychoflow.acquisition.publishing.journal import Journal
-from ptychoflow.acquisition.publishing.loop import AcquisitionLoop
+from ptychoflow.acquisition.publishing.loop import IDLE_S, AcquisitionLoop
 from ptychoflow.acquisition.publishing.streamer import SourceStreamer
 from ptychoflow.acquisition.recorder import Recorder
 from ptychoflow.acquisition.retrieval.ground_truth import GroundTruth, GroundTruthJob
 from ptychoflow.acquisition.retrieval.settings import AutoVoid, RetrievalSettings
 from ptychoflow.acquisition.retrieval.void import distribution_in_words, squared_phase_rad2
 from ptychoflow.acquisition.retrieval.worker import GroundTruthResult, GroundTruthWorker
-from ptychoflow.acquisition.roles import assign_roles
-from ptychoflow.acquisition.scan import Perspective, Scan
+from ptychoflow.acquisition.roles import Roles
+from ptychoflow.acquisition.scan import Ending, FrameBatch, OpenEndedPerspective, OpenEndedScan
 from ptychoflow.acquisition.settings import AcquisitionSettings
 from ptychoflow.streaming.codec import Arrays
 from ptychoflow.streaming.errors import UserError
@@ -46,7 +48,14 @@ from ptychoflow.streaming.settings import RunContext
 
 log = logging.getLogger(__name__)
 
+Come = TypeVar("Come")
+
 DISK_RETRY_S = 1.0
+ENDINGS = {
+    Ending.ABORTED: "was broken off",
+    Ending.NEXT_SERIES: "ended without a word, when the next one began,",
+    Ending.STALLED: "stalled: nothing more came",
+}
 MOSTLY_VOID = 0.5
 """If more of a perspective's frames are void than this, people are told."""
 
@@ -72,7 +81,7 @@ class ScanStreamer(SourceStreamer):
 
     def __init__(
         self,
-        scan: Scan,
+        scan: OpenEndedScan,
         settings: AcquisitionSettings,
         retrieval: RetrievalSettings,
         *,
@@ -99,19 +108,32 @@ class ScanStreamer(SourceStreamer):
         loop.attend = self._attend
 
     def _stream_all(self) -> None:
-        self._announce()
-        for perspective in self._scan:
+        announced = False
+        self._loop.send(PartStatus(PartState.RUNNING, "waiting for the first frames"))
+        for perspective in self._working_meanwhile(self._scan.arriving()):
+            if not announced:
+                self._announce(perspective)
+                announced = True
             self._acquire(perspective)
-        self._perspective = len(self._scan)
+            self._perspective = perspective.index + 1
+        if not announced:
+            raise UserError(f"{self._scan.name}: the source ended, and there was no perspective in it")
         self._await_ground_truth()
         self._tell_nothing_learnt()
 
-    def _announce(self) -> None:
-        first = self._scan.perspective(0)
+    def _working_meanwhile(self, source: Iterator[Come | None]) -> Iterator[Come]:
+        """Yield what comes, and keep the stream going while nothing does."""
+        for come in source:
+            if come is None:
+                self._loop.run_for(IDLE_S)
+            else:
+                yield come
+
+    def _announce(self, first: OpenEndedPerspective) -> None:
         geometry = first.geometry
         start = ScanStart(
             run=self._run.name,
-            perspectives=len(self._scan),
+            perspectives=self._scan.perspectives,
             frame_shape_px=geometry.frame_shape_px,
             target_shape_px=self._target_shape_px(first),
             object_pixel_size_m=geometry.object_pixel_size_m,
@@ -136,27 +158,27 @@ class ScanStreamer(SourceStreamer):
         rules = self._settings.regime
         if rules.automatic:
             self._loop.send(RegimeRules(rules.psnr_db, rules.ssim))
-        acquired = sum(self._journal.was_acquired(index) for index in range(len(self._scan)))
-        if acquired:
+        if acquired := self._journal.acquired:
             self._loop.send(RegimeChanged(self._regime.regime, acquired, "the run was resumed"))
         self._loop.send(PartStatus(PartState.RUNNING, "scanning"))
 
-    def _target_shape_px(self, perspective: Perspective) -> tuple[int, int]:
+    def _target_shape_px(self, perspective: OpenEndedPerspective) -> tuple[int, int]:
         return self._retrieval.target_shape_for(perspective.geometry.frame_shape_px)
 
-    def _acquire(self, perspective: Perspective) -> None:
+    def _acquire(self, perspective: OpenEndedPerspective) -> None:
         """Take one perspective's frames, publish them to the edge, and ask for their ground truth."""
         self._perspective = perspective.index
-        log.info("perspective %d: %d frames at %.2f°", perspective.index, len(perspective), perspective.angle_deg)
+        log.info("perspective %d at %.2f°", perspective.index, perspective.angle_deg)
         for note in perspective.notes:
             if _kind(note) not in self._said:
                 self._said.add(_kind(note))
                 self._loop.warn(f"perspective {perspective.index}: {note}")
-        roles = assign_roles(
+        roles = Roles(
             self._settings.roles,
-            perspective.positions_px,
             perspective=perspective.index,
-            perspectives=len(self._scan),
+            perspectives=self._scan.perspectives,
+            positions_px=perspective.known_positions_px,
+            extent_px=perspective.extent_px,
             target_shape_px=self._target_shape_px(perspective),
             seed=self._run.seed,
         )
@@ -164,16 +186,21 @@ class ScanStreamer(SourceStreamer):
             self._recorder.start_perspective(perspective)
         self._view.start(perspective)
         again = self._journal.was_acquired(perspective.index)
-        kept = []
-        for start in range(0, len(perspective), self._settings.batch_frames):
-            stop = min(start + self._settings.batch_frames, len(perspective))
-            self._wait_for_turn(stop - start, again=again)
-            kept.append(self._publish_frames(perspective, roles, start, stop))
-        frames, indices = (np.concatenate(parts) for parts in zip(*kept, strict=True))
-        acquired = AcquiredPerspective(perspective, frames, indices, roles[indices])
+        taken = TakenFrames(perspective)
+        for batch in self._working_meanwhile(perspective.batches(self._settings.batch_frames)):
+            self._wait_for_turn(len(batch), again=again)
+            self._publish_frames(perspective, batch, roles.assign(batch.indices, batch.positions_px), taken)
+        self._view.end(perspective)
+        self._tell_ending(perspective, taken)
+        acquired = taken.perspective_acquired()
         self._publisher.post_to_edge(acquired.end())
         self._record(lambda: self._journal.mark_acquired(perspective.index))
         self._request_ground_truth(acquired)
+
+    def _tell_ending(self, perspective: OpenEndedPerspective, taken: TakenFrames) -> None:
+        if perspective.ending is not Ending.COMPLETE:
+            why = ENDINGS[perspective.ending]
+            self._loop.warn(f"perspective {perspective.index} {why} after {taken.acquired} frames")
 
     def _request_ground_truth(self, acquired: AcquiredPerspective) -> None:
         """Ask for ground truth, unless its outcome is known from before the run was resumed or the regime spares it."""
@@ -191,40 +218,30 @@ class ScanStreamer(SourceStreamer):
             self._skip_ground_truth(acquired)
 
     def _publish_frames(
-        self, perspective: Perspective, roles: npt.NDArray[np.uint8], start: int, stop: int
-    ) -> tuple[npt.NDArray[np.generic], npt.NDArray[np.int32]]:
-        """Publish frames start to stop; return those that can be used, with their indices."""
-        stored = self._read(perspective, start, stop)
+        self, perspective: OpenEndedPerspective, batch: FrameBatch, roles: npt.NDArray[np.uint8], taken: TakenFrames
+    ) -> None:
+        """Publish a batch, and keep of it what can be used."""
+        for note in batch.notes:
+            self._loop.warn(f"perspective {perspective.index}: {note}")
         if self._recorder is not None:
-            self._recorder.append(stored, start=start)
-        good = usable(stored)
-        frames = as_streamed(stored[good])
-        indices = np.arange(start, stop, dtype=np.int32)[good]
-        self._ledger.count_frames(roles[start:stop], good)
+            self._recorder.append(batch)
+        good = usable(batch.frames)
+        self._ledger.count_frames(roles, good)
         if not good.all():
-            numbers = ranges_in_words((start + np.flatnonzero(~good)).tolist())
+            numbers = ranges_in_words(batch.indices[~good].tolist())
             self._loop.warn(
                 f"perspective {perspective.index}: {int((~good).sum())} frames {UNUSABLE} are set aside: {numbers}"
             )
         arrays: Arrays = {
-            "index": indices,
-            "role": roles[indices],
-            "position_px": perspective.positions_px[indices],
-            "diffraction": frames,
+            "index": batch.indices[good],
+            "role": roles[good],
+            "position_px": batch.positions_px[good],
+            "diffraction": as_streamed(batch.frames[good]),
         }
-        self._publisher.post_to_edge(Frames(perspective.index, perspective.angle_deg, time.time()), arrays)
-        self._view.show(perspective, stop - 1, stored[-1])
-        return frames, indices
-
-    def _read(self, perspective: Perspective, start: int, stop: int) -> npt.NDArray[np.generic]:
-        """Return frames start to stop, those that the file cannot give as zeros: one of them does not end a scan."""
-        try:
-            return perspective.read(start, stop)
-        except UserError as error:
-            if stop - start == 1:
-                self._loop.warn(f"perspective {perspective.index}: {error}")
-                return np.zeros((1, *perspective.geometry.frame_shape_px), np.uint8)
-        return np.concatenate([self._read(perspective, index, index + 1) for index in range(start, stop)])
+        acquired_at_s = time.time() if batch.acquired_at_s is None else batch.acquired_at_s
+        self._publisher.post_to_edge(Frames(perspective.index, perspective.angle_deg, acquired_at_s), arrays)
+        self._view.show(perspective, batch)
+        taken.add(arrays, acquired=len(batch))
 
     def _submit_job(self, acquired: AcquiredPerspective) -> npt.NDArray[np.generic]:
         """Return the frames as they lie on disk until the ground truth comes: a scan need not fit into memory.
@@ -235,7 +252,7 @@ class ScanStreamer(SourceStreamer):
         job = GroundTruthJob(
             perspective=perspective.index,
             frames=acquired.frames,
-            positions_px=perspective.positions_px[acquired.indices],
+            positions_px=acquired.positions_px,
             probe=perspective.probe,
             mask=perspective.mask,
             recorded=perspective.ground_truth,

@@ -9,14 +9,21 @@ import threading
 from contextlib import ExitStack, closing
 from pathlib import Path
 
+from ptychoflow.acquisition.detectors.arrivals_file import ArrivalsReader
+from ptychoflow.acquisition.detectors.given_probe import load_probe
+from ptychoflow.acquisition.detectors.live_scan import LiveScan
+from ptychoflow.acquisition.detectors.receiver import Receiver
+from ptychoflow.acquisition.detectors.sources import make_decoder
 from ptychoflow.acquisition.ptychography.scan_streamer import ScanStreamer
 from ptychoflow.acquisition.publishing.journal import FOLDER, Journal
-from ptychoflow.acquisition.publishing.loop import open_loop
+from ptychoflow.acquisition.publishing.loop import AcquisitionLoop, open_loop
 from ptychoflow.acquisition.recorder import Recorder
 from ptychoflow.acquisition.retrieval.settings import RetrievalSettings
 from ptychoflow.acquisition.retrieval.worker import GroundTruthWorker
+from ptychoflow.acquisition.scan import OpenEndedScan
+from ptychoflow.acquisition.scan_settings import ScanSourceSettings
 from ptychoflow.acquisition.settings import AcquisitionSettings
-from ptychoflow.acquisition.source_settings import SourceSettings
+from ptychoflow.acquisition.source_settings import ReplaySettings, SimulationSettings
 from ptychoflow.acquisition.sources import open_scan
 from ptychoflow.streaming.settings import NetworkSettings, RunContext
 
@@ -27,7 +34,7 @@ JOBS = "ground_truth"
 
 
 def acquire(
-    source: SourceSettings,
+    source: ScanSourceSettings,
     acquisition: AcquisitionSettings,
     retrieval: RetrievalSettings,
     *,
@@ -47,7 +54,7 @@ def acquire(
     shutil.rmtree(jobs_dir, ignore_errors=True)
     with ExitStack() as stack:
         loop = stack.enter_context(open_loop(acquisition, network=network, run=run, stop=stop))
-        scan = stack.enter_context(closing(open_scan(source)))
+        scan = stack.enter_context(closing(_open_source(source, loop, run, stack)))
         streamer = ScanStreamer(
             scan,
             acquisition,
@@ -61,6 +68,22 @@ def acquire(
         streamer.run_to_end()
 
 
+def _open_source(source: ScanSourceSettings, loop: AcquisitionLoop, run: RunContext, stack: ExitStack) -> OpenEndedScan:
+    """Open a scan, or begin to receive one."""
+    if isinstance(source, ReplaySettings | SimulationSettings):
+        return open_scan(source)
+    receiver = stack.enter_context(closing(Receiver(source, run.folder.arrivals, warn=loop.warn)))
+    return LiveScan(
+        source,
+        ArrivalsReader(run.folder.arrivals),
+        [make_decoder(source.frames), make_decoder(source.positions)],
+        attend=receiver.attend,
+        probe=None if source.probe is None else load_probe(source.probe),
+        ledger=loop.ledger,
+        warn=loop.warn,
+    )
+
+
 def _open_recorder(path: Path, stack: ExitStack) -> Recorder | None:
     if path.exists():
         log.info("%s is complete and is not written again", path)
@@ -69,7 +92,7 @@ def _open_recorder(path: Path, stack: ExitStack) -> Recorder | None:
 
 
 def _identity(
-    source: SourceSettings, acquisition: AcquisitionSettings, retrieval: RetrievalSettings, run: RunContext
+    source: ScanSourceSettings, acquisition: AcquisitionSettings, retrieval: RetrievalSettings, run: RunContext
 ) -> str:
     """Say what decides which frames come, what each is used for, and their ground truth."""
     sections = {"source": source, "roles": acquisition.roles, "retrieval": retrieval}

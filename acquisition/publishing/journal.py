@@ -71,6 +71,11 @@ class Journal:
         """Whether all frames of a perspective had been acquired before."""
         return self._folder(perspective).with_suffix(ACQUIRED_SUFFIX).exists()
 
+    @property
+    def acquired(self) -> int:
+        """How many perspectives had been acquired as a whole before."""
+        return sum(1 for _ in self._directory.glob(f"*{ACQUIRED_SUFFIX}"))
+
     def record_result(self, result: GroundTruthResult) -> None:
         """Keep a result, unless another try may give a better one; blocks for the disk.
 

@@ -8,13 +8,16 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from ptychoflow.streaming.events import AcquisitionCounts, Unlabelled
+from ptychoflow.streaming.events import AcquisitionCounts, Missing, Unlabelled, Unplaced
 from ptychoflow.streaming.messages import FrameRole
 
 
 @dataclass
 class Ledger:
-    """Counts of frames; every frame ends in exactly one of samples, void, held_out, excluded, unlabelled, rejected."""
+    """Counts of frames; every frame ends in exactly one of these.
+
+    They are samples, void, held_out, excluded, unlabelled, rejected and unplaced; `missing` frames were never acquired.
+    """
 
     acquired: int = 0
     published: int = 0
@@ -25,11 +28,24 @@ class Ledger:
     rejected: int = 0
     unlabelled_because: Counter[Unlabelled] = field(default_factory=Counter)
     """Frames by the reason why they are unlabelled."""
+    unplaced_because: Counter[Unplaced] = field(default_factory=Counter)
+    """Frames of a detector without a place in a perspective, by reason."""
+    missing_because: Counter[Missing] = field(default_factory=Counter)
+    """Frames that should have come, by how that is known."""
 
     @property
     def unlabelled(self) -> int:
         """Training and validation frames without ground truth."""
         return self.unlabelled_because.total()
+
+    def count_unplaced(self, frames: int, because: Unplaced) -> None:
+        """Count frames that came and belong nowhere."""
+        self.acquired += frames
+        self.unplaced_because[because] += frames
+
+    def count_missing(self, frames: int, how: Missing) -> None:
+        """Count frames that should have come."""
+        self.missing_because[how] += frames
 
     def count_frames(self, roles: npt.NDArray[np.uint8], usable: npt.NDArray[np.bool_]) -> None:
         """Count frames as they are acquired: arrays (n,) of FrameRole and of whether the frame can be used."""
@@ -51,6 +67,7 @@ class Ledger:
     def count_rest_unlabelled(self) -> None:
         """Count every frame that has no end yet as unlabelled: the scan was stopped before its ground truth came."""
         ended = self.samples + self.void + self.held_out + self.excluded + self.unlabelled + self.rejected
+        ended += self.unplaced_because.total()
         self.count_unlabelled(self.acquired - ended, Unlabelled.STOPPED)
 
     def why_no_sample(self) -> str | None:
@@ -65,6 +82,7 @@ class Ledger:
                 Unlabelled.WORKER_LOST
             ],
             "hold values that are no counts": self.rejected,
+            "have no place in a perspective": self.unplaced_because.total(),
         }
         if self.samples or spared or not any(lost.values()):
             return None
@@ -84,4 +102,6 @@ class Ledger:
             resent_batches=resent_batches,
             spooled_bytes=spooled_bytes,
             unlabelled_because=dict(+self.unlabelled_because),
+            unplaced_because=dict(+self.unplaced_because),
+            missing_because=dict(+self.missing_because),
         )

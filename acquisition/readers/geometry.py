@@ -38,7 +38,12 @@ def energy_from_wavelength(wavelength_m: float, *, where: str) -> float:
 
 
 def complete_geometry(
-    found: FoundGeometry, given: GeometrySettings, *, frame_shape_px: tuple[int, int], where: str
+    found: FoundGeometry,
+    given: GeometrySettings,
+    *,
+    frame_shape_px: tuple[int, int],
+    where: str,
+    said_by: str = "file",
 ) -> tuple[Geometry, list[str]]:
     """Return the geometry, and notes on what did not come from the file.
 
@@ -54,7 +59,7 @@ def complete_geometry(
         )
     notes: list[str] = []
     energy_eV = _choose(  # noqa: N806
-        "photon energy", found.energy_eV, given.energy_eV, "energy_eV=8000", where=where, notes=notes
+        "photon energy", found.energy_eV, given.energy_eV, "energy_eV=8000", where=where, said_by=said_by, notes=notes
     )
     pixel_y_m, pixel_x_m = (
         _choose(
@@ -63,6 +68,7 @@ def complete_geometry(
             given.detector_pixel_size_m[place] if given.detector_pixel_size_m else None,
             "detector_pixel_size_m=75e-6",
             where=where,
+            said_by=said_by,
             notes=notes,
         )
         for place, axis in enumerate("yx")
@@ -76,20 +82,27 @@ def complete_geometry(
             f"A detector distance of {distance_m:.4g} m follows from object pixels of {object_pixel_m[1]:.4g} m"
         )
     distance_m = _choose(
-        "detector distance", distance_m, given.detector_distance_m, "detector_distance_m=2", where=where, notes=notes
+        "detector distance",
+        distance_m,
+        given.detector_distance_m,
+        "detector_distance_m=2",
+        where=where,
+        said_by=said_by,
+        notes=notes,
     )
     geometry = Geometry(energy_eV, distance_m, (pixel_y_m, pixel_x_m), frame_shape_px)
     return check_geometry(geometry, where=where), notes
 
 
 def _choose(
-    what: str, found: float | None, given: float | None, example: str, *, where: str, notes: list[str]
+    what: str, found: float | None, given: float | None, example: str, *, where: str, said_by: str, notes: list[str]
 ) -> float:
     if given is None:
         if found is None:
-            in_map = "give either energy or wavelength in a dataset map, or" if "energy" in what else "give it with"
-            raise UserError(f"{where}: the file has no {what}; {in_map} --set {SETTING}.{example}")
+            in_map = "give either energy or wavelength in a dataset map, or"
+            how = in_map if "energy" in what and said_by == "file" else "give it with"
+            raise UserError(f"{where}: the {said_by} has no {what}; {how} --set {SETTING}.{example}")
         return found
     if found is not None and not abs(found - given) <= SAME * given:
-        notes.append(f"The {what} is {given:g} as set, not {found:g} as the file says")
+        notes.append(f"The {what} is {given:g} as set, not {found:g} as the {said_by} says")
     return given

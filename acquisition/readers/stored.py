@@ -36,6 +36,8 @@ class StoredPerspective:
     mask: npt.NDArray[np.bool_] | None = None
     ground_truth: ObjectImage | None = None
     notes: list[str] = field(default_factory=list)
+    said_by: str = "file"
+    """Where this comes from, in a word: "the file has no probe"."""
 
 
 def check(stored: StoredPerspective, *, position_scale: float = 1.0) -> None:

@@ -13,6 +13,7 @@ const ENDS = [
   ["void", "Empty area"],
   ["unlabelled", "Without ground truth"],
   ["rejected", "Rejected"],
+  ["unplaced", "Without a position"],
 ];
 
 export function drawLedger() {
@@ -28,7 +29,8 @@ export function drawLedger() {
   const list = element("dl", { className: "rows ledger" },
     row("Acquired", count(frames.acquired), { end: "acquired" }),
     ...parts.map(([name, title]) => row(title, count(frames[name]), { end: name })),
-    row(isOver() ? "Lost" : "On the way", count(frames.lost), { end: "lost" }));
+    row(isOver() ? "Lost" : "On the way", count(frames.lost), { end: "lost" }),
+    ...(frames.missing ? [row("Never came", count(frames.missing), { end: "missing" })] : []));
   if (!frames.acquired && !frames.accounted) {
     byId("ledger").replaceChildren(element("p", { className: "note", textContent: `No ${word("frame")} yet.` }));
     return;

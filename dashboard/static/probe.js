@@ -5,6 +5,7 @@ import { address, store } from "./store.js";
 
 const NPY_HEADER_AT = 10;
 const paths = new Map();
+const asked = new Map(); // how long each path was when it was asked for: it may grow
 
 export function drawProbe(context, grid, { scale, top, left }) {
   if (!byId("show-path").checked) return;
@@ -13,13 +14,14 @@ export function drawProbe(context, grid, { scale, top, left }) {
   const size = devicePixelRatio;
   const now = store.present.probe;
   const here = now?.perspective === grid.perspective && store.present.live;
-  const taken = here ? now.index + 1 : positions.length / 2;
+  const known = positions.length / 2;
+  const taken = here ? Math.min(now.index + 1, known) : known;
   const at = (index) => [left + (positions[2 * index + 1] - grid.origin_px[1] + 0.5) * scale, top + (positions[2 * index] - grid.origin_px[0] + 0.5) * scale];
   context.save();
   context.lineJoin = "round";
   stroke(context, taken, at, "rgb(0 0 0 / 45%)", 2.4 * size);
   stroke(context, taken, at, "rgb(255 255 255 / 80%)", 1 * size);
-  if (here) drawSpot(context, at(Math.min(now.index, positions.length / 2 - 1)), size);
+  if (here && taken) drawSpot(context, at(taken - 1), size);
   context.restore();
 }
 
@@ -42,14 +44,15 @@ function drawSpot(context, [x, y], size) {
 }
 
 function pathOf(perspective) {
-  if (!store.present.paths.includes(perspective)) return null;
+  const length = store.present.paths[perspective];
+  if (length === undefined) return null;
   const key = `${store.present.instance}-${perspective}`;
-  if (!paths.has(key)) load(key, perspective);
+  if (asked.get(key) !== length) load(key, perspective, length);
   return paths.get(key);
 }
 
-async function load(key, perspective) {
-  paths.set(key, null);
+async function load(key, perspective, length) {
+  asked.set(key, length);
   const answer = await fetch(address(`/api/positions/${perspective}.npy`));
   if (!answer.ok) return;
   const file = await answer.arrayBuffer();

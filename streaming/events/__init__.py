@@ -13,12 +13,15 @@ from ptychoflow.streaming.events.acquisition import (
     FrameTaken,
     GroundTruthReady,
     GroundTruthSkipped,
+    Missing,
     PerspectiveStarted,
+    PositionsTaken,
     Regime,
     RegimeChanged,
     RegimeRules,
     ScanInfo,
     Unlabelled,
+    Unplaced,
 )
 from ptychoflow.streaming.events.base import Event, Part, PartState, PartStatus, WarningRaised, Whole
 from ptychoflow.streaming.events.classification import ClassificationInfo, TaskAccuracies, TaskScores, chance
@@ -52,6 +55,7 @@ AnyEvent = (
     | WarningRaised
     | ScanInfo
     | PerspectiveStarted
+    | PositionsTaken
     | FrameTaken
     | AcquisitionCounts
     | GroundTruthReady
@@ -104,6 +108,7 @@ __all__ = [
     "GroundTruthReady",
     "GroundTruthSkipped",
     "HeldOutScores",
+    "Missing",
     "MosaicArea",
     "MosaicImage",
     "MosaicKind",
@@ -113,6 +118,7 @@ __all__ = [
     "PartStatus",
     "PerspectiveScores",
     "PerspectiveStarted",
+    "PositionsTaken",
     "Quality",
     "RankCounts",
     "Regime",
@@ -126,6 +132,7 @@ __all__ = [
     "TrainingResumed",
     "TrainingStep",
     "Unlabelled",
+    "Unplaced",
     "ValidationLoss",
     "WarningRaised",
     "WeightsApplied",

@@ -32,6 +32,26 @@ class Unlabelled(StrEnum):
     """The run ended before."""
 
 
+class Unplaced(StrEnum):
+    """Why a frame that a detector sent has no place in a perspective."""
+
+    NO_POSITION = "no_position"
+    """No position came for it in time."""
+    LATE = "late"
+    """It came when its series was over."""
+    SERIES_UNUSABLE = "series_unusable"
+    """Its series showed too little to begin with: no counts, or hardly any frames with a position."""
+
+
+class Missing(StrEnum):
+    """How it is known that a frame should have come."""
+
+    GAP = "gap"
+    """Frames with higher trigger numbers came."""
+    POSITION_ONLY = "position_only"
+    """Its position came."""
+
+
 class ScanInfo(Event, tag="scan_info", frozen=True):
     """What is being scanned; sent once by the acquisition."""
 
@@ -50,12 +70,21 @@ class ScanInfo(Event, tag="scan_info", frozen=True):
 class PerspectiveStarted(Event, tag="perspective_started", frozen=True):
     """A perspective is about to be scanned.
 
-    Arrays: `positions_px` float32 (frames, 2) as (y, x), in the order of acquisition; `probe` complex64 (mode, y, x),
-    if the source has one.
+    Arrays: `positions_px` float32 (frames, 2) as (y, x), in the order of acquisition, as far as they are known;
+    `probe` complex64 (mode, y, x), if the source has one.
     """
 
     perspective: Whole
     angle_deg: float
+
+
+class PositionsTaken(Event, tag="positions_taken", frozen=True):
+    """More positions of a perspective that did not know them before.
+
+    Array: `positions_px` float32 (n, 2) as (y, x), in the order of acquisition.
+    """
+
+    perspective: Whole
 
 
 class FrameTaken(Event, tag="frame_taken", frozen=True):
@@ -87,6 +116,10 @@ class AcquisitionCounts(Event, tag="acquisition_counts", frozen=True):
     spooled_bytes: Whole
     unlabelled_because: dict[Unlabelled, Whole] = msgspec.field(default_factory=dict)
     """The unlabelled frames by their reason."""
+    unplaced_because: dict[Unplaced, Whole] = msgspec.field(default_factory=dict)
+    """Frames of a detector without a place in a perspective, which were acquired and not published."""
+    missing_because: dict[Missing, Whole] = msgspec.field(default_factory=dict)
+    """Frames that never came, and so were not acquired."""
 
 
 class GroundTruthReady(Event, tag="ground_truth_ready", frozen=True):

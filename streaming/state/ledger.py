@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from ptychoflow.streaming.events import AcquisitionCounts, EdgeCounts, RankCounts, Telemetry, Unlabelled
+from ptychoflow.streaming.events import (
+    AcquisitionCounts,
+    EdgeCounts,
+    Missing,
+    RankCounts,
+    Telemetry,
+    Unlabelled,
+    Unplaced,
+)
 from ptychoflow.streaming.messages import MAX_RANKS
 
 
@@ -25,13 +33,18 @@ class FrameCounts:
     unlabelled_because: Mapping[Unlabelled, int] = field(default_factory=dict)
     rejected: int = 0
     """Refused by the acquisition or by a trainer rank."""
+    unplaced: int = 0
+    unplaced_because: Mapping[Unplaced, int] = field(default_factory=dict)
+    missing: int = 0
+    """Never came, although trigger numbers or positions say that they should have; not acquired."""
+    missing_because: Mapping[Missing, int] = field(default_factory=dict)
     inferred: int = 0
     refreshed: int = 0
 
     @property
     def accounted(self) -> int:
         """Frames whose end is known."""
-        set_aside = self.void + self.held_out + self.excluded + self.unlabelled + self.rejected
+        set_aside = self.void + self.held_out + self.excluded + self.unlabelled + self.rejected + self.unplaced
         return self.trained + self.validation + set_aside
 
     @property
@@ -75,6 +88,10 @@ class FrameLedger:
             unlabelled=acquisition.unlabelled if acquisition else 0,
             unlabelled_because=acquisition.unlabelled_because if acquisition else {},
             rejected=(acquisition.rejected if acquisition else 0) + sum(rank.rejected for rank in ranks),
+            unplaced=sum(acquisition.unplaced_because.values()) if acquisition else 0,
+            unplaced_because=acquisition.unplaced_because if acquisition else {},
+            missing=sum(acquisition.missing_because.values()) if acquisition else 0,
+            missing_because=acquisition.missing_because if acquisition else {},
             inferred=edge.inferred if edge else 0,
             refreshed=edge.refreshed if edge else 0,
         )

@@ -13,8 +13,9 @@ import numpy.typing as npt
 
 from ptychoflow.acquisition.ptychography.service import acquire
 from ptychoflow.acquisition.retrieval.settings import RetrievalSettings
+from ptychoflow.acquisition.scan_settings import ScanSourceSettings
 from ptychoflow.acquisition.settings import AcquisitionSettings
-from ptychoflow.acquisition.source_settings import SimulationSettings, SourceSettings
+from ptychoflow.acquisition.source_settings import SimulationSettings
 from ptychoflow.streaming.events import (
     AcquisitionCounts,
     AnyEvent,
@@ -132,7 +133,7 @@ def run_acquisition(
     network: NetworkSettings,
     directory: Path,
     *,
-    source: SourceSettings = SOURCE,
+    source: ScanSourceSettings = SOURCE,
     settings: AcquisitionSettings | None = None,
     retrieval: RetrievalSettings = TRUE_OBJECT,
     ranks: int = 1,

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from ptychoflow.acquisition.recorder import Recorder
+from ptychoflow.acquisition.scan import FrameBatch
 from ptychoflow.acquisition.simulate import simulate_to_file
 from ptychoflow.acquisition.simulation.scan import SimulatedScan
 from ptychoflow.acquisition.source_settings import ReplaySettings, SimulationSettings
@@ -21,6 +22,11 @@ SETTINGS = SimulationSettings(
 
 def open_file(path):
     return open_scan(ReplaySettings(path=path))
+
+
+def _batch(perspective, start, stop):
+    indices = np.arange(start, stop, dtype=np.int32)
+    return FrameBatch(indices, perspective.positions_px[indices], perspective.read(start, stop))
 
 
 def test_a_recording_gives_back_every_bit(tmp_path):
@@ -60,7 +66,7 @@ def test_the_file_appears_only_when_the_scan_is_complete(tmp_path):
     perspective = SimulatedScan(SETTINGS).perspective(0)
     with Recorder(path) as recorder:
         recorder.start_perspective(perspective)
-        recorder.append(perspective.read(0, 40), start=0)
+        recorder.append(_batch(perspective, 0, 40))
         assert not path.exists()
     assert [file.name for file in tmp_path.iterdir()] == ["scan.h5"]
 
@@ -70,7 +76,7 @@ def test_after_a_failure_only_a_partial_file_is_left_and_it_is_refused(tmp_path)
     perspective = SimulatedScan(SETTINGS).perspective(0)
     with pytest.raises(ZeroDivisionError), Recorder(path) as recorder:
         recorder.start_perspective(perspective)
-        recorder.append(perspective.read(0, 8), start=0)
+        recorder.append(_batch(perspective, 0, 8))
         _ = 1 / 0
     assert [file.name for file in tmp_path.iterdir()] == ["scan.h5.partial"]
     with pytest.raises(UserError, match="this recording was never finished"):
@@ -82,10 +88,10 @@ def test_a_stopped_scan_keeps_the_frames_that_were_taken(tmp_path):
     scan = SimulatedScan(SETTINGS)
     with Recorder(path) as recorder:
         recorder.start_perspective(scan.perspective(0))
-        recorder.append(scan.perspective(0).read(0, 40), start=0)
+        recorder.append(_batch(scan.perspective(0), 0, 40))
         recorder.start_perspective(scan.perspective(1))
-        recorder.append(scan.perspective(1).read(0, 16), start=0)
-        recorder.append(scan.perspective(1).read(16, 20), start=16)
+        recorder.append(_batch(scan.perspective(1), 0, 16))
+        recorder.append(_batch(scan.perspective(1), 16, 20))
         recorder.start_perspective(scan.perspective(2))
     recorded = open_file(path)
     assert [len(perspective) for perspective in recorded] == [40, 20]
@@ -93,14 +99,16 @@ def test_a_stopped_scan_keeps_the_frames_that_were_taken(tmp_path):
     np.testing.assert_array_equal(recorded.perspective(1).read(0, 20), scan.perspective(1).read(0, 20))
 
 
-def test_frames_must_follow_each_other(tmp_path):
+def test_frames_that_are_missing_leave_no_gap_and_positions_stay_with_their_frames(tmp_path):
     perspective = SimulatedScan(SETTINGS).perspective(0)
     with Recorder(tmp_path / "scan.h5") as recorder:
         recorder.start_perspective(perspective)
-        recorder.append(perspective.read(0, 8), start=0)
-        for start, stop in ((4, 12), (9, 12), (8, 41)):
-            with pytest.raises(ValueError, match="do not follow"):
-                recorder.append(np.zeros((stop - start, 32, 24), np.uint16), start=start)
+        for start, stop in ((20, 30), (0, 8)):
+            recorder.append(_batch(perspective, start, stop))
+    recorded = open_file(tmp_path / "scan.h5").perspective(0)
+    came = [*range(20, 30), *range(8)]
+    np.testing.assert_array_equal(recorded.positions_px, perspective.positions_px[came])
+    np.testing.assert_array_equal(recorded.read(0, 18), perspective.read(0, 40)[came])
 
 
 def test_an_existing_file_is_not_overwritten(tmp_path):

@@ -211,7 +211,7 @@ def test_the_probe_and_the_newest_frame_are_shown(client: TestClient, state: Das
     frame = np.array([[0, 9], [99, 999]], np.float32)
     state.apply(telemetry(FrameTaken(0, 1, 2)), {"diffraction": frame})
     present = client.get("/api/state").json()["present"]
-    assert present["paths"] == [0]
+    assert list(present["paths"]) == ["0"]
     assert present["probe"] == {
         "perspective": 0, "index": 1, "binned_px": 2, "shape_px": [2, 2], "brightest": 999.0, "revision": 1
     }  # fmt: skip

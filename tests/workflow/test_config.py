@@ -180,7 +180,7 @@ def test_a_missing_key_says_how_to_give_it() -> None:
 def test_a_source_without_kind_or_of_unknown_kind_is_told() -> None:
     assert mistake("source.path=x", preset=None).startswith("setting source.kind is missing (from --set)")
     text = mistake("source.kind=relpay")
-    kinds = "'replay', 'simulation', 'images'"
+    kinds = "'replay', 'simulation', 'live', 'images'"
     assert text == f"setting source.kind = 'relpay' (from --set) is wrong: use one of {kinds}"
 
 

@@ -65,7 +65,7 @@ def test_frames_balance_over_acquisition_ranks_and_edge():
     )["frames"]
     assert frames == {
         "acquired": 100, "published": 100, "trained": 71, "validation": 8, "void": 5, "held_out": 10, "excluded": 4,
-        "unlabelled": 1, "rejected": 1, "inferred": 100, "refreshed": 250, "lost": 0,
+        "unlabelled": 1, "rejected": 1, "unplaced": 0, "missing": 0, "inferred": 100, "refreshed": 250, "lost": 0,
     }  # fmt: skip
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ptychoflow.streaming.errors import UserError
 from ptychoflow.workflow.commands.options import ConfigOption, MapOption, SetOption
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ def inspect(
     """
     from rich.console import Console
 
+    from ptychoflow.acquisition.detectors.settings import LiveSettings
     from ptychoflow.acquisition.inspect import inspect_scan
     from ptychoflow.acquisition.readers.choosing import UnknownLayout
     from ptychoflow.acquisition.scan_plot import plot_scan
@@ -47,6 +49,8 @@ def inspect(
     options = source_options(files, dataset_map, PipelineName.PTYCHOGRAPHY)
     settings = load_scan_config(None, config, assignments or (), options=options)
     try:
+        if isinstance(settings.source, LiveSettings):
+            raise UserError("a detector cannot be inspected: name a file that was recorded")
         scan = open_scan(settings.source)
     except UnknownLayout as unknown:
         describe_unknown(unknown.path)

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from ptychoflow.streaming.errors import UserError
 from ptychoflow.workflow.commands.options import ConfigOption, MapOption, PipelineOption, PresetOption, SetOption
 
 ScanArgument = Annotated[
@@ -21,6 +22,20 @@ ScanArgument = Annotated[
 def run(
     scan: ScanArgument = None,
     *,
+    detector: Annotated[
+        str | None,
+        typer.Option(
+            help="Detector whose frames are taken as they come: dectris-v2://10.0.0.5 ...",
+            metavar="KIND[://HOST[:PORT]]",
+        ),
+    ] = None,
+    positions: Annotated[
+        str | None,
+        typer.Option(help="What says where the probe was: panda://10.0.0.6 ...", metavar="KIND[://HOST[:PORT]]"),
+    ] = None,
+    probe: Annotated[
+        Path | None, typer.Option(help="Probe to start a detector's scan from.", metavar="RUN|FILE")
+    ] = None,
     dataset_map: MapOption = None,
     preset: PresetOption = None,
     pipeline: PipelineOption = None,
@@ -39,10 +54,16 @@ def run(
 ) -> int:
     """Run the whole workflow on this host."""
     from ptychoflow.workflow.configuration.config import load_config, option_table
+    from ptychoflow.workflow.configuration.live_choice import live_options
     from ptychoflow.workflow.configuration.source_choice import source_options
     from ptychoflow.workflow.launching.launcher import launch
 
-    options = source_options(scan or (), dataset_map, pipeline) | option_table(
+    live = live_options(detector, positions)
+    if live and scan:
+        raise UserError("a detector and a file cannot both be scanned: leave out --detector, or the file")
+    if probe is not None:
+        live.setdefault("source", {"kind": "live"})["probe"] = str(probe)
+    options = (live or source_options(scan or (), dataset_map, pipeline)) | option_table(
         run__name=name,
         trainer__ranks=ranks,
         acquisition__rate_hz=rate,

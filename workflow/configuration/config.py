@@ -11,8 +11,8 @@ from pydantic import Field, ValidationError, model_validator
 
 from ptychoflow.acquisition.classification.settings import ClassificationSourceSettings
 from ptychoflow.acquisition.retrieval.settings import RetrievalSettings
+from ptychoflow.acquisition.scan_settings import ScanSourceSettings
 from ptychoflow.acquisition.settings import AcquisitionSettings, PublishingSettings
-from ptychoflow.acquisition.source_settings import SourceSettings
 from ptychoflow.dashboard.settings import DashboardSettings
 from ptychoflow.inference_edge.settings import EdgeSettings, InferenceSettings
 from ptychoflow.streaming.durable_file import write_durably
@@ -48,8 +48,8 @@ class RunConfig(Settings):
 class Config(RunConfig):
     """A run of the pipeline `ptychography`."""
 
-    source: SourceSettings
-    """The scan: a file that is replayed, or a simulation."""
+    source: ScanSourceSettings
+    """The scan: a file that is replayed, a simulation, or a detector."""
     acquisition: AcquisitionSettings = Field(default_factory=AcquisitionSettings)
     """How frames are published and which are held out."""
     retrieval: RetrievalSettings = Field(default_factory=RetrievalSettings)
@@ -102,6 +102,7 @@ AnyConfig = Config | ClassificationConfig
 CONFIG_OF_SOURCE: Mapping[str, type[AnyConfig]] = {
     "replay": Config,
     "simulation": Config,
+    "live": Config,
     "images": ClassificationConfig,
 }
 """What a configuration looks like, by the kind of its source."""

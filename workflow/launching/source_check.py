@@ -5,8 +5,13 @@ from __future__ import annotations
 from contextlib import closing
 
 from ptychoflow.acquisition.classification.stream_order import order_stream
+from ptychoflow.acquisition.detectors.given_probe import load_probe
+from ptychoflow.acquisition.detectors.settings import LiveSettings
+from ptychoflow.acquisition.detectors.sources import make_connection, make_decoder
 from ptychoflow.acquisition.roles import assign_roles
+from ptychoflow.acquisition.source_settings import HoldOut
 from ptychoflow.acquisition.sources import open_scan
+from ptychoflow.streaming.errors import UserError
 from ptychoflow.workflow.configuration.config import AnyConfig, ClassificationConfig, Config
 
 
@@ -23,7 +28,10 @@ def check_source(config: AnyConfig) -> None:
 
 
 def _check_scan(config: Config) -> None:
-    """Open the scan and deal out the roles of its first perspective."""
+    """Open the scan and deal out the roles of its first perspective, or see whether a detector can be understood."""
+    if isinstance(config.source, LiveSettings):
+        _check_live(config.source, config)
+        return
     with closing(open_scan(config.source)) as scan:
         first = scan.perspective(0)
         assign_roles(
@@ -33,4 +41,19 @@ def _check_scan(config: Config) -> None:
             perspectives=len(scan),
             target_shape_px=config.retrieval.target_shape_for(first.geometry.frame_shape_px),
             seed=config.run.seed,
+        )
+
+
+def _check_live(source: LiveSettings, config: Config) -> None:
+    """See whether what the sources need is installed, and whether roles can be dealt out without knowing the end."""
+    for one in (source.frames, source.positions):
+        make_connection(one)
+        make_decoder(one)
+    if source.probe is not None:
+        load_probe(source.probe)
+    roles = config.acquisition.roles
+    if roles.hold_out is HoldOut.LAST_PERSPECTIVE and source.perspectives is None:
+        raise UserError(
+            "The last perspective cannot be held out: nobody knows how many the detector will send; give "
+            "--set source.perspectives=N, or hold out a region instead"
         )

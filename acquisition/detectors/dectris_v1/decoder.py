@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from ptychoflow.acquisition.detectors.arrivals import Arrival, Ending, FrameCame, SeriesBegan, SeriesEnded, SeriesHeader
+from ptychoflow.acquisition.detectors.arrivals import Arrival, FrameCame, SeriesBegan, SeriesEnded, SeriesHeader
 from ptychoflow.acquisition.detectors.compression import Codec, CompressedImage, codecs
 from ptychoflow.acquisition.detectors.dectris_fields import (
     SeriesShape,
@@ -25,6 +25,7 @@ from ptychoflow.acquisition.detectors.dectris_fields import (
 from ptychoflow.acquisition.detectors.dectris_settings import HeaderDetail
 from ptychoflow.acquisition.detectors.dectris_v1.settings import DectrisV1Settings
 from ptychoflow.acquisition.detectors.interface import Decoder, Part
+from ptychoflow.acquisition.scan import Ending
 
 LARGEST_JSON_BYTES = 1 << 20
 """The configuration, the longest of all, has some thousand."""

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ptychoflow.acquisition.detectors.arrivals import Arrival, Ending, FrameCame, SeriesBegan, SeriesEnded, SeriesHeader
+from ptychoflow.acquisition.detectors.arrivals import Arrival, FrameCame, SeriesBegan, SeriesEnded, SeriesHeader
 from ptychoflow.acquisition.detectors.compression import Codec, CompressedImage, codecs
 from ptychoflow.acquisition.detectors.dectris_fields import (
     SeriesShape,
@@ -22,6 +22,7 @@ from ptychoflow.acquisition.detectors.dectris_fields import (
 from ptychoflow.acquisition.detectors.dectris_v2.settings import DectrisV2Settings
 from ptychoflow.acquisition.detectors.interface import Decoder, Part
 from ptychoflow.acquisition.detectors.libraries import library
+from ptychoflow.acquisition.scan import Ending
 
 MAX_DEPTH = 16
 """Containers within each other; a message of the protocol has 8."""

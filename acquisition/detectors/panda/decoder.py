@@ -11,7 +11,6 @@ import numpy.typing as npt
 
 from ptychoflow.acquisition.detectors.arrivals import (
     Arrival,
-    Ending,
     Malformed,
     PositionsBegan,
     PositionsCame,
@@ -22,6 +21,7 @@ from ptychoflow.acquisition.detectors.panda.framing import BLOCK, BLOCK_PREFIX_B
 from ptychoflow.acquisition.detectors.panda.header import MAX_NUMBER, SCALED, CapturedField, CaptureHeader, parse_header
 from ptychoflow.acquisition.detectors.panda.settings import PandaSettings
 from ptychoflow.acquisition.readers.units import Quantity, parse_unit, scale
+from ptychoflow.acquisition.scan import Ending
 
 COMPLETED = ("Ok", "Disarmed")
 """Of the reasons that a capture ends with; disarming is how many scans end that are complete."""

@@ -9,7 +9,6 @@ import numpy as np
 
 from ptychoflow.acquisition.detectors.arrivals import (
     Arrival,
-    Ending,
     Malformed,
     PositionsBegan,
     PositionsCame,
@@ -18,6 +17,7 @@ from ptychoflow.acquisition.detectors.arrivals import (
 from ptychoflow.acquisition.detectors.interface import Decoder, Part
 from ptychoflow.acquisition.detectors.position_sender.messages import Begin, End, Positions, decode
 from ptychoflow.acquisition.detectors.position_sender.settings import PositionSenderSettings
+from ptychoflow.acquisition.scan import Ending
 
 RUNS_REMEMBERED = 256
 

@@ -14,7 +14,6 @@ from support import Proxy, wait_until
 
 from ptychoflow.acquisition.detectors.arrivals import (
     Arrival,
-    Ending,
     Malformed,
     PositionsBegan,
     PositionsCame,
@@ -25,7 +24,7 @@ from ptychoflow.acquisition.detectors.panda.connection import PandaConnection
 from ptychoflow.acquisition.detectors.panda.decoder import PandaDecoder
 from ptychoflow.acquisition.detectors.panda.settings import PandaSettings, PandaSimulatorSettings
 from ptychoflow.acquisition.detectors.panda.simulator import PandaSimulator
-from ptychoflow.acquisition.scan import Perspective
+from ptychoflow.acquisition.scan import Ending, Perspective
 from ptychoflow.streaming.errors import UserError
 
 FRAME = np.zeros((2, 2))

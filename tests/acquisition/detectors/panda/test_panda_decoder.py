@@ -10,7 +10,6 @@ import pytest
 
 from ptychoflow.acquisition.detectors.arrivals import (
     Arrival,
-    Ending,
     Malformed,
     PositionsBegan,
     PositionsCame,
@@ -20,6 +19,7 @@ from ptychoflow.acquisition.detectors.panda.decoder import PandaDecoder
 from ptychoflow.acquisition.detectors.panda.framing import Framing, Unframed
 from ptychoflow.acquisition.detectors.panda.settings import PandaSettings
 from ptychoflow.acquisition.readers.units import LengthUnit
+from ptychoflow.acquisition.scan import Ending
 
 FIELDS = (
     '<field name="COUNTER1.OUT" type="double" capture="Value" scale="1" offset="0" units="" />\n'

@@ -14,7 +14,7 @@ import pytest
 from peers import peer_python, peer_sources
 from support import wait_until
 
-from ptychoflow.acquisition.detectors.arrivals import Ending, Malformed, PositionsCame, PositionsEnded
+from ptychoflow.acquisition.detectors.arrivals import Malformed, PositionsCame, PositionsEnded
 from ptychoflow.acquisition.detectors.interface import Part
 from ptychoflow.acquisition.detectors.panda.connection import PandaConnection
 from ptychoflow.acquisition.detectors.panda.decoder import PandaDecoder
@@ -23,7 +23,7 @@ from ptychoflow.acquisition.detectors.panda.header import parse_header
 from ptychoflow.acquisition.detectors.panda.settings import PandaSettings, PandaSimulatorSettings
 from ptychoflow.acquisition.detectors.panda.simulator import PandaSimulator
 from ptychoflow.acquisition.readers.units import LengthUnit
-from ptychoflow.acquisition.scan import Perspective
+from ptychoflow.acquisition.scan import Ending, Perspective
 
 PEER = "pandablocks==0.10.4"
 SCRIPT = Path(__file__).with_name("peer_pandablocks.py")

@@ -17,7 +17,6 @@ from support import free_ports, wait_until
 
 from ptychoflow.acquisition.detectors.arrivals import (
     Arrival,
-    Ending,
     Malformed,
     PositionsBegan,
     PositionsCame,
@@ -32,7 +31,7 @@ from ptychoflow.acquisition.detectors.position_sender.settings import (
     PositionSenderSimulatorSettings,
 )
 from ptychoflow.acquisition.detectors.position_sender.simulator import PositionSenderSimulator
-from ptychoflow.acquisition.scan import Perspective
+from ptychoflow.acquisition.scan import Ending, Perspective
 from ptychoflow.streaming.errors import UserError
 from ptychoflow.streaming.keys import make_keys
 

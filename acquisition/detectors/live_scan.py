@@ -1,0 +1,450 @@
+"""A scan as a detector sends it: the arrivals file is read as it grows, series become perspectives."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from ptychoflow.acquisition.detectors.arrivals import SeriesHeader
+from ptychoflow.acquisition.detectors.arrivals_file import DROPPED, ArrivalsReader, Message
+from ptychoflow.acquisition.detectors.interface import Decoder
+from ptychoflow.acquisition.detectors.joiner import PlacedFrame, missing_in_words
+from ptychoflow.acquisition.detectors.series_table import Series, SeriesTable, with_header
+from ptychoflow.acquisition.detectors.settings import LiveSettings
+from ptychoflow.acquisition.frame_check import usable
+from ptychoflow.acquisition.preprocess import FilePerspective
+from ptychoflow.acquisition.publishing.ledger import Ledger
+from ptychoflow.acquisition.readers.geometry import FoundGeometry, complete_geometry
+from ptychoflow.acquisition.readers.stored import StoredPerspective, check
+from ptychoflow.acquisition.scan import FrameBatch, Geometry, OpenEndedPerspective, OpenEndedScan
+from ptychoflow.streaming.errors import UserError
+from ptychoflow.streaming.events import Unplaced
+
+log = logging.getLogger(__name__)
+
+Frames = npt.NDArray[np.generic]
+MESSAGES_AT_ONCE = 256
+PLACED_AT_MOST = 4096
+"""No more is read from the arrivals file while so many frames of the perspective wait to be taken."""
+LEAST_FRAMES = 2
+LOOK_BYTES = 1 << 30
+"""Of frames that are looked at together, at most."""
+BATCH_S = 0.05
+"""As long as frames come, a batch is filled for so long at most."""
+CENTRE_PX = 2.0
+
+
+class LiveScan(OpenEndedScan):
+    """The series of a detector, in the order in which they begin.
+
+    Everything is read from the arrivals files, which another process writes: so a scan that is resumed is the same.
+
+    Args:
+        settings: of the scan.
+        arrivals: what came, and comes.
+        decoders: of the sources, in the order of the arrivals' names.
+        attend: called again and again, for what must be looked after while frames come.
+        probe: starting probe (mode, y, x) of frames as they are sent; None has it estimated from the first ones.
+        ledger: counts frames that are in no batch: those without a place, and those that never came.
+        warn: told what a person should know.
+        clock: `time.time`.
+    """
+
+    def __init__(
+        self,
+        settings: LiveSettings,
+        arrivals: ArrivalsReader,
+        decoders: Sequence[Decoder],
+        *,
+        attend: Callable[[], None],
+        probe: npt.NDArray[np.complex64] | None,
+        ledger: Ledger,
+        warn: Callable[[str], None],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.name = f"{settings.frames.kind} with positions of {settings.positions.kind}"
+        self.settings, self.probe = settings, probe
+        self.ledger, self.warn = ledger, warn
+        self.table = SeriesTable(settings.join, idle_s=settings.idle_s)
+        self.decode = FrameDecoder(settings.decoders or os.cpu_count() or 1)
+        self.look: Look | None = None
+        """What was found in the first frames that were looked at."""
+        self._arrivals, self._decoders, self._attend, self._clock = arrivals, decoders, attend, clock
+        self._messages = arrivals.read()
+        self._now_s = 0.0
+        """When what is being read came; now, if all has been read."""
+        self._came = 0
+        self._skip = settings.skipped_series
+
+    @property
+    def notes(self) -> list[str]:
+        """What was found in the first frames."""
+        return [] if self.look is None else list(self.look.perspective.notes)
+
+    @property
+    def perspectives(self) -> int | None:
+        """How many series are to be taken."""
+        return self.settings.perspectives
+
+    @property
+    def frames(self) -> None:
+        """Nobody knows."""
+        return None
+
+    def arriving(self) -> Iterator[OpenEndedPerspective | None]:
+        """Yield a perspective for each series that shows enough, when its first frames have been looked at."""
+        while self._came != self.settings.perspectives and not self._over():
+            if not self.advance():
+                yield None
+            series = self.table.first
+            if series is None:
+                continue
+            opening = Opening(self, series)
+            while not opening.enough and not self.finished(series):
+                if not self.advance():
+                    yield None
+                opening.take()
+            perspective = opening.perspective(self._came) if self._skip == 0 else None
+            if perspective is None:
+                yield from self._pass_over(series, opening)
+            else:
+                self._came += 1
+                yield perspective
+
+    def advance(self) -> bool:
+        """Read on in the arrivals; return whether anything came."""
+        self._attend()
+        first = self.table.first
+        if first is not None and len(first.joiner.placed) >= PLACED_AT_MOST:
+            return True
+        read = 0
+        for message in self._messages:
+            self._take(message)
+            read += 1
+            if read >= MESSAGES_AT_ONCE:
+                break
+        else:
+            self._messages = self._arrivals.read()
+        if read == 0:
+            self._now_s = self._clock()
+            self.table.pass_time(self._now_s)
+        self._tell(self.table.late)
+        while self.table.notes:
+            self.warn(self.table.notes.popleft())
+        return read > 0
+
+    def finished(self, series: Series) -> bool:
+        """Whether nothing more comes of a series; tells the ledger what was given up."""
+        self._tell(series.joiner.unplaced)
+        return not series.joiner.placed and series.over
+
+    def close(self) -> None:
+        """Close the arrivals."""
+        self.decode.close()
+        self._messages = iter(())
+        self._arrivals.close()
+
+    def _take(self, message: Message) -> None:
+        self._now_s = message.received_at_s
+        if message.source == DROPPED:
+            lost = bytes(message.parts[0]).decode(errors="replace")
+            self.table.notes.append(f"the disk was slow: {lost} messages could not be kept")
+        elif message.source < len(self._decoders):
+            for arrival in self._decoders[message.source].decode(message.parts):
+                self.table.apply(arrival, at_s=message.received_at_s)
+
+    def _tell(self, unplaced: Counter[Unplaced]) -> None:
+        for reason, count in unplaced.items():
+            self.ledger.count_unplaced(count, reason)
+        unplaced.clear()
+
+    def _over(self) -> bool:
+        """Whether nothing has come for so long that the scan is over."""
+        limit_s, last_s = self.settings.end_after_idle_s, self.table.last_arrival_s
+        if limit_s is None or last_s is None or self.table.first is not None:
+            return False
+        return self._now_s - last_s >= limit_s
+
+    def _pass_over(self, series: Series, opening: Opening) -> Iterator[None]:
+        """Leave out a series that is to be skipped, or that shows too little."""
+        series.joiner.unplaced[Unplaced.SERIES_UNUSABLE] += len(opening)
+        while not self.finished(series):
+            series.joiner.give_up_all()
+            if not self.advance():
+                yield None
+        self.table.let_go(series)
+        if self._skip > 0:
+            self._skip -= 1
+            self.warn(f"series {series.name} is skipped, as set")
+        else:
+            self.warn(f"series {series.name} is left out: {opening.why_not}")
+
+
+class FrameDecoder:
+    """Decodes frames, several at once."""
+
+    def __init__(self, threads: int) -> None:
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
+
+    def __call__(self, frames: Sequence[PlacedFrame], geometry: Geometry | None, notes: list[str]) -> Frames:
+        """Return frames (n, y, x); those that are damaged, or of another shape than the first ones, as zeros."""
+        decoded = [self._pool.submit(frame.image.decode) for frame in frames]
+        images = [_result(one, frame, notes) for one, frame in zip(decoded, frames, strict=True)]
+        shape = frames[0].image.shape_px if geometry is None else geometry.frame_shape_px
+        for place, image in enumerate(images):
+            if image is not None and image.shape != shape:
+                notes.append(f"frame {frames[place].trigger} has {image.shape} pixels and not {shape}; it is set aside")
+                images[place] = None
+        blank = np.zeros(shape, next((image.dtype for image in images if image is not None), np.uint8))
+        return np.stack([blank if image is None else image for image in images])
+
+    def close(self) -> None:
+        """End the threads."""
+        self._pool.shutdown()
+
+
+def _result(decoded: Future[Frames], frame: PlacedFrame, notes: list[str]) -> Frames | None:
+    try:
+        return decoded.result()
+    except ValueError as error:
+        notes.append(f"frame {frame.trigger} is damaged and set aside: {error}")
+        return None
+
+
+@dataclass(frozen=True)
+class Look:
+    """What was found in the first frames of a series."""
+
+    perspective: FilePerspective
+    """Made of these frames, as of those of a file."""
+    sent: Geometry
+    """Of frames as they are sent."""
+    header: SeriesHeader
+
+    def place(self, positions_m: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """Return positions (n, 2) in object pixels, with the corrections that are set."""
+        return self.perspective.place(positions_m / self.sent.object_pixel_size_m)
+
+
+class Opening:
+    """The first frames of a series, from which everything is found that a perspective needs to know before."""
+
+    def __init__(self, scan: LiveScan, series: Series) -> None:
+        self._scan, self._series = scan, series
+        self._placed: list[PlacedFrame] = []
+        self._frames: list[Frames] = []
+        self._notes: list[str] = []
+        self._usable = 0
+        self._geometry: Geometry | None = None
+        self._said: list[str] = []
+        self.why_not = ""
+        self.take()
+
+    def __len__(self) -> int:
+        return len(self._placed)
+
+    @property
+    def enough(self) -> bool:
+        """Whether so many usable frames have come that the perspective can begin."""
+        if self._look_serves():
+            return self._usable >= LEAST_FRAMES
+        held_bytes = sum(frames.nbytes for frames in self._frames)
+        return self._usable >= self._scan.settings.first_frames or held_bytes >= LOOK_BYTES
+
+    def take(self) -> None:
+        """Take the frames that have been placed meanwhile, if more are needed."""
+        queue = self._series.joiner.placed
+        while queue and not self.enough:
+            frame = queue.popleft()
+            decoded = self._scan.decode([frame], self._geometry, self._notes)
+            if self._geometry is None:
+                self._find_geometry(decoded.shape[1:])
+            self._placed.append(frame)
+            self._frames.append(decoded)
+            self._usable += int(usable(decoded).sum())
+
+    def perspective(self, index: int) -> LivePerspective | None:
+        """Return the perspective; None if there is too little to see.
+
+        Raises:
+            UserError: what is seen in the first series is no far-field ptychographic scan.
+        """
+        if self._usable < LEAST_FRAMES or self._geometry is None:
+            self.why_not = self.why_not or f"only {self._usable} of its frames have a position and show anything"
+            return None
+        stored = np.concatenate(self._frames)
+        try:
+            look = self._scan.look if self._look_serves() else self._look(index, stored, self._geometry)
+        except UserError as error:
+            if self._scan.look is None:
+                raise
+            self.why_not = str(error)
+            return None
+        assert look is not None  # noqa: S101
+        self._scan.look = look
+        return LivePerspective(
+            self._scan, self._series, look, index=index, placed=self._placed, stored=stored, notes=self._notes
+        )
+
+    def _look_serves(self) -> bool:
+        """Whether what was found in an earlier series holds for this one."""
+        look = self._scan.look
+        return look is not None and not self._scan.settings.look_again and look.sent == self._geometry
+
+    def _find_geometry(self, shape_px: tuple[int, int]) -> None:
+        """Find out about the geometry; what a lost header does not say is as it was before."""
+        before = self._scan.look
+        header = self._series.header if before is None else with_header(self._series.header, before.header)
+        self._series.header = header
+        found = FoundGeometry(
+            energy_eV=header.energy_eV,
+            detector_distance_m=header.detector_distance_m,
+            detector_pixel_size_m=header.detector_pixel_size_m or (None, None),
+        )
+        self._geometry, self._said = complete_geometry(
+            found, self._scan.settings.geometry, frame_shape_px=shape_px, where=self._where, said_by="detector"
+        )
+
+    @property
+    def _where(self) -> str:
+        return f"series {self._series.name}"
+
+    def _look(self, index: int, stored: Frames, geometry: Geometry) -> Look:
+        """Look at the first frames as at those of a file."""
+        header, settings, probe = self._series.header, self._scan.settings, self._scan.probe
+        if probe is not None and probe.shape[-2:] != geometry.frame_shape_px:
+            raise UserError(
+                f"{settings.probe}: the probe has {probe.shape[-2:]} pixels but frames have "
+                f"{geometry.frame_shape_px}; leave source.probe out and it is estimated"
+            )
+        fits = header.mask is not None and header.mask.shape == geometry.frame_shape_px
+        notes = [*self._said, *_beam_centre_note(header, settings)]
+        if header.mask is not None and not fits:
+            notes.append(f"The detector's mask of {header.mask.shape} pixels is left out: it does not fit the frames")
+        frames = [stored]
+        first = StoredPerspective(
+            where=self._where,
+            index=index,
+            angle_deg=header.angle_deg or 0.0,
+            geometry=geometry,
+            positions_px=np.array([frame.position_m for frame in self._placed]) / geometry.object_pixel_size_m,
+            frame_count=len(stored),
+            dtype=stored.dtype,
+            read=lambda start, stop: frames[0][start:stop].copy(),
+            probe=probe,
+            mask=header.mask if fits else None,
+            notes=notes,
+            said_by="detector",
+        )
+        check(first, position_scale=settings.preprocess.position_scale)
+        look = Look(FilePerspective(first, settings.preprocess), geometry, header)
+        frames.clear()  # they are not read again
+        return look
+
+
+def _beam_centre_note(header: SeriesHeader, settings: LiveSettings) -> list[str]:
+    """Say so where the detector's beam centre is not the one that frames are taken to have."""
+    if header.beam_centre_px is None or header.shape_px is None or header.beam_centre_px == (0.0, 0.0):
+        return []
+    taken = settings.preprocess.centre_px or tuple(length // 2 for length in header.shape_px)
+    if max(abs(said - used) for said, used in zip(header.beam_centre_px, taken, strict=True)) <= CENTRE_PX:
+        return []
+    said = [round(place) for place in header.beam_centre_px]
+    return [
+        f"The detector says that the beam centre is at pixel ({said[0]}, {said[1]}), while ({taken[0]}, {taken[1]}) is "
+        f"used; to follow it, --set source.preprocess.centre_px=[{said[0]},{said[1]}]"
+    ]
+
+
+class LivePerspective(OpenEndedPerspective):
+    """A series of a detector, while it comes."""
+
+    ground_truth = None
+
+    def __init__(
+        self,
+        scan: LiveScan,
+        series: Series,
+        look: Look,
+        *,
+        index: int,
+        placed: Sequence[PlacedFrame],
+        stored: Frames,
+        notes: Sequence[str],
+    ) -> None:
+        self.index = index
+        self.angle_deg = series.header.angle_deg or 0.0
+        found = look.perspective
+        self.geometry, self.probe, self.mask = found.geometry, found.probe, found.mask
+        self.notes = list(found.notes) if found.index == index else []
+        self._scan, self._series, self._look = scan, series, look
+        self._first = placed, stored, notes
+        self._known_m = series.joiner.known_positions_m(placed)
+
+    @property
+    def known_positions_px(self) -> npt.NDArray[np.float64] | None:
+        """Known where all positions came before the first frame, as from a table."""
+        return None if self._known_m is None else self._look.place(self._known_m)
+
+    @property
+    def extent_px(self) -> npt.NDArray[np.float64] | None:
+        """As the settings say it."""
+        extent_m = self._scan.settings.extent_m
+        return None if extent_m is None else np.sort(self._look.place(np.array(extent_m)), axis=0)
+
+    def batches(self, batch_frames: int) -> Iterator[FrameBatch | None]:
+        """Yield frames in the order in which the later of frame and position came."""
+        placed, stored, notes = self._first
+        self._first = (), stored[:0], ()
+        for start in range(0, len(placed), batch_frames):
+            some = slice(start, start + batch_frames)
+            yield self._batch(placed[some], stored[some].copy(), notes if start == 0 else ())
+        del placed, stored
+        queue = self._series.joiner.placed
+        patience_until_s = 0.0
+        while not self._scan.finished(self._series):
+            came = self._scan.advance()
+            if came and len(queue) < batch_frames and time.monotonic() < patience_until_s:
+                continue
+            patience_until_s = time.monotonic() + BATCH_S
+            if queue:
+                taken = [queue.popleft() for _ in range(min(len(queue), batch_frames))]
+                said: list[str] = []
+                yield self._batch(taken, self._scan.decode(taken, self._look.sent, said), said)
+            else:
+                yield None
+        self._end()
+
+    def _batch(self, placed: Sequence[PlacedFrame], stored: Frames, notes: Sequence[str]) -> FrameBatch:
+        return FrameBatch(
+            indices=np.array([frame.trigger for frame in placed], np.int32),
+            positions_px=self._look.place(np.array([frame.position_m for frame in placed])),
+            frames=self._look.perspective.prepare(stored),
+            notes=tuple(notes),
+            acquired_at_s=placed[-1].received_at_s,
+        )
+
+    def _end(self) -> None:
+        joiner, scan = self._series.joiner, self._scan
+        assert joiner.ending is not None  # noqa: S101
+        self.ending = joiner.ending
+        missing = joiner.missing()
+        for how, count in missing.items():
+            scan.ledger.count_missing(count, how)
+        said = {
+            f"frames never came: {missing_in_words(missing.items())}": missing.total(),
+            "frames came again and are left out": joiner.repeated,
+            "trigger numbers are below source.join.first_frame, or too large": joiner.refused,
+        }
+        for text, count in said.items():
+            if count:
+                scan.warn(f"perspective {self.index}: {count} {text}")
+        scan.table.let_go(self._series)

@@ -1,0 +1,76 @@
+"""Plays a scan as a detector, or as what says where the probe was: series after series, at a frame rate."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Container
+
+from ptychoflow.acquisition.detectors.interface import Simulator
+from ptychoflow.acquisition.publishing.pacing import Pacer
+from ptychoflow.acquisition.scan import Perspective, Scan
+
+FRAMES_AT_ONCE = 16
+
+
+def play(
+    simulator: Simulator,
+    scan: Scan,
+    *,
+    rate_hz: float | None,
+    pause_s: float,
+    stop: threading.Event,
+    series: int | None = None,
+    broken_off: Container[int] = (),
+    on_frame: Callable[[], None] | None = None,
+) -> int:
+    """Send the perspectives of a scan as series; return how many frames were sent.
+
+    Args:
+        simulator: closed by its owner.
+        scan: what is sent.
+        rate_hz: frames per second; None sends them as fast as they are taken.
+        pause_s: between series.
+        stop: ends everything soon.
+        series: how many to send, beginning again with the first perspective; None sends each perspective once.
+        broken_off: series (from 1) that are aborted after half of their frames.
+        on_frame: told after every frame.
+
+    Raises:
+        UserError: a frame cannot be read.
+        InterruptedError: stopped while nobody listened.
+    """
+    sent = 0
+    for number in range(1, (len(scan) if series is None else series) + 1):
+        if number > 1 and stop.wait(pause_s):
+            break
+        perspective = scan.perspective((number - 1) % len(scan))
+        frames = len(perspective) // 2 if number in broken_off else len(perspective)
+        simulator.begin(perspective, series=number)
+        sent += _send(simulator, perspective, frames, Pacer(rate_hz), stop, on_frame)
+        simulator.end(aborted=number in broken_off or stop.is_set())
+        if stop.is_set():
+            break
+    return sent
+
+
+def _send(
+    simulator: Simulator,
+    perspective: Perspective,
+    frames: int,
+    pacer: Pacer,
+    stop: threading.Event,
+    on_frame: Callable[[], None] | None,
+) -> int:
+    positions_m = (perspective.positions_px * perspective.geometry.object_pixel_size_m).tolist()
+    for start in range(0, frames, FRAMES_AT_ONCE):
+        block = perspective.read(start, min(start + FRAMES_AT_ONCE, frames))
+        for index, frame in enumerate(block, start):
+            if (wait_s := pacer.wait_s(1)) > 0:
+                time.sleep(wait_s)
+            if stop.is_set():
+                return index
+            simulator.send(index, frame, tuple(positions_m[index]))
+            if on_frame is not None:
+                on_frame()
+    return frames

@@ -1,0 +1,70 @@
+"""The acquisition's side of its receiver: starts it, starts it again when it is gone, and says how it stands."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from ptychoflow.acquisition.detectors.receiver_messages import ReceiverAnswer, ReceiverFailed, ReceiverJob
+from ptychoflow.acquisition.detectors.settings import LiveSettings
+from ptychoflow.acquisition.retrieval.child import Child, ChildEnded
+from ptychoflow.streaming.errors import UserError
+
+MODULE = "ptychoflow.acquisition.detectors.receiver_process"
+AGAIN_AFTER_S = 1.0
+
+
+class Receiver:
+    """Receives into the arrivals files of a folder, in a process of its own, until it is closed.
+
+    Args:
+        settings: which sources.
+        folder: made if need be.
+        warn: told when the receiver was gone, and when the disk takes nothing.
+    """
+
+    def __init__(self, settings: LiveSettings, folder: Path, *, warn: Callable[[str], None]) -> None:
+        self._arguments = [msgspec.json.encode(ReceiverJob.of(settings, folder)).decode()]
+        self._warn = warn
+        self._trouble = ""
+        self._again_at_s = 0.0
+        self._child: Child | None = Child(MODULE, self._arguments, threads=1)
+
+    @property
+    def pid(self) -> int | None:
+        """Process id of the receiver, None while there is none."""
+        return None if self._child is None else self._child.pid
+
+    def attend(self) -> None:
+        """See whether the receiver is well. Does not block.
+
+        Raises:
+            UserError: a source can never be received like this.
+        """
+        if self._child is None:
+            if time.monotonic() >= self._again_at_s:
+                self._child = Child(MODULE, self._arguments, threads=1)
+            return
+        try:
+            while (line := self._child.receive(0.0)) is not None:
+                self._hear(msgspec.json.decode(line, type=ReceiverAnswer))
+        except ChildEnded as end:
+            self._child.close()
+            self._child = None
+            self._again_at_s = time.monotonic() + AGAIN_AFTER_S
+            self._warn(f"the receiver is gone ({end}); it is started again, and what comes meanwhile is missing")
+
+    def close(self) -> None:
+        """End the receiver; what it has received is written first."""
+        if self._child is not None:
+            self._child.close()
+
+    def _hear(self, answer: ReceiverAnswer) -> None:
+        if isinstance(answer, ReceiverFailed):
+            raise UserError(answer.reason)
+        if answer.trouble and answer.trouble != self._trouble:
+            self._warn(f"what the detector sends cannot be written ({answer.trouble}): frames are being lost")
+        self._trouble = answer.trouble

@@ -1,0 +1,170 @@
+"""The receiver's own process: drains every source into the arrivals files, and does nothing else.
+
+Each source has a thread that receives, and one more writes. Neither a pause of the run nor the work of the acquisition
+nor a slow disk is felt at a socket, as long as memory lasts. Arguments: the receiver's settings as JSON. The process
+says how it stands on standard output, a JSON line each time, and ends when its standard input is closed, so also when
+its parent is killed.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import queue
+import signal
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+import msgspec
+
+from ptychoflow.acquisition.detectors.arrivals_file import DROPPED, ArrivalsWriter
+from ptychoflow.acquisition.detectors.interface import Connection, Part
+from ptychoflow.acquisition.detectors.receiver_messages import ReceiverFailed, ReceiverJob, ReceiverStatus
+from ptychoflow.acquisition.detectors.sources import make_connection
+from ptychoflow.streaming.errors import UserError
+
+log = logging.getLogger(__name__)
+
+STATUS_PERIOD_S = 0.5
+POLL_S = 0.1
+FRAMES = 0
+"""The source that begins series."""
+
+
+class Intake:
+    """What was received and not yet written, bounded.
+
+    Args:
+        most_bytes: what comes while so much waits is dropped and counted.
+    """
+
+    def __init__(self, most_bytes: int) -> None:
+        self._waiting: queue.SimpleQueue[tuple[int, float, Sequence[Part], int]] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._most_bytes, self._bytes, self._dropped = most_bytes, 0, 0
+
+    def put(self, source: int, parts: Sequence[Part]) -> None:
+        """Take in one message. Does not block."""
+        size = sum(len(part) for part in parts)
+        with self._lock:
+            if self._bytes + size > self._most_bytes and self._bytes:
+                self._dropped += 1
+                return
+            self._bytes += size
+        self._waiting.put((source, time.time(), parts, size))
+
+    def get(self, timeout_s: float) -> tuple[int, float, Sequence[Part]] | None:
+        """Return the next message, or None if none came in time."""
+        try:
+            source, received_at_s, parts, size = self._waiting.get(timeout=timeout_s)
+        except queue.Empty:
+            return None
+        with self._lock:
+            self._bytes -= size
+        return source, received_at_s, parts
+
+    def count_dropped(self, messages: int) -> None:
+        """Count messages that could not be kept."""
+        with self._lock:
+            self._dropped += messages
+
+    def take_dropped(self) -> int:
+        """Return how many messages were dropped since the last call."""
+        with self._lock:
+            dropped, self._dropped = self._dropped, 0
+        return dropped
+
+
+def main() -> None:
+    """Receive until standard input is closed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    logging.basicConfig(format="%(asctime)s %(name)s: %(message)s", level=logging.WARNING)
+    logging.getLogger("ptychoflow.acquisition").setLevel(logging.INFO)
+    job = msgspec.json.decode(sys.argv[1], type=ReceiverJob)
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    stop = threading.Event()
+    threading.Thread(target=_stop_at_end_of_input, args=(stop,), daemon=True).start()
+    intake, failures = Intake(job.queue_bytes), queue.SimpleQueue[str]()
+    try:
+        connections = [make_connection(settings) for settings in job.source_settings()]
+        writer = ArrivalsWriter(Path(job.folder), [settings.kind for settings in job.source_settings()])
+    except (UserError, OSError) as error:
+        _say(answers, ReceiverFailed(str(error)))
+        return
+    threads = [
+        threading.Thread(target=_drain, args=(connection, place, intake, stop, failures), daemon=True)
+        for place, connection in enumerate(connections)
+    ]
+    for thread in threads:
+        thread.start()
+    _write(intake, writer, connections[FRAMES], stop, failures, answers)
+    for thread in threads:
+        thread.join(timeout=2.0)
+
+
+def _stop_at_end_of_input(stop: threading.Event) -> None:
+    sys.stdin.buffer.read()
+    stop.set()
+
+
+def _drain(
+    connection: Connection, source: int, intake: Intake, stop: threading.Event, failures: queue.SimpleQueue[str]
+) -> None:
+    try:
+        connection.drain(lambda parts: intake.put(source, parts), stop)
+    except UserError as error:
+        failures.put(str(error))
+
+
+def _write(
+    intake: Intake,
+    writer: ArrivalsWriter,
+    frames: Connection,
+    stop: threading.Event,
+    failures: queue.SimpleQueue[str],
+    answers: BinaryIO,
+) -> None:
+    """Write what comes until `stop` is set and everything is written."""
+    status_due_s, messages, received_bytes, trouble = 0.0, 0, 0, ""
+    while True:
+        message = intake.get(POLL_S)
+        try:
+            if dropped := intake.take_dropped():
+                writer.append(DROPPED, time.time(), [str(dropped).encode()])
+            if message is not None:
+                source, received_at_s, parts = message
+                if source == FRAMES and frames.begins_series(parts):
+                    writer.next_file()
+                writer.append(source, received_at_s, parts)
+                messages += 1
+                received_bytes += sum(len(part) for part in parts)
+            trouble = ""
+        except OSError as error:
+            trouble = error.strerror or str(error)
+            intake.count_dropped((dropped or 0) + (message is not None))
+            time.sleep(POLL_S)
+        if not failures.empty():
+            _say(answers, ReceiverFailed(failures.get()))
+        if time.monotonic() >= status_due_s:
+            status_due_s = time.monotonic() + STATUS_PERIOD_S
+            _say(answers, ReceiverStatus(messages, received_bytes, trouble))
+        if message is None and stop.is_set():
+            writer.close()
+            return
+
+
+def _say(answers: BinaryIO, status: ReceiverStatus | ReceiverFailed) -> None:
+    try:
+        answers.write(msgspec.json.encode(status) + b"\n")
+        answers.flush()
+    except BrokenPipeError:
+        log.info("nobody listens to the receiver any more")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,81 @@
+"""Configuration of a live scan: which sources, how frames and positions are joined, when a series is over."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
+
+from ptychoflow.acquisition.detectors.dectris_v1.settings import DectrisV1Settings
+from ptychoflow.acquisition.detectors.dectris_v2.settings import DectrisV2Settings
+from ptychoflow.acquisition.detectors.panda.settings import PandaSettings
+from ptychoflow.acquisition.detectors.position_sender.settings import PositionSenderSettings
+from ptychoflow.acquisition.source_settings import GeometrySettings, PreprocessSettings
+from ptychoflow.streaming.settings import Settings
+
+Corner = tuple[float, float]
+
+FrameSourceSettings = Annotated[DectrisV1Settings | DectrisV2Settings, Field(discriminator="kind")]
+PositionSourceSettings = Annotated[PandaSettings | PositionSenderSettings, Field(discriminator="kind")]
+LiveSourceSettings = DectrisV1Settings | DectrisV2Settings | PandaSettings | PositionSenderSettings
+"""Of any live source."""
+
+
+class JoinSettings(Settings):
+    """Which frame belongs to which position: frame and samples with the same trigger number, counted from 0.
+
+    Trigger of a frame: its number − `first_frame`. Trigger of a sample: (its number − `first_sample`) divided by
+    `samples_per_frame`, without the rest; the position of a frame is the mean of its samples. Nothing of this can be
+    seen in the data, so it must be said.
+    """
+
+    first_frame: int
+    """The number that the detector gives the first frame of a series."""
+    first_sample: int
+    """The number of the first sample of position that belongs to that frame; 1 if a stale one comes before it."""
+    samples_per_frame: PositiveInt
+    """Samples of position for every frame."""
+    wait_s: PositiveFloat = 2.0
+    """How long a frame waits for its position, and a series that has ended for what is still on its way."""
+    begin_within_s: PositiveFloat = 10.0
+    """Positions that do not say to which series they belong go with the one whose first frame came nearest to the first
+    of them in time, if it was not further away than this."""
+    most_frames: PositiveInt = 10_000_000
+    """A trigger number beyond this is a mistake."""
+
+
+class LiveSettings(Settings):
+    """A scan as a detector sends it."""
+
+    kind: Literal["live"] = "live"
+    frames: FrameSourceSettings
+    """The detector."""
+    positions: PositionSourceSettings
+    """What says where the probe was."""
+    join: JoinSettings
+    """Which frame belongs to which position."""
+    geometry: GeometrySettings = GeometrySettings()
+    """Energy, distance and pixel sizes that the detector does not say, or says wrong."""
+    preprocess: PreprocessSettings = PreprocessSettings()
+    """Corrections of frames and positions."""
+    probe: Path | None = None
+    """Probe to start from: an earlier run's folder, a scan file with a probe, or a `.npy` file (mode, y, x)."""
+    extent_m: tuple[Corner, Corner] | None = None
+    """Lowest and highest (y, x) that positions will reach; a held-out region needs it where no table says it."""
+    first_frames: Annotated[int, Field(ge=2, le=4096)] = 64
+    """Bad pixels, probe and orientation are found from so many frames of the first series."""
+    look_again: bool = False
+    """Find bad pixels and the probe anew in every series, not in the first one alone."""
+    idle_s: PositiveFloat = 60.0
+    """A series of which nothing has come for so long has stalled: it ends."""
+    perspectives: PositiveInt | None = None
+    """Series to take; None goes on until the run is stopped."""
+    end_after_idle_s: PositiveFloat | None = None
+    """The scan is over when nothing has come for so long; None waits for ever."""
+    decoders: PositiveInt | None = None
+    """Threads that decode frames; None takes as many as there are cores."""
+    queue_bytes: PositiveInt = 1 << 30
+    """What the receiver holds in memory while the disk is slow; more is lost, and said."""
+    skipped_series: NonNegativeInt = 0
+    """Series at the beginning that are left out, such as those of an alignment."""

@@ -1,0 +1,145 @@
+"""The arrivals file: what was appended is read, in order and once, while it grows and after its writer was killed."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support import wait_until
+
+from ptychoflow.acquisition.detectors import arrivals_file
+from ptychoflow.acquisition.detectors.arrivals_file import ArrivalsReader, ArrivalsWriter, arrivals_files
+from ptychoflow.streaming.errors import UserError
+
+SOURCES = ["frames", "positions"]
+
+
+def contents(messages) -> list[tuple[int, float, list[bytes]]]:
+    return [(one.source, one.received_at_s, [bytes(part) for part in one.parts]) for one in messages]
+
+
+def some_messages(count: int, seed: int = 0) -> list[tuple[int, float, list[bytes]]]:
+    random = np.random.default_rng(seed)
+    sizes = [random.integers(0, 5000, random.integers(0, 5)) for _ in range(count)]
+    return [
+        (int(random.integers(2)), 1e9 + place / 7, [random.bytes(int(size)) for size in parts])
+        for place, parts in enumerate(sizes)
+    ]
+
+
+@pytest.mark.parametrize("window_bytes", [1 << 26, 4096])
+def test_what_was_written_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, window_bytes: int) -> None:
+    monkeypatch.setattr(arrivals_file, "WINDOW_BYTES", window_bytes)
+    messages = some_messages(300)
+    writer = ArrivalsWriter(tmp_path, SOURCES)
+    for place, message in enumerate(messages):
+        if place % 100 == 0:
+            writer.next_file()
+        writer.append(*message)
+    writer.close()
+    assert [path.name for path in arrivals_files(tmp_path)] == [f"00000{number}.arrivals" for number in (1, 2, 3)]
+    reader = ArrivalsReader(tmp_path)
+    assert contents(reader.read()) == messages
+    assert list(reader.read()) == []
+    assert reader.sources == SOURCES
+    assert all(path.stat().st_mode & 0o077 == 0 for path in arrivals_files(tmp_path))
+
+
+def test_a_reader_follows_a_writer(tmp_path: Path) -> None:
+    reader, messages, came = ArrivalsReader(tmp_path), some_messages(60), []
+    assert list(reader.read()) == []
+    writer = ArrivalsWriter(tmp_path, SOURCES)
+    for place, message in enumerate(messages):
+        writer.append(*message)
+        came += contents(reader.read())
+        assert came == messages[: place + 1]
+        if place % 7 == 0:
+            writer.next_file()
+    reader.close()
+
+
+def test_parts_outlive_the_reader(tmp_path: Path) -> None:
+    writer = ArrivalsWriter(tmp_path, SOURCES)
+    writer.append(0, 1.0, [b"kept"])
+    writer.close()
+    reader = ArrivalsReader(tmp_path)
+    (message,) = reader.read()
+    reader.close()
+    assert bytes(message.parts[0]) == b"kept"
+
+
+@pytest.mark.parametrize("missing", [1, 7, 40, 3000])
+def test_half_a_message_is_left_out_and_the_next_file_goes_on(tmp_path: Path, missing: int) -> None:
+    writer = ArrivalsWriter(tmp_path, SOURCES)
+    writer.append(0, 1.0, [b"whole"])
+    writer.append(1, 2.0, [b"x" * 5000])
+    (path,) = arrivals_files(tmp_path)
+    os.truncate(path, path.stat().st_size - missing)
+    reader = ArrivalsReader(tmp_path)
+    assert contents(reader.read()) == [(0, 1.0, [b"whole"])]
+    later = ArrivalsWriter(tmp_path, SOURCES)
+    later.append(0, 3.0, [b"later"])
+    assert contents(reader.read()) == [(0, 3.0, [b"later"])]
+    assert contents(ArrivalsReader(tmp_path).read()) == [(0, 1.0, [b"whole"]), (0, 3.0, [b"later"])]
+
+
+def _write_for_ever(folder: Path) -> None:
+    writer = ArrivalsWriter(folder, SOURCES)
+    number = 0
+    while True:
+        writer.append(0, float(number), [number.to_bytes(8, "big") * 500])
+        number += 1
+
+
+def test_a_killed_writer_leaves_whole_messages(tmp_path: Path) -> None:
+    process = multiprocessing.get_context("spawn").Process(target=_write_for_ever, args=(tmp_path,))
+    process.start()
+    wait_until(lambda: any(path.stat().st_size > 1 << 22 for path in arrivals_files(tmp_path)), timeout_s=30.0)
+    process.kill()
+    process.join()
+    numbers = [int.from_bytes(message.parts[0][:8], "big") for message in ArrivalsReader(tmp_path).read()]
+    assert numbers == list(range(len(numbers)))
+    assert len(numbers) > 1000
+
+
+def test_a_full_disk_leaves_no_half_message_before_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    writer = ArrivalsWriter(tmp_path, SOURCES)
+    writer.append(0, 1.0, [b"first"])
+    real = os.writev
+
+    def half(file: int, pieces) -> int:
+        real(file, [bytes(pieces[0])[:10]])
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "writev", half)
+        with pytest.raises(OSError, match="No space"):
+            writer.append(0, 2.0, [b"lost"])
+    writer.append(0, 3.0, [b"third"])
+    assert [parts for _, _, parts in contents(ArrivalsReader(tmp_path).read())] == [[b"first"], [b"third"]]
+
+
+@pytest.mark.parametrize("at", [100, 110, 130])
+def test_a_damaged_head_is_said(tmp_path: Path, at: int) -> None:
+    writer = ArrivalsWriter(tmp_path, SOURCES)
+    writer.append(0, 1.0, [b"y" * 8] * 3)
+    writer.close()
+    (path,) = arrivals_files(tmp_path)
+    preamble = path.read_bytes().index(b"\n") + 1
+    content = bytearray(path.read_bytes())
+    content[preamble + at - 100] ^= 0xFF
+    path.write_bytes(content)
+    with pytest.raises(UserError, match="damaged"):
+        list(ArrivalsReader(tmp_path).read())
+
+
+def test_another_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "000001.arrivals").write_text('{"version": 7, "sources": [], "format": "ptychoflow arrivals"}\n')
+    with pytest.raises(UserError, match="version 7"):
+        list(ArrivalsReader(tmp_path).read())
+    (tmp_path / "000001.arrivals").write_text("x" * 100_000)
+    with pytest.raises(UserError, match="no arrivals file"):
+        list(ArrivalsReader(tmp_path).read())

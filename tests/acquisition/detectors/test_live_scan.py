@@ -1,0 +1,220 @@
+"""Live scans: what came together is placed, what did not is counted, whatever the order, and every series ends."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from live_scans import HEADER, SCAN, PlainImage, Script, frame, positions, positions_m, whole_series
+
+from ptychoflow.acquisition.detectors.arrivals import (
+    FrameCame,
+    Malformed,
+    PositionsBegan,
+    PositionsCame,
+    PositionsEnded,
+    SeriesBegan,
+    SeriesEnded,
+    SeriesHeader,
+)
+from ptychoflow.acquisition.scan import Ending
+from ptychoflow.streaming.errors import UserError
+from ptychoflow.streaming.events import Missing, Unplaced
+
+FIRST = SCAN.perspective(0)
+FRAMES = len(FIRST)
+
+
+def test_a_series_is_the_perspective_that_was_sent(tmp_path: Path) -> None:
+    taken = Script(tmp_path).add_all(whole_series(FIRST)).scan().run()
+    taken.assert_shows(FIRST, range(FRAMES))
+    assert taken.endings == [Ending.COMPLETE]
+    assert not taken.ledger.unplaced_because
+    assert not taken.ledger.missing_because
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_shuffled_delayed_repeated_and_lost(tmp_path: Path, seed: int) -> None:
+    """Every frame and every position is lost, repeated and delayed by chance, up to what is waited for."""
+    random = np.random.default_rng(seed)
+    events = [(0.0, SeriesBegan("1", HEADER)), (0.0, PositionsBegan("a", None))]
+    came: dict[str, set[int]] = {"frame": set(), "position": set()}
+    for trigger in range(FRAMES):
+        for kind, make in (("frame", frame), ("position", lambda one, t: positions(one, [t]))):
+            copies = random.choice([0, 1, 1, 1, 1, 2])
+            delays_s = random.uniform(0, 1.8, copies)
+            events += [(0.01 * trigger + delay_s, make(FIRST, trigger)) for delay_s in delays_s]
+            came[kind] |= {trigger} if copies else set()
+    end_s = max(at_s for at_s, _ in events)
+    events += [(end_s, SeriesEnded("1", Ending.COMPLETE)), (end_s, SeriesEnded("1", Ending.COMPLETE))]
+    taken = Script(tmp_path).add_all(events).scan().run()
+    taken.assert_shows(FIRST, came["frame"] & came["position"])
+    highest = max(came["frame"])
+    never = set(range(highest + 1)) - came["frame"]
+    only_positions = {trigger for trigger in came["position"] - came["frame"] if trigger > highest}
+    assert taken.ledger.unplaced_because[Unplaced.NO_POSITION] == len(came["frame"] - came["position"])
+    assert taken.ledger.missing_because[Missing.GAP] == len(never)
+    assert taken.ledger.missing_because[Missing.POSITION_ONLY] == len(only_positions)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_scan_that_is_resumed_at_any_place_is_the_same(tmp_path: Path, seed: int) -> None:
+    """Read in one go, and read as it grew with an acquisition that looked again and again."""
+    random = np.random.default_rng(seed)
+    events = []
+    for number in range(3):
+        begin_s = 20.0 * number
+        events += whole_series(SCAN.perspective(number), series=str(number), run=f"r{number}", begin_s=begin_s)
+    events = [event for event in events if random.random() > 0.1 or not isinstance(event[1], FrameCame)]
+    script = Script(tmp_path).add_all(events)
+    first, second = script.scan().run(batch_frames=8), script.scan().run(batch_frames=3)
+    assert [sorted(frames) for frames in first.frames] == [sorted(frames) for frames in second.frames]
+    assert first.endings == second.endings == [Ending.COMPLETE] * 3
+    assert first.ledger.missing_because == second.ledger.missing_because
+
+
+def test_origins_and_samples_per_frame_are_those_that_are_set(tmp_path: Path) -> None:
+    events = [(0.0, SeriesBegan("1", HEADER)), (0.0, PositionsBegan("a", None))]
+    spread_m = np.array([[-3e-9, 1e-9], [0.0, -2e-9], [3e-9, 1e-9]])
+    for trigger in range(FRAMES):
+        at_s = 0.01 * (trigger + 1)
+        shifted = FrameCame("1", trigger + 100, PlainImage(FIRST.read(trigger, trigger + 1)[0]))
+        events.append((at_s, shifted))
+        middle_m = positions_m(FIRST, [trigger])
+        for sample in range(3):
+            number = np.array([7 + 3 * trigger + sample])
+            events.append((at_s, PositionsCame("a", number, middle_m + spread_m[sample])))
+    events.append((0.0, PositionsCame("a", np.array([5, 6]), np.array([[1.0, 1.0], [2.0, 2.0]]))))
+    events.append((1.0, SeriesEnded("1", Ending.COMPLETE)))
+    join = {"first_frame": 100, "first_sample": 7, "samples_per_frame": 3}
+    Script(tmp_path).add_all(events).scan({"join": join}).run().assert_shows(FIRST, range(FRAMES))
+
+
+def test_a_header_that_was_lost_is_made_up_for_by_settings(tmp_path: Path) -> None:
+    events = [event for event in whole_series(FIRST) if not isinstance(event[1], SeriesBegan)]
+    script = Script(tmp_path).add_all(events)
+    with pytest.raises(UserError, match=r"series 1: the detector has no photon energy; give it with --set source.geom"):
+        script.scan().run()
+    geometry = {"energy_eV": 8800.0, "detector_distance_m": 1.5, "detector_pixel_size_m": 75e-6}
+    taken = script.scan({"geometry": geometry}).run()
+    taken.assert_shows(FIRST, range(FRAMES))
+    assert any("was not announced" in text for text in taken.warnings)
+
+
+def test_a_lost_header_of_a_later_series_is_as_the_one_before(tmp_path: Path) -> None:
+    second = [event for event in whole_series(FIRST, series="2", run="b", begin_s=30) if event[0] != 30.0]
+    script = Script(tmp_path).add_all([*whole_series(FIRST), (30.0, PositionsBegan("b", None)), *second])
+    taken = script.scan().run()
+    taken.assert_shows(FIRST, range(FRAMES), which=1)
+    assert taken.endings == [Ending.COMPLETE] * 2
+
+
+def test_every_way_to_end(tmp_path: Path) -> None:
+    """Aborted; ended by the next one without a word; stalled."""
+    events = []
+    for number, ending in enumerate((Ending.ABORTED, None, None)):
+        part = whole_series(FIRST, series=str(number), run=f"r{number}", begin_s=30.0 * number)
+        part = [event for event in part if not isinstance(event[1], SeriesEnded | PositionsEnded)]
+        events += part if number else part[: len(part) - 20]
+        if ending is not None:
+            events.append((part[-1][0] + 0.1, SeriesEnded(str(number), ending)))
+    taken = Script(tmp_path).add_all(events).scan({"idle_s": 40.0}).run()
+    assert taken.endings == [Ending.ABORTED, Ending.NEXT_SERIES, Ending.STALLED]
+    assert [len(frames) for frames in taken.frames] == [29, FRAMES, FRAMES]
+    assert taken.ledger.unplaced_because == {Unplaced.NO_POSITION: 20}
+
+
+def test_a_series_may_begin_before_the_last_is_done(tmp_path: Path) -> None:
+    first = [(at_s, one) for at_s, one in whole_series(FIRST, period_s=0.02) if not isinstance(one, SeriesEnded)]
+    second = whole_series(SCAN.perspective(1), series="2", run="b", begin_s=0.7)
+    taken = Script(tmp_path).add_all([*first, *second]).scan().run()
+    taken.assert_shows(FIRST, range(FRAMES))
+    taken.assert_shows(SCAN.perspective(1), range(FRAMES), which=1)
+
+
+def test_a_series_with_too_little_is_left_out_and_its_frames_are_counted(tmp_path: Path) -> None:
+    dark = [
+        (0.0, SeriesBegan("dark", HEADER)),
+        (0.0, PositionsBegan("d", None)),
+        *((0.1, FrameCame("dark", t, PlainImage(np.zeros((32, 32), np.uint16)))) for t in range(5)),
+        (0.1, positions(FIRST, range(5), "d")),
+        (0.2, SeriesEnded("dark", Ending.COMPLETE)),
+    ]
+    taken = Script(tmp_path).add_all([*dark, *whole_series(FIRST, begin_s=30.0)]).scan().run()
+    taken.assert_shows(FIRST, range(FRAMES))
+    assert taken.ledger.unplaced_because == {Unplaced.SERIES_UNUSABLE: 5}
+    assert any("series dark is left out: only 0 of its frames" in text for text in taken.warnings)
+
+
+def test_series_of_an_alignment_are_skipped(tmp_path: Path) -> None:
+    events = [*whole_series(FIRST), *whole_series(SCAN.perspective(1), series="2", run="b", begin_s=30.0)]
+    taken = Script(tmp_path).add_all(events).scan({"skipped_series": 1}).run()
+    taken.assert_shows(SCAN.perspective(1), range(FRAMES))
+    assert len(taken.frames) == 1
+    assert taken.ledger.unplaced_because == {Unplaced.SERIES_UNUSABLE: FRAMES}
+
+
+def test_a_detector_that_was_started_again_may_use_a_number_twice(tmp_path: Path) -> None:
+    again = whole_series(SCAN.perspective(1), series="1", run="b", begin_s=30.0)
+    taken = Script(tmp_path).add_all([*whole_series(FIRST), *again]).scan().run()
+    taken.assert_shows(FIRST, range(FRAMES))
+    taken.assert_shows(SCAN.perspective(1), range(FRAMES), which=1)
+
+
+def test_frames_of_a_series_that_is_over_are_late(tmp_path: Path) -> None:
+    stray = [(20.0 + t, frame(FIRST, t)) for t in range(4)]
+    events = [(at_s, one) for at_s, one in whole_series(FIRST) if not isinstance(one, FrameCame) or one.number > 3]
+    taken = Script(tmp_path).add_all([*events, *stray]).scan().run()
+    taken.assert_shows(FIRST, range(4, FRAMES))
+    assert taken.ledger.unplaced_because == {Unplaced.LATE: 4}
+    assert taken.ledger.missing_because == {Missing.GAP: 4}
+
+
+def test_damaged_frames_and_messages_are_said_and_the_rest_is_kept(tmp_path: Path) -> None:
+    events = whole_series(FIRST)
+    events = [
+        (at_s, FrameCame("1", 7, PlainImage(None)) if isinstance(one, FrameCame) and one.number == 7 else one)
+        for at_s, one in events
+    ]
+    events += [(0.2, Malformed("no CBOR"))] * 40
+    taken = Script(tmp_path).add_all(events).scan().run()
+    assert not taken.frames[0].pop(7).any()
+    del taken.positions_px[0][7]
+    taken.assert_shows(FIRST, sorted(set(range(FRAMES)) - {7}))
+    assert "frame 7 is damaged and set aside: its bytes are damaged" in taken.warnings
+    assert sum("no CBOR" in text for text in taken.warnings) == 20
+
+
+def test_positions_that_name_their_series_go_there_whenever_they_come(tmp_path: Path) -> None:
+    table = PositionsCame("t", np.arange(FRAMES), positions_m(FIRST, range(FRAMES)))
+    early = [(0.0, PositionsBegan("t", "1", FRAMES)), (0.0, table), (0.0, PositionsEnded("t", Ending.COMPLETE))]
+    frames = [(at_s + 500.0, one) for at_s, one in whole_series(FIRST) if isinstance(one, FrameCame | SeriesBegan)]
+    events = [*early, *frames, (600.0, SeriesEnded("1", Ending.COMPLETE))]
+    script = Script(tmp_path).add_all(events)
+    script.scan().run().assert_shows(FIRST, range(FRAMES))
+    known = next(one for one in script.scan().scan.arriving() if one is not None).known_positions_px
+    np.testing.assert_allclose(known, FIRST.positions_px)
+
+
+def test_a_position_that_the_source_does_not_know_places_nothing(tmp_path: Path) -> None:
+    events = whole_series(FIRST)
+    unknown = PositionsCame("a", np.array([3]), np.array([[np.nan, 0.0]]))
+    events = [
+        (at_s, unknown if one.__class__ is PositionsCame and one.numbers[0] == 3 else one) for at_s, one in events
+    ]
+    taken = Script(tmp_path).add_all(events).scan().run()
+    taken.assert_shows(FIRST, sorted(set(range(FRAMES)) - {3}))
+    assert taken.ledger.unplaced_because == {Unplaced.NO_POSITION: 1}
+
+
+def test_the_detectors_mask_and_beam_centre_are_heeded(tmp_path: Path) -> None:
+    mask = np.zeros((32, 32), bool)
+    mask[3, 4] = True
+    header = SeriesHeader(**{**vars(HEADER), "mask": mask, "beam_centre_px": (16.0, 22.0)})
+    events = [
+        (at_s, SeriesBegan("1", header) if isinstance(one, SeriesBegan) else one) for at_s, one in whole_series(FIRST)
+    ]
+    taken = Script(tmp_path).add_all(events).scan().run()
+    assert all(one[3, 4] == 0 for one in taken.frames[0].values())
+    assert any("beam centre is at pixel (16, 22)" in note for note in taken.scan.notes)

@@ -1,0 +1,72 @@
+"""`ptychoflow detector`: a scan replayed as a detector, or as what says where the probe was."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ptychoflow.workflow.commands.options import SetOption
+
+
+def detector(
+    source: Annotated[
+        str,
+        typer.Argument(
+            help="What to speak like, and where to listen: dectris-v2, panda://127.0.0.1:8889 ...",
+            metavar="SOURCE[://HOST[:PORT]]",
+        ),
+    ],
+    scan: Annotated[Path, typer.Argument(help="Scan file to send.", metavar="SCAN")],
+    *,
+    rate: Annotated[
+        float | None, typer.Option(help="Frames per second; as fast as they are taken by default.", min=0.001)
+    ] = None,
+    series: Annotated[
+        int | None, typer.Option(help="Series to send; each perspective of the scan once by default.", min=1)
+    ] = None,
+    pause: Annotated[float, typer.Option(help="Seconds between series.", min=0.0)] = 2.0,
+    abort: Annotated[
+        list[int] | None, typer.Option(help="Break this series off in the middle; may be repeated.", min=1)
+    ] = None,
+    assignments: SetOption = None,
+) -> None:
+    """Send a scan as a detector does: a second process sends its positions in the same way."""
+    import contextlib
+    import threading
+    from contextlib import closing
+
+    from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    from ptychoflow.acquisition.detectors.player import play
+    from ptychoflow.acquisition.detectors.simulators import make_simulator
+    from ptychoflow.acquisition.source_settings import ReplaySettings
+    from ptychoflow.acquisition.sources import open_scan
+    from ptychoflow.workflow.configuration.live_choice import simulator_settings
+    from ptychoflow.workflow.launching.part_process import stop_on_signals
+    from ptychoflow.workflow.logs import stderr_console
+
+    settings = simulator_settings(source, assignments or ())
+    stop = threading.Event()
+    with closing(open_scan(ReplaySettings(path=scan))) as opened, closing(make_simulator(settings)) as simulator:
+        frames = (
+            opened.frames if series is None else sum(len(opened.perspective(i % len(opened))) for i in range(series))
+        )
+        columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn())
+        console = stderr_console()
+        with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+            task = progress.add_task(settings.kind, total=frames)
+            sent = 0
+            with stop_on_signals(stop), contextlib.suppress(InterruptedError):
+                sent = play(
+                    simulator,
+                    opened,
+                    rate_hz=rate,
+                    pause_s=pause,
+                    stop=stop,
+                    series=series,
+                    broken_off=abort or (),
+                    on_frame=lambda: progress.advance(task),
+                )
+    typer.echo(f"{settings.kind}: {sent} frames sent")

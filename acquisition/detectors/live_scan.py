@@ -70,7 +70,7 @@ class LiveScan(OpenEndedScan):
         warn: Callable[[str], None],
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self.name = f"{settings.frames.kind} with positions of {settings.positions.kind}"
+        self.name = " and ".join(one.kind for one in settings.sources)
         self.settings, self.probe = settings, probe
         self.ledger, self.warn = ledger, warn
         self.table = SeriesTable(settings.join, idle_s=settings.idle_s)

@@ -24,7 +24,7 @@ class ReceiverJob(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     @classmethod
     def of(cls, settings: LiveSettings, folder: Path) -> ReceiverJob:
         """Return the job of a scan's receiver."""
-        sources = _SOURCES.dump_json([settings.frames, settings.positions]).decode()
+        sources = _SOURCES.dump_json(settings.sources).decode()
         return cls(str(folder), sources, settings.queue_bytes)
 
     def source_settings(self) -> Sequence[LiveSourceSettings]:

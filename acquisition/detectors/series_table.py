@@ -15,6 +15,7 @@ from ptychoflow.acquisition.detectors.arrivals import (
     PositionsBegan,
     PositionsCame,
     PositionsEnded,
+    PositionsKnown,
     SeriesBegan,
     SeriesEnded,
     SeriesHeader,
@@ -70,6 +71,7 @@ class SeriesTable:
         self.last_arrival_s: float | None = None
         self._join, self._idle_s = join, idle_s
         self._malformed = 0
+        self._known: PositionsKnown | None = None
         self._open: dict[str, Series] = {}
         self._finished: dict[str, None] = {}
         self._runs: dict[str, _Run] = {}
@@ -92,17 +94,28 @@ class SeriesTable:
             case SeriesEnded(series=name, ending=ending):
                 if (ended := self._open.get(name)) is not None:
                     ended.joiner.end(ending, at_s=at_s)
+            case PositionsBegan() | PositionsCame() | PositionsEnded() | PositionsKnown():
+                self._apply_positions(arrival, at_s)
+            case Malformed(reason=reason):
+                self._malformed += 1
+                if self._malformed <= MALFORMED_TOLD:
+                    last = "; further ones are not told" if self._malformed == MALFORMED_TOLD else ""
+                    self.notes.append(f"a message could not be understood and is left out: {reason}{last}")
+
+    def _apply_positions(
+        self, arrival: PositionsBegan | PositionsCame | PositionsEnded | PositionsKnown, at_s: float
+    ) -> None:
+        match arrival:
             case PositionsBegan(run=run, series=name):
                 self._begin_run(run, name)
             case PositionsCame(run=run, numbers=numbers, positions_m=positions_m):
                 self._add_positions(run, numbers, positions_m, at_s)
             case PositionsEnded(run=run, lost=lost):
                 self._end_run(run, lost)
-            case Malformed(reason=reason):
-                self._malformed += 1
-                if self._malformed <= MALFORMED_TOLD:
-                    last = "; further ones are not told" if self._malformed == MALFORMED_TOLD else ""
-                    self.notes.append(f"a message could not be understood and is left out: {reason}{last}")
+            case PositionsKnown():
+                self._known = arrival
+                for series in self._open.values():
+                    self._add_known(series, at_s)
 
     def pass_time(self, now_s: float) -> None:
         """Give up what has waited too long."""
@@ -136,7 +149,14 @@ class SeriesTable:
             former.joiner.end(Ending.NEXT_SERIES, at_s=at_s)
         series = Series(name, SeriesJoiner(self._join), header)
         self._open[name] = series
+        self._add_known(series, at_s)
         return series
+
+    def _add_known(self, series: Series, at_s: float) -> None:
+        """Give a series the positions that hold for every one."""
+        if self._known is not None:
+            series.joiner.add_positions(self._known.numbers, self._known.positions_m, at_s=at_s)
+            series.joiner.positions_over = True
 
     def _rename(self, series: Series) -> None:
         """Keep a series that is over under a name of its own, so that another one may have its name."""

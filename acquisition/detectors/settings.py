@@ -9,16 +9,20 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
 from ptychoflow.acquisition.detectors.dectris_v1.settings import DectrisV1Settings
 from ptychoflow.acquisition.detectors.dectris_v2.settings import DectrisV2Settings
+from ptychoflow.acquisition.detectors.ntndarray.settings import NtndarraySettings
 from ptychoflow.acquisition.detectors.panda.settings import PandaSettings
 from ptychoflow.acquisition.detectors.position_sender.settings import PositionSenderSettings
+from ptychoflow.acquisition.detectors.position_table.settings import PositionTableSettings
 from ptychoflow.acquisition.source_settings import GeometrySettings, PreprocessSettings
 from ptychoflow.streaming.settings import Settings
 
 Corner = tuple[float, float]
 
-FrameSourceSettings = Annotated[DectrisV1Settings | DectrisV2Settings, Field(discriminator="kind")]
-PositionSourceSettings = Annotated[PandaSettings | PositionSenderSettings, Field(discriminator="kind")]
-LiveSourceSettings = DectrisV1Settings | DectrisV2Settings | PandaSettings | PositionSenderSettings
+FrameSource = DectrisV1Settings | DectrisV2Settings | NtndarraySettings
+PositionSource = PandaSettings | PositionSenderSettings | PositionTableSettings
+FrameSourceSettings = Annotated[FrameSource, Field(discriminator="kind")]
+PositionSourceSettings = Annotated[PositionSource, Field(discriminator="kind")]
+LiveSourceSettings = FrameSource | PositionSource
 """Of any live source."""
 
 
@@ -51,8 +55,8 @@ class LiveSettings(Settings):
     kind: Literal["live"] = "live"
     frames: FrameSourceSettings
     """The detector."""
-    positions: PositionSourceSettings
-    """What says where the probe was."""
+    positions: PositionSourceSettings | None = None
+    """What says where the probe was; None where the detector sends that with its frames."""
     join: JoinSettings
     """Which frame belongs to which position."""
     geometry: GeometrySettings = GeometrySettings()
@@ -79,3 +83,8 @@ class LiveSettings(Settings):
     """What the receiver holds in memory while the disk is slow; more is lost, and said."""
     skipped_series: NonNegativeInt = 0
     """Series at the beginning that are left out, such as those of an alignment."""
+
+    @property
+    def sources(self) -> list[LiveSourceSettings]:
+        """The detector, and what says where the probe was if that comes from elsewhere."""
+        return [self.frames] if self.positions is None else [self.frames, self.positions]

@@ -11,13 +11,19 @@ from ptychoflow.acquisition.detectors.dectris_v1.simulator import DectrisV1Simul
 from ptychoflow.acquisition.detectors.dectris_v2.settings import DectrisV2SimulatorSettings
 from ptychoflow.acquisition.detectors.dectris_v2.simulator import DectrisV2Simulator
 from ptychoflow.acquisition.detectors.interface import Simulator
+from ptychoflow.acquisition.detectors.ntndarray.settings import NtndarraySimulatorSettings
+from ptychoflow.acquisition.detectors.ntndarray.simulator import NtndarraySimulator
 from ptychoflow.acquisition.detectors.panda.settings import PandaSimulatorSettings
 from ptychoflow.acquisition.detectors.panda.simulator import PandaSimulator
 from ptychoflow.acquisition.detectors.position_sender.settings import PositionSenderSimulatorSettings
 from ptychoflow.acquisition.detectors.position_sender.simulator import PositionSenderSimulator
 
 SimulatorSettings = Annotated[
-    DectrisV1SimulatorSettings | DectrisV2SimulatorSettings | PandaSimulatorSettings | PositionSenderSimulatorSettings,
+    DectrisV1SimulatorSettings
+    | DectrisV2SimulatorSettings
+    | NtndarraySimulatorSettings
+    | PandaSimulatorSettings
+    | PositionSenderSimulatorSettings,
     Field(discriminator="kind"),
 ]
 
@@ -37,3 +43,5 @@ def make_simulator(settings: SimulatorSettings) -> Simulator:
             return PandaSimulator(settings)
         case PositionSenderSimulatorSettings():
             return PositionSenderSimulator(settings)
+        case NtndarraySimulatorSettings():
+            return NtndarraySimulator(settings)

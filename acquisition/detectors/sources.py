@@ -9,12 +9,18 @@ from ptychoflow.acquisition.detectors.dectris_v2.connection import DectrisV2Conn
 from ptychoflow.acquisition.detectors.dectris_v2.decoder import DectrisV2Decoder
 from ptychoflow.acquisition.detectors.dectris_v2.settings import DectrisV2Settings
 from ptychoflow.acquisition.detectors.interface import Connection, Decoder
+from ptychoflow.acquisition.detectors.ntndarray.connection import NtndarrayConnection
+from ptychoflow.acquisition.detectors.ntndarray.decoder import NtndarrayDecoder
+from ptychoflow.acquisition.detectors.ntndarray.settings import NtndarraySettings
 from ptychoflow.acquisition.detectors.panda.connection import PandaConnection
 from ptychoflow.acquisition.detectors.panda.decoder import PandaDecoder
 from ptychoflow.acquisition.detectors.panda.settings import PandaSettings
 from ptychoflow.acquisition.detectors.position_sender.connection import PositionSenderConnection
 from ptychoflow.acquisition.detectors.position_sender.decoder import PositionSenderDecoder
 from ptychoflow.acquisition.detectors.position_sender.settings import PositionSenderSettings
+from ptychoflow.acquisition.detectors.position_table.connection import PositionTableConnection
+from ptychoflow.acquisition.detectors.position_table.decoder import PositionTableDecoder
+from ptychoflow.acquisition.detectors.position_table.settings import PositionTableSettings
 from ptychoflow.acquisition.detectors.settings import LiveSourceSettings
 
 
@@ -33,6 +39,10 @@ def make_connection(settings: LiveSourceSettings) -> Connection:
             return PandaConnection(settings)
         case PositionSenderSettings():
             return PositionSenderConnection(settings)
+        case PositionTableSettings():
+            return PositionTableConnection(settings)
+        case NtndarraySettings():
+            return NtndarrayConnection(settings)
 
 
 def make_decoder(settings: LiveSourceSettings) -> Decoder:
@@ -50,3 +60,7 @@ def make_decoder(settings: LiveSourceSettings) -> Decoder:
             return PandaDecoder(settings)
         case PositionSenderSettings():
             return PositionSenderDecoder(settings)
+        case PositionTableSettings():
+            return PositionTableDecoder(settings)
+        case NtndarraySettings():
+            return NtndarrayDecoder(settings)

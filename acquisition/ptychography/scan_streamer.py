@@ -6,6 +6,7 @@ in one thread that never waits without pumping the publisher.
 
 from __future__ import annotations
 
+import io
 import logging
 import re
 import time
@@ -32,6 +33,7 @@ from ptychoflow.acquisition.roles import Roles
 from ptychoflow.acquisition.scan import Ending, FrameBatch, OpenEndedPerspective, OpenEndedScan
 from ptychoflow.acquisition.settings import AcquisitionSettings
 from ptychoflow.streaming.codec import Arrays
+from ptychoflow.streaming.durable_file import write_durably
 from ptychoflow.streaming.errors import UserError
 from ptychoflow.streaming.events import (
     GroundTruthReady,
@@ -154,6 +156,7 @@ class ScanStreamer(SourceStreamer):
             notes=self._scan.notes,
         )
         self._loop.send(info)
+        self._keep_probe(first)
         self._said.update(_kind(note) for note in first.notes)
         rules = self._settings.regime
         if rules.automatic:
@@ -161,6 +164,13 @@ class ScanStreamer(SourceStreamer):
         if acquired := self._journal.acquired:
             self._loop.send(RegimeChanged(self._regime.regime, acquired, "the run was resumed"))
         self._loop.send(PartStatus(PartState.RUNNING, "scanning"))
+
+    def _keep_probe(self, first: OpenEndedPerspective) -> None:
+        """Keep the probe, so that another run can start from it."""
+        if first.probe is not None:
+            probe = io.BytesIO()
+            np.save(probe, first.probe, allow_pickle=False)
+            self._record(lambda: write_durably(self._run.folder.probe, probe.getvalue()))
 
     def _target_shape_px(self, perspective: OpenEndedPerspective) -> tuple[int, int]:
         return self._retrieval.target_shape_for(perspective.geometry.frame_shape_px)

@@ -76,7 +76,7 @@ def _open_source(source: ScanSourceSettings, loop: AcquisitionLoop, run: RunCont
     return LiveScan(
         source,
         ArrivalsReader(run.folder.arrivals),
-        [make_decoder(source.frames), make_decoder(source.positions)],
+        [make_decoder(one) for one in source.sources],
         attend=receiver.attend,
         probe=None if source.probe is None else load_probe(source.probe),
         ledger=loop.ledger,

@@ -46,7 +46,7 @@ def _check_scan(config: Config) -> None:
 
 def _check_live(source: LiveSettings, config: Config) -> None:
     """See whether what the sources need is installed, and whether roles can be dealt out without knowing the end."""
-    for one in (source.frames, source.positions):
+    for one in source.sources:
         make_connection(one)
         make_decoder(one)
     if source.probe is not None:

@@ -10,7 +10,6 @@ import numpy as np
 
 from ptychoflow.acquisition.detectors.arrivals import (
     Arrival,
-    Ending,
     FrameCame,
     Malformed,
     PositionsBegan,
@@ -24,6 +23,7 @@ from ptychoflow.acquisition.detectors.compression import Codec, CompressedImage,
 from ptychoflow.acquisition.detectors.interface import Decoder, Part
 from ptychoflow.acquisition.detectors.ntndarray.messages import MAX_TEXT, Began, Ended, Frame, Scalar, decode
 from ptychoflow.acquisition.detectors.ntndarray.settings import Compression, FrameNumber, NtndarraySettings
+from ptychoflow.acquisition.scan import Ending
 
 SERIES_KEPT = 16
 ID_VALUES = 1 << 32

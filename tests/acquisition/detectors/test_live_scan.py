@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from live_scans import HEADER, SCAN, PlainImage, Script, frame, positions, positions_m, whole_series
+from live_scans import HEADER, SCAN, SETTINGS, PlainImage, Script, frame, positions, positions_m, whole_series
 
 from ptychoflow.acquisition.detectors.arrivals import (
     FrameCame,
@@ -14,6 +14,7 @@ from ptychoflow.acquisition.detectors.arrivals import (
     PositionsBegan,
     PositionsCame,
     PositionsEnded,
+    PositionsKnown,
     SeriesBegan,
     SeriesEnded,
     SeriesHeader,
@@ -218,3 +219,18 @@ def test_the_detectors_mask_and_beam_centre_are_heeded(tmp_path: Path) -> None:
     taken = Script(tmp_path).add_all(events).scan().run()
     assert all(one[3, 4] == 0 for one in taken.frames[0].values())
     assert any("beam centre is at pixel (16, 22)" in note for note in taken.scan.notes)
+
+
+def test_positions_known_before_hold_for_every_series(tmp_path: Path) -> None:
+    table = PositionsKnown(np.arange(FRAMES), positions_m(FIRST, range(FRAMES)))
+    frames = [
+        (at_s, one)
+        for number in (1, 2)
+        for at_s, one in whole_series(FIRST, series=str(number), begin_s=30.0 * number)
+        if isinstance(one, FrameCame | SeriesBegan | SeriesEnded) and getattr(one, "number", 0) != 5
+    ]
+    script = Script(tmp_path).add_all([(35.0, table), *frames])
+    taken = script.scan({"join": {**SETTINGS["join"], "wait_s": 10.0}}).run()
+    for which in range(2):
+        taken.assert_shows(FIRST, sorted(set(range(FRAMES)) - {5}), which=which)
+    assert taken.ledger.missing_because == {Missing.GAP: 2}

@@ -22,11 +22,12 @@ from dectris_v1_messages import (
     part,
 )
 
-from ptychoflow.acquisition.detectors.arrivals import Arrival, Ending, FrameCame, Malformed, SeriesBegan, SeriesEnded
+from ptychoflow.acquisition.detectors.arrivals import Arrival, FrameCame, Malformed, SeriesBegan, SeriesEnded
 from ptychoflow.acquisition.detectors.compression import Codec
 from ptychoflow.acquisition.detectors.dectris_settings import RotationAxis
 from ptychoflow.acquisition.detectors.dectris_v1.connection import DectrisV1Connection
 from ptychoflow.acquisition.detectors.dectris_v1.decoder import DectrisV1Decoder
+from ptychoflow.acquisition.scan import Ending
 
 CODECS = (Codec.NONE, Codec.LZ4, Codec.BSLZ4)
 

@@ -9,11 +9,12 @@ import numpy.typing as npt
 import pytest
 from dectris_v2_messages import NAME, SETTINGS, SHAPE_PX, Pixels, array, end, frame, image, start
 
-from ptychoflow.acquisition.detectors.arrivals import Arrival, Ending, FrameCame, Malformed, SeriesBegan, SeriesEnded
+from ptychoflow.acquisition.detectors.arrivals import Arrival, FrameCame, Malformed, SeriesBegan, SeriesEnded
 from ptychoflow.acquisition.detectors.compression import Codec
 from ptychoflow.acquisition.detectors.dectris_settings import RotationAxis
 from ptychoflow.acquisition.detectors.dectris_v2.connection import DectrisV2Connection
 from ptychoflow.acquisition.detectors.dectris_v2.decoder import DectrisV2Decoder
+from ptychoflow.acquisition.scan import Ending
 
 CODECS = (Codec.NONE, Codec.LZ4_HDF5, Codec.BSLZ4, Codec.BSZSTD)
 HANDMADE = (

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from ptychoflow.acquisition.detectors.arrivals import (
-    Ending,
     FrameCame,
     Malformed,
     PositionsBegan,
@@ -26,6 +25,7 @@ from ptychoflow.acquisition.detectors.ntndarray.settings import (
     PositionAttributes,
     SeriesByPause,
 )
+from ptychoflow.acquisition.scan import Ending
 
 FRAME = np.arange(6, dtype=np.uint16).reshape(2, 3)
 OF_THE_SERIES = {"Angle": 12.5, "Energy": 8000}

@@ -1,0 +1,138 @@
+"""A scan replayed as a detector, by processes that know nothing of each other, is the scan of the file."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+from acquisition_runs import Outcome, run_acquisition
+from support import free_ports, wait_until
+
+from ptychoflow.acquisition.detectors.arrivals_file import arrivals_files
+from ptychoflow.acquisition.detectors.settings import LiveSettings
+from ptychoflow.acquisition.retrieval.settings import RetrievalSettings
+from ptychoflow.acquisition.simulate import simulate_to_file
+from ptychoflow.acquisition.source_settings import ReplaySettings, SimulationSettings
+from ptychoflow.acquisition.sources import open_scan
+from ptychoflow.streaming.events import WarningRaised
+from ptychoflow.streaming.messages import GroundTruthSource
+from ptychoflow.streaming.settings import NetworkSettings
+
+SCAN = SimulationSettings(perspectives=2, frames_per_perspective=64, frame_shape_px=(32, 32), seed=3)
+FRAMES = 2 * 64
+PTYCHI = RetrievalSettings(source=GroundTruthSource.PTYCHI, epochs=2, target_shape_px=(16, 16))
+
+
+@pytest.fixture(scope="module")
+def scan_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("scan") / "scan.h5"
+    simulate_to_file(SCAN, path)
+    return path
+
+
+@contextmanager
+def detector(source: str, scan: Path, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+    command = [sys.executable, "-m", "ptychoflow", "detector", source, str(scan), *arguments]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def live(frames: str, frames_port: int, positions_port: int, probe: Path | None, **settings: object) -> LiveSettings:
+    return LiveSettings.model_validate(
+        {
+            "frames": {"kind": frames, "host": "127.0.0.1", "port": frames_port},
+            "positions": {
+                "kind": "panda",
+                "host": "127.0.0.1",
+                "port": positions_port,
+                "field_y": "INENC2.VAL",
+                "field_x": "INENC1.VAL",
+                "stale_first_sample": False,
+            },
+            "join": {"first_frame": 0, "first_sample": 0, "samples_per_frame": 1},
+            "geometry": {"detector_distance_m": SCAN.detector_distance_m},
+            "perspectives": 2,
+            "probe": probe,
+            **settings,
+        }
+    )
+
+
+def assert_same(outcome: Outcome, closed: Outcome) -> None:
+    assert outcome.edge.roles == closed.edge.roles
+    for frame_id, frame in closed.edge.frames.items():
+        np.testing.assert_array_equal(outcome.edge.frames[frame_id], frame)
+        np.testing.assert_allclose(outcome.edge.positions_px[frame_id], closed.edge.positions_px[frame_id], atol=1e-6)
+    assert set(outcome.edge.frames) == set(closed.edge.frames)
+
+
+@pytest.mark.parametrize("kind", ["dectris-v2", "dectris-v1"])
+def test_a_file_replayed_as_a_detector_is_the_same_scan(
+    network: NetworkSettings, tmp_path: Path, scan_file: Path, kind: str
+) -> None:
+    closed = run_acquisition(network, tmp_path / "closed", source=ReplaySettings(path=scan_file), retrieval=PTYCHI)
+    ports = free_ports(2)
+    with ExitStack() as stack:
+        for source, port in ((kind, ports[0]), ("panda", ports[1])):
+            address = f"{source}://127.0.0.1:{port}"
+            stack.enter_context(detector(address, scan_file, "--rate", "150", "--pause", "1.5"))
+        source = live(kind, *ports, tmp_path / "closed")
+        outcome = run_acquisition(network, tmp_path / "live", source=source, retrieval=PTYCHI)
+    assert_same(outcome, closed)
+    assert (outcome.counts.acquired, outcome.counts.samples) == (FRAMES, closed.counts.samples)
+    assert outcome.counts.void == closed.counts.void
+    assert not outcome.counts.unplaced_because
+    assert not outcome.counts.missing_because
+    assert outcome.edge.ends == closed.edge.ends == [0, 1]
+    for perspective, (_, phase) in closed.edge.references.items():
+        np.testing.assert_allclose(outcome.edge.references[perspective][1], phase, atol=0.05)
+    assert len(arrivals_files(tmp_path / "live" / "arrivals")) >= 2
+
+
+def test_a_receiver_that_is_killed_is_started_again_and_the_rest_is_exact(
+    network: NetworkSettings, tmp_path: Path, scan_file: Path
+) -> None:
+    """What comes while there is no receiver is missing or without a position, and counted; everything else is right."""
+    ports = free_ports(2)
+    source = live("dectris-v2", *ports, None, idle_s=5.0, first_frames=16, end_after_idle_s=8.0)
+    arrivals = tmp_path / "live" / "arrivals"
+
+    def kill_receiver() -> None:
+        wait_until(lambda: sum(path.stat().st_size for path in arrivals_files(arrivals)) > 20_000, timeout_s=60.0)
+        for child in psutil.Process().children(recursive=True):
+            if any("receiver_process" in word for word in child.cmdline()):
+                os.kill(child.pid, signal.SIGKILL)
+
+    with ExitStack() as stack:
+        for name, port in (("dectris-v2", ports[0]), ("panda", ports[1])):
+            address = f"{name}://127.0.0.1:{port}"
+            stack.enter_context(detector(address, scan_file, "--rate", "25", "--pause", "2"))
+        killer = threading.Thread(target=kill_receiver)
+        killer.start()
+        outcome = run_acquisition(network, tmp_path / "live", source=source, retrieval=PTYCHI)
+        killer.join()
+    closed = open_scan(ReplaySettings(path=scan_file))
+    for (perspective, index), frame in outcome.edge.frames.items():
+        stored = closed.perspective(perspective)
+        np.testing.assert_array_equal(frame, stored.read(index, index + 1)[0])
+        place_px = outcome.edge.positions_px[perspective, index]
+        np.testing.assert_allclose(place_px, stored.positions_px[index], atol=1e-6)
+    counts = outcome.counts
+    unplaced, missing = sum(counts.unplaced_because.values()), sum(counts.missing_because.values())
+    assert counts.acquired == len(outcome.edge.frames) + unplaced
+    assert 0 < missing + unplaced < FRAMES // 2
+    assert any("the receiver is gone" in event.text for event in outcome.events if isinstance(event, WarningRaised))
+    assert len([one for one in outcome.edge.frames if one[0] == 1]) == 64, "the second series is whole"

@@ -71,7 +71,7 @@ class _Reference:
         parts = [f"{'#' * level} `[{path}]`\n", text, ""]
         for kind in kinds:
             if len(kinds) > 1:
-                parts.append(f"{'#' * (level + 1)} `[{path}]` with `kind = {value_text(_kind_of(kind))}`\n")
+                parts.append(f"{'#' * (level + 1)} `[{path}]` with `{_told_by(kind)}`\n")
             parts += [docstrings.of_class(kind), "", self._keys_of(kind, path, level + (len(kinds) > 1))]
         return "\n".join(parts)
 
@@ -128,8 +128,12 @@ def _is_settings(kind: Any) -> bool:
     return isinstance(kind, type) and issubclass(kind, Settings)
 
 
-def _kind_of(cls: type[Settings]) -> Any:
-    return cls.model_fields["kind"].default
+def _told_by(cls: type[Settings]) -> str:
+    """Return the key that tells one kind of section from others, with its value: the first that has one value only."""
+    for name, field in cls.model_fields.items():
+        if typing.get_args(field.annotation) == (field.default,):
+            return f"{name} = {value_text(field.default)}"
+    raise ValueError(f"{cls.__name__}: no key tells it from others")
 
 
 def _place(section: str) -> int:

@@ -17,6 +17,7 @@ from ptychoflow.acquisition.probe_estimate import GatheredFrames, Turn, choose_f
 from ptychoflow.acquisition.propagation import back_propagate, propagate
 from ptychoflow.acquisition.readers.hdf5 import HDF5_ERRORS, one_line
 from ptychoflow.acquisition.readers.stored import StoredPerspective, fresnel_number
+from ptychoflow.acquisition.reading import READING
 from ptychoflow.acquisition.scan import Geometry, Perspective
 from ptychoflow.acquisition.source_settings import PreprocessSettings
 from ptychoflow.streaming.errors import UserError
@@ -133,6 +134,7 @@ class FilePerspective(Perspective):
         return frames
 
     def _read_stored(self, start: int, stop: int) -> npt.NDArray[np.generic]:
+        READING.debug("%s: frames %d to %d", self._stored.where, start, stop - 1)
         try:
             frames = self._stored.read(start, stop)
         except (*HDF5_ERRORS, ArithmeticError, MemoryError) as error:

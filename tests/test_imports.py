@@ -48,7 +48,7 @@ TRAINER_ROOMS = (
 )
 WORKFLOW_ROOMS = (
     ("exit_status", "former_names", "logs", "environment", "drawing", "target", "progress_bar", "summary"),
-    ("configuration", "progress", "json_results", "loss_plot", "quality_plot", "step_plot"),
+    ("configuration", "contained", "progress", "json_results", "loss_plot", "quality_plot", "step_plot"),
     ("report",),
     ("results",),
     ("launching",),

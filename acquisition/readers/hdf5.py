@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ptychoflow.acquisition.readers.links import dangling_link, missing_sources
+from ptychoflow.acquisition.reading import READING
 from ptychoflow.streaming.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -51,6 +52,7 @@ def _why_unreadable(path: Path, error: Exception) -> str:
 @contextmanager
 def damage_told(path: Path) -> Iterator[None]:
     """Turn what HDF5 says of a damaged file, from whichever call, into a `UserError` that names the file."""
+    READING.debug("%s", path)
     try:
         yield
     except (*HDF5_ERRORS, ArithmeticError, MemoryError) as error:
@@ -119,6 +121,7 @@ def read_array(dataset: h5py.Dataset) -> npt.NDArray[np.generic]:
         raise UserError(f"{location(dataset)}: {dataset.shape} values are too many for what is expected here")
     for missing in missing_sources(dataset):
         raise UserError(f"{location(dataset)} is kept in {missing.source}, which is missing; put it there")
+    READING.debug("%s", location(dataset))
     try:
         return np.asarray(dataset[()])
     except HDF5_ERRORS as error:

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from ptychoflow.acquisition.readers.hdf5 import HDF5_ERRORS, location, one_line
 from ptychoflow.acquisition.readers.links import missing_sources
+from ptychoflow.acquisition.reading import READING
 from ptychoflow.streaming.errors import UserError
 
 Mask = npt.NDArray[np.bool_]
@@ -73,6 +74,7 @@ def where_bad(dataset: h5py.Dataset, is_bad: Callable[[npt.NDArray[np.generic]],
     step = max(1, PARTS_BYTES // max(1, dataset.nbytes // len(dataset))) if dataset.ndim == 3 else 1
     try:
         for start in range(0, count, step) if dataset.ndim == 3 else [None]:
+            READING.debug("%s", location(dataset))
             part = dataset[()][np.newaxis] if start is None else dataset[start : start + step]
             bad = is_bad(part)
             any_bad |= bad.any(axis=0)

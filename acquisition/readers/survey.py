@@ -10,11 +10,12 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from ptychoflow.acquisition.readers.hdf5 import HDF5_ERRORS
+from ptychoflow.acquisition.readers.hdf5 import HDF5_ERRORS, location
 from ptychoflow.acquisition.readers.links import dangling_link, missing_sources
 from ptychoflow.acquisition.readers.natural import natural_order
 from ptychoflow.acquisition.readers.quantities import UNIT_ATTRIBUTES
 from ptychoflow.acquisition.readers.units import as_text
+from ptychoflow.acquisition.reading import READING
 
 MAXIMUM_DATASETS = 20_000
 MAXIMUM_DEPTH = 32
@@ -185,6 +186,7 @@ def _values(dataset: h5py.Dataset) -> str:
             return ""
         if missing_sources(dataset):
             return "kept in a file that is missing"
+        READING.debug("%s", location(dataset))
         part = dataset[()] if dataset.nbytes <= SMALL_BYTES else _small_part(dataset)
     except (*HDF5_ERRORS, MemoryError):
         return "cannot be read"

@@ -1,7 +1,9 @@
 """The command line as a user meets it: real processes, their exit status, and what they print."""
 
+import faulthandler
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -23,16 +25,21 @@ class Answer(NamedTuple):
 
 
 Command = Callable[..., Answer]
+SMALL = (
+    *("--set", "source.perspectives=2", "--set", "source.frames_per_perspective=9"),
+    *("--set", "source.frame_shape_px=[32, 32]"),
+)
+"""Options of a small simulated scan."""
 
 
 @pytest.fixture
-def ptychoflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+def ptychoflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Command:
     """Runs a command line in an empty folder, in this process: importing everything anew takes seconds."""
     monkeypatch.chdir(tmp_path)
 
     def run(*arguments: str | Path) -> Answer:
         status = run_command_line([str(argument) for argument in arguments])
-        return Answer(status, *capsys.readouterr())
+        return Answer(status, *capfd.readouterr())
 
     return run
 
@@ -98,6 +105,20 @@ def test_a_file_that_is_no_scan_is_refused_before_anything_is_made(ptychoflow: C
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.parametrize("command", ["inspect", "run"])
+def test_a_file_that_crashes_a_library_is_refused_before_anything_is_made(
+    ptychoflow: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    assert ptychoflow("simulate", "scan.h5", *SMALL).status == 0
+    # as a library does in the frame just read
+    monkeypatch.setattr("ptychoflow.acquisition.preprocess.usable", lambda _: faulthandler._sigsegv())  # type: ignore[attr-defined]
+    answer = ptychoflow(command, "scan.h5")
+    assert answer.status == 2
+    assert answer.stdout == ""
+    assert re.search(r"^ptychoflow: .*scan\.h5: /entry_1: frames 0 to 0: .*SIGSEGV.*$", answer.stderr, re.MULTILINE)
+    assert [path.name for path in tmp_path.iterdir()] == ["scan.h5"]
+
+
 def test_a_taken_dashboard_port_is_refused_before_anything_is_made(ptychoflow: Command, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
@@ -119,14 +140,12 @@ def test_keys_are_made_once(ptychoflow: Command, tmp_path: Path) -> None:
 
 
 def test_a_simulated_scan_can_be_inspected_and_drawn(ptychoflow: Command, tmp_path: Path) -> None:
-    small = ["--set", "source.perspectives=2", "--set", "source.frames_per_perspective=9"]
-    small += ["--set", "source.frame_shape_px=[32, 32]"]
-    assert ptychoflow("simulate", "scan.h5", *small).status == 0
+    assert ptychoflow("simulate", "scan.h5", *SMALL).status == 0
     answer = ptychoflow("inspect", "scan.h5", "--plot", "scan.png")
     assert answer.status == 0, answer.stderr
     assert "18 of 32 × 32 px in 2 perspectives" in answer.stdout
     assert (tmp_path / "scan.png").read_bytes().startswith(b"\x89PNG")
-    assert "not overwritten" in complaint(ptychoflow("simulate", "scan.h5", *small))
+    assert "not overwritten" in complaint(ptychoflow("simulate", "scan.h5", *SMALL))
 
 
 def test_a_replay_cannot_be_simulated(ptychoflow: Command, tmp_path: Path) -> None:

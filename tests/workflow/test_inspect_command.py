@@ -5,26 +5,25 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from typer.testing import CliRunner
 
 from ptychoflow.acquisition.source_settings import ReplaySettings, ShippedMap
-from ptychoflow.streaming.errors import UserError
-from ptychoflow.workflow.app import create_app
+from ptychoflow.workflow.cli import run_command_line
 from ptychoflow.workflow.configuration.config import load_scan_config, write_config
 from ptychoflow.workflow.configuration.pipeline_name import PipelineName
 from ptychoflow.workflow.configuration.source_choice import source_options
+from ptychoflow.workflow.exit_status import USER_ERROR_STATUS
 
 
-def test_a_file_of_unknown_layout_is_listed_with_a_draft(tmp_path):
+def test_a_file_of_unknown_layout_is_listed_with_a_draft(tmp_path, capfd):
     path = tmp_path / "strange.h5"
     with h5py.File(path, "w") as file:
         file["a/stack"] = np.ones((6, 16, 24), np.uint16)
         file["a/xy"] = np.zeros((6, 2))
-    result = CliRunner().invoke(create_app(), ["inspect", str(path)])
-    assert isinstance(result.exception, UserError)
-    assert "Datasets with frames may be: /a/stack" in str(result.exception)
+    assert run_command_line(["inspect", str(path)]) == USER_ERROR_STATUS
+    printed = capfd.readouterr()
+    assert "Datasets with frames may be: /a/stack" in printed.err
     for words in ("/a/stack", "6 × 16 × 24", "[frames]", 'path = "/a/stack"', 'path = "/a/xy"', "FILL IN"):
-        assert words in result.output
+        assert words in printed.out
 
 
 def test_paths_stand_for_a_scan_or_for_labelled_images(tmp_path):

@@ -86,6 +86,18 @@ def test_a_killed_part_is_told_by_its_signal(supervisor: Supervisor, children: C
     assert "edge failed (ended by signal SIGKILL)" in first_end(supervisor).describe()
 
 
+def test_a_crashed_acquisition_is_told_with_what_to_do(supervisor: Supervisor, children: Children) -> None:
+    crash = "import faulthandler; faulthandler.enable(2); print('reading'); faulthandler._sigsegv()"
+    for part, said in (
+        (Part.ACQUISITION, ": a library crashed while it read the scan; the file is damaged"),
+        (Part.EDGE, ";"),
+    ):
+        supervisor.start(children.command(part, crash))
+        end = first_end(supervisor)
+        assert end.describe().startswith(f"{part} failed (ended by signal SIGSEGV){said}")
+        assert end.reason.startswith(f"ended by signal SIGSEGV{said.rstrip(';')}")
+
+
 def test_parts_are_asked_to_end_one_after_the_other(supervisor: Supervisor, children: Children) -> None:
     on_term = f"""
 import signal, sys, time, pathlib

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,6 +14,7 @@ from ptychoflow.workflow.commands.options import ConfigOption, MapOption, SetOpt
 
 if TYPE_CHECKING:
     from ptychoflow.acquisition.scan import Scan
+    from ptychoflow.acquisition.source_settings import ReplaySettings, SimulationSettings
 
 
 def inspect(
@@ -34,24 +36,31 @@ def inspect(
     Frames, geometry, positions, probe and ground truth as a run with the same [source] options would see them.
     Of an HDF5 file of unknown layout: every dataset that could be one of these, and a draft of a dataset map.
     """
+    from ptychoflow.acquisition.detectors.settings import LiveSettings
+    from ptychoflow.workflow.configuration.config import load_scan_config
+    from ptychoflow.workflow.configuration.pipeline_name import PipelineName
+    from ptychoflow.workflow.configuration.source_choice import source_options
+    from ptychoflow.workflow.contained import contained
+
+    options = source_options(files, dataset_map, PipelineName.PTYCHOGRAPHY)
+    settings = load_scan_config(None, config, assignments or (), options=options)
+    if isinstance(settings.source, LiveSettings):
+        raise UserError("a detector cannot be inspected: name a file that was recorded")
+    contained(partial(describe, settings.source, plot=plot, orientation=orientation), files)
+
+
+def describe(source: ReplaySettings | SimulationSettings, *, plot: Path | None = None, orientation: bool) -> None:
+    """Print what a scan holds, in this process. Raises `UserError` if it is none."""
     from rich.console import Console
 
-    from ptychoflow.acquisition.detectors.settings import LiveSettings
     from ptychoflow.acquisition.inspect import inspect_scan
     from ptychoflow.acquisition.readers.choosing import UnknownLayout
     from ptychoflow.acquisition.scan_plot import plot_scan
     from ptychoflow.acquisition.sources import open_scan
     from ptychoflow.workflow.commands.unknown_layout import describe_unknown
-    from ptychoflow.workflow.configuration.config import load_scan_config
-    from ptychoflow.workflow.configuration.pipeline_name import PipelineName
-    from ptychoflow.workflow.configuration.source_choice import source_options
 
-    options = source_options(files, dataset_map, PipelineName.PTYCHOGRAPHY)
-    settings = load_scan_config(None, config, assignments or (), options=options)
     try:
-        if isinstance(settings.source, LiveSettings):
-            raise UserError("a detector cannot be inspected: name a file that was recorded")
-        scan = open_scan(settings.source)
+        scan = open_scan(source)
     except UnknownLayout as unknown:
         describe_unknown(unknown.path)
         raise

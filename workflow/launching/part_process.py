@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import logging
 import os
 import signal
@@ -28,6 +29,8 @@ from ptychoflow.workflow.logs import log_to_file
 log = logging.getLogger(__name__)
 
 COMMAND_POLL_S = 0.2
+STDERR = 2
+"""File descriptor of standard error: a crash in a library says there in which call it was."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,7 @@ def part_process(
     folder = config.run.context().folder
     with writing(f"the run folder {folder.path}"):
         log_to_file(folder.log(part))
+    faulthandler.enable(STDERR)
     stop, interrupted = threading.Event(), threading.Event()
     with (
         stop_on_signals(stop, interrupted=interrupted),

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from contextlib import closing
+from functools import partial
 
 from ptychoflow.acquisition.classification.stream_order import order_stream
 from ptychoflow.acquisition.detectors.given_probe import load_probe
 from ptychoflow.acquisition.detectors.settings import LiveSettings
 from ptychoflow.acquisition.detectors.sources import make_connection, make_decoder
 from ptychoflow.acquisition.roles import assign_roles
-from ptychoflow.acquisition.source_settings import HoldOut
+from ptychoflow.acquisition.source_settings import HoldOut, ReplaySettings
 from ptychoflow.acquisition.sources import open_scan
 from ptychoflow.streaming.errors import UserError
 from ptychoflow.workflow.configuration.config import AnyConfig, ClassificationConfig, Config
+from ptychoflow.workflow.contained import contained
 
 
 def check_source(config: AnyConfig) -> None:
@@ -23,6 +25,8 @@ def check_source(config: AnyConfig) -> None:
     """
     if isinstance(config, ClassificationConfig):
         order_stream(config.source, seed=config.run.seed)
+    elif isinstance(config.source, ReplaySettings):
+        contained(partial(_check_scan, config), config.source.paths)
     else:
         _check_scan(config)
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import psutil
 
 from ptychoflow.streaming.events import Part
+from ptychoflow.workflow.contained import ADVICE, CRASHES
 from ptychoflow.workflow.launching.processes import terminate_in_order
 from ptychoflow.workflow.launching.watchdog import Watchdog
 from ptychoflow.workflow.logs import last_words
@@ -55,12 +56,20 @@ class PartEnd:
     @property
     def reason(self) -> str:
         """The part's last words, or else how it ended."""
+        if -self.status in CRASHES:  # what it said last has nothing to do with that
+            return f"{_cause(self.status)}{self._about_the_scan}"
         return self.last_words or _cause(self.status)
 
     def describe(self) -> str:
         """Say in one line which part ended, how, with what last words, and where its log is."""
         words = f": {self.last_words}" if self.last_words else ""
+        if -self.status in CRASHES:
+            words = self._about_the_scan
         return f"{self.part} failed ({_cause(self.status)}){words}; its log is {self.log}"
+
+    @property
+    def _about_the_scan(self) -> str:
+        return f": a library crashed while it read the scan; {ADVICE}" if self.part is Part.ACQUISITION else ""
 
 
 class Supervisor:

@@ -54,7 +54,8 @@ from ptychoflow.workflow.launching.part_process import part_process
 configure_logging()
 with part_process(Part.EDGE, Path(sys.argv[1]), None) as part:
     print("ready", flush=True)
-    part.stop.wait()
+    while not part.stop.wait(0.1):  # a signal that comes just before a wait without end does not wake it
+        pass
     print("ending in order", flush=True)
 """
 

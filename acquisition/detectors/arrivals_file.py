@@ -33,6 +33,8 @@ log = logging.getLogger(__name__)
 SUFFIX = ".arrivals"
 VERSION = 1
 MAGIC = 0x50464152
+CLOSED = -1
+"""In place of a file's descriptor."""
 HEAD = struct.Struct("<IIHHdI")
 CHECKED_FROM = 8
 """The first crc32 covers the head from here on."""
@@ -80,36 +82,33 @@ class ArrivalsWriter:
         make_folder_durably(folder)
         self._folder = folder
         self._preamble = msgspec.json.encode(Preamble(VERSION, list(sources))) + b"\n"
-        self._file, self._length = -1, 0
-        self._empty = False
-        self._begin()
+        self._file, self._length = CLOSED, 0
 
     def append(self, source: int, received_at_s: float, parts: Sequence[Part]) -> None:
-        """Write one message. Blocks for the disk."""
-        self._write(source, received_at_s, parts)
-        self._empty = False
-
-    def next_file(self) -> None:
-        """End the file and begin another one, unless nothing was written to this one."""
-        if not self._empty:
-            self._end()
+        """Write one message; a file begins with its first. Blocks for the disk."""
+        if self._file == CLOSED:
             self._begin()
+        self._write(source, received_at_s, parts)
 
-    def close(self) -> None:
-        """End the last file."""
-        self._end()
+    def end_file(self) -> None:
+        """End the file, if one has begun: the next message begins another one."""
+        if self._file != CLOSED:
+            self._write(END, 0.0, ())
+            os.fdatasync(self._file)
+            os.close(self._file)
+            self._file = CLOSED
 
     def _begin(self) -> None:
         number = max((int(path.stem) for path in arrivals_files(self._folder)), default=0) + 1
         path = self._folder / f"{number:06d}{SUFFIX}"
-        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
-        self._length = os.write(self._file, self._preamble)
-        self._empty = True
-
-    def _end(self) -> None:
-        self._write(END, 0.0, ())
-        os.fdatasync(self._file)
-        os.close(self._file)
+        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
+        try:
+            _write_all(file, [memoryview(self._preamble)])
+        except OSError:
+            os.close(file)
+            path.unlink()
+            raise
+        self._file, self._length = file, len(self._preamble)
 
     def _write(self, source: int, received_at_s: float, parts: Sequence[Part]) -> None:
         views = [memoryview(part).cast("B") for part in parts]
@@ -183,7 +182,7 @@ class ArrivalsReader:
 
     def _grows_again(self) -> bool:
         """Whether a record came since the file was read to its end: a later file says that it is the last time."""
-        return any(True for _ in self._records(os.fstat(self._file).st_size, self._at))
+        return self._at > 0 and any(True for _ in self._records(os.fstat(self._file).st_size, self._at))
 
     def _read_file(self) -> Iterator[Message]:
         if self._path is None or self._ended:

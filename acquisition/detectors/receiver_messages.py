@@ -35,8 +35,6 @@ class ReceiverJob(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class ReceiverStatus(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="status"):
     """How the receiver stands."""
 
-    messages: int
-    received_bytes: int
     trouble: str
     """Why the disk takes nothing; empty while it does."""
 

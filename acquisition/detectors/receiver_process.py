@@ -130,32 +130,39 @@ def _write(
     answers: BinaryIO,
 ) -> None:
     """Write what comes until `stop` is set and everything is written."""
-    status_due_s, messages, received_bytes, trouble = 0.0, 0, 0, ""
+    status_due_s, trouble = 0.0, ""
     while True:
         message = intake.get(POLL_S)
         try:
-            if dropped := intake.take_dropped():
-                writer.append(DROPPED, time.time(), [str(dropped).encode()])
+            _append_dropped(intake, writer)
             if message is not None:
                 source, received_at_s, parts = message
                 if source == FRAMES and frames.begins_series(parts):
-                    writer.next_file()
+                    writer.end_file()
                 writer.append(source, received_at_s, parts)
-                messages += 1
-                received_bytes += sum(len(part) for part in parts)
             trouble = ""
         except OSError as error:
             trouble = error.strerror or str(error)
-            intake.count_dropped((dropped or 0) + (message is not None))
+            intake.count_dropped(message is not None)
             time.sleep(POLL_S)
         if not failures.empty():
             _say(answers, ReceiverFailed(failures.get()))
         if time.monotonic() >= status_due_s:
             status_due_s = time.monotonic() + STATUS_PERIOD_S
-            _say(answers, ReceiverStatus(messages, received_bytes, trouble))
+            _say(answers, ReceiverStatus(trouble))
         if message is None and stop.is_set():
-            writer.close()
+            writer.end_file()
             return
+
+
+def _append_dropped(intake: Intake, writer: ArrivalsWriter) -> None:
+    """Write down how many messages were dropped, once."""
+    if dropped := intake.take_dropped():
+        try:
+            writer.append(DROPPED, time.time(), [str(dropped).encode()])
+        except OSError:
+            intake.count_dropped(dropped)
+            raise
 
 
 def _say(answers: BinaryIO, status: ReceiverStatus | ReceiverFailed) -> None:

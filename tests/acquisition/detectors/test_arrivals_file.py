@@ -37,9 +37,9 @@ def test_what_was_written_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     writer = ArrivalsWriter(tmp_path, SOURCES)
     for place, message in enumerate(messages):
         if place % 100 == 0:
-            writer.next_file()
+            writer.end_file()
         writer.append(*message)
-    writer.close()
+    writer.end_file()
     assert [path.name for path in arrivals_files(tmp_path)] == [f"00000{number}.arrivals" for number in (1, 2, 3)]
     reader = ArrivalsReader(tmp_path)
     assert contents(reader.read()) == messages
@@ -57,14 +57,14 @@ def test_a_reader_follows_a_writer(tmp_path: Path) -> None:
         came += contents(reader.read())
         assert came == messages[: place + 1]
         if place % 7 == 0:
-            writer.next_file()
+            writer.end_file()
     reader.close()
 
 
 def test_parts_outlive_the_reader(tmp_path: Path) -> None:
     writer = ArrivalsWriter(tmp_path, SOURCES)
     writer.append(0, 1.0, [b"kept"])
-    writer.close()
+    writer.end_file()
     reader = ArrivalsReader(tmp_path)
     (message,) = reader.read()
     reader.close()
@@ -122,11 +122,45 @@ def test_a_full_disk_leaves_no_half_message_before_the_next(tmp_path: Path, monk
     assert [parts for _, _, parts in contents(ArrivalsReader(tmp_path).read())] == [[b"first"], [b"third"]]
 
 
+def test_a_disk_that_is_full_when_a_file_begins_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is written to what another has opened meanwhile under the number of the file before."""
+    writer = ArrivalsWriter(tmp_path, SOURCES)
+    writer.append(0, 1.0, [b"first"])
+    writer.end_file()
+    other = os.open(tmp_path / "other", os.O_WRONLY | os.O_CREAT)
+
+    def full(file: int, pieces) -> int:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "writev", full)
+        for _ in range(2):
+            with pytest.raises(OSError, match="No space"):
+                writer.append(0, 2.0, [b"lost"])
+    writer.append(0, 3.0, [b"third"])
+    writer.end_file()
+    os.close(other)
+    assert (tmp_path / "other").stat().st_size == 0
+    assert [path.name for path in arrivals_files(tmp_path)] == ["000001.arrivals", "000002.arrivals"]
+    assert [parts for _, _, parts in contents(ArrivalsReader(tmp_path).read())] == [[b"first"], [b"third"]]
+
+
+@pytest.mark.parametrize("kept", [0, 1, 40, 70])
+def test_half_a_beginning_is_left_out(tmp_path: Path, kept: int) -> None:
+    first, second = (ArrivalsWriter(tmp_path, SOURCES) for _ in range(2))
+    first.append(0, 1.0, [b"lost"])
+    os.truncate(arrivals_files(tmp_path)[0], kept)
+    reader = ArrivalsReader(tmp_path)
+    assert list(reader.read()) == []
+    second.append(0, 2.0, [b"kept"])
+    assert contents(reader.read()) == [(0, 2.0, [b"kept"])]
+
+
 @pytest.mark.parametrize("at", [100, 110, 130])
 def test_a_damaged_head_is_said(tmp_path: Path, at: int) -> None:
     writer = ArrivalsWriter(tmp_path, SOURCES)
     writer.append(0, 1.0, [b"y" * 8] * 3)
-    writer.close()
+    writer.end_file()
     (path,) = arrivals_files(tmp_path)
     preamble = path.read_bytes().index(b"\n") + 1
     content = bytearray(path.read_bytes())

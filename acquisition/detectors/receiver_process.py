@@ -9,9 +9,7 @@ its parent is killed.
 from __future__ import annotations
 
 import logging
-import os
 import queue
-import signal
 import sys
 import threading
 import time
@@ -21,8 +19,9 @@ from typing import BinaryIO
 
 import msgspec
 
+from ptychoflow.acquisition.child_process import begin_child
 from ptychoflow.acquisition.detectors.arrivals_file import DROPPED, ArrivalsWriter
-from ptychoflow.acquisition.detectors.interface import Connection, Part
+from ptychoflow.acquisition.detectors.interface import POLL_S, Connection, Part
 from ptychoflow.acquisition.detectors.receiver_messages import ReceiverFailed, ReceiverJob, ReceiverStatus
 from ptychoflow.acquisition.detectors.sources import make_connection
 from ptychoflow.streaming.errors import UserError
@@ -30,12 +29,11 @@ from ptychoflow.streaming.errors import UserError
 log = logging.getLogger(__name__)
 
 STATUS_PERIOD_S = 0.5
-POLL_S = 0.1
 FRAMES = 0
 """The source that begins series."""
 
 
-class Intake:
+class ReceivedQueue:
     """What was received and not yet written, bounded.
 
     Args:
@@ -81,28 +79,25 @@ class Intake:
 
 def main() -> None:
     """Receive until standard input is closed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    logging.basicConfig(format="%(asctime)s %(name)s: %(message)s", level=logging.WARNING)
-    logging.getLogger("ptychoflow.acquisition").setLevel(logging.INFO)
+    answers = begin_child()
     job = msgspec.json.decode(sys.argv[1], type=ReceiverJob)
-    answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     stop = threading.Event()
     threading.Thread(target=_stop_at_end_of_input, args=(stop,), daemon=True).start()
-    intake, failures = Intake(job.queue_bytes), queue.SimpleQueue[str]()
+    received, failures = ReceivedQueue(job.queue_bytes), queue.SimpleQueue[str]()
     try:
-        connections = [make_connection(settings) for settings in job.source_settings()]
-        writer = ArrivalsWriter(Path(job.folder), [settings.kind for settings in job.source_settings()])
+        sources = job.source_settings()
+        connections = [make_connection(settings) for settings in sources]
+        writer = ArrivalsWriter(Path(job.folder), [settings.kind for settings in sources])
     except (UserError, OSError) as error:
         _say(answers, ReceiverFailed(str(error)))
         return
     threads = [
-        threading.Thread(target=_drain, args=(connection, place, intake, stop, failures), daemon=True)
+        threading.Thread(target=_drain, args=(connection, place, received, stop, failures), daemon=True)
         for place, connection in enumerate(connections)
     ]
     for thread in threads:
         thread.start()
-    _write(intake, writer, connections[FRAMES], stop, failures, answers)
+    _write(received, writer, connections[FRAMES], stop, failures, answers)
     for thread in threads:
         thread.join(timeout=2.0)
 
@@ -113,16 +108,20 @@ def _stop_at_end_of_input(stop: threading.Event) -> None:
 
 
 def _drain(
-    connection: Connection, source: int, intake: Intake, stop: threading.Event, failures: queue.SimpleQueue[str]
+    connection: Connection,
+    source: int,
+    received: ReceivedQueue,
+    stop: threading.Event,
+    failures: queue.SimpleQueue[str],
 ) -> None:
     try:
-        connection.drain(lambda parts: intake.put(source, parts), stop)
+        connection.drain(lambda parts: received.put(source, parts), stop)
     except UserError as error:
         failures.put(str(error))
 
 
 def _write(
-    intake: Intake,
+    received: ReceivedQueue,
     writer: ArrivalsWriter,
     frames: Connection,
     stop: threading.Event,
@@ -132,9 +131,9 @@ def _write(
     """Write what comes until `stop` is set and everything is written."""
     status_due_s, trouble = 0.0, ""
     while True:
-        message = intake.get(POLL_S)
+        message = received.get(POLL_S)
         try:
-            _append_dropped(intake, writer)
+            _append_dropped(received, writer)
             if message is not None:
                 source, received_at_s, parts = message
                 if source == FRAMES and frames.begins_series(parts):
@@ -143,7 +142,7 @@ def _write(
             trouble = ""
         except OSError as error:
             trouble = error.strerror or str(error)
-            intake.count_dropped(message is not None)
+            received.count_dropped(message is not None)
             time.sleep(POLL_S)
         if not failures.empty():
             _say(answers, ReceiverFailed(failures.get()))
@@ -155,13 +154,13 @@ def _write(
             return
 
 
-def _append_dropped(intake: Intake, writer: ArrivalsWriter) -> None:
+def _append_dropped(received: ReceivedQueue, writer: ArrivalsWriter) -> None:
     """Write down how many messages were dropped, once."""
-    if dropped := intake.take_dropped():
+    if dropped := received.take_dropped():
         try:
             writer.append(DROPPED, time.time(), [str(dropped).encode()])
         except OSError:
-            intake.count_dropped(dropped)
+            received.count_dropped(dropped)
             raise
 
 

@@ -16,7 +16,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from ptychoflow.acquisition.retrieval.child import Child, ChildEnded
+from ptychoflow.acquisition.child import Child, ChildEnded
 from ptychoflow.acquisition.retrieval.engines import check_installed
 from ptychoflow.acquisition.retrieval.ground_truth import GroundTruth, GroundTruthJob
 from ptychoflow.acquisition.retrieval.settings import RetrievalSettings

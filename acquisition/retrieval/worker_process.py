@@ -10,15 +10,14 @@ import logging
 import os
 import queue
 import shutil
-import signal
 import sys
 import threading
 import warnings
 from pathlib import Path
-from typing import BinaryIO
 
 import msgspec
 
+from ptychoflow.acquisition.child_process import begin_child
 from ptychoflow.acquisition.retrieval.engines import RETRIEVING, make_engine
 from ptychoflow.acquisition.retrieval.ground_truth import compute_ground_truth
 from ptychoflow.acquisition.retrieval.settings import RetrievalSettings
@@ -34,12 +33,9 @@ from ptychoflow.streaming.errors import UserError
 
 def main() -> None:
     """Do jobs until standard input is closed. Arguments: the settings as JSON, the folder of the jobs' arrays."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    logging.basicConfig(format="%(asctime)s %(name)s: %(message)s", level=logging.WARNING)
-    logging.getLogger("ptychoflow.acquisition").setLevel(logging.INFO)
+    answers = begin_child()
     warnings.filterwarnings("ignore", category=UserWarning, module=r"torch\.")
     settings = RetrievalSettings.model_validate_json(sys.argv[1])
-    answers = _take_over_standard_output()
     jobs: queue.SimpleQueue[bytes] = queue.SimpleQueue()
     threading.Thread(target=_read_jobs, args=(jobs, Path(sys.argv[2])), daemon=True).start()
     if settings.source in RETRIEVING:
@@ -50,13 +46,6 @@ def main() -> None:
         answer = _do(msgspec.json.decode(jobs.get(), type=JobMessage), settings)
         answers.write(msgspec.json.encode(answer) + b"\n")
         answers.flush()
-
-
-def _take_over_standard_output() -> BinaryIO:
-    """Return the pipe to the parent; what libraries print goes to standard error from now on."""
-    answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    return answers
 
 
 def _read_jobs(jobs: queue.SimpleQueue[bytes], spool_dir: Path) -> None:

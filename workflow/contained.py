@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import faulthandler
+import gc
 import logging
 import os
 import re
@@ -76,6 +77,7 @@ def contained(work: Callable[[], object], files: Sequence[Path]) -> None:
 def _work_and_exit(work: Callable[[], object], writing: int) -> NoReturn:
     """Do the work and end the process: nothing of what its parent was about may happen twice."""
     status = FAILED_STATUS
+    gc.freeze()  # what the parent has made and dropped is the parent's to end: a library may wait for its threads
     try:
         _set_bounds(writing)
         status = _work(work, writing)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import gc
 import io
 import json
 import logging
@@ -119,6 +120,7 @@ class Process:
         self.pid = os.fork()
         if self.pid == 0:
             os.close(reading)
+            gc.freeze()  # what was made and dropped before is not this process's to end
             try:
                 _look_at_all(mutations, range(first, end), writing)
             except BaseException:

@@ -2,6 +2,7 @@
 
 import collections
 import faulthandler
+import gc
 import itertools
 import os
 import signal
@@ -121,3 +122,25 @@ def test_ctrl_c_ends_it_within_a_library_too() -> None:
     assert process.returncode == 130
     assert said == "ptychoflow: interrupted\n"
     assert not psutil.pid_exists(child)
+
+
+def test_what_the_parent_has_dropped_is_not_ended_in_the_copy(tmp_path: Path) -> None:
+    """A library's object may wait, when it ends, for threads that only its own process has."""
+    ended_by = tmp_path / "ended"
+
+    class OfALibrary:
+        def __del__(self) -> None:
+            with ended_by.open("a") as file:
+                file.write(f"{os.getpid()}\n")
+
+    gc.disable()
+    try:
+        dropped = OfALibrary()
+        dropped.itself = dropped  # type: ignore[attr-defined]
+        del dropped
+        contained(gc.collect, [FILE])
+        assert not ended_by.exists()
+    finally:
+        gc.enable()
+    gc.collect()
+    assert ended_by.read_text() == f"{os.getpid()}\n"

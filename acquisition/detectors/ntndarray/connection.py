@@ -175,6 +175,8 @@ class _Subscriptions:
         return self._updates.get(timeout=timeout_s)
 
     def close(self) -> None:
+        for subscription in self.watched.values():
+            subscription.close()
         self._client.close()
         self._work.interrupt()
         self._worker.join()

@@ -119,9 +119,9 @@ class OpenEndedPerspective(ABC):
         """Where the probe will go, (frames, 2) as (y, x), row i for index i; None where the source cannot tell."""
 
     @property
-    @abstractmethod
     def extent_px(self) -> npt.NDArray[np.float64] | None:
-        """Lowest and highest (y, x) that the probe will reach, (2, 2); None where the source cannot tell."""
+        """Lowest and highest (y, x), (2, 2), that the probe will reach, where that is known and positions are not."""
+        return None
 
     @abstractmethod
     def batches(self, batch_frames: int) -> Iterator[FrameBatch | None]:
@@ -142,11 +142,6 @@ class Perspective(OpenEndedPerspective):
     def known_positions_px(self) -> npt.NDArray[np.float64]:
         """All of them."""
         return self.positions_px
-
-    @property
-    def extent_px(self) -> npt.NDArray[np.float64]:
-        """Lowest and highest (y, x), (2, 2)."""
-        return np.array([self.positions_px.min(axis=0), self.positions_px.max(axis=0)])
 
     def __len__(self) -> int:
         """Return the number of frames."""

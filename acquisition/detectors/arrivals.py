@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from ptychoflow.acquisition.scan import Ending
+
+REASON_LENGTH = 300
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,10 @@ class SeriesHeader:
     """(y, x), True for pixels that must be ignored."""
     most_frames: int | None = None
     """An upper bound: free runs set more than they need."""
+
+    def completed_by(self, other: SeriesHeader) -> SeriesHeader:
+        """Return this header with what only `other` says."""
+        return replace(other, **{name: value for name, value in vars(self).items() if value is not None})
 
 
 class EncodedImage(Protocol):
@@ -125,6 +131,11 @@ class Malformed:
 
     reason: str
     """One line."""
+
+    @classmethod
+    def because(cls, reason: object) -> Malformed:
+        """Return one line, of bounded length whatever it quotes."""
+        return cls(" ".join(str(reason).split())[:REASON_LENGTH])
 
 
 Arrival = (

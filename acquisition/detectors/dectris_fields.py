@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import math
 
-from ptychoflow.acquisition.detectors.arrivals import Malformed
-
 LARGEST_COUNT = 1 << 53
-REASON_LENGTH = 300
 
 
 class SeriesShape:
@@ -71,8 +68,3 @@ def shape(y: object, x: object) -> tuple[int, int] | None:
     """Return a shape without empty axes, or None."""
     height, width = count(y), count(x)
     return (height, width) if height and width else None
-
-
-def malformed(reason: object) -> Malformed:
-    """Return one line, of bounded length whatever it quotes."""
-    return Malformed(" ".join(str(reason).split())[:REASON_LENGTH])

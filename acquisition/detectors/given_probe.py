@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from ptychoflow.acquisition.readers.numpy_arrays import mapped_array
 from ptychoflow.acquisition.readers.probes import to_modes
 from ptychoflow.acquisition.source_settings import ReplaySettings
 from ptychoflow.acquisition.sources import open_scan
@@ -29,11 +30,7 @@ def load_probe(path: Path) -> npt.NDArray[np.complex64]:
         if not path.exists():
             raise UserError(f"{path}: this run has kept no probe; give one that has, or leave source.probe out")
     if path.suffix == ".npy":
-        try:
-            values = np.load(path, allow_pickle=False)
-        except (OSError, ValueError) as error:
-            raise UserError(f"{path}: the probe cannot be read as a .npy array: {error}") from error
-        return to_modes(values, where=str(path))[0]
+        return to_modes(mapped_array(path), where=str(path))[0]
     with closing(open_scan(ReplaySettings(path=path))) as scan:
         probe = scan.perspective(0).probe
     if probe is None:

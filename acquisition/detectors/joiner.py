@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter, deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -13,8 +14,6 @@ from ptychoflow.acquisition.detectors.arrivals import EncodedImage
 from ptychoflow.acquisition.detectors.settings import JoinSettings
 from ptychoflow.acquisition.scan import Ending
 from ptychoflow.streaming.events import Missing, Unplaced
-
-UNKNOWN = (float("nan"), float("nan"))
 
 
 @dataclass(frozen=True)
@@ -54,8 +53,6 @@ class SeriesJoiner:
         """Frames that came again."""
         self.refused = 0
         """Trigger numbers below 0 or beyond what a series can have."""
-        self.frames = 0
-        """Different frames that came."""
         self.positions_over = False
         """No more positions will come."""
         self.first_frame_s: float | None = None
@@ -79,7 +76,6 @@ class SeriesJoiner:
             self.repeated += 1
         else:
             self._came.add(trigger)
-            self.frames += 1
             self._highest = max(self._highest, trigger)
             self.first_frame_s = at_s if self.first_frame_s is None else self.first_frame_s
             self._waiting[trigger] = image, at_s
@@ -136,7 +132,7 @@ class SeriesJoiner:
 
     def missing(self) -> Counter[Missing]:
         """Return how many frames should have come and did not, when the series is finished."""
-        gaps = self._highest + 1 - self.frames
+        gaps = self._highest + 1 - len(self._came)
         only_positions = sum(trigger > self._highest for trigger in self._positions)
         return +Counter({Missing.GAP: gaps, Missing.POSITION_ONLY: only_positions})
 
@@ -173,7 +169,7 @@ class SeriesJoiner:
 
     def _place(self, trigger: int, position_m: tuple[float, float]) -> None:
         image, at_s = self._waiting.pop(trigger)
-        if position_m[0] == position_m[0] and position_m[1] == position_m[1]:
+        if not any(map(math.isnan, position_m)):
             self.placed.append(PlacedFrame(trigger, position_m, image, at_s))
         else:  # the source says that it does not know
             self.unplaced[Unplaced.NO_POSITION] += 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import time
 from collections import Counter
@@ -17,7 +16,7 @@ from ptychoflow.acquisition.detectors.arrivals import SeriesHeader
 from ptychoflow.acquisition.detectors.arrivals_file import DROPPED, ArrivalsReader, Message
 from ptychoflow.acquisition.detectors.interface import Decoder
 from ptychoflow.acquisition.detectors.joiner import PlacedFrame, missing_in_words
-from ptychoflow.acquisition.detectors.series_table import Series, SeriesTable, with_header
+from ptychoflow.acquisition.detectors.series_table import Series, SeriesTable
 from ptychoflow.acquisition.detectors.settings import LiveSettings
 from ptychoflow.acquisition.frame_check import usable
 from ptychoflow.acquisition.preprocess import FilePerspective
@@ -27,8 +26,6 @@ from ptychoflow.acquisition.readers.stored import StoredPerspective, check
 from ptychoflow.acquisition.scan import FrameBatch, Geometry, OpenEndedPerspective, OpenEndedScan
 from ptychoflow.streaming.errors import UserError
 from ptychoflow.streaming.events import Unplaced
-
-log = logging.getLogger(__name__)
 
 Frames = npt.NDArray[np.generic]
 MESSAGES_AT_ONCE = 256
@@ -302,7 +299,7 @@ class Opening:
     def _find_geometry(self, shape_px: tuple[int, int]) -> None:
         """Find out about the geometry; what a lost header does not say is as it was before."""
         before = self._scan.look
-        header = self._series.header if before is None else with_header(self._series.header, before.header)
+        header = self._series.header if before is None else self._series.header.completed_by(before.header)
         self._series.header = header
         found = FoundGeometry(
             energy_eV=header.energy_eV,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Iterator
 
 from ptychoflow.acquisition.detectors.interface import Simulator
 from ptychoflow.acquisition.publishing.pacing import Pacer
@@ -22,7 +22,7 @@ def play(
     stop: threading.Event,
     series: int | None = None,
     broken_off: Container[int] = (),
-    on_frame: Callable[[], None] | None = None,
+    on_frame: Callable[[int], None] | None = None,
 ) -> int:
     """Send the perspectives of a scan as series; return how many frames were sent.
 
@@ -34,7 +34,7 @@ def play(
         stop: ends everything soon.
         series: how many to send, beginning again with the first perspective; None sends each perspective once.
         broken_off: series (from 1) that are aborted after half of their frames.
-        on_frame: told after every frame.
+        on_frame: told after every frame how many have been sent.
 
     Raises:
         UserError: a frame cannot be read.
@@ -47,7 +47,10 @@ def play(
         perspective = scan.perspective((number - 1) % len(scan))
         frames = len(perspective) // 2 if number in broken_off else len(perspective)
         simulator.begin(perspective, series=number)
-        sent += _send(simulator, perspective, frames, Pacer(rate_hz), stop, on_frame)
+        for _ in _send(simulator, perspective, frames, Pacer(rate_hz), stop):
+            sent += 1
+            if on_frame is not None:
+                on_frame(sent)
         simulator.end(aborted=number in broken_off or stop.is_set())
         if stop.is_set():
             break
@@ -55,13 +58,9 @@ def play(
 
 
 def _send(
-    simulator: Simulator,
-    perspective: Perspective,
-    frames: int,
-    pacer: Pacer,
-    stop: threading.Event,
-    on_frame: Callable[[], None] | None,
-) -> int:
+    simulator: Simulator, perspective: Perspective, frames: int, pacer: Pacer, stop: threading.Event
+) -> Iterator[None]:
+    """Send the first frames of a perspective; yield after each."""
     positions_m = (perspective.positions_px * perspective.geometry.object_pixel_size_m).tolist()
     for start in range(0, frames, FRAMES_AT_ONCE):
         block = perspective.read(start, min(start + FRAMES_AT_ONCE, frames))
@@ -69,8 +68,6 @@ def _send(
             if (wait_s := pacer.wait_s(1)) > 0:
                 time.sleep(wait_s)
             if stop.is_set():
-                return index
+                return
             simulator.send(index, frame, tuple(positions_m[index]))
-            if on_frame is not None:
-                on_frame()
-    return frames
+            yield

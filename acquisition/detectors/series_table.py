@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
 from ptychoflow.acquisition.detectors.arrivals import (
     Arrival,
+    EncodedImage,
     FrameCame,
     Malformed,
     PositionsBegan,
@@ -164,7 +165,7 @@ class SeriesTable:
         series.name = f"{series.name} (former)"
         self._open = renamed
 
-    def _add_frame(self, name: str, number: int, image: object, at_s: float) -> None:
+    def _add_frame(self, name: str, number: int, image: EncodedImage, at_s: float) -> None:
         series = self._open.get(name)
         if name in self._finished or (series is not None and series.over):
             self.late[Unplaced.LATE] += 1
@@ -173,9 +174,9 @@ class SeriesTable:
             self.notes.append(f"series {name} was not announced: its header was lost, or sent before anybody listened")
             series = self._open_series(name, SeriesHeader(), at_s)
         is_first = series.joiner.first_frame_s is None
-        series.joiner.add_frame(number, image, at_s=at_s)  # type: ignore[arg-type]
+        series.joiner.add_frame(number, image, at_s=at_s)
         if is_first and series.joiner.first_frame_s is not None:
-            self._match_series(series, at_s)
+            self._match_series(series)
 
     def _begin_run(self, name: str, series: str | None) -> None:
         self._runs[name] = _Run(series)
@@ -214,7 +215,7 @@ class SeriesTable:
                 self._join_run(name, run, series)
                 return
 
-    def _match_series(self, series: Series, at_s: float) -> None:
+    def _match_series(self, series: Series) -> None:
         """Give a series that begins the run of positions that has begun; the newest one in doubt."""
         for name, run in reversed(self._runs.items()):
             if self._belong(run, series):
@@ -236,8 +237,3 @@ class SeriesTable:
         for numbers, positions_m, at_s in run.blocks:
             series.joiner.add_positions(numbers, positions_m, at_s=at_s)
         series.joiner.positions_over = run.over
-
-
-def with_header(header: SeriesHeader, other: SeriesHeader) -> SeriesHeader:
-    """Return `header` with what only `other` says."""
-    return replace(other, **{name: value for name, value in vars(header).items() if value is not None})

@@ -9,6 +9,7 @@ import time
 import zmq
 from zmq.utils.monitor import parse_monitor_message
 
+from ptychoflow.acquisition.detectors.dectris_settings import DectrisSettings
 from ptychoflow.acquisition.detectors.interface import POLL_S, Connection, Deliver
 from ptychoflow.streaming.errors import UserError
 from ptychoflow.streaming.sockets import Socket, receive_now
@@ -28,18 +29,12 @@ WATCHED = zmq.Event.HANDSHAKE_SUCCEEDED | zmq.Event.DISCONNECTED | zmq.Event.CON
 class PullConnection(Connection):
     """Takes every message from a PUSH socket that is bound elsewhere, and connects again by itself.
 
-    Args:
-        host: name or address of the source.
-        port: of its socket.
-        max_message_bytes: a larger part is not received; the connection is made anew behind it.
-        high_water_mark: messages that ZeroMQ keeps.
+    A part above `max_message_bytes` is not received; the connection is made anew behind it.
     """
 
-    def __init__(self, *, host: str, port: int, max_message_bytes: int, high_water_mark: int) -> None:
-        self._address = f"{host}:{port}"
-        self._ipv6 = ":" in host
-        self._max_message_bytes = max_message_bytes
-        self._high_water_mark = high_water_mark
+    def __init__(self, settings: DectrisSettings) -> None:
+        self._settings = settings
+        self._address = f"{settings.host}:{settings.port}"
 
     def drain(self, deliver: Deliver, stop: threading.Event) -> None:
         """Deliver every message as it comes, until `stop` is set.
@@ -61,12 +56,12 @@ class PullConnection(Connection):
 
     def _open(self, context: zmq.Context[Socket]) -> Socket:
         socket = context.socket(zmq.PULL)
-        socket.rcvhwm = self._high_water_mark
-        socket.maxmsgsize = self._max_message_bytes
+        socket.rcvhwm = self._settings.high_water_mark
+        socket.maxmsgsize = self._settings.max_message_bytes
         socket.reconnect_ivl, socket.reconnect_ivl_max = 50, 1000
         socket.tcp_keepalive, socket.tcp_keepalive_idle = 1, KEEPALIVE_S
         socket.tcp_keepalive_intvl, socket.tcp_keepalive_cnt = KEEPALIVE_S, 3
-        socket.ipv6 = self._ipv6
+        socket.ipv6 = ":" in self._settings.host
         return socket
 
     def _connect(self, socket: Socket) -> None:
@@ -92,7 +87,7 @@ class PullConnection(Connection):
                     "the connection to the detector at %s broke as after a message above max_message_bytes = %d; "
                     "it is made anew",
                     self._address,
-                    self._max_message_bytes,
+                    self._settings.max_message_bytes,
                 )
                 return
 

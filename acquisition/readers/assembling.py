@@ -12,6 +12,7 @@ from ptychoflow.acquisition.frame_check import ranges_in_words
 from ptychoflow.acquisition.position_check import outliers, unwritten_tail
 from ptychoflow.acquisition.readers.contents import FileContents, Positions
 from ptychoflow.acquisition.readers.geometry import complete_geometry
+from ptychoflow.acquisition.readers.positions import mean_by_number
 from ptychoflow.acquisition.readers.probes import fitted
 from ptychoflow.acquisition.readers.stored import StoredPerspective
 from ptychoflow.acquisition.scan import ObjectImage
@@ -167,11 +168,9 @@ def _joined(
     """Average the rows of each frame; leave out frames without rows, and rows without a frame."""
     frames = contents.frames.count
     inside = (numbers >= 0) & (numbers < frames)
-    used, place = np.unique(numbers[inside], return_inverse=True)
-    if not len(used):
+    if not inside.any():
         _fail(contents, "no position belongs to any of the frames; check the index of the positions and its origin")
-    weights = np.bincount(place)
-    averaged = np.stack([np.bincount(place, values[inside, axis]) / weights for axis in (0, 1)], axis=1)
+    used, averaged = mean_by_number(values[inside], numbers[inside])
     if len(used) < frames:
         notes.append(f"{frames - len(used)} of {frames} frames have no position and are left out")
     if not inside.all():

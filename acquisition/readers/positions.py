@@ -37,6 +37,15 @@ def read_positions(files: ScanFiles, positions: PositionsMap) -> Positions:
     return Positions(yx * factor, in_pixels=isinstance(unit, PixelUnit), frames=rows)
 
 
+def mean_by_number(
+    values: Numbers, numbers: npt.NDArray[np.int64]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+    """Return the different numbers in order, and the means (n, 2) of the rows of `values` with each of them."""
+    different, place = np.unique(numbers, return_inverse=True)
+    rows = np.bincount(place)
+    return different, np.stack([np.bincount(place, values[:, axis]) / rows for axis in (0, 1)], axis=1)
+
+
 def _from_two_datasets(files: ScanFiles, positions: PositionsMap) -> tuple[Numbers, Unit | None, FrameNumbers]:
     file = hdf5_of(files, positions.file)
     names = (positions.path_y, positions.path_x)

@@ -33,11 +33,8 @@ def detector(
     assignments: SetOption = None,
 ) -> None:
     """Send a scan as a detector does: a second process sends its positions in the same way."""
-    import contextlib
     import threading
-    from contextlib import closing
-
-    from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
+    from contextlib import closing, suppress
 
     from ptychoflow.acquisition.detectors.player import play
     from ptychoflow.acquisition.detectors.simulators import make_simulator
@@ -46,6 +43,7 @@ def detector(
     from ptychoflow.workflow.configuration.live_choice import simulator_settings
     from ptychoflow.workflow.launching.part_process import stop_on_signals
     from ptychoflow.workflow.logs import stderr_console
+    from ptychoflow.workflow.progress_bar import ProgressBar
 
     settings = simulator_settings(source, assignments or ())
     stop = threading.Event()
@@ -53,20 +51,16 @@ def detector(
         frames = (
             opened.frames if series is None else sum(len(opened.perspective(i % len(opened))) for i in range(series))
         )
-        columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn())
-        console = stderr_console()
-        with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-            task = progress.add_task(settings.kind, total=frames)
-            sent = 0
-            with stop_on_signals(stop), contextlib.suppress(InterruptedError):
-                sent = play(
-                    simulator,
-                    opened,
-                    rate_hz=rate,
-                    pause_s=pause,
-                    stop=stop,
-                    series=series,
-                    broken_off=abort or (),
-                    on_frame=lambda: progress.advance(task),
-                )
+        sent = 0
+        with ProgressBar(stderr_console()) as bar, stop_on_signals(stop), suppress(InterruptedError):
+            sent = play(
+                simulator,
+                opened,
+                rate_hz=rate,
+                pause_s=pause,
+                stop=stop,
+                series=series,
+                broken_off=abort or (),
+                on_frame=lambda sent: bar.show(settings.kind, sent, frames),
+            )
     typer.echo(f"{settings.kind}: {sent} frames sent")

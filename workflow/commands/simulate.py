@@ -23,18 +23,25 @@ def simulate(
 
     The file is a recording with its ground truth, which `ptychoflow run OUT.h5` replays.
     """
-    from rich.progress import Progress
-
     from ptychoflow.acquisition.simulate import simulate_to_file
     from ptychoflow.workflow.configuration.config import load_scan_config
     from ptychoflow.workflow.logs import stderr_console
+    from ptychoflow.workflow.progress_bar import ProgressBar
 
     source = load_scan_config(preset, config, assignments or ()).source
     if not isinstance(source, SimulationSettings):
-        raise UserError("source.kind is 'replay': there is nothing to simulate; choose another --preset or --config")
+        raise UserError(
+            f"source.kind is '{source.kind}': there is nothing to simulate; choose another --preset or --config"
+        )
     perspectives = sum(phase.perspectives for phase in source.phases)
     frames = perspectives * source.frames_per_perspective
-    with Progress(console=stderr_console(), disable=not stderr_console().is_terminal) as progress:
-        task = progress.add_task("simulating", total=frames)
-        simulate_to_file(source, out, on_frames=lambda count: progress.advance(task, count))
+    written = 0
+    with ProgressBar(stderr_console()) as bar:
+
+        def show(count: int) -> None:
+            nonlocal written
+            written += count
+            bar.show("simulating", written, frames)
+
+        simulate_to_file(source, out, on_frames=show)
     typer.echo(f"{out}: {perspectives} perspectives, {frames} frames")

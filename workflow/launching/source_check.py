@@ -10,7 +10,7 @@ from ptychoflow.acquisition.detectors.given_probe import load_probe
 from ptychoflow.acquisition.detectors.settings import LiveSettings
 from ptychoflow.acquisition.detectors.sources import make_connection, make_decoder
 from ptychoflow.acquisition.roles import assign_roles
-from ptychoflow.acquisition.source_settings import HoldOut, ReplaySettings
+from ptychoflow.acquisition.source_settings import HoldOut, ReplaySettings, SimulationSettings
 from ptychoflow.acquisition.sources import open_scan
 from ptychoflow.streaming.errors import UserError
 from ptychoflow.workflow.configuration.config import AnyConfig, ClassificationConfig, Config
@@ -25,18 +25,19 @@ def check_source(config: AnyConfig) -> None:
     """
     if isinstance(config, ClassificationConfig):
         order_stream(config.source, seed=config.run.seed)
-    elif isinstance(config.source, ReplaySettings):
-        contained(partial(_check_scan, config), config.source.paths)
-    else:
-        _check_scan(config)
-
-
-def _check_scan(config: Config) -> None:
-    """Open the scan and deal out the roles of its first perspective, or see whether a detector can be understood."""
-    if isinstance(config.source, LiveSettings):
-        _check_live(config.source, config)
         return
-    with closing(open_scan(config.source)) as scan:
+    match config.source:
+        case ReplaySettings(paths=paths):
+            contained(partial(_check_scan, config, config.source), paths)
+        case SimulationSettings():
+            _check_scan(config, config.source)
+        case LiveSettings():
+            _check_live(config, config.source)
+
+
+def _check_scan(config: Config, source: ReplaySettings | SimulationSettings) -> None:
+    """Open the scan and deal out the roles of its first perspective."""
+    with closing(open_scan(source)) as scan:
         first = scan.perspective(0)
         assign_roles(
             config.acquisition.roles,
@@ -48,15 +49,14 @@ def _check_scan(config: Config) -> None:
         )
 
 
-def _check_live(source: LiveSettings, config: Config) -> None:
+def _check_live(config: Config, source: LiveSettings) -> None:
     """See whether what the sources need is installed, and whether roles can be dealt out without knowing the end."""
     for one in source.sources:
         make_connection(one)
         make_decoder(one)
     if source.probe is not None:
-        load_probe(source.probe)
-    roles = config.acquisition.roles
-    if roles.hold_out is HoldOut.LAST_PERSPECTIVE and source.perspectives is None:
+        contained(partial(load_probe, source.probe), [source.probe])
+    if config.acquisition.roles.hold_out is HoldOut.LAST_PERSPECTIVE and source.perspectives is None:
         raise UserError(
             "The last perspective cannot be held out: nobody knows how many the detector will send; give "
             "--set source.perspectives=N, or hold out a region instead"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ptychoflow.acquisition.detectors.dectris_v1.settings import DectrisV1Settings
 from ptychoflow.acquisition.detectors.interface import Part
 from ptychoflow.acquisition.detectors.zmq_pull import PullConnection
 
@@ -15,14 +14,6 @@ LARGEST_BYTES = 1024
 
 class DectrisV1Connection(PullConnection):
     """Takes every message of a detector that pushes the first version of the stream."""
-
-    def __init__(self, settings: DectrisV1Settings) -> None:
-        super().__init__(
-            host=settings.host,
-            port=settings.port,
-            max_message_bytes=settings.max_message_bytes,
-            high_water_mark=settings.high_water_mark,
-        )
 
     @staticmethod
     def begins_series(parts: Sequence[Part]) -> bool:

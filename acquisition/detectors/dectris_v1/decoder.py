@@ -11,13 +11,19 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from ptychoflow.acquisition.detectors.arrivals import Arrival, FrameCame, SeriesBegan, SeriesEnded, SeriesHeader
+from ptychoflow.acquisition.detectors.arrivals import (
+    Arrival,
+    FrameCame,
+    Malformed,
+    SeriesBegan,
+    SeriesEnded,
+    SeriesHeader,
+)
 from ptychoflow.acquisition.detectors.compression import Codec, CompressedImage, codecs
 from ptychoflow.acquisition.detectors.dectris_fields import (
     SeriesShape,
     count,
     finite,
-    malformed,
     positive,
     positive_pair,
     shape,
@@ -91,7 +97,7 @@ class DectrisV1Decoder(Decoder):
         try:
             yield from self._understood(part)
         except ValueError as error:
-            yield malformed(error)
+            yield Malformed.because(error)
 
     def _understood(self, part: Part) -> Iterator[Arrival]:
         """Yield what a part says. An announcement in place of a blob tells that the blob was lost."""
@@ -100,7 +106,7 @@ class DectrisV1Decoder(Decoder):
         found = None if blob is not None and len(part) == blob.size else _announcement(part)
         if found is not None:
             if blob is not None:
-                yield malformed(f"{blob.of} was lost")
+                yield Malformed.because(f"{blob.of} was lost")
             yield from self._understand[found[0]](found[1])
         elif blob is not None:
             if blob.size not in (None, len(part)):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ptychoflow.acquisition.detectors.dectris_v2.settings import DectrisV2Settings
 from ptychoflow.acquisition.detectors.interface import Part
 from ptychoflow.acquisition.detectors.zmq_pull import PullConnection
 
@@ -15,14 +14,6 @@ LOOKED_AT_BYTES = 64
 
 class DectrisV2Connection(PullConnection):
     """Takes every message of a detector that pushes stream2."""
-
-    def __init__(self, settings: DectrisV2Settings) -> None:
-        super().__init__(
-            host=settings.host,
-            port=settings.port,
-            max_message_bytes=settings.max_message_bytes,
-            high_water_mark=settings.high_water_mark,
-        )
 
     @staticmethod
     def begins_series(parts: Sequence[Part]) -> bool:

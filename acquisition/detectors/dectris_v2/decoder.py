@@ -8,13 +8,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ptychoflow.acquisition.detectors.arrivals import Arrival, FrameCame, SeriesBegan, SeriesEnded, SeriesHeader
+from ptychoflow.acquisition.detectors.arrivals import (
+    Arrival,
+    FrameCame,
+    Malformed,
+    SeriesBegan,
+    SeriesEnded,
+    SeriesHeader,
+)
 from ptychoflow.acquisition.detectors.compression import Codec, CompressedImage, codecs
 from ptychoflow.acquisition.detectors.dectris_fields import (
     SeriesShape,
     count,
     finite,
-    malformed,
     positive,
     positive_pair,
     shape,
@@ -75,7 +81,7 @@ class DectrisV2Decoder(Decoder):
             understand = self._understand.get(message.get("type"))
             return understand(_series(message), message) if understand else []
         except ValueError as error:
-            return [malformed(error)]
+            return [Malformed.because(error)]
 
     def _read(self, part: Part) -> Mapping[str, Any]:
         if len(part) > self._settings.max_message_bytes:
@@ -101,7 +107,7 @@ class DectrisV2Decoder(Decoder):
             mask = self._mask(message.get("pixel_mask"), shape_px)
         except ValueError as error:
             mask = None
-            reasons = [malformed(f"the pixel mask of series {series} is left out: {error}")]
+            reasons = [Malformed.because(f"the pixel mask of series {series} is left out: {error}")]
         header = SeriesHeader(
             shape_px=shape_px,
             energy_eV=positive(message.get("incident_energy")),

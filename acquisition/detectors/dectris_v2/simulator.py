@@ -11,14 +11,13 @@ import numpy as np
 from ptychoflow.acquisition.detectors.compression import Codec, codecs, encode
 from ptychoflow.acquisition.detectors.dectris_settings import HeaderDetail
 from ptychoflow.acquisition.detectors.dectris_simulator import DectrisSimulator, Pixels, SimulatedSeries
+from ptychoflow.acquisition.detectors.dectris_v2.decoder import COMPRESSED, MULTI_DIMENSIONAL
 from ptychoflow.acquisition.detectors.dectris_v2.settings import DectrisV2SimulatorSettings, StreamCompression
 from ptychoflow.acquisition.detectors.interface import Part
 from ptychoflow.acquisition.detectors.libraries import library
 from ptychoflow.acquisition.scan import Perspective
 
 SELF_DESCRIBED = 55799
-MULTI_DIMENSIONAL = 40
-COMPRESSED = 56500
 TYPED_ARRAYS = {"uint8": 64, "uint16": 69, "uint32": 70, "float32": 85}
 CODECS = {
     StreamCompression.NONE: Codec.NONE,

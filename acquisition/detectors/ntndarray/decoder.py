@@ -67,7 +67,7 @@ class NtndarrayDecoder(Decoder):
                 return list(self._frame(message, parts))
             return list(self._notice(message))
         except ValueError as error:
-            return [Malformed(" ".join(str(error).split()))]
+            return [Malformed.because(error)]
 
     def _notice(self, notice: Began | Ended) -> Iterator[Arrival]:
         """A beginning is told with the first frame, which says more of the series."""

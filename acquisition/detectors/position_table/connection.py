@@ -12,7 +12,7 @@ import numpy.typing as npt
 from ptychoflow.acquisition.detectors.interface import Connection, Deliver, Part
 from ptychoflow.acquisition.detectors.position_table.settings import PositionTableSettings
 from ptychoflow.acquisition.readers.hdf5 import damage_told
-from ptychoflow.acquisition.readers.positions import read_positions
+from ptychoflow.acquisition.readers.positions import mean_by_number, read_positions
 from ptychoflow.acquisition.readers.reader import ScanFiles
 from ptychoflow.streaming.errors import UserError
 
@@ -54,6 +54,4 @@ class PositionTableConnection(Connection):
             )
         if positions.frames is None:
             return np.arange(len(positions.values)), positions.values
-        numbers, place, rows = np.unique(positions.frames, return_inverse=True, return_counts=True)
-        columns = [np.bincount(place, positions.values[:, axis]) / rows for axis in (0, 1)]
-        return numbers, np.stack(columns, axis=1)
+        return mean_by_number(positions.values, positions.frames)

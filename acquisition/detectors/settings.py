@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from ptychoflow.acquisition.detectors.dectris_v1.settings import DectrisV1Settings
 from ptychoflow.acquisition.detectors.dectris_v2.settings import DectrisV2Settings
+from ptychoflow.acquisition.detectors.hdf5_swmr.settings import Hdf5SwmrSettings
 from ptychoflow.acquisition.detectors.ntndarray.settings import NtndarraySettings
 from ptychoflow.acquisition.detectors.panda.settings import PandaSettings
 from ptychoflow.acquisition.detectors.position_sender.settings import PositionSenderSettings
@@ -18,8 +19,8 @@ from ptychoflow.streaming.settings import Settings
 
 Corner = tuple[float, float]
 
-FrameSource = DectrisV1Settings | DectrisV2Settings | NtndarraySettings
-PositionSource = PandaSettings | PositionSenderSettings | PositionTableSettings
+FrameSource = DectrisV1Settings | DectrisV2Settings | Hdf5SwmrSettings | NtndarraySettings
+PositionSource = Hdf5SwmrSettings | PandaSettings | PositionSenderSettings | PositionTableSettings
 FrameSourceSettings = Annotated[FrameSource, Field(discriminator="kind")]
 PositionSourceSettings = Annotated[PositionSource, Field(discriminator="kind")]
 LiveSourceSettings = FrameSource | PositionSource
@@ -88,3 +89,15 @@ class LiveSettings(Settings):
     def sources(self) -> list[LiveSourceSettings]:
         """The detector, and what says where the probe was if that comes from elsewhere."""
         return [self.frames] if self.positions is None else [self.frames, self.positions]
+
+    @model_validator(mode="after")
+    def _one_source_for_each(self) -> Self:
+        frames, positions = self.frames, self.positions
+        if isinstance(frames, Hdf5SwmrSettings) and frames.frames is None:
+            raise ValueError("give frames.frames, the dataset of frames")
+        if isinstance(positions, Hdf5SwmrSettings) and (positions.frames is not None or positions.positions is None):
+            raise ValueError("give positions.positions, the datasets of positions, and no positions.frames")
+        both = isinstance(frames, Hdf5SwmrSettings | NtndarraySettings) and frames.positions is not None
+        if both and positions is not None:
+            raise ValueError("positions come with the frames already: give either frames.positions or positions")
+        return self

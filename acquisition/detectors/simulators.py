@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Callable
+from typing import Annotated, Any
 
 from pydantic import Field
 
@@ -10,6 +11,8 @@ from ptychoflow.acquisition.detectors.dectris_v1.settings import DectrisV1Simula
 from ptychoflow.acquisition.detectors.dectris_v1.simulator import DectrisV1Simulator
 from ptychoflow.acquisition.detectors.dectris_v2.settings import DectrisV2SimulatorSettings
 from ptychoflow.acquisition.detectors.dectris_v2.simulator import DectrisV2Simulator
+from ptychoflow.acquisition.detectors.hdf5_swmr.settings import Hdf5SwmrSimulatorSettings
+from ptychoflow.acquisition.detectors.hdf5_swmr.simulator import Hdf5SwmrSimulator
 from ptychoflow.acquisition.detectors.interface import Simulator
 from ptychoflow.acquisition.detectors.ntndarray.settings import NtndarraySimulatorSettings
 from ptychoflow.acquisition.detectors.ntndarray.simulator import NtndarraySimulator
@@ -21,6 +24,7 @@ from ptychoflow.acquisition.detectors.position_sender.simulator import PositionS
 SimulatorSettings = Annotated[
     DectrisV1SimulatorSettings
     | DectrisV2SimulatorSettings
+    | Hdf5SwmrSimulatorSettings
     | NtndarraySimulatorSettings
     | PandaSimulatorSettings
     | PositionSenderSimulatorSettings,
@@ -28,20 +32,20 @@ SimulatorSettings = Annotated[
 ]
 
 
+_SIMULATORS: dict[type[SimulatorSettings], Callable[[Any], Simulator]] = {
+    DectrisV1SimulatorSettings: DectrisV1Simulator,
+    DectrisV2SimulatorSettings: DectrisV2Simulator,
+    Hdf5SwmrSimulatorSettings: Hdf5SwmrSimulator,
+    NtndarraySimulatorSettings: NtndarraySimulator,
+    PandaSimulatorSettings: PandaSimulator,
+    PositionSenderSimulatorSettings: PositionSenderSimulator,
+}
+
+
 def make_simulator(settings: SimulatorSettings) -> Simulator:
-    """Return what speaks like a source; it listens from now on.
+    """Return what speaks like a source; it listens, or writes, from now on.
 
     Raises:
-        UserError: it cannot listen there, or a library that it needs is not installed.
+        UserError: it cannot listen or write there, or a library that it needs is not installed.
     """
-    match settings:
-        case DectrisV1SimulatorSettings():
-            return DectrisV1Simulator(settings)
-        case DectrisV2SimulatorSettings():
-            return DectrisV2Simulator(settings)
-        case PandaSimulatorSettings():
-            return PandaSimulator(settings)
-        case PositionSenderSimulatorSettings():
-            return PositionSenderSimulator(settings)
-        case NtndarraySimulatorSettings():
-            return NtndarraySimulator(settings)
+    return _SIMULATORS[type(settings)](settings)

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from ptychoflow.acquisition.detectors.dectris_v1.connection import DectrisV1Connection
 from ptychoflow.acquisition.detectors.dectris_v1.decoder import DectrisV1Decoder
 from ptychoflow.acquisition.detectors.dectris_v1.settings import DectrisV1Settings
 from ptychoflow.acquisition.detectors.dectris_v2.connection import DectrisV2Connection
 from ptychoflow.acquisition.detectors.dectris_v2.decoder import DectrisV2Decoder
 from ptychoflow.acquisition.detectors.dectris_v2.settings import DectrisV2Settings
+from ptychoflow.acquisition.detectors.hdf5_swmr.connection import Hdf5SwmrConnection
+from ptychoflow.acquisition.detectors.hdf5_swmr.decoder import Hdf5SwmrDecoder
+from ptychoflow.acquisition.detectors.hdf5_swmr.settings import Hdf5SwmrSettings
 from ptychoflow.acquisition.detectors.interface import Connection, Decoder
 from ptychoflow.acquisition.detectors.ntndarray.connection import NtndarrayConnection
 from ptychoflow.acquisition.detectors.ntndarray.decoder import NtndarrayDecoder
@@ -23,6 +29,16 @@ from ptychoflow.acquisition.detectors.position_table.decoder import PositionTabl
 from ptychoflow.acquisition.detectors.position_table.settings import PositionTableSettings
 from ptychoflow.acquisition.detectors.settings import LiveSourceSettings
 
+_SOURCES: dict[type[LiveSourceSettings], tuple[Callable[[Any], Connection], Callable[[Any], Decoder]]] = {
+    DectrisV1Settings: (DectrisV1Connection, DectrisV1Decoder),
+    DectrisV2Settings: (DectrisV2Connection, DectrisV2Decoder),
+    Hdf5SwmrSettings: (Hdf5SwmrConnection, Hdf5SwmrDecoder),
+    NtndarraySettings: (NtndarrayConnection, NtndarrayDecoder),
+    PandaSettings: (PandaConnection, PandaDecoder),
+    PositionSenderSettings: (PositionSenderConnection, PositionSenderDecoder),
+    PositionTableSettings: (PositionTableConnection, PositionTableDecoder),
+}
+
 
 def make_connection(settings: LiveSourceSettings) -> Connection:
     """Return what drains a source; it connects when it is told to.
@@ -30,19 +46,8 @@ def make_connection(settings: LiveSourceSettings) -> Connection:
     Raises:
         UserError: a library that it needs is not installed.
     """
-    match settings:
-        case DectrisV1Settings():
-            return DectrisV1Connection(settings)
-        case DectrisV2Settings():
-            return DectrisV2Connection(settings)
-        case PandaSettings():
-            return PandaConnection(settings)
-        case PositionSenderSettings():
-            return PositionSenderConnection(settings)
-        case PositionTableSettings():
-            return PositionTableConnection(settings)
-        case NtndarraySettings():
-            return NtndarrayConnection(settings)
+    connection, _ = _SOURCES[type(settings)]
+    return connection(settings)
 
 
 def make_decoder(settings: LiveSourceSettings) -> Decoder:
@@ -51,16 +56,5 @@ def make_decoder(settings: LiveSourceSettings) -> Decoder:
     Raises:
         UserError: a library that it needs is not installed.
     """
-    match settings:
-        case DectrisV1Settings():
-            return DectrisV1Decoder(settings)
-        case DectrisV2Settings():
-            return DectrisV2Decoder(settings)
-        case PandaSettings():
-            return PandaDecoder(settings)
-        case PositionSenderSettings():
-            return PositionSenderDecoder(settings)
-        case PositionTableSettings():
-            return PositionTableDecoder(settings)
-        case NtndarraySettings():
-            return NtndarrayDecoder(settings)
+    _, decoder = _SOURCES[type(settings)]
+    return decoder(settings)

@@ -71,12 +71,47 @@ def live(frames: str, frames_port: int, positions_port: int, probe: Path | None,
     )
 
 
+def in_files(folder: Path, probe: Path | None, **settings: object) -> LiveSettings:
+    """A scan that another process writes into files, with what such files do not say."""
+    return LiveSettings.model_validate(
+        {
+            "frames": {
+                "kind": "hdf5-swmr",
+                "folder": folder,
+                "frames": "/entry/data/data",
+                "positions": {"path": "/entry/positions"},
+                "earlier_files": True,
+            },
+            "join": {"first_frame": 0, "first_sample": 0, "samples_per_frame": 1},
+            "geometry": {
+                "energy_eV": SCAN.energy_eV,
+                "detector_distance_m": SCAN.detector_distance_m,
+                "detector_pixel_size_m": SCAN.detector_pixel_size_m,
+            },
+            "perspectives": 2,
+            "probe": probe,
+            **settings,
+        }
+    )
+
+
 def assert_same(outcome: Outcome, closed: Outcome) -> None:
     assert outcome.edge.roles == closed.edge.roles
     for frame_id, frame in closed.edge.frames.items():
         np.testing.assert_array_equal(outcome.edge.frames[frame_id], frame)
         np.testing.assert_allclose(outcome.edge.positions_px[frame_id], closed.edge.positions_px[frame_id], atol=1e-6)
     assert set(outcome.edge.frames) == set(closed.edge.frames)
+
+
+def assert_the_same_scan(outcome: Outcome, closed: Outcome) -> None:
+    assert_same(outcome, closed)
+    assert (outcome.counts.acquired, outcome.counts.samples) == (FRAMES, closed.counts.samples)
+    assert outcome.counts.void == closed.counts.void
+    assert not outcome.counts.unplaced_because
+    assert not outcome.counts.missing_because
+    assert outcome.edge.ends == closed.edge.ends == [0, 1]
+    for perspective, (_, phase) in closed.edge.references.items():
+        np.testing.assert_allclose(outcome.edge.references[perspective][1], phase, atol=0.05)
 
 
 @pytest.mark.parametrize("kind", ["dectris-v2", "dectris-v1"])
@@ -91,15 +126,25 @@ def test_a_file_replayed_as_a_detector_is_the_same_scan(
             stack.enter_context(detector(address, scan_file, "--rate", "150", "--pause", "1.5"))
         source = live(kind, *ports, tmp_path / "closed")
         outcome = run_acquisition(network, tmp_path / "live", source=source, retrieval=PTYCHI)
-    assert_same(outcome, closed)
-    assert (outcome.counts.acquired, outcome.counts.samples) == (FRAMES, closed.counts.samples)
-    assert outcome.counts.void == closed.counts.void
-    assert not outcome.counts.unplaced_because
-    assert not outcome.counts.missing_because
-    assert outcome.edge.ends == closed.edge.ends == [0, 1]
-    for perspective, (_, phase) in closed.edge.references.items():
-        np.testing.assert_allclose(outcome.edge.references[perspective][1], phase, atol=0.05)
+    assert_the_same_scan(outcome, closed)
     assert len(arrivals_files(tmp_path / "live" / "arrivals")) >= 2
+
+
+def test_a_file_written_anew_frame_by_frame_is_the_same_scan(
+    network: NetworkSettings, tmp_path: Path, scan_file: Path
+) -> None:
+    closed = run_acquisition(network, tmp_path / "closed", source=ReplaySettings(path=scan_file), retrieval=PTYCHI)
+    folder = tmp_path / "files"
+    folder.mkdir()
+    with detector(f"hdf5-swmr://{folder}", scan_file, "--rate", "25", "--pause", "0.5"):
+        outcome = run_acquisition(
+            network, tmp_path / "live", source=in_files(folder, tmp_path / "closed"), retrieval=PTYCHI
+        )
+    assert_the_same_scan(outcome, closed)
+    arrivals = arrivals_files(tmp_path / "live" / "arrivals")
+    assert len(arrivals) >= 2
+    frames_bytes = sum(frame.nbytes for frame in outcome.edge.frames.values())
+    assert sum(path.stat().st_size for path in arrivals) < frames_bytes / 4, "frames stay in their files"
 
 
 def test_a_receiver_that_is_killed_is_started_again_and_the_rest_is_exact(

@@ -14,8 +14,8 @@ def detector(
     source: Annotated[
         str,
         typer.Argument(
-            help="What to speak like, and where to listen: dectris-v2, panda://127.0.0.1:8889 ...",
-            metavar="SOURCE[://HOST[:PORT]]",
+            help="What to speak like, and where to listen or write: panda://127.0.0.1:8889, hdf5-swmr://folder ...",
+            metavar="SOURCE[://HOST[:PORT]|FOLDER]",
         ),
     ],
     scan: Annotated[Path, typer.Argument(help="Scan file to send.", metavar="SCAN")],

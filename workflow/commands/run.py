@@ -25,13 +25,13 @@ def run(
     detector: Annotated[
         str | None,
         typer.Option(
-            help="Detector whose frames are taken as they come: dectris-v2://10.0.0.5 ...",
-            metavar="KIND[://HOST[:PORT]]",
+            help="Detector whose frames are taken as they come: dectris-v2://10.0.0.5, hdf5-swmr:///data/scans ...",
+            metavar="KIND[://HOST[:PORT]|FOLDER]",
         ),
     ] = None,
     positions: Annotated[
         str | None,
-        typer.Option(help="What says where the probe was: panda://10.0.0.6 ...", metavar="KIND[://HOST[:PORT]]"),
+        typer.Option(help="What says where the probe was: panda://10.0.0.6 ...", metavar="KIND[://HOST[:PORT]|FOLDER]"),
     ] = None,
     probe: Annotated[
         Path | None, typer.Option(help="Probe to start a detector's scan from.", metavar="RUN|FILE")

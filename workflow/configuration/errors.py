@@ -24,7 +24,7 @@ def explain(error: ValidationError, *, model: type[BaseModel], values: Any, orig
 
 
 def _explain_one(details: ErrorDetails, *, model: type[BaseModel], values: Any, origins: Mapping[str, str]) -> str:
-    path = _path_in(values, details["loc"])
+    path = _path_in(values, details["loc"], absent=details["type"] == "missing")
     key = ".".join(path)
     origin = _origin(path, origins)
     if details["type"] == "extra_forbidden":
@@ -47,13 +47,13 @@ def _explain_kind(details: ErrorDetails, key: str, origin: str) -> str:
     return f"setting {key}.{name} = {context['tag']!r}{origin} is wrong: use one of {context['expected_tags']}"
 
 
-def _path_in(values: Any, location: Location) -> list[str]:
-    """Drop from a pydantic location the names of union members, which are no keys of the file."""
+def _path_in(values: Any, location: Location, *, absent: bool) -> list[str]:
+    """Drop from a pydantic location the names of union members, which are no keys; `absent`: its last step is one."""
     path: list[str] = []
     here = values
     for position, step in enumerate(location):
         is_last = position == len(location) - 1
-        if isinstance(here, dict) and step not in here and not is_last:
+        if isinstance(here, dict) and step not in here and not (is_last and absent):
             continue
         path.append(str(step))
         here = here.get(step) if isinstance(here, dict) else None

@@ -1,25 +1,31 @@
-"""Live sources as they are named on a command line: `KIND://HOST:PORT`."""
+"""Live sources as they are named on a command line: `KIND://HOST:PORT`, or `KIND://FOLDER` for those that are files."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, get_args
 from urllib.parse import urlsplit
 
 from pydantic import ValidationError
 
+from ptychoflow.acquisition.detectors.settings import LiveSourceSettings
 from ptychoflow.acquisition.detectors.simulators import SimulatorSettings
 from ptychoflow.streaming.errors import UserError
 from ptychoflow.streaming.settings import Settings
 from ptychoflow.workflow.configuration.errors import explain
 from ptychoflow.workflow.configuration.layers import Layer, Table, merge, parse_assignments
 
+IN_FOLDERS = frozenset(
+    source.model_fields["kind"].default for source in get_args(LiveSourceSettings) if "folder" in source.model_fields
+)
+"""Kinds of sources that are files in a folder."""
+
 
 def live_options(detector: str | None, positions: str | None) -> Table:
     """Return the section [source] that live sources on a command line stand for; empty without any.
 
     Raises:
-        UserError: one of them is not of the form KIND or KIND://HOST[:PORT].
+        UserError: one of them is not of the form KIND, KIND://HOST[:PORT] or KIND://FOLDER.
     """
     parts = {"frames": detector, "positions": positions}
     named = {name: _address(text) for name, text in parts.items() if text is not None}
@@ -48,6 +54,9 @@ def simulator_settings(source: str, assignments: Iterable[str]) -> SimulatorSett
 
 
 def _address(text: str) -> dict[str, Any]:
+    kind, _, folder = text.partition("://")
+    if kind in IN_FOLDERS:
+        return {"kind": kind, "folder": folder} if folder else {"kind": kind}
     try:
         parts = urlsplit(text if "://" in text else f"{text}://")
         said = {"kind": parts.scheme, "host": parts.hostname, "port": parts.port}

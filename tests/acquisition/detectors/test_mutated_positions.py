@@ -1,5 +1,6 @@
 """Damaged messages of sources of positions end nothing, and most of what is not damaged still arrives."""
 
+import hdf5_swmr_messages
 import panda_messages
 import position_sender_messages
 import position_table_messages
@@ -10,6 +11,7 @@ STREAMS = {
     "panda": panda_messages.STREAM,
     "position-sender": position_sender_messages.STREAM,
     "position-table": position_table_messages.STREAM,
+    "hdf5-swmr": hdf5_swmr_messages.STREAM,
 }
 
 

@@ -1,0 +1,89 @@
+"""What the connection says of files: one msgpack map in each message."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import msgspec
+
+MOST_ROWS = 1024
+"""In a message."""
+MAX_BEGIN_BYTES = 1 << 12
+Name = Annotated[str, msgspec.Meta(min_length=1, max_length=255, pattern=r"^[^/\x00]+$")]
+Path = Annotated[str, msgspec.Meta(min_length=1, max_length=1024)]
+Length = Annotated[int, msgspec.Meta(ge=1, le=1 << 31)]
+
+
+class _Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    name: Name
+    """The file's."""
+
+
+class FileBegan(_Message, tag="file", frozen=True):
+    """A file is there and can be read."""
+
+    shape_px: tuple[Length, Length] | None
+    """Of its frames (y, x); None if only positions are taken."""
+
+
+class FramesWritten(_Message, tag="frames", frozen=True):
+    """Rows of frames can be read."""
+
+    dataset: Path
+    shape_px: tuple[Length, Length]
+    dtype: Annotated[str, msgspec.Meta(max_length=16)]
+    first: Annotated[int, msgspec.Meta(ge=0, le=1 << 53)]
+    count: Annotated[int, msgspec.Meta(ge=1, le=MOST_ROWS)]
+
+
+class PositionsWritten(_Message, tag="positions", frozen=True):
+    """Positions have been written."""
+
+    numbers: bytes
+    """(n,) int64."""
+    positions_m: bytes
+    """(n, 2) float64 as (y, x)."""
+
+
+class FileEnded(_Message, tag="end", frozen=True):
+    """Nothing more is written."""
+
+    complete: bool
+    """False if its writer never closed it."""
+
+
+class FileUnusable(_Message, tag="unusable", frozen=True):
+    """A file, or the rest of it, cannot be taken."""
+
+    reason: str
+
+
+Message = FileBegan | FramesWritten | PositionsWritten | FileEnded | FileUnusable
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+_DECODER: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(Message)
+_ENCODER = msgspec.msgpack.Encoder()
+
+
+def encode(message: Message) -> bytes:
+    """Return a message as it is delivered."""
+    return _ENCODER.encode(message)
+
+
+def decode(data: bytes | bytearray | memoryview) -> Message:
+    """Return what a message says. Raises ValueError if it does not follow the format."""
+    try:
+        message: Message = _DECODER.decode(data)
+    except UNREADABLE as error:
+        raise ValueError(f"a message about files cannot be read: {' '.join(str(error).split())[:200]}") from error
+    return message
+
+
+def begins(parts: Sequence[bytes | bytearray | memoryview]) -> bool:
+    """Return whether a message says that a file is there."""
+    if len(parts) != 1 or len(parts[0]) > MAX_BEGIN_BYTES:
+        return False
+    try:
+        return isinstance(decode(parts[0]), FileBegan)
+    except ValueError:
+        return False

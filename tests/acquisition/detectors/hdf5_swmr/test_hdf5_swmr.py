@@ -1,0 +1,485 @@
+"""Growing HDF5 files: written by another process, read while they grow, never outside of their folder."""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import multiprocessing
+import os
+import pickle
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+from pydantic import ValidationError
+from support import wait_until
+
+from ptychoflow.acquisition.detectors.arrivals import (
+    Arrival,
+    FrameCame,
+    Malformed,
+    PositionsBegan,
+    PositionsCame,
+    PositionsEnded,
+    SeriesBegan,
+    SeriesEnded,
+)
+from ptychoflow.acquisition.detectors.hdf5_swmr.connection import Hdf5SwmrConnection
+from ptychoflow.acquisition.detectors.hdf5_swmr.decoder import Hdf5SwmrDecoder
+from ptychoflow.acquisition.detectors.hdf5_swmr.files import Stage, stage_of
+from ptychoflow.acquisition.detectors.hdf5_swmr.image import Hdf5Image
+from ptychoflow.acquisition.detectors.hdf5_swmr.messages import (
+    FileBegan,
+    FileEnded,
+    FramesWritten,
+    PositionsWritten,
+    encode,
+)
+from ptychoflow.acquisition.detectors.hdf5_swmr.settings import Hdf5SwmrSettings
+from ptychoflow.acquisition.detectors.interface import Part
+from ptychoflow.acquisition.scan import Ending
+from ptychoflow.streaming.errors import UserError
+
+WRITER = Path(__file__).with_name("swmr_writer.py")
+SHAPE_PX = (3, 4)
+
+
+def settings(folder: Path, **changes: Any) -> Hdf5SwmrSettings:
+    values = {
+        "folder": folder,
+        "frames": "/entry/data/data",
+        "positions": {"path": "/entry/positions"},
+        "settle_s": 0.2,
+        "quiet_s": 0.5,
+    } | changes
+    return Hdf5SwmrSettings.model_validate(values)
+
+
+def frame(index: int) -> np.ndarray:
+    return np.full(SHAPE_PX, index, np.uint16)
+
+
+class Drained:
+    """What a connection delivered, and what one decoder makes of it."""
+
+    def __init__(self, its_settings: Hdf5SwmrSettings) -> None:
+        self.messages: list[Sequence[Part]] = []
+        self._settings = its_settings
+
+    @property
+    def arrivals(self) -> list[Arrival]:
+        decoder = Hdf5SwmrDecoder(self._settings)
+        return [arrival for parts in tuple(self.messages) for arrival in decoder.decode(parts)]
+
+    def of(self, kind: type[Any]) -> list[Any]:
+        return [arrival for arrival in self.arrivals if isinstance(arrival, kind)]
+
+    def frames(self, series: str) -> list[int]:
+        """Numbers of a series' frames; each must hold its number."""
+        came = [arrival for arrival in self.of(FrameCame) if arrival.series == series]
+        # in a process of its own, as it is: HDF5 does not refresh what one process has open twice
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
+            for arrival, image in zip(came, process.map(Hdf5Image.decode, (one.image for one in came)), strict=True):
+                np.testing.assert_array_equal(image, frame(arrival.number))
+        return [arrival.number for arrival in came]
+
+    def positions_m(self, run: str) -> dict[int, tuple[float, float]]:
+        return {
+            int(number): (float(y), float(x))
+            for arrival in self.of(PositionsCame)
+            if arrival.run == run
+            for number, (y, x) in zip(arrival.numbers, arrival.positions_m, strict=True)
+        }
+
+
+Draining = Callable[[Hdf5SwmrSettings], AbstractContextManager[Drained]]
+
+
+@pytest.fixture
+def draining(caplog: pytest.LogCaptureFixture) -> Draining:
+    """A connection that has looked at what was there before, and drains until the context ends."""
+
+    @contextmanager
+    def draining(its_settings: Hdf5SwmrSettings) -> Iterator[Drained]:
+        drained, stop = Drained(its_settings), threading.Event()
+        caplog.set_level(logging.INFO)
+        caplog.clear()
+        connection = Hdf5SwmrConnection(its_settings)
+        thread = threading.Thread(target=connection.drain, args=(drained.messages.append, stop), daemon=True)
+        thread.start()
+        wait_until(lambda: "written before are left out" in caplog.text or its_settings.earlier_files)
+        try:
+            yield drained
+        finally:
+            stop.set()
+            thread.join(10.0)
+            assert not thread.is_alive()
+
+    return draining
+
+
+class Writer:
+    """A process that writes in SWMR mode what it is told."""
+
+    def __init__(self, folder: Path) -> None:
+        command = [sys.executable, str(WRITER), str(folder)]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def __call__(self, *words: object) -> None:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(" ".join(str(word) for word in words) + "\n")
+        self._process.stdin.flush()
+        assert self._process.stdout.readline() == "done\n"
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+
+@pytest.fixture
+def writer(tmp_path: Path) -> Iterator[Writer]:
+    one = Writer(tmp_path)
+    yield one
+    one.kill()
+
+
+def test_a_file_is_read_while_it_grows(draining: Draining, tmp_path: Path, writer: Writer) -> None:
+    with draining(settings(tmp_path)) as drained:
+        writer("open", "a.h5")
+        writer("frames", 3)
+        wait_until(lambda: len(drained.of(FrameCame)) == 3)
+        assert drained.positions_m("a.h5") == {}
+        writer("positions", 5)
+        wait_until(lambda: len(drained.positions_m("a.h5")) == 5)
+        assert drained.frames("a.h5") == [0, 1, 2]
+        assert not drained.of(SeriesEnded)
+        writer("frames", 5)
+        writer("close")
+        wait_until(lambda: bool(drained.of(SeriesEnded)))
+    assert drained.frames("a.h5") == [0, 1, 2, 3, 4]
+    # the writer says (x, y) in micrometres: x = index, y = -2 × index
+    assert drained.positions_m("a.h5") == {index: (-2 * index * 1e-6, index * 1e-6) for index in range(5)}
+    (began,) = drained.of(SeriesBegan)
+    assert began.header.shape_px == SHAPE_PX
+    assert drained.of(PositionsBegan) == [PositionsBegan("a.h5", series="a.h5")]
+    assert drained.of(PositionsEnded) == [PositionsEnded("a.h5", Ending.COMPLETE)]
+    assert drained.of(SeriesEnded) == [SeriesEnded("a.h5", Ending.COMPLETE)]
+    begins = [Hdf5SwmrConnection.begins_series(parts) for parts in drained.messages]
+    assert begins == [True] + [False] * (len(begins) - 1)
+
+
+def test_files_follow_one_another_and_one_whose_writer_died_is_over(
+    draining: Draining, tmp_path: Path, writer: Writer
+) -> None:
+    with draining(settings(tmp_path)) as drained:
+        writer("open", "first.h5")
+        writer("frames", 4)
+        wait_until(lambda: len(drained.of(FrameCame)) == 4)
+        writer.kill()
+        another = Writer(tmp_path)
+        another("open", "a_second.h5")
+        another("frames", 2)
+        another("close")
+        wait_until(lambda: len(drained.of(SeriesEnded)) == 2)
+        another.kill()
+    assert drained.of(SeriesEnded) == [
+        SeriesEnded("first.h5", Ending.ABORTED),
+        SeriesEnded("a_second.h5", Ending.COMPLETE),
+    ]
+    assert drained.frames("first.h5") == [0, 1, 2, 3]
+    assert drained.frames("a_second.h5") == [0, 1]
+
+
+def test_a_receiver_that_comes_late_or_again_reads_a_growing_file_from_its_beginning(
+    draining: Draining, tmp_path: Path, writer: Writer
+) -> None:
+    write_whole(tmp_path / "earlier.h5")
+    os.utime(tmp_path / "earlier.h5", (0, 0))
+    writer("open", "now.h5")
+    writer("frames", 3)
+    with draining(settings(tmp_path)) as drained:
+        wait_until(lambda: len(drained.of(FrameCame)) == 3)
+    writer("frames", 6)
+    with draining(settings(tmp_path)) as again:
+        wait_until(lambda: len(again.of(FrameCame)) == 6)
+    assert again.frames("now.h5") == list(range(6))
+    assert {arrival.series for arrival in again.of(FrameCame)} == {"now.h5"}
+    decoder = Hdf5SwmrDecoder(settings(tmp_path))
+    both = [arrival for parts in drained.messages + again.messages for arrival in decoder.decode(parts)]
+    assert sum(isinstance(arrival, PositionsBegan) for arrival in both) == 1
+
+
+def write_whole(path: Path, **options: Any) -> None:
+    with h5py.File(path, "w", **options) as file:
+        file["entry/data/data"] = np.stack([frame(index) for index in range(3)])
+        file["entry/positions"] = np.arange(6.0).reshape(3, 2)
+        file["entry/positions"].attrs["units"] = "mm"
+
+
+@pytest.mark.parametrize("options", [{}, {"libver": "latest"}, {"userblock_size": 512}])
+def test_files_that_are_written_at_once_are_taken_when_they_are_whole(
+    draining: Draining, tmp_path: Path, options: dict[str, Any]
+) -> None:
+    write_whole(tmp_path / "earlier.h5", **options)
+    os.utime(tmp_path / "earlier.h5", (0, 0))
+    content = (tmp_path / "earlier.h5").read_bytes()
+    with draining(settings(tmp_path)) as drained:
+        with (tmp_path / "copied.h5").open("wb") as copy:
+            for start in range(0, len(content), 1 + len(content) // 3):
+                copy.write(content[start : start + 1 + len(content) // 3])
+                copy.flush()
+                time.sleep(0.05)
+        wait_until(lambda: bool(drained.of(SeriesEnded)))
+    assert drained.frames("copied.h5") == [0, 1, 2]
+    assert drained.frames("earlier.h5") == []
+    assert drained.positions_m("copied.h5")[2] == (5.0 * 1e-3, 4.0 * 1e-3)
+    with draining(settings(tmp_path, earlier_files=True)) as drained:
+        wait_until(lambda: len(drained.of(SeriesEnded)) == 2)
+
+
+def test_a_file_that_somebody_writes_is_not_touched(tmp_path: Path) -> None:
+    path = tmp_path / "a.h5"
+    write_whole(path)
+    os.utime(path, (0, 0))
+    assert stage_of(path, settle_s=0.1) is Stage.WRITTEN
+    with path.open("rb") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        assert stage_of(path, settle_s=0.1) is Stage.UNREADABLE
+    with h5py.File(path, "w", libver="latest") as file:
+        file["a"] = 1
+        file.flush()
+        assert stage_of(path, settle_s=0.0) is Stage.UNREADABLE
+    assert stage_of(path, settle_s=0.0) is Stage.WRITTEN
+    assert stage_of(tmp_path / "b.h5", settle_s=0.0) is Stage.ABSENT
+    path.write_bytes(b"no HDF5")
+    assert stage_of(path, settle_s=0.0) is Stage.UNREADABLE
+
+
+def test_a_writer_can_go_on_with_a_file_that_is_followed(draining: Draining, tmp_path: Path, writer: Writer) -> None:
+    with draining(settings(tmp_path)) as drained:
+        writer("open", "a.h5")
+        writer("frames", 1)
+        wait_until(lambda: len(drained.of(FrameCame)) == 1)
+        assert drained.frames("a.h5") == [0]
+        writer("close")
+        writer("append", "a.h5")  # would fail if a reader held a lock
+
+
+def test_only_frames_or_only_positions_are_taken(draining: Draining, tmp_path: Path, writer: Writer) -> None:
+    with (
+        draining(settings(tmp_path, positions=None)) as frames,
+        draining(settings(tmp_path, frames=None)) as positions,
+    ):
+        writer("open", "a.h5")
+        writer("frames", 2)
+        writer("positions", 2)
+        writer("close")
+        wait_until(lambda: bool(frames.of(SeriesEnded)) and bool(positions.of(PositionsEnded)))
+    assert frames.frames("a.h5") == [0, 1]
+    assert not frames.of(PositionsBegan)
+    assert positions.of(PositionsBegan) == [PositionsBegan("a.h5", series=None)]
+    assert len(positions.positions_m("a.h5")) == 2
+    assert not positions.of(FrameCame)
+    assert not positions.of(SeriesBegan)
+
+
+@pytest.mark.parametrize(
+    ("positions", "expected"),
+    [
+        ({"path": "/t", "columns": "yx", "unit": "um"}, {0: (0.0, 1e-6), 1: (4e-6, 5e-6)}),
+        ({"path": "/t", "column_y": 3, "column_x": 1, "unit": "m", "sign_y": -1}, {0: (-3.0, 1.0), 1: (-7.0, 5.0)}),
+        ({"path_y": "/y", "path_x": "/x"}, {0: (1e-3, 3e-9), 1: (2e-3, 4e-9)}),
+        (
+            {"path": "/t", "columns": "yx", "unit": "m", "index": {"column": 2, "origin": 1}},
+            {1: (0.0, 1.0), 5: (4.0, 5.0)},
+        ),
+        ({"path_y": "/y", "path_x": "/x", "index": {"path": "/n", "origin": 1}}, {9: (1e-3, 3e-9)}),
+    ],
+)
+def test_positions_are_described_as_those_of_files(
+    draining: Draining, tmp_path: Path, positions: dict[str, Any], expected: dict[int, tuple[float, float]]
+) -> None:
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["t"] = np.arange(8.0).reshape(2, 4)
+        file["y"], file["x"], file["n"] = [1.0, 2.0], [3.0, 4.0], [10]
+        file["y"].attrs["units"], file["x"].attrs["units"] = "mm", "nm"
+    with draining(settings(tmp_path, frames=None, positions=positions, earlier_files=True)) as drained:
+        wait_until(lambda: bool(drained.of(PositionsEnded)))
+    found = drained.positions_m("a.h5")
+    assert found.keys() == expected.keys()
+    for number, position_m in expected.items():
+        assert found[number] == pytest.approx(position_m, rel=1e-12)
+
+
+def outside(tmp_path: Path) -> Path:
+    """A folder with a file outside of it that holds what is looked for."""
+    folder = tmp_path / "inside"
+    folder.mkdir()
+    write_whole(tmp_path / "secret.h5")
+    return folder
+
+
+def link_to_a_file(folder: Path) -> None:
+    (folder / "a.h5").symlink_to(folder.parent / "secret.h5")
+
+
+def external_link(folder: Path) -> None:
+    with h5py.File(folder / "a.h5", "w") as file:
+        file["entry/data/data"] = h5py.ExternalLink("../secret.h5", "/entry/data/data")
+
+
+def link_to_an_external_link(folder: Path) -> None:
+    with h5py.File(folder / "a.h5", "w") as file:
+        file["other"] = h5py.ExternalLink(str(folder.parent / "secret.h5"), "/entry")
+        file["entry"] = h5py.SoftLink("/other")
+
+
+def external_values(folder: Path) -> None:
+    with h5py.File(folder / "a.h5", "w") as file:
+        values = [(str(folder.parent / "secret.h5").encode(), 0, 24)]
+        file.create_dataset("entry/data/data", (1, 3, 4), "u2", external=values)
+
+
+def virtual(folder: Path) -> None:
+    layout = h5py.VirtualLayout((3, *SHAPE_PX), "u2")
+    layout[:] = h5py.VirtualSource(str(folder.parent / "secret.h5"), "/entry/data/data", (3, *SHAPE_PX))
+    with h5py.File(folder / "a.h5", "w") as file:
+        file.create_virtual_dataset("entry/data/data", layout)
+
+
+def link_to_itself(folder: Path) -> None:
+    with h5py.File(folder / "a.h5", "w") as file:
+        file["entry"] = h5py.SoftLink("/entry")
+
+
+def huge_chunks(folder: Path) -> None:
+    with h5py.File(folder / "a.h5", "w") as file:
+        file.create_dataset("entry/data/data", (0, 3, 4), "u2", maxshape=(None, 3, 4), chunks=(1 << 26, 3, 4))
+
+
+def of_two_axes(folder: Path) -> None:
+    with h5py.File(folder / "a.h5", "w") as file:
+        file["entry/data/data"] = np.zeros((3, 4))
+
+
+def of_texts(folder: Path) -> None:
+    with h5py.File(folder / "a.h5", "w") as file:
+        file["entry/data/data"] = [[["text"]]]
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (link_to_a_file, "never finished"),
+        (external_link, "lies outside"),
+        (link_to_an_external_link, "lies outside"),
+        (external_values, "files that are not HDF5"),
+        (virtual, "virtual dataset"),
+        (link_to_itself, "links without end"),
+        (huge_chunks, "chunks of"),
+        (of_two_axes, "frames (frame, y, x)"),
+        (of_texts, "frames (frame, y, x)"),
+    ],
+)
+def test_what_lies_elsewhere_or_is_no_frames_is_left_out_and_said(
+    draining: Draining, tmp_path: Path, make: Any, said: str
+) -> None:
+    folder = outside(tmp_path)
+    make(folder)
+    with draining(settings(folder, positions=None, earlier_files=True)) as drained:
+        if make is link_to_a_file:
+            wait_until(lambda: stage_of(folder / "a.h5", settle_s=0.2) is Stage.WRITTEN)
+        write_whole(folder / "whole.h5")
+        wait_until(lambda: bool(drained.of(SeriesEnded)))
+    (malformed,) = drained.of(Malformed)
+    assert said in malformed.reason
+    assert "\n" not in malformed.reason
+    assert {arrival.series for arrival in drained.of(FrameCame)} == {"whole.h5"}
+
+
+def test_an_external_link_inside_of_the_folder_is_followed(draining: Draining, tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    write_whole(tmp_path / "data" / "frames.h5")
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["entry/data"] = h5py.SoftLink("/entry/elsewhere/data")
+        file["entry/elsewhere"] = h5py.ExternalLink("data/frames.h5", "/entry")
+    with draining(settings(tmp_path, positions=None, earlier_files=True)) as drained:
+        wait_until(lambda: bool(drained.of(SeriesEnded)))
+    assert drained.frames("a.h5") == [0, 1, 2]
+
+
+@pytest.mark.parametrize(("unit", "said"), [(None, "nothing says which unit"), ("deg", "not known as the unit")])
+def test_a_unit_is_asked_for(draining: Draining, tmp_path: Path, unit: str | None, said: str) -> None:
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["entry/positions"] = np.zeros((3, 2))
+        if unit is not None:
+            file["entry/positions"].attrs["units"] = unit
+    with draining(settings(tmp_path, frames=None, earlier_files=True)) as drained:
+        wait_until(lambda: bool(drained.of(Malformed)))
+    assert said in drained.of(Malformed)[0].reason
+
+
+def test_a_frame_can_be_decoded_in_another_process_and_says_what_is_wrong(tmp_path: Path) -> None:
+    write_whole(tmp_path / "a.h5")
+    image = Hdf5Image(tmp_path, "a.h5", "/entry/data/data", 2, SHAPE_PX, np.dtype(np.uint16), 1 << 20)
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(image)).decode(), frame(2))
+    for changed in (
+        Hdf5Image(tmp_path, "a.h5", "/entry/data/data", 3, SHAPE_PX, image.dtype, 1 << 20),
+        Hdf5Image(tmp_path, "a.h5", "/entry/data/data", 2, (4, 3), image.dtype, 1 << 20),
+        Hdf5Image(tmp_path, "a.h5", "/entry/data/data", 2, SHAPE_PX, np.dtype(np.uint32), 1 << 20),
+        Hdf5Image(tmp_path, "a.h5", "/entry/nothing", 2, SHAPE_PX, image.dtype, 1 << 20),
+        Hdf5Image(tmp_path, "b.h5", "/entry/data/data", 2, SHAPE_PX, image.dtype, 1 << 20),
+        Hdf5Image(tmp_path / "b", "../a.h5", "/entry/data/data", 2, SHAPE_PX, image.dtype, 1 << 20),
+    ):
+        with pytest.raises(ValueError, match=str(tmp_path)) as raised:
+            changed.decode()
+        assert "\n" not in str(raised.value)
+
+
+def test_a_message_asks_for_no_more_than_is_allowed(tmp_path: Path) -> None:
+    decoder = Hdf5SwmrDecoder(settings(tmp_path))
+    good = FramesWritten("a.h5", "/entry/data/data", SHAPE_PX, "uint16", 0, 2)
+    assert len(list(decoder.decode([encode(good)]))) == 2
+    wrong = [
+        [],
+        [b""],
+        [b"\xc1"],
+        [encode(good)] * 2,
+        [encode(FramesWritten("a.h5", "/d", (1 << 20, 1 << 20), "uint16", 0, 2))],
+        [encode(FramesWritten("a.h5", "/d", SHAPE_PX, "object", 0, 2))],
+        [encode(FramesWritten("a.h5", "/d", SHAPE_PX, "uint16", 0, 1 << 40))],
+        [encode(FramesWritten("../a.h5", "/d", SHAPE_PX, "uint16", 0, 2))],
+        [encode(FileBegan("", SHAPE_PX))],
+        [bytes(1 << 20)],
+    ]
+    for parts in wrong:
+        arrivals = list(decoder.decode(parts))
+        assert [type(arrival) for arrival in arrivals] == [Malformed], parts
+    damaged = encode(PositionsWritten("a.h5", bytes(16), bytes(24)))
+    assert isinstance(list(decoder.decode([damaged]))[-1], Malformed)
+    assert len(list(decoder.decode([encode(FileEnded("a.h5", complete=False))]))) == 2
+
+
+def test_what_cannot_be_meant_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no such folder"):
+        Hdf5SwmrConnection(settings(tmp_path / "absent")).drain(lambda _: None, threading.Event())
+    for wrong in (
+        {"frames": None, "positions": None},
+        {"pattern": "a/b.h5"},
+        {"positions": {"path": "/p", "unit": "px"}},
+        {"positions": {"path": "/p", "file": "b.h5"}},
+        {"positions": {"path": "/p", "foreshortened_x": True}},
+        {"positions": {"path": "/p", "column_y": "y", "column_x": "x"}},
+    ):
+        with pytest.raises(ValidationError):
+            settings(tmp_path, **wrong)

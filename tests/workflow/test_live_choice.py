@@ -1,0 +1,60 @@
+"""Live sources as they are named on a command line."""
+
+from pathlib import Path
+
+import pytest
+
+from ptychoflow.acquisition.detectors.hdf5_swmr.settings import Hdf5SwmrSimulatorSettings
+from ptychoflow.streaming.errors import UserError
+from ptychoflow.workflow.configuration.config import load_config
+from ptychoflow.workflow.configuration.live_choice import live_options, simulator_settings
+
+JOIN = [f"source.join.{key}=0" for key in ("first_frame", "first_sample")] + ["source.join.samples_per_frame=1"]
+
+
+def test_sources_on_a_host_and_in_a_folder() -> None:
+    assert live_options(None, None) == {}
+    assert live_options("dectris-v2://10.0.0.5", "panda://[::1]:8000") == {
+        "source": {
+            "kind": "live",
+            "frames": {"kind": "dectris-v2", "host": "10.0.0.5"},
+            "positions": {"kind": "panda", "host": "::1", "port": 8000},
+        }
+    }
+    for folder in ("/data/scans", "scans", "a folder/of #1?"):
+        frames = live_options(f"hdf5-swmr://{folder}", None)["source"]["frames"]
+        assert frames == {"kind": "hdf5-swmr", "folder": folder}
+    assert live_options("hdf5-swmr", None)["source"]["frames"] == {"kind": "hdf5-swmr"}
+
+
+def test_a_simulator_writes_into_a_folder(tmp_path: Path) -> None:
+    settings = simulator_settings(f"hdf5-swmr://{tmp_path}", ["simulator.frames_per_flush=8"])
+    assert settings == Hdf5SwmrSimulatorSettings(folder=tmp_path, frames_per_flush=8)
+
+
+@pytest.mark.parametrize("text", ["", "://host", "dectris-v2://host/path", "dectris-v2://host:port", "/data/scans"])
+def test_what_names_no_source_is_refused(text: str) -> None:
+    with pytest.raises(UserError, match="KIND"):
+        live_options(text, None)
+
+
+@pytest.mark.parametrize(
+    ("detector", "positions", "assignments", "said"),
+    [
+        ("hdf5-swmr://a", None, [], "setting source.frames .*dataset of frames"),
+        ("hdf5-swmr://a", None, ["source.frames.positions.path=/p"], "frames.frames"),
+        ("dectris-v2://a", "hdf5-swmr://b", ["source.positions.frames=/f"], "positions.positions"),
+        (
+            "hdf5-swmr://a",
+            "panda://b",
+            ["source.frames.frames=/f", "source.frames.positions.path=/p", "source.positions.stale_first_sample=false"]
+            + [f"source.positions.field_{axis}={axis}" for axis in "yx"],
+            "either frames.positions or positions",
+        ),
+    ],
+)
+def test_frames_and_positions_have_one_source_each(
+    detector: str, positions: str | None, assignments: list[str], said: str
+) -> None:
+    with pytest.raises(UserError, match=said):
+        load_config(None, None, [*JOIN, *assignments], options=live_options(detector, positions))

@@ -1,8 +1,11 @@
-"""How frames lie to positions: what the shadows in the frames say, and the settings that put it right."""
+"""How frames lie to positions: what the shadows in the frames say, and the settings that put it right.
+
+Where shadows do not tell, the errors of a short phase retrieval may (`retrieval/orientation_trial.py`).
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from rich.console import Group
 from rich.table import Table
@@ -13,6 +16,8 @@ from ptychoflow.acquisition.source_settings import PreprocessSettings
 
 BETTER = 1.3
 """Another orientation is recommended if its score is so many times that of the present one."""
+CLEAR_ERROR = 0.8
+"""Phase retrieval tells if the smallest error is at most so many times the next one."""
 NAMES = {
     Turn.NONE: "as they are",
     Turn.MIRRORED: "mirrored",
@@ -28,6 +33,8 @@ class Orientation:
 
     fits: dict[Turn, Fit]
     settings: PreprocessSettings
+    errors: dict[Turn, float] = field(default_factory=dict)
+    """Of a short phase retrieval, of the turns that it was asked about."""
 
     @property
     def best(self) -> Turn:
@@ -37,6 +44,10 @@ class Orientation:
     @property
     def recommended(self) -> Turn | None:
         """The turn that the frames speak for; None if they do not tell."""
+        if self.errors:
+            first, *others = sorted(self.errors, key=lambda turn: self.errors[turn])
+            apart = not others or self.errors[first] <= CLEAR_ERROR * self.errors[others[0]]
+            return first if apart else None
         fit = self.fits[self.best]
         if not fit.clear:
             return None
@@ -44,9 +55,17 @@ class Orientation:
             return None
         return self.best
 
+    @property
+    def near_each_other(self) -> list[Turn]:
+        """The turns that the shadows do not tell apart."""
+        best = self.fits[self.best]
+        return [turn for turn in Turn if not best.clear or BETTER * self.fits[turn].score >= best.score]
+
     def __rich__(self) -> Group:
         """Return the scores of the eight orientations as a table, and what they mean."""
         table = Table("frames", "settings", "score", "probe", title="Agreement of the shadows of neighbouring frames")
+        if self.errors:
+            table.add_column("error")
         for turn, fit in self.fits.items():
             for half_turn in (False, True):
                 options = frame_options(self.settings, turn, half_turn=half_turn)
@@ -55,30 +74,42 @@ class Orientation:
                     options.replace(PREFIX, "") or "as they are",
                     f"{fit.score:.3f}" + ("" if fit.clear else " (not clear)"),
                     f"{abs(fit.diameter):.0%}",
+                    f"{self.errors[turn]:.4f}" if turn in self.errors else "",
                 )
         return Group(table, *(Text(line) for line in self._words()))
 
     def _words(self) -> list[str]:
         turn = self.recommended
+        said = (
+            ["Error: of frames predicted by a short phase retrieval of a small part of the scan."]
+            if self.errors
+            else []
+        )
         told = (
-            "Frames turned by 180° (both axes mirrored) agree just as well: the image comes out turned by 180°, the "
-            "probe defocused the other way. Only a known feature of the specimen tells which is right."
+            "Frames turned by 180° (both axes mirrored) agree just as well, and the phase comes out inverted. Matter "
+            "has a lower phase than void: if the image shows it brighter, mirror both axes."
         )
         if turn is None:
             return [
+                *said,
                 "The frames do not tell their orientation clearly: is the probe in focus, or the beam off centre?",
                 told,
             ]
         if turn is Turn.NONE:
-            return ["Frames and positions fit together as they are.", told]
+            return [*said, "Frames and positions fit together as they are.", told]
         frames, positions = frame_options(self.settings, turn), position_options(self.settings, turn)
-        return [f"Recommended: {frames}", f"or, the same: {positions}", told]
+        return [*said, f"Recommended: {frames}", f"or, the same: {positions}", told]
 
     def note(self) -> str | None:
-        """Return what to change, if the frames say so clearly."""
+        """Return what to change, if the frames say so clearly; how to find out, if they say nothing."""
         turn = self.recommended
-        if turn is None or turn is Turn.NONE:
+        if turn is Turn.NONE:
             return None
+        if turn is None:
+            return (
+                "The shadows in the frames do not tell whether frames and positions fit together; ptychoflow inspect "
+                "--orientation lets a short phase retrieval decide"
+            )
         as_is, turned = self.fits[Turn.NONE].score, self.fits[turn].score
         return (
             f"Frames and positions do not fit together as they are (score {as_is:.2f}, otherwise {turned:.2f}): "

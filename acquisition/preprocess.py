@@ -113,6 +113,11 @@ class FilePerspective(Perspective):
             self.notes += centre_notes(survey.mean, settings.centre_px or _middle(stored))
         self.probe = self._find_probe(survey)
 
+    @property
+    def has_own_probe(self) -> bool:
+        """Whether the probe is the file's, not an estimate."""
+        return self._stored.probe is not None
+
     def read(self, start: int, stop: int) -> npt.NDArray[np.generic]:
         """Return frames start to stop. Reads from disk; raises `UserError` when the file is damaged there."""
         return self._finish(self._read_stored(start, stop))
@@ -219,7 +224,7 @@ class FilePerspective(Perspective):
 
     def orientation(self) -> Orientation | None:
         """Return how frames lie to positions, from up to 256 frames; None if too few of them show anything."""
-        gathered = self._gather()
+        gathered = self.gather_frames()
         return None if gathered is None else Orientation(find_fits(gathered, self.mask), self._settings)
 
     def _find_probe(self, survey: FrameSurvey) -> npt.NDArray[np.complex64] | None:
@@ -235,7 +240,7 @@ class FilePerspective(Perspective):
         no_probe = f"{self._stored.where}: the {self._stored.said_by} has no probe"
         if len(self) < 2:
             raise UserError(f"{no_probe}, and one frame is not enough to estimate it")
-        gathered = self._gather()
+        gathered = self.gather_frames()
         if gathered is None:
             raise UserError(f"{no_probe}, and frames without counts cannot show it")
         orientation = Orientation(find_fits(gathered, self.mask), self._settings)
@@ -246,20 +251,20 @@ class FilePerspective(Perspective):
             f"with a diameter of {estimate.diameter_fraction:.0%} of the field of view"
         )
         self._refuse_near_field(estimate.probe)
-        if not self._note_orientation(orientation) and not fit.clear:
+        if orientation.recommended in {None, Turn.NONE} and not fit.clear:
             why = "lies at the edge of what is tried" if fit.at_edge else "fits hardly better than others"
             self.notes.append(
                 f"The estimated probe is uncertain: its diameter {why} (score {fit.score:.2f}); phase retrieval may "
                 "not converge. Check orientation (ptychoflow inspect --orientation), beam centre and units, or give a "
                 "file with a probe"
             )
+        else:
+            self._note_orientation(orientation)
         return estimate.probe
 
-    def _note_orientation(self, orientation: Orientation) -> bool:
-        note = orientation.note()
-        if note is not None:
+    def _note_orientation(self, orientation: Orientation) -> None:
+        if (note := orientation.note()) is not None:
             self.notes.append(note)
-        return note is not None
 
     def _refuse_near_field(self, probe: npt.NDArray[np.complex64]) -> None:
         if (fresnel := fresnel_number(probe, self.geometry)) > 1:
@@ -268,7 +273,7 @@ class FilePerspective(Perspective):
                 f"{fresnel:.3g}, a near-field scan; only far-field scans (below 1) can be processed"
             )
 
-    def _gather(self) -> GatheredFrames | None:
+    def gather_frames(self) -> GatheredFrames | None:
         """Read the frames that show probe and orientation, one at a time; None if fewer than two can be used."""
         gathered = GatheredFrames()
         places = len(np.unique(self.positions_px, axis=0))

@@ -42,9 +42,14 @@ def specimen() -> np.ndarray:
 @cache
 def probe() -> np.ndarray:
     """The defocused image of a round lens, complex (y, x)."""
+    return probe_of_lens(0.15, defocus=85)
+
+
+def probe_of_lens(radius: float, *, defocus: float) -> np.ndarray:
+    """The image of a round lens whose radius is given over the field of view."""
     frequency = np.arange(N) / N - 0.5
     squared = np.add.outer(frequency**2, frequency**2)
-    lens = np.where(squared < 0.15**2, np.exp(1j * np.pi * 85 * squared), 0)
+    lens = np.where(squared < radius**2, np.exp(1j * np.pi * defocus * squared), 0)
     wave = np.fft.fftshift(np.fft.ifft2(np.fft.ifftshift(lens)))
     return wave * np.sqrt(PHOTONS / np.sum(np.abs(wave) ** 2))
 
@@ -52,28 +57,38 @@ def probe() -> np.ndarray:
 @cache
 def positions_px() -> np.ndarray:
     """Positions (n, 2) as (y, x) on the object's grid: that of the patch's pixel (N // 2, N // 2)."""
+    return grid_px(6.3)
+
+
+def grid_px(step_px: float) -> np.ndarray:
+    """Positions (n, 2) of a grid that is not quite regular."""
     rng = np.random.default_rng(4)
-    grid = np.stack(np.meshgrid(np.arange(SIDE), np.arange(SIDE), indexing="ij"), -1).reshape(-1, 2) * 6.3
+    grid = np.stack(np.meshgrid(np.arange(SIDE), np.arange(SIDE), indexing="ij"), -1).reshape(-1, 2) * step_px
     return grid + rng.uniform(-1, 1, grid.shape) + (85.0, 83.0)
 
 
 @cache
 def frames() -> np.ndarray:
     """Counts (n, y, x)."""
-    rng, image = np.random.default_rng(9), specimen()
+    return frames_lit_by(probe(), positions_px(), seed=9)
+
+
+def frames_lit_by(wave: np.ndarray, where_px: np.ndarray, *, seed: int) -> np.ndarray:
+    """Counts (n, y, x) of the specimen at positions (n, 2) under a probe (y, x)."""
+    rng, image = np.random.default_rng(seed), specimen()
     offsets = np.arange(N) - N // 2
     out = []
-    for y, x in positions_px():
+    for y, x in where_px:
         rows, columns = np.meshgrid(y + offsets, x + offsets, indexing="ij")
         parts = [ndimage.map_coordinates(part, (rows, columns), order=5) for part in (image.real, image.imag)]
-        wave = np.fft.fft2(np.fft.ifftshift(probe() * (parts[0] + 1j * parts[1])), norm="ortho")
-        out.append(rng.poisson(np.abs(np.fft.fftshift(wave)) ** 2))
+        far = np.fft.fft2(np.fft.ifftshift(wave * (parts[0] + 1j * parts[1])), norm="ortho")
+        out.append(rng.poisson(np.abs(np.fft.fftshift(far)) ** 2))
     return np.array(out)
 
 
-def translation() -> np.ndarray:
-    """Positions (n, 3) as a CXI file has them: x, y, z in metres."""
-    metres = positions_px() * OBJECT_PIXEL_M
+def translation(where_px: np.ndarray | None = None) -> np.ndarray:
+    """Positions (n, 3) as a CXI file has them: x, y, z in metres; those of the scan by default."""
+    metres = (positions_px() if where_px is None else where_px) * OBJECT_PIXEL_M
     return np.stack([metres[:, 1], metres[:, 0], np.zeros(len(metres))], axis=1)
 
 

@@ -13,6 +13,8 @@ from ptychoflow.streaming.errors import UserError
 from ptychoflow.workflow.commands.options import ConfigOption, MapOption, SetOption
 
 if TYPE_CHECKING:
+    from ptychoflow.acquisition.orientation import Orientation
+    from ptychoflow.acquisition.preprocess import FilePerspective
     from ptychoflow.acquisition.scan import Scan
     from ptychoflow.acquisition.source_settings import ReplaySettings, SimulationSettings
 
@@ -26,7 +28,10 @@ def inspect(
     dataset_map: MapOption = None,
     plot: Annotated[Path | None, typer.Option(help="Also draw it.", metavar="PNG")] = None,
     orientation: Annotated[
-        bool, typer.Option("--orientation", help="Also say how rows and columns of the frames lie to the positions.")
+        bool,
+        typer.Option(
+            "--orientation", help="Also say how rows and columns of the frames lie to the positions; may take a minute."
+        ),
     ] = False,
     config: ConfigOption = None,
     assignments: SetOption = None,
@@ -74,14 +79,35 @@ def describe(source: ReplaySettings | SimulationSettings, *, plot: Path | None =
 
 
 def print_orientation(scan: Scan) -> None:
-    """Print the scores of the eight orientations of the first perspective's frames, and the settings to copy."""
+    """Print the scores of the eight orientations of the first perspective's frames, and the settings to copy.
+
+    Where the shadows in the frames do not tell, a short phase retrieval is asked.
+    """
     from rich.console import Console
 
     from ptychoflow.acquisition.preprocess import FilePerspective
 
     first = scan.perspective(0)
-    found = first.orientation() if isinstance(first, FilePerspective) else None
-    if found is None:
+    if not isinstance(first, FilePerspective) or (found := first.orientation()) is None:
         typer.echo("orientation: too few frames show anything")
-    else:
-        Console().print(found, soft_wrap=True)
+        return
+    if found.recommended is None:
+        found = _decided(first, found)
+    Console().print(found, soft_wrap=True)
+
+
+def _decided(perspective: FilePerspective, found: Orientation) -> Orientation:
+    """Return what a short phase retrieval says, or `found` itself if it cannot be made; show how far it is."""
+    from rich.progress import Progress
+
+    from ptychoflow.acquisition.retrieval.orientation_trial import decide_orientation
+
+    try:
+        with Progress(transient=True) as progress:
+            task = progress.add_task("short phase retrievals")
+            return decide_orientation(
+                perspective, found, on_progress=lambda done, of: progress.update(task, completed=done, total=of)
+            )
+    except UserError as error:
+        typer.echo(str(error))
+        return found

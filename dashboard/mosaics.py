@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -61,21 +62,32 @@ class MosaicStore:
         self._perspectives: dict[int, dict[MosaicKind, Mosaic]] = {}
         self._revision = 0
 
-    def put(self, info: MosaicImage, arrays: dict[str, npt.NDArray[Any]]) -> None:
+    def take(self, event: MosaicImage | MosaicArea, arrays: Mapping[str, npt.NDArray[Any]]) -> Mosaic | None:
+        """Take in an image, or what changed of one; return the whole as it is now, None where that cannot be told.
+
+        An image of no pixels, or an event read back from the run's folder without its arrays, shows nothing.
+        """
+        if not all(channel in arrays and arrays[channel].ndim == 2 and arrays[channel].size for channel in Channel):
+            return None
+        return self._put_area(event, arrays) if isinstance(event, MosaicArea) else self._put(event, arrays)
+
+    def _put(self, info: MosaicImage, arrays: Mapping[str, npt.NDArray[Any]]) -> Mosaic:
         """Take in an image; it replaces the one of the same perspective and kind."""
         self._revision += 1
         channels = {channel: arrays[channel].astype(np.float32, copy=False) for channel in Channel}
-        self._perspectives.setdefault(info.perspective, {})[info.kind] = Mosaic(info, channels, self._revision)
+        mosaic = Mosaic(info, channels, self._revision)
+        self._perspectives.setdefault(info.perspective, {})[info.kind] = mosaic
         self._let_go()
+        return mosaic
 
-    def put_area(self, info: MosaicArea, arrays: dict[str, npt.NDArray[Any]]) -> None:
+    def _put_area(self, info: MosaicArea, arrays: Mapping[str, npt.NDArray[Any]]) -> Mosaic | None:
         """Take in what changed of an image; it is left as it was where the event before this one was missed."""
         before = self._perspectives.get(info.perspective, {}).get(info.kind)
         if before is None or before.info.revision != info.revision - 1:
-            return
+            return None
         if info.image_shape_px[0] * info.image_shape_px[1] > MAX_IMAGE_PX:
             log.warning("dropped a part of an image of %s px, which is too large to show", info.image_shape_px)
-            return
+            return None
         whole = msgspec.structs.replace(
             before.info, model_version=info.model_version, origin_px=info.image_origin_px, revision=info.revision
         )
@@ -83,7 +95,7 @@ class MosaicStore:
         for channel, image in grown.items():
             _paste(image, before.channels[channel], origin_px=before.info.origin_px, onto_px=info.image_origin_px)
             _paste(image, arrays[channel], origin_px=info.origin_px, onto_px=info.image_origin_px)
-        self.put(whole, {channel.value: image for channel, image in grown.items()})
+        return self._put(whole, {channel.value: image for channel, image in grown.items()})
 
     def all(self) -> list[Mosaic]:
         """Return all images kept, by perspective."""

@@ -6,7 +6,6 @@ import logging
 import socket
 import threading
 import time
-from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -18,6 +17,7 @@ from ptychoflow.dashboard.app import CommandAccess, create_app
 from ptychoflow.dashboard.runs import Runs, read_run
 from ptychoflow.dashboard.settings import DashboardSettings
 from ptychoflow.dashboard.state import DashboardState
+from ptychoflow.dashboard.watched_thread import WatchedThread
 from ptychoflow.streaming.codec import Decoded
 from ptychoflow.streaming.commands import CommandSender
 from ptychoflow.streaming.errors import UserError
@@ -131,30 +131,7 @@ def page_url(host: str, listener: socket.socket) -> str:
     return f"http://{name}:{listener.getsockname()[1]}/"
 
 
-class _Thread(ABC):
-    """A thread whose failure is raised in the thread that checks on it."""
-
-    def __init__(self, name: str) -> None:
-        self._failure: BaseException | None = None
-        self._thread = threading.Thread(target=self._guard, name=name, daemon=True)
-
-    def check(self) -> None:
-        """Raise if the thread has ended before its time."""
-        if not self._thread.is_alive():
-            raise RuntimeError(f"{self._thread.name} ended unexpectedly") from self._failure
-
-    def _guard(self) -> None:
-        try:
-            self._run()
-        except BaseException as error:
-            self._failure = error
-            raise
-
-    @abstractmethod
-    def _run(self) -> None: ...
-
-
-class _Intake(_Thread):
+class _Intake(WatchedThread):
     """Feeds telemetry to the state: first what the run's folder holds, then what arrives."""
 
     def __init__(self, state: DashboardState, network: NetworkSettings, history: Path) -> None:
@@ -212,7 +189,7 @@ class _Intake(_Thread):
         return bool(received.arrays) or not known
 
 
-class _Server(_Thread):
+class _Server(WatchedThread):
     """Runs uvicorn in a thread, so that signals stay with the entry point."""
 
     def __init__(self, server: uvicorn.Server, listener: socket.socket) -> None:

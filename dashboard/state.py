@@ -10,7 +10,7 @@ from typing import Any
 import numpy.typing as npt
 
 from ptychoflow.dashboard import models, rows
-from ptychoflow.dashboard.mosaics import Channel, Mosaic, MosaicStore
+from ptychoflow.dashboard.mosaics import Mosaic, MosaicStore
 from ptychoflow.dashboard.probe import NewestFrame, Path, ProbeStore
 from ptychoflow.dashboard.settings import DashboardSettings
 from ptychoflow.streaming.events import (
@@ -125,22 +125,13 @@ class DashboardState:
     def _take_arrays(self, event: AnyEvent, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
         match event:
             case MosaicImage() | MosaicArea():
-                self._take_mosaic(event, arrays)
+                self._mosaics.take(event, arrays)
             case PerspectiveStarted():
                 self._probe.start(event, arrays)
             case PositionsTaken():
                 self._probe.extend(event, arrays)
             case FrameTaken():
                 self._probe.show(event, arrays)
-
-    def _take_mosaic(self, event: MosaicImage | MosaicArea, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
-        """An image of no pixels, or an event read back from the run's folder without its arrays, shows nothing."""
-        if not all(channel in arrays and arrays[channel].ndim == 2 and arrays[channel].size for channel in Channel):
-            return
-        if isinstance(event, MosaicArea):
-            self._mosaics.put_area(event, dict(arrays))
-        else:
-            self._mosaics.put(event, dict(arrays))
 
     def _present(self, now_s: float) -> models.Present:
         state, newest = self._state, self._probe.newest

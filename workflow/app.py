@@ -16,6 +16,7 @@ from ptychoflow.workflow.commands.experiment import app as experiment
 from ptychoflow.workflow.commands.fashion_mnist import fashion_mnist
 from ptychoflow.workflow.commands.inspect import inspect
 from ptychoflow.workflow.commands.keys import keys
+from ptychoflow.workflow.commands.outputs import outputs
 from ptychoflow.workflow.commands.report import report
 from ptychoflow.workflow.commands.resume import resume
 from ptychoflow.workflow.commands.run import run
@@ -46,7 +47,7 @@ def create_app() -> typer.Typer:
         add_completion=False,
         rich_markup_mode=None,
     )
-    parts = (acquire, train, edge, dashboard)
+    parts = (acquire, train, edge, dashboard, outputs)
     for command in (run, resume, inspect, simulate, detector, report, view, *parts, keys, fashion_mnist):
         app.command()(command)
     app.callback()(_before_the_sub_command)

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ptychoflow.acquisition.detectors.interface import Part
-from ptychoflow.acquisition.detectors.libraries import library
+from ptychoflow.streaming.libraries import library
 
 BLOCK_BYTES = 8192
 """Bitshuffle's block where the encoded bytes do not state one."""

@@ -23,7 +23,7 @@ from ptychoflow.streaming.events.acquisition import (
     Unlabelled,
     Unplaced,
 )
-from ptychoflow.streaming.events.base import Event, Part, PartState, PartStatus, WarningRaised, Whole
+from ptychoflow.streaming.events.base import WATCHING, Event, Part, PartState, PartStatus, WarningRaised, Whole
 from ptychoflow.streaming.events.classification import ClassificationInfo, TaskAccuracies, TaskScores, chance
 from ptychoflow.streaming.events.edge import (
     Channels,
@@ -97,6 +97,7 @@ class Telemetry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 __all__ = [
+    "WATCHING",
     "AcquisitionCounts",
     "AnyEvent",
     "BufferReport",

@@ -15,7 +15,12 @@ class Part(StrEnum):
     TRAINER = "trainer"
     EDGE = "edge"
     DASHBOARD = "dashboard"
+    OUTPUTS = "outputs"
     WORKFLOW = "workflow"
+
+
+WATCHING = frozenset({Part.DASHBOARD, Part.OUTPUTS})
+"""Parts that do none of the run's work, and stay until the others have ended."""
 
 
 class PartState(StrEnum):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, field
 
-from ptychoflow.streaming.events import Part, PartObserved, PartState, PartStatus, Telemetry
+from ptychoflow.streaming.events import WATCHING, Part, PartObserved, PartState, PartStatus, Telemetry
 from ptychoflow.streaming.state.rows import shortened
 
 WORDS_KEPT = 6
@@ -58,7 +58,7 @@ class PartsHealth:
         """Return the state of the run: the launcher's word, if there is one; else from the parts' own."""
         if Part.WORKFLOW in self._parts:
             return self._parts[Part.WORKFLOW].state
-        states = {health.state for part, health in self._parts.items() if part is not Part.DASHBOARD}
+        states = {health.state for part, health in self._parts.items() if part not in WATCHING}
         for telling in (PartState.FAILED, PartState.PAUSED, PartState.RUNNING):
             if telling in states:
                 return telling

@@ -12,7 +12,7 @@ def store(kept: int = 3, max_bytes: int = 1 << 20) -> MosaicStore:
 
 
 def put(images: MosaicStore, perspective: int, kind: MosaicKind, phase: np.ndarray, origin_px=(0.0, 0.0)) -> None:
-    images.put(*mosaic(perspective, kind, np.cos(phase), phase, origin_px))
+    images.take(*mosaic(perspective, kind, np.cos(phase), phase, origin_px))
 
 
 def test_the_newest_image_of_a_kind_replaces_the_one_before():
@@ -41,22 +41,22 @@ def test_a_perspective_that_is_not_kept_has_no_images():
 def test_an_image_grows_from_the_parts_that_changed():
     images = store()
     whole = MosaicImage(0, FIRST_PASS, 1, (5, -3), PIXEL_SIZE_M, revision=4)
-    images.put(whole, {"amplitude": np.ones((2, 2), np.float32), "phase": np.zeros((2, 2), np.float32)})
+    images.take(whole, {"amplitude": np.ones((2, 2), np.float32), "phase": np.zeros((2, 2), np.float32)})
 
     def area(revision: int, version: int = 2) -> MosaicArea:
         return MosaicArea(0, FIRST_PASS, version, (6, -2), (4, -3), (4, 3), revision)
 
     part = {"amplitude": np.full((2, 2), 7, np.float32), "phase": np.full((2, 2), -1, np.float32)}
-    images.put_area(area(6), part)
+    images.take(area(6), part)
     assert images.of(0)[FIRST_PASS].info.revision == 4
-    images.put_area(area(5), part)
+    images.take(area(5), part)
     grown = images.of(0)[FIRST_PASS]
     nan = np.nan
     np.testing.assert_array_equal(
         grown.channels[Channel.AMPLITUDE], [[nan, nan, nan], [1, 1, nan], [1, 7, 7], [nan, 7, 7]]
     )
     assert (grown.info.origin_px, grown.info.model_version, grown.info.pixel_size_m) == ((4, -3), 2, PIXEL_SIZE_M)
-    images.put_area(area(6), part)
+    images.take(area(6), part)
     assert images.of(0)[FIRST_PASS].info.revision == 6
-    images.put_area(MosaicArea(1, FIRST_PASS, 1, (0, 0), (0, 0), (2, 2), 1), part)
+    images.take(MosaicArea(1, FIRST_PASS, 1, (0, 0), (0, 0), (2, 2), 1), part)
     assert images.of(1) == {}

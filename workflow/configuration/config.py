@@ -13,6 +13,7 @@ from ptychoflow.acquisition.classification.settings import ClassificationSourceS
 from ptychoflow.acquisition.retrieval.settings import RetrievalSettings
 from ptychoflow.acquisition.scan_settings import ScanSourceSettings
 from ptychoflow.acquisition.settings import AcquisitionSettings, PublishingSettings
+from ptychoflow.dashboard.outputs.settings import OutputsSettings
 from ptychoflow.dashboard.settings import DashboardSettings
 from ptychoflow.inference_edge.settings import EdgeSettings, InferenceSettings
 from ptychoflow.streaming.durable_file import write_durably
@@ -58,6 +59,8 @@ class Config(RunConfig):
     """Model, strategy, rehearsal buffer, schedule."""
     edge: EdgeSettings = Field(default_factory=EdgeSettings)
     """Inference, stitching and scores."""
+    outputs: OutputsSettings = Field(default_factory=OutputsSettings)
+    """Where images and scores go besides the page; see [](../how-to/send-images-elsewhere.md)."""
 
     fixed: ClassVar[tuple[str, ...]] = (
         "run.seed",

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
 
+from ptychoflow.dashboard.outputs.checks import check_outputs
 from ptychoflow.dashboard.settings import DashboardSettings
 from ptychoflow.dashboard.token import make_token
 from ptychoflow.streaming.commands import AnyCommand, CommandHub, StopRun
@@ -18,7 +19,7 @@ from ptychoflow.streaming.run_folder import RunFolder
 from ptychoflow.streaming.state.run import RunState
 from ptychoflow.streaming.telemetry import TelemetryHub, TelemetrySender
 from ptychoflow.streaming.telemetry_log import TelemetryLog
-from ptychoflow.workflow.configuration.config import AnyConfig
+from ptychoflow.workflow.configuration.config import AnyConfig, Config
 from ptychoflow.workflow.exit_status import FAILED_STATUS, INTERRUPTED_STATUS
 from ptychoflow.workflow.launching.dashboard_token import TOKEN_VARIABLE, show_token
 from ptychoflow.workflow.launching.initial_weights import with_found_weights
@@ -35,7 +36,7 @@ from ptychoflow.workflow.results import Summary, complaint, headline, write_resu
 
 log = logging.getLogger(__name__)
 
-START_ORDER = (Part.DASHBOARD, Part.EDGE, Part.TRAINER, Part.ACQUISITION)
+START_ORDER = (Part.DASHBOARD, Part.OUTPUTS, Part.EDGE, Part.TRAINER, Part.ACQUISITION)
 
 
 def launch(config: AnyConfig) -> int:
@@ -47,8 +48,8 @@ def launch(config: AnyConfig) -> int:
     running.
 
     Raises:
-        UserError: before anything starts: a part would get nothing, the scan or the initial weights cannot be read, a
-            port is in use, or the run folder cannot be made.
+        UserError: before anything starts: a part would get nothing, the scan or the initial weights cannot be read, an
+            output cannot work, a port is in use, or the run folder cannot be made.
     """
     config = _checked(with_found_weights(config))
     folder = create_run_folder(config)
@@ -91,6 +92,8 @@ def _checked(config: AnyConfig) -> AnyConfig:
     """Return the configuration with all ports chosen, once it is sure that all parts can start."""
     _require_receivers(config)
     check_source(config)
+    if isinstance(config, Config):
+        check_outputs(config.outputs)
     return _with_ports(config)
 
 
@@ -115,7 +118,10 @@ def _with_ports(config: AnyConfig) -> AnyConfig:
 
 
 def _commands(config: AnyConfig, folder: RunFolder) -> list[PartCommand]:
-    parts = [part for part in START_ORDER if config.dashboard.enabled or part is not Part.DASHBOARD]
+    unwanted = set() if config.dashboard.enabled else {Part.DASHBOARD}
+    if not (isinstance(config, Config) and config.outputs.chosen):
+        unwanted.add(Part.OUTPUTS)
+    parts = [part for part in START_ORDER if part not in unwanted]
     master_port = choose_port(config.network, ranks=config.trainer.ranks)
     commands = [part_command(part, folder, config.trainer, master_port=master_port) for part in parts]
     page = config.dashboard

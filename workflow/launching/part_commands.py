@@ -16,6 +16,7 @@ COMMAND_OF_PART: Mapping[Part, str] = {
     Part.TRAINER: "train",
     Part.EDGE: "edge",
     Part.DASHBOARD: "dashboard",
+    Part.OUTPUTS: "outputs",
 }
 
 

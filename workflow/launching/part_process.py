@@ -16,7 +16,7 @@ from types import FrameType
 
 from ptychoflow.streaming.commands import CommandReceiver, StopRun
 from ptychoflow.streaming.errors import writing
-from ptychoflow.streaming.events import Part, PartState, PartStatus
+from ptychoflow.streaming.events import WATCHING, Part, PartState, PartStatus
 from ptychoflow.streaming.run_folder import RunFolder
 from ptychoflow.streaming.settings import NetworkSettings
 from ptychoflow.streaming.telemetry import TelemetrySender
@@ -40,7 +40,7 @@ class PartProcess:
     config: AnyConfig
     folder: RunFolder
     stop: threading.Event
-    """Set by SIGTERM, by Ctrl-C, and, but for the dashboard, by the command to stop the run."""
+    """Set by SIGTERM, by Ctrl-C, and, but for dashboard and outputs, by the command to stop the run."""
 
 
 @contextmanager
@@ -75,8 +75,8 @@ def part_process(
 
 @contextmanager
 def _stop_on_command(part: Part, network: NetworkSettings, stop: threading.Event) -> Iterator[None]:
-    """Within the context, the command to stop the run sets `stop`; the page stays, so that its viewers see the end."""
-    if part is Part.DASHBOARD:
+    """Within the context, the command to stop the run sets `stop`; whoever only watches stays and sees the end."""
+    if part in WATCHING:
         yield
         return
     ended = threading.Event()

@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 POLL_S = 0.2
 WORKING = (Part.ACQUISITION, Part.TRAINER, Part.EDGE)
 """Parts that end by themselves when the scan has ended, in this order."""
-STOP_ORDER = (*WORKING, Part.DASHBOARD)
+STOP_ORDER = (*WORKING, Part.OUTPUTS, Part.DASHBOARD)
 
 
 class RunParts:
@@ -62,9 +62,10 @@ class RunParts:
     def _watch(self, supervisor: Supervisor, display: ProgressDisplay, stop: threading.Event) -> PartEnd | None:
         """Block until the working parts have ended, one of them has failed, or `stop` is set; return what failed.
 
-        A run goes on without its dashboard, but has then not ended well. A trainer that was killed is started again.
+        A run goes on without its dashboard and its outputs, but has then not ended well. A trainer that was killed is
+        started again.
         """
-        without_page: PartEnd | None = None
+        unwatched: PartEnd | None = None
         while not stop.is_set() and not supervisor.running.isdisjoint(WORKING):
             for end in supervisor.ended():
                 if not end.failed:
@@ -74,10 +75,10 @@ class RunParts:
                 elif end.part in WORKING:
                     return end
                 else:
-                    without_page = end
+                    unwatched = end
             display.refresh()
             stop.wait(POLL_S)
-        return without_page
+        return unwatched
 
     def _may_start_again(self, end: PartEnd) -> bool:
         """Whether the trainer goes on from its last checkpoint; torchrun sees to single ones of several ranks."""

@@ -27,8 +27,8 @@ from ptychoflow.acquisition.detectors.dectris_fields import (
 )
 from ptychoflow.acquisition.detectors.dectris_v2.settings import DectrisV2Settings
 from ptychoflow.acquisition.detectors.interface import Decoder, Part
-from ptychoflow.acquisition.detectors.libraries import library
 from ptychoflow.acquisition.scan import Ending
+from ptychoflow.streaming.libraries import library
 
 MAX_DEPTH = 16
 """Containers within each other; a message of the protocol has 8."""

@@ -14,8 +14,8 @@ from ptychoflow.acquisition.detectors.dectris_simulator import DectrisSimulator,
 from ptychoflow.acquisition.detectors.dectris_v2.decoder import COMPRESSED, MULTI_DIMENSIONAL
 from ptychoflow.acquisition.detectors.dectris_v2.settings import DectrisV2SimulatorSettings, StreamCompression
 from ptychoflow.acquisition.detectors.interface import Part
-from ptychoflow.acquisition.detectors.libraries import library
 from ptychoflow.acquisition.scan import Perspective
+from ptychoflow.streaming.libraries import library
 
 SELF_DESCRIBED = 55799
 TYPED_ARRAYS = {"uint8": 64, "uint16": 69, "uint32": 70, "float32": 85}

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 
 from ptychoflow.acquisition.detectors.interface import POLL_S, Connection, Deliver, Part
-from ptychoflow.acquisition.detectors.libraries import library
 from ptychoflow.acquisition.detectors.ntndarray.messages import (
     MAX_ATTRIBUTES,
     MAX_TEXT,
@@ -27,6 +26,7 @@ from ptychoflow.acquisition.detectors.ntndarray.messages import (
 from ptychoflow.acquisition.detectors.ntndarray.series import AcquireRule, Notice, series_rule
 from ptychoflow.acquisition.detectors.ntndarray.settings import NtndarraySettings, SeriesByAcquire
 from ptychoflow.streaming.errors import UserError
+from ptychoflow.streaming.libraries import library
 
 log = logging.getLogger(__name__)
 

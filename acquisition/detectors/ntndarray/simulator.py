@@ -11,11 +11,11 @@ import numpy.typing as npt
 
 from ptychoflow.acquisition.detectors.compression import encode
 from ptychoflow.acquisition.detectors.interface import POLL_S, Simulator
-from ptychoflow.acquisition.detectors.libraries import library
 from ptychoflow.acquisition.detectors.ntndarray.decoder import CODECS, PVDATA_TYPES
 from ptychoflow.acquisition.detectors.ntndarray.settings import NtndarraySimulatorSettings
 from ptychoflow.acquisition.scan import Perspective
 from ptychoflow.streaming.errors import UserError
+from ptychoflow.streaming.libraries import library
 
 SUBSCRIBED_S = 0.3
 """A subscription follows its channel by this time; PvAccess does not tell."""

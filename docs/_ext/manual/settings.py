@@ -46,7 +46,7 @@ def dataset_map_reference() -> str:
     return _Reference(keys_of(DatasetMap)).of_config(DatasetMap)
 
 
-SECTIONS = ("run", "source", "acquisition", "retrieval", "trainer", "edge", "dashboard", "network")
+SECTIONS = ("run", "source", "acquisition", "retrieval", "trainer", "edge", "dashboard", "outputs", "network")
 """In the order in which frames pass them; others follow."""
 
 

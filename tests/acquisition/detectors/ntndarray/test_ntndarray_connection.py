@@ -11,7 +11,6 @@ from peers import peer_python
 from support import free_ports, wait_until
 
 from ptychoflow.acquisition.detectors.arrivals import FrameCame, Malformed, PositionsCame, SeriesBegan, SeriesEnded
-from ptychoflow.acquisition.detectors.libraries import library
 from ptychoflow.acquisition.detectors.ntndarray.connection import NtndarrayConnection
 from ptychoflow.acquisition.detectors.ntndarray.decoder import NtndarrayDecoder
 from ptychoflow.acquisition.detectors.ntndarray.settings import (
@@ -23,6 +22,7 @@ from ptychoflow.acquisition.detectors.ntndarray.simulator import NtndarraySimula
 from ptychoflow.acquisition.simulation.scan import SimulatedScan
 from ptychoflow.acquisition.source_settings import SimulationSettings
 from ptychoflow.streaming.errors import UserError
+from ptychoflow.streaming.libraries import library
 
 pytest.importorskip("p4p", reason="p4p is not installed: pip install 'ptychoflow[epics]'")
 

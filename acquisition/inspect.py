@@ -13,6 +13,7 @@ from rich.text import Text
 from ptychoflow.acquisition.frame_check import usable
 from ptychoflow.acquisition.position_check import step_px
 from ptychoflow.acquisition.readers.stored import fresnel_number, probe_diameter_px
+from ptychoflow.acquisition.repeats import find_places
 from ptychoflow.acquisition.scan import Geometry, Perspective, Scan
 from ptychoflow.streaming.errors import UserError
 
@@ -145,7 +146,7 @@ def _describe(perspective: Perspective) -> PerspectiveDescription:
         angle_deg=perspective.angle_deg,
         frames=len(perspective),
         extent_px=(extent_y, extent_x),
-        step_px=step_px(positions_px),
+        step_px=step_px(positions_px[find_places(positions_px).first]),
         masked_pixels=0 if perspective.mask is None else int(perspective.mask.sum()),
         ground_truth_shape_px=None if truth is None else (truth.values.shape[0], truth.values.shape[1]),
     )

@@ -18,6 +18,7 @@ from ptychoflow.acquisition.propagation import back_propagate, propagate
 from ptychoflow.acquisition.readers.hdf5 import HDF5_ERRORS, one_line
 from ptychoflow.acquisition.readers.stored import StoredPerspective, fresnel_number
 from ptychoflow.acquisition.reading import READING
+from ptychoflow.acquisition.repeats import find_places
 from ptychoflow.acquisition.scan import Geometry, Perspective
 from ptychoflow.acquisition.source_settings import PreprocessSettings
 from ptychoflow.streaming.errors import UserError
@@ -27,6 +28,8 @@ log = logging.getLogger(__name__)
 LARGE_FRAME_PX = 2**21
 ESTIMATE_BYTES = 2**31
 """Stored frames that are read to estimate the probe and to check orientation, at most."""
+MOST_EXPOSURES = 4
+"""Of one position that are looked at until one shows anything."""
 MOSTLY_MASKED = 0.5
 """More of a frame than this is rarely masked; the other way round it is."""
 
@@ -101,6 +104,7 @@ class FilePerspective(Perspective):
         self.geometry = self._transform.apply_to_geometry(stored.geometry)
         self.positions_px = self.place(stored.positions_px)
         self._advise_crop()
+        self._note_repeats()
         known_bad = self._known_bad(settings)
         survey = self._look_at_frames(settings, known_bad)
         self.notes += survey.notes
@@ -166,6 +170,13 @@ class FilePerspective(Perspective):
             )
             log.warning("%s", note)
             self.notes.append(note)
+
+    def _note_repeats(self) -> None:
+        if repeats := find_places(self.positions_px).repeats:
+            self.notes.append(
+                f"{repeats} of {len(self)} frames were taken where another one was before: exposures of one position "
+                "are averaged for phase retrieval, and count once where the probe is estimated"
+            )
 
     def _known_bad(self, settings: PreprocessSettings) -> npt.NDArray[np.bool_] | None:
         """Return the stored pixels that the file's mask or the user's ignores."""
@@ -276,17 +287,20 @@ class FilePerspective(Perspective):
     def gather_frames(self) -> GatheredFrames | None:
         """Read the frames that show probe and orientation, one at a time; None if fewer than two can be used."""
         gathered = GatheredFrames()
-        places = len(np.unique(self.positions_px, axis=0))
         height, width = self._stored.geometry.frame_shape_px
         most = max(LEAST_FRAMES, ESTIMATE_BYTES // (height * width * self._stored.dtype.itemsize))
-        for index in choose_frames(self.positions_px, most=most).tolist() if places > 1 else []:
-            try:
-                frame = self.read(index, index + 1)
-            except UserError:  # the survey, or whoever reads it for good, says so
-                continue
-            if usable(frame)[0]:
-                gathered.add(frame[0], self.positions_px[index])
-        return gathered if len(gathered) > 1 and len(np.unique(gathered.positions_px, axis=0)) > 1 else None
+        places = find_places(self.positions_px)
+        for first in choose_frames(self.positions_px, most=most).tolist():
+            exposures = np.flatnonzero(places.of_frame == places.of_frame[first])
+            for index in exposures[:MOST_EXPOSURES].tolist():
+                try:
+                    frame = self.read(index, index + 1)
+                except UserError:  # the survey, or whoever reads it for good, says so
+                    continue
+                if usable(frame)[0]:
+                    gathered.add(frame[0], self.positions_px[index])
+                    break
+        return gathered if len(gathered) > 1 else None
 
 
 def _middle(stored: StoredPerspective) -> tuple[int, int]:

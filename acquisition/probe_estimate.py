@@ -22,6 +22,7 @@ from scipy.spatial import KDTree
 
 from ptychoflow.acquisition.binning import bin_frame
 from ptychoflow.acquisition.propagation import back_propagate
+from ptychoflow.acquisition.repeats import find_places
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -218,7 +219,7 @@ def _pairs(positions_px: FloatArray, *, anchors: int = ANCHORS) -> tuple[npt.NDA
 
     Of repeated exposures at one place only the first counts: a step of nothing says nothing.
     """
-    first = np.sort(np.unique(positions_px, axis=0, return_index=True)[1])
+    first = find_places(positions_px).first
     places = positions_px[first]
     count = min(len(places), anchors, ANCHORS)
     chosen = np.arange(count) * len(places) // count

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ptychoflow.acquisition.probe_estimate import GatheredFrames, choose_frames, estimate_probe
+from ptychoflow.acquisition.repeats import find_places
 from ptychoflow.acquisition.retrieval.engine import Measurement, Reconstruction
 from ptychoflow.acquisition.retrieval.engines import RETRIEVING, make_engine
 from ptychoflow.acquisition.retrieval.gauge import find_gauge
@@ -100,13 +101,23 @@ def _find_object(job: GroundTruthJob, settings: RetrievalSettings) -> Reconstruc
             gathered.add(job.frames[index], job.positions_px[index])
         probe = estimate_probe(gathered, job.mask).probe
     if settings.source in RETRIEVING:
-        return make_engine(settings).reconstruct(Measurement(job.frames, job.positions_px, probe, job.mask))
+        return make_engine(settings).reconstruct(_measurement(job, probe))
     if job.recorded is None:
         raise UserError(
             f"perspective {job.perspective} carries no {settings.source.value} object: "
             f"set retrieval.source to {GroundTruthSource.PTYCHI.value}"
         )
     return Reconstruction(job.recorded, probe)
+
+
+def _measurement(job: GroundTruthJob, probe: npt.NDArray[np.complex64]) -> Measurement:
+    """Return what phase retrieval is given: repeated exposures of a position as one frame."""
+    places = find_places(job.positions_px)
+    if not places.repeats:
+        return Measurement(job.frames, job.positions_px, probe, job.mask)
+    log.info("perspective %d: exposures averaged to %d positions", job.perspective, len(places.first))
+    positions_px = places.average_positions(job.positions_px)
+    return Measurement(places.average_frames(job.frames), positions_px, probe, job.mask)
 
 
 def _in_common_gauge(found: Reconstruction, job: GroundTruthJob, settings: RetrievalSettings) -> ObjectImage:

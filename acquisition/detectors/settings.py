@@ -14,12 +14,13 @@ from ptychoflow.acquisition.detectors.ntndarray.settings import NtndarraySetting
 from ptychoflow.acquisition.detectors.panda.settings import PandaSettings
 from ptychoflow.acquisition.detectors.position_sender.settings import PositionSenderSettings
 from ptychoflow.acquisition.detectors.position_table.settings import PositionTableSettings
+from ptychoflow.acquisition.detectors.watched_folder.settings import WatchedFolderSettings
 from ptychoflow.acquisition.source_settings import GeometrySettings, PreprocessSettings
 from ptychoflow.streaming.settings import Settings
 
 Corner = tuple[float, float]
 
-FrameSource = DectrisV1Settings | DectrisV2Settings | Hdf5SwmrSettings | NtndarraySettings
+FrameSource = DectrisV1Settings | DectrisV2Settings | Hdf5SwmrSettings | NtndarraySettings | WatchedFolderSettings
 PositionSource = Hdf5SwmrSettings | PandaSettings | PositionSenderSettings | PositionTableSettings
 FrameSourceSettings = Annotated[FrameSource, Field(discriminator="kind")]
 PositionSourceSettings = Annotated[PositionSource, Field(discriminator="kind")]

@@ -20,6 +20,8 @@ from ptychoflow.acquisition.detectors.panda.settings import PandaSimulatorSettin
 from ptychoflow.acquisition.detectors.panda.simulator import PandaSimulator
 from ptychoflow.acquisition.detectors.position_sender.settings import PositionSenderSimulatorSettings
 from ptychoflow.acquisition.detectors.position_sender.simulator import PositionSenderSimulator
+from ptychoflow.acquisition.detectors.watched_folder.settings import WatchedFolderSimulatorSettings
+from ptychoflow.acquisition.detectors.watched_folder.simulator import WatchedFolderSimulator
 
 SimulatorSettings = Annotated[
     DectrisV1SimulatorSettings
@@ -27,7 +29,8 @@ SimulatorSettings = Annotated[
     | Hdf5SwmrSimulatorSettings
     | NtndarraySimulatorSettings
     | PandaSimulatorSettings
-    | PositionSenderSimulatorSettings,
+    | PositionSenderSimulatorSettings
+    | WatchedFolderSimulatorSettings,
     Field(discriminator="kind"),
 ]
 
@@ -39,6 +42,7 @@ _SIMULATORS: dict[type[SimulatorSettings], Callable[[Any], Simulator]] = {
     NtndarraySimulatorSettings: NtndarraySimulator,
     PandaSimulatorSettings: PandaSimulator,
     PositionSenderSimulatorSettings: PositionSenderSimulator,
+    WatchedFolderSimulatorSettings: WatchedFolderSimulator,
 }
 
 

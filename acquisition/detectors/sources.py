@@ -28,6 +28,9 @@ from ptychoflow.acquisition.detectors.position_table.connection import PositionT
 from ptychoflow.acquisition.detectors.position_table.decoder import PositionTableDecoder
 from ptychoflow.acquisition.detectors.position_table.settings import PositionTableSettings
 from ptychoflow.acquisition.detectors.settings import LiveSourceSettings
+from ptychoflow.acquisition.detectors.watched_folder.connection import WatchedFolderConnection
+from ptychoflow.acquisition.detectors.watched_folder.decoder import WatchedFolderDecoder
+from ptychoflow.acquisition.detectors.watched_folder.settings import WatchedFolderSettings
 
 _SOURCES: dict[type[LiveSourceSettings], tuple[Callable[[Any], Connection], Callable[[Any], Decoder]]] = {
     DectrisV1Settings: (DectrisV1Connection, DectrisV1Decoder),
@@ -37,6 +40,7 @@ _SOURCES: dict[type[LiveSourceSettings], tuple[Callable[[Any], Connection], Call
     PandaSettings: (PandaConnection, PandaDecoder),
     PositionSenderSettings: (PositionSenderConnection, PositionSenderDecoder),
     PositionTableSettings: (PositionTableConnection, PositionTableDecoder),
+    WatchedFolderSettings: (WatchedFolderConnection, WatchedFolderDecoder),
 }
 
 

@@ -19,6 +19,7 @@ from support import free_ports, wait_until
 
 from ptychoflow.acquisition.detectors.arrivals_file import arrivals_files
 from ptychoflow.acquisition.detectors.settings import LiveSettings
+from ptychoflow.acquisition.detectors.watched_folder.settings import SeriesBy, WatchedFolderSettings
 from ptychoflow.acquisition.retrieval.settings import RetrievalSettings
 from ptychoflow.acquisition.simulate import simulate_to_file
 from ptychoflow.acquisition.source_settings import ReplaySettings, SimulationSettings
@@ -29,6 +30,11 @@ from ptychoflow.streaming.settings import NetworkSettings
 
 SCAN = SimulationSettings(perspectives=2, frames_per_perspective=64, frame_shape_px=(32, 32), seed=3)
 FRAMES = 2 * 64
+GEOMETRY = {
+    "energy_eV": SCAN.energy_eV,
+    "detector_distance_m": SCAN.detector_distance_m,
+    "detector_pixel_size_m": SCAN.detector_pixel_size_m,
+}
 PTYCHI = RetrievalSettings(source=GroundTruthSource.PTYCHI, epochs=2, target_shape_px=(16, 16))
 
 
@@ -83,11 +89,7 @@ def in_files(folder: Path, probe: Path | None, **settings: object) -> LiveSettin
                 "earlier_files": True,
             },
             "join": {"first_frame": 0, "first_sample": 0, "samples_per_frame": 1},
-            "geometry": {
-                "energy_eV": SCAN.energy_eV,
-                "detector_distance_m": SCAN.detector_distance_m,
-                "detector_pixel_size_m": SCAN.detector_pixel_size_m,
-            },
+            "geometry": GEOMETRY,
             "perspectives": 2,
             "probe": probe,
             **settings,
@@ -145,6 +147,27 @@ def test_a_file_written_anew_frame_by_frame_is_the_same_scan(
     assert len(arrivals) >= 2
     frames_bytes = sum(frame.nbytes for frame in outcome.edge.frames.values())
     assert sum(path.stat().st_size for path in arrivals) < frames_bytes / 4, "frames stay in their files"
+
+
+def test_files_in_a_watched_folder_are_the_same_scan(network: NetworkSettings, tmp_path: Path, scan_file: Path) -> None:
+    closed = run_acquisition(network, tmp_path / "closed", source=ReplaySettings(path=scan_file), retrieval=PTYCHI)
+    folder, port = tmp_path / "files", free_ports(1)[0]
+    folder.mkdir()
+    source = live("dectris-v2", 1, port, tmp_path / "closed", geometry=GEOMETRY).model_copy(
+        update={"frames": WatchedFolderSettings(folder=folder, series=SeriesBy.FOLDER, files_per_series=64)}
+    )
+    with ExitStack() as stack:
+
+        def begin() -> None:
+            wait_until((tmp_path / "live" / "arrivals").exists, timeout_s=60.0)
+            for address in (f"watched-folder://{folder}", f"panda://127.0.0.1:{port}"):
+                stack.enter_context(detector(address, scan_file, "--rate", "40", "--pause", "3"))
+
+        beginning = threading.Thread(target=begin)
+        beginning.start()
+        outcome = run_acquisition(network, tmp_path / "live", source=source, retrieval=PTYCHI)
+        beginning.join()
+    assert_the_same_scan(outcome, closed)
 
 
 def test_a_receiver_that_is_killed_is_started_again_and_the_rest_is_exact(

@@ -82,7 +82,8 @@ class Hdf5SwmrConnection(Connection):
         try:
             with os.scandir(self._settings.folder) as entries:
                 for entry in entries:
-                    if fnmatch.fnmatchcase(entry.name, self._settings.pattern) and entry.is_file():
+                    fits = entry.name.isprintable() and fnmatch.fnmatchcase(entry.name, self._settings.pattern)
+                    if fits and entry.is_file():
                         names.add(entry.name)
                         if entry.name not in self._known:
                             new.append((entry.stat().st_mtime_ns, entry.name))

@@ -1,10 +1,11 @@
-"""Damaged messages of sources of positions end nothing, and most of what is not damaged still arrives."""
+"""Damaged messages about positions and files end nothing, and most of what is not damaged still arrives."""
 
 import hdf5_swmr_messages
 import panda_messages
 import position_sender_messages
 import position_table_messages
 import pytest
+import watched_folder_messages
 from mutated_messages import Stream, feed
 
 STREAMS = {
@@ -12,6 +13,7 @@ STREAMS = {
     "position-sender": position_sender_messages.STREAM,
     "position-table": position_table_messages.STREAM,
     "hdf5-swmr": hdf5_swmr_messages.STREAM,
+    "watched-folder": watched_folder_messages.STREAM,
 }
 
 

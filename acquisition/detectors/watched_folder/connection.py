@@ -1,0 +1,102 @@
+"""Watches a folder and delivers the files that are written into it."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Sequence
+
+from ptychoflow.acquisition.detectors.interface import POLL_S, Connection, Deliver, Part
+from ptychoflow.acquisition.detectors.watched_folder.contents import frames_in
+from ptychoflow.acquisition.detectors.watched_folder.files import FolderWatch, NewFile
+from ptychoflow.acquisition.detectors.watched_folder.messages import (
+    FileCame,
+    FileUnusable,
+    SeriesClosed,
+    SeriesOpened,
+    decode,
+    encode,
+)
+from ptychoflow.acquisition.detectors.watched_folder.settings import SeriesBy, WatchedFolderSettings
+from ptychoflow.streaming.errors import UserError
+
+log = logging.getLogger(__name__)
+
+SERIES_REMEMBERED = 64
+
+
+class WatchedFolderConnection(Connection):
+    """Delivers every file that is whole, as it is."""
+
+    def __init__(self, settings: WatchedFolderSettings) -> None:
+        self._settings = settings
+        self._files_of: dict[str, int] = {}
+        """How many files of a series were delivered."""
+
+    def drain(self, deliver: Deliver, stop: threading.Event) -> None:
+        """Deliver what is written, until `stop` is set.
+
+        Raises:
+            UserError: there is no such folder.
+        """
+        folder = self._settings.folder
+        try:
+            watch = FolderWatch(self._settings)
+        except OSError as error:
+            raise UserError(
+                f"{folder}: {error.strerror}; make this folder, or name the one that files are written into"
+            ) from error
+        if not self._settings.earlier_files:
+            log.info("%s: %d files that were there before are left out", folder, watch.leave_out_present())
+        while not stop.is_set():
+            began_s = time.monotonic()
+            files = watch.look()
+            looked_s = time.monotonic() - began_s
+            for file in files:
+                self._take(watch, file, deliver)
+                if stop.is_set():
+                    return
+            stop.wait(max(POLL_S, looked_s))  # large folders take long to list
+
+    @staticmethod
+    def begins_series(parts: Sequence[Part]) -> bool:
+        """Whether this is the first file of a series."""
+        try:
+            return len(parts) == 1 and isinstance(decode(parts), SeriesOpened)
+        except ValueError:
+            return False
+
+    def _take(self, watch: FolderWatch, file: NewFile, deliver: Deliver) -> None:
+        """Deliver a file that does not change any more, if it is whole."""
+        if file.failed is None:
+            try:
+                content = watch.read(file)
+                self._check(file, content)
+            except (ValueError, OSError) as error:
+                file.failed = str(error)
+            else:
+                watch.taken(file)
+                self._deliver(file, content, deliver)
+                return
+        if time.monotonic() - file.settled_s >= self._settings.unreadable_s:
+            watch.taken(file)
+            deliver([encode(FileUnusable(file.path[-255:], file.failed[:300]))])
+
+    def _check(self, file: NewFile, content: bytes) -> None:
+        by_file = self._settings.series is SeriesBy.FILE
+        most = len(content) if by_file else self._settings.frames_per_file
+        frames_in(content, file.name, most_frames=most, max_frame_px=self._settings.max_frame_px)
+
+    def _deliver(self, file: NewFile, content: bytes, deliver: Deliver) -> None:
+        series = file.series
+        if series not in self._files_of:
+            self._files_of[series] = 0
+            if len(self._files_of) > SERIES_REMEMBERED:
+                del self._files_of[next(iter(self._files_of))]
+            deliver([encode(SeriesOpened(series))])
+        deliver([encode(FileCame(series, file.name, file.number)), content])
+        self._files_of[series] += 1
+        last = 1 if self._settings.series is SeriesBy.FILE else self._settings.files_per_series
+        if self._files_of[series] == last:
+            deliver([encode(SeriesClosed(series))])

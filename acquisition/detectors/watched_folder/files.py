@@ -1,0 +1,172 @@
+"""Which files are new in a folder, and whether they still change; their content without following links."""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+import re
+import stat
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from ptychoflow.acquisition.detectors.watched_folder.settings import SeriesBy, WatchedFolderSettings
+from ptychoflow.acquisition.readers.natural import natural_order
+
+LAST_NUMBER = re.compile(r"^(.*?)(\d{1,12})(\D*)$", re.DOTALL)
+LISTED_AGAIN_S = 2.0
+"""A folder is listed again unless it has not changed for so long before it was listed: time stamps are coarse."""
+READ_AT_ONCE = 1 << 20
+OPEN_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+
+
+@dataclass
+class NewFile:
+    """A file that has not been taken yet."""
+
+    folder: str
+    """Within the watched one; empty for that itself."""
+    name: str
+    series: str
+    number: int
+    """In the series."""
+    state: tuple[int, int] = (-1, -1)
+    """Size and time of the last change, ns."""
+    settled_s: float = 0.0
+    """When it had this state first, on the monotonic clock."""
+    failed: str | None = None
+    """Why it could not be read in this state."""
+
+    @property
+    def path(self) -> str:
+        """From the watched folder on."""
+        return f"{self.folder}/{self.name}" if self.folder else self.name
+
+
+class FolderWatch:
+    """Lists a folder again and again.
+
+    Args:
+        settings: which folder, and which files in it.
+
+    Raises:
+        OSError: there is no such folder, or it cannot be read.
+    """
+
+    def __init__(self, settings: WatchedFolderSettings) -> None:
+        self._settings = settings
+        self._listed: dict[str, int] = {}
+        """When folders had changed last as they were listed; only of those that need not be listed again."""
+        self._known: dict[str, set[str]] = {"": set()}
+        """Names in each folder that need not be looked at again."""
+        self._new: dict[tuple[str, str], NewFile] = {}
+        os.close(os.open(settings.folder, os.O_RDONLY | os.O_DIRECTORY))
+
+    def leave_out_present(self) -> int:
+        """Leave out every file that is there; return how many."""
+        self.look()
+        present = len(self._new)
+        self._new.clear()
+        return present
+
+    def look(self) -> list[NewFile]:
+        """Return the files that have not been taken and do not change any more, in the order of their last change."""
+        self._list("")
+        if self._settings.series is SeriesBy.FOLDER:
+            for folder in self._folders():
+                self._list(folder)
+        now_s = time.monotonic()
+        for key, file in list(self._new.items()):
+            try:
+                found = os.lstat(self._settings.folder / file.path)
+            except OSError:  # it was moved away before it could be taken
+                self._forget(file)
+                continue
+            if not stat.S_ISREG(found.st_mode):
+                del self._new[key]
+            elif (state := (found.st_size, found.st_mtime_ns)) != file.state:
+                file.state, file.settled_s, file.failed = state, now_s, None
+        settled = [file for file in self._new.values() if now_s - file.settled_s >= self._settings.settle_s]
+        return sorted(settled, key=lambda file: (file.state[1], natural_order(file.path)))
+
+    def taken(self, file: NewFile) -> None:
+        """Do not return a file again."""
+        del self._new[file.folder, file.name]
+
+    def read(self, file: NewFile) -> bytes:
+        """Return the content of a file.
+
+        Raises:
+            ValueError: it is too large.
+            OSError: it is gone, is a link, or cannot be read.
+        """
+        most = self._settings.max_file_bytes
+        folder = os.open(self._settings.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            if file.folder:
+                outer, folder = folder, os.open(file.folder, OPEN_FLAGS | os.O_DIRECTORY, dir_fd=folder)
+                os.close(outer)
+            with os.fdopen(os.open(file.name, OPEN_FLAGS, dir_fd=folder), "rb") as opened:
+                found = os.fstat(opened.fileno())
+                if not stat.S_ISREG(found.st_mode):
+                    raise ValueError("it is no file")
+                if found.st_size > most:
+                    raise ValueError(f"its {found.st_size} bytes are above max_file_bytes = {most}")
+                return opened.read(found.st_size)
+        finally:
+            os.close(folder)
+
+    def _forget(self, file: NewFile) -> None:
+        """Take a file that comes back for a new one."""
+        del self._new[file.folder, file.name]
+        self._known.get(file.folder, set()).discard(file.name)
+        self._listed.pop(file.folder, None)
+
+    def _folders(self) -> list[str]:
+        return [folder for folder in self._known if folder]
+
+    def _list(self, folder: str) -> None:
+        """Find new files in a folder, and new folders in the watched one."""
+        path = self._settings.folder / folder
+        try:
+            changed_ns = path.lstat().st_mtime_ns
+            if self._listed.get(folder) == changed_ns:
+                return
+            with os.scandir(path) as entries:
+                names = {entry.name: entry.is_dir(follow_symlinks=False) for entry in entries}
+        except OSError:  # a folder may go away for a while
+            return
+        if time.time() - changed_ns / 1e9 > LISTED_AGAIN_S:
+            self._listed[folder] = changed_ns
+        else:
+            self._listed.pop(folder, None)
+        known = self._known[folder]
+        for name in names.keys() - known:
+            self._meet(folder, name, is_folder=names[name])
+        self._known[folder] = set(names)
+        if not folder:
+            gone = [one for one in self._known if one and one not in names]
+            for one in gone:
+                del self._known[one]
+                self._listed.pop(one, None)
+
+    def _meet(self, folder: str, name: str, *, is_folder: bool) -> None:
+        by_folder = self._settings.series is SeriesBy.FOLDER
+        if name.startswith(".") or not name.isprintable():
+            return
+        if is_folder:
+            if by_folder and not folder:
+                self._known.setdefault(name, set())
+            return
+        if by_folder != bool(folder) or not fnmatch.fnmatchcase(name, self._settings.pattern):
+            return
+        if (file := self._named(folder, name)) is not None:
+            self._new[folder, name] = file
+
+    def _named(self, folder: str, name: str) -> NewFile | None:
+        if self._settings.series is SeriesBy.FILE:
+            return NewFile(folder, name, series=name, number=0)
+        if (found := LAST_NUMBER.match(Path(name).stem)) is None:
+            return None
+        before, number, _ = found.groups()
+        return NewFile(folder, name, series=folder or before or "files", number=int(number))

@@ -1,0 +1,68 @@
+"""What the connection says of files: a msgpack map in the first part of each message; a file itself is the second."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import msgspec
+
+from ptychoflow.acquisition.detectors.interface import Part
+
+MAX_HEAD_BYTES = 1 << 12
+Name = Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
+
+
+class SeriesOpened(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="series"):
+    """The first file of a series is there."""
+
+    series: Name
+
+
+class FileCame(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="file"):
+    """A file, whose content is the second part."""
+
+    series: Name
+    name: Name
+    number: Annotated[int, msgspec.Meta(ge=0, lt=1 << 40)]
+    """In the series."""
+
+
+class SeriesClosed(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="end"):
+    """All files of a series have come."""
+
+    series: Name
+
+
+class FileUnusable(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="unusable"):
+    """A file that cannot be taken."""
+
+    name: Name
+    reason: str
+
+
+Message = SeriesOpened | FileCame | SeriesClosed | FileUnusable
+_DECODER: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(Message)
+_ENCODER = msgspec.msgpack.Encoder()
+
+
+def encode(message: Message) -> bytes:
+    """Return a message as it is delivered."""
+    return _ENCODER.encode(message)
+
+
+def decode(parts: Sequence[Part]) -> Message:
+    """Return what the first part of a message says.
+
+    Raises:
+        ValueError: it does not follow the format.
+    """
+    if not parts or len(parts[0]) > MAX_HEAD_BYTES:
+        raise ValueError("a message about files without a head")
+    try:
+        message: Message = _DECODER.decode(parts[0])
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ValueError(f"a message about files cannot be read: {error}") from error
+    if len(parts) != (2 if isinstance(message, FileCame) else 1):
+        raise ValueError(f"a message about files with {len(parts)} parts")
+    return message

@@ -1,0 +1,236 @@
+"""A watched folder: files count when they are whole, links are not followed, whatever is no frame is said."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from support import wait_until
+from watched_folder_messages import FRAMES, npy, tiff
+
+from ptychoflow.acquisition.detectors.arrivals import Arrival, FrameCame, Malformed, SeriesBegan, SeriesEnded
+from ptychoflow.acquisition.detectors.interface import Part
+from ptychoflow.acquisition.detectors.watched_folder.connection import WatchedFolderConnection
+from ptychoflow.acquisition.detectors.watched_folder.contents import frames_in
+from ptychoflow.acquisition.detectors.watched_folder.decoder import WatchedFolderDecoder
+from ptychoflow.acquisition.detectors.watched_folder.settings import WatchedFolderSettings
+from ptychoflow.acquisition.scan import Ending
+from ptychoflow.streaming.errors import UserError
+
+
+def settings(folder: Path, **changes: Any) -> WatchedFolderSettings:
+    values = {"folder": folder, "series": "name", "pattern": "*", "settle_s": 0.1, "unreadable_s": 0.4} | changes
+    return WatchedFolderSettings.model_validate(values)
+
+
+class Drained:
+    """What a connection delivered, and what a decoder makes of it."""
+
+    def __init__(self, its_settings: WatchedFolderSettings) -> None:
+        self.messages: list[Sequence[Part]] = []
+        self._settings = its_settings
+
+    @property
+    def arrivals(self) -> list[Arrival]:
+        decoder = WatchedFolderDecoder(self._settings)
+        return [arrival for parts in tuple(self.messages) for arrival in decoder.decode(parts)]
+
+    def of(self, kind: type[Any]) -> list[Any]:
+        return [arrival for arrival in self.arrivals if isinstance(arrival, kind)]
+
+    @property
+    def numbers(self) -> dict[str, list[int]]:
+        found: dict[str, list[int]] = {}
+        for arrival in self.of(FrameCame):
+            found.setdefault(arrival.series, []).append(arrival.number)
+        return found
+
+
+Draining = Callable[[WatchedFolderSettings], AbstractContextManager[Drained]]
+
+
+@pytest.fixture
+def draining(caplog: pytest.LogCaptureFixture) -> Draining:
+    """A connection that has looked at what was there before, and drains until the context ends."""
+
+    @contextmanager
+    def draining(its_settings: WatchedFolderSettings) -> Iterator[Drained]:
+        drained, stop = Drained(its_settings), threading.Event()
+        caplog.set_level("INFO")
+        caplog.clear()
+        connection = WatchedFolderConnection(its_settings)
+        thread = threading.Thread(target=connection.drain, args=(drained.messages.append, stop), daemon=True)
+        thread.start()
+        wait_until(lambda: "there before are left out" in caplog.text or its_settings.earlier_files)
+        try:
+            yield drained
+        finally:
+            stop.set()
+            thread.join(10.0)
+            assert not thread.is_alive()
+
+    return draining
+
+
+def test_files_are_delivered_as_they_come_and_frames_are_those_written(draining: Draining, tmp_path: Path) -> None:
+    (tmp_path / "scan1_0.tif").write_bytes(tiff(FRAMES[0]))
+    with draining(settings(tmp_path)) as drained:
+        for number in (1, 2):
+            (tmp_path / f"scan1_{number}.tif").write_bytes(tiff(FRAMES[number]))
+            wait_until(lambda number=number: len(drained.of(FrameCame)) == number)
+        (tmp_path / "scan2_00000.npy").write_bytes(npy(FRAMES[0]))
+        wait_until(lambda: len(drained.of(FrameCame)) == 3)
+    assert drained.numbers == {"scan1_": [1, 2], "scan2_": [0]}
+    for arrival, frame in zip(drained.of(FrameCame), FRAMES[[1, 2, 0]], strict=True):
+        np.testing.assert_array_equal(arrival.image.decode(), frame)
+    begins = [WatchedFolderConnection.begins_series(parts) for parts in drained.messages]
+    assert begins == [True, False, False, True, False]
+    assert [arrival.series for arrival in drained.of(SeriesBegan)] == ["scan1_", "scan2_"]
+    assert not drained.of(SeriesEnded)
+
+
+def test_files_of_folders_and_several_frames_in_a_file(draining: Draining, tmp_path: Path) -> None:
+    its_settings = settings(tmp_path, series="folder", frames_per_file=3, files_per_series=2, earlier_files=True)
+    for name, frames in (("b/part_1.tif", FRAMES), ("b/part_2.npy", FRAMES[:2]), ("c/part_7.tif", FRAMES)):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes((tiff if name.endswith(".tif") else npy)(frames))
+        os.utime(tmp_path / name, ns=(0, int(name[7]) * 10**9))
+    (tmp_path / "at_the_top_1.tif").write_bytes(tiff(FRAMES))
+    with draining(its_settings) as drained:
+        wait_until(lambda: len(drained.of(FrameCame)) == 8)
+        (tmp_path / "d").mkdir()
+        (tmp_path / "d" / "1.tif").write_bytes(tiff(FRAMES))
+        wait_until(lambda: len(drained.of(FrameCame)) == 11)
+    assert drained.numbers == {"b": [3, 4, 5, 6, 7], "c": [21, 22, 23], "d": [3, 4, 5]}
+    assert drained.of(SeriesEnded) == [SeriesEnded("b", Ending.COMPLETE)]
+
+
+def test_every_file_a_series(draining: Draining, tmp_path: Path) -> None:
+    with draining(settings(tmp_path, series="file")) as drained:
+        (tmp_path / "a.npy").write_bytes(npy(FRAMES))
+        wait_until(lambda: bool(drained.of(SeriesEnded)))
+    assert drained.numbers == {"a.npy": [0, 1, 2]}
+    assert isinstance(drained.arrivals[0], SeriesBegan)
+
+
+@pytest.mark.parametrize(("name", "content"), [("a_1.npy", npy(FRAMES)), ("a_1.tif", tiff(FRAMES))])
+def test_a_file_counts_when_it_is_whole(draining: Draining, tmp_path: Path, name: str, content: bytes) -> None:
+    with draining(settings(tmp_path, frames_per_file=3, unreadable_s=5.0)) as drained:
+        with (tmp_path / name).open("wb") as file:
+            file.write(content[: len(content) // 2])
+            file.flush()
+            time.sleep(0.4)  # longer than it must settle
+            assert not drained.messages
+            file.write(content[len(content) // 2 :])
+        wait_until(lambda: len(drained.of(FrameCame)) == 3)
+        (tmp_path / name).touch()
+        (tmp_path / "b_1.npy").write_bytes(npy(FRAMES))
+        wait_until(lambda: len(drained.of(FrameCame)) == 6)
+    assert drained.numbers == {"a_": [3, 4, 5], "b_": [3, 4, 5]}
+    assert not drained.of(Malformed)
+
+
+def link(folder: Path) -> None:
+    (folder / "a_1.tif").symlink_to(folder.parent / "secret_1.tif")
+
+
+def link_to_a_folder(folder: Path) -> None:
+    (folder / "linked").symlink_to(folder.parent / "secrets")
+
+
+def pipe(folder: Path) -> None:
+    os.mkfifo(folder / "a_1.tif")
+
+
+def hidden(folder: Path) -> None:
+    (folder / ".a_1.tif").write_bytes(tiff(FRAMES[0]))
+
+
+def without_number(folder: Path) -> None:
+    (folder / "a.tif").write_bytes(tiff(FRAMES[0]))
+
+
+def no_text(folder: Path) -> None:
+    Path(os.fsdecode(os.fsencode(folder) + b"/\xff_1.tif")).write_bytes(tiff(FRAMES[0]))
+
+
+@pytest.mark.parametrize("make", [link, link_to_a_folder, pipe, hidden, without_number, no_text])
+@pytest.mark.parametrize("series", ["name", "folder"])
+def test_what_is_no_file_of_the_folder_is_passed_over(
+    draining: Draining, tmp_path: Path, make: Callable[[Path], None], series: str
+) -> None:
+    folder = tmp_path / "inside"
+    (folder / "sub").mkdir(parents=True)
+    (tmp_path / "secrets").mkdir()
+    for secret in ("secret_1.tif", "secrets/a_1.tif"):
+        (tmp_path / secret).write_bytes(tiff(FRAMES[0]))
+    with draining(settings(folder, series=series)) as drained:
+        make(folder / "sub" if series == "folder" and make is not link_to_a_folder else folder)
+        good = folder / "sub" / "good_7.tif" if series == "folder" else folder / "good_7.tif"
+        good.write_bytes(tiff(FRAMES[0]))
+        wait_until(lambda: bool(drained.of(FrameCame)))
+        time.sleep(0.3)
+    assert list(drained.numbers.values()) == [[7]]
+    assert not drained.of(Malformed)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("a_1.tif", b"no TIFF", "cannot be read as TIFF"),
+        ("a_1.tif", tiff(FRAMES[0])[:-20], "cannot be read as TIFF"),
+        ("a_1.tif", tiff(FRAMES[0], compression="zlib")[:-20], "cannot be read as TIFF"),
+        ("a_1.tif", tiff(FRAMES), "more than 1 frames"),
+        ("a_1.tif", tiff(np.zeros((2000, 1), np.uint8)), "no frame"),
+        ("a_1.npy", npy(FRAMES)[:-1], "are not taken"),
+        ("a_1.npy", npy(FRAMES[0])[:-1], "bytes are there of"),
+        ("a_1.npy", npy(FRAMES[0].T), "first axis"),
+        ("a_1.npy", npy(FRAMES[0].astype(complex)), "complex"),
+        ("a_1.npy", npy(np.array([None])), "pickle"),
+        ("a_1.npy", b"\x93NUMPY\x01\x00\x04\x00((((", "NumPy"),
+        ("a_1.tif", bytes(6000), "max_file_bytes"),
+    ],
+)
+def test_files_that_are_no_frames_are_said(
+    draining: Draining, tmp_path: Path, name: str, content: bytes, said: str
+) -> None:
+    with draining(settings(tmp_path, max_frame_px=1000, max_file_bytes=5000)) as drained:
+        (tmp_path / name).write_bytes(content)
+        wait_until(lambda: bool(drained.messages))
+        (tmp_path / "b_1.tif").write_bytes(tiff(FRAMES[0]))
+        wait_until(lambda: bool(drained.of(FrameCame)))
+    (malformed,) = drained.of(Malformed)
+    assert malformed.reason.startswith(f"{name} is left out: ")
+    assert said in malformed.reason
+    assert drained.numbers == {"b_": [1]}
+
+
+@pytest.mark.parametrize("dtype", ["<u1", "<u2", ">u2", "<u4", ">u4", "<i2", "<f4", ">f4"])
+def test_frames_of_every_type(dtype: str) -> None:
+    frames = FRAMES.astype(dtype)
+    files = {
+        "a.npy": npy(frames),
+        "a.tif": tiff(frames, byteorder=">" if dtype[0] == ">" else "<"),
+        "b.tif": tiff(frames, compression="zlib"),
+        "c.tif": tiff(frames, bigtiff=True),
+    }
+    for name, content in files.items():
+        images = frames_in(memoryview(content), name, most_frames=3, max_frame_px=100)
+        for image, frame in zip(images, frames, strict=True):
+            assert image.shape_px == frame.shape
+            decoded = pickle.loads(pickle.dumps(image)).decode()
+            assert decoded.dtype == image.dtype
+            np.testing.assert_array_equal(decoded, frame)
+
+
+def test_a_folder_must_be_there(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="No such file"):
+        WatchedFolderConnection(settings(tmp_path / "absent")).drain(lambda _: None, threading.Event())

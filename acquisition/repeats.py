@@ -50,7 +50,7 @@ def find_places(positions_px: Positions) -> Places:
     """Return the places of finite positions (n, 2): a frame is at that of the first one within `SAME_PLACE_PX`."""
     tree = KDTree(positions_px)
     of_frame = np.full(len(positions_px), -1, np.intp)
-    first = []
+    first: list[int] = []
     for frame, position_px in enumerate(positions_px):
         if of_frame[frame] < 0:
             near = np.array(tree.query_ball_point(position_px, SAME_PLACE_PX))

@@ -45,6 +45,8 @@ class FrameSurvey:
     """Pixels that cannot be used."""
     mean: npt.NDArray[np.float64]
     """The mean of the usable frames; 0 where a pixel is bad."""
+    light: npt.NDArray[np.float64]
+    """The mean of the usable frames, also of masked pixels; 0 where nothing changes from frame to frame, as in gaps."""
     notes: list[str]
 
     @property
@@ -155,7 +157,8 @@ class _Look:
         looked_at = len(self._at_largest)
         mean = self._total / max(self._summed, 1)
         if not self._summed:
-            return FrameSurvey(frames, looked_at, self._unusable, known.copy(), mean, [])
+            return FrameSurvey(frames, looked_at, self._unusable, known.copy(), mean, mean, [])
+        light = np.where(self._lowest < self._highest, mean, 0.0)
         marked = find_bad & self._marked() & ~known
         invalid = find_bad & self._invalid & ~known & ~marked
         bad = known | marked | invalid
@@ -165,7 +168,7 @@ class _Look:
         saturated = self._saturated & ~(bad | hot)
         bad |= hot | self._saturated
         mean[bad] = 0.0
-        survey = FrameSurvey(frames, looked_at, self._unusable, bad, mean, [])
+        survey = FrameSurvey(frames, looked_at, self._unusable, bad, mean, light, [])
         survey.notes.extend(self._notes(survey, marked=marked, invalid=invalid, hot=hot, saturated=saturated))
         return survey
 

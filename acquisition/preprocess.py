@@ -12,6 +12,7 @@ import numpy.typing as npt
 from ptychoflow.acquisition.beam_check import centre_notes
 from ptychoflow.acquisition.frame_check import usable
 from ptychoflow.acquisition.frame_survey import LEAST_FRAMES, FrameSurvey, survey_frames
+from ptychoflow.acquisition.mask_check import MOSTLY, mostly_masked
 from ptychoflow.acquisition.orientation import Orientation
 from ptychoflow.acquisition.probe_estimate import GatheredFrames, Turn, choose_frames, find_fits, probe_of_fit
 from ptychoflow.acquisition.propagation import back_propagate, propagate
@@ -30,8 +31,6 @@ ESTIMATE_BYTES = 2**31
 """Stored frames that are read to estimate the probe and to check orientation, at most."""
 MOST_EXPOSURES = 4
 """Of one position that are looked at until one shows anything."""
-MOSTLY_MASKED = 0.5
-"""More of a frame than this is rarely masked; the other way round it is."""
 
 
 class FrameTransform:
@@ -105,17 +104,18 @@ class FilePerspective(Perspective):
         self.positions_px = self.place(stored.positions_px)
         self._advise_crop()
         self._note_repeats()
-        known_bad = self._known_bad(settings)
-        survey = self._look_at_frames(settings, known_bad)
-        self.notes += survey.notes
+        own_mask = self._own_mask(settings)
+        survey = self._look_at_frames(settings, self._known_bad(own_mask, settings))
+        mask_note = None if own_mask is None else self._mask_note(own_mask, survey)
+        self.notes += [*([mask_note] if mask_note else []), *survey.notes]
         self.mask = self._transformed_mask(survey.bad)
         self.ground_truth = stored.ground_truth
         if stored.ground_truth is not None and (settings.changes_frame_axes or settings.changes_positions):
             self.ground_truth = None
             self.notes.append("The recorded ground truth is left out: it does not fit the preprocessed frames")
-        if survey.bad.mean() < MOSTLY_MASKED:
+        if survey.bad.mean() < MOSTLY:
             self.notes += centre_notes(survey.mean, settings.centre_px or _middle(stored))
-        self.probe = self._find_probe(survey)
+        self.probe = self._find_probe(survey, mask_note)
 
     @property
     def has_own_probe(self) -> bool:
@@ -178,9 +178,11 @@ class FilePerspective(Perspective):
                 "are averaged for phase retrieval, and count once where the probe is estimated"
             )
 
-    def _known_bad(self, settings: PreprocessSettings) -> npt.NDArray[np.bool_] | None:
+    def _known_bad(
+        self, own_mask: npt.NDArray[np.bool_] | None, settings: PreprocessSettings
+    ) -> npt.NDArray[np.bool_] | None:
         """Return the stored pixels that the file's mask or the user's ignores."""
-        known = [self._own_mask(settings), _load_mask(settings.mask, self._stored)]
+        known = [own_mask, _load_mask(settings.mask, self._stored)]
         masks = [mask for mask in known if mask is not None]
         if not masks:
             return None
@@ -194,7 +196,7 @@ class FilePerspective(Perspective):
         return np.logical_or.reduce(masks) if masks else None
 
     def _own_mask(self, settings: PreprocessSettings) -> npt.NDArray[np.bool_] | None:
-        """Return the file's mask, inverted if that is set; say so where most of the frame is masked."""
+        """Return the file's mask, inverted if that is set."""
         mask = self._stored.mask
         if mask is None:
             return None
@@ -203,14 +205,22 @@ class FilePerspective(Perspective):
             self.notes.append(
                 f"The {self._stored.said_by}'s mask is inverted, as set: {int(mask.sum())} pixels are ignored"
             )
-        share = float(mask.mean())
-        other = str(not settings.invert_mask).lower()
-        turn = f"if the mask is meant the other way round, --set source.preprocess.invert_mask={other}"
-        if share == 1.0:
-            raise UserError(f"{self._stored.where}: the mask leaves no pixel; {turn}")
-        if share > MOSTLY_MASKED:
-            self.notes.append(f"The {self._stored.said_by}'s mask ignores {share:.0%} of the pixels; {turn}")
+        if mask.all():
+            raise UserError(f"{self._stored.where}: the mask leaves no pixel; {self._other_polarity()}")
         return mask
+
+    def _mask_note(self, mask: npt.NDArray[np.bool_], survey: FrameSurvey) -> str | None:
+        """Return a doubt about the file's mask if it ignores most of the frame, or most of what is lit."""
+        ignored = mostly_masked(
+            np.fft.fftshift(mask) if self._settings.zero_frequency_in_corner else mask, survey.light
+        )
+        if not ignored:
+            return None
+        return f"The {self._stored.said_by}'s mask ignores {' and '.join(ignored)}; {self._other_polarity()}"
+
+    def _other_polarity(self) -> str:
+        other = str(not self._settings.invert_mask).lower()
+        return f"if the mask is meant the other way round, --set source.preprocess.invert_mask={other}"
 
     def _look_at_frames(self, settings: PreprocessSettings, known_bad: npt.NDArray[np.bool_] | None) -> FrameSurvey:
         survey = survey_frames(
@@ -238,7 +248,7 @@ class FilePerspective(Perspective):
         gathered = self.gather_frames()
         return None if gathered is None else Orientation(find_fits(gathered, self.mask), self._settings)
 
-    def _find_probe(self, survey: FrameSurvey) -> npt.NDArray[np.complex64] | None:
+    def _find_probe(self, survey: FrameSurvey, mask_note: str | None) -> npt.NDArray[np.complex64] | None:
         """Return the file's probe or an estimated one; check how frames lie to positions on the way."""
         stored = self._stored.probe
         if stored is not None:
@@ -253,7 +263,8 @@ class FilePerspective(Perspective):
             raise UserError(f"{no_probe}, and one frame is not enough to estimate it")
         gathered = self.gather_frames()
         if gathered is None:
-            raise UserError(f"{no_probe}, and frames without counts cannot show it")
+            why = f". {mask_note}" if mask_note else ""
+            raise UserError(f"{no_probe}, and frames without counts cannot show it{why}")
         orientation = Orientation(find_fits(gathered, self.mask), self._settings)
         fit = orientation.fits[Turn.NONE]
         estimate = probe_of_fit(gathered, fit, self.mask)

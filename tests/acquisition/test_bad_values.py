@@ -147,8 +147,35 @@ def test_a_mask_that_ignores_most_of_the_frame_is_said(path, inverted):
         assert notes_with(scan, "The file's mask is inverted, as set: 314 pixels are ignored")
         assert correlation(scan.perspective(0)) > RIGHT
     else:
-        assert notes_with(scan, "ignores 92% of the pixels; if the mask is meant the other way round, --set "
-                                "source.preprocess.invert_mask=true")  # fmt: skip
+        words = "ignores 92% of the pixels and 94% of the light; if the mask is meant the other way round, "
+        assert notes_with(scan, f"{words}--set source.preprocess.invert_mask=true")
+
+
+def test_the_polarity_of_a_mask_is_told_by_the_light(path):
+    """A detector half of which is gaps that hold no counts: its mask ignores less than half of it, either way round."""
+    gaps = np.zeros((N, N), bool)
+    gaps[:, ::2] = gaps[:13] = True  # 60 %
+    counts = np.where(gaps, 0, frames())
+    assert not notes_with(opened(write_scan(path, counts, mask=gaps.astype("u4"), with_probe=True)), "of the light")
+    said = (
+        "The file's mask ignores 100% of the light; if the mask is meant the other way round, --set source.preprocess.i"
+    )
+    inverted = write_scan(path.with_name("inverted.cxi"), counts, mask=(~gaps).astype("u4"), with_probe=True)
+    assert notes_with(opened(inverted), said)
+    # Without a probe there is nothing to estimate it from.
+    assert f"cannot show it. {said}" in refusal(inverted, probe="ignore")
+
+
+def test_masks_of_hot_pixels_and_about_the_beam_are_not_doubted(path):
+    counts = frames().astype("uint32")
+    counts[:, 5, 5] = np.random.default_rng(0).poisson(1e6, 144)
+    hot = np.zeros((N, N), "u4")
+    hot[5, 5] = 1
+    assert not notes_with(opened(write_scan(path, counts, dtype="uint32", mask=hot)), "other way round")
+    y, x = np.mgrid[:N, :N] - N // 2
+    about = (np.hypot(y, x) > 15).astype("u4")
+    said = notes_with(opened(write_scan(path.with_name("about.cxi"), mask=about)), "other way round")
+    assert [note.split(";")[0] for note in said] == ["The file's mask ignores 83% of the pixels"]
 
 
 def test_a_mask_that_leaves_nothing_is_refused_with_the_setting(path):

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ptychoflow.acquisition.probe_estimate import Fit, Turn
-from ptychoflow.acquisition.source_settings import PreprocessSettings
+from ptychoflow.acquisition.source_settings import PreprocessSettings, ProbeUse
 
 BETTER = 1.3
 """Another orientation is recommended if its score is so many times that of the present one."""
@@ -25,6 +25,7 @@ NAMES = {
     Turn.EXCHANGED_MIRRORED: "transposed, mirrored",
 }
 PREFIX = "--set source.preprocess."
+HOW_TO_ESTIMATE = f"--set source.probe={ProbeUse.IGNORE} estimates one"
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,8 @@ class Orientation:
     settings: PreprocessSettings
     errors: dict[Turn, float] = field(default_factory=dict)
     """Of a short phase retrieval, of the turns that it was asked about."""
+    probe_diameter: float | None = None
+    """Of the source's own probe over the field of view, with the sign of its defocus; None if it tells none."""
 
     @property
     def best(self) -> Turn:
@@ -61,6 +64,17 @@ class Orientation:
         best = self.fits[self.best]
         return [turn for turn in Turn if not best.clear or BETTER * self.fits[turn].score >= best.score]
 
+    @property
+    def turned_by_180(self) -> bool | None:
+        """Whether frames and positions, put right as recommended, lie by 180° to each other; None if nothing tells.
+
+        Shadows alone do not. A probe that is out of focus does: its defocus has one sign, and they show it too.
+        """
+        turn = self.recommended
+        if turn is None or self.probe_diameter is None or not self.fits[turn].clear:
+            return None
+        return self.fits[turn].diameter * self.probe_diameter < 0
+
     def __rich__(self) -> Group:
         """Return the scores of the eight orientations as a table, and what they mean."""
         table = Table("frames", "settings", "score", "probe", title="Agreement of the shadows of neighbouring frames")
@@ -85,10 +99,7 @@ class Orientation:
             if self.errors
             else []
         )
-        told = (
-            "Frames turned by 180° (both axes mirrored) agree just as well, and the phase comes out inverted. Matter "
-            "has a lower phase than void: if the image shows it brighter, mirror both axes."
-        )
+        told = self._half_turn_in_words()
         if turn is None:
             return [
                 *said,
@@ -100,11 +111,30 @@ class Orientation:
         frames, positions = frame_options(self.settings, turn), position_options(self.settings, turn)
         return [*said, f"Recommended: {frames}", f"or, the same: {positions}", told]
 
+    def _half_turn_in_words(self) -> str:
+        match self.turned_by_180:
+            case None:
+                return (
+                    "Frames turned by 180° (both axes mirrored) agree just as well, and the phase comes out inverted. "
+                    "Matter has a lower phase than void: if the image shows it brighter, mirror both axes."
+                )
+            case False:
+                return "Both axes mirrored would not fit: the probe is out of focus to the side that the frames show."
+            case True:
+                return f"{self._other_defocus()}."
+
+    def _other_defocus(self) -> str:
+        both = frame_options(self.settings, self.recommended or Turn.NONE, half_turn=True)
+        return (
+            "The probe is out of focus to the other side than the frames show. If both axes are mirrored: "
+            f"{both}; if it is stored with the other sign: {HOW_TO_ESTIMATE}"
+        )
+
     def note(self) -> str | None:
         """Return what to change, if the frames say so clearly; how to find out, if they say nothing."""
         turn = self.recommended
         if turn is Turn.NONE:
-            return None
+            return self._other_defocus() if self.turned_by_180 else None
         if turn is None:
             return (
                 "The shadows in the frames do not tell whether frames and positions fit together; ptychoflow inspect "

@@ -14,7 +14,14 @@ from ptychoflow.acquisition.frame_check import usable
 from ptychoflow.acquisition.frame_survey import LEAST_FRAMES, FrameSurvey, survey_frames
 from ptychoflow.acquisition.mask_check import MOSTLY, mostly_masked
 from ptychoflow.acquisition.orientation import Orientation
-from ptychoflow.acquisition.probe_estimate import GatheredFrames, Turn, choose_frames, find_fits, probe_of_fit
+from ptychoflow.acquisition.probe_estimate import (
+    GatheredFrames,
+    Turn,
+    choose_frames,
+    diameter_of,
+    find_fits,
+    probe_of_fit,
+)
 from ptychoflow.acquisition.propagation import back_propagate, propagate
 from ptychoflow.acquisition.readers.hdf5 import HDF5_ERRORS, one_line
 from ptychoflow.acquisition.readers.stored import StoredPerspective, fresnel_number
@@ -246,7 +253,11 @@ class FilePerspective(Perspective):
     def orientation(self) -> Orientation | None:
         """Return how frames lie to positions, from up to 256 frames; None if too few of them show anything."""
         gathered = self.gather_frames()
-        return None if gathered is None else Orientation(find_fits(gathered, self.mask), self._settings)
+        if gathered is None:
+            return None
+        stored = self._stored.probe
+        diameter = None if stored is None else diameter_of(stored)
+        return Orientation(find_fits(gathered, self.mask), self._settings, probe_diameter=diameter)
 
     def _find_probe(self, survey: FrameSurvey, mask_note: str | None) -> npt.NDArray[np.complex64] | None:
         """Return the file's probe or an estimated one; check how frames lie to positions on the way."""

@@ -21,7 +21,7 @@ from scipy import fft, ndimage
 from scipy.spatial import KDTree
 
 from ptychoflow.acquisition.binning import bin_frame
-from ptychoflow.acquisition.propagation import back_propagate
+from ptychoflow.acquisition.propagation import back_propagate, propagate
 from ptychoflow.acquisition.repeats import find_places
 
 FloatArray = npt.NDArray[np.float64]
@@ -36,6 +36,8 @@ FILL_PX = 2.0
 """How far around a masked pixel the mean frame is looked at."""
 MINIMUM_OVERLAP = 0.05
 """A shadow that moves so far that less of the lens than this is common to two frames says nothing."""
+LEAST_DEFOCUS = 0.1
+"""A lens whose phase gives less than this for the diameter is not out of focus to one side."""
 CLEAR_SCORE = 0.05
 CLEAR_BEFORE_OTHER_SIGN = 1.5
 CLEAR_BEFORE_MEDIAN = 2.0
@@ -154,6 +156,29 @@ def probe_of_fit(frames: GatheredFrames, fit: Fit, mask: npt.NDArray[np.bool_] |
     phase = np.pi * fit.diameter / (4 * _standard_deviation(mean)) * _squared_radius(mean.shape)
     probe = back_propagate(np.sqrt(mean) * np.exp(1j * phase))
     return ProbeEstimate(probe.astype(np.complex64)[np.newaxis], fit)
+
+
+def diameter_of(probe: npt.NDArray[np.complex64]) -> float | None:
+    """Return the diameter over the field of view that the phase of a probe's lens gives, with the defocus's sign.
+
+    The inverse of `probe_of_fit`, of the first mode of a probe (mode, y, x). None if it is hardly out of focus.
+    """
+    wave = propagate(probe[0].astype(np.complex128))
+    intensity = np.abs(wave) ** 2
+    if not intensity.any():
+        return None
+    slope = weight = 0.0
+    for axis, pixels in enumerate(wave.shape):
+        steps = np.moveaxis(wave, axis, 0)
+        steps = steps[1:] * steps[:-1].conj()
+        steps = steps * np.exp(-1j * np.angle(steps.sum()))  # a probe beside its middle is a ramp of the phase
+        strength = np.abs(steps)
+        radius = np.arange(pixels - 1)[:, np.newaxis] + 0.5 - pixels // 2
+        radius = radius - np.sum(strength * radius) / strength.sum()
+        slope += float(np.sum(strength * radius * np.angle(steps)))
+        weight += float(np.sum(strength * radius**2))
+    diameter = 2 * _standard_deviation(intensity) / np.pi * slope / max(weight, np.finfo(float).tiny)
+    return diameter if abs(diameter) > LEAST_DEFOCUS else None
 
 
 def find_fits(frames: GatheredFrames, mask: npt.NDArray[np.bool_] | None = None) -> dict[Turn, Fit]:

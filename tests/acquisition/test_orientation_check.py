@@ -11,10 +11,18 @@ import numpy as np
 import pytest
 from asymmetric_scan import RIGHT, N, correlation, frames, positions_px, translation, write_scan
 from rich.console import Console
-from scan_files import DETECTOR, FRAMES, TRANSLATION, opened, refusal
+from scan_files import DETECTOR, FRAMES, SOURCE, TRANSLATION, opened, refusal
 
 from ptychoflow.acquisition.binning import MAX_SIDE_PX
-from ptychoflow.acquisition.probe_estimate import GatheredFrames, Turn, choose_frames, find_fits, probe_of_fit
+from ptychoflow.acquisition.probe_estimate import (
+    Fit,
+    GatheredFrames,
+    Turn,
+    choose_frames,
+    diameter_of,
+    find_fits,
+    probe_of_fit,
+)
 from ptychoflow.acquisition.source_settings import ReplaySettings
 from ptychoflow.acquisition.sources import open_scan
 
@@ -135,6 +143,65 @@ def test_zero_frequency_in_the_corner_is_told_and_put_right(path):
     assert not any("corner" in note for note in right.notes)
     assert np.argwhere(right.perspective(0).mask).tolist() == [[N // 2, N // 2 + 1]]
     assert correlation(right.perspective(0)) > RIGHT
+
+
+def test_a_stored_probe_tells_whether_both_axes_are_mirrored(path):
+    """What no shadow tells: the probe's defocus has a sign, and the frames' shadows have one for each half turn."""
+    assert not any("out of focus" in note for note in opened(write_scan(path, with_probe=True)).notes)
+    both = path.with_name("both.cxi")
+    scan = opened(write_scan(both, turned(frames(), False, True, True), with_probe=True))
+    assert scan.perspective(0).orientation().turned_by_180
+    note = next(note for note in scan.notes if "to the other side than the frames show" in note)
+    assert "--set source.probe=ignore" in note
+    told = settings_of(note)
+    assert told.pop("probe", "ignore") == "ignore"
+    assert told == {"flip_y": True, "flip_x": True}
+    right = opened(both, preprocess=told)
+    assert right.perspective(0).orientation().turned_by_180 is False
+    assert not any("out of focus" in note for note in right.notes)
+    assert correlation(right.perspective(0)) > RIGHT
+
+
+def test_a_probe_of_the_other_sign_can_be_left_out(path):
+    with h5py.File(write_scan(path, with_probe=True), "a") as file:
+        stored = file[f"{SOURCE}/illumination"]
+        stored[...] = stored[...].conj()
+    assert any("to the other side than the frames show" in note for note in opened(path).notes)
+    without = opened(path, probe="ignore")
+    assert not any("out of focus" in note for note in without.notes)
+    assert correlation(without.perspective(0)) > RIGHT
+
+
+@pytest.mark.parametrize("transpose", [False, True])
+def test_the_table_tells_of_both_axes_with_a_stored_probe(path, transpose):
+    for both, words in (
+        (False, "Both axes mirrored would not fit"),
+        (True, "If both axes are mirrored: --set source.preprocess."),
+    ):
+        scan = opened(
+            write_scan(path.with_name(f"{both}.cxi"), turned(frames(), transpose, both, both), with_probe=True)
+        )
+        console = Console(width=200, record=True, file=io.StringIO())
+        console.print(scan.perspective(0).orientation())
+        assert words in console.export_text()
+
+
+@pytest.mark.parametrize("diameter", [-0.7, -0.3, 0.14, 0.5])
+def test_the_defocus_of_a_probe_is_that_of_its_fit(diameter):
+    gathered = GatheredFrames()
+    for position, frame in zip(positions_px()[:20], frames()[:20], strict=True):
+        gathered.add(frame, position)
+    probe = probe_of_fit(gathered, Fit(diameter, 1.0, 0.0, 0.0)).probe
+    assert diameter_of(probe) == pytest.approx(diameter, rel=0.1)
+    beside_the_middle = np.roll(probe, (3, -5), (1, 2))
+    assert diameter_of(beside_the_middle) == pytest.approx(diameter, rel=0.1)
+    assert diameter_of(np.abs(probe).astype(np.complex64) * 0) is None
+    assert diameter_of(probe_of_fit(gathered, Fit(0.05, 1.0, 0.0, 0.0)).probe) is None
+
+
+def test_the_measured_probe_is_out_of_focus_as_its_frames_show(measured_data):
+    with closing(open_scan(ReplaySettings(path=measured_data / "siemens_star.cxi"))) as scan:
+        assert scan.perspective(0).orientation().turned_by_180 is False
 
 
 def test_uncertain_probe_is_said(path):

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from ptychoflow.acquisition.beam_check import centre_notes
 from ptychoflow.acquisition.frame_check import usable
+from ptychoflow.acquisition.frame_memory import PART_BYTES, frames_within
 from ptychoflow.acquisition.frame_survey import LEAST_FRAMES, FrameSurvey, survey_frames
 from ptychoflow.acquisition.mask_check import MOSTLY, mostly_masked
 from ptychoflow.acquisition.orientation import Orientation
@@ -131,7 +132,12 @@ class FilePerspective(Perspective):
 
     def read(self, start: int, stop: int) -> npt.NDArray[np.generic]:
         """Return frames start to stop. Reads from disk; raises `UserError` when the file is damaged there."""
-        return self._finish(self._read_stored(start, stop))
+        stored = self._stored
+        # What is cut out may be small where stored frames are large.
+        step = frames_within(PART_BYTES, stored.geometry.frame_shape_px, stored.dtype.itemsize)
+        starts = range(start, max(stop, start + 1), step)
+        parts = [self._finish(self._read_stored(one, min(one + step, stop))) for one in starts]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     def prepare(self, stored: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
         """Return frames (n, y, x) as `read` does that came later than those that the perspective was made of."""

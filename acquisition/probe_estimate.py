@@ -206,11 +206,12 @@ def find_fits(frames: GatheredFrames, mask: npt.NDArray[np.bool_] | None = None)
             row, column = (shift[inside] % shape).T
             agreement[turn][inside] += correlation[row, column]
             overlap[turn][inside] += lens[row, column]
-    return {turn: _best(agreement[turn], overlap[turn]) for turn in Turn}
+    return {turn: _best(agreement[turn], overlap[turn], pairs=len(anchors)) for turn in Turn}
 
 
-def _best(agreement: FloatArray, overlap: FloatArray) -> Fit:
-    enough = overlap > MINIMUM_OVERLAP * overlap.max()
+def _best(agreement: FloatArray, overlap: FloatArray, *, pairs: int) -> Fit:
+    # Of a beam far off the middle, no pair may have enough in common.
+    enough = overlap > MINIMUM_OVERLAP * max(overlap.max(), MINIMUM_OVERLAP * pairs)
     if not enough.any():
         return Fit(float(CANDIDATES[0]), 0.0, 0.0, 0.0)
     scores = np.where(enough, agreement / np.where(enough, overlap, 1.0), -np.inf)

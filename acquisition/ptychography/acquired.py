@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from ptychoflow.acquisition.retrieval.ground_truth import GroundTruth
+from ptychoflow.acquisition.retrieval.stored_frames import FrameFile, StoredFrames
 from ptychoflow.acquisition.scan import OpenEndedPerspective
 from ptychoflow.streaming.codec import Arrays
 from ptychoflow.streaming.messages import FrameRole, PerspectiveEnd, Reference
@@ -24,7 +27,7 @@ class AcquiredPerspective:
     acquired: int
     """Frames that came, usable or not."""
     positions_px: npt.NDArray[np.float64]
-    frames: npt.NDArray[np.generic]
+    frames: StoredFrames
     indices: npt.NDArray[np.int32]
     roles: npt.NDArray[np.uint8]
 
@@ -37,6 +40,10 @@ class AcquiredPerspective:
     def is_judged(self) -> bool:
         """Whether the perspective is held out as a whole, so that it needs a reference whatever the regime."""
         return not self.learned_from.any()
+
+    def forget_frames(self) -> None:
+        """Give their place on disk back: nobody is to retrieve anything from them. They can still be read."""
+        shutil.rmtree(self.frames.path.parent, ignore_errors=True)
 
     def end(self) -> PerspectiveEnd:
         """Return the message that closes this perspective."""
@@ -68,30 +75,43 @@ class AcquiredPerspective:
 
 
 class TakenFrames:
-    """The frames of one perspective as they come."""
+    """The frames of one perspective as they come. They lie on disk.
 
-    def __init__(self, perspective: OpenEndedPerspective) -> None:
+    Args:
+        perspective: where they are from.
+        folder: for the file; it is there already.
+    """
+
+    def __init__(self, perspective: OpenEndedPerspective, folder: Path) -> None:
         self.acquired = 0
         """Usable or not."""
         self._perspective = perspective
-        self._parts: list[Arrays] = []
+        self._frames = FrameFile(folder / "frames", perspective.geometry.frame_shape_px)
+        self._indices = [np.zeros(0, np.int32)]
+        self._roles = [np.zeros(0, np.uint8)]
+        self._positions_px = [np.zeros((0, 2))]
 
     def add(self, arrays: Arrays, *, acquired: int) -> None:
-        """Keep the arrays of a `Frames` message, made of so many frames that came."""
+        """Keep the arrays of a `Frames` message, made of so many frames that came.
+
+        Raises:
+            OSError: the disk does not take them; nothing is kept of them, and they can be added again.
+        """
+        self._frames.append(arrays["diffraction"])
         self.acquired += acquired
-        self._parts.append(arrays)
+        self._indices.append(arrays["index"])
+        self._roles.append(arrays["role"])
+        self._positions_px.append(arrays["position_px"])
 
     def perspective_acquired(self) -> AcquiredPerspective:
-        """Return what came, in the order of the frames' indices."""
-        joined = {name: np.concatenate([part[name] for part in self._parts]) for name in self._parts[0]}
-        order = np.argsort(joined["index"], kind="stable")
-        if (np.diff(order) < 0).any():
-            joined = {name: array[order] for name, array in joined.items()}
+        """Return what came so far, in the order of the frames' indices."""
+        indices = np.concatenate(self._indices)
+        order = np.argsort(indices, kind="stable")
         return AcquiredPerspective(
             self._perspective,
             self.acquired,
-            positions_px=joined["position_px"],
-            frames=joined["diffraction"],
-            indices=joined["index"],
-            roles=joined["role"],
+            positions_px=np.concatenate(self._positions_px)[order],
+            frames=self._frames.frames().reordered(order),
+            indices=indices[order],
+            roles=np.concatenate(self._roles)[order],
         )

@@ -10,14 +10,14 @@ import io
 import logging
 import re
 import time
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from ptychoflow.acquisition.frame_check import UNUSABLE, as_streamed, ranges_in_words, usable
+from ptychoflow.acquisition.frame_memory import PART_BYTES, frames_within
 from ptychoflow.acquisition.ptychography.acquired import AcquiredPerspective, TakenFrames
 from ptychoflow.acquisition.ptychography.regime import RegimeControl
 from ptychoflow.acquisition.ptychography.scan_view import ScanView
@@ -51,7 +51,9 @@ from ptychoflow.streaming.settings import RunContext
 log = logging.getLogger(__name__)
 
 Come = TypeVar("Come")
+Kept = TypeVar("Kept")
 
+FLOAT_BYTES = 4
 DISK_RETRY_S = 1.0
 ENDINGS = {
     Ending.ABORTED: "was broken off",
@@ -196,8 +198,9 @@ class ScanStreamer(SourceStreamer):
             self._recorder.start_perspective(perspective)
         self._view.start(perspective)
         again = self._journal.was_acquired(perspective.index)
-        taken = TakenFrames(perspective)
-        for batch in self._working_meanwhile(perspective.batches(self._settings.batch_frames)):
+        taken = TakenFrames(perspective, self._when_disk_allows(self._worker.folder_of_job))
+        batch_frames = self._batch_frames(perspective.geometry.frame_shape_px)
+        for batch in self._working_meanwhile(perspective.batches(batch_frames)):
             self._wait_for_turn(len(batch), again=again)
             self._publish_frames(perspective, batch, roles.assign(batch.indices, batch.positions_px), taken)
         self._view.end(perspective)
@@ -220,8 +223,11 @@ class ScanStreamer(SourceStreamer):
         if known is not None:
             self._awaiting[index] = acquired
         elif wanted and not self._journal.is_skipped(index):
-            self._awaiting[index] = replace(acquired, frames=self._submit_job(acquired))
+            self._submit_job(acquired)
+            self._awaiting[index] = acquired
         self._open[index] = acquired.end()
+        if index not in self._worker.pending:
+            acquired.forget_frames()
         if known is not None:
             self._publish_ground_truth(known)
         elif index not in self._awaiting:
@@ -251,13 +257,13 @@ class ScanStreamer(SourceStreamer):
         acquired_at_s = time.time() if batch.acquired_at_s is None else batch.acquired_at_s
         self._publisher.post_to_edge(Frames(perspective.index, perspective.angle_deg, acquired_at_s), arrays)
         self._view.show(perspective, batch)
-        taken.add(arrays, acquired=len(batch))
+        self._when_disk_allows(lambda: taken.add(arrays, acquired=len(batch)))
 
-    def _submit_job(self, acquired: AcquiredPerspective) -> npt.NDArray[np.generic]:
-        """Return the frames as they lie on disk until the ground truth comes: a scan need not fit into memory.
+    def _batch_frames(self, frame_shape_px: tuple[int, int]) -> int:
+        """Return how many frames go together: fewer of large ones."""
+        return min(self._settings.batch_frames, frames_within(PART_BYTES, frame_shape_px, FLOAT_BYTES))
 
-        Holds the scan while the disk is full.
-        """
+    def _submit_job(self, acquired: AcquiredPerspective) -> None:
         perspective = acquired.perspective
         job = GroundTruthJob(
             perspective=perspective.index,
@@ -268,10 +274,14 @@ class ScanStreamer(SourceStreamer):
             recorded=perspective.ground_truth,
             target_shape_px=self._target_shape_px(perspective),
         )
+        self._when_disk_allows(lambda: self._worker.submit(job))
+
+    def _when_disk_allows(self, keep: Callable[[], Kept]) -> Kept:
+        """Write something to disk; hold the scan while the disk is full."""
         warned = False
         while True:
             try:
-                return self._worker.submit(job)
+                return keep()
             except OSError as error:
                 if not warned:
                     self._loop.warn(f"acquisition waits: frames cannot be kept for phase retrieval ({error.strerror})")
@@ -342,7 +352,8 @@ class ScanStreamer(SourceStreamer):
             return
         self._ledger.count_labels(truth.void[acquired.learned_from])
         self._tell_mostly_void(acquired, truth)
-        for batch in acquired.sample_batches(truth, batch_frames=self._settings.batch_frames):
+        batch_frames = self._batch_frames(acquired.perspective.geometry.frame_shape_px)
+        for batch in acquired.sample_batches(truth, batch_frames=batch_frames):
             self._publisher.post_samples(Samples(acquired.perspective.index), batch)
 
     def _void_threshold(self) -> str:

@@ -20,6 +20,7 @@ from ptychoflow.acquisition.retrieval.gauge import find_gauge
 from ptychoflow.acquisition.retrieval.illumination import well_lit
 from ptychoflow.acquisition.retrieval.patches import cut_patches
 from ptychoflow.acquisition.retrieval.settings import RetrievalSettings
+from ptychoflow.acquisition.retrieval.stored_frames import StoredFrames
 from ptychoflow.acquisition.retrieval.void import is_void, squared_phase_rad2
 from ptychoflow.acquisition.scan import ObjectImage
 from ptychoflow.streaming.errors import UserError
@@ -33,7 +34,7 @@ class GroundTruthJob:
     """What is known of one perspective. Rows of `frames` and `positions_px` belong together."""
 
     perspective: int
-    frames: npt.NDArray[np.generic]
+    frames: npt.NDArray[np.generic] | StoredFrames
     """Counts (n, y, x), zero frequency at pixel (y // 2, x // 2)."""
     positions_px: npt.NDArray[np.float64]
     """(n, 2) as (y, x)."""
@@ -114,10 +115,10 @@ def _measurement(job: GroundTruthJob, probe: npt.NDArray[np.complex64]) -> Measu
     """Return what phase retrieval is given: repeated exposures of a position as one frame."""
     places = find_places(job.positions_px)
     if not places.repeats:
-        return Measurement(job.frames, job.positions_px, probe, job.mask)
+        return Measurement(job.frames[:], job.positions_px, probe, job.mask)
     log.info("perspective %d: exposures averaged to %d positions", job.perspective, len(places.first))
     positions_px = places.average_positions(job.positions_px)
-    return Measurement(places.average_frames(job.frames), positions_px, probe, job.mask)
+    return Measurement(places.average_frames(job.frames[:]), positions_px, probe, job.mask)
 
 
 def _in_common_gauge(found: Reconstruction, job: GroundTruthJob, settings: RetrievalSettings) -> ObjectImage:

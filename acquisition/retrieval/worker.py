@@ -13,18 +13,16 @@ from types import TracebackType
 from typing import Self
 
 import msgspec
-import numpy as np
-import numpy.typing as npt
 
 from ptychoflow.acquisition.child import Child, ChildEnded
 from ptychoflow.acquisition.retrieval.engines import check_installed
 from ptychoflow.acquisition.retrieval.ground_truth import GroundTruth, GroundTruthJob
 from ptychoflow.acquisition.retrieval.settings import RetrievalSettings
+from ptychoflow.acquisition.retrieval.stored_frames import StoredFrames
 from ptychoflow.acquisition.retrieval.worker_messages import (
     AnswerMessage,
     FailedMessage,
     JobMessage,
-    map_frames,
     read_ground_truth,
     write_job,
 )
@@ -97,27 +95,28 @@ class GroundTruthWorker:
         """Process id of the worker."""
         return self._child.pid
 
-    def submit(self, job: GroundTruthJob) -> npt.NDArray[np.generic]:
-        """Hand over a job and return as soon as its arrays are written.
-
-        Returns:
-            The job's frames, mapped from the file that the worker reads: who waits for many results with these holds
-            none of them in memory.
+    def folder_of_job(self) -> Path:
+        """Make a folder for a job whose frames are written as they come: it is removed when the job is done with.
 
         Raises:
-            OSError: the disk does not take the arrays; nothing is left behind, and the job can be submitted again.
+            OSError: the disk does not take it.
         """
-        directory = self._spool_dir / str(self._jobs)
-        try:
-            message = write_job(job, directory)
-        except OSError:
-            shutil.rmtree(directory, ignore_errors=True)
-            raise
+        folder = self._spool_dir / str(self._jobs)
+        folder.mkdir()
         self._jobs += 1
+        return folder
+
+    def submit(self, job: GroundTruthJob) -> None:
+        """Hand over a job and return as soon as its arrays are written: to the folder where its frames are, if any.
+
+        Raises:
+            OSError: the disk does not take the arrays; the job can be submitted again.
+        """
+        folder = job.frames.path.parent if isinstance(job.frames, StoredFrames) else self.folder_of_job()
+        message = write_job(job, folder)
         self._waiting.append(message)
         if len(self._waiting) == 1:
             self._begin_next()
-        return map_frames(message)
 
     def withdraw(self, perspective: int) -> None:
         """Forget a job that the worker is not at yet; it gives no result.

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ptychoflow.acquisition.retrieval.ground_truth import GroundTruth, GroundTruthJob
+from ptychoflow.acquisition.retrieval.stored_frames import FrameFile, StoredFrames, map_frames
 from ptychoflow.acquisition.scan import ObjectImage
 from ptychoflow.streaming.messages import GroundTruthSource
 
@@ -19,6 +20,9 @@ class JobMessage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     perspective: int
     directory: str
+    frames_path: str
+    frames_shape: tuple[int, ...]
+    frames_dtype: str
     target_shape_px: tuple[int, int]
     recorded_origin_px: tuple[float, float] | None
 
@@ -41,26 +45,35 @@ class FailedMessage(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag
 
 AnswerMessage = DoneMessage | FailedMessage
 
-JOB_ARRAYS = ("frames", "positions_px", "probe", "mask")
+JOB_ARRAYS = ("positions_px", "probe", "mask")
 TRUTH_ARRAYS = ("amplitude", "phase", "void", "reference_amplitude", "reference_phase")
 RECORDED = "recorded"
+PLACES = "places"
+FRAMES = "frames"
 
 
 def write_job(job: GroundTruthJob, directory: Path) -> JobMessage:
-    """Write the arrays of `job` to `directory`, which is made, and return the message that names them."""
-    directory.mkdir(parents=True)
+    """Write the arrays of `job` to `directory`, which is made if need be, and return the message that names them.
+
+    Frames that are in a file already stay there.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    frames = job.frames if isinstance(job.frames, StoredFrames) else _store(job.frames, directory)
+    _write(directory, PLACES, frames.places)
     for name in JOB_ARRAYS:
         _write(directory, name, getattr(job, name))
     if job.recorded is not None:
         _write(directory, RECORDED, job.recorded.values)
     origin = None if job.recorded is None else job.recorded.origin_px
-    return JobMessage(job.perspective, str(directory), job.target_shape_px, origin)
-
-
-def map_frames(message: JobMessage) -> npt.NDArray[Any]:
-    """Return the job's frames (n, y, x) mapped from their file, read-only; they stay valid when the file is removed."""
-    frames: npt.NDArray[Any] = np.load(Path(message.directory) / "frames.npy", mmap_mode="r", allow_pickle=False)
-    return frames
+    return JobMessage(
+        perspective=job.perspective,
+        directory=str(directory),
+        frames_path=str(frames.path),
+        frames_shape=frames.mapped.shape,
+        frames_dtype=frames.mapped.dtype.str,
+        target_shape_px=job.target_shape_px,
+        recorded_origin_px=origin,
+    )
 
 
 def read_job(message: JobMessage) -> GroundTruthJob:
@@ -71,7 +84,12 @@ def read_job(message: JobMessage) -> GroundTruthJob:
         recorded = ObjectImage(_read(directory, RECORDED), message.recorded_origin_px)
     return GroundTruthJob(
         perspective=message.perspective,
-        frames=_read(directory, "frames"),
+        frames=map_frames(
+            Path(message.frames_path),
+            _read(directory, PLACES),
+            shape=message.frames_shape,
+            dtype=message.frames_dtype,
+        ),
         positions_px=_read(directory, "positions_px"),
         probe=_read_optional(directory, "probe"),
         mask=_read_optional(directory, "mask"),
@@ -91,6 +109,13 @@ def read_ground_truth(message: DoneMessage, directory: Path) -> GroundTruth:
     """Invert `write_ground_truth`; the arrays are in memory, so the files may go."""
     arrays = {name: _read(directory, name) for name in TRUTH_ARRAYS}
     return GroundTruth(origin_px=message.origin_px, source=message.source, seconds=message.seconds, **arrays)
+
+
+def _store(frames: npt.NDArray[np.generic], directory: Path) -> StoredFrames:
+    height, width = frames.shape[1:]
+    file = FrameFile(directory / FRAMES, (height, width))
+    file.append(frames)
+    return file.frames()
 
 
 def _write(directory: Path, name: str, array: npt.NDArray[Any] | None) -> None:

@@ -1,10 +1,12 @@
 """The ground-truth worker: a real process that answers in order, dies loudly, and never outlives its parent."""
 
 import os
+import resource
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 import psutil
@@ -12,8 +14,10 @@ import pytest
 from support import wait_until
 
 from ptychoflow.acquisition.propagation import far_field_intensity
+from ptychoflow.acquisition.retrieval import stored_frames
 from ptychoflow.acquisition.retrieval.ground_truth import GroundTruthJob, compute_ground_truth
 from ptychoflow.acquisition.retrieval.settings import RetrievalSettings
+from ptychoflow.acquisition.retrieval.stored_frames import FrameFile
 from ptychoflow.acquisition.retrieval.worker import GroundTruthWorker
 from ptychoflow.acquisition.scan import ObjectImage
 from ptychoflow.streaming.errors import UserError
@@ -114,11 +118,47 @@ def test_a_users_mistake_comes_back_as_its_line(tmp_path):
 def test_frames_that_wait_lie_on_disk_and_outlive_the_worker(tmp_path):
     job = make_job(1)
     with GroundTruthWorker(RECORDED, spool_dir=tmp_path) as worker:
-        frames = worker.submit(job)
-        assert isinstance(frames, np.memmap)
-        assert worker.poll(60.0).ground_truth is not None
+        file = FrameFile(worker.folder_of_job() / "frames", (24, 24))
+        for start in range(0, 60, 7):
+            file.append(job.frames[::-1][start : start + 7])
+        frames = file.frames().reordered(np.arange(60)[::-1])
+        assert isinstance(frames.mapped, np.memmap)
+        worker.submit(replace(job, frames=frames))
+        assert_same(worker.poll(60.0).ground_truth, compute_ground_truth(job, RECORDED))
     assert not list(tmp_path.iterdir())
-    np.testing.assert_array_equal(frames, job.frames)
+    np.testing.assert_array_equal(frames[:], job.frames)
+    np.testing.assert_array_equal(frames[np.array([3, 1])], job.frames[[3, 1]])
+
+
+def test_frames_of_a_wider_dtype_are_kept_with_those_before(tmp_path, monkeypatch):
+    monkeypatch.setattr(stored_frames, "PART_BYTES", 3 * 6 * 4)  # three frames at once are copied
+    counts = [np.full((5, 2, 3), 7, np.uint8), np.full((2, 2, 3), 300, np.uint16), np.full((1, 2, 3), 0.5, np.float32)]
+    file = FrameFile(tmp_path / "frames", (2, 3))
+    assert file.frames()[:].shape == (0, 2, 3)
+    for some in (*counts, counts[0], counts[2][:0]):
+        file.append(some)
+    frames = file.frames()[:]
+    assert frames.dtype == np.float32
+    np.testing.assert_array_equal(frames, np.concatenate([*counts, counts[0]]))
+    assert [one.name for one in tmp_path.iterdir()] == ["frames"]
+
+
+def test_frames_that_the_disk_did_not_take_are_appended_again(tmp_path):
+    file = FrameFile(tmp_path / "frames", (8, 8))
+    some = np.arange(4 * 64, dtype=np.uint16).reshape(4, 8, 8)
+    file.append(some)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (6 * 128, before[1]))  # in the middle of the next ones
+        with pytest.raises(OSError, match="File too large"):
+            file.append(some)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, ignored)
+    assert len(file.frames()) == 4
+    file.append(some[::-1])
+    np.testing.assert_array_equal(file.frames()[:], np.concatenate([some, some[::-1]]))
 
 
 def test_a_library_that_is_missing_is_said_at_once(tmp_path):

@@ -155,10 +155,10 @@ def test_a_full_disk_holds_the_scan_until_there_is_room(
 ) -> None:
     submit, refusals = GroundTruthWorker.submit, iter([True, True])
 
-    def refuse_twice(worker: GroundTruthWorker, job: GroundTruthJob) -> npt.NDArray[Any]:
+    def refuse_twice(worker: GroundTruthWorker, job: GroundTruthJob) -> None:
         if next(refusals, False):
             raise OSError(errno.ENOSPC, "No space left on device")
-        return submit(worker, job)
+        submit(worker, job)
 
     monkeypatch.setattr(GroundTruthWorker, "submit", refuse_twice)
     outcome = run_acquisition(network, tmp_path)

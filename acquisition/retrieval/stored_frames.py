@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -34,7 +34,7 @@ class StoredFrames:
 
     def __getitem__(self, rows: int | slice | npt.NDArray[np.intp]) -> Frames:
         """Return a copy of one frame (y, x), or of some (n, y, x)."""
-        return cast("Frames", self.mapped[self.places[rows]])
+        return self.mapped[self.places[rows]]
 
     def reordered(self, rows: npt.NDArray[np.intp]) -> StoredFrames:
         """Return these rows of them, read from the same file."""
@@ -94,7 +94,7 @@ class FrameFile:
 
 def _write(path: Path, frames: Frames, *, after: int) -> None:
     """Write frames behind the first `after` ones of a file."""
-    rest = memoryview(np.ascontiguousarray(frames).reshape(-1).view(np.uint8))
+    rest = memoryview(np.ascontiguousarray(frames)).cast("B")
     offset = after * frames[0].nbytes
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:

@@ -9,7 +9,6 @@ from typing import Any
 
 import h5py
 import numpy as np
-import numpy.typing as npt
 import pytest
 from acquisition_runs import SOURCE, TRUE_OBJECT, run_acquisition
 from support import Proxy, wait_until

@@ -94,7 +94,7 @@ class FrameFile:
 
 def _write(path: Path, frames: Frames, *, after: int) -> None:
     """Write frames behind the first `after` ones of a file."""
-    rest = memoryview(np.ascontiguousarray(frames)).cast("B")
+    rest = np.ascontiguousarray(frames).data.cast("B")
     offset = after * frames[0].nbytes
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import logging
+
+from ptychoflow.dashboard.outputs.bluesky import BlueskyOutput
 from ptychoflow.dashboard.outputs.ntndarray import NtndarrayOutput
 from ptychoflow.dashboard.outputs.output import Output
 from ptychoflow.dashboard.outputs.settings import OutputsSettings
+from ptychoflow.streaming.settings import RunContext, is_loopback
+
+log = logging.getLogger(__name__)
 
 
-def open_outputs(settings: OutputsSettings) -> list[Output]:
+def open_outputs(settings: OutputsSettings, *, run: RunContext) -> list[Output]:
     """Return the outputs that are switched on.
 
     Raises:
@@ -15,5 +21,14 @@ def open_outputs(settings: OutputsSettings) -> list[Output]:
     """
     outputs: list[Output] = []
     if settings.ntndarray is not None:
+        _tell_open(NtndarrayOutput.name, settings.ntndarray.host)
         outputs.append(NtndarrayOutput(settings.ntndarray))
+    if settings.bluesky is not None:
+        _tell_open(BlueskyOutput.name, settings.bluesky.host)
+        outputs.append(BlueskyOutput(settings.bluesky, run=run.name))
     return outputs
+
+
+def _tell_open(name: str, host: str) -> None:
+    if not is_loopback(host):
+        log.warning("output %s at %s is not on loopback: it is not encrypted, and whoever is there sees it", name, host)

@@ -44,6 +44,11 @@ class Delivery(WatchedThread):
         return self._output.name
 
     @property
+    def lost(self) -> int:
+        """News that a consumer should have got and did not, and times that one of several fell behind."""
+        return self.dropped + self.undelivered + self._output.fell_behind
+
+    @property
     def dropped(self) -> int:
         """News that were let go of because too much waited."""
         return self._mailbox.dropped
@@ -59,8 +64,9 @@ class Delivery(WatchedThread):
         return len(self._mailbox) + self._under_way
 
     def put(self, news: News) -> None:
-        """Take in news; never waits."""
-        self._mailbox.put(news)
+        """Take in news that the output has a use for; never waits."""
+        if isinstance(news.what, self._output.takes):
+            self._mailbox.put(news)
 
     def stop(self) -> None:
         """Let the thread end when everything is delivered, or when the consumer does not take it. Does not wait."""
@@ -77,6 +83,8 @@ class Delivery(WatchedThread):
         said = [f"{self.name}: {self.sent} delivered", f"{self.overtaken} overtaken by newer ones"]
         if self.dropped:
             said.append(f"{self.dropped} dropped, as too many waited")
+        if self._output.fell_behind:
+            said.append(f"{self._output.fell_behind} times a consumer fell behind and missed some")
         if self.undelivered:
             said.append(f"{self.undelivered} undelivered")
         return ", ".join(said)

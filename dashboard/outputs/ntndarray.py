@@ -35,6 +35,7 @@ class NtndarrayOutput(Output):
     """
 
     name: ClassVar[str] = "ntndarray"
+    takes: ClassVar[tuple[type, ...]] = (Mosaic, PerspectiveScores)
 
     def __init__(self, settings: NtndarrayOutputSettings) -> None:
         p4p, types, server = (library(name, extra="epics") for name in ("p4p", "p4p.nt", "p4p.server"))
@@ -65,7 +66,7 @@ class NtndarrayOutput(Output):
             case PerspectiveScores(kind=kind):
                 self._scores[kind] = news.what
             case _:
-                return
+                raise ValueError(f"{news.what} is not for this output")
         if kind in self._newest:
             self._post(kind, news.time_s)
 

@@ -20,12 +20,16 @@ class Output(ABC):
 
     name: ClassVar[str]
     """Of its section in `[outputs]`."""
+    takes: ClassVar[tuple[type, ...]]
+    """What it has a use for, of what news can be."""
+    fell_behind: int = 0
+    """How often one of several consumers was too slow, and missed something of what the others got."""
     rest_s: float = 0.0
     """Left between two deliveries, for a consumer that should not be written to all the time."""
 
     @abstractmethod
     def send(self, news: News) -> None:
-        """Deliver news, or leave out what this output has no use for. May block.
+        """Deliver news. May block.
 
         Raises:
             ConsumerAway: they could not be delivered; they, or something newer, will be tried again.

@@ -68,7 +68,7 @@ def serve_outputs(
         def warn(text: str) -> None:
             sender.send(WarningRaised(text))
 
-        deliveries = [Delivery(output, warn=warn) for output in open_outputs(settings)]
+        deliveries = [Delivery(output, warn=warn) for output in open_outputs(settings, run=run)]
         distributor = Distributor(deliveries, run.folder.telemetry, warn=warn)
         sender.send(PartStatus(PartState.RUNNING, ", ".join(settings.chosen)))
         _distribute(distributor, subscriber, stop)
@@ -76,7 +76,7 @@ def serve_outputs(
         said = "; ".join(delivery.describe() for delivery in deliveries)
         log.info("%s", said)
         for delivery in deliveries:
-            if delivery.dropped or delivery.undelivered:
+            if delivery.lost:
                 warn(f"output {delivery.describe()}")
         for delivery in deliveries:
             if delivery.failure is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Annotated
 
 from pydantic import Field
@@ -23,11 +24,39 @@ class NtndarrayOutputSettings(Settings):
     """TCP port; 0 takes a free one, as clients find channels by their names."""
 
 
+class DocumentFormat(StrEnum):
+    """How documents are written."""
+
+    MSGPACK = "msgpack"
+    JSON = "json"
+    """Figures that are not finite are null."""
+
+
+class BlueskyOutputSettings(Settings):
+    """Publishes scores as bluesky documents over ZeroMQ, so that a plan can react to them.
+
+    Each message is `prefix`, a space, the kind of document, a space, the document.
+    """
+
+    port: Annotated[int, Field(ge=1, le=65535)]
+    """TCP port that is listened on; of the proxy, where there is one."""
+    host: str = "127.0.0.1"
+    """Address of this machine that is listened on, or host of the proxy. Documents are not encrypted."""
+    proxy: bool = False
+    """Connect to a bluesky proxy, to the side on which it takes documents in, rather than listen."""
+    format: DocumentFormat = DocumentFormat.MSGPACK
+    """How documents are written; never as pickle, which is bluesky's default."""
+    prefix: Annotated[str, Field(max_length=200, pattern=r"^[\x21-\x7e]*$")] = ""
+    """Tells these documents from those of others behind the same proxy."""
+
+
 class OutputsSettings(Settings):
     """Where images and scores go, live, besides the page. Nothing that happens there slows the run."""
 
     ntndarray: NtndarrayOutputSettings | None = None
     """NTNDArrays over PvAccess."""
+    bluesky: BlueskyOutputSettings | None = None
+    """Bluesky documents over ZeroMQ."""
 
     @property
     def chosen(self) -> list[str]:

@@ -10,6 +10,7 @@ from contextlib import closing, contextmanager
 from dataclasses import replace
 
 from ptychoflow.dashboard.outputs.checks import check_outputs
+from ptychoflow.dashboard.outputs.settings import OutputsSettings
 from ptychoflow.dashboard.settings import DashboardSettings
 from ptychoflow.dashboard.token import make_token
 from ptychoflow.streaming.commands import AnyCommand, CommandHub, StopRun
@@ -114,7 +115,16 @@ def _with_ports(config: AnyConfig) -> AnyConfig:
     elif dashboard.enabled:
         port = choose_port(network, ranks=config.trainer.ranks)
         dashboard = dashboard.model_copy(update={"port": port})
+    if isinstance(config, Config):
+        _require_free_for_outputs(config.outputs)
     return config.model_copy(update={"network": network, "dashboard": dashboard})
+
+
+def _require_free_for_outputs(outputs: OutputsSettings) -> None:
+    if (served := outputs.ntndarray) is not None:
+        require_free(served.port, host=served.host, setting="outputs.ntndarray.port")
+    if (published := outputs.bluesky) is not None and not published.proxy:
+        require_free(published.port, host=published.host, setting="outputs.bluesky.port")
 
 
 def _commands(config: AnyConfig, folder: RunFolder) -> list[PartCommand]:

@@ -11,6 +11,7 @@ import pytest
 from output_news import image, news
 from support import free_ports, wait_until
 
+from ptychoflow.dashboard.mosaics import Mosaic
 from ptychoflow.dashboard.outputs import delivery as module
 from ptychoflow.dashboard.outputs.delivery import Delivery
 from ptychoflow.dashboard.outputs.mailbox import Mailbox
@@ -23,6 +24,7 @@ class SocketOutput(Output):
     """Sends the number of each perspective with many bytes behind it, and waits for room for as long as it takes."""
 
     name = "socket"
+    takes = (Mosaic,)
 
     def __init__(self, port: int, padding: int = 0) -> None:
         self._port, self._padding = port, padding

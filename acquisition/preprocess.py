@@ -25,6 +25,7 @@ from ptychoflow.acquisition.probe_estimate import (
 )
 from ptychoflow.acquisition.propagation import back_propagate, propagate
 from ptychoflow.acquisition.readers.hdf5 import HDF5_ERRORS, one_line
+from ptychoflow.acquisition.readers.numpy_arrays import mapped_array
 from ptychoflow.acquisition.readers.stored import StoredPerspective, fresnel_number
 from ptychoflow.acquisition.reading import READING
 from ptychoflow.acquisition.repeats import find_places
@@ -108,6 +109,7 @@ class FilePerspective(Perspective):
         self.notes: list[str] = list(stored.notes)
         self.index = stored.index
         self.angle_deg = stored.angle_deg
+        self.dtype = stored.dtype.newbyteorder("=")
         self.geometry = self._transform.apply_to_geometry(stored.geometry)
         self.positions_px = self.place(stored.positions_px)
         self._advise_crop()
@@ -350,9 +352,11 @@ def _load_mask(path: Path | None, stored: StoredPerspective) -> npt.NDArray[np.b
     if path is None:
         return None
     try:
-        mask = np.load(path, allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: the mask cannot be read as a .npy array: {error}") from error
+        mask = mapped_array(path)
+    except UserError as error:
+        raise UserError(f"the mask cannot be read: {error}") from error
+    if mask.dtype.kind not in "iubf":
+        raise UserError(f"{path}: the mask must be numbers, not {mask.dtype}")
     if mask.shape != stored.geometry.frame_shape_px:
         raise UserError(
             f"{path}: the mask has shape {mask.shape} but stored frames have {stored.geometry.frame_shape_px}"

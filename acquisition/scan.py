@@ -136,6 +136,8 @@ class Perspective(OpenEndedPerspective):
 
     positions_px: npt.NDArray[np.float64]
     """(frames, 2) as (y, x)."""
+    dtype: np.dtype[np.generic]
+    """Of the frames that `read` returns."""
     ending = Ending.COMPLETE
 
     @property
@@ -167,7 +169,7 @@ class Perspective(OpenEndedPerspective):
         except UserError as error:
             if stop - start == 1:
                 notes.append(str(error))
-                return np.zeros((1, *self.geometry.frame_shape_px), np.uint8)
+                return np.zeros((1, *self.geometry.frame_shape_px), self.dtype)
         return np.concatenate([self._read_what_can_be(index, index + 1, notes) for index in range(start, stop)])
 
 

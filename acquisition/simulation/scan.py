@@ -98,13 +98,13 @@ class SimulatedPerspective(Perspective):
         self.ground_truth = ground_truth
         self._expected = partial(expected_frames, probe, ground_truth)
         self._settings = settings
-        self._dtype = _count_dtype(probe)
+        self.dtype = np.dtype(_count_dtype(probe))
         self._block = lru_cache(maxsize=2)(self._make_block)
 
     def read(self, start: int, stop: int) -> npt.NDArray[np.generic]:
         """Return frames start to stop; computes them, about 10 µs per 1,000 pixels."""
         start, stop, _ = slice(start, stop).indices(len(self))
-        frames = np.empty((max(stop - start, 0), *self.geometry.frame_shape_px), self._dtype)
+        frames = np.empty((max(stop - start, 0), *self.geometry.frame_shape_px), self.dtype)
         done = 0
         while done < len(frames):
             block, offset = divmod(start + done, FRAMES_PER_BLOCK)
@@ -119,7 +119,7 @@ class SimulatedPerspective(Perspective):
         counts = _random(self._settings, _PHOTON_STREAM, self.index, block).poisson(expected)
         if self.mask is not None:
             counts[:, self.mask] = 0
-        return np.minimum(counts, np.iinfo(self._dtype).max).astype(self._dtype)
+        return np.minimum(counts, np.iinfo(self.dtype.name).max).astype(self.dtype)
 
 
 def expected_frames(

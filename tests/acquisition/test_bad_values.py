@@ -129,6 +129,21 @@ def test_a_damaged_frame_does_not_hide_the_others(path):
     assert notes_with(opened(path), "1 of 30 frames show nothing (1 that cannot be read): 12;")
 
 
+@pytest.mark.parametrize("shows", [True, False])
+def test_a_later_perspective_that_shows_nothing_is_said_and_the_others_are_read(path, shows):
+    write_scan(path)
+    with h5py.File(path, "a") as file:
+        file.copy("entry_1", "entry_2")
+        file.copy("entry_1", "entry_3")
+        if not shows:
+            file["entry_2/data_1/data"][...] = 0
+    scan = opened(path)
+    assert [perspective.probe is not None for perspective in scan] == [True, shows, True]
+    said = notes_with(scan, "shows anything (144 without counts); is this the right dataset, and was the shutter open?")
+    assert len(said) == (not shows)
+    assert all(note.startswith("Perspective 1: The file has no probe, and frames without counts") for note in said)
+
+
 def test_usable_frames():
     counts = np.ones((6, 2, 3), np.float32)
     counts[1, 0, 0], counts[2, 1, 1], counts[3], counts[4, 0, 0] = np.nan, -1, 0, np.inf

@@ -24,13 +24,6 @@ from ptychoflow.acquisition.scan import ELEMENTARY_CHARGE_C
 from ptychoflow.streaming.errors import UserError
 
 
-@pytest.fixture
-def cxi(tmp_path):
-    path = tmp_path / "scan.cxi"
-    write_cxi(path)
-    return path
-
-
 def first(path, **settings):
     return opened(path, **settings).perspective(0)
 

@@ -161,6 +161,25 @@ def test_a_mask_file_must_fit(recording, tmp_path):
         open_first(recording, mask=tmp_path / "absent.npy")
 
 
+def test_a_mask_file_that_is_no_array_of_numbers_is_one_line(recording, tmp_path):
+    path = tmp_path / "mask.npy"
+    np.save(path, np.zeros((32, 40)))
+    whole = path.read_bytes()
+    np.savez(tmp_path / "archive", mask=np.zeros((32, 40)))
+    for content in (
+        whole[:70],
+        whole[:200],
+        whole.replace(b"'<f8'", b"'<O8'"),
+        whole.replace(b"(32, 40)", b"(32, 4<)"),
+        whole.replace(b"'<f8'", b"'<U2'"),
+        whole.replace(b"(32, 40), ", b"(10**99,), "),
+        (tmp_path / "archive.npz").read_bytes(),
+    ):
+        path.write_bytes(content)
+        with pytest.raises(UserError, match=r"the mask (cannot be read|must be numbers)"):
+            open_first(recording, mask=path)
+
+
 @pytest.mark.parametrize("mirrored", [False, True])
 def test_a_missing_probe_is_estimated_with_the_right_defocus(tmp_path, mirrored):
     settings = SimulationSettings(perspectives=1, probe=ProbeSettings(diameter_fraction=0.5), seed=2)

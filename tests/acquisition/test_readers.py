@@ -24,13 +24,6 @@ from ptychoflow.acquisition.sources import open_scan
 from ptychoflow.streaming.errors import UserError
 
 
-@pytest.fixture
-def cxi(tmp_path):
-    path = tmp_path / "scan.cxi"
-    write_cxi(path)
-    return path
-
-
 def open_file(path, **settings):
     return open_scan(ReplaySettings(path=path, **settings))
 

@@ -15,7 +15,7 @@ from support import Proxy, wait_until
 
 from ptychoflow.acquisition.ptychography.service import acquire
 from ptychoflow.acquisition.publishing.journal import Journal
-from ptychoflow.acquisition.readers.layout import OBJECT, entry_name
+from ptychoflow.acquisition.readers.layout import FRAMES, OBJECT, PROBE, entry_name
 from ptychoflow.acquisition.retrieval.ground_truth import GroundTruthJob
 from ptychoflow.acquisition.retrieval.settings import RetrievalSettings
 from ptychoflow.acquisition.retrieval.worker import GroundTruthResult, GroundTruthWorker
@@ -107,6 +107,42 @@ def test_a_recording_replays_the_same_frames_and_roles(network: NetworkSettings,
         np.testing.assert_allclose(
             replayed.edge.positions_px[frame_id], recorded.edge.positions_px[frame_id], atol=1e-9
         )
+
+
+def test_frames_that_cannot_be_read_and_a_perspective_of_nothing_leave_the_others_as_they_are(
+    network: NetworkSettings, tmp_path: Path
+) -> None:
+    """The first frames are damaged on the disk: they come as zeros of the type of the others, and are set aside."""
+    path, damaged = tmp_path / "scan.h5", [0, 1, 2, 40]
+    simulate_to_file(SOURCE, path)
+    with h5py.File(path, "r+") as file:
+        entry = file[entry_name(0)]
+        counts = entry[FRAMES][...]
+        del entry[FRAMES]
+        dataset = entry.create_dataset(FRAMES, data=counts, chunks=(1, *counts.shape[1:]), compression="gzip")
+        places = [dataset.id.get_chunk_info(index).byte_offset for index in damaged]
+        file[entry_name(1)][FRAMES][...] = 0
+        del file[entry_name(1)][PROBE]
+    with path.open("r+b") as raw:
+        for place in places:
+            raw.seek(place)
+            raw.write(b"\xff" * 20)
+    settings = AcquisitionSettings(record=True, batch_frames=2)
+    outcome = run_acquisition(network, tmp_path / "run", source=ReplaySettings(path=path), settings=settings)
+    good = [index for index in range(60) if index not in damaged]
+    assert set(outcome.edge.frames) == {(0, index) for index in good} | {(2, index) for index in range(60)}
+    for index in good:
+        np.testing.assert_array_equal(outcome.edge.frames[0, index], counts[index])
+    assert outcome.counts.acquired == 180
+    assert outcome.counts.rejected == len(damaged) + 60
+    warnings = [event.text for event in outcome.events if isinstance(event, WarningRaised)]
+    for index in damaged:
+        assert any(f"frames {index} to {index + 1} cannot be read" in text for text in warnings)
+    with h5py.File(tmp_path / "run" / "recording.h5") as file:
+        recorded = file[entry_name(0)][FRAMES]
+        assert recorded.dtype == counts.dtype
+        np.testing.assert_array_equal(recorded[good], counts[good])
+        assert not recorded[damaged].any()
 
 
 def test_failed_ground_truth_is_counted_and_said(network: NetworkSettings, tmp_path: Path) -> None:

@@ -49,6 +49,7 @@ class SmallPerspective(Perspective):
         self.positions_px = np.zeros((len(frames), 2))
         self.mask = mask
         self.frames = frames
+        self.dtype = frames.dtype
 
     def read(self, start: int, stop: int) -> Frames:
         return self.frames[start:stop]

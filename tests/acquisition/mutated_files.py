@@ -33,8 +33,11 @@ from typing import Any
 
 from damage import KINDS, Settings, damage, write_scan
 
+from ptychoflow.acquisition.inspect import inspect_scan
+from ptychoflow.acquisition.sources import open_scan
 from ptychoflow.streaming.errors import UserError
 from ptychoflow.workflow.commands.inspect import inspect
+from ptychoflow.workflow.commands.unknown_layout import describe_unknown
 
 TIME_LIMIT_S = 30.0
 MEMORY_LIMIT_BYTES = 2 * 2**30
@@ -57,6 +60,8 @@ class Outcome(StrEnum):
     CRASH = "crash"
 
 
+IMPORTED = (inspect_scan, open_scan, describe_unknown)
+"""What the command imports in the process that it starts for each file: imported here once, for ten times the speed."""
 GOOD = (Outcome.ANSWERED, Outcome.REFUSED)
 
 

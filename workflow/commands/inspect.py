@@ -60,7 +60,6 @@ def describe(source: ReplaySettings | SimulationSettings, *, plot: Path | None =
 
     from ptychoflow.acquisition.inspect import inspect_scan
     from ptychoflow.acquisition.readers.choosing import UnknownLayout
-    from ptychoflow.acquisition.scan_plot import plot_scan
     from ptychoflow.acquisition.sources import open_scan
     from ptychoflow.workflow.commands.unknown_layout import describe_unknown
 
@@ -74,6 +73,8 @@ def describe(source: ReplaySettings | SimulationSettings, *, plot: Path | None =
         if orientation:
             print_orientation(scan)
         if plot is not None:
+            from ptychoflow.acquisition.scan_plot import plot_scan  # Matplotlib takes as long as all the rest
+
             plot_scan(scan, plot)
             typer.echo(f"plot: {plot}")
 

@@ -46,5 +46,5 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed; name one with PYTHON=...") if sys.version_info < (3, 11) else None'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[workflow,dev,docs,dectris,epics,openvino,ucx]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[workflow,dev,docs,dectris,epics,tiled,openvino,ucx]'
 	touch $@

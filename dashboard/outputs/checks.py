@@ -10,3 +10,5 @@ def check_outputs(settings: OutputsSettings) -> None:
     """Raise `UserError` if the library that an output needs is not installed."""
     if settings.ntndarray is not None:
         require_library("p4p", extra="epics")
+    if settings.tiled is not None:
+        require_library("httpx", extra="tiled")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+from urllib.parse import urlsplit
 
 from ptychoflow.dashboard.outputs.bluesky import BlueskyOutput
 from ptychoflow.dashboard.outputs.ntndarray import NtndarrayOutput
 from ptychoflow.dashboard.outputs.output import Output
 from ptychoflow.dashboard.outputs.settings import OutputsSettings
+from ptychoflow.dashboard.outputs.tiled import TiledOutput
 from ptychoflow.streaming.settings import RunContext, is_loopback
 
 log = logging.getLogger(__name__)
@@ -26,6 +28,11 @@ def open_outputs(settings: OutputsSettings, *, run: RunContext) -> list[Output]:
     if settings.bluesky is not None:
         _tell_open(BlueskyOutput.name, settings.bluesky.host)
         outputs.append(BlueskyOutput(settings.bluesky, run=run.name))
+    if settings.tiled is not None:
+        url = urlsplit(settings.tiled.url)
+        if url.scheme == "http":
+            _tell_open(TiledOutput.name, url.hostname or "")
+        outputs.append(TiledOutput(settings.tiled, run=run.name))
     return outputs
 
 

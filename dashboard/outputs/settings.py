@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, NonNegativeFloat
 
 from ptychoflow.streaming.settings import Port, Settings
 
@@ -50,6 +50,20 @@ class BlueskyOutputSettings(Settings):
     """Tells these documents from those of others behind the same proxy."""
 
 
+class TiledOutputSettings(Settings):
+    """Writes images and scores to a Tiled server, a container for each run. Needs the extra `tiled`.
+
+    The key, if the server wants one, is taken from the environment variable `TILED_API_KEY`.
+    """
+
+    url: Annotated[str, Field(pattern=r"^https?://[^\s?#]+$")]
+    """Of the server, such as `http://127.0.0.1:8000`."""
+    container: Annotated[str, Field(pattern=r"^([^\s?#/]+(/[^\s?#/]+)*)?$")] = ""
+    """Where on the server the run is put, such as `beamline/raw`; it must be there."""
+    pause_s: NonNegativeFloat = 1.0
+    """Left between two writes, so that the server is not written to all the time."""
+
+
 class OutputsSettings(Settings):
     """Where images and scores go, live, besides the page. Nothing that happens there slows the run."""
 
@@ -57,6 +71,8 @@ class OutputsSettings(Settings):
     """NTNDArrays over PvAccess."""
     bluesky: BlueskyOutputSettings | None = None
     """Bluesky documents over ZeroMQ."""
+    tiled: TiledOutputSettings | None = None
+    """A Tiled server."""
 
     @property
     def chosen(self) -> list[str]:

@@ -40,15 +40,26 @@ def test_a_mistyped_key_is_told_the_nearest_one() -> None:
         load_config(assignments=(*SIMULATION, "outputs.bluesky.prot=1"))
 
 
-def test_a_missing_library_is_told_with_what_installs_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("missing", "extra", "setting"),
+    [("p4p", "epics", "ntndarray.prefix=PTYCHO:"), ("httpx", "tiled", "tiled.url=http://127.0.0.1:8000")],
+)
+def test_a_missing_library_is_told_with_what_installs_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, missing: str, extra: str, setting: str
+) -> None:
     found = libraries.find_spec
 
     def find_spec(name: str) -> ModuleSpec | None:
-        return None if name == "p4p" else found(name)
+        return None if name == missing else found(name)
 
     monkeypatch.setattr(libraries, "find_spec", find_spec)
-    said = refusal(tmp_path, "outputs.ntndarray.prefix=PTYCHO:")
-    assert said == "p4p, which this needs, is not installed: pip install 'ptychoflow[epics]'"
+    said = refusal(tmp_path, f"outputs.{setting}")
+    assert said == f"{missing}, which this needs, is not installed: pip install 'ptychoflow[{extra}]'"
+
+
+def test_a_key_in_the_address_of_a_tiled_server_is_refused_as_it_would_be_kept_in_the_run_folder() -> None:
+    with pytest.raises(UserError, match=r"outputs\.tiled\.url"):
+        load_config(assignments=(*SIMULATION, "outputs.tiled.url=http://127.0.0.1:8000/api/v1?api_key=secret"))
 
 
 @pytest.mark.parametrize("section", ["ntndarray.prefix=X: outputs.ntndarray.port", "bluesky.port"])

@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
+from ptychoflow.acquisition.detectors.bluesky_documents.settings import BlueskyDocumentsSettings
 from ptychoflow.acquisition.detectors.dectris_v1.settings import DectrisV1Settings
 from ptychoflow.acquisition.detectors.dectris_v2.settings import DectrisV2Settings
 from ptychoflow.acquisition.detectors.hdf5_swmr.settings import Hdf5SwmrSettings
@@ -20,8 +21,17 @@ from ptychoflow.streaming.settings import Settings
 
 Corner = tuple[float, float]
 
-FrameSource = DectrisV1Settings | DectrisV2Settings | Hdf5SwmrSettings | NtndarraySettings | WatchedFolderSettings
-PositionSource = Hdf5SwmrSettings | PandaSettings | PositionSenderSettings | PositionTableSettings
+FrameSource = (
+    BlueskyDocumentsSettings
+    | DectrisV1Settings
+    | DectrisV2Settings
+    | Hdf5SwmrSettings
+    | NtndarraySettings
+    | WatchedFolderSettings
+)
+PositionSource = (
+    BlueskyDocumentsSettings | Hdf5SwmrSettings | PandaSettings | PositionSenderSettings | PositionTableSettings
+)
 FrameSourceSettings = Annotated[FrameSource, Field(discriminator="kind")]
 PositionSourceSettings = Annotated[PositionSource, Field(discriminator="kind")]
 LiveSourceSettings = FrameSource | PositionSource
@@ -94,11 +104,11 @@ class LiveSettings(Settings):
     @model_validator(mode="after")
     def _one_source_for_each(self) -> Self:
         frames, positions = self.frames, self.positions
-        if isinstance(frames, Hdf5SwmrSettings) and frames.frames is None:
-            raise ValueError("give frames.frames, the dataset of frames")
-        if isinstance(positions, Hdf5SwmrSettings) and (positions.frames is not None or positions.positions is None):
-            raise ValueError("give positions.positions, the datasets of positions, and no positions.frames")
-        both = isinstance(frames, Hdf5SwmrSettings | NtndarraySettings) and frames.positions is not None
-        if both and positions is not None:
-            raise ValueError("positions come with the frames already: give either frames.positions or positions")
+        of_both = BlueskyDocumentsSettings | Hdf5SwmrSettings
+        if isinstance(frames, of_both) and frames.frames is None:
+            raise ValueError("give frames.frames, the frames that are taken")
+        if isinstance(positions, of_both) and (positions.frames is not None or not positions.gives_positions):
+            raise ValueError("say in [positions] where the positions are, and no frames")
+        if positions is not None and isinstance(frames, of_both | NtndarraySettings) and frames.gives_positions:
+            raise ValueError("positions come with the frames already: take them there, or from [positions]")
         return self

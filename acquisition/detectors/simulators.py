@@ -7,6 +7,8 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
+from ptychoflow.acquisition.detectors.bluesky_documents.settings import BlueskyDocumentsSimulatorSettings
+from ptychoflow.acquisition.detectors.bluesky_documents.simulator import BlueskyDocumentsSimulator
 from ptychoflow.acquisition.detectors.dectris_v1.settings import DectrisV1SimulatorSettings
 from ptychoflow.acquisition.detectors.dectris_v1.simulator import DectrisV1Simulator
 from ptychoflow.acquisition.detectors.dectris_v2.settings import DectrisV2SimulatorSettings
@@ -24,7 +26,8 @@ from ptychoflow.acquisition.detectors.watched_folder.settings import WatchedFold
 from ptychoflow.acquisition.detectors.watched_folder.simulator import WatchedFolderSimulator
 
 SimulatorSettings = Annotated[
-    DectrisV1SimulatorSettings
+    BlueskyDocumentsSimulatorSettings
+    | DectrisV1SimulatorSettings
     | DectrisV2SimulatorSettings
     | Hdf5SwmrSimulatorSettings
     | NtndarraySimulatorSettings
@@ -36,6 +39,7 @@ SimulatorSettings = Annotated[
 
 
 _SIMULATORS: dict[type[SimulatorSettings], Callable[[Any], Simulator]] = {
+    BlueskyDocumentsSimulatorSettings: BlueskyDocumentsSimulator,
     DectrisV1SimulatorSettings: DectrisV1Simulator,
     DectrisV2SimulatorSettings: DectrisV2Simulator,
     Hdf5SwmrSimulatorSettings: Hdf5SwmrSimulator,

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from ptychoflow.acquisition.detectors.bluesky_documents.connection import BlueskyDocumentsConnection
+from ptychoflow.acquisition.detectors.bluesky_documents.decoder import BlueskyDocumentsDecoder
+from ptychoflow.acquisition.detectors.bluesky_documents.settings import BlueskyDocumentsSettings
 from ptychoflow.acquisition.detectors.dectris_v1.connection import DectrisV1Connection
 from ptychoflow.acquisition.detectors.dectris_v1.decoder import DectrisV1Decoder
 from ptychoflow.acquisition.detectors.dectris_v1.settings import DectrisV1Settings
@@ -33,6 +36,7 @@ from ptychoflow.acquisition.detectors.watched_folder.decoder import WatchedFolde
 from ptychoflow.acquisition.detectors.watched_folder.settings import WatchedFolderSettings
 
 _SOURCES: dict[type[LiveSourceSettings], tuple[Callable[[Any], Connection], Callable[[Any], Decoder]]] = {
+    BlueskyDocumentsSettings: (BlueskyDocumentsConnection, BlueskyDocumentsDecoder),
     DectrisV1Settings: (DectrisV1Connection, DectrisV1Decoder),
     DectrisV2Settings: (DectrisV2Connection, DectrisV2Decoder),
     Hdf5SwmrSettings: (Hdf5SwmrConnection, Hdf5SwmrDecoder),

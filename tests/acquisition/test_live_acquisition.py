@@ -149,6 +149,21 @@ def test_a_file_written_anew_frame_by_frame_is_the_same_scan(
     assert sum(path.stat().st_size for path in arrivals) < frames_bytes / 4, "frames stay in their files"
 
 
+def test_a_scan_told_by_documents_is_the_same_scan(network: NetworkSettings, tmp_path: Path, scan_file: Path) -> None:
+    """Energy and angle come in the start document, positions in events, frames are in growing files."""
+    closed = run_acquisition(network, tmp_path / "closed", source=ReplaySettings(path=scan_file), retrieval=PTYCHI)
+    folder, port = tmp_path / "files", free_ports(1)[0]
+    frames = {"kind": "bluesky-documents", "host": "127.0.0.1", "port": port, "frames": "detector", "folder": folder}
+    frames |= {"field_y": "sample_y", "field_x": "sample_x", "energy_key": "energy_eV", "angle_key": "angle_deg"}
+    source = in_files(folder, tmp_path / "closed", frames=frames, geometry=GEOMETRY | {"energy_eV": None})
+    publisher = detector(
+        f"bluesky-documents://127.0.0.1:{port}", scan_file, "--rate", "60", "--set", f"simulator.folder={folder}"
+    )
+    with publisher:
+        outcome = run_acquisition(network, tmp_path / "live", source=source, retrieval=PTYCHI)
+    assert_the_same_scan(outcome, closed)
+
+
 def test_files_in_a_watched_folder_are_the_same_scan(network: NetworkSettings, tmp_path: Path, scan_file: Path) -> None:
     closed = run_acquisition(network, tmp_path / "closed", source=ReplaySettings(path=scan_file), retrieval=PTYCHI)
     folder, port = tmp_path / "files", free_ports(1)[0]

@@ -43,13 +43,13 @@ def test_what_names_no_source_is_refused(text: str) -> None:
     [
         ("hdf5-swmr://a", None, [], "setting source.frames .*dataset of frames"),
         ("hdf5-swmr://a", None, ["source.frames.positions.path=/p"], "frames.frames"),
-        ("dectris-v2://a", "hdf5-swmr://b", ["source.positions.frames=/f"], "positions.positions"),
+        ("dectris-v2://a", "hdf5-swmr://b", ["source.positions.frames=/f"], "say in .positions. where"),
         (
             "hdf5-swmr://a",
             "panda://b",
             ["source.frames.frames=/f", "source.frames.positions.path=/p", "source.positions.stale_first_sample=false"]
             + [f"source.positions.field_{axis}={axis}" for axis in "yx"],
-            "either frames.positions or positions",
+            "positions come with the frames already",
         ),
     ],
 )

@@ -16,7 +16,9 @@ from ptychoflow.workflow.configuration.errors import explain
 from ptychoflow.workflow.configuration.layers import Layer, Table, merge, parse_assignments
 
 IN_FOLDERS = frozenset(
-    source.model_fields["kind"].default for source in get_args(LiveSourceSettings) if "folder" in source.model_fields
+    source.model_fields["kind"].default
+    for source in get_args(LiveSourceSettings)
+    if "folder" in source.model_fields and "host" not in source.model_fields
 )
 """Kinds of sources that are files in a folder."""
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ptychoflow.acquisition.detectors.interface import Part
-from ptychoflow.acquisition.detectors.zmq_pull import PullConnection
+from ptychoflow.acquisition.detectors.zmq_connection import ZmqConnection
 
 BEGINS = b'"dheader-'
 LARGEST_BYTES = 1024
 """The part that begins a series has three short fields."""
 
 
-class DectrisV1Connection(PullConnection):
+class DectrisV1Connection(ZmqConnection):
     """Takes every message of a detector that pushes the first version of the stream."""
 
     @staticmethod

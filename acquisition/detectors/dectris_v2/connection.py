@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ptychoflow.acquisition.detectors.interface import Part
-from ptychoflow.acquisition.detectors.zmq_pull import PullConnection
+from ptychoflow.acquisition.detectors.zmq_connection import ZmqConnection
 
 BEGINS = b"\x64type\x65start"
 """Key and value as CBOR writes them; they come first."""
 LOOKED_AT_BYTES = 64
 
 
-class DectrisV2Connection(PullConnection):
+class DectrisV2Connection(ZmqConnection):
     """Takes every message of a detector that pushes stream2."""
 
     @staticmethod

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -10,12 +11,13 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from ptychoflow.acquisition.detectors.hdf5_swmr.files import find_inside, open_inside
+from ptychoflow.acquisition.detectors.hdf5_swmr.files import Stage, find_inside, open_inside, stage_of
 from ptychoflow.acquisition.readers.hdf5 import HDF5_ERRORS, one_line
 
 DTYPES = ("uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64", "float32", "float64")
 """Of frames that are taken."""
 FILES_OPEN = 8
+AGAIN_AFTER_S = 0.05
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,8 @@ class Hdf5Image:
     shape_px: tuple[int, int]
     dtype: np.dtype[np.generic]
     max_chunk_bytes: int
+    patience_s: float = 0.0
+    """How long to wait for what was announced, as long as the file is being written."""
 
     def decode(self) -> npt.NDArray[np.generic]:
         """Read the frame.
@@ -38,6 +42,24 @@ class Hdf5Image:
         Raises:
             ValueError: it is not there, is not what was announced, or is damaged.
         """
+        give_up_s = time.monotonic() + self.patience_s
+        while True:
+            try:
+                return self._read()
+            except ValueError:
+                if time.monotonic() >= give_up_s or not self._is_being_written():
+                    raise
+                time.sleep(AGAIN_AFTER_S)
+
+    def _is_being_written(self) -> bool:
+        path = self.folder / self.name
+        try:
+            is_file = path.is_file()
+        except OSError:  # a name that is none
+            return False
+        return is_file and stage_of(path, settle_s=self.patience_s) not in {Stage.WRITTEN, Stage.ABSENT}
+
+    def _read(self) -> npt.NDArray[np.generic]:
         try:
             dataset = _open(self.folder, self.name, self.dataset, (self.folder / self.name).stat().st_ino)
             check_frames(dataset, self.shape_px, self.dtype, self.max_chunk_bytes)

@@ -39,6 +39,11 @@ class Hdf5SwmrSettings(Settings):
     max_chunk_bytes: PositiveInt = 1 << 28
     """Datasets in larger chunks are refused: HDF5 decompresses a chunk as a whole."""
 
+    @property
+    def gives_positions(self) -> bool:
+        """Whether positions are taken from the files."""
+        return self.positions is not None
+
     @model_validator(mode="after")
     def _in_the_same_file(self) -> Self:
         if self.frames is None and self.positions is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import uuid
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -28,6 +29,8 @@ class Hdf5SwmrSimulator(Simulator):
         self._session = uuid.uuid4().hex[:8]
         self._lock = threading.Lock()
         self._file: h5py.File | None = None
+        self.path: Path | None = None
+        """Of the file that was begun last."""
         self._written = 0
         with writing(settings.folder):
             settings.folder.mkdir(parents=True, exist_ok=True)
@@ -45,7 +48,7 @@ class Hdf5SwmrSimulator(Simulator):
                 positions = _growing(file, self._settings.positions, (2,), np.dtype(np.float64), rows_per_chunk=ROWS)
                 positions.attrs["units"] = self._settings.unit.value
             file.swmr_mode = True
-            self._file, self._written = file, 0
+            self._file, self._written, self.path = file, 0, path
 
     def send(self, index: int, frame: npt.NDArray[np.generic], position_m: tuple[float, float]) -> None:
         """Write a frame, its position, or both."""

@@ -95,6 +95,11 @@ class NtndarraySettings(Settings):
     max_frame_px: PositiveInt = 1 << 26
     """Frames that say to have more pixels are refused."""
 
+    @property
+    def gives_positions(self) -> bool:
+        """Whether positions are taken from attributes."""
+        return self.positions is not None
+
     @model_validator(mode="after")
     def _number_is_named(self) -> Self:
         if (self.number_from is FrameNumber.ATTRIBUTE) != (self.number_attribute is not None):

@@ -1,5 +1,6 @@
 """Damaged messages about positions and files end nothing, and most of what is not damaged still arrives."""
 
+import bluesky_documents_messages
 import hdf5_swmr_messages
 import panda_messages
 import position_sender_messages
@@ -9,6 +10,7 @@ import watched_folder_messages
 from mutated_messages import Stream, feed
 
 STREAMS = {
+    "bluesky-documents": bluesky_documents_messages.STREAM,
     "panda": panda_messages.STREAM,
     "position-sender": position_sender_messages.STREAM,
     "position-table": position_table_messages.STREAM,

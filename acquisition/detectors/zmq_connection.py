@@ -1,15 +1,15 @@
-"""Drains what a source pushes by ZeroMQ."""
+"""Drains what a source sends by ZeroMQ."""
 
 from __future__ import annotations
 
 import logging
 import threading
 import time
+from typing import ClassVar, Protocol
 
 import zmq
 from zmq.utils.monitor import parse_monitor_message
 
-from ptychoflow.acquisition.detectors.dectris_settings import DectrisSettings
 from ptychoflow.acquisition.detectors.interface import POLL_S, Connection, Deliver
 from ptychoflow.streaming.errors import UserError
 from ptychoflow.streaming.sockets import Socket, receive_now
@@ -26,13 +26,28 @@ TAKEN_AT_ONCE = 256
 WATCHED = zmq.Event.HANDSHAKE_SUCCEEDED | zmq.Event.DISCONNECTED | zmq.Event.CONNECT_RETRIED
 
 
-class PullConnection(Connection):
-    """Takes every message from a PUSH socket that is bound elsewhere, and connects again by itself.
+class ZmqSettings(Protocol):
+    """Where a source listens, and what is taken from it."""
+
+    host: str
+    port: int
+    high_water_mark: int
+    """Messages that ZeroMQ keeps until they are taken."""
+    max_message_bytes: int
+    """Of a part of a message."""
+
+
+class ZmqConnection(Connection):
+    """Takes every message from a socket that is bound elsewhere, and connects again by itself.
 
     A part above `max_message_bytes` is not received; the connection is made anew behind it.
     """
 
-    def __init__(self, settings: DectrisSettings) -> None:
+    socket_type: ClassVar[int] = zmq.PULL
+    source: ClassVar[str] = "detector"
+    """What listens there, for messages."""
+
+    def __init__(self, settings: ZmqSettings) -> None:
         self._settings = settings
         self._address = f"{settings.host}:{settings.port}"
 
@@ -55,20 +70,28 @@ class PullConnection(Connection):
                     socket.close(linger=0)
 
     def _open(self, context: zmq.Context[Socket]) -> Socket:
-        socket = context.socket(zmq.PULL)
+        socket = context.socket(self.socket_type)
         socket.rcvhwm = self._settings.high_water_mark
         socket.maxmsgsize = self._settings.max_message_bytes
         socket.reconnect_ivl, socket.reconnect_ivl_max = 50, 1000
         socket.tcp_keepalive, socket.tcp_keepalive_idle = 1, KEEPALIVE_S
         socket.tcp_keepalive_intvl, socket.tcp_keepalive_cnt = KEEPALIVE_S, 3
         socket.ipv6 = ":" in self._settings.host
+        self._set_options(socket)
         return socket
+
+    def _set_options(self, socket: Socket) -> None:
+        """Set what only this source needs, before it is connected to.
+
+        Raises:
+            UserError: settings cannot be used.
+        """
 
     def _connect(self, socket: Socket) -> None:
         try:
             socket.connect(f"tcp://{self._address}")
         except zmq.ZMQError as error:
-            raise UserError(f"{self._address} is no address of a detector: {error.strerror}") from error
+            raise UserError(f"{self._address} is no address of a {self.source}: {error.strerror}") from error
 
     def _drain(self, socket: Socket, monitor: Socket, deliver: Deliver, stop: threading.Event) -> None:
         """Deliver until `stop` is set, or until ZeroMQ has given the connection up."""
@@ -84,8 +107,9 @@ class PullConnection(Connection):
                 _take(socket, deliver)
             elif broken_at_s is not None and time.monotonic() - broken_at_s > GIVEN_UP_AFTER_S:
                 log.warning(
-                    "the connection to the detector at %s broke as after a message above max_message_bytes = %d; "
-                    "it is made anew",
+                    "the connection to the %s at %s broke as after a message above max_message_bytes = %d; it is made "
+                    "anew",
+                    self.source,
                     self._address,
                     self._settings.max_message_bytes,
                 )
@@ -95,10 +119,10 @@ class PullConnection(Connection):
         """Say what became of the connection; return when it broke where no other attempt is known of."""
         event = parse_monitor_message(monitor.recv_multipart())["event"]
         if event == zmq.Event.HANDSHAKE_SUCCEEDED:
-            log.info("connected to the detector at %s", self._address)
+            log.info("connected to the %s at %s", self.source, self._address)
         if event != zmq.Event.DISCONNECTED:
             return None
-        log.warning("the detector at %s is gone; it is connected again as soon as it is back", self._address)
+        log.warning("the %s at %s is gone; it is connected again as soon as it is back", self.source, self._address)
         return time.monotonic()
 
 

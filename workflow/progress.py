@@ -6,17 +6,25 @@ import logging
 
 from rich.console import Console
 
-from ptychoflow.streaming.events import Telemetry, WarningRaised
+from ptychoflow.streaming.events import ScanInfo, Telemetry, WarningRaised
 from ptychoflow.streaming.state.run import RunState
 from ptychoflow.workflow.progress_bar import ProgressBar
 
 log = logging.getLogger(__name__)
 
+ASKING = ("--set ", "ptychoflow inspect")
+"""A note with one of these asks for a decision."""
 
-def log_warning(telemetry: Telemetry) -> None:
-    """Log an event that is a warning."""
-    if isinstance(telemetry.event, WarningRaised):
-        log.warning("%s: %s", telemetry.part, telemetry.event.text)
+
+def log_for_people(telemetry: Telemetry) -> None:
+    """Log what people should know before a run has gone on for hours: warnings, and the notes on its scan."""
+    match telemetry.event:
+        case WarningRaised(text):
+            log.warning("%s: %s", telemetry.part, text)
+        case ScanInfo(notes=notes):
+            for note in notes:
+                asked = any(words in note for words in ASKING)
+                log.log(logging.WARNING if asked else logging.INFO, "scan: %s", note)
 
 
 def describe(state: RunState) -> str:

@@ -14,7 +14,6 @@ export function drawHeader() {
   setText("run-state", present.live ? present.state : "earlier run");
   byId("run-state").dataset.state = present.live ? present.state : "done";
   setText("source", (present.scan ?? present.classification)?.source.split("/").at(-1) ?? missing);
-  byId("source").title = present.scan?.notes.join("\n") ?? "";
   drawProgress();
   const { applied, published } = present.weights;
   setText("model", applied == null ? missing : `version ${applied}${published > applied ? ` of ${published}` : ""}`);

@@ -35,9 +35,13 @@ function drawRates() {
 
 function drawWarnings() {
   const newest = [...store.warnings.values()].sort((a, b) => b.time_s - a.time_s).slice(0, WARNINGS_SHOWN);
-  byId("warnings-card").hidden = !newest.length;
-  refill("warnings", newest, () => newest.map((warning) => element(
-    "li", {}, element("b", { textContent: warning.part }), ` ${warning.text}`,
-    element("span", { className: "times", textContent: warning.count > 1 ? ` × ${warning.count}` : "" }),
-  )));
+  const notes = store.present.scan?.notes ?? [];
+  byId("warnings-card").hidden = !newest.length && !notes.length;
+  refill("warnings", [newest, notes], () => [
+    ...newest.map((warning) => element(
+      "li", {}, element("b", { textContent: warning.part }), ` ${warning.text}`,
+      element("span", { className: "times", textContent: warning.count > 1 ? ` × ${warning.count}` : "" }),
+    )),
+    ...notes.map((note) => element("li", {}, element("b", { textContent: "scan" }), ` ${note}`)),
+  ]);
 }

@@ -27,7 +27,7 @@ VISIBLE = "filter((one) => one.checkVisibility())"
 VISIBLE_PANELS = f"[...document.querySelectorAll('main section')].{VISIBLE}.map((one) => one.innerText)"
 CHARTS_SHOWN = f"[...document.querySelectorAll('.chart')].{VISIBLE}"
 ALL_DRAWN = f"{CHARTS_SHOWN}.length >= 7 && {CHARTS_SHOWN}.every((one) => one.querySelector('.main-svg'))"
-OF_SCANS = ("PSNR", "SSIM", "Image quality", "Regime", "Phase retrieval", "perspective")
+OF_SCANS = ("PSNR", "SSIM", "Image quality", "Regime", "Phase retrieval", "perspective", "The probe was estimated")
 OF_CLASSIFICATION = ("top-1", "Accuracy", "task")
 
 

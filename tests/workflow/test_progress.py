@@ -22,7 +22,7 @@ from ptychoflow.streaming.events import (
 )
 from ptychoflow.streaming.messages import GroundTruthSource
 from ptychoflow.streaming.state.run import RunState
-from ptychoflow.workflow.progress import ProgressDisplay, describe, log_warning
+from ptychoflow.workflow.progress import ProgressDisplay, describe, log_for_people
 
 FLAT = Channels(0.0, 0.0)
 
@@ -71,5 +71,17 @@ def test_no_bar_is_drawn_into_a_file() -> None:
 
 def test_a_parts_warning_reaches_the_user(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
-        log_warning(telemetry(of(Part.EDGE, WarningRaised("the probe was estimated")), 0.0))
+        log_for_people(telemetry(of(Part.EDGE, WarningRaised("the probe was estimated")), 0.0))
     assert "edge: the probe was estimated" in caplog.text
+
+
+def test_the_notes_on_the_scan_reach_the_user_before_the_work(caplog: pytest.LogCaptureFixture) -> None:
+    notes = ["Read as CXI", "Frames do not fit: --set source.preprocess.flip_x=true"]
+    truth = GroundTruthSource.PTYCHI
+    info = ScanInfo("scan.cxi", 1, 80, (64, 64), (64, 64), (8e-9, 8e-9), 8800.0, truth, notes)
+    with caplog.at_level(logging.INFO):
+        log_for_people(telemetry(info, 0.0))
+    assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
+        ("INFO", "scan: Read as CXI"),
+        ("WARNING", "scan: Frames do not fit: --set source.preprocess.flip_x=true"),
+    ]

@@ -32,7 +32,7 @@ from ptychoflow.workflow.launching.run_parts import RunParts
 from ptychoflow.workflow.launching.source_check import check_source
 from ptychoflow.workflow.launching.supervision import PartCommand, PartEnd
 from ptychoflow.workflow.logs import log_to_file, print_error
-from ptychoflow.workflow.progress import log_warning
+from ptychoflow.workflow.progress import log_for_people
 from ptychoflow.workflow.results import Summary, complaint, headline, write_results
 
 log = logging.getLogger(__name__)
@@ -150,7 +150,7 @@ def _telemetry(config: AnyConfig, folder: RunFolder, state: RunState) -> Iterato
 
     def take(telemetry: Telemetry, _arrays: object) -> None:
         state.apply(telemetry)
-        log_warning(telemetry)
+        log_for_people(telemetry)
 
     with (
         closing(TelemetryHub(config.network, jsonl=folder.telemetry, on_event=take)),

@@ -64,6 +64,11 @@ class RunFolder:
         return self.path / "spool"
 
     @property
+    def kept_perspectives(self) -> Path:
+        """Frames that are kept in the spool until they are handed over."""
+        return self.spool / "kept"
+
+    @property
     def checkpoints(self) -> Path:
         """What the trainer can go on from."""
         return self.path / "checkpoints"

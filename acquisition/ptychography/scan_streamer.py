@@ -109,6 +109,8 @@ class ScanStreamer(SourceStreamer):
         self._said: set[str] = set()
         """Kinds of notes that people have been told."""
         self._void_told = False
+        self.on_acquired: Callable[[AcquiredPerspective], None] | None = None
+        """Told of every perspective when all its frames have come, before they are let go of."""
         loop.attend = self._attend
 
     def _stream_all(self) -> None:
@@ -206,6 +208,8 @@ class ScanStreamer(SourceStreamer):
         self._view.end(perspective)
         self._tell_ending(perspective, taken)
         acquired = taken.perspective_acquired()
+        if self.on_acquired is not None:
+            self.on_acquired(acquired)
         self._publisher.post_to_edge(acquired.end())
         self._record(lambda: self._journal.mark_acquired(perspective.index))
         self._request_ground_truth(acquired)

@@ -14,6 +14,7 @@ from ptychoflow.acquisition.detectors.given_probe import load_probe
 from ptychoflow.acquisition.detectors.live_scan import LiveScan
 from ptychoflow.acquisition.detectors.receiver import Receiver
 from ptychoflow.acquisition.detectors.sources import make_decoder
+from ptychoflow.acquisition.ptychography.keeping import Keeper
 from ptychoflow.acquisition.ptychography.scan_streamer import ScanStreamer
 from ptychoflow.acquisition.publishing.journal import FOLDER, Journal
 from ptychoflow.acquisition.publishing.loop import AcquisitionLoop, open_loop
@@ -41,10 +42,12 @@ def acquire(
     network: NetworkSettings,
     run: RunContext,
     stop: threading.Event,
+    keep_frames: bool = False,
 ) -> None:
     """Publish a whole scan; return when every receiver has finished with it, or soon after `stop` is set.
 
-    Goes on with the scan of an earlier process that was ended or killed in the same run folder.
+    Goes on with the scan of an earlier process that was ended or killed in the same run folder. With `keep_frames`,
+    those of the last perspectives are kept in its spool for who hands them over.
 
     Raises:
         UserError: the source cannot be read, a port is in use, the ground truth asked for is not to be had, or the
@@ -65,6 +68,8 @@ def acquire(
             journal=Journal(run.folder.spool / FOLDER, scan=_identity(source, acquisition, retrieval, run)),
             recorder=_open_recorder(run.folder.recording, stack) if acquisition.record else None,
         )
+        if keep_frames:
+            streamer.on_acquired = Keeper(run.folder.kept_perspectives, warn=loop.warn).keep
         streamer.run_to_end()
 
 

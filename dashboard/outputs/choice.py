@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 from ptychoflow.dashboard.outputs.bluesky import BlueskyOutput
 from ptychoflow.dashboard.outputs.ntndarray import NtndarrayOutput
 from ptychoflow.dashboard.outputs.output import Output
+from ptychoflow.dashboard.outputs.ptychodus import PtychodusOutput
 from ptychoflow.dashboard.outputs.settings import OutputsSettings
 from ptychoflow.dashboard.outputs.tiled import TiledOutput
 from ptychoflow.streaming.settings import RunContext, is_loopback
@@ -19,7 +20,7 @@ def open_outputs(settings: OutputsSettings, *, run: RunContext) -> list[Output]:
     """Return the outputs that are switched on.
 
     Raises:
-        UserError: a library is missing, or an address cannot be listened on.
+        UserError: a library is missing, or an address cannot be listened on, or a folder cannot be made.
     """
     outputs: list[Output] = []
     if settings.ntndarray is not None:
@@ -33,6 +34,8 @@ def open_outputs(settings: OutputsSettings, *, run: RunContext) -> list[Output]:
         if url.scheme == "http":
             _tell_open(TiledOutput.name, url.hostname or "")
         outputs.append(TiledOutput(settings.tiled, run=run.name))
+    if settings.ptychodus is not None:
+        outputs.append(PtychodusOutput(settings.ptychodus, run=run))
     return outputs
 
 

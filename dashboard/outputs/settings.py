@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field, NonNegativeFloat
@@ -64,6 +65,16 @@ class TiledOutputSettings(Settings):
     """Left between two writes, so that the server is not written to all the time."""
 
 
+class PtychodusOutputSettings(Settings):
+    """Hands every perspective over to other programs, as a ptychodus product with its diffraction file.
+
+    Written when all frames of the perspective have come, into `folder`/RUN/`perspective_0000`.
+    """
+
+    folder: Path
+    """Made if need be."""
+
+
 class OutputsSettings(Settings):
     """Where images and scores go, live, besides the page. Nothing that happens there slows the run."""
 
@@ -73,6 +84,8 @@ class OutputsSettings(Settings):
     """Bluesky documents over ZeroMQ."""
     tiled: TiledOutputSettings | None = None
     """A Tiled server."""
+    ptychodus: PtychodusOutputSettings | None = None
+    """Whole perspectives as files for further phase retrieval."""
 
     @property
     def chosen(self) -> list[str]:

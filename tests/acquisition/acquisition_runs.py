@@ -139,6 +139,7 @@ def run_acquisition(
     ranks: int = 1,
     edge_port: int | None = None,
     psnr_db: Mapping[int, float] | None = None,
+    keep_frames: bool = False,
 ) -> Outcome:
     directory.mkdir(exist_ok=True)
     events: list[AnyEvent] = []
@@ -154,6 +155,7 @@ def run_acquisition(
             network=network,
             run=RunContext("test", directory, seed=1),
             stop=threading.Event(),
+            keep_frames=keep_frames,
         )
     hub.close()
     return Outcome(edge, others, events)

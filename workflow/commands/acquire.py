@@ -28,4 +28,5 @@ def acquire(config: ConfigOption = None, assignments: SetOption = None, pipeline
             network=settings.network,
             run=run,
             stop=part.stop,
+            keep_frames=settings.outputs.ptychodus is not None,
         )

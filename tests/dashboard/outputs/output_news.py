@@ -31,7 +31,7 @@ from ptychoflow.streaming.messages import GroundTruthSource
 from ptychoflow.streaming.settings import NetworkSettings, RunContext
 from ptychoflow.streaming.telemetry import TelemetryHub, TelemetrySender, TelemetrySubscriber
 
-FIRST_PASS, REFRESHED, REFERENCE = MosaicKind
+FIRST_PASS, REFRESHED, REFERENCE = MosaicKind.FIRST_PASS, MosaicKind.REFRESHED, MosaicKind.REFERENCE
 SCAN = ScanInfo(
     "star", 3, 1200, (128, 128), (64, 64), (9e-9, 8e-9), 6200.0, GroundTruthSource.PTYCHI, ["the probe was estimated"]
 )

@@ -111,9 +111,18 @@ def test_saturated_frames_are_set_aside_beside_gaps(path):
 
 
 @pytest.mark.parametrize("with_probe", [True, False])
-def test_a_scan_that_shows_nothing_is_refused(path, with_probe):
-    said = refusal(write_scan(path, 0 * frames(), with_probe=with_probe))
-    assert "none of the 144 frames looked at shows anything (144 without counts)" in said
+@pytest.mark.parametrize(
+    ("value", "dtype", "why"),
+    [
+        (0, "uint16", "without counts"),
+        (65535, "uint16", "saturated all over"),
+        (np.nan, "f4", "without a finite value"),
+    ],
+)
+def test_a_scan_that_shows_nothing_is_refused(path, with_probe, value, dtype, why):
+    counts = np.full(frames().shape, value)
+    said = refusal(write_scan(path, counts, dtype=dtype, with_probe=with_probe))
+    assert f"none of the 144 frames looked at shows anything (144 {why})" in said
 
 
 def test_a_damaged_frame_does_not_hide_the_others(path):

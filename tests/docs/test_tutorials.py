@@ -27,7 +27,8 @@ from support import free_block, free_ports
 from ptychoflow.acquisition.readers.reader import ScanFiles
 
 PATIENCE_S = 180.0
-FIXED_PORT = re.compile(r"\b(70\d\d|8421)\b")
+FIXED_PORT = re.compile(r"\b(70\d\d|8421|31001|8889)\b")
+RECORDED = "ptychoflow inspect runs/attached/recording.h5 --plot attached.png"
 
 pytestmark = pytest.mark.timeout(400)
 
@@ -45,7 +46,8 @@ class Reader:
             program.write_text(f'#!/bin/sh\nexec {call} "$@"\n')
             program.chmod(0o755)
         first = free_block(11)
-        self._ports = {str(7000 + number): str(first + number) for number in range(11)} | {"8421": str(*free_ports(1))}
+        self._ports = {str(7000 + number): str(first + number) for number in range(11)}
+        self._ports |= dict(zip(("8421", "31001", "8889"), map(str, free_ports(3)), strict=True))
         self._environment = os.environ | {
             "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}",
             "PYTHONPATH": str(ROOT / "src"),
@@ -88,13 +90,16 @@ class Reader:
 
     def _write(self, block: Block) -> None:
         assert block.file is not None
-        text = FIXED_PORT.sub(lambda port: self._ports.get(port[0], port[0]), block.text)
-        (self.folder / block.file).write_text(text)
+        (self.folder / block.file).write_text(self._with_free_ports(block.text))
+
+    def _with_free_ports(self, text: str) -> str:
+        return FIXED_PORT.sub(lambda port: self._ports.get(port[0], port[0]), text)
 
     def _call(self, block: Block) -> list[str]:
         if block.language == "python":
             return ["python", "-c", block.text]
-        commands = [f"{line} {block.options}".rstrip() for line in block.text.strip().splitlines()]
+        lines = self._with_free_ports(block.text).strip().splitlines()
+        commands = [f"{line} {block.options}".rstrip() for line in lines]
         return ["sh", "-euc", "\n".join(commands)]
 
     def _run(self, block: Block) -> str:
@@ -108,7 +113,7 @@ class Reader:
 
     @contextmanager
     def _started(self, block: Block) -> Iterator[subprocess.Popen[str]]:
-        (command,) = block.text.strip().splitlines()
+        (command,) = self._with_free_ports(block.text).strip().splitlines()
         process = subprocess.Popen(
             ["sh", "-c", f"exec {command}"], cwd=self.folder, env=self._environment,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
@@ -186,6 +191,14 @@ def test_your_scan_file(reader, first_run):
     printed = reader.follow("your-scan-file")
     assert "frames             100 of 32 × 32 px" in printed["ptychoflow inspect lab.h5 --config lab-run.toml"]
     assert (reader.folder / "lab.png").is_file()
+
+
+def test_attach_your_detector(reader, first_run):
+    printed = reader.follow("attach-your-detector")
+    assert printed["python joined.py"] == "200 frames, 0 unplaced, 0 missing, 0 lost\n"
+    assert "frames             200 of 32 × 32 px in 2 perspectives" in printed[RECORDED]
+    assert list((reader.folder / "runs" / "attached" / "arrivals").iterdir())
+    assert (reader.folder / "attached.png").is_file()
 
 
 def test_several_hosts(reader, first_run):

@@ -92,6 +92,25 @@ def test_origins_and_samples_per_frame_are_those_that_are_set(tmp_path: Path) ->
     Script(tmp_path).add_all(events).scan({"join": join}).run().assert_shows(FIRST, range(FRAMES))
 
 
+@pytest.mark.parametrize(
+    ("join", "unplaced", "missing"),
+    [
+        ({"first_sample": 1}, 1, 0),
+        ({"first_sample": -1}, 1, 1),
+        ({"first_frame": 1}, 0, 1),
+        ({"first_frame": -1}, 1, 1),
+        ({"samples_per_frame": 4}, FRAMES - FRAMES // 4, 0),
+        ({"begin_within_s": 1e-6}, FRAMES, 0),
+    ],
+)
+def test_a_wrong_origin_shows_in_the_ledger_as_the_manual_says(
+    tmp_path: Path, join: dict[str, float], unplaced: int, missing: int
+) -> None:
+    taken = Script(tmp_path).add_all(whole_series(FIRST)).scan({"join": {**SETTINGS["join"], **join}}).run()
+    assert sum(taken.ledger.unplaced_because.values()) == unplaced
+    assert sum(taken.ledger.missing_because.values()) == missing
+
+
 def test_a_header_that_was_lost_is_made_up_for_by_settings(tmp_path: Path) -> None:
     events = [event for event in whole_series(FIRST) if not isinstance(event[1], SeriesBegan)]
     script = Script(tmp_path).add_all(events)

@@ -18,7 +18,7 @@ PROGRAM = "ptychoflow"
 FILE_FORMAT = "%(levelname)s %(name)s: %(message)s"
 RANK_VARIABLE = "RANK"
 """Set by torchrun, whose ranks share one log."""
-NOISY = ("asyncio", "h5py", "matplotlib", "numba", "PIL", "uvicorn.access", "websockets")
+NOISY = ("asyncio", "h5py", "httpx", "matplotlib", "numba", "PIL", "uvicorn.access", "websockets")
 TAIL_BYTES = 8192
 
 log = logging.getLogger(__name__)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -33,6 +34,15 @@ class Connection(ABC):
 
         Raises:
             UserError: the source can never work like this: an address that is none, a library that is not installed.
+        """
+
+    recalls: ClassVar[bool] = False
+    """Whether `recall` is of use: what its source holds can be asked for again."""
+
+    def recall(self, parts: Sequence[Part]) -> None:
+        """Take in a message that was delivered earlier in this run, before `drain` is called; never raises.
+
+        So a source that is made of files goes on where a receiver that was killed, or a run that is resumed, left off.
         """
 
     @staticmethod

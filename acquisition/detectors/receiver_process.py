@@ -14,13 +14,14 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import BinaryIO
 
 import msgspec
 
 from ptychoflow.acquisition.child_process import begin_child
-from ptychoflow.acquisition.detectors.arrivals_file import DROPPED, ArrivalsWriter
+from ptychoflow.acquisition.detectors.arrivals_file import DROPPED, ArrivalsReader, ArrivalsWriter
 from ptychoflow.acquisition.detectors.interface import POLL_S, Connection, Part
 from ptychoflow.acquisition.detectors.receiver_messages import ReceiverFailed, ReceiverJob, ReceiverStatus
 from ptychoflow.acquisition.detectors.sources import make_connection
@@ -87,6 +88,7 @@ def main() -> None:
     try:
         sources = job.source_settings()
         connections = [make_connection(settings) for settings in sources]
+        _recall(connections, Path(job.folder))
         writer = ArrivalsWriter(Path(job.folder), [settings.kind for settings in sources])
     except (UserError, OSError) as error:
         _say(answers, ReceiverFailed(str(error)))
@@ -100,6 +102,16 @@ def main() -> None:
     _write(received, writer, connections[FRAMES], stop, failures, answers)
     for thread in threads:
         thread.join(timeout=2.0)
+
+
+def _recall(connections: Sequence[Connection], folder: Path) -> None:
+    """Tell connections that can ask again what they delivered earlier in this run."""
+    if not any(connection.recalls for connection in connections):
+        return
+    with closing(ArrivalsReader(folder)) as arrivals:
+        for message in arrivals.read():
+            if message.source < len(connections) and connections[message.source].recalls:
+                connections[message.source].recall(message.parts)
 
 
 def _stop_at_end_of_input(stop: threading.Event) -> None:

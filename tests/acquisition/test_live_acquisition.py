@@ -185,6 +185,31 @@ def test_files_in_a_watched_folder_are_the_same_scan(network: NetworkSettings, t
     assert_the_same_scan(outcome, closed)
 
 
+def kill_receiver(arrivals: Path, after_bytes: int) -> None:
+    wait_until(lambda: sum(path.stat().st_size for path in arrivals_files(arrivals)) > after_bytes, timeout_s=60.0)
+    for child in psutil.Process().children(recursive=True):
+        if any("receiver_process" in word for word in child.cmdline()):
+            os.kill(child.pid, signal.SIGKILL)
+
+
+def test_nothing_of_files_is_lost_where_the_receiver_is_killed(
+    network: NetworkSettings, tmp_path: Path, scan_file: Path
+) -> None:
+    closed = run_acquisition(network, tmp_path / "closed", source=ReplaySettings(path=scan_file), retrieval=PTYCHI)
+    folder = tmp_path / "files"
+    folder.mkdir()
+    source = in_files(folder, tmp_path / "closed")
+    killer = threading.Thread(target=kill_receiver, args=(tmp_path / "live" / "arrivals", 4_000))
+    with detector(f"hdf5-swmr://{folder}", scan_file, "--rate", "25", "--pause", "0.5"):
+        killer.start()
+        outcome = run_acquisition(network, tmp_path / "live", source=source, retrieval=PTYCHI)
+        killer.join()
+    assert_the_same_scan(outcome, closed)
+    warnings = [event.text for event in outcome.events if isinstance(event, WarningRaised)]
+    assert any("the receiver is gone" in text for text in warnings)
+    assert not any("came again" in text for text in warnings)
+
+
 def test_a_receiver_that_is_killed_is_started_again_and_the_rest_is_exact(
     network: NetworkSettings, tmp_path: Path, scan_file: Path
 ) -> None:
@@ -193,17 +218,11 @@ def test_a_receiver_that_is_killed_is_started_again_and_the_rest_is_exact(
     source = live("dectris-v2", *ports, None, idle_s=5.0, first_frames=16, end_after_idle_s=8.0)
     arrivals = tmp_path / "live" / "arrivals"
 
-    def kill_receiver() -> None:
-        wait_until(lambda: sum(path.stat().st_size for path in arrivals_files(arrivals)) > 20_000, timeout_s=60.0)
-        for child in psutil.Process().children(recursive=True):
-            if any("receiver_process" in word for word in child.cmdline()):
-                os.kill(child.pid, signal.SIGKILL)
-
     with ExitStack() as stack:
         for name, port in (("dectris-v2", ports[0]), ("panda", ports[1])):
             address = f"{name}://127.0.0.1:{port}"
             stack.enter_context(detector(address, scan_file, "--rate", "25", "--pause", "2"))
-        killer = threading.Thread(target=kill_receiver)
+        killer = threading.Thread(target=kill_receiver, args=(arrivals, 20_000))
         killer.start()
         outcome = run_acquisition(network, tmp_path / "live", source=source, retrieval=PTYCHI)
         killer.join()

@@ -8,15 +8,30 @@ import os
 import threading
 import time
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 from ptychoflow.acquisition.detectors.hdf5_swmr.files import Stage, stage_of
-from ptychoflow.acquisition.detectors.hdf5_swmr.followed_file import FollowedFile
-from ptychoflow.acquisition.detectors.hdf5_swmr.messages import Message, begins, encode
+from ptychoflow.acquisition.detectors.hdf5_swmr.followed_file import FollowedFile, Told
+from ptychoflow.acquisition.detectors.hdf5_swmr.messages import (
+    FileBegan,
+    FileEnded,
+    FileUnusable,
+    FramesWritten,
+    Message,
+    PositionsWritten,
+    WatchBegan,
+    begins,
+    decode,
+    encode,
+)
 from ptychoflow.acquisition.detectors.hdf5_swmr.settings import Hdf5SwmrSettings
 from ptychoflow.acquisition.detectors.interface import POLL_S, Connection, Deliver, Part
 from ptychoflow.streaming.errors import UserError
 
 log = logging.getLogger(__name__)
+
+NUMBER_BYTES = 8
+"""In the message about positions."""
 
 
 class Hdf5SwmrConnection(Connection):
@@ -26,6 +41,32 @@ class Hdf5SwmrConnection(Connection):
         self._settings = settings
         self._known: set[str] = set()
         self._waiting: list[str] = []
+        self._told: dict[str, Told] = {}
+        """Of files that were recalled."""
+        self._left_out_ns: int | None = None
+        """When the last of the files that are left out was changed last."""
+
+    recalls = True
+
+    def recall(self, parts: Sequence[Part]) -> None:
+        """Take in how far files were told."""
+        try:
+            message = decode(parts[0])
+        except (ValueError, IndexError):
+            return
+        if isinstance(message, WatchBegan):
+            self._left_out_ns = message.newest_ns
+            return
+        told = self._told.setdefault(message.name, Told())
+        match message:
+            case FileBegan():
+                told.begun = True
+            case FramesWritten():
+                told.frames = message.first + message.count
+            case PositionsWritten():
+                told.positions += len(message.numbers) // NUMBER_BYTES
+            case FileEnded() | FileUnusable():
+                told.over = True
 
     def drain(self, deliver: Deliver, stop: threading.Event) -> None:
         """Deliver what is written, until `stop` is set.
@@ -37,8 +78,11 @@ class Hdf5SwmrConnection(Connection):
         if not folder.is_dir():
             raise UserError(f"{folder}: there is no such folder; make it, or name the one that files are written into")
         self._look()
+        over = {name for name, told in self._told.items() if told.over}
+        self._waiting = [name for name in self._waiting if name not in over]
+        self._told = {name: told for name, told in self._told.items() if name not in over}
         if not self._settings.earlier_files:
-            self._leave_out_earlier()
+            self._leave_out_earlier(deliver)
         while not stop.is_set():
             if self._waiting:
                 self._follow(self._waiting.pop(0), deliver, stop)
@@ -51,16 +95,25 @@ class Hdf5SwmrConnection(Connection):
         """Whether a file is there."""
         return begins(parts)
 
-    def _leave_out_earlier(self) -> None:
-        folder, settle_s, there = self._settings.folder, self._settings.settle_s, len(self._waiting)
-        stages = {name: stage_of(folder / name, settle_s=settle_s) for name in self._waiting}
-        self._waiting = [name for name in self._waiting if stages[name] is not Stage.WRITTEN]
-        log.info("%s: %d files that were written before are left out", folder, there - len(self._waiting))
+    def _leave_out_earlier(self, deliver: Deliver) -> None:
+        folder, settle_s = self._settings.folder, self._settings.settle_s
+        untold = [name for name in self._waiting if name not in self._told]
+        written_ns = {
+            name: _changed_ns(folder / name)
+            for name in untold
+            if stage_of(folder / name, settle_s=settle_s) is Stage.WRITTEN
+        }
+        if self._left_out_ns is None:
+            self._left_out_ns = max(written_ns.values(), default=0)
+            deliver([encode(WatchBegan(self._left_out_ns))])
+        left_out = {name for name, changed_ns in written_ns.items() if changed_ns <= self._left_out_ns}
+        self._waiting = [name for name in self._waiting if name not in left_out]
+        log.info("%s: %d files that were written before are left out", folder, len(left_out))
 
     def _follow(self, name: str, deliver: Deliver, stop: threading.Event) -> None:
         log.info("%s: this file is followed", self._settings.folder / name)
         grew_s = time.monotonic()
-        with FollowedFile(self._settings, name) as followed:
+        with FollowedFile(self._settings, name, self._told.pop(name, Told())) as followed:
             while not followed.over and not stop.is_set():
                 if self._tell(followed.advance(), deliver):
                     grew_s = time.monotonic()
@@ -93,3 +146,10 @@ class Hdf5SwmrConnection(Connection):
         self._known = names
         self._waiting += [name for _, name in sorted(new)]
         return bool(self._waiting)
+
+
+def _changed_ns(path: Path) -> int:
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return 0

@@ -27,6 +27,7 @@ from ptychoflow.acquisition.detectors.hdf5_swmr.messages import (
     FramesWritten,
     Message,
     PositionsWritten,
+    WatchBegan,
     decode,
 )
 from ptychoflow.acquisition.detectors.hdf5_swmr.settings import Hdf5SwmrSettings
@@ -67,6 +68,8 @@ class Hdf5SwmrDecoder(Decoder):
                 yield from self._end(message)
             case FileUnusable():
                 yield Malformed.because(f"{message.name} is left out: {message.reason}")
+            case WatchBegan():
+                pass
 
     def _begin(self, message: FileBegan) -> Iterator[Arrival]:
         if self._settings.frames is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import dataclass
 
 import h5py
 import numpy as np
@@ -25,15 +26,26 @@ from ptychoflow.acquisition.readers.hdf5 import HDF5_ERRORS, one_line
 from ptychoflow.streaming.errors import UserError
 
 
+@dataclass
+class Told:
+    """What was told of a file: that it is there, how many rows of it, that it is over."""
+
+    begun: bool = False
+    frames: int = 0
+    positions: int = 0
+    over: bool = False
+
+
 class FollowedFile:
     """A file that is read as far as it is written. Close it; a context manager.
 
     Args:
         settings: of the source.
         name: the file's.
+        told: how much of it was told before.
     """
 
-    def __init__(self, settings: Hdf5SwmrSettings, name: str) -> None:
+    def __init__(self, settings: Hdf5SwmrSettings, name: str, told: Told) -> None:
         self.name = name
         self.over = False
         """Nothing more comes."""
@@ -42,7 +54,7 @@ class FollowedFile:
         self._open = False
         self._frames: h5py.Dataset | None = None
         self._positions: WrittenPositions | None = None
-        self._frames_told = self._positions_told = 0
+        self._begun_before, self._frames_told, self._positions_told = told.begun, told.frames, told.positions
 
     def advance(self) -> Iterator[Message]:
         """Yield what has been written since this was called last."""
@@ -54,7 +66,9 @@ class FollowedFile:
             if not self._open:
                 if stage is Stage.UNREADABLE or not self._can_open():
                     return
-                yield self._begin()
+                began = self._begin()
+                if not self._begun_before:
+                    yield began
             yield from self._new_rows()
         except (*HDF5_ERRORS, UserError) as error:
             self.over = True

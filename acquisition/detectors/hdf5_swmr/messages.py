@@ -59,7 +59,14 @@ class FileUnusable(_Message, tag="unusable", frozen=True):
     reason: str
 
 
-Message = FileBegan | FramesWritten | PositionsWritten | FileEnded | FileUnusable
+class WatchBegan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="watch"):
+    """Files that were written to their end before are left out."""
+
+    newest_ns: Annotated[int, msgspec.Meta(ge=0, lt=1 << 62)]
+    """When the last of them was changed last."""
+
+
+Message = WatchBegan | FileBegan | FramesWritten | PositionsWritten | FileEnded | FileUnusable
 UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _DECODER: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(Message)
 _ENCODER = msgspec.msgpack.Encoder()

@@ -15,6 +15,7 @@ from ptychoflow.acquisition.detectors.watched_folder.messages import (
     FileUnusable,
     SeriesClosed,
     SeriesOpened,
+    WatchBegan,
     decode,
     encode,
 )
@@ -33,6 +34,27 @@ class WatchedFolderConnection(Connection):
         self._settings = settings
         self._files_of: dict[str, int] = {}
         """How many files of a series were delivered."""
+        self._told: set[tuple[str, str]] = set()
+        """Series and names of files that were recalled."""
+        self._left_out_ns: int | None = None
+        """When the last of the files that are left out was changed last."""
+
+    recalls = True
+
+    def recall(self, parts: Sequence[Part]) -> None:
+        """Take in which files were delivered."""
+        try:
+            message = decode(parts)
+        except ValueError:
+            return
+        match message:
+            case WatchBegan(newest_ns=newest_ns):
+                self._left_out_ns = newest_ns
+            case SeriesOpened(series=series):
+                self._open(series)
+            case FileCame(series=series, name=name):
+                self._told.add((series, name))
+                self._files_of[series] = self._files_of.get(series, 0) + 1
 
     def drain(self, deliver: Deliver, stop: threading.Event) -> None:
         """Deliver what is written, until `stop` is set.
@@ -47,8 +69,7 @@ class WatchedFolderConnection(Connection):
             raise UserError(
                 f"{folder}: {error.strerror}; make this folder, or name the one that files are written into"
             ) from error
-        if not self._settings.earlier_files:
-            log.info("%s: %d files that were there before are left out", folder, watch.leave_out_present())
+        self._leave_out_earlier(watch, deliver)
         while not stop.is_set():
             began_s = time.monotonic()
             files = watch.look()
@@ -66,6 +87,19 @@ class WatchedFolderConnection(Connection):
             return len(parts) == 1 and isinstance(decode(parts), SeriesOpened)
         except ValueError:
             return False
+
+    def _leave_out_earlier(self, watch: FolderWatch, deliver: Deliver) -> None:
+        until_ns = -1 if self._settings.earlier_files else self._left_out_ns
+        count, newest_ns = watch.leave_out(self._told, until_ns=until_ns)
+        if until_ns is None:
+            deliver([encode(WatchBegan(newest_ns))])
+        log.info("%s: %d files that were there before are left out", self._settings.folder, count)
+        self._told.clear()
+
+    def _open(self, series: str) -> None:
+        self._files_of[series] = 0
+        if len(self._files_of) > SERIES_REMEMBERED:
+            del self._files_of[next(iter(self._files_of))]
 
     def _take(self, watch: FolderWatch, file: NewFile, deliver: Deliver) -> None:
         """Deliver a file that does not change any more, if it is whole."""
@@ -91,9 +125,7 @@ class WatchedFolderConnection(Connection):
     def _deliver(self, file: NewFile, content: bytes, deliver: Deliver) -> None:
         series = file.series
         if series not in self._files_of:
-            self._files_of[series] = 0
-            if len(self._files_of) > SERIES_REMEMBERED:
-                del self._files_of[next(iter(self._files_of))]
+            self._open(series)
             deliver([encode(SeriesOpened(series))])
         deliver([encode(FileCame(series, file.name, file.number)), content])
         self._files_of[series] += 1

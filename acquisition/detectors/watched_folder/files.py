@@ -7,6 +7,7 @@ import os
 import re
 import stat
 import time
+from collections.abc import Container
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,12 +63,25 @@ class FolderWatch:
         self._new: dict[tuple[str, str], NewFile] = {}
         os.close(os.open(settings.folder, os.O_RDONLY | os.O_DIRECTORY))
 
-    def leave_out_present(self) -> int:
-        """Leave out every file that is there; return how many."""
+    def leave_out(self, told: Container[tuple[str, str]], *, until_ns: int | None) -> tuple[int, int]:
+        """Leave out files that are there and were told, or that changed last at `until_ns` or before.
+
+        Args:
+            told: their series and names.
+            until_ns: None leaves out every file that is there.
+
+        Returns:
+            How many were left out, and when the last of them was changed last.
+        """
         self.look()
-        present = len(self._new)
-        self._new.clear()
-        return present
+        present = [
+            file
+            for file in self._new.values()
+            if (file.series, file.name) in told or until_ns is None or file.state[1] <= until_ns
+        ]
+        for file in present:
+            self.taken(file)
+        return len(present), max((file.state[1] for file in present), default=0)
 
     def look(self) -> list[NewFile]:
         """Return the files that have not been taken and do not change any more, in the order of their last change."""

@@ -41,7 +41,14 @@ class FileUnusable(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag=
     reason: str
 
 
-Message = SeriesOpened | FileCame | SeriesClosed | FileUnusable
+class WatchBegan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="watch"):
+    """Files that were there before are left out."""
+
+    newest_ns: Annotated[int, msgspec.Meta(ge=0, lt=1 << 62)]
+    """When the last of them was changed last."""
+
+
+Message = WatchBegan | SeriesOpened | FileCame | SeriesClosed | FileUnusable
 _DECODER: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(Message)
 _ENCODER = msgspec.msgpack.Encoder()
 

@@ -20,6 +20,7 @@ from ptychoflow.acquisition.detectors.hdf5_swmr.messages import (
     FileUnusable,
     FramesWritten,
     PositionsWritten,
+    WatchBegan,
     encode,
 )
 from ptychoflow.acquisition.detectors.hdf5_swmr.settings import Hdf5SwmrSettings
@@ -43,6 +44,7 @@ def messages() -> Sequence[Message]:
     return [
         [encode(message)]
         for message in (
+            WatchBegan(7),
             FileBegan("a.h5", SHAPE_PX),
             PositionsWritten("a.h5", numbers.tobytes(), np.linspace(0.0, 1.0, 40).tobytes()),
             FramesWritten("a.h5", "/entry/data", SHAPE_PX, "uint16", 0, 5),

@@ -17,6 +17,7 @@ from ptychoflow.acquisition.detectors.watched_folder.messages import (
     FileUnusable,
     SeriesClosed,
     SeriesOpened,
+    WatchBegan,
     encode,
 )
 from ptychoflow.acquisition.detectors.watched_folder.settings import WatchedFolderSettings
@@ -48,6 +49,7 @@ def messages() -> Sequence[Message]:
         "a_3.npy": npy(FRAMES[0].astype(np.float32)),
     }
     return [
+        [encode(WatchBegan(7))],
         [encode(SeriesOpened("a_"))],
         *([encode(FileCame("a_", name, number)), files[name]] for number, name in enumerate(files)),
         [encode(FileUnusable("a_4.tif", "it cannot be read as TIFF"))],

@@ -101,7 +101,7 @@ class Drained:
         }
 
 
-Draining = Callable[[Hdf5SwmrSettings], AbstractContextManager[Drained]]
+Draining = Callable[..., AbstractContextManager[Drained]]
 
 
 @pytest.fixture
@@ -109,11 +109,13 @@ def draining(caplog: pytest.LogCaptureFixture) -> Draining:
     """A connection that has looked at what was there before, and drains until the context ends."""
 
     @contextmanager
-    def draining(its_settings: Hdf5SwmrSettings) -> Iterator[Drained]:
+    def draining(its_settings: Hdf5SwmrSettings, recalled: Sequence[Sequence[Part]] = ()) -> Iterator[Drained]:
         drained, stop = Drained(its_settings), threading.Event()
         caplog.set_level(logging.INFO)
         caplog.clear()
         connection = Hdf5SwmrConnection(its_settings)
+        for parts in recalled:
+            connection.recall(parts)
         thread = threading.Thread(target=connection.drain, args=(drained.messages.append, stop), daemon=True)
         thread.start()
         wait_until(lambda: "written before are left out" in caplog.text or its_settings.earlier_files)
@@ -175,7 +177,7 @@ def test_a_file_is_read_while_it_grows(draining: Draining, tmp_path: Path, write
     assert drained.of(PositionsEnded) == [PositionsEnded("a.h5", Ending.COMPLETE)]
     assert drained.of(SeriesEnded) == [SeriesEnded("a.h5", Ending.COMPLETE)]
     begins = [Hdf5SwmrConnection.begins_series(parts) for parts in drained.messages]
-    assert begins == [True] + [False] * (len(begins) - 1)
+    assert begins == [False, True] + [False] * (len(begins) - 2)
 
 
 def test_files_follow_one_another_and_one_whose_writer_died_is_over(
@@ -217,6 +219,40 @@ def test_a_receiver_that_comes_late_or_again_reads_a_growing_file_from_its_begin
     decoder = Hdf5SwmrDecoder(settings(tmp_path))
     both = [arrival for parts in drained.messages + again.messages for arrival in decoder.decode(parts)]
     assert sum(isinstance(arrival, PositionsBegan) for arrival in both) == 1
+
+
+def test_what_was_written_meanwhile_is_told_once_a_receiver_is_back(
+    draining: Draining, tmp_path: Path, writer: Writer
+) -> None:
+    """The rest of the file that grew, and files that came and were closed; neither those before nor those told."""
+    write_whole(tmp_path / "earlier.h5")
+    os.utime(tmp_path / "earlier.h5", (0, 0))
+    with draining(settings(tmp_path)) as first:
+        writer("open", "told.h5")
+        writer("frames", 2)
+        writer("close")
+        wait_until(lambda: bool(first.of(SeriesEnded)))
+        writer("open", "grows.h5")
+        writer("frames", 3)
+        writer("positions", 2)
+        wait_until(lambda: len(first.of(FrameCame)) == 5 and len(first.positions_m("grows.h5")) == 2)
+    writer("frames", 6)
+    writer("positions", 6)
+    writer("close")
+    writer("open", "unseen.h5")
+    writer("frames", 4)
+    writer("close")
+    damaged = [[], [b""], [b"\xc1"]]
+    with draining(settings(tmp_path), [*first.messages, *damaged]) as second:
+        wait_until(lambda: len(second.of(SeriesEnded)) == 2)
+    first.messages += second.messages
+    assert [(arrival.series, arrival.number) for arrival in first.of(FrameCame)] == [
+        (name, number) for name, count in (("told.h5", 2), ("grows.h5", 6), ("unseen.h5", 4)) for number in range(count)
+    ]
+    assert len([n for came in first.of(PositionsCame) if came.run == "grows.h5" for n in came.numbers]) == 6
+    assert [arrival.series for arrival in first.of(SeriesBegan)] == ["told.h5", "grows.h5", "unseen.h5"]
+    assert {arrival.ending for arrival in first.of(SeriesEnded)} == {Ending.COMPLETE}
+    assert not first.of(Malformed)
 
 
 def write_whole(path: Path, **options: Any) -> None:

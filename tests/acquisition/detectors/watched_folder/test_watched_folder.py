@@ -54,7 +54,7 @@ class Drained:
         return found
 
 
-Draining = Callable[[WatchedFolderSettings], AbstractContextManager[Drained]]
+Draining = Callable[..., AbstractContextManager[Drained]]
 
 
 @pytest.fixture
@@ -62,11 +62,13 @@ def draining(caplog: pytest.LogCaptureFixture) -> Draining:
     """A connection that has looked at what was there before, and drains until the context ends."""
 
     @contextmanager
-    def draining(its_settings: WatchedFolderSettings) -> Iterator[Drained]:
+    def draining(its_settings: WatchedFolderSettings, recalled: Sequence[Sequence[Part]] = ()) -> Iterator[Drained]:
         drained, stop = Drained(its_settings), threading.Event()
         caplog.set_level("INFO")
         caplog.clear()
         connection = WatchedFolderConnection(its_settings)
+        for parts in recalled:
+            connection.recall(parts)
         thread = threading.Thread(target=connection.drain, args=(drained.messages.append, stop), daemon=True)
         thread.start()
         wait_until(lambda: "there before are left out" in caplog.text or its_settings.earlier_files)
@@ -92,7 +94,7 @@ def test_files_are_delivered_as_they_come_and_frames_are_those_written(draining:
     for arrival, frame in zip(drained.of(FrameCame), FRAMES[[1, 2, 0]], strict=True):
         np.testing.assert_array_equal(arrival.image.decode(), frame)
     begins = [WatchedFolderConnection.begins_series(parts) for parts in drained.messages]
-    assert begins == [True, False, False, True, False]
+    assert begins == [False, True, False, False, True, False]
     assert [arrival.series for arrival in drained.of(SeriesBegan)] == ["scan1_", "scan2_"]
     assert not drained.of(SeriesEnded)
 
@@ -113,6 +115,35 @@ def test_files_of_folders_and_several_frames_in_a_file(draining: Draining, tmp_p
     assert drained.of(SeriesEnded) == [SeriesEnded("b", Ending.COMPLETE)]
 
 
+@pytest.mark.parametrize("series", ["name", "folder"])
+@pytest.mark.parametrize("earlier_files", [False, True])
+def test_what_came_meanwhile_is_taken_once_a_receiver_is_back(
+    draining: Draining, tmp_path: Path, series: str, earlier_files: bool
+) -> None:
+    its_settings = settings(tmp_path, series=series, files_per_series=4, earlier_files=earlier_files)
+
+    def write(*numbers: int) -> None:
+        for number in numbers:
+            path = tmp_path / (f"a/{number}.tif" if series == "folder" else f"a{number}.tif")
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(tiff(FRAMES[0]))
+
+    write(0)
+    expected = [0, 1, 2, 3, 4, 5] if earlier_files else [1, 2, 3, 4, 5]
+    with draining(its_settings) as first:
+        write(1, 2)
+        wait_until(lambda: len(first.of(FrameCame)) == len(expected) - 3)
+    write(3, 4)
+    with draining(its_settings, [*first.messages, [], [b""]]) as second:
+        write(5)
+        wait_until(lambda: len(second.of(FrameCame)) == 3)
+        time.sleep(0.3)
+    first.messages += second.messages
+    assert first.numbers == {"a": expected}
+    assert len(first.of(SeriesBegan)) == len(first.of(SeriesEnded)) == 1
+    assert not first.of(Malformed)
+
+
 def test_every_file_a_series(draining: Draining, tmp_path: Path) -> None:
     with draining(settings(tmp_path, series="file")) as drained:
         (tmp_path / "a.npy").write_bytes(npy(FRAMES))
@@ -128,7 +159,7 @@ def test_a_file_counts_when_it_is_whole(draining: Draining, tmp_path: Path, name
             file.write(content[: len(content) // 2])
             file.flush()
             time.sleep(0.4)  # longer than it must settle
-            assert not drained.messages
+            assert not drained.arrivals
             file.write(content[len(content) // 2 :])
         wait_until(lambda: len(drained.of(FrameCame)) == 3)
         (tmp_path / name).touch()
@@ -204,7 +235,7 @@ def test_files_that_are_no_frames_are_said(
 ) -> None:
     with draining(settings(tmp_path, max_frame_px=1000, max_file_bytes=5000)) as drained:
         (tmp_path / name).write_bytes(content)
-        wait_until(lambda: bool(drained.messages))
+        wait_until(lambda: bool(drained.of(Malformed)))
         (tmp_path / "b_1.tif").write_bytes(tiff(FRAMES[0]))
         wait_until(lambda: bool(drained.of(FrameCame)))
     (malformed,) = drained.of(Malformed)

@@ -273,6 +273,8 @@ class MosaicRow(Model):
     shape_px: tuple[int, int]
     origin_px: tuple[float, float]
     pixel_size_m: tuple[float, float]
+    frames: int
+    """That a preview was made of."""
 
 
 class Present(Model):

@@ -76,7 +76,10 @@ class MosaicStore:
         self._revision += 1
         channels = {channel: arrays[channel].astype(np.float32, copy=False) for channel in Channel}
         mosaic = Mosaic(info, channels, self._revision)
-        self._perspectives.setdefault(info.perspective, {})[info.kind] = mosaic
+        images = self._perspectives.setdefault(info.perspective, {})
+        images[info.kind] = mosaic
+        if info.kind is MosaicKind.REFERENCE:
+            images.pop(MosaicKind.PREVIEW, None)
         self._let_go()
         return mosaic
 

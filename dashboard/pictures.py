@@ -23,6 +23,7 @@ class PictureKind(StrEnum):
     FIRST_PASS = "first_pass"
     REFRESHED = "refreshed"
     REFERENCE = "reference"
+    PREVIEW = "preview"
     DIFFERENCE_FIRST_PASS = "difference_first_pass"
     DIFFERENCE_REFRESHED = "difference_refreshed"
 
@@ -33,6 +34,7 @@ PREDICTION_OF = {
     PictureKind.DIFFERENCE_FIRST_PASS: MosaicKind.FIRST_PASS,
     PictureKind.DIFFERENCE_REFRESHED: MosaicKind.REFRESHED,
 }
+RETRIEVED = {PictureKind.REFERENCE: MosaicKind.REFERENCE, PictureKind.PREVIEW: MosaicKind.PREVIEW}
 DIFFERENCES = frozenset((PictureKind.DIFFERENCE_FIRST_PASS, PictureKind.DIFFERENCE_REFRESHED))
 
 
@@ -49,12 +51,14 @@ class Picture:
 def make_picture(images: Mapping[MosaicKind, Mosaic], kind: PictureKind, channel: Channel) -> Picture | None:
     """Return what to show of one perspective, or None while an image that it needs is not there.
 
-    The reference is shown on the grid of the newest prediction, so that both lie side by side pixel by pixel.
+    The reference and its preview are shown on the grid of the newest prediction, so that both lie side by side pixel
+    by pixel.
     """
     reference = images.get(MosaicKind.REFERENCE)
-    if kind is PictureKind.REFERENCE:
+    if kind in RETRIEVED:
+        retrieved = images.get(RETRIEVED[kind])
         newest = images.get(MosaicKind.REFRESHED) or images.get(MosaicKind.FIRST_PASS)
-        return None if reference is None else _reference_picture(reference, newest, channel)
+        return None if retrieved is None else _reference_picture(retrieved, newest, channel)
     prediction = images.get(PREDICTION_OF[kind])
     if prediction is None:
         return None

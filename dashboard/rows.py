@@ -168,4 +168,5 @@ def mosaic_row(mosaic: Mosaic) -> models.MosaicRow:
         shape_px=mosaic.shape_px,
         origin_px=info.origin_px,
         pixel_size_m=info.pixel_size_m,
+        frames=info.frames,
     )

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from ptychoflow.acquisition.retrieval.ground_truth import GroundTruth
+from ptychoflow.acquisition.retrieval.ground_truth import GroundTruth, GroundTruthJob
+from ptychoflow.acquisition.retrieval.settings import RetrievalSettings
 from ptychoflow.acquisition.retrieval.stored_frames import FrameFile, StoredFrames
 from ptychoflow.acquisition.scan import OpenEndedPerspective
 from ptychoflow.streaming.codec import Arrays
@@ -40,6 +41,19 @@ class AcquiredPerspective:
     def is_judged(self) -> bool:
         """Whether the perspective is held out as a whole, so that it needs a reference whatever the regime."""
         return not self.learned_from.any()
+
+    def job(self, settings: RetrievalSettings) -> GroundTruthJob:
+        """Return what is to be done for the ground truth."""
+        perspective = self.perspective
+        return GroundTruthJob(
+            perspective=perspective.index,
+            frames=self.frames,
+            positions_px=self.positions_px,
+            probe=perspective.probe,
+            mask=perspective.mask,
+            recorded=perspective.ground_truth,
+            target_shape_px=settings.target_shape_for(perspective.geometry.frame_shape_px),
+        )
 
     def forget_frames(self) -> None:
         """Give their place on disk back: nobody is to retrieve anything from them. They can still be read."""
@@ -85,6 +99,7 @@ class TakenFrames:
     def __init__(self, perspective: OpenEndedPerspective, folder: Path) -> None:
         self.acquired = 0
         """Usable or not."""
+        self.usable = 0
         self._perspective = perspective
         self._frames = FrameFile(folder / "frames", perspective.geometry.frame_shape_px)
         self._indices = [np.zeros(0, np.int32)]
@@ -99,6 +114,7 @@ class TakenFrames:
         """
         self._frames.append(arrays["diffraction"])
         self.acquired += acquired
+        self.usable += len(arrays["index"])
         self._indices.append(arrays["index"])
         self._roles.append(arrays["role"])
         self._positions_px.append(arrays["position_px"])

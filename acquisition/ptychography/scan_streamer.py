@@ -19,13 +19,15 @@ import numpy.typing as npt
 from ptychoflow.acquisition.frame_check import UNUSABLE, as_streamed, ranges_in_words, usable
 from ptychoflow.acquisition.frame_memory import PART_BYTES, frames_within
 from ptychoflow.acquisition.ptychography.acquired import AcquiredPerspective, TakenFrames
+from ptychoflow.acquisition.ptychography.previews import Previews
 from ptychoflow.acquisition.ptychography.regime import RegimeControl
 from ptychoflow.acquisition.ptychography.scan_view import ScanView
 from ptychoflow.acquisition.publishing.journal import Journal
 from ptychoflow.acquisition.publishing.loop import IDLE_S, AcquisitionLoop
 from ptychoflow.acquisition.publishing.streamer import SourceStreamer
 from ptychoflow.acquisition.recorder import Recorder
-from ptychoflow.acquisition.retrieval.ground_truth import GroundTruth, GroundTruthJob
+from ptychoflow.acquisition.retrieval.ground_truth import GroundTruth
+from ptychoflow.acquisition.retrieval.preview import Preview
 from ptychoflow.acquisition.retrieval.settings import AutoVoid, RetrievalSettings
 from ptychoflow.acquisition.retrieval.void import distribution_in_words, squared_phase_rad2
 from ptychoflow.acquisition.retrieval.worker import GroundTruthResult, GroundTruthWorker
@@ -99,6 +101,8 @@ class ScanStreamer(SourceStreamer):
         self._scan, self._settings, self._retrieval, self._run = scan, settings, retrieval, run
         self._worker, self._recorder = worker, recorder
         self._view = ScanView(loop.telemetry)
+        self._previews = Previews(retrieval, worker, loop.telemetry)
+        self._object_pixel_size_m = (0.0, 0.0)
         self._regime = RegimeControl(settings.regime)
         self._perspective = 0
         """The one that is being acquired."""
@@ -137,6 +141,7 @@ class ScanStreamer(SourceStreamer):
 
     def _announce(self, first: OpenEndedPerspective) -> None:
         geometry = first.geometry
+        self._object_pixel_size_m = geometry.object_pixel_size_m
         start = ScanStart(
             run=self._run.name,
             perspectives=self._scan.perspectives,
@@ -201,10 +206,13 @@ class ScanStreamer(SourceStreamer):
         self._view.start(perspective)
         again = self._journal.was_acquired(perspective.index)
         taken = TakenFrames(perspective, self._when_disk_allows(self._worker.folder_of_job))
+        if self._regime.wants_ground_truth(perspective.index) and self._journal.result(perspective.index) is None:
+            self._previews.begin(perspective, taken)
         batch_frames = self._batch_frames(perspective.geometry.frame_shape_px)
         for batch in self._working_meanwhile(perspective.batches(batch_frames)):
             self._wait_for_turn(len(batch), again=again)
             self._publish_frames(perspective, batch, roles.assign(batch.indices, batch.positions_px), taken)
+        self._previews.end()
         self._view.end(perspective)
         self._tell_ending(perspective, taken)
         acquired = taken.perspective_acquired()
@@ -268,17 +276,7 @@ class ScanStreamer(SourceStreamer):
         return min(self._settings.batch_frames, frames_within(PART_BYTES, frame_shape_px, FLOAT_BYTES))
 
     def _submit_job(self, acquired: AcquiredPerspective) -> None:
-        perspective = acquired.perspective
-        job = GroundTruthJob(
-            perspective=perspective.index,
-            frames=acquired.frames,
-            positions_px=acquired.positions_px,
-            probe=perspective.probe,
-            mask=perspective.mask,
-            recorded=perspective.ground_truth,
-            target_shape_px=self._target_shape_px(perspective),
-        )
-        self._when_disk_allows(lambda: self._worker.submit(job))
+        self._when_disk_allows(lambda: self._worker.submit(acquired.job(self._retrieval)))
 
     def _when_disk_allows(self, keep: Callable[[], Kept]) -> Kept:
         """Write something to disk; hold the scan while the disk is full."""
@@ -321,10 +319,14 @@ class ScanStreamer(SourceStreamer):
 
     def _attend(self) -> None:
         """Take in ground truth that has come, and what concerns the regime."""
-        if (result := self._worker.poll()) is not None:
-            self._record(lambda: self._journal.record_result(result))
-            self._publish_ground_truth(result)
+        come = self._worker.poll()
+        if isinstance(come, Preview):
+            self._previews.show(come, self._object_pixel_size_m)
+        elif come is not None:
+            self._record(lambda: self._journal.record_result(come))
+            self._publish_ground_truth(come)
         self._review_regime()
+        self._previews.attend()
 
     def _review_regime(self) -> None:
         """Heed what people chose and what the edge scored."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -25,6 +26,12 @@ class Measurement:
     """Starting probe (mode, y, x); its power does not matter."""
     mask: npt.NDArray[np.bool_] | None
     """(y, x), True for pixels that must be ignored."""
+    object_image: ObjectImage | None = None
+    """Object to start from, of any size; None starts from void."""
+
+
+class Interrupted(Exception):
+    """Phase retrieval was given up because something else is wanted."""
 
 
 @dataclass(frozen=True)
@@ -36,13 +43,19 @@ class Reconstruction:
     """Refined probe (mode, y, x), in the square root of counts per pixel under a unitary transform."""
 
 
+def never() -> bool:
+    """Interrupt nothing."""
+    return False
+
+
 class Engine(Protocol):
     """An iterative phase-retrieval algorithm."""
 
-    def reconstruct(self, measurement: Measurement) -> Reconstruction:
+    def reconstruct(self, measurement: Measurement, *, interrupted: Callable[[], bool] = never) -> Reconstruction:
         """Return object and probe. Blocks until all epochs are done.
 
         Raises:
+            Interrupted: `interrupted`, which is asked now and then, has become true.
             UserError: what the engine needs is not installed or not there.
         """
         ...
@@ -63,3 +76,14 @@ def canvas_for(positions_px: npt.NDArray[np.float64], frame_shape_px: tuple[int,
     stop = np.ceil(positions_px.max(axis=0)).astype(int) - frame // 2 + frame + MARGIN_PX
     height, width = stop - start
     return Canvas((int(start[0]), int(start[1])), (int(height), int(width)))
+
+
+def starting_object(measurement: Measurement, canvas: Canvas) -> npt.NDArray[np.complex64]:
+    """Return the object (y, x) that phase retrieval starts from: the one given, as far as it lies on the canvas."""
+    values = np.ones(canvas.shape_px, np.complex64)
+    if (image := measurement.object_image) is not None:
+        top, left = (round(origin - of) for origin, of in zip(image.origin_px, canvas.origin_px, strict=True))
+        part = image.values[max(0, -top) :, max(0, -left) :]
+        target = values[max(0, top) :, max(0, left) :][: part.shape[0], : part.shape[1]]
+        target[:] = part[: target.shape[0], : target.shape[1]]
+    return values

@@ -78,10 +78,10 @@ def compute_ground_truth(job: GroundTruthJob, settings: RetrievalSettings) -> Gr
     started_s = time.monotonic()
     found = _find_object(job, settings)
     seconds = time.monotonic() - started_s if settings.source in RETRIEVING else 0.0
-    image = _in_common_gauge(found, job, settings)
+    image = in_common_gauge(found, job, settings)
     patches = _patches(image, job)
     phase = np.angle(patches)
-    reference = _crop(image, job)
+    reference = crop_to_patches(image, job)
     return GroundTruth(
         amplitude=np.abs(patches).astype(np.float16),
         phase=phase.astype(np.float16),
@@ -95,14 +95,9 @@ def compute_ground_truth(job: GroundTruthJob, settings: RetrievalSettings) -> Gr
 
 
 def _find_object(job: GroundTruthJob, settings: RetrievalSettings) -> Reconstruction:
-    probe = job.probe
-    if probe is None:
-        gathered = GatheredFrames()
-        for index in choose_frames(job.positions_px).tolist():
-            gathered.add(job.frames[index], job.positions_px[index])
-        probe = estimate_probe(gathered, job.mask).probe
+    probe = starting_probe(job)
     if settings.source in RETRIEVING:
-        return make_engine(settings).reconstruct(_measurement(job, probe))
+        return make_engine(settings).reconstruct(measurement_of(job, probe))
     if job.recorded is None:
         raise UserError(
             f"perspective {job.perspective} carries no {settings.source.value} object: "
@@ -111,7 +106,17 @@ def _find_object(job: GroundTruthJob, settings: RetrievalSettings) -> Reconstruc
     return Reconstruction(job.recorded, probe)
 
 
-def _measurement(job: GroundTruthJob, probe: npt.NDArray[np.complex64]) -> Measurement:
+def starting_probe(job: GroundTruthJob) -> npt.NDArray[np.complex64]:
+    """Return the job's probe, or one that is estimated from its frames."""
+    if job.probe is not None:
+        return job.probe
+    gathered = GatheredFrames()
+    for index in choose_frames(job.positions_px).tolist():
+        gathered.add(job.frames[index], job.positions_px[index])
+    return estimate_probe(gathered, job.mask).probe
+
+
+def measurement_of(job: GroundTruthJob, probe: npt.NDArray[np.complex64]) -> Measurement:
     """Return what phase retrieval is given: repeated exposures of a position as one frame."""
     places = find_places(job.positions_px)
     if not places.repeats:
@@ -121,7 +126,8 @@ def _measurement(job: GroundTruthJob, probe: npt.NDArray[np.complex64]) -> Measu
     return Measurement(places.average_frames(job.frames[:]), positions_px, probe, job.mask)
 
 
-def _in_common_gauge(found: Reconstruction, job: GroundTruthJob, settings: RetrievalSettings) -> ObjectImage:
+def in_common_gauge(found: Reconstruction, job: GroundTruthJob, settings: RetrievalSettings) -> ObjectImage:
+    """Return the object in the common gauge, with void where too little light fell."""
     image = found.object_image
     lit = well_lit(image, found.probe, job.positions_px, minimum_illumination=settings.minimum_illumination)
     try:
@@ -142,7 +148,7 @@ def _patches(image: ObjectImage, job: GroundTruthJob) -> npt.NDArray[np.complex6
         raise UserError(f"ground truth of perspective {job.perspective}: {error}; use a smaller target") from error
 
 
-def _crop(image: ObjectImage, job: GroundTruthJob) -> ObjectImage:
+def crop_to_patches(image: ObjectImage, job: GroundTruthJob) -> ObjectImage:
     """Cut `image` to the whole pixels that some patch touches."""
     target = np.asarray(job.target_shape_px)
     corners = job.positions_px - image.origin_px - target // 2

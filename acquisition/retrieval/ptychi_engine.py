@@ -7,6 +7,7 @@ transform that is not unitary. This file is the only place that knows it.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -14,7 +15,15 @@ from ptychi import api
 from ptychi.api.task import PtychographyTask
 from scipy import fft
 
-from ptychoflow.acquisition.retrieval.engine import Canvas, Measurement, Reconstruction, canvas_for
+from ptychoflow.acquisition.retrieval.engine import (
+    Canvas,
+    Interrupted,
+    Measurement,
+    Reconstruction,
+    canvas_for,
+    never,
+    starting_object,
+)
 from ptychoflow.acquisition.retrieval.probe import add_modes, scale_to_frames
 from ptychoflow.acquisition.retrieval.settings import Algorithm, Device, RetrievalSettings
 from ptychoflow.acquisition.scan import ObjectImage
@@ -37,13 +46,16 @@ class PtychiEngine:
         self._settings = settings
         self._device = _choose_device(settings.device)
 
-    def reconstruct(self, measurement: Measurement) -> Reconstruction:
+    def reconstruct(self, measurement: Measurement, *, interrupted: Callable[[], bool] = never) -> Reconstruction:
         """Return object and probe; the same measurement and settings give the same bits on CPU."""
         logging.getLogger("ptychi").setLevel(logging.WARNING)
         canvas = canvas_for(measurement.positions_px, _frame_shape(measurement))
         log.info("%s of %d frames on %s", self._settings.algorithm.value, len(measurement.frames), self._device.value)
         task = self._make_task(measurement, canvas)
-        task.run()
+        for _ in range(self._settings.epochs):
+            if interrupted():
+                raise Interrupted
+            task.run(1)
         values = task.get_data("object").cpu().numpy()[0]
         probe = task.get_data("probe").cpu().numpy()[0]
         origin_y, origin_x = canvas.origin_px
@@ -64,7 +76,7 @@ class PtychiEngine:
         return PtychographyTask(
             self._options(len(positions), frame_shape),
             diffraction_data=fft.ifftshift(counts, axes=FRAME_AXES),
-            object_data=np.ones((1, *canvas.shape_px), np.complex64),
+            object_data=starting_object(measurement, canvas)[np.newaxis],
             probe_data=probe[np.newaxis].astype(np.complex64),
             probe_position_y_px=positions[:, 0],
             probe_position_x_px=positions[:, 1],

@@ -50,6 +50,10 @@ class RetrievalSettings(Settings):
     """pty-chi's algorithm; tike always runs its least-squares solver."""
     epochs: PositiveInt = 20
     """Passes over all frames of a perspective."""
+    preview_epochs: NonNegativeInt = 3
+    """Epochs of each preview: while a detector's series is still being taken, phase retrieval goes over what has come
+    so far whenever it has nothing else to do, and starts from the preview before. 0 makes no previews. Nothing is
+    learnt from them."""
     batch_size: PositiveInt = 50
     """Frames per update of object and probe."""
     refine_probe: bool = True

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import math
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
@@ -15,7 +16,15 @@ import numpy as np
 import numpy.typing as npt
 from scipy import fft
 
-from ptychoflow.acquisition.retrieval.engine import Canvas, Measurement, Reconstruction, canvas_for
+from ptychoflow.acquisition.retrieval.engine import (
+    Canvas,
+    Interrupted,
+    Measurement,
+    Reconstruction,
+    canvas_for,
+    never,
+    starting_object,
+)
 from ptychoflow.acquisition.retrieval.probe import add_modes, scale_to_frames
 from ptychoflow.acquisition.retrieval.settings import RetrievalSettings
 from ptychoflow.acquisition.scan import ObjectImage
@@ -35,15 +44,18 @@ class TikeEngine:
         self._tike = _import_tike()
         self._settings = settings
 
-    def reconstruct(self, measurement: Measurement) -> Reconstruction:
-        """Return object and probe. Blocks until all epochs are done.
+    def reconstruct(self, measurement: Measurement, *, interrupted: Callable[[], bool] = never) -> Reconstruction:
+        """Return object and probe. Blocks until all epochs are done; it can be interrupted only before.
 
         Raises:
+            Interrupted: something else is wanted.
             UserError: the frames are not square.
         """
         height, width = measurement.frames.shape[1:]
         if height != width:
             raise UserError(f"tike needs square frames, not {height}x{width}: crop them, or use pty-chi")
+        if interrupted():
+            raise Interrupted
         canvas = canvas_for(measurement.positions_px, (height, width))
         valid = np.ones((height, width), bool) if measurement.mask is None else ~measurement.mask
         frames = np.where(valid, measurement.frames, 0)
@@ -65,7 +77,7 @@ class TikeEngine:
         probe = add_modes(scaled, settings.probe_modes)
         batches = math.ceil(len(corners) / settings.batch_size)
         return tike.PtychoParameters(
-            psi=np.ones((1, *canvas.shape_px), np.complex64),
+            psi=starting_object(measurement, canvas)[np.newaxis],
             probe=probe[np.newaxis, np.newaxis],
             scan=corners.astype(np.float32),
             algorithm_options=tike.LstsqOptions(num_iter=settings.epochs, num_batch=batches),

@@ -17,19 +17,25 @@ import msgspec
 from ptychoflow.acquisition.child import Child, ChildEnded
 from ptychoflow.acquisition.retrieval.engines import check_installed
 from ptychoflow.acquisition.retrieval.ground_truth import GroundTruth, GroundTruthJob
+from ptychoflow.acquisition.retrieval.preview import Preview
 from ptychoflow.acquisition.retrieval.settings import RetrievalSettings
 from ptychoflow.acquisition.retrieval.stored_frames import StoredFrames
 from ptychoflow.acquisition.retrieval.worker_messages import (
     AnswerMessage,
+    DoneMessage,
     FailedMessage,
     JobMessage,
+    PreviewedMessage,
     read_ground_truth,
+    read_preview,
     write_job,
 )
 
 log = logging.getLogger(__name__)
 
 WORKER_MODULE = "ptychoflow.acquisition.retrieval.worker_process"
+PREVIEW = "preview"
+"""Folder of the preview under way."""
 ATTEMPTS = 2
 """How often a job is given to a worker that does not survive it: what killed one (another process's memory, say) may
 be over by now, and a job that kills every worker must not be tried for ever."""
@@ -75,6 +81,8 @@ class GroundTruthWorker:
         self._warn = warn
         self._lost = 0
         """Workers that did not survive the first job that waits."""
+        self._previews = 0
+        """Under way: 1 or none."""
         self._child = self._start()
 
     def __enter__(self) -> Self:
@@ -89,6 +97,11 @@ class GroundTruthWorker:
     def pending(self) -> list[int]:
         """Perspectives whose result has not been polled; the worker is at the first of them."""
         return [message.perspective for message in self._waiting]
+
+    @property
+    def idle(self) -> bool:
+        """Whether it has nothing to do, and so could make a preview."""
+        return not self._waiting and self._previews == 0
 
     @property
     def pid(self) -> int:
@@ -118,6 +131,19 @@ class GroundTruthWorker:
         if len(self._waiting) == 1:
             self._begin_next()
 
+    def preview(self, job: GroundTruthJob) -> None:
+        """Have a preview made of what there is of a perspective; a job that is submitted meanwhile interrupts it.
+
+        Raises:
+            OSError: the disk does not take the job's arrays, and there is no preview.
+            ValueError: it is not idle.
+        """
+        if not self.idle:
+            raise ValueError("the worker is not idle")
+        message = write_job(job, self._spool_dir / PREVIEW, preview=True)
+        self._previews = 1
+        self._child.send(msgspec.json.encode(message))
+
     def withdraw(self, perspective: int) -> None:
         """Forget a job that the worker is not at yet; it gives no result.
 
@@ -131,15 +157,21 @@ class GroundTruthWorker:
         self._waiting.remove(message)
         shutil.rmtree(message.directory, ignore_errors=True)
 
-    def poll(self, timeout_s: float = 0.0) -> GroundTruthResult | None:
-        """Return the next result; None when none came within `timeout_s`, or when no job is pending."""
-        if not self._waiting:
+    def poll(self, timeout_s: float = 0.0) -> GroundTruthResult | Preview | None:
+        """Return the next result or preview; None when none came within `timeout_s`, or nothing is under way."""
+        if self.idle:
             return None
         try:
             line = self._child.receive(timeout_s)
         except ChildEnded as end:
             return self._replace_worker(end)
-        return None if line is None else self._finish(msgspec.json.decode(line, type=AnswerMessage))
+        if line is None:
+            return None
+        answer = msgspec.json.decode(line, type=AnswerMessage)
+        if isinstance(answer, PreviewedMessage):
+            self._previews = 0
+            return read_preview(answer, self._spool_dir / PREVIEW)
+        return self._finish(answer)
 
     def close(self) -> None:
         """End the worker, in the middle of a job if need be, and drop what was not polled."""
@@ -155,6 +187,11 @@ class GroundTruthWorker:
         """Start another worker, which tries the job once more; return its result if it was tried often enough."""
         self._child.close()
         self._child = self._start()
+        if self._previews:
+            self._previews = 0
+            log.warning("the ground-truth worker is gone (%s); it was at a preview, which is left out", end)
+            self._begin_next()
+            return None
         self._lost += 1
         perspective = self._waiting[0].perspective
         if self._lost < ATTEMPTS:
@@ -169,7 +206,7 @@ class GroundTruthWorker:
         if self._waiting:
             self._child.send(msgspec.json.encode(self._waiting[0]))
 
-    def _finish(self, answer: AnswerMessage, *, worker_lost: bool = False) -> GroundTruthResult:
+    def _finish(self, answer: DoneMessage | FailedMessage, *, worker_lost: bool = False) -> GroundTruthResult:
         directory = Path(self._waiting.popleft().directory)
         truth, reason = None, None
         if isinstance(answer, FailedMessage):

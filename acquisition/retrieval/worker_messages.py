@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ptychoflow.acquisition.retrieval.ground_truth import GroundTruth, GroundTruthJob
+from ptychoflow.acquisition.retrieval.preview import Preview
 from ptychoflow.acquisition.retrieval.stored_frames import FrameFile, StoredFrames, map_frames
 from ptychoflow.acquisition.scan import ObjectImage
 from ptychoflow.streaming.messages import GroundTruthSource
@@ -25,6 +26,7 @@ class JobMessage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     frames_dtype: str
     target_shape_px: tuple[int, int]
     recorded_origin_px: tuple[float, float] | None
+    preview: bool = False
 
 
 class DoneMessage(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="done"):
@@ -43,16 +45,25 @@ class FailedMessage(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag
     reason: str
 
 
-AnswerMessage = DoneMessage | FailedMessage
+class PreviewedMessage(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="previewed"):
+    """A preview is done with; its arrays lie in its job's directory, unless there is none."""
+
+    perspective: int
+    frames: int = 0
+    origin_px: tuple[float, float] | None = None
+
+
+AnswerMessage = DoneMessage | FailedMessage | PreviewedMessage
 
 JOB_ARRAYS = ("positions_px", "probe", "mask")
+PREVIEW_ARRAYS = ("amplitude", "phase")
 TRUTH_ARRAYS = ("amplitude", "phase", "void", "reference_amplitude", "reference_phase")
 RECORDED = "recorded"
 PLACES = "places"
 FRAMES = "frames"
 
 
-def write_job(job: GroundTruthJob, directory: Path) -> JobMessage:
+def write_job(job: GroundTruthJob, directory: Path, *, preview: bool = False) -> JobMessage:
     """Write the arrays of `job` to `directory`, which is made if need be, and return the message that names them.
 
     Frames that are in a file already stay there.
@@ -73,6 +84,7 @@ def write_job(job: GroundTruthJob, directory: Path) -> JobMessage:
         frames_dtype=frames.mapped.dtype.str,
         target_shape_px=job.target_shape_px,
         recorded_origin_px=origin,
+        preview=preview,
     )
 
 
@@ -109,6 +121,21 @@ def read_ground_truth(message: DoneMessage, directory: Path) -> GroundTruth:
     """Invert `write_ground_truth`; the arrays are in memory, so the files may go."""
     arrays = {name: _read(directory, name) for name in TRUTH_ARRAYS}
     return GroundTruth(origin_px=message.origin_px, source=message.source, seconds=message.seconds, **arrays)
+
+
+def write_preview(preview: Preview, directory: Path) -> PreviewedMessage:
+    """Write the arrays of `preview` to `directory` and return the message that names them."""
+    for name in PREVIEW_ARRAYS:
+        _write(directory, name, getattr(preview, name))
+    return PreviewedMessage(preview.perspective, preview.frames, preview.origin_px)
+
+
+def read_preview(message: PreviewedMessage, directory: Path) -> Preview | None:
+    """Invert `write_preview`; None where there is none."""
+    if message.origin_px is None:
+        return None
+    amplitude, phase = (_read(directory, name) for name in PREVIEW_ARRAYS)
+    return Preview(message.perspective, message.frames, amplitude, phase, message.origin_px)
 
 
 def _store(frames: npt.NDArray[np.generic], directory: Path) -> StoredFrames:

@@ -13,22 +13,29 @@ import shutil
 import sys
 import threading
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 
 from ptychoflow.acquisition.child_process import begin_child
+from ptychoflow.acquisition.retrieval.engine import Interrupted
 from ptychoflow.acquisition.retrieval.engines import RETRIEVING, make_engine
 from ptychoflow.acquisition.retrieval.ground_truth import compute_ground_truth
+from ptychoflow.acquisition.retrieval.preview import Previewer
 from ptychoflow.acquisition.retrieval.settings import RetrievalSettings
 from ptychoflow.acquisition.retrieval.worker_messages import (
     AnswerMessage,
     FailedMessage,
     JobMessage,
+    PreviewedMessage,
     read_job,
     write_ground_truth,
+    write_preview,
 )
 from ptychoflow.streaming.errors import UserError
+
+log = logging.getLogger(__name__)
 
 
 def main() -> None:
@@ -36,6 +43,7 @@ def main() -> None:
     answers = begin_child()
     warnings.filterwarnings("ignore", category=UserWarning, module=r"torch\.")
     settings = RetrievalSettings.model_validate_json(sys.argv[1])
+    previewer = Previewer(settings)
     jobs: queue.SimpleQueue[bytes] = queue.SimpleQueue()
     threading.Thread(target=_read_jobs, args=(jobs, Path(sys.argv[2])), daemon=True).start()
     if settings.source in RETRIEVING:
@@ -43,7 +51,12 @@ def main() -> None:
         with contextlib.suppress(UserError):
             make_engine(settings)
     while True:
-        answer = _do(msgspec.json.decode(jobs.get(), type=JobMessage), settings)
+        message = msgspec.json.decode(jobs.get(), type=JobMessage)
+        answer: AnswerMessage
+        if message.preview:
+            answer = _preview(message, previewer, interrupted=lambda: not jobs.empty())
+        else:
+            answer = _do(message, settings)
         answers.write(msgspec.json.encode(answer) + b"\n")
         answers.flush()
 
@@ -62,8 +75,19 @@ def _do(message: JobMessage, settings: RetrievalSettings) -> AnswerMessage:
     except UserError as error:
         return FailedMessage(message.perspective, str(error))
     except (ArithmeticError, MemoryError, OSError, RuntimeError, ValueError) as error:
-        logging.getLogger(__name__).exception("perspective %d", message.perspective)
+        log.exception("perspective %d", message.perspective)
         return FailedMessage(message.perspective, f"{type(error).__name__}: {error}")
+
+
+def _preview(message: JobMessage, previewer: Previewer, *, interrupted: Callable[[], bool]) -> PreviewedMessage:
+    """Make a preview unless that is impossible, or a job that is not one has come."""
+    try:
+        return write_preview(previewer.make(read_job(message), interrupted=interrupted), Path(message.directory))
+    except Interrupted:
+        return PreviewedMessage(message.perspective)
+    except (UserError, ArithmeticError, MemoryError, OSError, RuntimeError, ValueError) as error:
+        log.info("no preview of perspective %d: %s", message.perspective, error)
+        return PreviewedMessage(message.perspective)
 
 
 if __name__ == "__main__":

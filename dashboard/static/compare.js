@@ -12,17 +12,17 @@ export function comparison() {
 }
 
 // Draw one image over the other; each is drawn by a function of a canvas's context.
-export function drawCompared(canvas, drawNetwork, drawReference) {
+export function drawCompared(canvas, drawNetwork, drawReference, reference) {
   const context = canvas.getContext("2d");
   if (comparison() === "blink") {
     (turn ? drawReference : drawNetwork)(context);
-    return turn ? ["", "reference"] : ["network", ""];
+    return turn ? ["", reference] : ["network", ""];
   }
   const at = Math.round(canvas.width * share());
   clipped(context, 0, at, canvas.height, drawNetwork);
   clipped(context, at, canvas.width, canvas.height, drawReference);
   drawDivider(context, at, canvas.height);
-  return ["network", "reference"];
+  return ["network", reference];
 }
 
 export function watchDivider(canvas) {

@@ -34,7 +34,7 @@ export function drawImages() {
   const rows = rowsOf(perspective);
   const pass = chosenPass(rows);
   const grid = gridOf(rows, pass);
-  const mode = rows.some((row) => row.kind === "reference") ? comparison() : "alone";
+  const mode = retrieved(rows) ? comparison() : "alone";
   byId("figures").dataset.compare = mode;
   byId("figures").classList.toggle("enlarged", view.zoom > 1);
   byId("divider").hidden = mode !== "slider";
@@ -80,7 +80,12 @@ async function askArchive(key, perspective) {
 }
 
 function gridOf(rows, pass) {
-  return rows.find((row) => row.kind === pass) ?? rows.find((row) => row.kind === "reference");
+  return rows.find((row) => row.kind === pass) ?? retrieved(rows);
+}
+
+// The reference, or what phase retrieval shows so far of a perspective that is still being scanned.
+function retrieved(rows) {
+  return rows.find((row) => row.kind === "reference") ?? rows.find((row) => row.kind === "preview");
 }
 
 function known() {
@@ -122,11 +127,11 @@ function label(perspective) {
 function drawNote(rows, pass, grid) {
   const shown = rows.find((row) => row.kind === pass);
   if (!shown) {
-    setText("images-note", "Images appear as soon as the edge has weights and frames.");
+    setText("images-note", `Images appear as soon as the edge has weights and frames.${previewed(rows)}`);
     return;
   }
   const substitute = pass === chosen("pass") ? "" : " Not imaged again yet: this is the first pass.";
-  const pending = rows.some((row) => row.kind === "reference") ? "" : " The reference comes with the ground truth of this perspective.";
+  const pending = rows.some((row) => row.kind === "reference") ? "" : `${previewed(rows)} The reference comes with the ground truth of this perspective.`;
   const truth = GROUND_TRUTHS[store.present.scan?.ground_truth] ?? "ground truth";
   const [height, width] = grid.shape_px;
   const [sizeY, sizeX] = grid.pixel_size_m;
@@ -136,6 +141,11 @@ function drawNote(rows, pass, grid) {
   const name = source ? `${source}, ${label(shown.perspective).toLowerCase()}` : label(shown.perspective);
   setText("images-note", `${name}, up to model version ${shown.model_version}. ${height} × ${width} pixels of ${length(sizeX)}.` +
     `${pending || ` Network and reference (${truth}) share their colours.`}${substitute}${where}`);
+}
+
+function previewed(rows) {
+  const row = retrieved(rows);
+  return row?.kind === "preview" ? ` Preview: phase retrieval of the first ${row.frames} frames, while the scan goes on.` : "";
 }
 
 function build() {
@@ -156,20 +166,24 @@ function makeFigure(channel, part) {
   const [waiting, left, right] = ["waiting", "tag left", "tag right"].map((className) => element("span", { className }));
   const [value, lower, upper] = ["value", "lower", "upper"].map((className) => element("span", { className }));
   const bar = element("img", { alt: "", className: "colours" });
+  const title = element("span", { textContent: part.title });
   const node = element(
     "figure", { dataset: { view: part.name, channel: channel.name } },
-    element("figcaption", {}, element("span", {}, element("b", { textContent: channel.title }), ` ${part.title}`), value),
+    element("figcaption", {}, element("span", {}, element("b", { textContent: channel.title }), " ", title), value),
     element("div", { className: "frame" }, canvas, left, right, scaleBar, waiting),
     element("div", { className: "colour-bar" }, lower, bar, upper),
   );
-  return { node, canvas, scaleBar, waiting, left, right, value, bar, lower, upper, channel, view: part, picture: null, shape: null };
+  return { node, canvas, scaleBar, title, waiting, left, right, value, bar, lower, upper, channel, view: part, picture: null, shape: null };
 }
 
 function showFigure(figure, { rows, pass, grid, mode }) {
   const part = figure.view.name;
   if (mode !== "side" && part === "reference") return;
-  const kind = { network: pass, reference: "reference", difference: `difference_${pass}` }[part];
-  const needed = { network: [pass], reference: ["reference"], difference: [pass, "reference"] }[part];
+  const reference = retrieved(rows)?.kind ?? "reference";
+  const kind = { network: pass, reference, difference: `difference_${pass}` }[part];
+  const needed = { network: [pass], reference: [reference], difference: [pass, "reference"] }[part];
+  if (part === "reference") figure.title.textContent = reference;
+  figure.otherName = reference;
   const there = needed.every((name) => rows.some((row) => row.kind === name));
   figure.node.classList.toggle("empty", !there);
   figure.waiting.textContent = part === "network" ? waitingFor() : "waiting for the reference";
@@ -182,8 +196,8 @@ function showFigure(figure, { rows, pass, grid, mode }) {
   }
   const limits = part === "difference" ? {} : chosenLimits(figure.channel.name);
   figure.picture = loadPicture({ grid, rows, kind, channel: figure.channel.name, limits }) ?? figure.picture;
-  figure.other = mode !== "side" && part === "network" && rows.some((row) => row.kind === "reference")
-    ? loadPicture({ grid, rows, kind: "reference", channel: figure.channel.name, limits }) : null;
+  figure.other = mode !== "side" && part === "network" && retrieved(rows)
+    ? loadPicture({ grid, rows, kind: reference, channel: figure.channel.name, limits }) : null;
   if (figure.picture) paint(figure, grid);
 }
 
@@ -200,7 +214,7 @@ function paint(figure, grid) {
   const place = placement(canvas, grid.shape_px);
   figure.tiles = tilesInView({ picture, canvas, place, shape: grid.shape_px });
   const draw = (shown) => (context) => drawPicture(context, shown, grid.shape_px, place);
-  const tags = other ? drawCompared(canvas, draw(picture), draw(other)) : (draw(picture)(canvas.getContext("2d")), ["", ""]);
+  const tags = other ? drawCompared(canvas, draw(picture), draw(other), figure.otherName) : (draw(picture)(canvas.getContext("2d")), ["", ""]);
   [figure.left.textContent, figure.right.textContent] = tags;
   if (figure.view.name === "network") drawProbe(canvas.getContext("2d"), grid, place);
   drawScaleBar(figure.scaleBar, (grid.pixel_size_m[1] / place.scale) * devicePixelRatio, canvas.clientWidth);

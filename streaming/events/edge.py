@@ -18,6 +18,8 @@ class MosaicKind(StrEnum):
     """Imaged again with newer weights."""
     REFERENCE = "reference"
     """The ground truth's image."""
+    PREVIEW = "preview"
+    """Phase retrieval of what there is of a perspective that is still being scanned; from the acquisition."""
 
 
 class Channels(msgspec.Struct, frozen=True):
@@ -105,6 +107,8 @@ class MosaicImage(Event, tag="mosaic_image", frozen=True):
     pixel_size_m: tuple[float, float]
     revision: Whole = 0
     """Counts this image and the areas sent of it."""
+    frames: Whole = 0
+    """That a preview was made of."""
 
 
 class MosaicArea(Event, tag="mosaic_area", frozen=True):

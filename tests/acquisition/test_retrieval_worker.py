@@ -16,6 +16,7 @@ from support import wait_until
 from ptychoflow.acquisition.propagation import far_field_intensity
 from ptychoflow.acquisition.retrieval import stored_frames
 from ptychoflow.acquisition.retrieval.ground_truth import GroundTruthJob, compute_ground_truth
+from ptychoflow.acquisition.retrieval.preview import Previewer
 from ptychoflow.acquisition.retrieval.settings import RetrievalSettings
 from ptychoflow.acquisition.retrieval.stored_frames import FrameFile
 from ptychoflow.acquisition.retrieval.worker import GroundTruthWorker
@@ -208,6 +209,82 @@ def test_a_job_that_no_worker_survives_has_failed_and_the_next_ones_are_tried_as
     assert lost.error == "the ground-truth worker is gone, 2 times at this perspective: it was ended by SIGKILL"
     assert [(one.perspective, one.error) for one in done] == [(1, None), (2, None)]
     assert not is_running(last_pid)
+
+
+def first_frames(job, count):
+    return replace(job, frames=job.frames[:count], positions_px=job.positions_px[:count])
+
+
+def test_previews_do_not_change_the_ground_truth(tmp_path):
+    settings = RetrievalSettings(epochs=6, preview_epochs=2, batch_size=20, target_shape_px=(16, 16))
+    job = make_job(1, with_object=False)
+    with GroundTruthWorker(settings, spool_dir=tmp_path) as worker:
+        previews = []
+        for count in (20, 40, 60):
+            worker.preview(first_frames(job, count))
+            assert not worker.idle
+            previews.append(worker.poll(120.0))
+            assert worker.idle
+        worker.submit(job)
+        truth = worker.poll(120.0).ground_truth
+    assert [(one.perspective, one.frames) for one in previews] == [(1, 20), (1, 40), (1, 60)]
+    assert_same(truth, compute_ground_truth(job, settings))
+    assert previews[-1].phase.shape == truth.reference_phase.shape
+    assert previews[-1].origin_px == truth.origin_px
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_preview_starts_where_the_one_before_ended():
+    settings = RetrievalSettings(preview_epochs=1, batch_size=60, target_shape_px=(16, 16))  # slow
+    job = make_job(1, with_object=False)
+    truth = compute_ground_truth(make_job(1), RetrievalSettings(source="recorded", target_shape_px=(16, 16)))
+    previewer = Previewer(settings)
+    found = []
+    for count in (30, 60, 60, 60):
+        preview = previewer.make(first_frames(job, count), interrupted=lambda: False)
+        top, left = (round(of - to) for of, to in zip(preview.origin_px, truth.origin_px, strict=True))
+        height, width = preview.phase.shape
+        known = truth.reference_phase[top : top + height, left : left + width]
+        found.append(np.corrcoef(known.ravel(), preview.phase.ravel())[0, 1])
+    assert found[1] < found[2] < found[3]
+    another = Previewer(settings).make(replace(job, perspective=2), interrupted=lambda: False)
+    fresh = Previewer(settings).make(job, interrupted=lambda: False)
+    np.testing.assert_array_equal(another.phase, fresh.phase)
+    assert not np.array_equal(fresh.phase, preview.phase)
+
+
+def test_a_job_interrupts_a_preview(tmp_path):
+    settings = RetrievalSettings(epochs=2, preview_epochs=100_000, batch_size=20, target_shape_px=(16, 16))
+    job = make_job(1, with_object=False)
+    with GroundTruthWorker(settings, spool_dir=tmp_path) as worker:
+        worker.preview(job)
+        with pytest.raises(ValueError, match="not idle"):
+            worker.preview(job)
+        worker.submit(job)
+        assert worker.poll(120.0) is None  # the preview that was given up
+        assert worker.poll(120.0).ground_truth is not None
+
+
+def test_a_worker_that_is_killed_at_a_preview_still_has_all_attempts_for_its_job(tmp_path):
+    told = []
+    with GroundTruthWorker(RECORDED, spool_dir=tmp_path, warn=told.append) as worker:
+        os.kill(worker.pid, signal.SIGSTOP)
+        worker.preview(make_job(3))
+        worker.submit(make_job(3))
+        kill_in_mid_job(worker)
+        assert worker.poll(60.0) is None
+        kill_in_mid_job(worker)
+        assert worker.poll(60.0) is None
+        assert worker.poll(60.0).error is None
+    assert told == ["the ground-truth worker is gone (it was ended by SIGKILL); perspective 3 is tried once more"]
+
+
+def test_a_preview_that_cannot_be_made_is_left_out(tmp_path):
+    job = make_job(1, with_object=False)
+    with GroundTruthWorker(RetrievalSettings(preview_epochs=1), spool_dir=tmp_path) as worker:
+        worker.preview(replace(job, positions_px=job.positions_px[:-1]))
+        assert worker.poll(120.0) is None
+        assert worker.idle
 
 
 def test_submitting_and_closing_do_not_wait_for_a_job(tmp_path):

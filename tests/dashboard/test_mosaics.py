@@ -34,6 +34,15 @@ def test_old_perspectives_are_let_go_by_number_and_by_memory():
     assert [kept.info.perspective for kept in tight.all()] == [2]
 
 
+def test_a_preview_goes_when_the_reference_comes():
+    images = store()
+    put(images, 0, MosaicKind.PREVIEW, ramp())
+    put(images, 1, MosaicKind.PREVIEW, ramp())
+    put(images, 0, MosaicKind.REFERENCE, ramp())
+    assert list(images.of(0)) == [MosaicKind.REFERENCE]
+    assert list(images.of(1)) == [MosaicKind.PREVIEW]
+
+
 def test_a_perspective_that_is_not_kept_has_no_images():
     assert store().of(7) == {}
 

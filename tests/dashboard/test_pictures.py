@@ -26,6 +26,15 @@ def test_the_reference_is_shown_on_the_grid_of_the_prediction():
     np.testing.assert_allclose(shown, ramp(6, 8)[2:5, 4:8] / 100, atol=1e-6)
 
 
+def test_a_preview_is_shown_like_the_reference_and_beside_it():
+    images = {}
+    put(images, MosaicKind.PREVIEW, ramp(6, 8) / 100, origin_px=(-2.0, -3.0))
+    assert make_picture(images, PictureKind.REFERENCE, Channel.PHASE) is None
+    put(images, REFRESHED, np.zeros((3, 4)), origin_px=(0.0, 1.0))
+    shown = make_picture(images, PictureKind.PREVIEW, Channel.PHASE).values
+    np.testing.assert_allclose(shown, ramp(6, 8)[2:5, 4:8] / 100, atol=1e-6)
+
+
 def test_half_a_pixel_is_interpolated_and_the_outside_is_nan():
     images = {}
     put(images, REFERENCE, ramp(4, 4) / 100)

@@ -5,8 +5,10 @@ from pathlib import Path
 import pytest
 
 from ptychoflow.acquisition.detectors.hdf5_swmr.settings import Hdf5SwmrSimulatorSettings
+from ptychoflow.acquisition.detectors.receiver_messages import ReceiverJob
+from ptychoflow.acquisition.detectors.settings import LiveSettings
 from ptychoflow.streaming.errors import UserError
-from ptychoflow.workflow.configuration.config import load_config
+from ptychoflow.workflow.configuration.config import Config, load_config, write_config
 from ptychoflow.workflow.configuration.live_choice import live_options, simulator_settings
 
 JOIN = [f"source.join.{key}=0" for key in ("first_frame", "first_sample")] + ["source.join.samples_per_frame=1"]
@@ -30,6 +32,37 @@ def test_sources_on_a_host_and_in_a_folder() -> None:
 def test_a_simulator_writes_into_a_folder(tmp_path: Path) -> None:
     settings = simulator_settings(f"hdf5-swmr://{tmp_path}", ["simulator.frames_per_flush=8"])
     assert settings == Hdf5SwmrSimulatorSettings(folder=tmp_path, frames_per_flush=8)
+
+
+@pytest.mark.parametrize(
+    ("detector", "assignments"),
+    [
+        ("hdf5-swmr://d", ["frames=/f", "positions.path=/p"]),
+        ("watched-folder://d", ["series=folder"]),
+        (
+            "bluesky-documents://host",
+            [
+                "frames=det",
+                "folder=/d",
+                "folder_there=/e",
+                "field_y=y",
+                "field_x=x",
+                "curve_secret=a",
+                "curve_server=b",
+            ],
+        ),
+    ],
+)
+def test_sources_are_the_same_in_a_run_that_is_resumed_and_in_the_receiver(
+    detector: str, assignments: list[str], tmp_path: Path
+) -> None:
+    given = [*JOIN, *(f"source.frames.{one}" for one in assignments)]
+    config = load_config(None, None, given, options=live_options(detector, None))
+    assert isinstance(config, Config)
+    write_config(config, tmp_path / "config.toml")
+    assert load_config(None, tmp_path / "config.toml", []) == config
+    assert isinstance(config.source, LiveSettings)
+    assert ReceiverJob.of(config.source, tmp_path).source_settings() == config.source.sources
 
 
 @pytest.mark.parametrize("text", ["", "://host", "dectris-v2://host/path", "dectris-v2://host:port", "/data/scans"])

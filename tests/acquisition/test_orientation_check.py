@@ -172,18 +172,34 @@ def test_a_probe_of_the_other_sign_can_be_left_out(path):
     assert correlation(without.perspective(0)) > RIGHT
 
 
-@pytest.mark.parametrize("transpose", [False, True])
-def test_the_table_tells_of_both_axes_with_a_stored_probe(path, transpose):
-    for both, words in (
-        (False, "Both axes mirrored would not fit"),
-        (True, "If both axes are mirrored: --set source.preprocess."),
-    ):
-        scan = opened(
-            write_scan(path.with_name(f"{both}.cxi"), turned(frames(), transpose, both, both), with_probe=True)
-        )
-        console = Console(width=200, record=True, file=io.StringIO())
-        console.print(scan.perspective(0).orientation())
-        assert words in console.export_text()
+def printed(orientation) -> list[str]:
+    console = Console(width=1000, record=True, file=io.StringIO())
+    console.print(orientation, soft_wrap=True)
+    return console.export_text().splitlines()
+
+
+@pytest.mark.parametrize("turn", EIGHT)
+def test_with_a_stored_probe_all_eight_are_told_apart(path, turn):
+    write_scan(path, turned(frames(), *turn), with_probe=True)
+    lines = printed(opened(path).perspective(0).orientation())
+    told = next((line for line in lines if line.startswith("Recommended: ")), "")
+    both = next((line for line in lines if "If both axes are mirrored: " in line), "").partition("mirrored: ")[2]
+    assert bool(both) != any(line.startswith("Both axes mirrored would not fit") for line in lines)
+    options = both.partition("; if ")[0] or told
+    right = opened(path, preprocess=settings_of(options) if options else {})
+    settings = right.perspective(0).orientation().settings
+    assert (settings.transpose, *_flips(turn)) == (turn[0], settings.flip_y, settings.flip_x)
+    assert right.perspective(0).orientation().turned_by_180 is False
+    assert printed(right.perspective(0).orientation())[-2:] == [
+        "Frames and positions fit together as they are.",
+        "Both axes mirrored would not fit: the probe is out of focus to the side that the frames show.",
+    ]
+
+
+def _flips(turn):
+    """The settings that undo "transpose, then mirror" by transposing first: the axes are exchanged."""
+    transpose, flip_y, flip_x = turn
+    return (flip_x, flip_y) if transpose else (flip_y, flip_x)
 
 
 @pytest.mark.parametrize("diameter", [-0.7, -0.3, 0.14, 0.5])

@@ -59,7 +59,7 @@ def complaint(answer: Answer) -> str:
         ([], "Missing command"),
         (["rnu"], "No such command 'rnu'"),
         (["run", "--rats", "3"], "No such option: --rats"),
-        (["run", "--preset", "dmeo"], "unknown preset 'dmeo'; the presets are classification, demo, "),
+        (["run", "--preset", "dmeo"], "unknown preset 'dmeo'; the presets are aps, classification, demo, "),
     ],
 )
 def test_a_process_ends_with_status_2_and_one_line(tmp_path: Path, arguments: list[str], said: str) -> None:

@@ -52,7 +52,7 @@ WORKFLOW_ROOMS = (
     ("report",),
     ("results",),
     ("launching",),
-    ("experiments", "benchmarks"),
+    ("experiments", "benchmarks", "hand_over"),
     ("commands",),
     ("app",),
     ("cli",),

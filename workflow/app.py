@@ -14,6 +14,7 @@ from ptychoflow.workflow.commands.detector import detector
 from ptychoflow.workflow.commands.edge import edge
 from ptychoflow.workflow.commands.experiment import app as experiment
 from ptychoflow.workflow.commands.fashion_mnist import fashion_mnist
+from ptychoflow.workflow.commands.hand_over import hand_over
 from ptychoflow.workflow.commands.inspect import inspect
 from ptychoflow.workflow.commands.keys import keys
 from ptychoflow.workflow.commands.outputs import outputs
@@ -48,7 +49,7 @@ def create_app() -> typer.Typer:
         rich_markup_mode=None,
     )
     parts = (acquire, train, edge, dashboard, outputs)
-    for command in (run, resume, inspect, simulate, detector, report, view, *parts, keys, fashion_mnist):
+    for command in (run, resume, inspect, simulate, detector, report, view, hand_over, *parts, keys, fashion_mnist):
         app.command()(command)
     app.callback()(_before_the_sub_command)
     app.add_typer(bench, name="bench")

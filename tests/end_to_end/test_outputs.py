@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -82,6 +83,21 @@ def test_scores_and_whole_perspectives_go_out_as_the_run_keeps_them(tmp_path: Pa
             reference = images["reference"]
             covered = np.nan_to_num(reference["amplitude"][()] * np.exp(1j * reference["phase"][()]))
             np.testing.assert_allclose(file["object"][0], covered, atol=1e-6)
+    assert_handed_over_again_alike(folder, tmp_path)
+
+
+def assert_handed_over_again_alike(run: Path, folder: Path) -> None:
+    again = [sys.executable, "-m", "ptychoflow", "hand-over", str(run), str(folder / "again")]
+    said = subprocess.run(again, capture_output=True, text=True, timeout=100, check=True).stdout
+    assert said.splitlines() == [str(folder / "again" / "first" / f"perspective_{index:04d}") for index in range(3)]
+    for first in (folder / "handed").rglob("*.h5"):
+        second = folder / "again" / first.relative_to(folder / "handed")
+        with h5py.File(first) as one, h5py.File(second) as other:
+            assert dict(one.attrs) == dict(other.attrs)
+            assert set(one) == set(other)
+            for name in one:
+                np.testing.assert_array_equal(one[name], other[name])
+    assert not (run / "spool").exists()
 
 
 def test_a_run_goes_on_without_its_outputs_but_has_then_not_ended_well(tmp_path: Path) -> None:

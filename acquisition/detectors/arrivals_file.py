@@ -8,7 +8,8 @@ file. A file begins with a line of JSON (format, version, names of the sources),
     lengths of the parts: u64 each
     parts: their bytes, one after the other
 
-A record is only read when it is whole. Its source `END` says that no more will come in this file.
+A record is only read when it is whole. Its source `END` says that no more will come in this file, and `LISTENING`
+that a receiver begins to listen: what a source said before that, nobody may have heard.
 """
 
 from __future__ import annotations
@@ -41,6 +42,8 @@ CHECKED_FROM = 8
 END = 0xFFFF
 DROPPED = 0xFFFE
 """A record of this source holds, as text, how many messages the receiver could not keep."""
+LISTENING = 0xFFFD
+"""A record of this source, without parts, is the first of every receiver."""
 WRITTEN_AT_ONCE = 1024
 """Pieces that the system takes in one call."""
 WINDOW_BYTES = 1 << 26
@@ -61,7 +64,7 @@ class Message:
     """One record: what came from one source at one time."""
 
     source: int
-    """Index into the names of the sources, or `DROPPED`."""
+    """Index into the names of the sources, or `DROPPED`, or `LISTENING`."""
     received_at_s: float
     parts: tuple[memoryview, ...]
     """Mapped from the file: who keeps one holds no memory of its own."""

@@ -58,5 +58,7 @@ class DectrisSimulatorSettings(Settings):
     """How much it says when a series begins."""
     high_water_mark: PositiveInt = 64
     """Messages that are kept for a receiver that does not take them; then sending waits."""
+    loses_unheard: bool = False
+    """What is sent while nobody takes it is lost once somebody has listened, as with a detector; else sending waits."""
     linger_s: NonNegativeFloat = 10.0
     """How long closing waits until a connected receiver has taken what is left."""

@@ -52,6 +52,7 @@ class DectrisSimulator(Simulator):
             port=settings.port,
             high_water_mark=settings.high_water_mark,
             linger_s=settings.linger_s,
+            loses_unheard=settings.loses_unheard,
         )
         self._series = SimulatedSeries(0, np.dtype(np.uint32), 0)
 

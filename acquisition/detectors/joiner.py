@@ -105,6 +105,11 @@ class SeriesJoiner:
         if self.ending is None:
             self.ending, self._ended_s = ending, at_s
 
+    def listen(self, now_s: float) -> None:
+        """Take in that a receiver listens from now on: a silence before that means nothing."""
+        if self.last_arrival_s is not None:
+            self._heard(now_s)
+
     def give_up(self, *, now_s: float, idle_s: float) -> None:
         """Give up frames that have waited too long, and a series of which nothing more comes."""
         patience_s = 0.0 if self.ending is not None and self.positions_over else self._settings.wait_s

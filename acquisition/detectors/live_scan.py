@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ptychoflow.acquisition.detectors.arrivals import SeriesHeader
-from ptychoflow.acquisition.detectors.arrivals_file import DROPPED, ArrivalsReader, Message
+from ptychoflow.acquisition.detectors.arrivals_file import DROPPED, LISTENING, ArrivalsReader, Message
 from ptychoflow.acquisition.detectors.interface import Decoder
 from ptychoflow.acquisition.detectors.joiner import PlacedFrame, missing_in_words
 from ptychoflow.acquisition.detectors.series_table import Series, SeriesTable
@@ -48,7 +48,8 @@ class LiveScan(OpenEndedScan):
         settings: of the scan.
         arrivals: what came, and comes.
         decoders: of the sources, in the order of the arrivals' names.
-        attend: called again and again, for what must be looked after while frames come.
+        attend: called again and again, for what must be looked after while frames come; returns whether a receiver
+            listens: while there is none, nothing is given up because it does not come.
         probe: starting probe (mode, y, x) of frames as they are sent; None has it estimated from the first ones.
         ledger: counts frames that are in no batch: those without a place, and those that never came.
         warn: told what a person should know.
@@ -61,7 +62,7 @@ class LiveScan(OpenEndedScan):
         arrivals: ArrivalsReader,
         decoders: Sequence[Decoder],
         *,
-        attend: Callable[[], None],
+        attend: Callable[[], bool],
         probe: npt.NDArray[np.complex64] | None,
         ledger: Ledger,
         warn: Callable[[str], None],
@@ -118,7 +119,7 @@ class LiveScan(OpenEndedScan):
 
     def advance(self) -> bool:
         """Read on in the arrivals; return whether anything came."""
-        self._attend()
+        listens = self._attend()
         first = self.table.first
         if first is not None and len(first.joiner.placed) >= PLACED_AT_MOST:
             return True
@@ -130,7 +131,7 @@ class LiveScan(OpenEndedScan):
                 break
         else:
             self._messages = self._arrivals.read()
-        if read == 0:
+        if read == 0 and listens:
             self._now_s = self._clock()
             self.table.pass_time(self._now_s)
         self._tell(self.table.late)
@@ -154,6 +155,8 @@ class LiveScan(OpenEndedScan):
         if message.source == DROPPED:
             lost = bytes(message.parts[0]).decode(errors="replace")
             self.table.notes.append(f"the disk was slow: {lost} messages could not be kept")
+        elif message.source == LISTENING:
+            self.table.listen(message.received_at_s)
         elif message.source < len(self._decoders):
             for arrival in self._decoders[message.source].decode(message.parts):
                 self.table.apply(arrival, at_s=message.received_at_s)

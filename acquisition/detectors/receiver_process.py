@@ -8,7 +8,9 @@ its parent is killed.
 
 from __future__ import annotations
 
+import fcntl
 import logging
+import os
 import queue
 import sys
 import threading
@@ -21,7 +23,7 @@ from typing import BinaryIO
 import msgspec
 
 from ptychoflow.acquisition.child_process import begin_child
-from ptychoflow.acquisition.detectors.arrivals_file import DROPPED, ArrivalsReader, ArrivalsWriter
+from ptychoflow.acquisition.detectors.arrivals_file import DROPPED, LISTENING, ArrivalsReader, ArrivalsWriter
 from ptychoflow.acquisition.detectors.interface import POLL_S, Connection, Part
 from ptychoflow.acquisition.detectors.receiver_messages import ReceiverFailed, ReceiverJob, ReceiverStatus
 from ptychoflow.acquisition.detectors.sources import make_connection
@@ -88,8 +90,11 @@ def main() -> None:
     try:
         sources = job.source_settings()
         connections = [make_connection(settings) for settings in sources]
-        _recall(connections, Path(job.folder))
         writer = ArrivalsWriter(Path(job.folder), [settings.kind for settings in sources])
+        claim = os.open(job.folder, os.O_RDONLY)
+        fcntl.flock(claim, fcntl.LOCK_EX)  # an earlier receiver may still be writing what it has
+        _recall(connections, Path(job.folder))
+        writer.append(LISTENING, time.time(), ())
     except (UserError, OSError) as error:
         _say(answers, ReceiverFailed(str(error)))
         return

@@ -120,11 +120,19 @@ class SeriesTable:
 
     def pass_time(self, now_s: float) -> None:
         """Give up what has waited too long."""
+        self._match_rest(now_s)
         for series in list(self._open.values()):
             series.joiner.give_up(now_s=now_s, idle_s=self._idle_s)
             series.over |= series.joiner.finished(now_s=now_s)
             if series.over and series.joiner.first_frame_s is None:
                 self.let_go(series)
+
+    def listen(self, now_s: float) -> None:
+        """Take in that a receiver listens from now on: nobody knows whether sources were silent before."""
+        if self.last_arrival_s is not None:
+            self.last_arrival_s = now_s
+        for series in self._open.values():
+            series.joiner.listen(now_s)
 
     def let_go(self, series: Series) -> None:
         """Forget a series: what still comes of it is late."""
@@ -211,16 +219,34 @@ class SeriesTable:
     def _match_run(self, name: str, run: _Run) -> None:
         """Give a run that begins to its series, if frames of that have come; the newest one in doubt."""
         for series in reversed(self._open.values()):
-            if series.run is None and self._belong(run, series):
+            going_on = run.series is not None or series.joiner.ending is None
+            if going_on and series.run is None and self._belong(run, series):
                 self._join_run(name, run, series)
                 return
 
     def _match_series(self, series: Series) -> None:
         """Give a series that begins the run of positions that has begun; the newest one in doubt."""
         for name, run in reversed(self._runs.items()):
-            if self._belong(run, series):
+            going_on = run.series is not None or not run.over
+            if going_on and self._belong(run, series):
                 self._join_run(name, run, series)
                 return
+
+    def _match_rest(self, now_s: float) -> None:
+        """Join those of which one was over before the other began, if meanwhile nothing nearer in time has begun."""
+        for series in reversed(self._open.values()):
+            if series.run is None:
+                for name, run in reversed(self._runs.items()):
+                    if self._belong(run, series) and self._nothing_nearer(run, series, now_s):
+                        self._join_run(name, run, series)
+                        break
+
+    def _nothing_nearer(self, run: _Run, series: Series, now_s: float) -> bool:
+        began_s, first_s = run.began_s, series.joiner.first_frame_s
+        if began_s is None or first_s is None:
+            return False
+        # frames must not be given up meanwhile
+        return now_s - max(began_s, first_s) >= min(abs(began_s - first_s), self._join.wait_s / 2)
 
     def _belong(self, run: _Run, series: Series) -> bool:
         if run.series is not None:

@@ -19,17 +19,21 @@ class PushSocket:
         port: 0 takes a free one.
         high_water_mark: messages that are kept for a receiver that does not take them; then sending waits.
         linger_s: how long closing waits until a connected receiver has taken what is left.
+        loses_unheard: once a message has been taken, others that nobody takes are lost; else sending waits.
 
     Raises:
         UserError: the port is in use, or the host is not this machine's.
     """
 
-    def __init__(self, *, host: str, port: int, high_water_mark: int, linger_s: float) -> None:
+    def __init__(
+        self, *, host: str, port: int, high_water_mark: int, linger_s: float, loses_unheard: bool = False
+    ) -> None:
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.PUSH)
         self._socket.sndhwm = high_water_mark
         self._socket.ipv6 = ":" in host
         self._linger_ms = int(linger_s * 1000)
+        self._loses_unheard, self._heard = loses_unheard, False
         self._closing = threading.Event()
         self._lock = threading.Lock()
         try:
@@ -41,7 +45,7 @@ class PushSocket:
         """Port where it listens."""
 
     def send(self, parts: Sequence[Part]) -> None:
-        """Send one message; wait while nobody is connected, or takes it.
+        """Send one message; wait while nobody is connected, or takes it, unless what is unheard is lost.
 
         Raises:
             InterruptedError: closed meanwhile.
@@ -53,8 +57,11 @@ class PushSocket:
                 try:
                     self._socket.send_multipart(parts, flags=zmq.DONTWAIT)
                 except zmq.Again:
+                    if self._heard and self._loses_unheard:
+                        return
                     self._socket.poll(int(POLL_S * 1000), zmq.POLLOUT)
                 else:
+                    self._heard = True
                     return
 
     def close(self) -> None:

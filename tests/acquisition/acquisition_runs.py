@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 
 from ptychoflow.acquisition.ptychography.service import acquire
@@ -50,6 +51,8 @@ class Receiver:
     roles: dict[Id, int] = field(default_factory=dict)
     phases: dict[Id, npt.NDArray[Any]] = field(default_factory=dict)
     repeated: int = 0
+    differing: list[Id] = field(default_factory=list)
+    """Frames that came again otherwise than before."""
     ends: list[int] = field(default_factory=list)
     references: dict[int, tuple[Reference, npt.NDArray[Any]]] = field(default_factory=dict)
     psnr_db: Mapping[int, float] = field(default_factory=dict)
@@ -80,13 +83,23 @@ class Receiver:
     def _take_frames(self, perspective: int, arrays: dict[str, npt.NDArray[Any]]) -> None:
         for row, index in enumerate(arrays["index"]):
             frame_id = perspective, int(index)
-            self.repeated += frame_id in self.frames
+            if frame_id in self.frames:
+                self.repeated += 1
+                self._compare(frame_id, arrays, row)
             self.frames[frame_id] = arrays["diffraction"][row].copy()
             self.roles[frame_id] = int(arrays["role"][row])
             if "phase" in arrays:
                 self.phases[frame_id] = arrays["phase"][row].copy()
             else:
                 self.positions_px[frame_id] = arrays["position_px"][row].copy()
+
+    def _compare(self, frame_id: Id, arrays: dict[str, npt.NDArray[Any]], row: int) -> None:
+        same = self.roles[frame_id] == arrays["role"][row]
+        same &= np.array_equal(self.frames[frame_id], arrays["diffraction"][row])
+        if "position_px" in arrays:
+            same &= np.array_equal(self.positions_px[frame_id], arrays["position_px"][row])
+        if not same:
+            self.differing.append(frame_id)
 
 
 @dataclass

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
-from acquisition_runs import Outcome, run_acquisition
+from acquisition_runs import Outcome, receivers, run_acquisition
 from support import free_ports, wait_until
 
 from ptychoflow.acquisition.detectors.arrivals_file import arrivals_files
@@ -27,6 +27,8 @@ from ptychoflow.acquisition.sources import open_scan
 from ptychoflow.streaming.events import WarningRaised
 from ptychoflow.streaming.messages import GroundTruthSource
 from ptychoflow.streaming.settings import NetworkSettings
+from ptychoflow.workflow.configuration.config import Config, write_config
+from ptychoflow.workflow.configuration.run_settings import RunSettings
 
 SCAN = SimulationSettings(perspectives=2, frames_per_perspective=64, frame_shape_px=(32, 32), seed=3)
 FRAMES = 2 * 64
@@ -49,6 +51,17 @@ def scan_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def detector(source: str, scan: Path, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
     command = [sys.executable, "-m", "ptychoflow", "detector", source, str(scan), *arguments]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+@contextmanager
+def acquisition(config: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """The acquisition alone, as a process that can be killed."""
+    process = subprocess.Popen([sys.executable, "-m", "ptychoflow", "acquire", "--config", str(config)])
     try:
         yield process
     finally:
@@ -238,3 +251,36 @@ def test_a_receiver_that_is_killed_is_started_again_and_the_rest_is_exact(
     assert 0 < missing + unplaced < FRAMES // 2
     assert any("the receiver is gone" in event.text for event in outcome.events if isinstance(event, WarningRaised))
     assert len([one for one in outcome.edge.frames if one[0] == 1]) == 64, "the second series is whole"
+
+
+def test_an_acquisition_that_is_killed_and_started_again_sends_the_same_frames_again(
+    network: NetworkSettings, tmp_path: Path, scan_file: Path
+) -> None:
+    """Ids, roles, positions and pixels are those of before, and what came before it was killed is all there."""
+    ports = free_ports(2)
+    source = live("dectris-v2", *ports, None, idle_s=1.0, first_frames=16)
+    config, run = tmp_path / "config.toml", RunSettings(directory=tmp_path, name="live")
+    write_config(Config(source=source, retrieval=PTYCHI, network=network, run=run), config)
+    with ExitStack() as stack:
+        edge, rank = stack.enter_context(receivers(network, 1))
+        first = stack.enter_context(acquisition(config))
+        for name, port in (("dectris-v2", ports[0]), ("panda", ports[1])):
+            address = f"{name}://127.0.0.1:{port}"
+            options = ["--rate", "6", "--pause", "2", "--set", "simulator.loses_unheard=true"]
+            stack.enter_context(detector(address, scan_file, *options))
+        wait_until(lambda: len(edge.frames) >= 20, timeout_s=60.0)
+        first.kill()
+        first.wait()
+        before = set(edge.frames)
+        second = stack.enter_context(acquisition(config))
+        assert second.wait(100) == 0
+    assert edge.repeated >= len(before)
+    assert edge.differing == rank.differing == []
+    assert edge.ends == [0, 1]
+    closed = open_scan(ReplaySettings(path=scan_file))
+    for (perspective, index), frame in edge.frames.items():
+        stored = closed.perspective(perspective)
+        np.testing.assert_array_equal(frame, stored.read(index, index + 1)[0])
+        np.testing.assert_allclose(edge.positions_px[perspective, index], stored.positions_px[index], atol=1e-6)
+    assert set(rank.frames) <= set(edge.frames)
+    assert 0 < FRAMES - len(edge.frames) < 64, "some came while nobody listened, and only then"

@@ -58,3 +58,5 @@ class PandaSimulatorSettings(Settings):
     """Samples captured at every frame, all at its position."""
     stale_first_sample: bool = False
     """One sample more is captured at the beginning, at position 0."""
+    loses_unheard: bool = False
+    """Once somebody was connected, a capture begins whether anybody is or not, as with a box; else it waits."""

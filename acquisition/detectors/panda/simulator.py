@@ -7,6 +7,7 @@ import logging
 import socket
 import struct
 import threading
+from datetime import UTC, datetime
 from xml.sax.saxutils import quoteattr
 
 import numpy as np
@@ -41,21 +42,23 @@ class PandaSimulator(Simulator):
         self._changed = threading.Condition()
         self._clients: list[_Client] = []
         self._captured: int | None = None
-        self._closed = False
+        self._arm_time = ""
+        self._heard = self._closed = False
         threading.Thread(target=self._accept, name="panda-simulator", daemon=True).start()
 
     def begin(self, perspective: Perspective, *, series: int) -> None:
-        """Begin a capture when somebody is connected.
+        """Begin a capture when somebody is connected, unless what is unheard is lost.
 
         Raises:
             InterruptedError: closed while nobody was.
         """
         with self._changed:
-            while not self._clients:
+            while not self._clients and not (self._heard and self._settings.loses_unheard):
                 if self._closed:
                     raise InterruptedError(f"nobody connected to {self._settings.host}:{self.port}")
                 self._changed.wait(POLL_S)
-            self._captured = 0
+            self._captured, self._heard = 0, True
+            self._arm_time = datetime.now(UTC).isoformat()
             self._say(self._header(missed=0))
             if self._settings.stale_first_sample:
                 self._sample(self._settings.first_trigger - 1, (0.0, 0.0))
@@ -118,7 +121,8 @@ class PandaSimulator(Simulator):
         unit = quoteattr(self._settings.unit)
         places = f'scale="1" offset="0" units={unit}'
         return (
-            f'<header>\n<data missed="{missed}" process="Scaled" format="Framed" sample_bytes="{_SAMPLE.size}" />\n'
+            f'<header>\n<data arm_time="{self._arm_time}" missed="{missed}" process="Scaled" format="Framed" '
+            f'sample_bytes="{_SAMPLE.size}" />\n'
             f'<fields>\n<field name="{TRIGGER_FIELD}" type="double" capture="Value" scale="1" offset="0" units="" />\n'
             f'<field name={quoteattr(self._settings.field_y)} type="double" capture="Mean" {places} />\n'
             f'<field name={quoteattr(self._settings.field_x)} type="double" capture="Mean" {places} />\n'

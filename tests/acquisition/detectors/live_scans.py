@@ -19,7 +19,7 @@ from ptychoflow.acquisition.detectors.arrivals import (
     SeriesEnded,
     SeriesHeader,
 )
-from ptychoflow.acquisition.detectors.arrivals_file import ArrivalsReader, ArrivalsWriter
+from ptychoflow.acquisition.detectors.arrivals_file import LISTENING, ArrivalsReader, ArrivalsWriter
 from ptychoflow.acquisition.detectors.interface import Decoder, Part
 from ptychoflow.acquisition.detectors.live_scan import LiveScan
 from ptychoflow.acquisition.detectors.settings import LiveSettings
@@ -79,6 +79,11 @@ class Script:
         self._writer.append(0, at_s, [len(self.arrivals).to_bytes(4, "big")])
         self.arrivals.append(arrival)
 
+    def listen(self, at_s: float) -> Script:
+        """Begin to listen, as another receiver."""
+        self._writer.append(LISTENING, at_s, ())
+        return self
+
     def add_all(self, events: Iterable[tuple[float, Arrival]]) -> Script:
         for at_s, arrival in sorted(events, key=lambda event: event[0]):
             self.add(arrival, at_s)
@@ -98,7 +103,7 @@ class Script:
             LiveSettings.model_validate({**SETTINGS, "end_after_idle_s": 100.0, **(settings or {})}),
             ArrivalsReader(self.folder),
             [ScriptDecoder(self.arrivals)],
-            attend=lambda: None,
+            attend=lambda: True,
             probe=None,
             ledger=taken.ledger,
             warn=taken.warnings.append,

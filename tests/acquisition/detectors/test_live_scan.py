@@ -153,6 +153,46 @@ def test_a_series_may_begin_before_the_last_is_done(tmp_path: Path) -> None:
     taken.assert_shows(SCAN.perspective(1), range(FRAMES), which=1)
 
 
+def test_a_silence_in_which_nobody_listened_ends_no_series(tmp_path: Path) -> None:
+    """The acquisition was away for longer than a series may be silent, and what came meanwhile is missing."""
+    events = whole_series(FIRST, begin_s=0.0)
+    later = [(at_s + 500.0, one) for at_s, one in events if at_s > 0.4]
+    script = Script(tmp_path).listen(-1.0).add_all([event for event in events if event[0] < 0.3])
+    taken = script.listen(500.2).add_all(later).scan({"idle_s": 5.0, "end_after_idle_s": 10.0}).run()
+    assert taken.endings == [Ending.COMPLETE]
+    (frames,) = taken.frames
+    lost = set(range(FRAMES)) - set(frames)
+    assert 8 <= len(lost) <= 12
+    taken.assert_shows(FIRST, sorted(frames))
+    assert taken.ledger.missing_because[Missing.GAP] + taken.ledger.unplaced_because[Unplaced.NO_POSITION] == len(lost)
+
+
+def test_positions_of_the_next_series_do_not_go_to_one_that_lost_its_own(tmp_path: Path) -> None:
+    first = [event for event in whole_series(FIRST) if isinstance(event[1], SeriesBegan | FrameCame | SeriesEnded)]
+    second = whole_series(SCAN.perspective(1), series="2", run="b", begin_s=1.0)
+    early = [(0.95 if isinstance(one, PositionsCame) and one.numbers[0] == 0 else at_s, one) for at_s, one in second]
+    early[1] = (0.94, early[1][1])
+    taken = Script(tmp_path).add_all([*first, *early]).scan().run()
+    taken.assert_shows(SCAN.perspective(1), range(FRAMES))
+    assert +taken.ledger.unplaced_because == {Unplaced.NO_POSITION: FRAMES}
+
+
+def test_positions_of_a_series_that_nobody_saw_do_not_go_to_the_next_one(tmp_path: Path) -> None:
+    lost = [event for event in whole_series(SCAN.perspective(1), run="lost") if not hasattr(event[1], "series")]
+    came = whole_series(FIRST, series="2", run="b", begin_s=2.0)
+    came[1] = (2.0105, came[1][1])  # the first frame comes before the run of its positions
+    taken = Script(tmp_path).add_all([(0.0, PositionsBegan("lost", None)), *lost, *came]).scan().run()
+    taken.assert_shows(FIRST, range(FRAMES))
+
+
+def test_positions_that_came_before_all_frames_of_their_series_are_its_own(tmp_path: Path) -> None:
+    events = [
+        (at_s + (0.0 if isinstance(one, PositionsBegan | PositionsCame | PositionsEnded) else 5.0), one)
+        for at_s, one in whole_series(FIRST)
+    ]
+    Script(tmp_path).add_all(events).scan().run().assert_shows(FIRST, range(FRAMES))
+
+
 def test_a_series_with_too_little_is_left_out_and_its_frames_are_counted(tmp_path: Path) -> None:
     dark = [
         (0.0, SeriesBegan("dark", HEADER)),

@@ -47,7 +47,7 @@ def scan_again(source: ScanSourceSettings, arrivals: Path) -> Iterator[OpenEnded
         source,
         ArrivalsReader(arrivals),
         [make_decoder(one) for one in source.sources],
-        attend=lambda: None,
+        attend=lambda: True,
         probe=None if source.probe is None else load_probe(source.probe),
         ledger=Ledger(),
         warn=log.warning,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from ptychoflow.streaming.errors import writing
 from ptychoflow.streaming.events import Unlabelled
 from ptychoflow.streaming.run_folder import RunFolder
 from ptychoflow.streaming.state.run import RunState
@@ -18,10 +19,15 @@ Summary = dict[str, Any]
 def write_results(
     state: RunState, folder: RunFolder, *, interrupted: bool = False, failed: bool = False
 ) -> tuple[Summary, Path]:
-    """Write `summary.json` and `report.html`; return the summary and the report's path."""
+    """Write `summary.json` and `report.html`; return the summary and the report's path.
+
+    Raises:
+        UserError: the disk does not take them; a summary that was there before is untouched.
+    """
     summary = summarise(state, interrupted=interrupted)
     summary["ended_well"] = not (interrupted or failed) and complaint(summary) is None
-    write_json(summary, folder.summary)
+    with writing(folder.summary):
+        write_json(summary, folder.summary)
     return summary, write_report(folder, state)
 
 

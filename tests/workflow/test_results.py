@@ -1,11 +1,14 @@
 """The verdict on a run and its result in words."""
 
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 from speaking import of_rank, telemetry
 
+from ptychoflow.streaming.durable_file import UNFINISHED_SUFFIX
+from ptychoflow.streaming.errors import UserError
 from ptychoflow.streaming.events import (
     AcquisitionCounts,
     Channels,
@@ -15,8 +18,9 @@ from ptychoflow.streaming.events import (
     RankCounts,
     Unlabelled,
 )
+from ptychoflow.streaming.run_folder import RunFolder
 from ptychoflow.streaming.state.run import RunState
-from ptychoflow.workflow.results import complaint, headline
+from ptychoflow.workflow.results import complaint, headline, write_results
 from ptychoflow.workflow.summary import summarise as summarise_state
 
 
@@ -95,3 +99,12 @@ def test_the_headline_sets_the_result_beside_the_constant_prediction() -> None:
 
 def test_a_run_without_scores_says_so() -> None:
     assert headline(summary(scored=False)).startswith("no image was scored; ")
+
+
+def test_a_full_disk_at_the_end_is_told_in_a_line_and_leaves_the_summary_that_was_there(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    folder.summary.write_text("before")
+    folder.summary.with_name(folder.summary.name + UNFINISHED_SUFFIX).symlink_to("/dev/full")
+    with pytest.raises(UserError, match=r"cannot write .*summary\.json: No space left on device"):
+        write_results(RunState(), folder)
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["before"]

@@ -48,6 +48,15 @@ def test_a_folder_without_a_run_and_a_run_that_has_ended_well_are_refused(folder
         resumed_config(folder.path)
 
 
+@pytest.mark.parametrize("content", [b"", b"[]", b'{"ended_well": tr', b'{"ended_well": 1}', b"\xff"])
+def test_a_summary_that_cannot_be_read_keeps_no_run_from_being_resumed(
+    folder: RunFolder, content: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder.summary.write_bytes(content)
+    assert resumed_config(folder.path).run.context().folder.path == folder.path
+    assert f"{folder.summary} cannot be read" in caplog.text
+
+
 @pytest.mark.parametrize("key", ["trainer.model.width=3", "source.seed=99", "run.seed=7", "retrieval.epochs=1"])
 def test_what_a_run_is_made_of_cannot_be_changed(folder: RunFolder, key: str) -> None:
     with pytest.raises(UserError, match="cannot be changed in a run that is resumed; start a new run instead"):

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterable
 from functools import reduce
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
+from ptychoflow.streaming.codec import UNREADABLE
 from ptychoflow.streaming.errors import UserError
 from ptychoflow.streaming.run_folder import RunFolder
 from ptychoflow.trainer.checkpoints.checkpoint import newest
@@ -17,6 +19,12 @@ from ptychoflow.workflow.configuration.layers import Table
 from ptychoflow.workflow.launching.ports import is_free, without_taken_ports
 
 log = logging.getLogger(__name__)
+
+
+class _Summary(msgspec.Struct, frozen=True):
+    """What of a `summary.json` matters here."""
+
+    ended_well: bool = False
 
 
 def resumed_config(run: Path, assignments: Iterable[str] = (), *, options: Table | None = None) -> AnyConfig:
@@ -56,8 +64,11 @@ def resumed_config(run: Path, assignments: Iterable[str] = (), *, options: Table
 def _has_ended_well(folder: RunFolder) -> bool:
     if not folder.summary.is_file():
         return False
-    ended_well: bool = json.loads(folder.summary.read_text(encoding="utf-8")).get("ended_well", False)
-    return ended_well
+    try:
+        return msgspec.json.decode(folder.summary.read_bytes(), type=_Summary).ended_well
+    except UNREADABLE as error:
+        log.warning("%s cannot be read (%s) and will be written anew", folder.summary, error)
+        return False
 
 
 def _section(config: AnyConfig, dotted: str) -> Any:

@@ -11,6 +11,6 @@ work without one.
 Putting something into a mailbox never waits. What is newer takes the place of what waits of the same image or score,
 and a full mailbox lets the oldest go, so that a consumer which is slow, hung or away costs neither time nor memory.
 
-Frames never come this way. For scans that are handed over whole, the acquisition gives the file in which the frames of a
-perspective lie anyway a second name in the run's spool (`streaming/kept_perspective.py`); the output reads them there.
+Frames never come this way. For scans that are handed over whole, the acquisition gives the file in which the frames of
+a perspective lie anyway a second name in the run's spool (`streaming/kept_perspective.py`), and they are read there.
 """

@@ -92,7 +92,7 @@ def serving(settings: OutputsSettings, network: NetworkSettings, folder: Path) -
             yield run
         finally:
             stop.set()
-            service.join(30)
+            service.join(120)
         assert not service.is_alive()
         wait_until(lambda: bool(run.last_word))
 

@@ -19,6 +19,7 @@ from support import free_ports, wait_until
 from telemetry_samples import PIXEL_SIZE_M, mosaic, quality, ramp, scores
 
 from ptychoflow.dashboard.outputs import delivery as delivering
+from ptychoflow.dashboard.outputs import service
 from ptychoflow.dashboard.outputs import tiled as module
 from ptychoflow.dashboard.outputs.delivery import Delivery
 from ptychoflow.dashboard.outputs.mailbox import Mailbox
@@ -80,8 +81,9 @@ def pixels(item: dict[str, Any]) -> np.ndarray:
 
 
 def test_tileds_client_reads_exact_images_that_grow_and_their_scores(
-    network: NetworkSettings, tmp_path: Path, python: Path, port: int
+    network: NetworkSettings, tmp_path: Path, python: Path, port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(service, "LAST_DELIVERIES_S", 100.0)
     phase = ramp() / 7
     phase[0, 0] = np.nan
     grown = np.pad(phase, 3, constant_values=np.nan)

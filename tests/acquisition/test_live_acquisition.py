@@ -145,6 +145,36 @@ def test_a_file_replayed_as_a_detector_is_the_same_scan(
     assert len(arrivals_files(tmp_path / "live" / "arrivals")) >= 2
 
 
+def test_a_file_served_as_ntndarrays_is_the_same_scan(
+    network: NetworkSettings, tmp_path: Path, scan_file: Path
+) -> None:
+    closed = run_acquisition(network, tmp_path / "closed", source=ReplaySettings(path=scan_file), retrieval=PTYCHI)
+    port = free_ports(1)[0]
+    frames = {
+        "kind": "ntndarray",
+        "pv": "13SIM1:Pva1:Image",
+        "servers": [f"127.0.0.1:{port}"],
+        "series": {"by": "acquire", "pv": "13SIM1:cam1:Acquire_RBV"},
+        "number_from": "attribute",
+        "number_attribute": "FrameNumber",
+        "positions": {"y": "SampleY", "x": "SampleX", "unit": "um"},
+        "energy_attribute": "Energy",
+        "angle_attribute": "Angle",
+    }
+    source = LiveSettings.model_validate(
+        {
+            "frames": frames,
+            "join": {"first_frame": 0, "first_sample": 0, "samples_per_frame": 1},
+            "geometry": GEOMETRY,
+            "perspectives": 2,
+            "probe": tmp_path / "closed",
+        }
+    )
+    with detector(f"ntndarray://127.0.0.1:{port}", scan_file, "--rate", "150", "--pause", "2"):
+        outcome = run_acquisition(network, tmp_path / "live", source=source, retrieval=PTYCHI)
+    assert_the_same_scan(outcome, closed)
+
+
 def test_a_file_written_anew_frame_by_frame_is_the_same_scan(
     network: NetworkSettings, tmp_path: Path, scan_file: Path
 ) -> None:

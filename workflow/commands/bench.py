@@ -23,6 +23,15 @@ def stream(json_file: JsonOption = None) -> int:
 
 
 @app.command()
+def live(json_file: JsonOption = None) -> int:
+    """Frames per second from a simulated detector through decoding and joining, beside the bare decoder."""
+    from ptychoflow.workflow.benchmarks.live import bench_live
+    from ptychoflow.workflow.benchmarks.results import tell
+
+    return tell(bench_live(), json_file)
+
+
+@app.command()
 def train(assignments: SetOption = None, json_file: JsonOption = None) -> int:
     """Samples per second of the trainer's loop, beside a bare PyTorch loop of the same model and batch.
 

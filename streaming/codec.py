@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ import zmq
 
 from ptychoflow.streaming.messages import SCHEMA_VERSION
 
+log = logging.getLogger(__name__)
+
 Arrays = dict[str, npt.NDArray[Any]]
 BodyT = TypeVar("BodyT")
 
@@ -22,12 +25,20 @@ DTYPES = frozenset((*INTEGERS, "bool", "float16", "float32", "float64", "complex
 MAX_ARRAYS = 64
 MAX_DIMENSIONS = 6
 MAX_HEADER_BYTES = 1 << 20
+REASON_LENGTH = 500
 UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 """What msgspec raises for bytes from outside. It allocates no more than the bytes hold, whatever they declare."""
 
 
 class MalformedMessage(ValueError):
-    """A message that does not follow the wire format; its text gives the reason. Count it, log it, drop it."""
+    """A message that does not follow the wire format; its text gives the reason. Count it, log it, drop it.
+
+    Whatever the text quotes from the message, it is one line of bounded length that any terminal can show.
+    """
+
+    def __init__(self, text: str) -> None:
+        line = " ".join(text[: 2 * REASON_LENGTH].split())[:REASON_LENGTH]
+        super().__init__("".join(one if one.isprintable() else "?" for one in line))
 
 
 class OversizedMessage(MalformedMessage):
@@ -106,8 +117,8 @@ class Codec(Generic[BodyT]):
         """Return the message, its arrays as read-only views of `parts`.
 
         Raises:
-            MalformedMessage: unknown schema version, unknown kind, missing or surplus parts, or a part whose size
-                differs from its declared dtype and shape.
+            MalformedMessage: unknown schema version, unknown kind, missing or surplus parts, a shape that no array
+                has, or a part whose size differs from its declared dtype and shape.
             OversizedMessage: more than `max_message_bytes` are declared.
         """
         if not parts:
@@ -137,6 +148,36 @@ class Codec(Generic[BodyT]):
             raise MalformedMessage(f"header: {error}") from error
 
 
+class ReceivingCodec(Codec[BodyT]):
+    """Reads what comes from outside. What is malformed it drops and counts, and the log says so once.
+
+    Args:
+        body_type: a `msgspec.Struct` or a union of tagged ones.
+        what: names the messages in the log.
+        max_message_bytes: a message whose arrays would be larger is refused.
+    """
+
+    def __init__(self, body_type: Any, what: str, max_message_bytes: int = 1 << 30) -> None:
+        super().__init__(body_type, max_message_bytes)
+        self.malformed = 0
+        """Messages that were dropped."""
+        self._what = what
+
+    def read(self, parts: Sequence[bytes | memoryview | zmq.Frame]) -> Decoded[BodyT] | None:
+        """Return the message, or None where it is malformed."""
+        try:
+            return self.decode(parts)
+        except MalformedMessage as error:
+            self.drop(error)
+            return None
+
+    def drop(self, reason: object) -> None:
+        """Count a message that is of no use, and log the first."""
+        self.malformed += 1
+        if self.malformed == 1:
+            log.warning("dropped malformed %s, as all of it will be from now on: %s", self._what, reason)
+
+
 def _raw(array: npt.NDArray[Any]) -> memoryview:
     if array.dtype.name not in DTYPES:
         raise TypeError(f"arrays of dtype {array.dtype} cannot be sent; use one of {sorted(DTYPES)}")
@@ -158,6 +199,10 @@ def _view(info: _ArrayInfo, raw: memoryview) -> npt.NDArray[Any]:
         raise MalformedMessage(
             f"array {info.name!r}: {raw.nbytes} bytes arrived, {info.dtype} {info.shape} takes {_declared_bytes(info)}"
         )
-    array = np.frombuffer(raw, dtype=info.dtype).reshape(info.shape)
+    try:
+        array = np.frombuffer(raw, dtype=info.dtype).reshape(info.shape)
+    except ValueError as error:
+        # an array without elements may still be declared larger than any that can be addressed
+        raise MalformedMessage(f"array {info.name!r} of shape {info.shape}: {error}") from error
     array.flags.writeable = False
     return array

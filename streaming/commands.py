@@ -13,7 +13,7 @@ from typing import Annotated
 import msgspec
 import zmq
 
-from ptychoflow.streaming.codec import Codec, MalformedMessage
+from ptychoflow.streaming.codec import Codec, ReceivingCodec
 from ptychoflow.streaming.events import Regime
 from ptychoflow.streaming.settings import NetworkSettings
 from ptychoflow.streaming.sockets import Sockets, receive_now
@@ -124,9 +124,8 @@ class CommandHub:
     """
 
     def __init__(self, network: NetworkSettings, *, on_command: OnCommand | None = None) -> None:
-        self.malformed = 0
         self._on_command = on_command
-        self._codec: Codec[AnyCommand] = Codec(AnyCommand, MAX_MESSAGE_BYTES)
+        self._codec: ReceivingCodec[AnyCommand] = ReceivingCodec(AnyCommand, "commands", MAX_MESSAGE_BYTES)
         self._standing: dict[str, AnyCommand] = {}
         self._sockets = Sockets(network)
         self._pull = self._sockets.bind(zmq.PULL, network.hub_host, network.commands_port)
@@ -136,6 +135,11 @@ class CommandHub:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="command-hub", daemon=True)
         self._thread.start()
+
+    @property
+    def malformed(self) -> int:
+        """Commands that could not be read."""
+        return self._codec.malformed
 
     def close(self) -> None:
         """Stop passing on; what was passed on gets half a second to leave."""
@@ -155,12 +159,10 @@ class CommandHub:
                 self._repeat_standing()
 
     def _pass_on(self, parts: list[bytes]) -> None:
-        try:
-            command = self._codec.decode(parts).body
-        except MalformedMessage as error:
-            self.malformed += 1
-            log.warning("dropped a malformed command: %s", error)
+        decoded = self._codec.read(parts)
+        if decoded is None:
             return
+        command = decoded.body
         log.info("command: %s", command)
         if type(command) in SUBJECT_OF_STANDING:
             self._standing[SUBJECT_OF_STANDING[type(command)]] = command
@@ -181,7 +183,7 @@ class CommandReceiver:
     """
 
     def __init__(self, network: NetworkSettings) -> None:
-        self._codec: Codec[AnyCommand] = Codec(AnyCommand, MAX_MESSAGE_BYTES)
+        self._codec: ReceivingCodec[AnyCommand] = ReceivingCodec(AnyCommand, "commands", MAX_MESSAGE_BYTES)
         self._sockets = Sockets(network)
         self._socket = self._sockets.connect(zmq.SUB, network.hub_host, network.commands_fanout_port)
         self._socket.subscribe(b"")
@@ -190,11 +192,8 @@ class CommandReceiver:
         """Return the next command, or None after `timeout_s` seconds without one."""
         if not self._socket.poll(int(timeout_s * 1000)) or (parts := receive_now(self._socket)) is None:
             return None
-        try:
-            return self._codec.decode(parts).body
-        except MalformedMessage as error:
-            log.warning("dropped a malformed command: %s", error)
-            return None
+        decoded = self._codec.read(parts)
+        return None if decoded is None else decoded.body
 
     def close(self) -> None:
         """Close the socket."""

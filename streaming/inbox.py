@@ -12,7 +12,14 @@ from typing import Self
 
 import zmq
 
-from ptychoflow.streaming.codec import Arrays, Codec, Decoded, MalformedMessage, OversizedMessage
+from ptychoflow.streaming.codec import (
+    Arrays,
+    Codec,
+    Decoded,
+    MalformedMessage,
+    OversizedMessage,
+    ReceivingCodec,
+)
 from ptychoflow.streaming.connection import GIVEN_UP_AFTER_S, Change, Connection
 from ptychoflow.streaming.messages import Acknowledge, ControlMessage, DataMessage, FirstPassScore, Hello
 from ptychoflow.streaming.outbox import address
@@ -63,14 +70,15 @@ class Inbox:
         wake: socket.socket | None = None,
     ) -> None:
         self.duplicates = 0
-        self.malformed = 0
         self.oversized = 0
         self._network, self._port, self._warn = network, port, warn
         self._consumer, self._world_size = consumer, world_size
         self._session = uuid.uuid4().hex
         self._calls = 0
         self._addresses: deque[str] = deque(maxlen=HELLOS_ANSWERED)
-        self._codec: Codec[DataMessage] = Codec(DataMessage, network.max_message_bytes)
+        self._codec: ReceivingCodec[DataMessage] = ReceivingCodec(
+            DataMessage, f"messages to {consumer}", network.max_message_bytes
+        )
         self._control: Codec[ControlMessage] = Codec(ControlMessage)
         self._next_sequence = 0
         self._early: dict[int, Delivery] = {}
@@ -86,6 +94,11 @@ class Inbox:
         self._control_connection = self._connect(zmq.PUSH, network.acknowledgements_port)
         self._data_connection = self._connect(zmq.PULL, port)
         self._say_hello()
+
+    @property
+    def malformed(self) -> int:
+        """Messages that could not be read."""
+        return self._codec.malformed
 
     def receive(self, timeout_s: float) -> Delivery | None:
         """Return the next message in order, or None after `timeout_s` seconds without one, or when it is woken."""
@@ -191,8 +204,7 @@ class Inbox:
                 self._leave_out(error.sequence)
             return
         except MalformedMessage as error:
-            self.malformed += 1
-            log.warning("%s dropped a malformed message: %s", self._consumer, error)
+            self._codec.drop(error)
             return
         self._sort_in(decoded)
 

@@ -14,6 +14,8 @@ import msgspec
 
 SCHEMA_VERSION = 4
 MAX_RANKS = 1024
+MAX_SEQUENCE = 2**53
+"""Messages are numbered from 0; counting on from here stays within what can be sent."""
 
 
 class FrameRole(IntEnum):
@@ -169,7 +171,7 @@ class Hello(Message, tag="hello", frozen=True):
     """New for every start of the consumer."""
     world_size: Annotated[int, msgspec.Meta(ge=0, le=MAX_RANKS)]
     """Ranks of the trainer; 0 from an edge."""
-    next_sequence: Annotated[int, msgspec.Meta(ge=0)]
+    next_sequence: Annotated[int, msgspec.Meta(ge=0, le=MAX_SEQUENCE)]
     """The number that this session expects next; a publisher that does not know the session counts from here."""
     call: Annotated[int, msgspec.Meta(ge=0)]
     """How often this session has announced itself before; what is sent in answer says so."""

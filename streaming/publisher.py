@@ -15,7 +15,7 @@ from typing import Any, Self
 import numpy.typing as npt
 import zmq
 
-from ptychoflow.streaming.codec import Codec, MalformedMessage
+from ptychoflow.streaming.codec import ReceivingCodec
 from ptychoflow.streaming.messages import Acknowledge, ControlMessage, DataMessage, FirstPassScore, Hello, Samples
 from ptychoflow.streaming.outbox import Entry, Outbox, Spool
 from ptychoflow.streaming.settings import NetworkSettings
@@ -50,10 +50,9 @@ class Publisher:
         self._network = network
         self._trainer = trainer
         self.spool = Spool(spool_dir, memory_bytes=memory_bytes)
-        self.malformed = 0
         self.scores: deque[FirstPassScore] = deque()
         """What the edge has told, oldest first, possibly more than once; for the caller to take."""
-        self._codec: Codec[ControlMessage] = Codec(ControlMessage)
+        self._codec: ReceivingCodec[ControlMessage] = ReceivingCodec(ControlMessage, "acknowledgements")
         self._sockets = Sockets(network)
         self._control = self._bind(zmq.PULL, network.acknowledgements_port)
         self._order = 0
@@ -62,6 +61,11 @@ class Publisher:
         self._undealt: list[Entry] = []
         self._next_rank: Iterator[int] = iter(())
         self._kept = 0
+
+    @property
+    def malformed(self) -> int:
+        """Messages of consumers that could not be read, or come from no consumer."""
+        return self._codec.malformed
 
     @property
     def unacknowledged(self) -> int:
@@ -151,18 +155,16 @@ class Publisher:
 
     def _receive_control_messages(self) -> None:
         while (parts := receive_now(self._control)) is not None:
-            try:
-                message = self._codec.decode(parts).body
-            except MalformedMessage as error:
-                self.malformed += 1
-                log.warning("dropped a malformed acknowledgement: %s", error)
-                continue
-            self._handle(message)
+            decoded = self._codec.read(parts)
+            if decoded is not None:
+                self._handle(decoded.body)
 
     def _handle(self, message: ControlMessage) -> None:
         match message:
+            case Hello(consumer, _, world_size) if consumer not in (EDGE, *map(rank_name, range(world_size))):
+                self._codec.drop(f"{consumer!r} of {world_size} ranks is no consumer")
             case Hello(consumer, session, world_size, next_sequence, call):
-                log.info("%s is here (session %s)", consumer, session[:8])
+                log.info("%s is here (session %r)", consumer, session[:8])
                 if consumer != EDGE and world_size != self.world_size:
                     self._share_among(world_size)
                 for outbox in self._outboxes():

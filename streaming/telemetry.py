@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from io import SEEK_END, FileIO
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ import msgspec
 import numpy.typing as npt
 import zmq
 
-from ptychoflow.streaming.codec import Arrays, Codec, Decoded, MalformedMessage
+from ptychoflow.streaming.codec import Arrays, Codec, Decoded, ReceivingCodec
 from ptychoflow.streaming.events import AnyEvent, Part, Telemetry
 from ptychoflow.streaming.settings import NetworkSettings
 from ptychoflow.streaming.sockets import Sockets, receive_now
@@ -93,7 +93,7 @@ class TelemetryHub:
         self._position, self._identity = self._file.tell(), log_identity(jsonl)
         self._unwritten = 0
         self._on_event = on_event
-        self._codec = TelemetryCodec(network)
+        self._codec: ReceivingCodec[Telemetry] = ReceivingCodec(Telemetry, "telemetry", network.max_message_bytes)
         self._sockets = Sockets(network.model_copy(update={"high_water_mark": SENDER_QUEUE}))
         self._pull = self._sockets.bind(zmq.PULL, network.hub_host, network.telemetry_port)
         self._fanout = self._sockets.bind(zmq.PUB, network.hub_host, network.fanout_port)
@@ -159,7 +159,7 @@ class TelemetrySubscriber:
     """
 
     def __init__(self, network: NetworkSettings) -> None:
-        self._codec = TelemetryCodec(network)
+        self._codec: ReceivingCodec[Telemetry] = ReceivingCodec(Telemetry, "telemetry", network.max_message_bytes)
         self._sockets = Sockets(network.model_copy(update={"high_water_mark": SENDER_QUEUE}))
         self._socket = self._sockets.connect(zmq.SUB, network.hub_host, network.fanout_port)
         self._socket.subscribe(b"")
@@ -180,21 +180,3 @@ class TelemetrySubscriber:
     def close(self) -> None:
         """Close the socket."""
         self._sockets.close()
-
-
-class TelemetryCodec(Codec[Telemetry]):
-    """Reads events from the wire; those that are malformed it counts, and logs the first."""
-
-    def __init__(self, network: NetworkSettings) -> None:
-        super().__init__(Telemetry, network.max_message_bytes)
-        self.malformed = 0
-
-    def read(self, parts: Sequence[zmq.Frame]) -> Decoded[Telemetry] | None:
-        """Return an event, or None where it is malformed."""
-        try:
-            return self.decode(parts)
-        except MalformedMessage as error:
-            self.malformed += 1
-            if self.malformed == 1:
-                log.warning("dropped malformed telemetry, as all of it will be from now on: %s", error)
-            return None

@@ -12,7 +12,7 @@ import time
 import numpy as np
 import zmq
 
-from ptychoflow.streaming.codec import Codec, MalformedMessage
+from ptychoflow.streaming.codec import Codec, ReceivingCodec
 from ptychoflow.streaming.messages import Weights, WeightsRequest
 from ptychoflow.streaming.settings import NetworkSettings
 from ptychoflow.streaming.sockets import Sockets, receive_now
@@ -42,7 +42,7 @@ class WeightsServer:
         self._sockets = Sockets(network)
         self._socket = self._sockets.bind(zmq.ROUTER, network.trainer_host, network.weights_port)
         self._socket.router_mandatory = True
-        self._requests: Codec[WeightsRequest] = Codec(WeightsRequest)
+        self._requests: ReceivingCodec[WeightsRequest] = ReceivingCodec(WeightsRequest, "requests for weights")
         self._replies: Codec[Weights] = Codec(Weights)
         self._newest: tuple[Weights, bytes] | None = None
         self._asking: dict[bytes, int] = {}
@@ -52,6 +52,11 @@ class WeightsServer:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._serve, name="weights-server", daemon=True)
         self._thread.start()
+
+    @property
+    def malformed(self) -> int:
+        """Requests that could not be read."""
+        return self._requests.malformed
 
     def publish(self, weights: Weights, safetensors: bytes) -> None:
         """Offer a new version; returns at once.
@@ -88,12 +93,10 @@ class WeightsServer:
             self._answer()
 
     def _take_request(self, edge: bytes, *parts: bytes) -> None:
-        try:
-            newer_than = self._requests.decode(parts).body.newer_than
-        except MalformedMessage as error:
-            log.warning("dropped a malformed request for weights: %s", error)
+        request = self._requests.read(parts)
+        if request is None:
             return
-        self._asking[edge] = newer_than
+        self._asking[edge] = request.body.newer_than
         with self._changed:
             self._last_asked_s[edge] = time.monotonic()
 
@@ -145,15 +148,19 @@ class WeightsClient:
     """
 
     def __init__(self, network: NetworkSettings, *, edge: str) -> None:
-        self.malformed = 0
         self._edge = edge
         self._network = network
         self._sockets = Sockets(network)
         self._connect()
         self._requests: Codec[WeightsRequest] = Codec(WeightsRequest)
-        self._replies: Codec[Weights] = Codec(Weights, network.max_message_bytes)
+        self._replies: ReceivingCodec[Weights] = ReceivingCodec(Weights, "weights", network.max_message_bytes)
         self._version = -1
         self._asked_at_s = float("-inf")
+
+    @property
+    def malformed(self) -> int:
+        """Answers that could not be read, or hold no weights."""
+        return self._replies.malformed
 
     def poll(self, timeout_s: float = 0.0) -> tuple[Weights, bytes] | None:
         """Return weights that came, or None after `timeout_s` seconds without any.
@@ -166,15 +173,11 @@ class WeightsClient:
         self._ask()
         if not self._socket.poll(int(timeout_s * 1000)) or not (parts := receive_now(self._socket, copy=False)):
             return None
-        try:
-            decoded = self._replies.decode(parts)
-        except MalformedMessage as error:
-            self.malformed += 1
-            log.warning("dropped malformed weights: %s", error)
+        decoded = self._replies.read(parts)
+        if decoded is None:
             return None
         if "safetensors" not in decoded.arrays:
-            self.malformed += 1
-            log.warning("dropped weights %d without a file", decoded.body.version)
+            self._replies.drop(f"version {decoded.body.version} without a file")
             return None
         if decoded.body.version == self._version:
             return None  # asked for again while the answer was on its way

@@ -1,0 +1,341 @@
+"""Whatever bytes come to a port, they are a message or are dropped, counted and said once; the good ones go on."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+import zmq
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from speaking import telemetry
+from support import wait_until
+
+from ptychoflow.streaming.codec import REASON_LENGTH, Codec, MalformedMessage
+from ptychoflow.streaming.commands import AnyCommand, CommandHub, CommandReceiver, Pause, RollBackWeights, SetRegime
+from ptychoflow.streaming.events import MosaicImage, MosaicKind, Regime, Telemetry, ValidationLoss, WarningRaised
+from ptychoflow.streaming.inbox import Inbox
+from ptychoflow.streaming.messages import (
+    MAX_SEQUENCE,
+    SCHEMA_VERSION,
+    Acknowledge,
+    ControlMessage,
+    DataMessage,
+    FirstPassScore,
+    Frames,
+    Hello,
+    Reference,
+    Samples,
+    ScanEnd,
+    Weights,
+    WeightsRequest,
+)
+from ptychoflow.streaming.messages import GroundTruthSource as Source
+from ptychoflow.streaming.publisher import EDGE, Publisher
+from ptychoflow.streaming.settings import NetworkSettings
+from ptychoflow.streaming.sockets import Sockets
+from ptychoflow.streaming.telemetry import TelemetryHub
+from ptychoflow.streaming.weights_channel import WeightsClient, WeightsServer
+
+Parts = list[bytes]
+
+ARRAYS = {"index": np.arange(3, dtype=np.int32), "diffraction": np.zeros((3, 2, 2), np.uint16)}
+FILE = {"safetensors": np.zeros(5, np.uint8)}
+EVENTS = (
+    WarningRaised("dark frames"),
+    ValidationLoss(1, 2, {0: 0.5, 1: 0.25}, 0.375, 1.0),
+    MosaicImage(0, MosaicKind.REFRESHED, 3, (0.0, 1.0), (1e-9, 1e-9)),
+)
+SAID: dict[str, tuple[Any, list[tuple[Any, dict[str, Any]]]]] = {
+    "data": (
+        DataMessage,
+        [
+            (Frames(3, 12.5, 1.25), ARRAYS),
+            (Samples(3), ARRAYS),
+            (ScanEnd(9), {}),
+            (Reference(0, 0.0, (1.0, 2.0), Source.RECORDED, 0.5), {"phase": np.zeros((2, 3), np.float32)}),
+        ],
+    ),
+    "acknowledgements": (
+        ControlMessage,
+        [
+            (Hello(EDGE, "s" * 32, 0, 0, 0), {}),
+            (Acknowledge(EDGE, "s" * 32, [0, 1, 300]), {}),
+            (FirstPassScore(0, 20.0, 0.5, 10.0), {}),
+        ],
+    ),
+    "weights": (Weights, [(Weights(1, "0" * 64, 10, final=False), FILE)]),
+    "requests": (WeightsRequest, [(WeightsRequest("edge", 3), {})]),
+    "commands": (AnyCommand, [(Pause(), {}), (RollBackWeights(7), {}), (SetRegime(Regime.LEARNING), {})]),
+    "telemetry": (Telemetry, [(telemetry(event), {"phase": np.zeros((2, 2), np.float32)}) for event in EVENTS]),
+}
+TOKENS = (
+    b"\xff\xfe",
+    b"\x91" * 3000,
+    b"\x81" * 3000,
+    b"\xc1",
+    b"\xc0",
+    b"\xcf" + b"\xff" * 8,
+    b"\xd3\x80" + bytes(7),
+    b"\xcb\x7f\xf8" + bytes(6),
+    b"\xdb\xff\xff\xff\xff",
+    b"\xdd\xff\xff\xff\xff",
+    b"\xdf\xff\xff\xff\xff",
+    b"\xc9\xff\xff\xff\xff\x00",
+    b"\xd8\xff" + bytes(16),
+)
+"""Texts that are no UTF-8, deep nesting, numbers beyond all, lengths beyond the message."""
+
+
+def header(body: dict[str, Any], **array: Any) -> bytes:
+    """Return a header that declares one array."""
+    arrays = [{"name": "a", "dtype": "uint8", "shape": [4]} | array]
+    return msgspec.msgpack.encode(
+        {"schema": SCHEMA_VERSION, "session": "", "sequence": 0, "body": body, "arrays": arrays}
+    )
+
+
+BODIES: dict[str, dict[str, Any]] = {
+    "data": {"type": "scan_end", "frames": 1},
+    "acknowledgements": {"type": "acknowledge", "consumer": EDGE, "session": "", "sequences": []},
+    "weights": {"type": "weights", "version": 1, "sha256": "", "step": 0, "final": True},
+    "requests": {"type": "weights_request", "edge": "edge", "newer_than": 0},
+    "commands": {"type": "pause"},
+    "telemetry": {"time_s": 1.0, "part": "edge", "rank": 0, "event": {"type": "warning", "text": "x"}},
+}
+IMPOSSIBLE_SHAPES = ([0, 2**63], [2**64 - 1, 0], [0, 2**62, 4], [2**32, 2**32, 0])
+
+
+def malformed(kind: str) -> list[Parts]:
+    """Return one message for each way in which what comes to a port of this kind can be wrong."""
+    body = BODIES[kind]
+    good = header(body)
+    return [
+        [b""],
+        [b"\xc1 no msgpack"],
+        [b"\x91" * 100_000],
+        [b"\x81\xa1x" + b"\x91" * 100_000],
+        [good[:-20], b"1234"],
+        [good, b"123"],
+        [good],
+        [good.replace(b"schema", b"sch\xffma"), b"1234"],
+        [good.replace(b"uint8", b"uin\xff8"), b"1234"],
+        [header(body, dtype="object"), b"1234"],
+        [header(body, name="n" * 100), b"1234"],
+        [header(body | {"type": "x\nERROR forged\x1b[2J" + "y" * 5000}), b"1234"],
+        *([header(body, shape=shape), b""] for shape in IMPOSSIBLE_SHAPES),
+    ]
+
+
+@pytest.mark.parametrize("kind", SAID)
+def test_every_catalogued_message_is_malformed_and_its_reason_is_one_short_line(kind: str) -> None:
+    codec: Codec[Any] = Codec(SAID[kind][0])
+    for parts in malformed(kind):
+        with pytest.raises(MalformedMessage) as raised:
+            codec.decode(parts)
+        assert str(raised.value).isprintable()
+        assert len(str(raised.value)) <= REASON_LENGTH
+
+
+def mutated(parts: Parts, chance: random.Random) -> Parts:
+    """Return a message with a few of its bytes, or of its parts, changed."""
+    parts = list(parts)
+    for _ in range(chance.randint(1, 3)):
+        part = chance.randrange(len(parts)) if chance.random() < 0.2 else 0
+        raw = bytearray(parts[part])
+        at = chance.randrange(len(raw) + 1)
+        match chance.randrange(6):
+            case 0:
+                raw[at:at] = chance.choice(TOKENS)
+            case 1:
+                raw[at : at + chance.randint(1, 9)] = chance.choice(TOKENS)
+            case 2:
+                raw[at : at + 1] = bytes([chance.randrange(256)])
+            case 3:
+                del raw[at : at + chance.randint(1, 16)]
+            case 4:
+                other = chance.randrange(len(raw) + 1)
+                raw[at:at] = raw[min(at, other) : max(at, other)]
+            case 5:
+                parts.insert(chance.randrange(len(parts) + 1), bytes(raw))
+        parts[part] = bytes(raw)
+    return parts
+
+
+@pytest.mark.parametrize("kind", SAID)
+def test_of_thousands_of_mutated_messages_every_one_is_read_or_malformed(kind: str) -> None:
+    body_type, said = SAID[kind]
+    codec: Codec[Any] = Codec(body_type)
+    chance = random.Random(20)
+    good = [[bytes(part) for part in codec.encode(body, arrays, session="s/0")] for body, arrays in said]
+    refused = 0
+    for _ in range(4000):
+        parts = mutated(chance.choice(good), chance)
+        try:
+            decoded = codec.decode(parts)
+        except MalformedMessage:
+            refused += 1
+        else:
+            codec.encode(decoded.body, decoded.arrays, session=decoded.session, sequence=decoded.sequence)
+    assert 2000 < refused < 4000
+
+
+SHAPES = st.lists(st.sampled_from([0, 1, 2, 3, 2**31, 2**32, 2**62, 2**63 - 1, 2**63, 2**64 - 1]), max_size=7)
+
+
+@settings(max_examples=300, deadline=None, derandomize=True)
+@given(shape=SHAPES, dtype=st.sampled_from(["bool", "uint8", "float16", "complex128"]), content=st.binary(max_size=64))
+def test_whatever_shape_is_declared_the_array_has_it_or_the_message_is_malformed(
+    shape: list[int], dtype: str, content: bytes
+) -> None:
+    try:
+        array = Codec[Any](DataMessage).decode([header(BODIES["data"], shape=shape, dtype=dtype), content]).arrays["a"]
+    except MalformedMessage:
+        return
+    assert (array.shape, array.dtype, array.nbytes) == (tuple(shape), np.dtype(dtype), len(content))
+
+
+@pytest.fixture
+def stack() -> Iterator[ExitStack]:
+    with ExitStack() as stack:
+        yield stack
+
+
+def said_malformed(caplog: pytest.LogCaptureFixture) -> int:
+    return sum("malformed" in record.getMessage() for record in caplog.records)
+
+
+def push(network: NetworkSettings, stack: ExitStack, port: int, kind: int = zmq.PUSH) -> zmq.Socket[bytes]:
+    """Return a socket of a stranger's."""
+    return stack.enter_context(Sockets(network)).connect(kind, "127.0.0.1", port)
+
+
+def test_malformed_messages_stop_no_acquisition(
+    network: NetworkSettings, stack: ExitStack, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    publisher = stack.enter_context(Publisher(network, spool_dir=tmp_path, memory_bytes=10**6))
+    stranger = push(network, stack, network.acknowledgements_port)
+    codec: Codec[ControlMessage] = Codec(ControlMessage)
+    nobody = [
+        Hello("rank-0", "s", 0, 0, 0),
+        Hello("rank-2", "s", 2, 0, 0),
+        Hello("camera", "s", 2, 0, 0),
+        Hello(EDGE, "s", 0, MAX_SEQUENCE + 1, 0),
+    ]
+    wrong = [*malformed("acknowledgements"), *(codec.encode(hello) for hello in nobody)]
+    for parts in wrong:
+        stranger.send_multipart(parts)
+    stranger.send_multipart(codec.encode(FirstPassScore(5, 20.0, 0.5, 10.0)))
+
+    def heard() -> bool:
+        publisher.pump(0.01)
+        return bool(publisher.scores)
+
+    wait_until(heard)
+    assert publisher.malformed == len(wrong)
+    assert publisher.world_size == 0
+    assert said_malformed(caplog) == 1
+
+
+def test_malformed_frames_stop_no_edge(
+    network: NetworkSettings, stack: ExitStack, caplog: pytest.LogCaptureFixture
+) -> None:
+    sockets = stack.enter_context(Sockets(network))
+    control = sockets.bind(zmq.PULL, network.acquisition_host, network.acknowledgements_port)
+    data = sockets.bind(zmq.PUSH, network.acquisition_host, network.frames_port)
+    inbox = stack.enter_context(Inbox(network, consumer=EDGE, port=network.frames_port))
+    hello = Codec[ControlMessage](ControlMessage).decode(control.recv_multipart()).body
+    assert isinstance(hello, Hello)
+    for parts in malformed("data"):
+        data.send_multipart(parts)
+    good = Codec[DataMessage](DataMessage).encode(Frames(3, 12.5, 1.25), ARRAYS, session=f"{hello.session}/0")
+    data.send_multipart(good)
+    wait_until(lambda: inbox.receive(0.05) is not None)
+    assert inbox.malformed == len(malformed("data"))
+    assert said_malformed(caplog) == 1
+
+
+def test_malformed_requests_stop_no_weights_and_malformed_weights_stop_no_edge(
+    network: NetworkSettings, stack: ExitStack, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = stack.enter_context(closing(WeightsServer(network)))
+    stranger = push(network, stack, network.weights_port, zmq.DEALER)
+    for parts in malformed("requests"):
+        stranger.send_multipart(parts)
+    wait_until(lambda: server.malformed == len(malformed("requests")))
+    client = stack.enter_context(closing(WeightsClient(network, edge="edge")))
+    server.publish(Weights(1, hashlib.sha256(b"w").hexdigest(), 10, final=False), b"w")
+    wait_until(lambda: client.poll(0.05) is not None)
+    assert said_malformed(caplog) == 1
+
+
+def test_malformed_weights_stop_no_edge(
+    network: NetworkSettings, stack: ExitStack, caplog: pytest.LogCaptureFixture
+) -> None:
+    trainer = stack.enter_context(Sockets(network)).bind(zmq.ROUTER, network.trainer_host, network.weights_port)
+    client = stack.enter_context(closing(WeightsClient(network, edge="edge")))
+
+    def asked() -> bool:
+        client.poll(0.01)
+        return bool(trainer.poll(10))
+
+    wait_until(asked)
+    edge = trainer.recv_multipart()[0]
+    for parts in malformed("weights"):
+        trainer.send_multipart([edge, *parts])
+    codec: Codec[Weights] = Codec(Weights)
+    trainer.send_multipart([edge, *codec.encode(Weights(1, "0" * 64, 10, final=False))])
+    trainer.send_multipart([edge, *codec.encode(Weights(2, "0" * 64, 10, final=False), FILE)])
+    wait_until(lambda: client.poll(0.05) is not None)
+    assert client.malformed == len(malformed("weights")) + 1
+    assert said_malformed(caplog) == 1
+
+
+def test_malformed_commands_stop_neither_the_hub_nor_a_part(
+    network: NetworkSettings, stack: ExitStack, caplog: pytest.LogCaptureFixture
+) -> None:
+    heard: list[AnyCommand] = []
+    hub = stack.enter_context(closing(CommandHub(network, on_command=heard.append)))
+    stranger = push(network, stack, network.commands_port)
+    codec: Codec[AnyCommand] = Codec(AnyCommand)
+    for parts in [*malformed("commands"), codec.encode(Pause())]:
+        stranger.send_multipart(parts)
+    wait_until(lambda: heard == [Pause()])
+    assert hub.malformed == len(malformed("commands"))
+    part = stack.enter_context(closing(CommandReceiver(network)))
+    wait_until(lambda: part.poll(0.05) == Pause())
+    assert said_malformed(caplog) == 1
+
+
+def test_malformed_commands_from_a_hub_stop_no_part(
+    network: NetworkSettings, stack: ExitStack, caplog: pytest.LogCaptureFixture
+) -> None:
+    hub = stack.enter_context(Sockets(network)).bind(zmq.XPUB, network.hub_host, network.commands_fanout_port)
+    part = stack.enter_context(closing(CommandReceiver(network)))
+    assert hub.poll(10_000)
+    for parts in [*malformed("commands"), Codec[AnyCommand](AnyCommand).encode(Pause())]:
+        hub.send_multipart(parts)
+    wait_until(lambda: part.poll(0.05) == Pause())
+    assert said_malformed(caplog) == 1
+
+
+def test_malformed_telemetry_stops_no_hub(
+    network: NetworkSettings, stack: ExitStack, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    heard: list[Telemetry] = []
+    hub = TelemetryHub(network, jsonl=tmp_path / "telemetry.jsonl", on_event=lambda one, _arrays: heard.append(one))
+    stack.enter_context(closing(hub))
+    stranger = push(network, stack, network.telemetry_port)
+    for parts in malformed("telemetry"):
+        stranger.send_multipart(parts)
+    stranger.send_multipart(Codec[Telemetry](Telemetry).encode(telemetry(WarningRaised("good"))))
+    wait_until(lambda: bool(heard))
+    assert hub.malformed == len(malformed("telemetry"))
+    assert said_malformed(caplog) == 1

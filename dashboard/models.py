@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict
 
-from ptychoflow.streaming.events import MosaicKind, Part, PartState, Regime
+from ptychoflow.streaming.events import Missing, MosaicKind, Part, PartState, Regime, Unplaced
 from ptychoflow.streaming.state.parts import LastWord
 from ptychoflow.streaming.state.series import SeriesPatch
 from ptychoflow.streaming.state.warnings import Warned
@@ -65,8 +65,10 @@ class Frames(Model):
     rejected: int
     unplaced: int
     """Sent by a detector, without a place in a perspective."""
+    unplaced_because: dict[Unplaced, int]
     missing: int
     """Should have come and did not; not acquired."""
+    missing_because: dict[Missing, int]
     inferred: int
     refreshed: int
     accounted: int

@@ -35,8 +35,20 @@ function drawProgress() {
   const { frames, scan, classification } = store.present;
   const expected = scan?.frames_expected ?? classification?.images_expected;
   const rest = expected ? expected - frames.acquired : 0;
-  setText("frames-short", expected ? `${count(frames.acquired)} of ${count(expected)}${timeLeft(rest)}` : count(frames.acquired));
-  byId("progress").style.width = expected ? `${fixed(Math.min((100 * frames.acquired) / expected, 100), 1)}%` : "0";
+  setText("frames-short", expected ? `${count(frames.acquired)} of ${count(expected)}${timeLeft(rest)}` : `${count(frames.acquired)}${underWay()}`);
+  byId("progress").style.width = `${fixed(100 * Math.min(expected ? frames.acquired / expected : shareOfPerspectives(), 1), 1)}%`;
+}
+
+// Of a scan that nobody knows the end of: how far it has come.
+function underWay() {
+  const { probe, scan } = store.present;
+  if (!probe) return "";
+  return `, perspective ${probe.perspective}${scan?.perspectives ? ` (${count(probe.perspective + 1)} of ${count(scan.perspectives)})` : ""}`;
+}
+
+function shareOfPerspectives() {
+  const { probe, scan } = store.present;
+  return scan?.perspectives && probe ? probe.perspective / scan.perspectives : 0;
 }
 
 // From the rate at which frames were imaged lately: what the scan itself takes is not told in advance.

@@ -13,8 +13,20 @@ const ENDS = [
   ["void", "Empty area"],
   ["unlabelled", "Without ground truth"],
   ["rejected", "Rejected"],
-  ["unplaced", "Without a position"],
+  ["unplaced", "Without a place"],
 ];
+
+const REASONS = {
+  unplaced_because: {
+    no_position: "without a position that came in time",
+    late: "came when their series was over",
+    series_unusable: "of a series that showed too little",
+  },
+  missing_because: {
+    gap: "never came, though later ones did",
+    position_only: "never came, though their positions did",
+  },
+};
 
 export function drawLedger() {
   const { frames } = store.present;
@@ -37,8 +49,15 @@ export function drawLedger() {
   }
   const verdict = element("p", { className: "verdict", ...balance(frames) });
   const again = frames.refreshed ? `; imaged again ${count(frames.refreshed)} times` : "";
+  const reasons = element("p", { className: "note", textContent: why(frames) });
   const edge = element("p", { className: "note", textContent: `${imaged()} ${count(frames.inferred)} of ${count(frames.published)} sent to the edge${again}.${exceptions()}` });
-  byId("ledger").replaceChildren(bar, list, verdict, edge);
+  byId("ledger").replaceChildren(bar, list, verdict, ...(reasons.textContent ? [reasons] : []), edge);
+}
+
+function why(frames) {
+  const texts = Object.entries(REASONS).flatMap(([kind, words]) =>
+    Object.entries(frames[kind]).map(([reason, number]) => `${count(number)} ${words[reason]}`));
+  return texts.length ? `${texts.join("; ")}.` : "";
 }
 
 function imaged() {

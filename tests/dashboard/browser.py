@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import shutil
 import signal
@@ -101,6 +102,17 @@ class Browser:
                 self.complaints.append(json.dumps(said["exceptionDetails"]))
             case "Runtime.consoleAPICalled" if said["type"] in ("warning", "error", "assert"):
                 self.complaints.append(json.dumps(said["args"]))
+
+    def size(self, width_px: int, height_px: int) -> None:
+        """Give the page another size."""
+        self.call(
+            "Emulation.setDeviceMetricsOverride", width=width_px, height=height_px, deviceScaleFactor=1, mobile=False
+        )
+
+    def picture(self) -> bytes:
+        """Return a picture of the whole page, as PNG."""
+        taken = self.call("Page.captureScreenshot", format="png", captureBeyondViewport=True)
+        return base64.b64decode(taken["data"])
 
     def open(self, url: str) -> None:
         """Go to an address."""

@@ -19,6 +19,7 @@ from ptychoflow.streaming.events import (
     FrameTaken,
     GroundTruthReady,
     HeldOutScores,
+    Missing,
     MosaicImage,
     MosaicKind,
     Part,
@@ -26,12 +27,14 @@ from ptychoflow.streaming.events import (
     PartStatus,
     PerspectiveScores,
     PerspectiveStarted,
+    PositionsTaken,
     RankCounts,
     ScanInfo,
     StepBreakdown,
     TaskAccuracies,
     TaskScores,
     TrainingStep,
+    Unplaced,
     ValidationLoss,
     WarningRaised,
     WeightsApplied,
@@ -68,6 +71,46 @@ def scan_story() -> Story:
     yield HeldOutScores(PERSPECTIVES - 1, FRAMES, quality(22.8), quality(15.1), PERSPECTIVES), {}
     yield FrameTaken(PERSPECTIVES - 1, 399, 1), {"diffraction": _diffraction()}
     yield of(Part.EDGE, WarningRaised("the probe was estimated; positions may be off by a pixel")), {}
+
+
+def live_story() -> Story:
+    """A detector: the third series is coming, nobody knows how many will; some frames never came or have no place."""
+    yield ScanInfo(
+        "dectris-v2 and panda", None, None, (128, 128), (64, 64), (8.6e-9, 8.6e-9), 8800.0, GroundTruthSource.PTYCHI,
+        ["The detector has no probe; it was estimated from 64 frames"],
+    ), {}  # fmt: skip
+    yield from _parts("scanning")
+    for number in range(2):
+        yield PerspectiveStarted(number, 0.0), {"positions_px": np.zeros((0, 2), np.float32)}
+        yield PositionsTaken(number), {"positions_px": _snake(400)}
+        yield from _scanned(number, 60.0 * number)
+        yield from _trained(number, 60 * (number + 1), 3)
+    yield (
+        of(
+            Part.ACQUISITION,
+            WarningRaised("perspective 1 ended without a word, when the next one began, after 380 frames"),
+        ),
+        {},
+    )
+    yield PerspectiveStarted(2, 0.0), {"positions_px": np.zeros((0, 2), np.float32)}
+    for start in range(0, 240, 40):
+        yield FrameTaken(2, start + 39, 1), {"diffraction": _diffraction()}
+        yield PositionsTaken(2), {"positions_px": _snake(400)[start : start + 40]}
+    image = _noisy(_specimen(0.0), 0.3, 2)
+    yield MosaicImage(2, MosaicKind.FIRST_PASS, 2, (0.0, 0.0), (8.6e-9, 8.6e-9)), image
+    preview = _noisy(_specimen(0.0), 0.05, 2)
+    yield MosaicImage(2, MosaicKind.PREVIEW, 0, (0.0, 0.0), (8.6e-9, 8.6e-9), frames=200), preview
+    counts = AcquisitionCounts(
+        1075, 1040, 700, 0, 0, 0, 0, 0, 0, 0,
+        unplaced_because={Unplaced.NO_POSITION: 21, Unplaced.LATE: 14}, missing_because={Missing.GAP: 20},
+    )  # fmt: skip
+    yield counts, {}
+
+
+def _snake(frames: int) -> npt.NDArray[np.float32]:
+    rows, columns = np.divmod(np.arange(frames), 20)
+    columns = np.where(rows % 2, 19 - columns, columns)
+    return np.stack([rows * 10.0, columns * 10.0], axis=1).astype(np.float32)
 
 
 def _scanned(number: int, angle: float) -> Story:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import base64
+import json
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import uvicorn
 from browser import Browser, find_chromium
-from page_stories import Story, classification_story, scan_story
+from page_stories import Story, classification_story, live_story, scan_story
 from speaking import telemetry
 from support import free_ports, wait_until
 
@@ -27,6 +27,8 @@ VISIBLE = "filter((one) => one.checkVisibility())"
 VISIBLE_PANELS = f"[...document.querySelectorAll('main section')].{VISIBLE}.map((one) => one.innerText)"
 CHARTS_SHOWN = f"[...document.querySelectorAll('.chart')].{VISIBLE}"
 ALL_DRAWN = f"{CHARTS_SHOWN}.length >= 7 && {CHARTS_SHOWN}.every((one) => one.querySelector('.main-svg'))"
+PHASE_PIXELS = 'document.querySelector(\'figure[data-view="network"][data-channel="phase"] canvas\').toDataURL()'
+TAGS = "[...document.querySelectorAll('figure figcaption')].map((one) => one.innerText).join(' ')"
 OF_SCANS = ("PSNR", "SSIM", "Image quality", "Regime", "Phase retrieval", "perspective", "The probe was estimated")
 OF_CLASSIFICATION = ("top-1", "Accuracy", "task")
 
@@ -102,11 +104,32 @@ def test_the_page_shows_its_own_pipeline_whole_and_breaks_no_rule(
         assert [word for word in own if word not in text] == []
         assert [word for word in others if word in text] == []
         assert browser.value("document.documentElement.scrollWidth") <= width_px
-        picture = browser.call("Page.captureScreenshot", format="png", captureBeyondViewport=True)
-        assert len(base64.b64decode(picture["data"])) > 20_000
+        assert len(browser.picture()) > 20_000
         browser.value("document.getElementById('theme').click()")
         browser.wait_for("document.documentElement.dataset.theme === 'light'")
         browser.value("localStorage.clear()")
+        assert browser.complaints == []
+
+
+def test_a_detectors_scan_says_how_far_it_is_though_nobody_knows_its_end(browser: Browser, tmp_path: Path) -> None:
+    with served("live", live_story, tmp_path) as (url, _):
+        opened(browser, url, "live", width_px=DESKTOP_PX)
+        browser.wait_for("document.getElementById('frames-short').textContent === '1 075, perspective 2'")
+        assert browser.value("document.getElementById('progress').style.width") == "0%"
+        browser.wait_for(f"{TAGS}.includes('preview')")
+        ledger = browser.value("document.getElementById('ledger').innerText")
+        for said in (
+            "Without a place\n35",
+            "Never came\n20",
+            "21 without a position that came in time; 14 came when their series was over; "
+            "20 never came, though later ones did.",
+        ):
+            assert said in ledger
+        without_path = browser.value(PHASE_PIXELS)
+        browser.value("document.getElementById('show-path').click()")
+        browser.wait_for(f"{PHASE_PIXELS} !== {json.dumps(without_path)}")
+        (tmp_path / "live.png").write_bytes(browser.picture())
+        assert (tmp_path / "live.png").stat().st_size > 20_000
         assert browser.complaints == []
 
 

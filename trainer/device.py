@@ -14,6 +14,7 @@ from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
 from ptychoflow.streaming.errors import UserError
+from ptychoflow.trainer.meeting import agree_on_start
 from ptychoflow.trainer.models.arithmetic import resolve
 from ptychoflow.trainer.models.precision import Precision
 from ptychoflow.trainer.settings import Device, LearningSettings
@@ -71,12 +72,10 @@ def join_ranks(settings: LearningSettings) -> Iterator[Rank]:
 
 
 def _meeting_place() -> tuple[Store, int, int]:
-    """Return the store that torchrun's environment names, this process's rank, and the number of ranks.
-
-    torchrun keeps one store over restarts, in which new ranks would find the addresses of those that are gone.
-    """
+    """Return this start's own part of the store that torchrun names, the own rank, and the number of ranks."""
     store, rank, world_size = next(rendezvous("env://"))
-    return PrefixStore(f"start-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store), rank, world_size
+    start = agree_on_start(store, rank=rank, world_size=world_size)
+    return PrefixStore(f"start-{start}", store), rank, world_size
 
 
 def _device(choice: Device, local_rank: int) -> torch.device:

@@ -14,7 +14,8 @@ from ptychoflow.streaming.settings import Port, Settings
 class NtndarrayOutputSettings(Settings):
     """Serves the newest images as NTNDArrays over PvAccess, which ImageJ and c2dv show.
 
-    Channels: `prefix` + `FirstPass`, `Refreshed` or `Reference` + `:Amplitude` or `:Phase`. Needs the extra `epics`.
+    Channels: `prefix` + `FirstPass`, `Refreshed`, `Reference` or `Preview` + `:Amplitude` or `:Phase`. Needs the extra
+    `epics`.
     """
 
     prefix: Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[\x21-\x7e]+$")]

@@ -10,7 +10,6 @@ import msgspec
 from ptychoflow.streaming.events import (
     Channels,
     EdgeCounts,
-    MosaicKind,
     PerspectiveScores,
     Quality,
     ScanInfo,
@@ -117,7 +116,7 @@ class RunState:
                 self.edge = counts
                 self.imaged.add(at_s, counts.inferred)
                 self.series["edge"].append(at_s, msgspec.structs.asdict(counts))
-            case PerspectiveScores(kind=kind) as scores if kind is not MosaicKind.REFERENCE:
+            case PerspectiveScores(kind=kind) as scores if kind in self.series:
                 constant = {f"constant_{name}": value for name, value in figures_of(scores.constant).items()}
                 version = max(scores.model_versions, default=0)
                 self.series[kind].append(at_s, {"model_version": version, **figures_of(scores.quality), **constant})

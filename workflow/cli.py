@@ -7,7 +7,7 @@ import sys
 
 from ptychoflow.streaming.errors import UserError
 from ptychoflow.workflow.exit_status import INTERRUPTED_STATUS, USER_ERROR_STATUS
-from ptychoflow.workflow.logs import PROGRAM, configure_logging, print_error, report_bug
+from ptychoflow.workflow.logs import PROGRAM, configure_logging, outlive_terminal, print_error, report_bug
 
 
 def main() -> None:
@@ -16,6 +16,7 @@ def main() -> None:
     0: the work was done. 2: a user's mistake, told in one line. 130: ended in order after Ctrl-C. 1: anything else.
     """
     sys.excepthook = report_bug
+    outlive_terminal()
     configure_logging()
     let_waiting_threads_sleep()
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import io
 import logging
 import os
 import stat
@@ -10,9 +11,13 @@ import sys
 import tempfile
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.logging import RichHandler
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
 
 PROGRAM = "ptychoflow"
 FILE_FORMAT = "%(levelname)s %(name)s: %(message)s"
@@ -28,6 +33,23 @@ log = logging.getLogger(__name__)
 def stderr_console() -> Console:
     """Return the one console of standard error; log lines and a live display share it so that they do not collide."""
     return Console(stderr=True)
+
+
+class _LastingOutput(io.FileIO):
+    """Takes what is written even when nobody does any more: a terminal that was closed, a pipe's reader that ended."""
+
+    def write(self, data: ReadableBuffer, /) -> int:
+        """Write, or drop what cannot be written; return the number of bytes."""
+        try:
+            return super().write(data)
+        except OSError:
+            return memoryview(data).nbytes
+
+
+def outlive_terminal() -> None:
+    """Let standard error take what is written as long as the process lives; a run does not end with its terminal."""
+    output = io.BufferedWriter(_LastingOutput(sys.stderr.fileno(), "w", closefd=False))
+    sys.stderr = io.TextIOWrapper(output, encoding=sys.stderr.encoding, errors=sys.stderr.errors, line_buffering=True)
 
 
 def configure_logging() -> None:

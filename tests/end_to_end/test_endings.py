@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
+import select
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,7 +21,7 @@ import psutil
 import pytest
 from support import wait_until
 
-from ptychoflow.streaming.events import MosaicImage, MosaicKind
+from ptychoflow.streaming.events import AnyEvent, MosaicImage, MosaicKind
 from ptychoflow.streaming.telemetry_log import TelemetryLog
 
 PERSPECTIVES, FRAMES_EACH = 2, 40
@@ -39,6 +44,12 @@ SETTINGS = {
 }
 WORKER = "ptychoflow.acquisition.retrieval.worker_process"
 BOUND_S = 200.0
+IN_A_TERMINAL = """
+import fcntl, os, sys, termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+"""Runs a command whose controlling terminal is standard input."""
 
 
 @contextmanager
@@ -199,11 +210,16 @@ def test_a_resumed_run_asks_again_for_what_was_killed(killed_twice: tuple[Path, 
     assert frames["trained"] > before["frames"]["trained"]
 
 
+def events(folder: Path) -> list[AnyEvent]:
+    log = folder / "telemetry.jsonl"
+    return [one.event for one in TelemetryLog(log)] if log.exists() else []
+
+
 def first_passes_shown(folder: Path) -> set[int]:
     """Return the perspectives of which an image was made so far."""
-    log = folder / "telemetry.jsonl"
-    events = [one.event for one in TelemetryLog(log)] if log.exists() else []
-    return {one.perspective for one in events if isinstance(one, MosaicImage) and one.kind is MosaicKind.FIRST_PASS}
+    return {
+        one.perspective for one in events(folder) if isinstance(one, MosaicImage) and one.kind is MosaicKind.FIRST_PASS
+    }
 
 
 def test_ctrl_c_leaves_the_images_made_so_far(tmp_path: Path) -> None:
@@ -224,3 +240,39 @@ def test_ctrl_c_leaves_the_images_made_so_far(tmp_path: Path) -> None:
             assert file["first_pass/phase"].shape == file["first_pass/coverage"].shape
         pictures = {path.name for path in (folder / "images").glob(f"{stem}*.png")}
         assert any("first_pass" in name for name in pictures), pictures
+
+
+def test_a_closed_terminal_ends_a_run_in_order(tmp_path: Path) -> None:
+    folder = tmp_path / "hung_up"
+    slow = {"acquisition__rate_hz": 8.0, "source__perspectives": 12, "retrieval__source": "simulated"}
+    terminal, ours = pty.openpty()
+    shown = threading.Event()
+
+    def read() -> None:
+        while not shown.is_set():
+            if select.select([terminal], [], [], 0.1)[0]:
+                os.read(terminal, 65536)
+
+    with ThreadPoolExecutor(1) as reader:
+        watched = reader.submit(read)
+        process = subprocess.Popen(
+            [sys.executable, "-c", IN_A_TERMINAL, sys.executable, "-m", "ptychoflow", *begin(folder, **slow)],
+            stdin=ours,
+            stdout=ours,
+            stderr=ours,
+            start_new_session=True,
+        )
+        os.close(ours)
+        try:
+            wait_until(lambda: len(events(folder)) > 20, timeout_s=120)
+        finally:
+            shown.set()
+            watched.result()
+            os.close(terminal)
+        try:
+            assert process.wait(60) == 130
+        finally:
+            process.kill()
+    assert "Traceback" not in (folder / "logs" / "launcher.log").read_text()
+    assert json.loads((folder / "summary.json").read_text())["interrupted"]
+    assert (folder / "report.html").exists()

@@ -119,13 +119,14 @@ def require_every_frame_once(summary: dict[str, Any], folder: Path) -> None:
     assert summary["ended_well"]
 
 
-def test_a_killed_run_is_resumed_on_fewer_ranks(tmp_path: Path) -> None:
+def test_a_killed_run_is_resumed_under_another_name_and_on_fewer_ranks(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     with started(*begin(folder, ranks=2)) as process:
         wait_for_checkpoint(folder, process)
         kill_all(process)
     assert not (folder / "summary.json").exists()
     versions = len(list((folder / "weights").glob("v*.safetensors")))
+    folder = folder.rename(tmp_path / "renamed")
     with started("resume", str(folder), "--ranks=1") as process:
         summary = ended(process, folder)
     require_every_frame_once(summary, folder)

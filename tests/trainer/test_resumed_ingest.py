@@ -159,6 +159,14 @@ def test_validation_samples_come_back_by_perspective(tmp_path: Path) -> None:
     assert torch.from_numpy(resumed[3]["diffraction"]).shape[0] == 3
 
 
+def test_a_run_that_was_resumed_in_a_renamed_folder_announces_the_same_scan() -> None:
+    earlier = opened().progress()[0]
+    resumed = SampleIngest(format_of, queue_samples=10, until_checkpoint=True, earlier=earlier)
+    renamed = msgspec.structs.replace(scan_start(), run="renamed")
+    resumed.route_message(0, renamed, {})
+    assert resumed.scan == renamed
+
+
 def test_the_announcement_of_another_scan_is_refused() -> None:
     ingest = opened()
     resumed = SampleIngest(format_of, queue_samples=10, until_checkpoint=True, earlier=ingest.progress()[0])

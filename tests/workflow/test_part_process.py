@@ -45,6 +45,20 @@ def test_signals_set_stop_and_only_ctrl_c_counts_as_interruption() -> None:
         assert signal.getsignal(number) is before
 
 
+def test_a_sighup_that_nohup_ignores_stays_ignored() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        stop = threading.Event()
+        with stop_on_signals(stop):
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert not stop.wait(0.5)
+            os.kill(os.getpid(), signal.SIGTERM)
+            wait_until(stop.is_set)
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
 PART = """
 import sys
 from pathlib import Path

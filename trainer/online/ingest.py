@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -140,7 +141,8 @@ class SampleIngest:
             return progress, dict(new_validation), self.queue.pop_settled()
 
     def _announce(self, scan: StreamStart) -> None:
-        if self.scan is not None and scan != self.scan:
+        # a run's folder may have got another name before the run was resumed
+        if self.scan is not None and msgspec.structs.replace(scan, run=self.scan.run) != self.scan:
             raise UserError(
                 "the scan is another one than the checkpoint's: its frames, geometry or number of perspectives differ; "
                 "resume with the configuration of the run, or start a new one"

@@ -110,14 +110,19 @@ def _failure_reported(part: Part, network: NetworkSettings) -> Iterator[None]:
 
 @contextmanager
 def stop_on_signals(stop: threading.Event, *, interrupted: threading.Event | None = None) -> Iterator[None]:
-    """Within the context, SIGTERM, SIGHUP and SIGINT set `stop`, and SIGINT also sets `interrupted`."""
+    """Within the context, SIGTERM, SIGHUP and SIGINT set `stop`, and SIGINT also sets `interrupted`.
+
+    A SIGHUP that is ignored, as `nohup` has it, stays ignored.
+    """
 
     def request_stop(number: int, _frame: FrameType | None) -> None:
         stop.set()
         if number == signal.SIGINT and interrupted is not None:
             interrupted.set()
 
-    signals = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
+    signals = [signal.SIGTERM, signal.SIGINT]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        signals.append(signal.SIGHUP)
     previous = [signal.signal(number, request_stop) for number in signals]
     try:
         yield

@@ -17,6 +17,10 @@ log = logging.getLogger(__name__)
 HEARTBEAT_INTERVAL_MS = 2_000
 HEARTBEAT_TIMEOUT_MS = 20_000
 """A peer silent for this long is disconnected; long enough for a process that waits for a busy core."""
+RECEIVERS = frozenset((zmq.PULL, zmq.SUB))
+"""Sockets whose reader may be busy elsewhere for long while messages wait."""
+PROBED_AFTER_S, PROBED_EVERY_S, PROBES = 10, 5, 2
+"""When the kernel asks whether a silent peer is still there, and how often in vain before it is disconnected."""
 
 Socket = zmq.Socket[bytes]
 
@@ -114,8 +118,13 @@ class Sockets:
         socket = self._context.socket(kind)
         self._open.append(socket)
         socket.set_hwm(self.network.high_water_mark)
-        socket.heartbeat_ivl = HEARTBEAT_INTERVAL_MS
-        socket.heartbeat_timeout = HEARTBEAT_TIMEOUT_MS
+        if kind in RECEIVERS:
+            # a heartbeat to a peer that went while messages of it wait to be read ends the process (libzmq 4.3.5)
+            socket.tcp_keepalive, socket.tcp_keepalive_cnt = 1, PROBES
+            socket.tcp_keepalive_idle, socket.tcp_keepalive_intvl = PROBED_AFTER_S, PROBED_EVERY_S
+        else:
+            socket.heartbeat_ivl = HEARTBEAT_INTERVAL_MS
+            socket.heartbeat_timeout = HEARTBEAT_TIMEOUT_MS
         socket.reconnect_ivl = 50
         socket.reconnect_ivl_max = 1000
         socket.maxmsgsize = self.network.max_message_bytes

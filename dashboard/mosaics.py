@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -12,6 +13,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from ptychoflow.dashboard.arrays import is_image
 from ptychoflow.streaming.events import MosaicArea, MosaicImage, MosaicKind
 
 log = logging.getLogger(__name__)
@@ -65,9 +67,12 @@ class MosaicStore:
     def take(self, event: MosaicImage | MosaicArea, arrays: Mapping[str, npt.NDArray[Any]]) -> Mosaic | None:
         """Take in an image, or what changed of one; return the whole as it is now, None where that cannot be told.
 
-        An image of no pixels, or an event read back from the run's folder without its arrays, shows nothing.
+        An image of no pixels, one that lies nowhere, or an event read back from the run's folder without its arrays,
+        shows nothing.
         """
-        if not all(channel in arrays and arrays[channel].ndim == 2 and arrays[channel].size for channel in Channel):
+        if not all(is_image(arrays.get(channel)) for channel in Channel) or not _lies_somewhere(event):
+            return None
+        if arrays[Channel.AMPLITUDE].shape != arrays[Channel.PHASE].shape:
             return None
         return self._put_area(event, arrays) if isinstance(event, MosaicArea) else self._put(event, arrays)
 
@@ -88,8 +93,8 @@ class MosaicStore:
         before = self._perspectives.get(info.perspective, {}).get(info.kind)
         if before is None or before.info.revision != info.revision - 1:
             return None
-        if info.image_shape_px[0] * info.image_shape_px[1] > MAX_IMAGE_PX:
-            log.warning("dropped a part of an image of %s px, which is too large to show", info.image_shape_px)
+        if min(info.image_shape_px) < 1 or info.image_shape_px[0] * info.image_shape_px[1] > MAX_IMAGE_PX:
+            log.warning("dropped a part of an image of %s px, which cannot be shown", info.image_shape_px)
             return None
         whole = msgspec.structs.replace(
             before.info, model_version=info.model_version, origin_px=info.image_origin_px, revision=info.revision
@@ -115,6 +120,11 @@ class MosaicStore:
     def _too_much(self) -> bool:
         nbytes = sum(mosaic.nbytes for mosaic in self.all())
         return len(self._perspectives) > self._kept_perspectives or nbytes > self._max_bytes
+
+
+def _lies_somewhere(event: MosaicImage | MosaicArea) -> bool:
+    pixel_size_m = event.pixel_size_m if isinstance(event, MosaicImage) else ()
+    return all(map(math.isfinite, (*event.origin_px, *pixel_size_m)))
 
 
 def _paste(

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ptychoflow.dashboard.arrays import are_positions, is_image
 from ptychoflow.streaming.events import FrameTaken, PerspectiveStarted, PositionsTaken
 
 POSITIONS_KEPT = 20_000
@@ -49,16 +50,19 @@ class ProbeStore:
     def start(self, event: PerspectiveStarted, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
         """Take in a path; an event read back from the run's folder has lost its arrays and changes nothing."""
         positions = arrays.get("positions_px")
-        if positions is None or positions.ndim != 2 or positions.shape[1] != 2:
+        if not are_positions(positions):
             return
-        self._paths[event.perspective] = Path(event.angle_deg, positions.astype(np.float32), arrays.get("probe"))
+        probe = arrays.get("probe")
+        if probe is not None and (probe.ndim != 3 or not probe.size or not np.iscomplexobj(probe)):
+            probe = None
+        self._paths[event.perspective] = Path(event.angle_deg, positions.astype(np.float32), probe)
         while len(self._paths) > self._kept_perspectives:
             del self._paths[min(self._paths)]
 
     def extend(self, event: PositionsTaken, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
         """Take in more positions of a path; beyond `POSITIONS_KEPT` every other one of the path is left out."""
         path, positions = self._paths.get(event.perspective), arrays.get("positions_px")
-        if path is None or positions is None or positions.ndim != 2 or positions.shape[1] != 2:
+        if path is None or not are_positions(positions):
             return
         longer = np.concatenate([path.positions_px, positions.astype(np.float32)])
         while len(longer) > POSITIONS_KEPT:
@@ -68,7 +72,7 @@ class ProbeStore:
     def show(self, event: FrameTaken, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
         """Take in the newest frame."""
         diffraction = arrays.get("diffraction")
-        if diffraction is None or diffraction.ndim != 2 or not diffraction.size:
+        if not is_image(diffraction):
             return
         self._frames += 1
         self.newest = NewestFrame(event, diffraction.astype(np.float32), self._frames)

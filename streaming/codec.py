@@ -25,6 +25,8 @@ DTYPES = frozenset((*INTEGERS, "bool", "float16", "float32", "float64", "complex
 MAX_ARRAYS = 64
 MAX_DIMENSIONS = 6
 MAX_HEADER_BYTES = 1 << 20
+MAX_EXTENT = 1 << 40
+"""Elements of the largest array, sides of length 0 counted as 1."""
 REASON_LENGTH = 500
 UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 """What msgspec raises for bytes from outside. It allocates no more than the bytes hold, whatever they declare."""
@@ -199,10 +201,9 @@ def _view(info: _ArrayInfo, raw: memoryview) -> npt.NDArray[Any]:
         raise MalformedMessage(
             f"array {info.name!r}: {raw.nbytes} bytes arrived, {info.dtype} {info.shape} takes {_declared_bytes(info)}"
         )
-    try:
-        array = np.frombuffer(raw, dtype=info.dtype).reshape(info.shape)
-    except ValueError as error:
-        # an array without elements may still be declared larger than any that can be addressed
-        raise MalformedMessage(f"array {info.name!r} of shape {info.shape}: {error}") from error
+    # one without elements may be declared as wide as it likes; NumPy refuses it here, or once its dtype is changed
+    if math.prod(max(1, side) for side in info.shape) > MAX_EXTENT:
+        raise MalformedMessage(f"array {info.name!r} has shape {info.shape}, which no array has")
+    array = np.frombuffer(raw, dtype=info.dtype).reshape(info.shape)
     array.flags.writeable = False
     return array

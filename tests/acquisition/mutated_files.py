@@ -38,8 +38,10 @@ from ptychoflow.acquisition.sources import open_scan
 from ptychoflow.streaming.errors import UserError
 from ptychoflow.workflow.commands.inspect import inspect
 from ptychoflow.workflow.commands.unknown_layout import describe_unknown
+from ptychoflow.workflow.contained import COMPUTING_LIMIT_S
 
-TIME_LIMIT_S = 30.0
+TIME_LIMIT_S = 3.0 * COMPUTING_LIMIT_S
+"""The command itself ends a library that computes without end, and says so; by then it must have, on a busy host too."""
 MEMORY_LIMIT_BYTES = 2 * 2**30
 """Beyond what the process has before the first file."""
 FILES_PER_PROCESS = 500
@@ -54,6 +56,7 @@ class Outcome(StrEnum):
 
     ANSWERED = "answered"
     REFUSED = "refused in one line"
+    STOPPED = "refused as a library computed without end"
     TRACEBACK = "traceback"
     HANG = "hang"
     MEMORY = "memory"
@@ -62,7 +65,7 @@ class Outcome(StrEnum):
 
 IMPORTED = (inspect_scan, open_scan, describe_unknown)
 """What the command imports in the process that it starts for each file: imported here once, for ten times the speed."""
-GOOD = (Outcome.ANSWERED, Outcome.REFUSED)
+GOOD = (Outcome.ANSWERED, Outcome.REFUSED, Outcome.STOPPED)
 
 
 def try_inspect(path: Path, settings: Settings) -> tuple[Outcome, str]:
@@ -74,7 +77,9 @@ def try_inspect(path: Path, settings: Settings) -> tuple[Outcome, str]:
             inspect([path], assignments=assignments)
     except UserError as refusal:
         text = str(refusal)
-        return (Outcome.REFUSED, text) if "\n" not in text else (Outcome.TRACEBACK, f"more than one line: {text}")
+        if "\n" in text:
+            return Outcome.TRACEBACK, f"more than one line: {text}"
+        return (Outcome.STOPPED if "of computing; " in text else Outcome.REFUSED), text
     except MemoryError:
         return Outcome.MEMORY, traceback.format_exc()
     except Exception:  # noqa: BLE001 - whatever it is, it is what is looked for

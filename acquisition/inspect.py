@@ -89,7 +89,10 @@ class ScanDescription:
         yield "detector distance", f"{geometry.detector_distance_m:.4g} m"
         yield "detector pixel", f"{_pair([size * 1e6 for size in geometry.detector_pixel_size_m])} µm"
         yield "object pixel", f"{_pair([size * 1e9 for size in geometry.object_pixel_size_m])} nm"
-        yield "probe", f"{self.probe_modes} mode, diameter {_pair(self.probe_diameter_px)} px"
+        yield (
+            "probe",
+            f"{self.probe_modes} mode{'s' * (self.probe_modes > 1)}, diameter {_pair(self.probe_diameter_px)} px",
+        )
         yield "Fresnel number", f"{self.fresnel_number:.2g} (far field: below 1)"
         yield "overlap", "only one frame" if self.overlap is None else f"{self.overlap:.0%} of the probe's diameter"
         counts = self.counts

@@ -37,6 +37,7 @@ def open_scan(settings: ReplaySettings | SimulationSettings) -> Scan:
         raise UserError(
             f"{', '.join(absent[:5])}: there are no such files; check the paths ({len(absent)} are missing)"
         )
+    _check_different(settings.paths)
     with ExitStack() as opened:
         files = _in_order([_open_file(path, settings, opened) for path in settings.paths])
         return FileScan(files, settings, opened)
@@ -50,6 +51,15 @@ class OpenedFile:
     name: str
     notes: list[str]
     perspectives: list[FileContents]
+
+
+def _check_different(paths: Sequence[Path]) -> None:
+    """Raise `UserError` if a file is named twice, which would count its perspective twice."""
+    seen: dict[Path, Path] = {}
+    for path in paths:
+        if (before := seen.setdefault(path.resolve(), path)) is not path:
+            text = "this file is named twice" if before == path else f"this is the same file as {before}"
+            raise UserError(f"{path}: {text}; name each perspective of a scan once")
 
 
 def _open_file(path: Path, settings: ReplaySettings, opened: ExitStack) -> OpenedFile:

@@ -165,7 +165,7 @@ def _raise(status: int, said: str, files: Sequence[Path]) -> NoReturn:
     found = LIBRARY.search(said)
     library = f"a library ({found[1]})" if found else "a library"
     if status == -signal.SIGXCPU:
-        raise UserError(f"{reading}: {library} did not end in {COMPUTING_LIMIT_S // 60} minutes of computing; {ADVICE}")
+        raise UserError(f"{reading}: {library} did not end in {COMPUTING_LIMIT_S} s of computing; {ADVICE}")
     if -status in CRASHES:
         raise UserError(f"{reading}: {library} crashed while it read this ({_cause(status)}); {ADVICE}")
     raise UserError(f"{reading}: the process that read this {_cause(status)}; was it killed, or is memory short?")

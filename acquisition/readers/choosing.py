@@ -71,6 +71,8 @@ def choose_reader(files: ScanFiles, settings: ReplaySettings) -> Reader:
 def _why_not(files: ScanFiles, formats: str) -> str:
     if files.path.is_dir():
         return f"{files.path}: this is a folder without frames that can be read; name a scan file ({formats})"
+    if files.path.stat().st_size == 0:
+        return f"{files.path}: the file is empty: this is not an HDF5 file, nor any other; copy it again"
     if files.path.suffix in {".bz2", ".gz", ".xz", ".zip", ".zst"}:
         return f"{files.path}: the file is packed; unpack it first"
     return f"{files.path}: this is not an HDF5 file, and none of the other formats that can be read ({formats})"

@@ -44,7 +44,8 @@ def dangling_link(group: h5py.Group, name: str, depth: int = 0) -> str | None:
             return target
         if isinstance(link, h5py.SoftLink) and here.get(part) is None:
             rest = "/".join([link.path, *parts[place + 1 :]])
-            return dangling_link(here, rest, depth + 1) if depth < MAXIMUM_DEPTH else None
+            beyond = dangling_link(here, rest, depth + 1) if depth < MAXIMUM_DEPTH else None
+            return beyond or f"{link.path} in {here.file.filename}"
         here = here.get(part)
     return None
 

@@ -10,6 +10,7 @@ from ptychoflow.acquisition.readers.folders import files_in
 from ptychoflow.acquisition.readers.frame_stack import FrameStack, chained, stack_of_array
 from ptychoflow.acquisition.readers.numpy_arrays import mapped_array
 from ptychoflow.acquisition.readers.reader import FormatReader, ScanFiles
+from ptychoflow.acquisition.readers.tiff import ENDINGS as TIFF_ENDINGS
 from ptychoflow.streaming.errors import UserError
 
 SMALLEST_FRAME_PX = 8
@@ -22,8 +23,11 @@ class NpyReader(FormatReader):
 
     @staticmethod
     def recognises(files: ScanFiles) -> bool:
-        """Whether it is a `.npy` file, or a folder that holds some."""
-        return bool(_paths(files.path))
+        """Whether it is a `.npy` file, or a folder that holds some: frames among them, if TIFF files lie there, too."""
+        paths = _paths(files.path)
+        if not paths or not files.path.is_dir() or not files_in(files.path, TIFF_ENDINGS):
+            return bool(paths)
+        return any(_stack(path, []) is not None for path in paths)
 
     def read(self, index: int) -> FileContents:
         """Return the frames, files in the order of the numbers in their names. Raises `UserError` if there are none."""

@@ -36,12 +36,14 @@ from damage import KINDS, Settings, damage, write_scan
 from ptychoflow.acquisition.inspect import inspect_scan
 from ptychoflow.acquisition.sources import open_scan
 from ptychoflow.streaming.errors import UserError
+from ptychoflow.workflow import contained
 from ptychoflow.workflow.commands.inspect import inspect
 from ptychoflow.workflow.commands.unknown_layout import describe_unknown
-from ptychoflow.workflow.contained import COMPUTING_LIMIT_S
 
-TIME_LIMIT_S = 3.0 * COMPUTING_LIMIT_S
-"""The command itself ends a library that computes without end, and says so; by then it must have, on a busy host too."""
+COMPUTING_LIMIT_S = 10
+"""After which the command ends a library that computes without end: these files are small."""
+TIME_LIMIT_S = 300.0
+"""Within which it must have done so, on a busy host too."""
 MEMORY_LIMIT_BYTES = 2 * 2**30
 """Beyond what the process has before the first file."""
 FILES_PER_PROCESS = 500
@@ -172,6 +174,7 @@ def _look_at_all(mutations: Mutations, numbers: range, writing: int) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (size + MEMORY_LIMIT_BYTES,) * 2)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     logging.disable()
+    contained.COMPUTING_LIMIT_S = COMPUTING_LIMIT_S
     with os.fdopen(writing, "wb", buffering=0) as answers:
         for number in numbers:
             path, settings, what = mutations.write(number)

@@ -145,6 +145,11 @@ class FilePerspective(Perspective):
         """Return frames (n, y, x) as `read` does that came later than those that the perspective was made of."""
         return self._finish(self._centred(stored))
 
+    @property
+    def cuts_frames(self) -> bool:
+        """Whether `prepare` makes new frames, and leaves those that it is given as they are."""
+        return not self._transform.identity
+
     def place(self, stored_px: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         """Return positions (n, 2), in object pixels of frames as stored, as `positions_px` are."""
         return _transform_positions(self._stored.geometry, stored_px, self._settings, self.geometry)

@@ -6,7 +6,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -192,31 +192,60 @@ class FrameDecoder:
     """Decodes frames, several at once."""
 
     def __init__(self, threads: int) -> None:
+        self._threads = threads
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
 
-    def __call__(self, frames: Sequence[PlacedFrame], geometry: Geometry | None, notes: list[str]) -> Frames:
-        """Return frames (n, y, x); those that are damaged, or of another shape than the first ones, as zeros."""
-        decoded = [self._pool.submit(frame.image.decode) for frame in frames]
-        images = [_result(one, frame, notes) for one, frame in zip(decoded, frames, strict=True)]
+    def __call__(
+        self,
+        frames: Sequence[PlacedFrame],
+        geometry: Geometry | None,
+        notes: list[str],
+        *,
+        cut: Callable[[Frames], Frames] | None = None,
+    ) -> Frames:
+        """Return frames (n, y, x); those that are damaged, or of another shape than the first ones, as zeros.
+
+        Args:
+            frames: at least one.
+            geometry: of frames as they are sent; None takes the shape of the first one.
+            notes: where it is told what was set aside.
+            cut: makes smaller frames (n, y, x) of those that are sent, one after the other: large ones are let go of
+                as soon as they are decoded.
+        """
         shape = frames[0].image.shape_px if geometry is None else geometry.frame_shape_px
-        for place, image in enumerate(images):
-            if image is not None and image.shape != shape:
-                notes.append(f"frame {frames[place].trigger} has {image.shape} pixels and not {shape}; it is set aside")
-                images[place] = None
-        blank = np.zeros(shape, next((image.dtype for image in images if image is not None), np.uint8))
-        return np.stack([blank if image is None else image for image in images])
+        share = -(-len(frames) // self._threads)
+        parts = [frames[start : start + share] for start in range(0, len(frames), share)]
+        decoded = [self._pool.submit(_decode, part, shape, cut) for part in parts[1:]]
+        images = _decode(parts[0], shape, cut)
+        for part in decoded:
+            images += part.result()
+        dtype = next((image.dtype for image in images if not isinstance(image, str)), np.dtype(np.uint8))
+        blank = np.zeros(shape, dtype)
+        blank = blank if cut is None else cut(blank[np.newaxis])[0]
+        notes += [image for image in images if isinstance(image, str)]
+        return np.stack([blank if isinstance(image, str) else image for image in images])
 
     def close(self) -> None:
         """End the threads."""
         self._pool.shutdown()
 
 
-def _result(decoded: Future[Frames], frame: PlacedFrame, notes: list[str]) -> Frames | None:
-    try:
-        return decoded.result()
-    except ValueError as error:
-        notes.append(f"frame {frame.trigger} is damaged and set aside: {error}")
-        return None
+def _decode(
+    frames: Sequence[PlacedFrame], shape: tuple[int, int], cut: Callable[[Frames], Frames] | None
+) -> list[Frames | str]:
+    """Return frames, or in their place why they are set aside."""
+    images: list[Frames | str] = []
+    for frame in frames:
+        try:
+            image = frame.image.decode()
+        except ValueError as error:
+            images.append(f"frame {frame.trigger} is damaged and set aside: {error}")
+            continue
+        if image.shape != shape:
+            images.append(f"frame {frame.trigger} has {image.shape} pixels and not {shape}; it is set aside")
+        else:
+            images.append(image if cut is None else cut(image[np.newaxis])[0])
+    return images
 
 
 @dataclass(frozen=True)
@@ -406,7 +435,8 @@ class LivePerspective(OpenEndedPerspective):
         self._first = (), stored[:0], ()
         for start in range(0, len(placed), batch_frames):
             some = slice(start, start + batch_frames)
-            yield self._batch(placed[some], stored[some].copy(), notes if start == 0 else ())
+            prepared = self._look.perspective.prepare(stored[some].copy())
+            yield self._batch(placed[some], prepared, notes if start == 0 else ())
         del placed, stored
         queue = self._series.joiner.placed
         patience_until_s = 0.0
@@ -418,16 +448,23 @@ class LivePerspective(OpenEndedPerspective):
             if queue:
                 taken = [queue.popleft() for _ in range(min(len(queue), batch_frames))]
                 said: list[str] = []
-                yield self._batch(taken, self._scan.decode(taken, self._look.sent, said), said)
+                yield self._batch(taken, self._decode(taken, said), said)
             else:
                 yield None
         self._end()
 
-    def _batch(self, placed: Sequence[PlacedFrame], stored: Frames, notes: Sequence[str]) -> FrameBatch:
+    def _decode(self, placed: Sequence[PlacedFrame], notes: list[str]) -> Frames:
+        """Return frames as they are published; what is cut out of large ones is all that is kept of them."""
+        perspective, sent = self._look.perspective, self._look.sent
+        if perspective.cuts_frames:
+            return self._scan.decode(placed, sent, notes, cut=perspective.prepare)
+        return perspective.prepare(self._scan.decode(placed, sent, notes))
+
+    def _batch(self, placed: Sequence[PlacedFrame], frames: Frames, notes: Sequence[str]) -> FrameBatch:
         return FrameBatch(
             indices=np.array([frame.trigger for frame in placed], np.int32),
             positions_px=self._look.place(np.array([frame.position_m for frame in placed])),
-            frames=self._look.perspective.prepare(stored),
+            frames=frames,
             notes=tuple(notes),
             acquired_at_s=placed[-1].received_at_s,
         )

@@ -51,6 +51,7 @@ TYPED_ARRAYS = {
 }
 CODECS = {"lz4": Codec.LZ4_HDF5, "bslz4": Codec.BSLZ4, "bszstd": Codec.BSZSTD}
 UNIQUE_ID_LENGTH = 64
+ARRAYS = (list, tuple)
 
 
 class DectrisV2Decoder(Decoder):
@@ -63,6 +64,7 @@ class DectrisV2Decoder(Decoder):
     def __init__(self, settings: DectrisV2Settings) -> None:
         codecs()
         self._cbor2 = library("cbor2", extra="dectris")
+        self._maps = (dict, self._cbor2.frozendict)  # abstract classes would take longer to ask than all the rest
         self._settings = settings
         self._shape = SeriesShape()
         self._understand: dict[object, Callable[[str, Mapping[str, Any]], list[Arrival]]] = {
@@ -95,7 +97,7 @@ class DectrisV2Decoder(Decoder):
             )
         except self._cbor2.CBORError as error:
             raise ValueError(f"a message that is not CBOR: {error}") from error
-        if not isinstance(message, Mapping) or not isinstance(message.get("type"), str):
+        if not isinstance(message, self._maps) or not isinstance(message.get("type"), str):
             raise ValueError("a message without type")
         return message
 
@@ -130,7 +132,7 @@ class DectrisV2Decoder(Decoder):
 
     def _of_channel(self, channels: object) -> object:
         """Return what is there for the channel of the settings, or for the only one."""
-        if not isinstance(channels, Mapping) or not channels:
+        if not isinstance(channels, self._maps) or not channels:
             raise ValueError("a message without data of any channel")
         wanted = self._settings.channel
         if wanted is None and len(channels) > 1:
@@ -165,14 +167,14 @@ class DectrisV2Decoder(Decoder):
         )
 
     def _distance(self, translation: object) -> float | None:
-        if not self._settings.translation_is_distance or not isinstance(translation, Sequence) or len(translation) != 3:
+        if not self._settings.translation_is_distance or not isinstance(translation, ARRAYS) or len(translation) != 3:
             return None
         along_beam = finite(translation[2])
         return positive(abs(along_beam)) if along_beam is not None else None
 
     def _angle(self, goniometer: object) -> float | None:
         axis = self._settings.rotation_axis
-        if axis is None or not isinstance(goniometer, Mapping) or not isinstance(goniometer.get(axis), Mapping):
+        if axis is None or not isinstance(goniometer, self._maps) or not isinstance(goniometer.get(axis), self._maps):
             return None
         return finite(goniometer[axis].get("start"))
 
@@ -194,7 +196,7 @@ def _tagged(value: object, tag: int) -> Any:
 
 
 def _pair(value: object) -> tuple[Any, Any]:
-    if not isinstance(value, Sequence) or len(value) != 2:
+    if not isinstance(value, ARRAYS) or len(value) != 2:
         raise ValueError("an array that is no pair of shape and values")
     return value[0], value[1]
 
@@ -204,7 +206,7 @@ def _encoded(value: object) -> tuple[Codec, bytes, int | None]:
     if isinstance(value, bytes):
         return Codec.NONE, value, None
     content = _tagged(value, COMPRESSED)
-    if not isinstance(content, Sequence) or len(content) != 3 or not isinstance(content[2], bytes):
+    if not isinstance(content, ARRAYS) or len(content) != 3 or not isinstance(content[2], bytes):
         raise ValueError("compressed values that are no algorithm, element size and bytes")
     codec, item = CODECS.get(content[0]) if isinstance(content[0], str) else None, count(content[1])
     if codec is None or item is None:

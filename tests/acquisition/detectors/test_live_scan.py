@@ -111,6 +111,24 @@ def test_a_wrong_origin_shows_in_the_ledger_as_the_manual_says(
     assert sum(taken.ledger.missing_because.values()) == missing
 
 
+@pytest.mark.parametrize("decoders", [1, 3])
+def test_what_is_cut_out_is_what_a_file_would_show(tmp_path: Path, decoders: int) -> None:
+    damaged, larger = 30, 40
+    odd = {damaged: PlainImage(None), larger: PlainImage(np.ones((40, 40), np.uint16), (40, 40))}
+    events = [
+        (at_s, FrameCame("1", one.number, odd.get(one.number, one.image)) if isinstance(one, FrameCame) else one)
+        for at_s, one in whole_series(FIRST)
+    ]
+    settings = {"preprocess": {"crop_px": [16, 12], "flip_x": True}, "decoders": decoders}
+    taken = Script(tmp_path).add_all(events).scan(settings).run()
+    columns = 16 - (np.arange(12) - 6)
+    for trigger in range(FRAMES):
+        expected = FIRST.read(trigger, trigger + 1)[0][8:24, columns] * (trigger not in odd)
+        np.testing.assert_array_equal(taken.frames[0][trigger], expected)
+    assert sum(f"frame {damaged} is damaged" in text for text in taken.warnings) == 1
+    assert sum(f"frame {larger} has (40, 40) pixels" in text for text in taken.warnings) == 1
+
+
 def test_a_header_that_was_lost_is_made_up_for_by_settings(tmp_path: Path) -> None:
     events = [event for event in whole_series(FIRST) if not isinstance(event[1], SeriesBegan)]
     script = Script(tmp_path).add_all(events)

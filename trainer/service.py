@@ -12,6 +12,7 @@ from typing import Any
 from ptychoflow.streaming.commands import CommandReceiver
 from ptychoflow.streaming.errors import UserError
 from ptychoflow.streaming.events import Part, PartState, PartStatus, TrainingResumed, WarningRaised
+from ptychoflow.streaming.messages import StreamStart
 from ptychoflow.streaming.settings import NetworkSettings, RunContext
 from ptychoflow.streaming.telemetry import TelemetrySender
 from ptychoflow.trainer.checkpoints.checkpoint import Checkpoint
@@ -23,7 +24,7 @@ from ptychoflow.trainer.online.ingest import SampleIngest
 from ptychoflow.trainer.online.publication import Publication
 from ptychoflow.trainer.online.receiver import SampleReceiver
 from ptychoflow.trainer.online.recipe import Recipe
-from ptychoflow.trainer.online.start import Announced, wait_for_samples, wait_for_scan
+from ptychoflow.trainer.online.start import Announced, wait_for_samples
 from ptychoflow.trainer.online.step_report import StepReport
 from ptychoflow.trainer.online.stream_checkpoint import open_ingest, validation_files
 from ptychoflow.trainer.pipelines.choice import MakeRecipe, choose_pipeline, format_of
@@ -127,9 +128,12 @@ def _serve(session: _Session, *, publication: Publication | None) -> bool:
     )
     with receiver, ExitStack() as stack:
         load_optimizers()
-        if checkpoint is None and publication is not None and session.settings.init_weights is not None:
-            _publish_initial(session, ingest, publication)
-        announced = wait_for_samples(ingest, stop=session.stop)
+
+        def publish_initial(scan: StreamStart) -> None:
+            if checkpoint is None and publication is not None and session.settings.init_weights is not None:
+                _publish_initial(session, scan, ingest, publication)
+
+        announced = wait_for_samples(ingest, stop=session.stop, on_scan=publish_initial)
         if announced is None:
             return True
         work = _Work(session, announced, ingest, publication, checkpoint)
@@ -198,12 +202,10 @@ def _checkpointing(work: _Work, contents: CheckpointContents, stack: ExitStack) 
     )
 
 
-def _publish_initial(session: _Session, ingest: SampleIngest, publication: Publication) -> None:
+def _publish_initial(session: _Session, scan: StreamStart, ingest: SampleIngest, publication: Publication) -> None:
     """Let an edge work with the weights that training starts from, before the first ground truth comes."""
-    scan = wait_for_scan(ingest, stop=session.stop)
-    if scan is not None:
-        write = _make_recipe(session, ingest, Announced(scan, None)).initial_weights_writer()
-        publication.publish(write, step=0, validation_loss=None, final=False)
+    write = _make_recipe(session, ingest, Announced(scan, None)).initial_weights_writer()
+    publication.publish(write, step=0, validation_loss=None, final=False)
 
 
 def _make_recipe(session: _Session, ingest: SampleIngest, announced: Announced) -> Recipe[Any]:

@@ -141,6 +141,34 @@ def train_rank(rank: int, ports: tuple[int, NetworkSettings], directory: Path) -
     train(SETTINGS, network=ports[1], run=RunContext("test", directory, 1), stop=threading.Event())
 
 
+def train_stopped_rank(rank: int, ports: tuple[int, NetworkSettings], directory: Path) -> None:
+    """Train from initial weights, which only rank 0 publishes; only rank 1 is asked to stop, and no scan comes."""
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": "2"}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(ports[0])}
+    settings = SETTINGS.model_copy(update={"init_weights": directory / "weights", "wait_until_served_s": 0.0})
+    stop = threading.Event()
+    if rank == 1:
+        stop.set()
+    train(settings, network=ports[1], run=RunContext("test", directory, 1), stop=stop)
+
+
+def test_a_rank_that_is_to_publish_initial_weights_waits_together_with_the_others(
+    network: NetworkSettings, tmp_path: Path
+) -> None:
+    (port,) = free_ports(1)
+    context = multiprocessing.get_context("spawn")
+    ranks = [context.Process(target=train_stopped_rank, args=(rank, (port, network), tmp_path)) for rank in (0, 1)]
+    for process in ranks:
+        process.start()
+    try:
+        wait_until(lambda: not any(process.is_alive() for process in ranks), timeout_s=90.0)
+    finally:
+        for process in ranks:
+            process.kill()
+            process.join()
+    assert [process.exitcode for process in ranks] == [0, 0]
+
+
 def check(run: Run, *, ranks: int) -> None:
     newest = {told.rank: told.event for told in run.told(RankCounts)}
     assert sum(event.trained for event in newest.values()) == PERSPECTIVES * TRAINING, "no sample is skipped"

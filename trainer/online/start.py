@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -25,21 +26,24 @@ class Announced:
     """Numpy name; None if the scan ended without a single training sample."""
 
 
-def wait_for_scan(ingest: SampleIngest, *, stop: threading.Event) -> StreamStart | None:
-    """Block until this rank has the scan's announcement; None if `stop` was set before."""
-    while ingest.scan is None and not stop.is_set():
-        ingest.queue.check()
-        stop.wait(POLL_S)
-    return ingest.scan
-
-
-def wait_for_samples(ingest: SampleIngest, *, stop: threading.Event) -> Announced | None:
+def wait_for_samples(
+    ingest: SampleIngest, *, stop: threading.Event, on_scan: Callable[[StreamStart], None] = lambda _: None
+) -> Announced | None:
     """Block until every rank has the scan's announcement and any rank a training sample, or all the whole stream.
 
     Collective. Returns None if `stop` was set on any rank.
+
+    Args:
+        ingest: of this rank.
+        stop: ends the wait.
+        on_scan: called once, when this rank has the scan's announcement.
     """
+    told = False
     while True:
         ingest.queue.check()
+        if ingest.scan is not None and not told:
+            told = True
+            on_scan(ingest.scan)
         announced, dtype, complete, stopped = _over_all_ranks(ingest, stop=stop)
         if stopped:
             return None

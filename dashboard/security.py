@@ -46,23 +46,27 @@ class SecureRequests:
         if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
-        refusal = self._refusal(Headers(scope=scope))
+        status, refusal = self._refusal(Headers(scope=scope))
         if refusal is None:
             await self._app(scope, receive, _with_headers(send))
         elif scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1008, "reason": refusal})
         else:
-            await PlainTextResponse(refusal + "\n", status_code=403)(scope, receive, _with_headers(send))
+            await PlainTextResponse(refusal + "\n", status_code=status)(scope, receive, _with_headers(send))
 
-    def _refusal(self, headers: Headers) -> str | None:
-        host = headers.get("host", "")
-        name = urlsplit(f"//{host}").hostname or ""
+    def _refusal(self, headers: Headers) -> tuple[int, str | None]:
+        """Return the status of an answer that refuses a request, and why; None to let it pass."""
+        host, origin = headers.get("host", ""), headers.get("origin")
+        try:
+            name = urlsplit(f"//{host}").hostname or ""
+            site = None if origin is None else urlsplit(origin).netloc
+        except ValueError:
+            return 400, "the header Host or Origin is malformed"
         if not (self._any_host or is_loopback(name) or name in self._allowed_hosts):
-            return f"host name {name!r} is not served here; add it to dashboard.allowed_hosts"
-        origin = headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc != host:
-            return "requests from other sites are refused"
-        return None
+            return 403, f"host name {name!r} is not served here; add it to dashboard.allowed_hosts"
+        if site not in (None, host):
+            return 403, "requests from other sites are refused"
+        return 200, None
 
 
 def _with_headers(send: Send) -> Send:

@@ -139,6 +139,16 @@ def test_foreign_host_names_and_origins_are_refused(client):
     assert client.get("/api/state", headers={"Host": "localhost:9000"}).status_code == 200
 
 
+@pytest.mark.parametrize("name", ["[", "[::1", "]", "[x]", "a[b]", "[127.0.0.1]:8421"])
+def test_a_malformed_host_name_or_origin_is_a_bad_request(client, state, name):
+    for one in (client, client_for(state, host="0.0.0.0")):
+        assert one.get("/api/state", headers={"Host": name}).status_code == 400
+        assert one.get("/api/state", headers={"Origin": f"http://{name}"}).status_code == 400
+    with pytest.raises(WebSocketDisconnect) as refused, client.websocket_connect("/ws", headers={"Host": name}):
+        pass
+    assert refused.value.code == 1008
+
+
 def test_a_proxy_can_be_allowed_and_other_hosts_open_all_names(state):
     proxy = {"Host": "beamline.example"}
     assert client_for(state, allowed_hosts=["beamline.example"]).get("/healthz", headers=proxy).status_code == 200

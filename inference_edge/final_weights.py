@@ -6,6 +6,7 @@ import logging
 
 import msgspec
 
+from ptychoflow.streaming.codec import UNREADABLE
 from ptychoflow.streaming.durable_file import write_durably
 from ptychoflow.streaming.messages import Weights
 from ptychoflow.streaming.run_folder import RunFolder
@@ -30,7 +31,7 @@ class FinalWeights:
             return self._decoder.decode(self._path.read_bytes())
         except FileNotFoundError:
             return None
-        except (OSError, msgspec.DecodeError) as error:
+        except (OSError, *UNREADABLE) as error:
             log.warning("cannot read %s, the trainer is asked instead: %s", self._path, error)
             return None
 

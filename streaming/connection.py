@@ -8,7 +8,7 @@ from enum import Enum, auto
 import zmq
 from zmq.utils.monitor import parse_monitor_message
 
-from ptychoflow.streaming.sockets import Socket, Sockets
+from ptychoflow.streaming.sockets import Socket, Sockets, receive_now
 
 GIVEN_UP_AFTER_S = 0.5
 """ZeroMQ announces another attempt at once; where it has not for so long, there will be none."""
@@ -55,8 +55,10 @@ class Connection:
         return self._broken_at_s is not None and time.monotonic() - self._broken_at_s > GIVEN_UP_AFTER_S
 
     def read_event(self) -> Change:
-        """Read one event of the monitor, which must have one, and return what it means."""
-        event = parse_monitor_message(self.monitor.recv_multipart())["event"]
+        """Read one event of the monitor, if there is one, and return what it means."""
+        if (parts := receive_now(self.monitor)) is None:
+            return Change.NONE
+        event = parse_monitor_message(parts)["event"]
         self._broken_at_s = time.monotonic() if event == zmq.Event.DISCONNECTED else None
         if event != zmq.Event.HANDSHAKE_SUCCEEDED:
             return Change.NONE

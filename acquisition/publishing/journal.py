@@ -26,6 +26,7 @@ from ptychoflow.streaming.durable_file import (
     write_durably,
 )
 from ptychoflow.streaming.errors import UserError, writing
+from ptychoflow.streaming.kept_struct import read_kept
 
 FOLDER = "outcomes"
 """In the run's spool."""
@@ -100,7 +101,11 @@ class Journal:
         return isinstance(self._entry(perspective), SkippedEntry)
 
     def result(self, perspective: int) -> GroundTruthResult | None:
-        """Return the result of a perspective's ground truth, or None if it is not known."""
+        """Return the result of a perspective's ground truth, or None if it is not known.
+
+        Raises:
+            UserError: what was kept of it is damaged.
+        """
         entry = self._entry(perspective)
         if isinstance(entry, FailedMessage):
             return GroundTruthResult(perspective, None, entry.reason)
@@ -132,7 +137,10 @@ class Journal:
 
     def _entry(self, perspective: int) -> Entry | None:
         path = self._folder(perspective) / OUTCOME
-        return msgspec.json.decode(path.read_bytes(), type=Entry) if path.is_file() else None
+        if not path.is_file():
+            return None
+        entry: Entry = read_kept(path, Entry, advice="remove its folder to have this ground truth computed again")
+        return entry
 
     def _read(self, entry: DoneMessage) -> GroundTruth:
         return read_ground_truth(entry, self._folder(entry.perspective))

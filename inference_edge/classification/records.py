@@ -9,6 +9,7 @@ import msgspec
 
 from ptychoflow.streaming.durable_file import make_folder_durably, write_durably
 from ptychoflow.streaming.errors import writing
+from ptychoflow.streaming.kept_struct import read_kept
 from ptychoflow.streaming.run_folder import RunFolder
 
 
@@ -46,9 +47,13 @@ class TaskRecords:
             make_folder_durably(folder.tasks)
 
     def read(self) -> list[TaskRecord]:
-        """Return the records of an edge before this one."""
-        files = self._folder.task_files().values()
-        return [msgspec.json.decode(path.read_bytes(), type=TaskRecord) for path in files]
+        """Return the records of an edge before this one.
+
+        Raises:
+            UserError: one is damaged.
+        """
+        advice = "remove it to have the task classified again, with the weights of now"
+        return [read_kept(path, TaskRecord, advice=advice) for path in self._folder.task_files().values()]
 
     def write(self, record: TaskRecord) -> None:
         """Keep a task's newest record.

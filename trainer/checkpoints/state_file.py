@@ -53,7 +53,7 @@ def read_state(path: Path) -> State:
         file: Any = safe_open(path, framework="pt")
         values = json.loads((file.metadata() or {})[VALUES])
         return _View(file, values, frozenset(file.keys()), "")
-    except (SafetensorError, KeyError, ValueError) as error:
+    except (SafetensorError, KeyError, ValueError, RecursionError) as error:
         raise BadState(f"{path} is not a state file: {error}") from error
 
 

@@ -102,7 +102,7 @@ def keep_perspective(folder: Path, about: About, frames: Path, arrays: Mapping[s
 
 def kept_perspectives(folder: Path) -> list[Path]:
     """Return the folders of those that are kept, oldest first."""
-    return sorted(path.parent for path in folder.glob(f"*[0-9]/{ABOUT}"))
+    return sorted((path.parent for path in folder.glob(f"*[0-9]/{ABOUT}")), key=lambda kept: int(kept.name))
 
 
 def read_kept(folder: Path) -> KeptPerspective:

@@ -42,3 +42,10 @@ def test_nothing_is_kept_unless_somebody_hands_it_over(network: NetworkSettings,
     run_acquisition(network, tmp_path / "run")
     assert kept_perspectives(RunFolder(tmp_path / "run").kept_perspectives) == []
     assert KEPT_AT_ONCE > 0
+
+
+def test_perspectives_are_in_the_order_of_their_numbers_however_many_digits_these_have(tmp_path: Path) -> None:
+    for name in ("10000", "9999", "0012"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "about.json").touch()
+    assert [kept.name for kept in kept_perspectives(tmp_path)] == ["0012", "9999", "10000"]

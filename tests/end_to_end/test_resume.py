@@ -10,10 +10,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import h5py
 import psutil
 import pytest
 from support import wait_until
 
+from ptychoflow.acquisition.readers.layout import ANGLE_DEG, entry_name
+from ptychoflow.acquisition.simulate import simulate_to_file
+from ptychoflow.acquisition.source_settings import SimulationSettings
 from ptychoflow.streaming.errors import UserError
 from ptychoflow.streaming.events import TrainingResumed
 from ptychoflow.streaming.telemetry_log import TelemetryLog
@@ -157,3 +161,38 @@ def test_a_killed_run_is_resumed_on_more_ranks_and_goes_on_by_itself_when_one_of
 
 def resumptions(folder: Path) -> int:
     return sum(isinstance(one.event, TrainingResumed) for one in TelemetryLog(folder / "telemetry.jsonl"))
+
+
+ANGLES_DEG = {"a.h5": 20.0, "b.h5": -15.0, "c.h5": 2.0, "d.h5": 7.5}
+
+
+@pytest.fixture
+def several_files(tmp_path: Path) -> list[str]:
+    """Recordings of one perspective each, whose names are in another order than their angles."""
+    paths = []
+    for name, angle_deg in ANGLES_DEG.items():
+        paths.append(tmp_path / name)
+        one = SimulationSettings(
+            perspectives=1, frames_per_perspective=FRAMES // 4, frame_shape_px=(32, 32), seed=len(paths)
+        )
+        simulate_to_file(one, paths[-1])
+        with h5py.File(paths[-1], "a") as file:
+            file[f"{entry_name(0)}/{ANGLE_DEG}"][...] = angle_deg
+    return list(map(str, paths))
+
+
+def test_a_killed_run_of_several_files_is_resumed_as_one_scan_in_the_order_of_their_angles(
+    tmp_path: Path, several_files: list[str]
+) -> None:
+    folder = tmp_path / "run"
+    verb, *options = [one for one in begin(folder, 1, retrieval__source="recorded") if "=source." not in one]
+    with started(verb, *several_files, *options) as process:
+        wait_for_checkpoint(folder, process)
+        kill_all(process)
+    assert not (folder / "summary.json").exists()
+    with started("resume", str(folder)) as process:
+        summary = ended(process, folder)
+    require_every_frame_once(summary, folder)
+    assert [one["angle_deg"] for one in summary["perspectives"]] == sorted(ANGLES_DEG.values())
+    said = "4 files are perspectives of one scan, in the order of their angle"
+    assert said in (folder / "report.html").read_text()

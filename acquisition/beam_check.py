@@ -1,9 +1,11 @@
-"""Where the direct beam is in the mean frame."""
+"""Where the direct beam is in the mean frame, and where a stored probe is in its array."""
 
 from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
+
+from ptychoflow.acquisition.source_settings import ProbeUse
 
 BRIGHT_PERCENTILE = 99.5
 BRIGHT_SHARE = 0.2
@@ -12,6 +14,8 @@ LEAST_SHIFT_PX = 2.0
 LEAST_SHIFT_SHARE = 0.03
 """Of the frame; scattering moves the centre of the mean frame by less."""
 CORNER_SHARE = 0.15
+PROBE_SHARE = 0.25
+"""Of its array; a probe farther off the middle than this was not put there."""
 
 
 def beam_centre_px(mean: npt.NDArray[np.float64]) -> tuple[float, float] | None:
@@ -52,4 +56,19 @@ def centre_notes(mean: npt.NDArray[np.float64], expected_px: tuple[int, int]) ->
     return [
         f"The direct beam is off the middle of the frame by ({shift[0]:.0f}, {shift[1]:.0f}) px (y, x): "
         f"--set source.preprocess.centre_px=[{y % lengths[0]},{x % lengths[1]}]"
+    ]
+
+
+def off_middle_notes(probe: npt.NDArray[np.complex64]) -> list[str]:
+    """Return a note if a stored probe (mode, y, x) is far off the middle of its array, as one never shifted."""
+    centre = beam_centre_px(np.sum(np.abs(probe.astype(np.complex128)) ** 2, axis=0))
+    if centre is None:
+        return []
+    lengths = np.array(probe.shape[-2:])
+    shift = (np.array(centre) - lengths // 2 + lengths / 2) % lengths - lengths / 2
+    if (np.abs(shift) <= PROBE_SHARE * lengths).all():
+        return []
+    return [
+        f"The file's probe is off the middle of its array by ({shift[0]:.0f}, {shift[1]:.0f}) px (y, x), as if it "
+        f"had been stored for a Fourier transform: --set source.probe={ProbeUse.IGNORE} estimates one"
     ]

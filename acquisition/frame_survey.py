@@ -24,6 +24,10 @@ PART_BYTES = 2**24
 
 MARKERS = np.array([2**bits - below for bits in (15, 16, 20, 24, 31, 32) for below in (1, 2)])
 """Values that detectors write where they have no pixel, beside the largest value of the frames' own dtype."""
+NEVER_COUNTED = 2**31 - 1
+"""A largest value of this or more is no count: detectors write it for what they could not count."""
+MOST_OVERFLOWN = 0.05
+"""Of the pixels; where more than this hold the largest value in some frames, it is frames that are wrong."""
 HOT_FACTOR = 10.0
 """A hot pixel is so many times as bright as all but two of the 24 pixels around it, in the mean frame."""
 HOT_COUNTS = 10.0
@@ -114,6 +118,7 @@ class _Look:
         self._largest = int(np.iinfo(dtype.type).max) if dtype.kind in "iu" else None  # type: ignore[type-var]
         self._invalid = np.ones(shape_px, bool)
         self._saturated = np.zeros(shape_px, bool)
+        self._overflown = np.zeros(shape_px, bool)
         self._lowest: Frames = np.zeros(0)
         self._highest: Frames = np.zeros(0)
         self._total = np.zeros(shape_px)
@@ -146,6 +151,8 @@ class _Look:
         self._invalid &= ~valid
         if self._threshold is not None:
             self._saturated |= frame >= self._threshold
+        if self._largest is not None:
+            self._overflown |= frame == self._largest
         if not self._summed:
             self._lowest, self._highest = frame.copy(), frame.copy()
         np.fmin(self._lowest, frame, out=self._lowest)
@@ -161,7 +168,9 @@ class _Look:
         light = np.where(self._lowest < self._highest, mean, 0.0)
         marked = find_bad & self._marked() & ~known
         invalid = find_bad & self._invalid & ~known & ~marked
-        bad = known | marked | invalid
+        overflown = find_bad & self._overflown & ~known & ~marked & ~self._saturated
+        ignored = overflown & (self._overflow_is_no_count and overflown.mean() <= MOST_OVERFLOWN)
+        bad = known | marked | invalid | ignored
         mean[bad] = 0.0
         hot = find_bad & self._hot(mean, bad)
         self._judge_frames(marked | known, invalid | known)
@@ -170,7 +179,22 @@ class _Look:
         mean[bad] = 0.0
         survey = FrameSurvey(frames, looked_at, self._unusable, bad, mean, light, [])
         survey.notes.extend(self._notes(survey, marked=marked, invalid=invalid, hot=hot, saturated=saturated))
+        if number := int(np.count_nonzero(overflown)):
+            survey.notes.append(self._overflow_note(number, ignored=bool(ignored.any())))
         return survey
+
+    @property
+    def _overflow_is_no_count(self) -> bool:
+        return self._largest is not None and self._largest >= NEVER_COUNTED
+
+    def _overflow_note(self, number: int, *, ignored: bool) -> str:
+        if ignored:
+            return f"{number} pixels hold {self._largest} in some of the frames looked at, no count; they are ignored"
+        return (
+            f"{number} pixels hold {self._largest}, the largest value of their type, in some of the frames looked at: "
+            f"if they are saturated, --set source.preprocess.saturation_counts={self._largest} ignores them in all "
+            "frames"
+        )
 
     def _marked(self) -> Mask:
         """Return the pixels that hold a marker of gaps and dead pixels in every frame looked at."""

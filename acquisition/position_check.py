@@ -17,6 +17,8 @@ MOST_OUTLIERS = 0.1
 """If more of the positions stand apart than this, they are no outliers."""
 LEAST_STEP_PX = 0.1
 LEAST_EXTENT_PX = 2.0
+LEAST_FOR_AREA = 9
+"""Fewer positions may lie along a line."""
 LARGEST_CANVAS_PX = 2**30
 """Pixels of the object image: 8 GiB."""
 FACTORS = {
@@ -66,6 +68,18 @@ def step_px(positions_px: Positions) -> float | None:
         return None
     distances, _ = KDTree(places).query(places, k=2)
     return float(np.median(distances[:, 1]))
+
+
+def line_note(positions_px: Positions) -> str | None:
+    """Return in words that positions (n, 2) lie along a line, of which there is no image; None if they do not."""
+    extent = np.ptp(positions_px, axis=0)
+    if len(positions_px) < LEAST_FOR_AREA or extent.min() >= LEAST_EXTENT_PX:
+        return None
+    name, other = ("y", "x") if extent[0] < extent[1] else ("x", "y")
+    return (
+        f"All positions lie along one line: {name} spans {extent.min():.2g} object pixels, {other} {extent.max():.3g}. "
+        f"If another column of the positions is {name}, name both with source.positions (column_y, column_x)"
+    )
 
 
 def what_is_wrong(positions_px: Positions, frame_shape_px: tuple[int, int]) -> str | None:

@@ -9,12 +9,13 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from ptychoflow.acquisition.beam_check import centre_notes
+from ptychoflow.acquisition.beam_check import centre_notes, off_middle_notes
 from ptychoflow.acquisition.frame_check import usable
 from ptychoflow.acquisition.frame_memory import PART_BYTES, frames_within
 from ptychoflow.acquisition.frame_survey import LEAST_FRAMES, FrameSurvey, survey_frames
 from ptychoflow.acquisition.mask_check import MOSTLY, mostly_masked
 from ptychoflow.acquisition.orientation import Orientation
+from ptychoflow.acquisition.position_check import line_note
 from ptychoflow.acquisition.probe_estimate import (
     GatheredFrames,
     Turn,
@@ -114,6 +115,8 @@ class FilePerspective(Perspective):
         self.positions_px = self.place(stored.positions_px)
         self._advise_crop()
         self._note_repeats()
+        if (line := line_note(self.positions_px)) is not None:
+            self.notes.append(line)
         own_mask = self._own_mask(settings)
         survey = self._look_at_frames(settings, self._known_bad(own_mask, settings))
         mask_note = None if own_mask is None else self._mask_note(own_mask, survey)
@@ -279,6 +282,8 @@ class FilePerspective(Perspective):
             # One perspective tells for all of them.
             if self.index == 0 and (orientation := self.orientation()) is not None:
                 self._note_orientation(orientation)
+            if self.index == 0:
+                self.notes += off_middle_notes(stored)
             return self._transform.apply_to_probe(stored)
         if survey.nothing_usable:
             return None

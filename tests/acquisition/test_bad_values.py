@@ -7,7 +7,7 @@ import h5py
 import numpy as np
 import pytest
 from asymmetric_scan import PHOTONS, RIGHT, N, correlation, frames, positions_px, translation, write_scan
-from scan_files import FRAMES, opened, refusal, write_cxi
+from scan_files import FRAMES, TRANSLATION, opened, refusal, write_cxi
 
 from ptychoflow.acquisition.frame_check import ranges_in_words, usable
 from ptychoflow.acquisition.inspect import inspect_scan
@@ -53,7 +53,53 @@ def test_gaps_that_hold_the_largest_value_are_ignored(path, dtype, marker):
 def test_saturation_in_some_frames_only_is_no_gap(path):
     counts = frames().astype("uint16")
     counts[::2, 5, 6] = 65535
-    assert opened(write_scan(path, counts, with_probe=True)).perspective(0).mask is None
+    scan = opened(write_scan(path, counts, with_probe=True))
+    assert scan.perspective(0).mask is None
+    assert notes_with(scan, "1 pixels hold 65535, the largest value of their type, in some of the frames looked at")
+    told = opened(path, preprocess={"saturation_counts": 65535})
+    assert np.argwhere(told.perspective(0).mask).tolist() == [[5, 6]]
+    assert not notes_with(told, "largest value of their type")
+
+
+@pytest.mark.parametrize("dtype", ["uint32", "int32"])
+def test_what_no_detector_counts_is_ignored_though_it_is_in_some_frames_only(path, dtype):
+    counts = frames().astype(dtype)
+    largest = np.iinfo(dtype).max
+    counts[7, 10, 10] = counts[::3, 40, 41] = largest
+    scan = opened(write_scan(path, counts, dtype=dtype))
+    assert np.argwhere(scan.perspective(0).mask).tolist() == [[10, 10], [40, 41]]
+    assert notes_with(scan, f"2 pixels hold {largest} in some of the frames looked at, no count; they are ignored")
+    assert not notes_with(scan, "off the middle")
+    assert correlation(scan.perspective(0)) > RIGHT
+
+
+def test_a_frame_half_of_which_overflows_does_not_take_half_of_the_detector_along(path):
+    counts = frames().astype("uint32")
+    counts[5, :32] = 2**32 - 1
+    scan = opened(write_scan(path, counts, dtype="uint32", with_probe=True))
+    assert scan.perspective(0).mask is None
+    assert notes_with(scan, "2048 pixels hold 4294967295, the largest value of their type, in some of the frames")
+    assert np.flatnonzero(~usable(scan.perspective(0).read(0, 144))).tolist() == [5]
+
+
+def test_positions_along_a_line_are_said(path):
+    """As of a scan along x and z, whose third column is y."""
+    where_m = translation()[:, [0, 2, 1]]
+    scan = opened(write_scan(path, positions_m=where_m))
+    assert notes_with(scan, "All positions lie along one line: y spans 0 object pixels, x 7")
+    columns = {"path": f"/{TRANSLATION}", "column_x": 0, "column_y": 2, "unit": "m"}
+    right = opened(path, positions=columns)
+    assert not notes_with(right, "along one line")
+    assert correlation(right.perspective(0)) > RIGHT
+
+
+def test_a_stored_probe_that_was_not_shifted_is_said(path):
+    with h5py.File(write_scan(path, with_probe=True), "a") as file:
+        stored = file["entry_1/instrument_1/source_1/illumination"]
+        assert not notes_with(opened(path), "off the middle of its array")
+        stored[...] = np.fft.ifftshift(stored[...])
+    assert notes_with(opened(path), "The file's probe is off the middle of its array by (-32, -32) px")
+    assert correlation(opened(path, probe="ignore").perspective(0)) > RIGHT
 
 
 @pytest.mark.parametrize("places", [[(50, 50)], [(50, 50), (50, 51), (51, 50)], [(0, 0), (63, 20)]])

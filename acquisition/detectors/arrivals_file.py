@@ -44,6 +44,8 @@ DROPPED = 0xFFFE
 """A record of this source holds, as text, how many messages the receiver could not keep."""
 LISTENING = 0xFFFD
 """A record of this source, without parts, is the first of every receiver."""
+STOPPED = 0xFFFC
+"""A record of this source, without parts, is the last of a receiver: until then it listened."""
 WRITTEN_AT_ONCE = 1024
 """Pieces that the system takes in one call."""
 WINDOW_BYTES = 1 << 26
@@ -64,7 +66,7 @@ class Message:
     """One record: what came from one source at one time."""
 
     source: int
-    """Index into the names of the sources, or `DROPPED`, or `LISTENING`."""
+    """Index into the names of the sources, or `DROPPED`, `LISTENING` or `STOPPED`."""
     received_at_s: float
     parts: tuple[memoryview, ...]
     """Mapped from the file: who keeps one holds no memory of its own."""

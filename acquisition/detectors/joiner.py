@@ -120,7 +120,7 @@ class SeriesJoiner:
             del self._waiting[trigger]
             self.unplaced[Unplaced.NO_POSITION] += 1
         if self.ending is None and self.last_arrival_s is not None and now_s - self.last_arrival_s >= idle_s:
-            self.end(Ending.STALLED, at_s=now_s)
+            self.end(Ending.STALLED, at_s=self.last_arrival_s + idle_s)
 
     def finished(self, *, now_s: float) -> bool:
         """Whether nothing of the series is on its way any more, as far as one can wait."""

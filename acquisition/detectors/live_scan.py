@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ptychoflow.acquisition.detectors.arrivals import SeriesHeader
-from ptychoflow.acquisition.detectors.arrivals_file import DROPPED, LISTENING, ArrivalsReader, Message
+from ptychoflow.acquisition.detectors.arrivals_file import DROPPED, LISTENING, STOPPED, ArrivalsReader, Message
 from ptychoflow.acquisition.detectors.interface import Decoder
 from ptychoflow.acquisition.detectors.joiner import PlacedFrame, missing_in_words
 from ptychoflow.acquisition.detectors.series_table import Series, SeriesTable
@@ -157,6 +157,8 @@ class LiveScan(OpenEndedScan):
             self.table.notes.append(f"the disk was slow: {lost} messages could not be kept")
         elif message.source == LISTENING:
             self.table.listen(message.received_at_s)
+        elif message.source == STOPPED:
+            self.table.pass_time(message.received_at_s)
         elif message.source < len(self._decoders):
             for arrival in self._decoders[message.source].decode(message.parts):
                 self.table.apply(arrival, at_s=message.received_at_s)

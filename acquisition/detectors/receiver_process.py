@@ -23,7 +23,7 @@ from typing import BinaryIO
 import msgspec
 
 from ptychoflow.acquisition.child_process import begin_child
-from ptychoflow.acquisition.detectors.arrivals_file import DROPPED, LISTENING, ArrivalsReader, ArrivalsWriter
+from ptychoflow.acquisition.detectors.arrivals_file import DROPPED, LISTENING, STOPPED, ArrivalsReader, ArrivalsWriter
 from ptychoflow.acquisition.detectors.interface import POLL_S, Connection, Part
 from ptychoflow.acquisition.detectors.receiver_messages import ReceiverFailed, ReceiverJob, ReceiverStatus
 from ptychoflow.acquisition.detectors.sources import make_connection
@@ -167,8 +167,16 @@ def _write(
             status_due_s = time.monotonic() + STATUS_PERIOD_S
             _say(answers, ReceiverStatus(trouble))
         if message is None and stop.is_set():
-            writer.end_file()
+            _end(writer)
             return
+
+
+def _end(writer: ArrivalsWriter) -> None:
+    try:
+        writer.append(STOPPED, time.time(), ())
+        writer.end_file()
+    except OSError as error:
+        log.warning("the arrivals cannot be ended: %s", error)
 
 
 def _append_dropped(received: ReceivedQueue, writer: ArrivalsWriter) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter, deque
 from dataclasses import dataclass, field
 
@@ -58,6 +59,8 @@ class _Run:
 
 class SeriesTable:
     """Gives every arrival to its series. Decides by the times of arrival alone, so that a resume decides the same.
+
+    When a series is let go of depends on who reads: nothing may be decided by it that being over does not decide.
 
     Args:
         join: how frames and positions are joined.
@@ -196,7 +199,8 @@ class SeriesTable:
         self, name: str, numbers: npt.NDArray[np.int64], positions_m: npt.NDArray[np.float64], at_s: float
     ) -> None:
         if (known := self._series_of_run.get(name)) is not None:
-            known.joiner.add_positions(numbers, positions_m, at_s=at_s)
+            if not known.over:
+                known.joiner.add_positions(numbers, positions_m, at_s=at_s)
             return
         run = self._runs.get(name)
         if run is None:
@@ -219,7 +223,7 @@ class SeriesTable:
     def _match_run(self, name: str, run: _Run) -> None:
         """Give a run that begins to its series, if frames of that have come; the newest one in doubt."""
         for series in reversed(self._open.values()):
-            going_on = run.series is not None or series.joiner.ending is None
+            going_on = not series.over and (run.series is not None or series.joiner.ending is None)
             if going_on and series.run is None and self._belong(run, series):
                 self._join_run(name, run, series)
                 return
@@ -235,18 +239,19 @@ class SeriesTable:
     def _match_rest(self, now_s: float) -> None:
         """Join those of which one was over before the other began, if meanwhile nothing nearer in time has begun."""
         for series in reversed(self._open.values()):
-            if series.run is None:
+            if series.run is None and not series.over:
                 for name, run in reversed(self._runs.items()):
-                    if self._belong(run, series) and self._nothing_nearer(run, series, now_s):
+                    if self._belong(run, series) and now_s >= (from_s := self._nothing_nearer_from_s(run, series)):
+                        series.joiner.give_up(now_s=from_s, idle_s=self._idle_s)
                         self._join_run(name, run, series)
                         break
 
-    def _nothing_nearer(self, run: _Run, series: Series, now_s: float) -> bool:
+    def _nothing_nearer_from_s(self, run: _Run, series: Series) -> float:
         began_s, first_s = run.began_s, series.joiner.first_frame_s
         if began_s is None or first_s is None:
-            return False
+            return math.inf
         # frames must not be given up meanwhile
-        return now_s - max(began_s, first_s) >= min(abs(began_s - first_s), self._join.wait_s / 2)
+        return max(began_s, first_s) + min(abs(began_s - first_s), self._join.wait_s / 2)
 
     def _belong(self, run: _Run, series: Series) -> bool:
         if run.series is not None:

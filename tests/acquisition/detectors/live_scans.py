@@ -19,7 +19,7 @@ from ptychoflow.acquisition.detectors.arrivals import (
     SeriesEnded,
     SeriesHeader,
 )
-from ptychoflow.acquisition.detectors.arrivals_file import LISTENING, ArrivalsReader, ArrivalsWriter
+from ptychoflow.acquisition.detectors.arrivals_file import LISTENING, STOPPED, ArrivalsReader, ArrivalsWriter
 from ptychoflow.acquisition.detectors.interface import Decoder, Part
 from ptychoflow.acquisition.detectors.live_scan import LiveScan
 from ptychoflow.acquisition.detectors.settings import LiveSettings
@@ -82,6 +82,11 @@ class Script:
     def listen(self, at_s: float) -> Script:
         """Begin to listen, as another receiver."""
         self._writer.append(LISTENING, at_s, ())
+        return self
+
+    def stop(self, at_s: float) -> Script:
+        """End as a receiver."""
+        self._writer.append(STOPPED, at_s, ())
         return self
 
     def add_all(self, events: Iterable[tuple[float, Arrival]]) -> Script:

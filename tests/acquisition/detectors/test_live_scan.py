@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from live_scans import HEADER, SCAN, SETTINGS, PlainImage, Script, frame, positions, positions_m, whole_series
 
+from ptychoflow.acquisition.detectors import live_scan
 from ptychoflow.acquisition.detectors.arrivals import (
     FrameCame,
     Malformed,
@@ -201,6 +202,30 @@ def test_positions_of_a_series_that_nobody_saw_do_not_go_to_the_next_one(tmp_pat
     came[1] = (2.0105, came[1][1])  # the first frame comes before the run of its positions
     taken = Script(tmp_path).add_all([(0.0, PositionsBegan("lost", None)), *lost, *came]).scan().run()
     taken.assert_shows(FIRST, range(FRAMES))
+
+
+@pytest.mark.parametrize("at_once", [1, 1000])
+def test_positions_go_to_the_same_series_whether_it_is_read_as_it_comes_or_in_one_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: int
+) -> None:
+    """A series that lost its positions and is over takes none of the next one, whose first frames were lost."""
+    monkeypatch.setattr(live_scan, "MESSAGES_AT_ONCE", at_once)
+    first = [event for event in whole_series(FIRST) if isinstance(event[1], SeriesBegan | FrameCame | SeriesEnded)]
+    second = whole_series(SCAN.perspective(1), series="2", run="b", begin_s=4.0, period_s=0.1)
+    second = [(at_s, one) for at_s, one in second if not isinstance(one, FrameCame) or one.number > 13]
+    second = [(5.41 if isinstance(one, SeriesBegan) else at_s, one) for at_s, one in second]
+    taken = Script(tmp_path).add_all([*first, *second]).scan().run()
+    taken.assert_shows(SCAN.perspective(1), range(14, FRAMES))
+    assert +taken.ledger.unplaced_because == {Unplaced.NO_POSITION: FRAMES}
+
+
+def test_a_silence_before_the_receiver_stopped_counts(tmp_path: Path) -> None:
+    """What had stalled while somebody listened has stalled as well for who reads it again."""
+    events = whole_series(FIRST)
+    script = Script(tmp_path).add_all([event for event in events if event[0] < 0.3]).stop(50.0).listen(60.0)
+    taken = script.add_all([(at_s + 60.0, one) for at_s, one in events if at_s > 0.3]).scan({"idle_s": 5.0}).run()
+    assert taken.endings == [Ending.STALLED]
+    assert taken.ledger.unplaced_because[Unplaced.LATE] > 15
 
 
 def test_positions_that_came_before_all_frames_of_their_series_are_its_own(tmp_path: Path) -> None:

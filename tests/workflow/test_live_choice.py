@@ -29,6 +29,16 @@ def test_sources_on_a_host_and_in_a_folder() -> None:
     assert live_options("hdf5-swmr", None)["source"]["frames"] == {"kind": "hdf5-swmr"}
 
 
+def test_a_source_that_is_searched_for_is_searched_on_the_host() -> None:
+    assert live_options("ntndarray://10.0.0.5", None)["source"]["frames"] == {
+        "kind": "ntndarray",
+        "servers": ["10.0.0.5"],
+    }
+    frames = live_options("ntndarray://ioc:5080", None)["source"]["frames"]
+    assert frames == {"kind": "ntndarray", "servers": ["ioc:5080"]}
+    assert simulator_settings("ntndarray://127.0.0.1:0", []).host == "127.0.0.1"
+
+
 def test_a_simulator_writes_into_a_folder(tmp_path: Path) -> None:
     settings = simulator_settings(f"hdf5-swmr://{tmp_path}", ["simulator.frames_per_flush=8"])
     assert settings == Hdf5SwmrSimulatorSettings(folder=tmp_path, frames_per_flush=8)
@@ -39,6 +49,7 @@ def test_a_simulator_writes_into_a_folder(tmp_path: Path) -> None:
     [
         ("hdf5-swmr://d", ["frames=/f", "positions.path=/p"]),
         ("watched-folder://d", ["series=folder"]),
+        ("ntndarray://ioc:5080", ["pv=I", "series.by=pause", "series.pause_s=2", "number_from=from_first"]),
         (
             "bluesky-documents://host",
             [

@@ -21,6 +21,10 @@ IN_FOLDERS = frozenset(
     if "folder" in source.model_fields and "host" not in source.model_fields
 )
 """Kinds of sources that are files in a folder."""
+SEARCHED_FOR = frozenset(
+    source.model_fields["kind"].default for source in get_args(LiveSourceSettings) if "servers" in source.model_fields
+)
+"""Kinds of sources that may be on any of several servers."""
 
 
 def live_options(detector: str | None, positions: str | None) -> Table:
@@ -30,7 +34,7 @@ def live_options(detector: str | None, positions: str | None) -> Table:
         UserError: one of them is not of the form KIND, KIND://HOST[:PORT] or KIND://FOLDER.
     """
     parts = {"frames": detector, "positions": positions}
-    named = {name: _address(text) for name, text in parts.items() if text is not None}
+    named = {name: _source(text) for name, text in parts.items() if text is not None}
     return {"source": {"kind": "live", **named}} if named else {}
 
 
@@ -53,6 +57,14 @@ def simulator_settings(source: str, assignments: Iterable[str]) -> SimulatorSett
         return _Simulation.model_validate(values).simulator
     except ValidationError as error:
         raise explain(error, model=_Simulation, values=values, origins=origins) from None
+
+
+def _source(text: str) -> dict[str, Any]:
+    said = _address(text)
+    if said["kind"] in SEARCHED_FOR and "host" in said:
+        host, port = said.pop("host"), said.pop("port", None)
+        said["servers"] = [host if port is None else f"{host}:{port}"]
+    return said
 
 
 def _address(text: str) -> dict[str, Any]:

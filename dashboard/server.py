@@ -14,6 +14,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from ptychoflow.dashboard.app import CommandAccess, create_app
+from ptychoflow.dashboard.http_connection import HttpConnection
 from ptychoflow.dashboard.runs import Runs, read_run
 from ptychoflow.dashboard.settings import DashboardSettings
 from ptychoflow.dashboard.state import DashboardState
@@ -209,6 +210,7 @@ class _Server(WatchedThread):
 def _start_server(app: FastAPI, listener: socket.socket) -> _Server:
     config = uvicorn.Config(
         app,
+        http=HttpConnection,
         log_config=None,
         log_level="warning",
         access_log=False,

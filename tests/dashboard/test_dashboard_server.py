@@ -4,7 +4,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import httpx
@@ -16,7 +16,7 @@ from support import free_ports
 from telemetry_samples import acquired, mosaic, ramp, step
 from websockets.sync.client import connect
 
-from ptychoflow.dashboard.server import serve_dashboard
+from ptychoflow.dashboard.server import MAX_CONNECTIONS, serve_dashboard
 from ptychoflow.dashboard.settings import DashboardSettings
 from ptychoflow.streaming.errors import UserError
 from ptychoflow.streaming.events import MosaicKind, Part, RankCounts, WarningRaised
@@ -219,3 +219,18 @@ def test_listening_to_everybody_is_announced(network, tmp_path, hub, caplog):
     with dashboard(network, tmp_path, host="0.0.0.0") as served:
         served.wait_until(lambda state: state["present"]["parts"])
     assert "not on loopback" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "beginning", [b"", b"GET /api/st", b"POST /api/commands HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 9\r\n\r\n{"]
+)
+def test_connections_that_ask_for_nothing_shut_nobody_out(network, tmp_path, beginning):
+    with dashboard(network, tmp_path) as served, ExitStack() as stack:
+        served.wait_until(lambda _: True)
+        host, port = served.address.split(":")
+        for _ in range(MAX_CONNECTIONS + 40):
+            one = stack.enter_context(socket.create_connection((host, int(port)), timeout=PATIENCE_S))
+            one.sendall(beginning)
+        assert httpx.get(f"http://{served.address}/api/state", timeout=PATIENCE_S).status_code == 200
+        with connect(f"ws://{served.address}/ws", open_timeout=PATIENCE_S) as viewer:
+            assert json.loads(viewer.recv(PATIENCE_S))["present"]["run"] == "night"

@@ -24,6 +24,7 @@ from ptychoflow.streaming.sockets import Sockets, receive_now
 log = logging.getLogger(__name__)
 
 EDGE = "edge"
+HIGHEST_PORT = 65_535
 
 
 def rank_name(rank: int) -> str:
@@ -161,21 +162,29 @@ class Publisher:
 
     def _handle(self, message: ControlMessage) -> None:
         match message:
-            case Hello(consumer, _, world_size) if consumer not in (EDGE, *map(rank_name, range(world_size))):
-                self._codec.drop(f"{consumer!r} of {world_size} ranks is no consumer")
-            case Hello(consumer, session, world_size, next_sequence, call):
-                log.info("%s is here (session %r)", consumer, session[:8])
-                if consumer != EDGE and world_size != self.world_size:
-                    self._share_among(world_size)
-                for outbox in self._outboxes():
-                    if outbox.consumer == consumer:
-                        self._kept += outbox.hello(session, next_sequence, call)
+            case Hello():
+                self._handle_hello(message)
             case Acknowledge(consumer):
                 for outbox in self._outboxes():
                     if outbox.consumer == consumer:
                         self._handle_acknowledgement(message, outbox)
             case FirstPassScore():
                 self.scores.append(message)
+
+    def _handle_hello(self, hello: Hello) -> None:
+        consumer, ranks = hello.consumer, hello.world_size
+        if consumer not in (EDGE, *map(rank_name, range(ranks))):
+            self._codec.drop(f"{consumer!r} of {ranks} ranks is no consumer")
+            return
+        if self._network.samples_port + ranks > HIGHEST_PORT + 1:
+            self._codec.drop(f"there are no ports for {ranks} ranks from network.samples_port on")
+            return
+        log.info("%s is here (session %r)", consumer, hello.session[:8])
+        if consumer != EDGE and ranks != self.world_size:
+            self._share_among(ranks)
+        for outbox in self._outboxes():
+            if outbox.consumer == consumer:
+                self._kept += outbox.hello(hello.session, hello.next_sequence, hello.call)
 
     def _handle_acknowledgement(self, message: Acknowledge, outbox: Outbox) -> None:
         if message.hold:

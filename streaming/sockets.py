@@ -115,7 +115,12 @@ class Sockets:
     def _socket(self, kind: int, host: str) -> Socket:
         if self.network.keys_dir is None and not is_loopback(host):
             raise UserError(f"{host} is not loopback and needs keys: run `ptychoflow keys DIR`, set network.keys_dir")
-        socket = self._context.socket(kind)
+        try:
+            socket = self._context.socket(kind)
+        except zmq.ZMQError as error:
+            raise UserError(
+                f"cannot open another socket: {error.strerror}; raise the limit of open files (ulimit -n)"
+            ) from error
         self._open.append(socket)
         socket.set_hwm(self.network.high_water_mark)
         if kind in RECEIVERS:

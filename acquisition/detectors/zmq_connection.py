@@ -117,7 +117,9 @@ class ZmqConnection(Connection):
 
     def _broken_at_s(self, monitor: Socket) -> float | None:
         """Say what became of the connection; return when it broke where no other attempt is known of."""
-        event = parse_monitor_message(monitor.recv_multipart())["event"]
+        if (parts := receive_now(monitor)) is None:
+            return None
+        event = parse_monitor_message(parts)["event"]
         if event == zmq.Event.HANDSHAKE_SUCCEEDED:
             log.info("connected to the %s at %s", self.source, self._address)
         if event != zmq.Event.DISCONNECTED:

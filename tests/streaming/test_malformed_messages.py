@@ -23,6 +23,7 @@ from ptychoflow.streaming.commands import AnyCommand, CommandHub, CommandReceive
 from ptychoflow.streaming.events import MosaicImage, MosaicKind, Regime, Telemetry, ValidationLoss, WarningRaised
 from ptychoflow.streaming.inbox import Inbox
 from ptychoflow.streaming.messages import (
+    MAX_RANKS,
     MAX_SEQUENCE,
     SCHEMA_VERSION,
     Acknowledge,
@@ -220,6 +221,7 @@ def push(network: NetworkSettings, stack: ExitStack, port: int, kind: int = zmq.
 def test_malformed_messages_stop_no_acquisition(
     network: NetworkSettings, stack: ExitStack, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    network = network.model_copy(update={"samples_port": 65_000})
     publisher = stack.enter_context(Publisher(network, spool_dir=tmp_path, memory_bytes=10**6))
     stranger = push(network, stack, network.acknowledgements_port)
     codec: Codec[ControlMessage] = Codec(ControlMessage)
@@ -227,6 +229,7 @@ def test_malformed_messages_stop_no_acquisition(
         Hello("rank-0", "s", 0, 0, 0),
         Hello("rank-2", "s", 2, 0, 0),
         Hello("camera", "s", 2, 0, 0),
+        Hello("rank-0", "s", MAX_RANKS, 0, 0),
         Hello(EDGE, "s", 0, MAX_SEQUENCE + 1, 0),
     ]
     wrong = [*malformed("acknowledgements"), *(codec.encode(hello) for hello in nobody)]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +49,29 @@ def test_a_port_in_use_is_one_clear_line() -> None:
         port = int(taken.getsockopt_string(zmq.LAST_ENDPOINT).rsplit(":", 1)[1])
         with pytest.raises(UserError, match=rf"cannot listen on 127.0.0.1:{port}: Address already in use"):
             sockets.bind(zmq.PUSH, "127.0.0.1", port)
+
+
+TOO_MANY = """
+import resource, zmq
+from ptychoflow.streaming.errors import UserError
+from ptychoflow.streaming.settings import NetworkSettings
+from ptychoflow.streaming.sockets import Sockets
+with Sockets(NetworkSettings()) as sockets:
+    sockets.connect(zmq.PULL, "127.0.0.1", 1)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40))
+    try:
+        while True:
+            sockets.connect(zmq.PULL, "127.0.0.1", 1)
+    except UserError as error:
+        print(error)
+"""
+
+
+def test_too_many_sockets_are_one_clear_line() -> None:
+    ended = subprocess.run([sys.executable, "-c", TOO_MANY], capture_output=True, text=True, timeout=60, check=True)
+    assert ended.stdout == (
+        "cannot open another socket: Too many open files; raise the limit of open files (ulimit -n)\n"
+    )
 
 
 def test_keys_are_private_and_not_overwritten(tmp_path: Path) -> None:

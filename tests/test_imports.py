@@ -34,7 +34,7 @@ BUFFER_ROOMS = (
     ("loader",),
 )
 TRAINER_ROOMS = (
-    ("models", "continual_metrics"),
+    ("models", "continual_metrics", "meeting"),
     ("settings",),
     ("device",),
     ("checkpoints",),

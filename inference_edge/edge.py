@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gc
 import logging
+import socket
 import threading
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
@@ -43,6 +45,8 @@ class EdgeLinks(Generic[ModelT]):
     telemetry: TelemetrySender
     wake_up: WakeUp
     """Ends the inbox's waiting."""
+    trainer_patience_s: float
+    """How long a trainer is waited for that is away when the stream has ended."""
 
     @classmethod
     @contextmanager
@@ -63,7 +67,7 @@ class EdgeLinks(Generic[ModelT]):
             inbox = stack.enter_context(
                 Inbox(network, consumer="edge", port=network.frames_port, warn=warn, wake=wake_up.socket)
             )
-            client = stack.enter_context(closing(WeightsClient(network, edge=Part.EDGE.value)))
+            client = stack.enter_context(closing(WeightsClient(network, edge=_name(run))))
             final_weights = FinalWeights(run.folder)
             weights = WeightsReceiver[ModelT](
                 client, telemetry=telemetry, final_weights=final_weights, weights_kept=settings.weights_kept
@@ -71,7 +75,7 @@ class EdgeLinks(Generic[ModelT]):
             stack.enter_context(closing(weights))
             # what stays exempt at the interpreter's end is reported as leaked by libraries that count their objects
             stack.callback(gc.unfreeze)
-            yield cls(inbox, weights, commands, telemetry, wake_up)
+            yield cls(inbox, weights, commands, telemetry, wake_up, settings.wait_for_trainer_s)
 
     def report_status(self, state: PartState, text: str) -> None:
         """Say what the edge is at."""
@@ -82,6 +86,11 @@ class EdgeLinks(Generic[ModelT]):
         """Say something that a user should know before trusting the result."""
         log.warning("%s", text)
         self.telemetry.send(WarningRaised(text))
+
+
+def _name(run: RunContext) -> str:
+    """Return what tells an edge from others, and is the same when it is started again."""
+    return f"the {Part.EDGE.value} on {socket.gethostname()} in {run.folder.path.resolve()}"
 
 
 class Edge(ABC, Generic[StartT, ModelT]):
@@ -101,12 +110,14 @@ class Edge(ABC, Generic[StartT, ModelT]):
         self._links, self._weights = links, links.weights
         self._receiver = receiver
         self._announced: StartT | None = None
+        self._ended_s: float | None = None
 
     def run(self, stop: threading.Event) -> None:
         """Work until everything is done, or until `stop` is set.
 
         Raises:
-            UserError: the trainer has ended without weights that can be used, or something cannot be written.
+            UserError: the trainer has ended without weights that can be used, or is away for too long with its final
+                ones; or something cannot be written.
         """
         self._links.report_status(PartState.STARTING, f"waiting for {self.SOURCE}")
         while not (stop.is_set() or self._finished()):
@@ -116,6 +127,13 @@ class Edge(ABC, Generic[StartT, ModelT]):
                 self._use_other_weights()
             self._update_weights()
             self._advance()
+            if self._gives_up():
+                self._end(finished=False)
+                raise UserError(
+                    "edge: the final weights have not come, and the trainer has been away for "
+                    f"{self._links.trainer_patience_s:.0f} s; the images made until then are kept; "
+                    "start the trainer again, or resume the run"
+                )
         self._end(finished=self._finished())
 
     @abstractmethod
@@ -140,6 +158,14 @@ class Edge(ABC, Generic[StartT, ModelT]):
 
     def _finished(self) -> bool:
         return self._receiver.ended and self._weights.final_seen and not self._unimaged()
+
+    def _gives_up(self) -> bool:
+        """Whether only the final weights are missing, and the trainer has been away for too long since."""
+        if not self._receiver.ended:
+            return False
+        self._ended_s = time.monotonic() if self._ended_s is None else self._ended_s
+        waited_s = min(self._weights.trainer_away_s, time.monotonic() - self._ended_s)
+        return waited_s > self._links.trainer_patience_s
 
     def _use_other_weights(self) -> None:
         if self._weights.model is not None:

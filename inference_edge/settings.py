@@ -46,6 +46,8 @@ class InferenceSettings(Settings):
     """Versions of the weights that are kept, the one in use included, to roll back to."""
     report_period_s: PositiveFloat = 1.0
     """Counts, rates and latencies are reported this often."""
+    wait_for_trainer_s: PositiveFloat = 300.0
+    """When the stream has ended, a trainer that is away with its final weights is waited for as long as this."""
 
 
 class EdgeSettings(InferenceSettings):

@@ -68,6 +68,11 @@ class WeightsReceiver(Generic[ModelT]):
         older = [one for one in self._kept if self.model is not None and one.version < self.model.version]
         return older[-1] if older else None
 
+    @property
+    def trainer_away_s(self) -> float:
+        """How long the trainer has been away; 0 while it is there, or nothing of it is missing."""
+        return 0.0 if self.final_seen else self._client.trainer_away_s
+
     def fetch(self, prepare: Callable[[], Check[ModelT]]) -> None:
         """Fetch the newest weights, if any came and none are being checked; `prepare` then says how to check them."""
         if self._checking is not None:

@@ -1,6 +1,7 @@
 """Weights from the trainer to any number of edges: an edge asks for what is newer than its own, newest wins.
 
-Asking keeps the channel empty of stale versions, serves late joiners at once, and needs no memory of who is there.
+Asking keeps the channel empty of stale versions, serves late joiners at once; the trainer remembers only who
+has yet to get the final version.
 """
 
 from __future__ import annotations
@@ -11,19 +12,23 @@ import time
 
 import numpy as np
 import zmq
+from zmq.utils.monitor import parse_monitor_message
 
 from ptychoflow.streaming.codec import Codec, ReceivingCodec
 from ptychoflow.streaming.messages import Weights, WeightsRequest
 from ptychoflow.streaming.settings import NetworkSettings
-from ptychoflow.streaming.sockets import Sockets, receive_now
+from ptychoflow.streaming.sockets import Socket, Sockets, receive_now
 
 log = logging.getLogger(__name__)
 
 POLL_MS = 100
 ASK_AGAIN_S = 5.0
 """A request is repeated after this long, in case the trainer restarted and forgot it."""
-GONE_AFTER_S = 3 * ASK_AGAIN_S
-"""An edge that has not asked for this long has ended."""
+LOADING_S = 60.0
+"""An edge that is still loading asks within this time."""
+EDGES_AWAITED = 64
+"""Edges that are known by name; a run has one or a few."""
+WATCHED = zmq.Event.HANDSHAKE_SUCCEEDED | zmq.Event.DISCONNECTED
 
 
 class WeightsServer:
@@ -45,10 +50,10 @@ class WeightsServer:
         self._requests: ReceivingCodec[WeightsRequest] = ReceivingCodec(WeightsRequest, "requests for weights")
         self._replies: Codec[Weights] = Codec(Weights)
         self._newest: tuple[Weights, bytes] | None = None
-        self._asking: dict[bytes, int] = {}
-        self._last_asked_s: dict[bytes, float] = {}
+        self._asking: dict[bytes, WeightsRequest] = {}
         self._changed = threading.Condition()
-        self._served_final: set[bytes] = set()
+        self._edges: set[str] = set()
+        self._have_final: set[str] = set()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._serve, name="weights-server", daemon=True)
         self._thread.start()
@@ -68,23 +73,37 @@ class WeightsServer:
         with self._changed:
             self._newest = (weights, safetensors)
 
-    def close(self, *, wait_until_served_s: float = 0.0) -> None:
-        """Stop serving; wait at most `wait_until_served_s` seconds for the edges to fetch the final version.
-
-        That is all edges that still ask; at least one.
-        """
+    @property
+    def unserved(self) -> list[str]:
+        """Names of the edges that have ever asked for weights and have not said that they have the final ones."""
         with self._changed:
-            served = self._changed.wait_for(self._all_have_final, timeout=wait_until_served_s)
-            if wait_until_served_s > 0 and not served:
-                log.info("not every edge fetched the final weights within %.0f s", wait_until_served_s)
+            return sorted(self._edges - self._have_final)
+
+    def wait_until_served(self, timeout_s: float, stop: threading.Event | None = None) -> bool:
+        """Wait until every edge that has ever asked says that it has the final version; return whether all have it.
+
+        Args:
+            timeout_s: to wait at most; a minute at most where no edge has asked.
+            stop: ends the waiting.
+        """
+        began_s = time.monotonic()
+        with self._changed:
+            while not self._all_have_final():
+                limit_s = timeout_s if self._edges else min(timeout_s, LOADING_S)
+                remaining_s = began_s + limit_s - time.monotonic()
+                if remaining_s <= 0 or (stop is not None and stop.is_set()):
+                    return False
+                self._changed.wait(min(remaining_s, POLL_MS / 1000))
+        return True
+
+    def close(self) -> None:
+        """Stop serving."""
         self._stop.set()
         self._thread.join()
         self._sockets.close(linger_s=2.0)
 
     def _all_have_final(self) -> bool:
-        now_s = time.monotonic()
-        there = {edge for edge, asked_s in self._last_asked_s.items() if now_s - asked_s < GONE_AFTER_S}
-        return bool(self._served_final) and there <= self._served_final
+        return bool(self._have_final) and self._edges <= self._have_final
 
     def _serve(self) -> None:
         while not self._stop.is_set():
@@ -96,9 +115,14 @@ class WeightsServer:
         request = self._requests.read(parts)
         if request is None:
             return
-        self._asking[edge] = request.body.newer_than
+        name = request.body.edge
+        # an edge that was started again has lost what the one before it had
+        self._asking = {one: asked for one, asked in self._asking.items() if asked.edge != name}
+        self._asking[edge] = request.body
         with self._changed:
-            self._last_asked_s[edge] = time.monotonic()
+            self._have_final.discard(name)
+            if len(self._edges) < EDGES_AWAITED:
+                self._edges.add(name)
 
     def _answer(self) -> None:
         with self._changed:
@@ -108,8 +132,8 @@ class WeightsServer:
         weights, safetensors = newest
         parts = self._replies.encode(weights, {"safetensors": np.frombuffer(safetensors, np.uint8)})
         if weights.final:
-            self._note_final({edge for edge, version in self._asking.items() if version >= weights.version})
-        for edge in [edge for edge, version in self._asking.items() if version < weights.version]:
+            self._note_final({one.edge for one in self._asking.values() if one.newer_than >= weights.version})
+        for edge in [edge for edge, one in self._asking.items() if one.newer_than < weights.version]:
             try:
                 self._socket.send_multipart([edge, *parts], flags=zmq.DONTWAIT, copy=False)
             except zmq.Again:
@@ -117,26 +141,17 @@ class WeightsServer:
             except zmq.ZMQError as error:
                 if error.errno != zmq.EHOSTUNREACH:
                     raise
-                self._forget(edge)
-                continue
+            else:
+                self.served += 1
+            # whose connection is gone asks again on another one
             del self._asking[edge]
-            self.served += 1
-            if weights.final:
-                self._note_final({edge})
 
-    def _note_final(self, edges: set[bytes]) -> None:
-        """Note which edges have the final version."""
-        if not edges <= self._served_final:
+    def _note_final(self, edges: set[str]) -> None:
+        """Note who has the final version: what was sent may be lost on its way, so only they themselves can say."""
+        if not edges <= self._have_final:
             with self._changed:
-                self._served_final |= edges
+                self._have_final |= edges
                 self._changed.notify_all()
-
-    def _forget(self, edge: bytes) -> None:
-        """Count no longer on an edge whose connection is gone: what it asked for has not reached it."""
-        del self._asking[edge]
-        with self._changed:
-            del self._last_asked_s[edge]
-            self._changed.notify_all()
 
 
 class WeightsClient:
@@ -144,13 +159,14 @@ class WeightsClient:
 
     Args:
         network: hosts, ports and keys of the run; connects to `trainer_host:weights_port`.
-        edge: name for the trainer's log.
+        edge: name that tells this edge from others, the same when it is started again; the trainer waits for it.
     """
 
     def __init__(self, network: NetworkSettings, *, edge: str) -> None:
         self._edge = edge
         self._network = network
         self._sockets = Sockets(network)
+        self._away_since_s: float | None = time.monotonic()
         self._connect()
         self._requests: Codec[WeightsRequest] = Codec(WeightsRequest)
         self._replies: ReceivingCodec[Weights] = ReceivingCodec(Weights, "weights", network.max_message_bytes)
@@ -167,8 +183,9 @@ class WeightsClient:
 
         Asked for is always what is newer than all before; a trainer may answer otherwise. A version comes once.
         """
+        self._read_events()
         # in this order: what came before the break waits in the old socket
-        if self._breaks.poll(0) and not self._socket.poll(0):
+        if self._broken and not self._socket.poll(0):
             self._connect_again()
         self._ask()
         if not self._socket.poll(int(timeout_s * 1000)) or not (parts := receive_now(self._socket, copy=False)):
@@ -187,6 +204,11 @@ class WeightsClient:
             self._ask()
         return decoded.body, decoded.arrays["safetensors"].tobytes()
 
+    @property
+    def trainer_away_s(self) -> float:
+        """How long there has been no connection to the trainer, as far as `poll` has seen; 0 while there is one."""
+        return 0.0 if self._away_since_s is None else time.monotonic() - self._away_since_s
+
     def skip_to(self, version: int) -> None:
         """Ask only for what is newer than this version, which the edge has from elsewhere."""
         self._version = version
@@ -198,14 +220,24 @@ class WeightsClient:
         self._sockets.close()
 
     def _connect(self) -> None:
-        self._socket = self._sockets.connect(zmq.DEALER, self._network.trainer_host, self._network.weights_port)
-        self._breaks = self._sockets.monitor(self._socket, zmq.Event.DISCONNECTED)
+        host, port = self._network.trainer_host, self._network.weights_port
+        self._socket = self._sockets.connect(zmq.DEALER, host, port, watched=WATCHED)
+        self._events: Socket = self._socket.get_monitor_socket()
+        self._broken = False
+
+    def _read_events(self) -> None:
+        while self._events.poll(0):
+            if parse_monitor_message(self._events.recv_multipart())["event"] == zmq.Event.HANDSHAKE_SUCCEEDED:
+                self._away_since_s = None
+            else:
+                self._broken = True
+                self._away_since_s = time.monotonic() if self._away_since_s is None else self._away_since_s
 
     def _connect_again(self) -> None:
         # ZeroMQ connects again by itself, but never after a message larger than it may take
         log.info("%s: the connection to the trainer broke off", self._edge)
         self._socket.disable_monitor()
-        for socket in (self._breaks, self._socket):
+        for socket in (self._events, self._socket):
             self._sockets.release(socket)
         self._connect()
 

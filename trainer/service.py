@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+import torch.distributed as dist
+
 from ptychoflow.streaming.commands import CommandReceiver
 from ptychoflow.streaming.errors import UserError
 from ptychoflow.streaming.events import Part, PartState, PartStatus, TrainingResumed, WarningRaised
@@ -108,8 +111,6 @@ def _serve_and_publish(session: _Session) -> bool:
         on_published=session.telemetry.send,
     ) as publication:
         learnt = _serve(session, publication=publication)
-        if not session.stop.is_set():
-            publication.wait_until_served(session.settings.wait_until_served_s)
     if learnt:
         session.telemetry.send(PartStatus(PartState.DONE))
     return learnt
@@ -126,19 +127,32 @@ def _serve(session: _Session, *, publication: Publication | None) -> bool:
         world_size=rank.world_size,
         warn=lambda text: session.telemetry.send(WarningRaised(text)),
     )
-    with receiver, ExitStack() as stack:
-        load_optimizers()
+    with receiver:
+        with ExitStack() as stack:
+            load_optimizers()
 
-        def publish_initial(scan: StreamStart) -> None:
-            if checkpoint is None and publication is not None and session.settings.init_weights is not None:
-                _publish_initial(session, scan, ingest, publication)
+            def publish_initial(scan: StreamStart) -> None:
+                if checkpoint is None and publication is not None and session.settings.init_weights is not None:
+                    _publish_initial(session, scan, ingest, publication)
 
-        announced = wait_for_samples(ingest, stop=session.stop, on_scan=publish_initial)
-        if announced is None:
-            return True
-        work = _Work(session, announced, ingest, publication, checkpoint)
-        _train(work, stack)
+            announced = wait_for_samples(ingest, stop=session.stop, on_scan=publish_initial)
+            if announced is None:
+                return True
+            work = _Work(session, announced, ingest, publication, checkpoint)
+            _train(work, stack)
+        _wait_for_edges(session, publication)
+        if not work.is_futile and not session.stop.is_set():
+            # ranks that are started again before this must be told of the stream and its end again
+            ingest.queue.release_kept()
         return not work.is_futile or session.stop.is_set()
+
+
+def _wait_for_edges(session: _Session, publication: Publication | None) -> None:
+    """Wait until the edges have the final weights, or no longer will, or `stop` is set. Collective."""
+    if publication is not None and not session.stop.is_set():
+        publication.wait_until_served(session.settings.wait_until_served_s, session.stop)
+    if dist.is_initialized():
+        dist.all_reduce(torch.zeros(1))
 
 
 def _train(work: _Work, stack: ExitStack) -> None:

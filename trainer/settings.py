@@ -167,8 +167,9 @@ class StreamSettings(LearningSettings):
     evaluation_frames: PositiveInt = 512
     """Validation frames per rank that an evaluation at the end of a perspective uses at most, spread evenly over the
     perspectives seen; the last evaluation uses all."""
-    wait_until_served_s: NonNegativeFloat = 60.0
-    """How long the final weights wait for an edge to fetch them; one that is still loading then gets none."""
+    wait_until_served_s: NonNegativeFloat = 300.0
+    """How long the final weights wait for every edge that has ever asked for weights; a minute at most where none has.
+    One that is still loading or cut off then gets none."""
     init_weights: Path | None = None
     """Start from this weights file of an earlier run, or, of a scan, from a published `.pth` state dict."""
     checkpoint: CheckpointSettings = Field(default_factory=CheckpointSettings)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 
 import numpy as np
@@ -11,8 +12,10 @@ from edge_run import BATCH, FRAMES_EACH, SETTINGS, Run, assert_shows, batch_of
 from edge_weights import announce, weights, weights_file
 from support import free_ports, wait_until
 
+from ptychoflow.inference_edge.ptychography.service import serve_edge
 from ptychoflow.inference_edge.settings import Overload
 from ptychoflow.streaming.commands import CommandHub, CommandSender, FollowWeights, RollBackWeights
+from ptychoflow.streaming.errors import UserError
 from ptychoflow.streaming.events import (
     EdgeCounts,
     MosaicKind,
@@ -22,6 +25,7 @@ from ptychoflow.streaming.events import (
     WeightsRejected,
 )
 from ptychoflow.streaming.messages import Frames, PerspectiveEnd, ScanEnd
+from ptychoflow.streaming.settings import RunContext
 
 
 @pytest.fixture
@@ -231,3 +235,23 @@ def test_an_edge_that_is_started_again_after_the_trainer_has_left_has_its_final_
         run.wait_for_end()
         assert_shows(run, 0, MosaicKind.FIRST_PASS, version=1)
         wait_until(lambda: run.unacknowledged == 0)
+
+
+def test_an_edge_whose_trainer_is_gone_with_the_final_weights_gives_up_and_keeps_its_images(run, tmp_path):
+    run.trainer.publish(*weights(1))
+    settings = SETTINGS.model_copy(update={"wait_for_trainer_s": 0.5})
+    arguments = {"network": run.network, "run": RunContext("test", tmp_path, 0), "stop": run.stop}
+    with ThreadPoolExecutor(1) as executor:
+        edge = executor.submit(serve_edge, settings, **arguments)
+        run.post_perspective(0)
+        run.post(ScanEnd(FRAMES_EACH))
+        wait_until(lambda: run.inferred() == FRAMES_EACH)
+        assert not edge.done(), "the trainer is there"
+        run.trainer.close()
+        try:
+            with pytest.raises(UserError, match="edge: the final weights have not come, and the trainer has been away"):
+                edge.result(60)
+        finally:
+            run.stop.set()
+    assert_shows(run, 0, MosaicKind.FIRST_PASS, version=1)
+    run.restart_trainer()

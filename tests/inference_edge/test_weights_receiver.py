@@ -292,10 +292,11 @@ def test_a_trainer_does_not_wait_for_an_edge_that_has_the_final_weights_already(
     trainer.publish(final, data)
     with closing(Edge(network, tmp_path)) as edge:
         edge.answer_to(2)
-        leaving = threading.Thread(target=trainer.close, kwargs={"wait_until_served_s": 120.0})
+        leaving = threading.Thread(target=trainer.wait_until_served, args=(120.0,))
         leaving.start()
         wait_until(lambda: (edge.poll(), not leaving.is_alive())[1])
         assert edge.receiver.final_seen
+    trainer.close()
 
 
 @pytest.mark.parametrize("spoiled", ["cut short", "of another network", "of nobody"])
@@ -340,5 +341,6 @@ def test_two_edges_follow_one_trainer_and_both_get_the_final_weights(network, tm
         one.answer_to(2)
         slow = []
         wait_until(lambda: (slow.append(other.poll()), other.receiver.final_seen)[1])
-        trainer.close(wait_until_served_s=10.0)
+        assert trainer.wait_until_served(10.0)
+        trainer.close()
         assert one.version == other.version == 2

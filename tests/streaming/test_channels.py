@@ -18,7 +18,7 @@ from ptychoflow.streaming.messages import Weights, WeightsRequest
 from ptychoflow.streaming.settings import NetworkSettings
 from ptychoflow.streaming.telemetry import TelemetryHub, TelemetrySender, TelemetrySubscriber
 from ptychoflow.streaming.telemetry_log import TelemetryLog
-from ptychoflow.streaming.weights_channel import GONE_AFTER_S, WeightsClient, WeightsServer
+from ptychoflow.streaming.weights_channel import WeightsClient, WeightsServer
 
 
 def weights(version: int, *, final: bool = False) -> tuple[Weights, bytes]:
@@ -62,14 +62,16 @@ def test_closing_waits_until_the_final_version_was_fetched(network: NetworkSetti
     server = WeightsServer(network)
     server.publish(*weights(1, final=True))
     began_s = time.monotonic()
-    server.close(wait_until_served_s=0.3)
+    assert not server.wait_until_served(0.3)
+    server.close()
     assert 0.3 <= time.monotonic() - began_s < 5
     server = WeightsServer(network)
     client = WeightsClient(network, edge="edge")
     server.publish(*weights(2, final=True))
     assert fetch(client)[0].final
     began_s = time.monotonic()
-    server.close(wait_until_served_s=60.0)
+    assert server.wait_until_served(60.0)
+    server.close()
     assert time.monotonic() - began_s < 30
     client.close()
 
@@ -94,9 +96,45 @@ def test_closing_does_not_wait_for_an_edge_that_was_killed_and_has_a_successor(n
     server.publish(*weights(3, final=True))
     assert fetch(successor)[0].final
     began_s = time.monotonic()
-    server.close(wait_until_served_s=60.0)
-    assert time.monotonic() - began_s < GONE_AFTER_S / 2
+    assert server.wait_until_served(60.0)
+    server.close()
+    assert time.monotonic() - began_s < 7.5
     successor.close()
+
+
+def test_what_was_sent_and_never_read_is_not_served(network: NetworkSettings) -> None:
+    server = WeightsServer(network)
+    server.publish(*weights(1))
+    cut_off, other = (WeightsClient(network, edge=name) for name in ("cut off", "other"))
+    for client in (cut_off, other):
+        assert fetch(client) == weights(1)
+    server.publish(*weights(2, final=True))
+    assert fetch(other)[0].final
+    wait_until(lambda: server.served == 4)
+    assert not server.wait_until_served(0.5), "the final weights may lie in the cable of an edge that asked once"
+    assert server.unserved == ["cut off"]
+    assert fetch(cut_off)[0].final
+    assert server.wait_until_served(60.0)
+    other.close()
+    other = WeightsClient(network, edge="other")
+    assert other.poll(0.0) is None
+    wait_until(lambda: server.unserved == ["other"])
+    assert fetch(other)[0].final, "one that is started again has lost them"
+    assert server.wait_until_served(60.0)
+    for client in (cut_off, other):
+        client.close()
+    server.close()
+
+
+def test_a_client_knows_how_long_the_trainer_has_been_away(network: NetworkSettings) -> None:
+    client = WeightsClient(network, edge="edge")
+    assert client.poll(0.2) is None
+    assert client.trainer_away_s > 0.1
+    server = WeightsServer(network)
+    wait_until(lambda: (client.poll(0.05), client.trainer_away_s == 0.0)[1])
+    server.close()
+    wait_until(lambda: (client.poll(0.05), client.trainer_away_s > 0.2)[1])
+    client.close()
 
 
 def test_a_client_survives_the_restart_of_the_trainer(network: NetworkSettings) -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import multiprocessing
 import os
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +31,15 @@ from ptychoflow.streaming.events import (
 )
 from ptychoflow.streaming.messages import FrameRole, PerspectiveEnd, Samples, ScanEnd, Weights
 from ptychoflow.streaming.publisher import Publisher
+from ptychoflow.streaming.run_folder import RunFolder
 from ptychoflow.streaming.settings import NetworkSettings, RunContext
 from ptychoflow.streaming.telemetry import TelemetryHub
 from ptychoflow.streaming.telemetry_log import TelemetryLog
 from ptychoflow.streaming.weights_channel import WeightsClient, WeightsServer
 from ptychoflow.trainer.models.ptychonn_settings import ModelSettings
+from ptychoflow.trainer.models.tensor_file import Stamp
 from ptychoflow.trainer.models.weights_file import LoadedWeights, read_weights
+from ptychoflow.trainer.online.publication import Publication
 from ptychoflow.trainer.pipelines.ptychography.settings import TrainerSettings
 from ptychoflow.trainer.service import train
 from ptychoflow.trainer.settings import BufferSettings, Pace, StrategyName
@@ -169,6 +174,10 @@ def test_a_rank_that_is_to_publish_initial_weights_waits_together_with_the_other
     assert [process.exitcode for process in ranks] == [0, 0]
 
 
+def train_alone(network: NetworkSettings, directory: Path) -> None:
+    train(SETTINGS, network=network, run=RunContext("test", directory, 1), stop=threading.Event())
+
+
 def check(run: Run, *, ranks: int) -> None:
     newest = {told.rank: told.event for told in run.told(RankCounts)}
     assert sum(event.trained for event in newest.values()) == PERSPECTIVES * TRAINING, "no sample is skipped"
@@ -218,6 +227,43 @@ def test_two_ranks_train_on_every_sample_together(network: NetworkSettings, tmp_
             process.kill() if process.is_alive() else process.join()
     assert [process.exitcode for process in processes] == [0, 0]
     check(run, ranks=2)
+
+
+def test_a_trainer_that_is_killed_while_its_final_weights_wait_is_started_again_and_ends(
+    network: NetworkSettings, tmp_path: Path
+) -> None:
+    context = multiprocessing.get_context("spawn")
+    hub = TelemetryHub(network, jsonl=tmp_path / "telemetry.jsonl")
+
+    def has_published_final() -> bool:
+        log = TelemetryLog(tmp_path / "telemetry.jsonl")
+        return any(isinstance(told.event, WeightsPublished) and told.event.final for told in log)
+
+    with (
+        closing(hub),
+        Publisher(network, spool_dir=tmp_path, memory_bytes=1 << 24, edge=False) as publisher,
+        closing(WeightsClient(network, edge="test")) as client,
+    ):
+        post_scan(publisher)
+        killed = context.Process(target=train_alone, args=(network, tmp_path))
+        again = context.Process(target=train_alone, args=(network, tmp_path))
+        try:
+            killed.start()
+            wait_until(lambda: (publisher.pump(0.02), has_published_final())[1], timeout_s=60)
+            until_s = time.monotonic() + 2.0
+            while publisher.unacknowledged and time.monotonic() < until_s:
+                publisher.pump(0.02)
+            killed.kill()
+            killed.join()
+            again.start()
+            wait_until(lambda: (publisher.pump(0.02), client.poll(), not again.is_alive())[2], timeout_s=90)
+        finally:
+            for process in (killed, again):
+                if process.is_alive():
+                    process.kill()
+        publisher.pump(0.5)
+        assert publisher.unacknowledged == 0
+    assert again.exitcode == 0
 
 
 def test_incremental_training_uses_the_stream_alone(network: NetworkSettings, tmp_path: Path) -> None:
@@ -383,3 +429,30 @@ def test_initial_weights_reach_an_edge_before_the_first_sample(network: NetworkS
     served_state = read_weights(data, weights.sha256).network.state_dict()
     for name, tensor in first.final.network.state_dict().items():
         torch.testing.assert_close(served_state[name], tensor, rtol=0, atol=0)
+
+
+def test_final_weights_that_an_edge_misses_are_told(network: NetworkSettings, tmp_path: Path) -> None:
+    told: list[WeightsPublished | WarningRaised] = []
+
+    def write(_stamp: Stamp) -> bytes:
+        return b"weights"
+
+    with (
+        Publication(network, folder=RunFolder(tmp_path), run="test", on_published=told.append) as publication,
+        closing(WeightsClient(network, edge="the edge of host two")) as client,
+    ):
+        publication.publish(write, step=1, validation_loss=None, final=False)
+        wait_until(lambda: client.poll(0.05) is not None)
+        publication.publish(write, step=2, validation_loss=None, final=True)
+        publication.wait_until_served(0.5, threading.Event())
+        (warning,) = [one.text for one in told if isinstance(one, WarningRaised)]
+        assert "were not fetched by the edge of host two within" in warning
+        wait_until(lambda: client.poll(0.05) is not None)
+        publication.wait_until_served(60.0, threading.Event())
+        assert len(told) == 3, "now it has them"
+        other = WeightsClient(network, edge="one that comes late")
+        wait_until(lambda: other.poll(0.05) is not None)
+        other.close()
+        stop = threading.Event()
+        stop.set()
+        publication.wait_until_served(60.0, stop)

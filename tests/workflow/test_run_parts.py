@@ -46,3 +46,29 @@ def test_a_trainer_that_was_killed_is_started_again_so_often_and_nothing_else_is
     end = RunParts([command], reporter, RunState(), restarts=2).run(threading.Event())
     assert len(counted.read_text()) == starts
     assert (end.status if end else None) == status
+
+
+WAIT_THEN_KILL_ONESELF = """
+import os, signal, sys, time
+open(sys.argv[1], 'a').write('x')
+while not (os.path.exists(sys.argv[2]) and (pid := open(sys.argv[2]).read())):
+    time.sleep(0.05)
+while os.path.exists(f"/proc/{pid}") and "State:\\tZ" not in open(f"/proc/{pid}/status").read():
+    time.sleep(0.05)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+END = "import os, sys; open(sys.argv[1], 'w').write(str(os.getpid()))"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_trainer_that_was_killed_when_the_acquisition_had_let_go_of_everything_is_done(
+    tmp_path: Path, reporter: TelemetrySender
+) -> None:
+    counted, ended = tmp_path / "starts", tmp_path / "ended"
+    waiting = [sys.executable, "-c", WAIT_THEN_KILL_ONESELF, str(counted), str(ended)]
+    commands = [
+        PartCommand(Part.TRAINER, waiting, tmp_path / "log"),
+        PartCommand(Part.ACQUISITION, [sys.executable, "-c", END, str(ended)], tmp_path / "log"),
+    ]
+    assert RunParts(commands, reporter, RunState(), restarts=2).run(threading.Event()) is None
+    assert counted.read_text() == "x"

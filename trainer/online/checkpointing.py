@@ -157,7 +157,6 @@ class Checkpointing:
         self._writer.wait(STOP_PATIENCE_S if stopped else END_PATIENCE_S)
         if not stopped:
             self._ingest.queue.release_all_settled()
-            self._ingest.queue.release_kept()
 
     @property
     def _has_news(self) -> bool:

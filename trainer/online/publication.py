@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -42,7 +43,6 @@ class Publication:
         self._version = max(folder.weights_by_version(), default=0)
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="publication")
         self._last: Future[None] | None = None
-        self._wait_until_served_s = 0.0
 
     def publish(
         self, write: Writer, *, step: int, validation_loss: float | None, final: bool, stopped: bool = False
@@ -63,21 +63,35 @@ class Publication:
         )
         self._last = self._executor.submit(self._write, write, stamp, stopped=stopped)
 
-    def wait_until_served(self, timeout_s: float) -> None:
-        """Let `close` wait this long for an edge to fetch the final version."""
-        self._wait_until_served_s = timeout_s
+    def wait_until_served(self, timeout_s: float, stop: threading.Event) -> None:
+        """Wait until every edge has the final version, for so long at most or until `stop` is set; warn if one has not.
+
+        Args:
+            timeout_s: to wait at most.
+            stop: ends the waiting.
+        """
+        self._finish_last()
+        if timeout_s == 0.0 or self._server.wait_until_served(timeout_s, stop) or stop.is_set():
+            return
+        who = ", ".join(self._server.unserved) or "any edge"
+        reason = (
+            f"the final weights were not fetched by {who} within {timeout_s:.0f} s; they are in "
+            f"{self._folder.weights}, and `ptychoflow resume` serves them again"
+        )
+        log.warning("%s", reason)
+        self._on_published(WarningRaised(reason))
 
     def __enter__(self) -> Self:
         """Return itself."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Finish the last version, give an edge time to fetch it, and close the port."""
+        """Finish the last version, and close the port."""
         try:
             self._finish_last()
         finally:
             self._executor.shutdown()
-            self._server.close(wait_until_served_s=self._wait_until_served_s)
+            self._server.close()
 
     def _finish_last(self) -> None:
         if self._last is not None:

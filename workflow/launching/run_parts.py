@@ -68,7 +68,7 @@ class RunParts:
         unwatched: PartEnd | None = None
         while not stop.is_set() and not supervisor.running.isdisjoint(WORKING):
             for end in supervisor.ended():
-                if not end.failed:
+                if not end.failed or self._was_done(end, supervisor):
                     log.info("%s is done", end.part)
                 elif self._may_start_again(end):
                     self._start(end.part, supervisor)
@@ -79,6 +79,11 @@ class RunParts:
             display.refresh()
             stop.wait(POLL_S)
         return unwatched
+
+    def _was_done(self, end: PartEnd, supervisor: Supervisor) -> bool:
+        """Whether the trainer was killed when it had nothing more to do: the acquisition leaves only then."""
+        acquired = Part.ACQUISITION in self._commands and Part.ACQUISITION not in supervisor.running
+        return end.part is Part.TRAINER and end.killed and acquired
 
     def _may_start_again(self, end: PartEnd) -> bool:
         """Whether the trainer goes on from its last checkpoint; torchrun sees to single ones of several ranks."""

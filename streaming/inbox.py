@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import socket
 import uuid
@@ -80,6 +81,8 @@ class Inbox:
             DataMessage, f"messages to {consumer}", network.max_message_bytes
         )
         self._control: Codec[ControlMessage] = Codec(ControlMessage)
+        self._unsent: deque[list[bytes | memoryview]] = deque()
+        """What the publisher is to be told, while it is away for long."""
         self._next_sequence = 0
         self._early: dict[int, Delivery] = {}
         self._unsettled: set[int] = set()
@@ -102,6 +105,7 @@ class Inbox:
 
     def receive(self, timeout_s: float) -> Delivery | None:
         """Return the next message in order, or None after `timeout_s` seconds without one, or when it is woken."""
+        self._send_waiting()
         if (delivery := self._next_in_order()) is not None:
             return delivery
         if self._data_connection.broken:
@@ -251,4 +255,12 @@ class Inbox:
         return delivery
 
     def _send(self, message: ControlMessage) -> None:
-        self._control_connection.socket.send_multipart(self._control.encode(message))
+        self._unsent.append(self._control.encode(message))
+        self._send_waiting()
+
+    def _send_waiting(self) -> None:
+        """Send what the publisher has yet to be told, as far as that can be done without blocking."""
+        with contextlib.suppress(zmq.Again):
+            while self._unsent:
+                self._control_connection.socket.send_multipart(self._unsent[0], flags=zmq.DONTWAIT)
+                self._unsent.popleft()

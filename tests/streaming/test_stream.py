@@ -122,6 +122,27 @@ def test_a_score_told_while_the_connection_is_broken_arrives_once_it_is_back(
     proxy.close()
 
 
+@pytest.mark.timeout(60)
+def test_a_consumer_whose_publisher_is_away_never_blocks_and_tells_all_when_it_is_there(
+    network: NetworkSettings, publisher_of: MakePublisher
+) -> None:
+    with edge_inbox(network) as inbox:
+        for sequence in range(5 * network.high_water_mark):
+            inbox.acknowledge([sequence])
+        inbox.report_score(FirstPassScore(7, 20.0, 0.5, 10.0))
+        publisher = publisher_of(trainer=False)
+
+        def told() -> bool:
+            publisher.pump(0.01)
+            assert inbox.receive(0.0) is None
+            return FirstPassScore(7, 20.0, 0.5, 10.0) in publisher.scores
+
+        wait_until(told)
+        post_batches(publisher, 3)
+        assert numbers(collect(publisher, inbox, 3)) == [0, 1, 2]
+        settle(publisher)
+
+
 def test_what_a_dead_receiver_had_not_acknowledged_goes_to_its_successor(
     network: NetworkSettings, publisher_of: MakePublisher
 ) -> None:

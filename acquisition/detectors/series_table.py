@@ -29,6 +29,8 @@ from ptychoflow.streaming.events import Unplaced
 
 FINISHED_KEPT = 1000
 MALFORMED_TOLD = 20
+FAR_S = 1.0
+"""Sources that are triggered together begin less apart than this."""
 RUNS_KEPT = 16
 """Runs of positions that wait for their series."""
 
@@ -261,10 +263,22 @@ class SeriesTable:
             return False
         return abs(run.began_s - first_s) <= self._join.begin_within_s
 
+    def _tell_far(self, run: _Run, series: Series) -> None:
+        """Say so where time is all that joins positions to a series, and not by much."""
+        began_s, first_s = run.began_s, series.joiner.first_frame_s
+        if run.series is not None or began_s is None or first_s is None or abs(began_s - first_s) <= FAR_S:
+            return
+        side = "after" if began_s > first_s else "before"
+        self.notes.append(
+            f"positions that began {abs(began_s - first_s):.1f} s {side} the first frame of series {series.name} are "
+            "taken to be its own; if they are of another one, set source.join.begin_within_s lower"
+        )
+
     def _join_run(self, name: str, run: _Run, series: Series) -> None:
         series.run = name
         self._series_of_run[name] = series
         del self._runs[name]
+        self._tell_far(run, series)
         for numbers, positions_m, at_s in run.blocks:
             series.joiner.add_positions(numbers, positions_m, at_s=at_s)
         series.joiner.positions_over = run.over

@@ -112,6 +112,20 @@ def test_a_wrong_origin_shows_in_the_ledger_as_the_manual_says(
     assert sum(taken.ledger.missing_because.values()) == missing
 
 
+@pytest.mark.parametrize(("apart_s", "side"), [(0.8, None), (-0.8, None), (3.0, "after"), (-3.0, "before")])
+def test_positions_that_are_joined_by_time_alone_and_begin_far_apart_are_told(
+    tmp_path: Path, apart_s: float, side: str | None
+) -> None:
+    moved = PositionsBegan | PositionsCame | PositionsEnded
+    events = [(at_s + apart_s + 5 if isinstance(one, moved) else at_s + 5, one) for at_s, one in whole_series(FIRST)]
+    script = Script(tmp_path).add_all(sorted(events, key=lambda event: event[0]))
+    taken = script.scan({"join": {**SETTINGS["join"], "wait_s": 10.0}}).run()
+    taken.assert_shows(FIRST, range(FRAMES))
+    told = [text for text in taken.warnings if "taken to be its own" in text]
+    assert len(told) == (side is not None)
+    assert all(f"positions that began 3.0 s {side} the first frame of series 1" in text for text in told)
+
+
 @pytest.mark.parametrize("decoders", [1, 3])
 def test_what_is_cut_out_is_what_a_file_would_show(tmp_path: Path, decoders: int) -> None:
     damaged, larger = 30, 40

@@ -108,8 +108,16 @@ class Orientation:
             ]
         if turn is Turn.NONE:
             return [*said, "Frames and positions fit together as they are.", told]
-        frames, positions = frame_options(self.settings, turn), position_options(self.settings, turn)
+        frames, positions = self._options(turn)
         return [*said, f"Recommended: {frames}", f"or, the same: {positions}", told]
+
+    def _options(self, turn: Turn) -> tuple[str, str]:
+        """Return the options that put frames right, or else positions: by 180° more if the probe tells that."""
+        half_turn = bool(self.turned_by_180)
+        return (
+            frame_options(self.settings, turn, half_turn=half_turn),
+            position_options(self.settings, turn, half_turn=half_turn),
+        )
 
     def _half_turn_in_words(self) -> str:
         match self.turned_by_180:
@@ -120,6 +128,11 @@ class Orientation:
                 )
             case False:
                 return "Both axes mirrored would not fit: the probe is out of focus to the side that the frames show."
+            case True if self.recommended is not Turn.NONE:
+                return (
+                    "Turned by 180° from there, the probe would be out of focus to the other side than frames show; "
+                    f"if it is stored with the other sign: {HOW_TO_ESTIMATE}."
+                )
             case True:
                 return f"{self._other_defocus()}."
 
@@ -141,10 +154,10 @@ class Orientation:
                 "--orientation lets a short phase retrieval decide"
             )
         as_is, turned = self.fits[Turn.NONE].score, self.fits[turn].score
+        frames, positions = self._options(turn)
         return (
             f"Frames and positions do not fit together as they are (score {as_is:.2f}, otherwise {turned:.2f}): "
-            f"{frame_options(self.settings, turn)}, or {position_options(self.settings, turn)}; "
-            "see ptychoflow inspect --orientation"
+            f"{frames}, or {positions}; see ptychoflow inspect --orientation"
         )
 
 
@@ -165,13 +178,15 @@ def frame_options(settings: PreprocessSettings, turn: Turn, *, half_turn: bool =
     return " ".join(f"{PREFIX}{name}={str(value).lower()}" for name, value in new.items() if value != old[name])
 
 
-def position_options(settings: PreprocessSettings, turn: Turn) -> str:
-    """Return the options that turn positions so that they fit the frames."""
+def position_options(settings: PreprocessSettings, turn: Turn, *, half_turn: bool = False) -> str:
+    """Return the options that turn positions so that they fit the frames, by 180° more if that is asked for."""
     exchanged, sign_x = turn.value
     signs = [settings.position_sign_y, settings.position_sign_x]
     if exchanged:
         signs.reverse()
     sign_y, sign_x = signs[0], signs[1] * sign_x
+    if half_turn:
+        sign_y, sign_x = -sign_y, -sign_x
     options = []
     if exchanged:
         options.append(f"{PREFIX}swap_positions={str(not settings.swap_positions).lower()}")

@@ -184,8 +184,13 @@ def test_with_a_stored_probe_all_eight_are_told_apart(path, turn):
     lines = printed(opened(path).perspective(0).orientation())
     told = next((line for line in lines if line.startswith("Recommended: ")), "")
     both = next((line for line in lines if "If both axes are mirrored: " in line), "").partition("mirrored: ")[2]
-    assert bool(both) != any(line.startswith("Both axes mirrored would not fit") for line in lines)
-    options = both.partition("; if ")[0] or told
+    options = told or both.partition("; if ")[0]
+    if told:
+        same = next(line for line in lines if line.startswith("or, the same: "))
+        (note,) = (note for note in opened(path).notes if "do not fit together" in note)
+        assert f"{told.removeprefix('Recommended: ')}, or {same.removeprefix('or, the same: ')};" in note
+        moved = opened(path, preprocess=settings_of(same)).perspective(0).orientation()
+        assert (moved.recommended, moved.turned_by_180) == (Turn.NONE, False)
     right = opened(path, preprocess=settings_of(options) if options else {})
     settings = right.perspective(0).orientation().settings
     assert (settings.transpose, *_flips(turn)) == (turn[0], settings.flip_y, settings.flip_x)

@@ -29,12 +29,16 @@ class RegimeControl:
 
     def wants_ground_truth(self, perspective: int) -> bool:
         """Decide on the next perspective; ask once for each, in order."""
-        last = self._last_wanted
-        rests = last is not None and perspective - last < self._settings.one_in
-        if self.regime is Regime.MONITORING and rests:
+        if not self.would_want(perspective):
             return False
         self._last_wanted = perspective
         return True
+
+    def would_want(self, perspective: int) -> bool:
+        """Tell how it would be decided on the next perspective now."""
+        last = self._last_wanted
+        rests = last is not None and perspective - last < self._settings.one_in
+        return not (self.regime is Regime.MONITORING and rests)
 
     def reconsider(self, *, under_way: int, waiting: Sequence[int]) -> list[int]:
         """Decide again on perspectives whose phase retrieval has not begun; return those that do without it now."""

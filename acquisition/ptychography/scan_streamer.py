@@ -206,7 +206,7 @@ class ScanStreamer(SourceStreamer):
         self._view.start(perspective)
         again = self._journal.was_acquired(perspective.index)
         taken = TakenFrames(perspective, self._when_disk_allows(self._worker.folder_of_job))
-        if self._regime.wants_ground_truth(perspective.index) and self._journal.result(perspective.index) is None:
+        if self._regime.would_want(perspective.index) and self._journal.result(perspective.index) is None:
             self._previews.begin(perspective, taken)
         batch_frames = self._batch_frames(perspective.geometry.frame_shape_px)
         for batch in self._working_meanwhile(perspective.batches(batch_frames)):

@@ -4,9 +4,9 @@ import importlib.util
 import sys
 
 NEEDED = (
-    *("PIL", "fastapi", "h5py", "hdf5plugin", "jinja2", "markupsafe", "matplotlib", "msgspec", "numba", "plotly"),
-    *("prometheus_client", "psutil", "ptychi", "pydantic", "rich", "safetensors", "scipy", "skimage", "tifffile"),
-    *("timm", "tomli_w", "torchvision", "typer", "uvicorn", "websockets", "zmq"),
+    *("PIL", "fastapi", "h11", "h5py", "hdf5plugin", "jinja2", "markupsafe", "matplotlib", "msgspec", "numba"),
+    *("plotly", "prometheus_client", "psutil", "ptychi", "pydantic", "rich", "safetensors", "scipy", "skimage"),
+    *("tifffile", "timm", "tomli_w", "torchvision", "typer", "uvicorn", "websockets", "zmq"),
 )
 """What comes with the extra `workflow`; looked for at once, so that no command breaks off later."""
 

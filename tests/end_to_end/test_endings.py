@@ -109,7 +109,7 @@ def kill_worker(process: subprocess.Popen[str], folder: Path, *, times: int) -> 
     """Kill phase retrieval at its first perspective, and then what does it again."""
     jobs = folder / "spool" / "ground_truth"
     killed: set[int] = set()
-    wait_until(lambda: any(jobs.glob("*/0/frames.npy")) and bool(workers(process)), timeout_s=90)
+    wait_until(lambda: any(jobs.glob("*/0/positions_px.npy")) and bool(workers(process)), timeout_s=90)
     for _ in range(times):
         wait_until(lambda: bool(workers(process) - killed), timeout_s=90)
         (pid,) = workers(process) - killed

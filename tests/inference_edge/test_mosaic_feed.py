@@ -24,8 +24,7 @@ class Viewer:
 
     def send(self, event, arrays) -> None:
         self.kinds.append(type(event))
-        put = self.store.put_area if isinstance(event, MosaicArea) else self.store.put
-        put(event, {name: array.copy() for name, array in arrays.items()})
+        self.store.take(event, {name: array.copy() for name, array in arrays.items()})
 
     def assert_shows(self, perspective: Perspective, kind: MosaicKind) -> None:
         shown, expected = self.store.of(perspective.index)[kind], perspective.rendering(kind).whole.image()

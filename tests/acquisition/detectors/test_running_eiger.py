@@ -90,7 +90,7 @@ def test_the_series_of_a_running_eiger_are_understood(eiger: Eiger, kind: str, s
             take_series(eiger, 1)
             return any(isinstance(one, SeriesBegan) for one in received.arrivals)
 
-        wait_until(is_heard, timeout_s=60.0)
+        wait_until(is_heard, timeout_s=180.0)
         for frames in (3, 2):
             take_series(eiger, frames)
         # It says twice that a series is over: by itself, and when it is disarmed.

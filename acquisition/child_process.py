@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
+import queue
 import signal
 import sys
+import threading
+from collections.abc import Callable
 from typing import BinaryIO
 
 
@@ -20,3 +23,20 @@ def begin_child() -> BinaryIO:
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     return answers
+
+
+def requests_of_parent(at_end: Callable[[], None] = lambda: None) -> queue.SimpleQueue[bytes]:
+    """Return the queue into which a thread puts every line that the parent sends.
+
+    When the parent closes the pipe, or is gone, the thread calls `at_end` and ends this process, whatever it is at.
+    """
+    requests: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+
+    def read() -> None:
+        for line in sys.stdin.buffer:
+            requests.put(line)
+        at_end()
+        os._exit(0)
+
+    threading.Thread(target=read, daemon=True).start()
+    return requests

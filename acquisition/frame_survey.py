@@ -13,6 +13,7 @@ from scipy import ndimage
 
 from ptychoflow.acquisition.frame_check import SATURATED_SHARE, ranges_in_words
 from ptychoflow.streaming.errors import UserError
+from ptychoflow.streaming.frame_memory import frames_within
 
 Frames = npt.NDArray[Any]
 Mask = npt.NDArray[np.bool_]
@@ -87,7 +88,7 @@ def survey_frames(
     look = _Look(shape_px, dtype, saturation_counts)
     frame_bytes = max(1, dtype.itemsize * shape_px[0] * shape_px[1])
     count = min(frames, max(LEAST_FRAMES, LOOKED_AT_BYTES // frame_bytes))
-    step = max(1, PART_BYTES // frame_bytes) if count == frames else 1
+    step = frames_within(PART_BYTES, shape_px, dtype.itemsize) if count == frames else 1
     for start in range(0, count, step):
         stop = min(start + step, count)
         first = start if count == frames else start * frames // count

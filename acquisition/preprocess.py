@@ -11,7 +11,6 @@ import numpy.typing as npt
 
 from ptychoflow.acquisition.beam_check import centre_notes, off_middle_notes
 from ptychoflow.acquisition.frame_check import usable
-from ptychoflow.acquisition.frame_memory import PART_BYTES, frames_within
 from ptychoflow.acquisition.frame_survey import LEAST_FRAMES, FrameSurvey, survey_frames
 from ptychoflow.acquisition.mask_check import MOSTLY, mostly_masked
 from ptychoflow.acquisition.orientation import Orientation
@@ -33,6 +32,7 @@ from ptychoflow.acquisition.repeats import find_places
 from ptychoflow.acquisition.scan import Geometry, Perspective
 from ptychoflow.acquisition.source_settings import PreprocessSettings
 from ptychoflow.streaming.errors import UserError
+from ptychoflow.streaming.frame_memory import PART_BYTES, frames_within
 
 log = logging.getLogger(__name__)
 

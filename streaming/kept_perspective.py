@@ -16,6 +16,8 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from ptychoflow.streaming.frame_memory import map_frames
+
 KEPT_AT_ONCE = 8
 ABOUT, FRAMES = "about.json", "frames"
 UNFINISHED_SUFFIX = ".part"
@@ -67,8 +69,7 @@ class KeptPerspective:
         Raises:
             OSError: they have been let go of.
         """
-        shape, dtype = self.about.stored_shape, self.about.stored_dtype
-        return np.memmap(self.frames, dtype, "r", shape=shape) if np.prod(shape) else np.zeros(shape, dtype)
+        return map_frames(self.frames, self.about.stored_shape, self.about.stored_dtype)
 
 
 def keep_perspective(folder: Path, about: About, frames: Path, arrays: Mapping[str, Array | None]) -> list[int]:

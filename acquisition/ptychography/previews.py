@@ -32,6 +32,8 @@ class Previews:
         self._wanted = settings.source in RETRIEVING and settings.preview_epochs > 0
         self._settings, self._worker, self._telemetry = settings, worker, telemetry
         self._taken: TakenFrames | None = None
+        self._pixel_size_m = (0.0, 0.0)
+        """Of the object in the perspective that was begun last."""
         self._due_frames = 0.0
         self._due_s = 0.0
 
@@ -40,6 +42,7 @@ class Previews:
         live = not isinstance(perspective, Perspective)
         self._taken = taken if live and self._wanted else None
         self._due_frames, self._due_s = LEAST_FRAMES, 0.0
+        self._pixel_size_m = perspective.geometry.object_pixel_size_m
 
     def end(self) -> None:
         """Make no more."""
@@ -56,9 +59,9 @@ class Previews:
         except OSError as error:
             log.warning("no preview: %s", error)
 
-    def show(self, preview: Preview, pixel_size_m: tuple[float, float]) -> None:
+    def show(self, preview: Preview) -> None:
         """Send a preview to those who look on."""
         event = MosaicImage(
-            preview.perspective, MosaicKind.PREVIEW, 0, preview.origin_px, pixel_size_m, frames=preview.frames
+            preview.perspective, MosaicKind.PREVIEW, 0, preview.origin_px, self._pixel_size_m, frames=preview.frames
         )
         self._telemetry.send(event, {"amplitude": preview.amplitude, "phase": preview.phase})

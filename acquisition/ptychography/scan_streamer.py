@@ -17,7 +17,6 @@ import numpy as np
 import numpy.typing as npt
 
 from ptychoflow.acquisition.frame_check import UNUSABLE, as_streamed, ranges_in_words, usable
-from ptychoflow.acquisition.frame_memory import PART_BYTES, frames_within
 from ptychoflow.acquisition.ptychography.acquired import AcquiredPerspective, TakenFrames
 from ptychoflow.acquisition.ptychography.previews import Previews
 from ptychoflow.acquisition.ptychography.regime import RegimeControl
@@ -47,6 +46,7 @@ from ptychoflow.streaming.events import (
     ScanInfo,
     Unlabelled,
 )
+from ptychoflow.streaming.frame_memory import PART_BYTES, frames_within
 from ptychoflow.streaming.messages import Frames, NoReference, PerspectiveEnd, Samples, ScanStart
 from ptychoflow.streaming.settings import RunContext
 
@@ -102,7 +102,6 @@ class ScanStreamer(SourceStreamer):
         self._worker, self._recorder = worker, recorder
         self._view = ScanView(loop.telemetry)
         self._previews = Previews(retrieval, worker, loop.telemetry)
-        self._object_pixel_size_m = (0.0, 0.0)
         self._regime = RegimeControl(settings.regime)
         self._perspective = 0
         """The one that is being acquired."""
@@ -141,7 +140,6 @@ class ScanStreamer(SourceStreamer):
 
     def _announce(self, first: OpenEndedPerspective) -> None:
         geometry = first.geometry
-        self._object_pixel_size_m = geometry.object_pixel_size_m
         start = ScanStart(
             run=self._run.name,
             perspectives=self._scan.perspectives,
@@ -321,7 +319,7 @@ class ScanStreamer(SourceStreamer):
         """Take in ground truth that has come, and what concerns the regime."""
         come = self._worker.poll()
         if isinstance(come, Preview):
-            self._previews.show(come, self._object_pixel_size_m)
+            self._previews.show(come)
         elif come is not None:
             self._record(lambda: self._journal.record_result(come))
             self._publish_ground_truth(come)

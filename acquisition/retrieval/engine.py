@@ -12,6 +12,8 @@ import numpy.typing as npt
 from ptychoflow.acquisition.scan import ObjectImage
 
 MARGIN_PX = 2
+FAILURES = (ArithmeticError, MemoryError, OSError, RuntimeError, ValueError)
+"""What a retrieval, or what it is given, may fail with beside a `UserError`; others are mistakes of the program."""
 
 
 @dataclass(frozen=True)

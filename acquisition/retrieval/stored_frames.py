@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ptychoflow.acquisition.frame_memory import PART_BYTES, frames_within
+from ptychoflow.streaming.frame_memory import PART_BYTES, frames_within, map_frames
 
 Frames = npt.NDArray[Any]
 
@@ -39,13 +39,6 @@ class StoredFrames:
     def reordered(self, rows: npt.NDArray[np.intp]) -> StoredFrames:
         """Return these rows of them, read from the same file."""
         return StoredFrames(self.path, self.mapped, self.places[rows])
-
-
-def map_frames(path: Path, places: npt.NDArray[np.int64], *, shape: tuple[int, ...], dtype: str) -> StoredFrames:
-    """Return the frames in a file that holds an array of this shape (m, y, x)."""
-    # An empty file cannot be mapped.
-    mapped: Frames = np.memmap(path, dtype, "r", shape=shape) if np.prod(shape) else np.zeros(shape, dtype)
-    return StoredFrames(path, mapped, places)
 
 
 class FrameFile:
@@ -80,7 +73,8 @@ class FrameFile:
     def frames(self) -> StoredFrames:
         """Return all frames so far, in the order in which they were appended."""
         dtype = np.dtype(np.uint8) if self._dtype is None else self._dtype
-        return map_frames(self._path, np.arange(self._count), shape=(self._count, *self._shape_px), dtype=dtype.str)
+        mapped = map_frames(self._path, (self._count, *self._shape_px), dtype.str)
+        return StoredFrames(self._path, mapped, np.arange(self._count))
 
     def _widen(self, dtype: np.dtype[Any]) -> None:
         old = self.frames().mapped

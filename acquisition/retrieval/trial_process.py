@@ -6,11 +6,8 @@ It reads what to do from standard input and ends as soon as that is closed, so a
 from __future__ import annotations
 
 import logging
-import os
-import queue
 import resource
 import sys
-import threading
 import warnings
 from pathlib import Path
 
@@ -18,9 +15,9 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from ptychoflow.acquisition.child_process import begin_child
+from ptychoflow.acquisition.child_process import begin_child, requests_of_parent
 from ptychoflow.acquisition.propagation import far_field_intensity
-from ptychoflow.acquisition.retrieval.engine import Engine, Measurement
+from ptychoflow.acquisition.retrieval.engine import FAILURES, Engine, Measurement
 from ptychoflow.acquisition.retrieval.engines import make_engine
 from ptychoflow.acquisition.retrieval.patches import cut_patches
 from ptychoflow.acquisition.retrieval.settings import RetrievalSettings
@@ -45,8 +42,7 @@ def main() -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_CPU)
     resource.setrlimit(resource.RLIMIT_CPU, (hard, hard))
     settings, folder = RetrievalSettings.model_validate_json(sys.argv[1]), Path(sys.argv[2])
-    trials: queue.SimpleQueue[bytes] = queue.SimpleQueue()
-    threading.Thread(target=_read_trials, args=(trials,), daemon=True).start()
+    trials = requests_of_parent()
     part = read_part(folder)
     while True:
         message = msgspec.json.decode(trials.get(), type=TrialMessage)
@@ -55,18 +51,12 @@ def main() -> None:
         answers.flush()
 
 
-def _read_trials(trials: queue.SimpleQueue[bytes]) -> None:
-    for line in sys.stdin.buffer:
-        trials.put(line)
-    os._exit(0)
-
-
 def _do(part: TrialPart, folder: Path, settings: RetrievalSettings) -> TrialAnswer:
     try:
         error = prediction_error(part, *read_trial(folder), make_engine(settings))
     except UserError as refusal:
         return TrialFailedMessage(str(refusal))
-    except (ArithmeticError, MemoryError, OSError, RuntimeError, ValueError) as failure:
+    except FAILURES as failure:
         return TrialFailedMessage(f"{type(failure).__name__}: {failure}")
     return PredictedMessage(error if np.isfinite(error) else None)
 

@@ -81,8 +81,7 @@ class GroundTruthWorker:
         self._warn = warn
         self._lost = 0
         """Workers that did not survive the first job that waits."""
-        self._previews = 0
-        """Under way: 1 or none."""
+        self._previewing = False
         self._child = self._start()
 
     def __enter__(self) -> Self:
@@ -101,7 +100,7 @@ class GroundTruthWorker:
     @property
     def idle(self) -> bool:
         """Whether it has nothing to do, and so could make a preview."""
-        return not self._waiting and self._previews == 0
+        return not self._waiting and not self._previewing
 
     @property
     def pid(self) -> int:
@@ -141,7 +140,7 @@ class GroundTruthWorker:
         if not self.idle:
             raise ValueError("the worker is not idle")
         message = write_job(job, self._spool_dir / PREVIEW, preview=True)
-        self._previews = 1
+        self._previewing = True
         self._child.send(msgspec.json.encode(message))
 
     def withdraw(self, perspective: int) -> None:
@@ -169,7 +168,7 @@ class GroundTruthWorker:
             return None
         answer = msgspec.json.decode(line, type=AnswerMessage)
         if isinstance(answer, PreviewedMessage):
-            self._previews = 0
+            self._previewing = False
             return read_preview(answer, self._spool_dir / PREVIEW)
         return self._finish(answer)
 
@@ -187,8 +186,8 @@ class GroundTruthWorker:
         """Start another worker, which tries the job once more; return its result if it was tried often enough."""
         self._child.close()
         self._child = self._start()
-        if self._previews:
-            self._previews = 0
+        if self._previewing:
+            self._previewing = False
             log.warning("the ground-truth worker is gone (%s); it was at a preview, which is left out", end)
             self._begin_next()
             return None

@@ -11,8 +11,9 @@ import numpy.typing as npt
 
 from ptychoflow.acquisition.retrieval.ground_truth import GroundTruth, GroundTruthJob
 from ptychoflow.acquisition.retrieval.preview import Preview
-from ptychoflow.acquisition.retrieval.stored_frames import FrameFile, StoredFrames, map_frames
+from ptychoflow.acquisition.retrieval.stored_frames import FrameFile, StoredFrames
 from ptychoflow.acquisition.scan import ObjectImage
+from ptychoflow.streaming.frame_memory import map_frames
 from ptychoflow.streaming.messages import GroundTruthSource
 
 
@@ -90,17 +91,14 @@ def write_job(job: GroundTruthJob, directory: Path, *, preview: bool = False) ->
 
 def read_job(message: JobMessage) -> GroundTruthJob:
     """Invert `write_job`."""
-    directory = Path(message.directory)
+    directory, path = Path(message.directory), Path(message.frames_path)
     recorded = None
     if message.recorded_origin_px is not None:
         recorded = ObjectImage(_read(directory, RECORDED), message.recorded_origin_px)
     return GroundTruthJob(
         perspective=message.perspective,
-        frames=map_frames(
-            Path(message.frames_path),
-            _read(directory, PLACES),
-            shape=message.frames_shape,
-            dtype=message.frames_dtype,
+        frames=StoredFrames(
+            path, map_frames(path, message.frames_shape, message.frames_dtype), _read(directory, PLACES)
         ),
         positions_px=_read(directory, "positions_px"),
         probe=_read_optional(directory, "probe"),

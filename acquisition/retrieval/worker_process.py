@@ -7,19 +7,16 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
-import queue
 import shutil
 import sys
-import threading
 import warnings
 from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 
-from ptychoflow.acquisition.child_process import begin_child
-from ptychoflow.acquisition.retrieval.engine import Interrupted
+from ptychoflow.acquisition.child_process import begin_child, requests_of_parent
+from ptychoflow.acquisition.retrieval.engine import FAILURES, Interrupted
 from ptychoflow.acquisition.retrieval.engines import RETRIEVING, make_engine
 from ptychoflow.acquisition.retrieval.ground_truth import compute_ground_truth
 from ptychoflow.acquisition.retrieval.preview import Previewer
@@ -44,8 +41,7 @@ def main() -> None:
     warnings.filterwarnings("ignore", category=UserWarning, module=r"torch\.")
     settings = RetrievalSettings.model_validate_json(sys.argv[1])
     previewer = Previewer(settings)
-    jobs: queue.SimpleQueue[bytes] = queue.SimpleQueue()
-    threading.Thread(target=_read_jobs, args=(jobs, Path(sys.argv[2])), daemon=True).start()
+    jobs = requests_of_parent(at_end=lambda: shutil.rmtree(sys.argv[2], ignore_errors=True))
     if settings.source in RETRIEVING:
         # The engine's libraries load while the first frames are taken; what is missing is said with the first job.
         with contextlib.suppress(UserError):
@@ -61,20 +57,13 @@ def main() -> None:
         answers.flush()
 
 
-def _read_jobs(jobs: queue.SimpleQueue[bytes], spool_dir: Path) -> None:
-    for line in sys.stdin.buffer:
-        jobs.put(line)
-    shutil.rmtree(spool_dir, ignore_errors=True)
-    os._exit(0)
-
-
 def _do(message: JobMessage, settings: RetrievalSettings) -> AnswerMessage:
     try:
         truth = compute_ground_truth(read_job(message), settings)
         return write_ground_truth(truth, message.perspective, Path(message.directory))
     except UserError as error:
         return FailedMessage(message.perspective, str(error))
-    except (ArithmeticError, MemoryError, OSError, RuntimeError, ValueError) as error:
+    except FAILURES as error:
         log.exception("perspective %d", message.perspective)
         return FailedMessage(message.perspective, f"{type(error).__name__}: {error}")
 
@@ -85,7 +74,7 @@ def _preview(message: JobMessage, previewer: Previewer, *, interrupted: Callable
         return write_preview(previewer.make(read_job(message), interrupted=interrupted), Path(message.directory))
     except Interrupted:
         return PreviewedMessage(message.perspective)
-    except (UserError, ArithmeticError, MemoryError, OSError, RuntimeError, ValueError) as error:
+    except (UserError, *FAILURES) as error:
         log.info("no preview of perspective %d: %s", message.perspective, error)
         return PreviewedMessage(message.perspective)
 

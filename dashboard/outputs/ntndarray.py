@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
@@ -11,9 +11,9 @@ from ptychoflow.dashboard.mosaics import Channel, Mosaic
 from ptychoflow.dashboard.outputs.news import News
 from ptychoflow.dashboard.outputs.output import Output
 from ptychoflow.dashboard.outputs.settings import NtndarrayOutputSettings
-from ptychoflow.streaming.errors import UserError
 from ptychoflow.streaming.events import MosaicKind, PerspectiveScores
 from ptychoflow.streaming.libraries import library
+from ptychoflow.streaming.pvaccess import serve_channels
 from ptychoflow.streaming.state.run import figures_of
 
 log = logging.getLogger(__name__)
@@ -38,7 +38,7 @@ class NtndarrayOutput(Output):
     takes: ClassVar[tuple[type, ...]] = (Mosaic, PerspectiveScores)
 
     def __init__(self, settings: NtndarrayOutputSettings) -> None:
-        p4p, types, server = (library(name, extra="epics") for name in ("p4p", "p4p.nt", "p4p.server"))
+        p4p, types = (library(name, extra="epics") for name in ("p4p", "p4p.nt"))
         shared = library("p4p.server.thread", extra="epics").SharedPV
         self._value, self._type = p4p.Value, types.NTNDArray.buildType()
         self._channels = {
@@ -48,14 +48,14 @@ class NtndarrayOutput(Output):
         self._scores: dict[MosaicKind, PerspectiveScores] = {}
         self._posted = 0
         names = {channel_name(settings.prefix, *key): pv for key, pv in self._channels.items()}
-        self._server = _serve(server.Server, settings, names)
-        self.port = int(self._server.conf()["EPICS_PVAS_SERVER_PORT"])
+        self._server, self.port = serve_channels(
+            names,
+            host=settings.host,
+            port=settings.port,
+            where="outputs.ntndarray: ",
+            choose="choose another with --set outputs.ntndarray.port=N, or 0 for any",
+        )
         log.info("NTNDArrays at %s:%d: %s", settings.host, self.port, ", ".join(names))
-        if settings.port not in (0, self.port):
-            self._server.stop()
-            raise UserError(
-                f"port {settings.port} is in use; choose another with --set outputs.ntndarray.port=N, or 0 for any"
-            )
 
     def send(self, news: News) -> None:
         """Post an image, or once more the one that a score is about."""
@@ -130,17 +130,3 @@ def _figures(scores: PerspectiveScores) -> Attributes:
         for before, quality in named.items()
         for name, value in figures_of(quality).items()
     }
-
-
-def _serve(server: Any, settings: NtndarrayOutputSettings, channels: dict[str, Any]) -> Any:
-    own = {
-        "EPICS_PVAS_INTF_ADDR_LIST": settings.host,
-        "EPICS_PVAS_SERVER_PORT": str(settings.port),
-        "EPICS_PVAS_BROADCAST_PORT": "5076",
-        "EPICS_PVAS_AUTO_BEACON_ADDR_LIST": "NO",
-        "EPICS_PVAS_BEACON_ADDR_LIST": "",
-    }
-    try:
-        return server(providers=[channels], conf=own, useenv=False)
-    except RuntimeError as error:
-        raise UserError(f"outputs.ntndarray: cannot listen on {settings.host}:{settings.port}: {error}") from error

@@ -17,6 +17,7 @@ from ptychoflow.dashboard.outputs.settings import PtychodusOutputSettings
 from ptychoflow.streaming.durable_file import durable_file, make_folder_durably
 from ptychoflow.streaming.errors import writing
 from ptychoflow.streaming.events import MosaicKind
+from ptychoflow.streaming.frame_memory import frames_within
 from ptychoflow.streaming.kept_perspective import KeptPerspective, kept_perspectives, read_kept
 from ptychoflow.streaming.settings import RunContext
 
@@ -125,7 +126,7 @@ def _write_diffraction(file: h5py.File, kept: KeptPerspective) -> float:
     file["indexes"] = kept.indices.astype(np.int64)
     file["bad_pixels"] = np.zeros((height, width), bool) if kept.mask is None else kept.mask
     most = 0.0
-    at_once = max(1, PART_BYTES // max(1, height * width * stored.dtype.itemsize))
+    at_once = frames_within(PART_BYTES, (height, width), stored.dtype.itemsize)
     for start in range(0, count, at_once):
         part = stored[places[start : start + at_once]]
         patterns[start : start + len(part)] = part

@@ -69,8 +69,8 @@ def test_what_has_come_is_shown_and_the_ground_truth_is_the_same(
     assert not previews(closed)
     seen, show = threading.Event(), Previews.show
 
-    def show_and_tell(self: Previews, preview: Preview, pixel_size_m: tuple[float, float]) -> None:
-        show(self, preview, pixel_size_m)
+    def show_and_tell(self: Previews, preview: Preview) -> None:
+        show(self, preview)
         seen.set()
 
     monkeypatch.setattr(Previews, "show", show_and_tell)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
+
+from ptychoflow.acquisition.detectors.interface import Part
+from ptychoflow.acquisition.detectors.own_messages import OwnMessages
 
 MOST_ROWS = 1024
 """In a message."""
@@ -67,30 +70,10 @@ class WatchBegan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="w
 
 
 Message = WatchBegan | FileBegan | FramesWritten | PositionsWritten | FileEnded | FileUnusable
-UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-_DECODER: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(Message)
-_ENCODER = msgspec.msgpack.Encoder()
+MESSAGES: OwnMessages[Message] = OwnMessages(Message, about="about files")
+encode, decode = MESSAGES.encode, MESSAGES.decode
 
 
-def encode(message: Message) -> bytes:
-    """Return a message as it is delivered."""
-    return _ENCODER.encode(message)
-
-
-def decode(data: bytes | bytearray | memoryview) -> Message:
-    """Return what a message says. Raises ValueError if it does not follow the format."""
-    try:
-        message: Message = _DECODER.decode(data)
-    except UNREADABLE as error:
-        raise ValueError(f"a message about files cannot be read: {' '.join(str(error).split())[:200]}") from error
-    return message
-
-
-def begins(parts: Sequence[bytes | bytearray | memoryview]) -> bool:
-    """Return whether a message says that a file is there."""
-    if len(parts) != 1 or len(parts[0]) > MAX_BEGIN_BYTES:
-        return False
-    try:
-        return isinstance(decode(parts[0]), FileBegan)
-    except ValueError:
-        return False
+def begins(parts: Sequence[Part]) -> bool:
+    """Return whether a message is a `FileBegan`."""
+    return MESSAGES.is_a(FileBegan, parts, most_bytes=MAX_BEGIN_BYTES)

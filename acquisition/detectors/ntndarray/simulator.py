@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,8 +13,8 @@ from ptychoflow.acquisition.detectors.interface import POLL_S, Simulator
 from ptychoflow.acquisition.detectors.ntndarray.decoder import CODECS, PVDATA_TYPES
 from ptychoflow.acquisition.detectors.ntndarray.settings import NtndarraySimulatorSettings
 from ptychoflow.acquisition.scan import Perspective
-from ptychoflow.streaming.errors import UserError
 from ptychoflow.streaming.libraries import library
+from ptychoflow.streaming.pvaccess import serve_channels
 
 SUBSCRIBED_S = 0.3
 """A subscription follows its channel by this time; PvAccess does not tell."""
@@ -33,7 +32,7 @@ class NtndarraySimulator(Simulator):
     """
 
     def __init__(self, settings: NtndarraySimulatorSettings) -> None:
-        p4p, types, server = (library(name, extra="epics") for name in ("p4p", "p4p.nt", "p4p.server"))
+        p4p, types = (library(name, extra="epics") for name in ("p4p", "p4p.nt"))
         shared = library("p4p.server.thread", extra="epics").SharedPV
         self._settings = settings
         self._value, self._type = p4p.Value, types.NTNDArray.buildType()
@@ -44,13 +43,13 @@ class NtndarraySimulator(Simulator):
         self._image.onLastDisconnect(lambda _pv: self._watched.clear())
         self._next_id, self._series = settings.first_unique_id, 0
         self._perspective: Perspective | None = None
-        self._server: Any = _serve(
-            server.Server, settings, {"Pva1:Image": self._image, "cam1:Acquire_RBV": self._acquire}
+        channels = {"Pva1:Image": self._image, "cam1:Acquire_RBV": self._acquire}
+        self._server, self.port = serve_channels(
+            {settings.prefix + name: pv for name, pv in channels.items()},
+            host=settings.host,
+            port=settings.port,
+            choose="choose another one, or 0 for a free one",
         )
-        self.port = int(self._server.conf()["EPICS_PVAS_SERVER_PORT"])
-        if settings.port not in (0, self.port):
-            self._server.stop()
-            raise UserError(f"port {settings.port} is in use; choose another one, or 0 for a free one")
 
     def begin(self, perspective: Perspective, *, series: int) -> None:
         """Begin a series. Raises `InterruptedError` if it is closed while nobody listened."""
@@ -113,17 +112,3 @@ class NtndarraySimulator(Simulator):
             if self._watched.is_set():
                 time.sleep(LINGER_S)
             self._server.stop()
-
-
-def _serve(server: Any, settings: NtndarraySimulatorSettings, channels: dict[str, Any]) -> Any:
-    own = {
-        "EPICS_PVAS_INTF_ADDR_LIST": settings.host,
-        "EPICS_PVAS_SERVER_PORT": str(settings.port),
-        "EPICS_PVAS_BROADCAST_PORT": "5076",
-        "EPICS_PVAS_AUTO_BEACON_ADDR_LIST": "NO",
-        "EPICS_PVAS_BEACON_ADDR_LIST": "",
-    }
-    try:
-        return server(providers=[{settings.prefix + name: pv for name, pv in channels.items()}], conf=own, useenv=False)
-    except RuntimeError as error:
-        raise UserError(f"cannot listen on {settings.host}:{settings.port}: {error}") from error

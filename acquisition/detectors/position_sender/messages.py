@@ -7,9 +7,12 @@ of the run's keys and insists on the server key.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
+
+from ptychoflow.acquisition.detectors.interface import Part
+from ptychoflow.acquisition.detectors.own_messages import OwnMessages
 
 MAX_BEGIN_BYTES = 1 << 10
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
@@ -57,34 +60,10 @@ class End(_Message, tag="end", frozen=True):
 
 
 Message = Begin | Positions | End
-UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-_DECODER: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(Message)
-_ENCODER = msgspec.msgpack.Encoder()
+MESSAGES: OwnMessages[Message] = OwnMessages(Message, about="of positions")
+encode, decode = MESSAGES.encode, MESSAGES.decode
 
 
-def encode(message: Message) -> bytes:
-    """Return a message as it is sent."""
-    return _ENCODER.encode(message)
-
-
-def decode(data: bytes | bytearray | memoryview) -> Message:
-    """Return what a message says. It allocates no more than a multiple of its length.
-
-    Raises:
-        ValueError: it does not follow the format; one line says how.
-    """
-    try:
-        message: Message = _DECODER.decode(data)
-    except UNREADABLE as error:
-        raise ValueError(f"a message of positions cannot be read: {' '.join(str(error).split())[:200]}") from error
-    return message
-
-
-def begins(parts: Sequence[bytes | bytearray | memoryview]) -> bool:
+def begins(parts: Sequence[Part]) -> bool:
     """Return whether a message is a `Begin`."""
-    if len(parts) != 1 or len(parts[0]) > MAX_BEGIN_BYTES:
-        return False
-    try:
-        return isinstance(decode(parts[0]), Begin)
-    except ValueError:
-        return False
+    return MESSAGES.is_a(Begin, parts, most_bytes=MAX_BEGIN_BYTES)

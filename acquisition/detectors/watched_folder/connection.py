@@ -11,6 +11,8 @@ from ptychoflow.acquisition.detectors.interface import POLL_S, Connection, Deliv
 from ptychoflow.acquisition.detectors.watched_folder.contents import frames_in
 from ptychoflow.acquisition.detectors.watched_folder.files import FolderWatch, NewFile
 from ptychoflow.acquisition.detectors.watched_folder.messages import (
+    MAX_HEAD_BYTES,
+    MESSAGES,
     FileCame,
     FileUnusable,
     SeriesClosed,
@@ -83,10 +85,7 @@ class WatchedFolderConnection(Connection):
     @staticmethod
     def begins_series(parts: Sequence[Part]) -> bool:
         """Whether this is the first file of a series."""
-        try:
-            return len(parts) == 1 and isinstance(decode(parts), SeriesOpened)
-        except ValueError:
-            return False
+        return MESSAGES.is_a(SeriesOpened, parts, most_bytes=MAX_HEAD_BYTES)
 
     def _leave_out_earlier(self, watch: FolderWatch, deliver: Deliver) -> None:
         until_ns = -1 if self._settings.earlier_files else self._left_out_ns

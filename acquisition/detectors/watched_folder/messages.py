@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 
 from ptychoflow.acquisition.detectors.interface import Part
+from ptychoflow.acquisition.detectors.own_messages import OwnMessages
 
 MAX_HEAD_BYTES = 1 << 12
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
@@ -49,13 +50,8 @@ class WatchBegan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="w
 
 
 Message = WatchBegan | SeriesOpened | FileCame | SeriesClosed | FileUnusable
-_DECODER: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(Message)
-_ENCODER = msgspec.msgpack.Encoder()
-
-
-def encode(message: Message) -> bytes:
-    """Return a message as it is delivered."""
-    return _ENCODER.encode(message)
+MESSAGES: OwnMessages[Message] = OwnMessages(Message, about="about files")
+encode = MESSAGES.encode
 
 
 def decode(parts: Sequence[Part]) -> Message:
@@ -66,10 +62,7 @@ def decode(parts: Sequence[Part]) -> Message:
     """
     if not parts or len(parts[0]) > MAX_HEAD_BYTES:
         raise ValueError("a message about files without a head")
-    try:
-        message: Message = _DECODER.decode(parts[0])
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ValueError(f"a message about files cannot be read: {error}") from error
+    message = MESSAGES.decode(parts[0])
     if len(parts) != (2 if isinstance(message, FileCame) else 1):
         raise ValueError(f"a message about files with {len(parts)} parts")
     return message

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import zmq
+from drained import drains
 from support import Proxy, free_ports, wait_until
 
 from ptychoflow.acquisition.detectors.arrivals import Arrival, FrameCame, SeriesBegan, SeriesEnded
@@ -74,15 +75,9 @@ class Received:
 
 @contextmanager
 def draining(connection: Connection, decoder: Decoder) -> Iterator[Received]:
-    received, stop = Received(decoder), threading.Event()
-    thread = threading.Thread(target=connection.drain, args=(received.messages.append, stop))
-    thread.start()
-    try:
+    received = Received(decoder)
+    with drains(connection, received.messages.append):
         yield received
-    finally:
-        stop.set()
-        thread.join(timeout=10.0)
-        assert not thread.is_alive()
 
 
 @contextmanager

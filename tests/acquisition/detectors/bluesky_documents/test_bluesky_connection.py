@@ -6,11 +6,10 @@ import json
 import multiprocessing
 import subprocess
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 import h5py
@@ -19,14 +18,13 @@ import pytest
 import zmq
 import zmq.auth
 from bluesky_documents_messages import documents, message, settings
+from drained import Drained, drains
 from peers import peer_python
 from support import wait_until
 
 from ptychoflow.acquisition.detectors.arrivals import (
-    Arrival,
     FrameCame,
     Malformed,
-    PositionsCame,
     SeriesBegan,
     SeriesEnded,
 )
@@ -38,7 +36,6 @@ from ptychoflow.acquisition.detectors.bluesky_documents.settings import (
 )
 from ptychoflow.acquisition.detectors.bluesky_documents.simulator import BlueskyDocumentsSimulator
 from ptychoflow.acquisition.detectors.hdf5_swmr.image import Hdf5Image
-from ptychoflow.acquisition.detectors.interface import Part
 from ptychoflow.acquisition.detectors.player import play
 from ptychoflow.acquisition.scan import Ending
 from ptychoflow.acquisition.simulation.scan import SimulatedScan
@@ -49,42 +46,19 @@ PEER = ("bluesky==1.15.1", "ophyd-async[sim]==0.21.3", "msgpack==1.2.4", "pyzmq=
 SCRIPT = str(Path(__file__).parent.with_name("peer_bluesky.py"))
 
 
-class Drained:
+class Documents(Drained):
     """What a connection delivered, and what a decoder makes of it."""
 
     def __init__(self, its_settings: BlueskyDocumentsSettings) -> None:
-        self.messages: list[Sequence[Part]] = []
-        self._settings = its_settings
-
-    @property
-    def arrivals(self) -> list[Arrival]:
-        decoder = BlueskyDocumentsDecoder(self._settings)
-        return [arrival for parts in tuple(self.messages) for arrival in decoder.decode(parts)]
-
-    def of(self, kind: type[Any]) -> list[Any]:
-        return [arrival for arrival in self.arrivals if isinstance(arrival, kind)]
-
-    def positions_m(self, run: str) -> dict[int, tuple[float, float]]:
-        return {
-            int(number): (float(y), float(x))
-            for arrival in self.of(PositionsCame)
-            if arrival.run == run
-            for number, (y, x) in zip(arrival.numbers, arrival.positions_m, strict=True)
-        }
+        super().__init__(lambda: BlueskyDocumentsDecoder(its_settings))
 
 
 @contextmanager
-def draining(its_settings: BlueskyDocumentsSettings) -> Iterator[Drained]:
-    drained, stop = Drained(its_settings), threading.Event()
+def draining(its_settings: BlueskyDocumentsSettings) -> Iterator[Documents]:
+    drained = Documents(its_settings)
     connection = BlueskyDocumentsConnection(its_settings)
-    thread = threading.Thread(target=connection.drain, args=(drained.messages.append, stop), daemon=True)
-    thread.start()
-    try:
+    with drains(connection, drained.messages.append):
         yield drained
-    finally:
-        stop.set()
-        thread.join(10.0)
-        assert not thread.is_alive()
 
 
 def simulate(folder: Path, serializer: str, ports: multiprocessing.SimpleQueue[int]) -> None:

@@ -20,11 +20,11 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+from drained import Drained, drains
 from pydantic import ValidationError
 from support import wait_until
 
 from ptychoflow.acquisition.detectors.arrivals import (
-    Arrival,
     FrameCame,
     Malformed,
     PositionsBegan,
@@ -68,20 +68,11 @@ def frame(index: int) -> np.ndarray:
     return np.full(SHAPE_PX, index, np.uint16)
 
 
-class Drained:
+class Files(Drained):
     """What a connection delivered, and what one decoder makes of it."""
 
     def __init__(self, its_settings: Hdf5SwmrSettings) -> None:
-        self.messages: list[Sequence[Part]] = []
-        self._settings = its_settings
-
-    @property
-    def arrivals(self) -> list[Arrival]:
-        decoder = Hdf5SwmrDecoder(self._settings)
-        return [arrival for parts in tuple(self.messages) for arrival in decoder.decode(parts)]
-
-    def of(self, kind: type[Any]) -> list[Any]:
-        return [arrival for arrival in self.arrivals if isinstance(arrival, kind)]
+        super().__init__(lambda: Hdf5SwmrDecoder(its_settings))
 
     def frames(self, series: str) -> list[int]:
         """Numbers of a series' frames; each must hold its number."""
@@ -92,16 +83,8 @@ class Drained:
                 np.testing.assert_array_equal(image, frame(arrival.number))
         return [arrival.number for arrival in came]
 
-    def positions_m(self, run: str) -> dict[int, tuple[float, float]]:
-        return {
-            int(number): (float(y), float(x))
-            for arrival in self.of(PositionsCame)
-            if arrival.run == run
-            for number, (y, x) in zip(arrival.numbers, arrival.positions_m, strict=True)
-        }
 
-
-Draining = Callable[..., AbstractContextManager[Drained]]
+Draining = Callable[..., AbstractContextManager[Files]]
 
 
 @pytest.fixture
@@ -109,22 +92,16 @@ def draining(caplog: pytest.LogCaptureFixture) -> Draining:
     """A connection that has looked at what was there before, and drains until the context ends."""
 
     @contextmanager
-    def draining(its_settings: Hdf5SwmrSettings, recalled: Sequence[Sequence[Part]] = ()) -> Iterator[Drained]:
-        drained, stop = Drained(its_settings), threading.Event()
+    def draining(its_settings: Hdf5SwmrSettings, recalled: Sequence[Sequence[Part]] = ()) -> Iterator[Files]:
+        drained = Files(its_settings)
         caplog.set_level(logging.INFO)
         caplog.clear()
         connection = Hdf5SwmrConnection(its_settings)
         for parts in recalled:
             connection.recall(parts)
-        thread = threading.Thread(target=connection.drain, args=(drained.messages.append, stop), daemon=True)
-        thread.start()
-        wait_until(lambda: "written before are left out" in caplog.text or its_settings.earlier_files)
-        try:
+        with drains(connection, drained.messages.append):
+            wait_until(lambda: "written before are left out" in caplog.text or its_settings.earlier_files)
             yield drained
-        finally:
-            stop.set()
-            thread.join(10.0)
-            assert not thread.is_alive()
 
     return draining
 

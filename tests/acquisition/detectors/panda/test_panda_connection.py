@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import cast
 
 import numpy as np
 import pytest
+from drained import Drained, drains
 from support import Proxy, wait_until
 
 from ptychoflow.acquisition.detectors.arrivals import (
-    Arrival,
     Malformed,
     PositionsBegan,
     PositionsCame,
     PositionsEnded,
 )
-from ptychoflow.acquisition.detectors.interface import Part
 from ptychoflow.acquisition.detectors.panda.connection import PandaConnection
 from ptychoflow.acquisition.detectors.panda.decoder import PandaDecoder
 from ptychoflow.acquisition.detectors.panda.settings import PandaSettings, PandaSimulatorSettings
@@ -44,20 +43,11 @@ def settings(port: int, **changes: object) -> PandaSettings:
     return PandaSettings.model_validate(values)
 
 
-class Drained:
+class Captured(Drained):
     """What a connection delivered, and what the decoder makes of it."""
 
     def __init__(self, its_settings: PandaSettings) -> None:
-        self.messages: list[Sequence[Part]] = []
-        self._settings = its_settings
-
-    @property
-    def arrivals(self) -> list[Arrival]:
-        decoder = PandaDecoder(self._settings)
-        return [arrival for parts in tuple(self.messages) for arrival in decoder.decode(parts)]
-
-    def ended(self, count: int) -> bool:
-        return sum(isinstance(arrival, PositionsEnded) for arrival in self.arrivals) >= count
+        super().__init__(lambda: PandaDecoder(its_settings))
 
     def positions(self) -> dict[str, list[tuple[int, float, float]]]:
         runs: dict[str, list[tuple[int, float, float]]] = {}
@@ -70,17 +60,11 @@ class Drained:
 
 
 @contextmanager
-def draining(its_settings: PandaSettings) -> Iterator[Drained]:
-    drained, stop = Drained(its_settings), threading.Event()
+def draining(its_settings: PandaSettings) -> Iterator[Captured]:
+    drained = Captured(its_settings)
     connection = PandaConnection(its_settings)
-    thread = threading.Thread(target=connection.drain, args=(drained.messages.append, stop))
-    thread.start()
-    try:
+    with drains(connection, drained.messages.append):
         yield drained
-    finally:
-        stop.set()
-        thread.join(10.0)
-        assert not thread.is_alive()
 
 
 @pytest.fixture

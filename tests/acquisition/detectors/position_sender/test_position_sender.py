@@ -13,6 +13,7 @@ import msgspec
 import numpy as np
 import pytest
 import zmq
+from drained import Drained, drains
 from support import free_ports, wait_until
 
 from ptychoflow.acquisition.detectors.arrivals import (
@@ -22,7 +23,6 @@ from ptychoflow.acquisition.detectors.arrivals import (
     PositionsCame,
     PositionsEnded,
 )
-from ptychoflow.acquisition.detectors.interface import Part
 from ptychoflow.acquisition.detectors.position_sender import PositionSender
 from ptychoflow.acquisition.detectors.position_sender.connection import PositionSenderConnection
 from ptychoflow.acquisition.detectors.position_sender.decoder import PositionSenderDecoder
@@ -122,30 +122,11 @@ def test_what_does_not_follow_the_format_is_told_in_a_line(message: bytes) -> No
     assert not PositionSenderConnection.begins_series([message])
 
 
-class Drained:
-    def __init__(self) -> None:
-        self.messages: list[Sequence[Part]] = []
-
-    @property
-    def arrivals(self) -> list[Arrival]:
-        decoder = PositionSenderDecoder(SETTINGS)
-        return [arrival for parts in tuple(self.messages) for arrival in decoder.decode(parts)]
-
-    def ended(self, count: int) -> bool:
-        return sum(isinstance(arrival, PositionsEnded) for arrival in self.arrivals) >= count
-
-
 @contextmanager
 def draining(settings: PositionSenderSettings) -> Iterator[Drained]:
-    drained, stop = Drained(), threading.Event()
-    thread = threading.Thread(target=PositionSenderConnection(settings).drain, args=(drained.messages.append, stop))
-    thread.start()
-    try:
+    drained = Drained(lambda: PositionSenderDecoder(SETTINGS))
+    with drains(PositionSenderConnection(settings), drained.messages.append):
         yield drained
-    finally:
-        stop.set()
-        thread.join(10.0)
-        assert not thread.is_alive()
 
 
 @pytest.mark.parametrize("encrypted", [False, True])

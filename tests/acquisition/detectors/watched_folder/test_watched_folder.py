@@ -13,10 +13,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from drained import Drained, drains
 from support import wait_until
 from watched_folder_messages import FRAMES, npy, tiff
 
-from ptychoflow.acquisition.detectors.arrivals import Arrival, FrameCame, Malformed, SeriesBegan, SeriesEnded
+from ptychoflow.acquisition.detectors.arrivals import FrameCame, Malformed, SeriesBegan, SeriesEnded
 from ptychoflow.acquisition.detectors.interface import Part
 from ptychoflow.acquisition.detectors.watched_folder.connection import WatchedFolderConnection
 from ptychoflow.acquisition.detectors.watched_folder.contents import frames_in
@@ -31,20 +32,11 @@ def settings(folder: Path, **changes: Any) -> WatchedFolderSettings:
     return WatchedFolderSettings.model_validate(values)
 
 
-class Drained:
+class Files(Drained):
     """What a connection delivered, and what a decoder makes of it."""
 
     def __init__(self, its_settings: WatchedFolderSettings) -> None:
-        self.messages: list[Sequence[Part]] = []
-        self._settings = its_settings
-
-    @property
-    def arrivals(self) -> list[Arrival]:
-        decoder = WatchedFolderDecoder(self._settings)
-        return [arrival for parts in tuple(self.messages) for arrival in decoder.decode(parts)]
-
-    def of(self, kind: type[Any]) -> list[Any]:
-        return [arrival for arrival in self.arrivals if isinstance(arrival, kind)]
+        super().__init__(lambda: WatchedFolderDecoder(its_settings))
 
     @property
     def numbers(self) -> dict[str, list[int]]:
@@ -54,7 +46,7 @@ class Drained:
         return found
 
 
-Draining = Callable[..., AbstractContextManager[Drained]]
+Draining = Callable[..., AbstractContextManager[Files]]
 
 
 @pytest.fixture
@@ -62,22 +54,16 @@ def draining(caplog: pytest.LogCaptureFixture) -> Draining:
     """A connection that has looked at what was there before, and drains until the context ends."""
 
     @contextmanager
-    def draining(its_settings: WatchedFolderSettings, recalled: Sequence[Sequence[Part]] = ()) -> Iterator[Drained]:
-        drained, stop = Drained(its_settings), threading.Event()
+    def draining(its_settings: WatchedFolderSettings, recalled: Sequence[Sequence[Part]] = ()) -> Iterator[Files]:
+        drained = Files(its_settings)
         caplog.set_level("INFO")
         caplog.clear()
         connection = WatchedFolderConnection(its_settings)
         for parts in recalled:
             connection.recall(parts)
-        thread = threading.Thread(target=connection.drain, args=(drained.messages.append, stop), daemon=True)
-        thread.start()
-        wait_until(lambda: "there before are left out" in caplog.text or its_settings.earlier_files)
-        try:
+        with drains(connection, drained.messages.append):
+            wait_until(lambda: "there before are left out" in caplog.text or its_settings.earlier_files)
             yield drained
-        finally:
-            stop.set()
-            thread.join(10.0)
-            assert not thread.is_alive()
 
     return draining
 

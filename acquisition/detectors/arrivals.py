@@ -92,6 +92,8 @@ class PositionsBegan:
     """The detector's series that they belong to, where the source knows it; else they are told by when they begin."""
     total: int | None = None
     """How many samples there will be, where that is known."""
+    captured: bool = False
+    """Whether samples come while frames do, by the same triggers: not of a series whose frames came before or after."""
 
 
 @dataclass(frozen=True)

@@ -56,6 +56,7 @@ class SeriesJoiner:
         self.positions_over = False
         """No more positions will come."""
         self.first_frame_s: float | None = None
+        self.last_frame_s: float | None = None
         self.last_arrival_s: float | None = None
         self.ending: Ending | None = None
         self._ended_s = 0.0
@@ -78,6 +79,7 @@ class SeriesJoiner:
             self._came.add(trigger)
             self._highest = max(self._highest, trigger)
             self.first_frame_s = at_s if self.first_frame_s is None else self.first_frame_s
+            self.last_frame_s = at_s
             self._waiting[trigger] = image, at_s
             if (position := self._positions.pop(trigger, None)) is not None:
                 self._place(trigger, position)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from collections import Counter, deque
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -40,6 +42,8 @@ class Series:
     """One series, from its first word to its last."""
 
     name: str
+    number: int
+    """Series are numbered as they began."""
     joiner: SeriesJoiner
     header: SeriesHeader = field(default_factory=SeriesHeader)
     run: str | None = None
@@ -48,14 +52,25 @@ class Series:
     """Nothing more is taken: what still comes is late."""
 
 
+class _Block(NamedTuple):
+    """Positions that came together."""
+
+    numbers: npt.NDArray[np.int64]
+    positions_m: npt.NDArray[np.float64]
+    at_s: float
+
+
 @dataclass
 class _Run:
     """A run of positions whose series is not known yet."""
 
     series: str | None
+    number: int
+    """Runs are numbered as they began."""
+    captured: bool
     began_s: float | None = None
     """When its first sample came."""
-    blocks: list[tuple[npt.NDArray[np.int64], npt.NDArray[np.float64], float]] = field(default_factory=list)
+    blocks: list[_Block] = field(default_factory=list)
     over: bool = False
 
 
@@ -82,6 +97,9 @@ class SeriesTable:
         self._finished: dict[str, None] = {}
         self._runs: dict[str, _Run] = {}
         self._series_of_run: dict[str, Series] = {}
+        self._series_begun = self._runs_begun = 0
+        self._joined: deque[tuple[int, int]] = deque(maxlen=RUNS_KEPT)
+        """Numbers of runs and their series, where time alone joined them."""
 
     @property
     def first(self) -> Series | None:
@@ -112,8 +130,8 @@ class SeriesTable:
         self, arrival: PositionsBegan | PositionsCame | PositionsEnded | PositionsKnown, at_s: float
     ) -> None:
         match arrival:
-            case PositionsBegan(run=run, series=name):
-                self._begin_run(run, name)
+            case PositionsBegan(run=run, series=name, captured=captured):
+                self._begin_run(run, name, captured=captured)
             case PositionsCame(run=run, numbers=numbers, positions_m=positions_m):
                 self._add_positions(run, numbers, positions_m, at_s)
             case PositionsEnded(run=run, lost=lost):
@@ -125,7 +143,7 @@ class SeriesTable:
 
     def pass_time(self, now_s: float) -> None:
         """Give up what has waited too long."""
-        self._match_rest(now_s)
+        self._match(now_s)
         for series in list(self._open.values()):
             series.joiner.give_up(now_s=now_s, idle_s=self._idle_s)
             series.over |= series.joiner.finished(now_s=now_s)
@@ -161,7 +179,8 @@ class SeriesTable:
     def _open_series(self, name: str, header: SeriesHeader, at_s: float) -> Series:
         for former in self._open.values():
             former.joiner.end(Ending.NEXT_SERIES, at_s=at_s)
-        series = Series(name, SeriesJoiner(self._join), header)
+        self._series_begun += 1
+        series = Series(name, self._series_begun, SeriesJoiner(self._join), header)
         self._open[name] = series
         self._add_known(series, at_s)
         return series
@@ -186,13 +205,11 @@ class SeriesTable:
         if series is None:
             self.notes.append(f"series {name} was not announced: its header was lost, or sent before anybody listened")
             series = self._open_series(name, SeriesHeader(), at_s)
-        is_first = series.joiner.first_frame_s is None
         series.joiner.add_frame(number, image, at_s=at_s)
-        if is_first and series.joiner.first_frame_s is not None:
-            self._match_series(series)
 
-    def _begin_run(self, name: str, series: str | None) -> None:
-        self._runs[name] = _Run(series)
+    def _begin_run(self, name: str, series: str | None, *, captured: bool) -> None:
+        self._runs_begun += 1
+        self._runs[name] = _Run(series, self._runs_begun, captured)
         while len(self._runs) > RUNS_KEPT:
             del self._runs[next(iter(self._runs))]
             self.notes.append("positions came that belong to no series; they are left out")
@@ -207,10 +224,9 @@ class SeriesTable:
         run = self._runs.get(name)
         if run is None:
             return  # of a series that is over, or of a run that was given up
-        run.blocks.append((numbers, positions_m, at_s))
+        run.blocks.append(_Block(numbers, positions_m, at_s))
         if run.began_s is None:
             run.began_s = at_s
-            self._match_run(name, run)
 
     def _end_run(self, name: str, lost: int) -> None:
         if lost:
@@ -222,44 +238,41 @@ class SeriesTable:
         elif name in self._runs:
             self._runs[name].over = True
 
-    def _match_run(self, name: str, run: _Run) -> None:
-        """Give a run that begins to its series, if frames of that have come; the newest one in doubt."""
-        for series in reversed(self._open.values()):
-            going_on = not series.over and (run.series is not None or series.joiner.ending is None)
-            if going_on and series.run is None and self._belong(run, series):
-                self._join_run(name, run, series)
-                return
+    def _match(self, now_s: float) -> None:
+        """Join runs and series of which it is certain by now, one after the other, as if it had been done in time."""
+        while due := [one for one in self._matches() if one[0] <= now_s]:
+            certain_s, name, series = min(due, key=lambda one: one[0])
+            series.joiner.give_up(now_s=certain_s, idle_s=self._idle_s)
+            series.over |= series.joiner.finished(now_s=certain_s)
+            if not series.over:
+                self._join_run(name, self._runs[name], series)
 
-    def _match_series(self, series: Series) -> None:
-        """Give a series that begins the run of positions that has begun; the newest one in doubt."""
-        for name, run in reversed(self._runs.items()):
-            going_on = run.series is not None or not run.over
-            if going_on and self._belong(run, series):
-                self._join_run(name, run, series)
-                return
-
-    def _match_rest(self, now_s: float) -> None:
-        """Join those of which one was over before the other began, if meanwhile nothing nearer in time has begun."""
+    def _matches(self) -> Iterator[tuple[float, str, Series]]:
+        """Yield what may be joined, and when it is certain: nothing can begin any more that is nearer in time."""
         for series in reversed(self._open.values()):
             if series.run is None and not series.over:
                 for name, run in reversed(self._runs.items()):
-                    if self._belong(run, series) and now_s >= (from_s := self._nothing_nearer_from_s(run, series)):
-                        series.joiner.give_up(now_s=from_s, idle_s=self._idle_s)
-                        self._join_run(name, run, series)
-                        break
+                    if self._belong(run, series):
+                        yield self._certain_from_s(run, series), name, series
 
-    def _nothing_nearer_from_s(self, run: _Run, series: Series) -> float:
+    def _certain_from_s(self, run: _Run, series: Series) -> float:
         began_s, first_s = run.began_s, series.joiner.first_frame_s
         if began_s is None or first_s is None:
             return math.inf
+        if run.series is not None:
+            return max(began_s, first_s)
         # frames must not be given up meanwhile
         return max(began_s, first_s) + min(abs(began_s - first_s), self._join.wait_s / 2)
 
     def _belong(self, run: _Run, series: Series) -> bool:
         if run.series is not None:
             return run.series == series.name
-        first_s = series.joiner.first_frame_s
-        if run.began_s is None or first_s is None:
+        first_s, last_s = series.joiner.first_frame_s, series.joiner.last_frame_s
+        if run.began_s is None or first_s is None or last_s is None:
+            return False
+        if any((run.number - other_run) * (series.number - other) < 0 for other_run, other in self._joined):
+            return False  # an earlier run is of no later series
+        if run.captured and not (run.blocks[-1].at_s >= first_s - FAR_S and last_s >= run.began_s - FAR_S):
             return False
         return abs(run.began_s - first_s) <= self._join.begin_within_s
 
@@ -278,7 +291,9 @@ class SeriesTable:
         series.run = name
         self._series_of_run[name] = series
         del self._runs[name]
+        if run.series is None:
+            self._joined.append((run.number, series.number))
         self._tell_far(run, series)
-        for numbers, positions_m, at_s in run.blocks:
-            series.joiner.add_positions(numbers, positions_m, at_s=at_s)
+        for block in run.blocks:
+            series.joiner.add_positions(block.numbers, block.positions_m, at_s=block.at_s)
         series.joiner.positions_over = run.over

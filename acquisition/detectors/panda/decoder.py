@@ -84,7 +84,7 @@ class PandaDecoder(Decoder):
             return
         yield from self._give_up(Ending.NEXT_SERIES)
         self._capture = capture
-        yield PositionsBegan(capture.run, series=None)
+        yield PositionsBegan(capture.run, series=None, captured=True)
 
     def _understand(self, header: CaptureHeader, run: str) -> _Capture:
         if header.process != SCALED:

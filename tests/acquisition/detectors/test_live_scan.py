@@ -218,6 +218,58 @@ def test_positions_of_a_series_that_nobody_saw_do_not_go_to_the_next_one(tmp_pat
     taken.assert_shows(FIRST, range(FRAMES))
 
 
+@pytest.mark.parametrize("apart_s", [3.0, -3.0])
+def test_positions_that_were_captured_while_no_frame_came_are_of_another_series(tmp_path: Path, apart_s: float) -> None:
+    """A PandA that was killed says no end; neither does a detector."""
+    of_positions = PositionsBegan | PositionsCame
+    events = [event for event in whole_series(FIRST, begin_s=5.0) if not isinstance(event[1], PositionsEnded)]
+    events = [(at_s + apart_s if isinstance(one, of_positions) else at_s, one) for at_s, one in events]
+    events = [
+        (at_s, PositionsBegan("a", None, captured=True) if isinstance(one, PositionsBegan) else one)
+        for at_s, one in events
+    ]
+    join = {**SETTINGS["join"], "wait_s": 20.0}
+    taken = Script(tmp_path).add_all(events).scan({"join": join}).run()
+    assert taken.frames == []
+    assert sum(taken.ledger.unplaced_because.values()) == FRAMES
+
+
+def test_captured_positions_are_those_of_slow_frames_that_come_later(tmp_path: Path) -> None:
+    """Positions are latched when an exposure of 5 s begins."""
+    events = [
+        (at_s, PositionsBegan("a", None, captured=True) if isinstance(one, PositionsBegan) else one)
+        for at_s, one in whole_series(FIRST, period_s=5.0)
+    ]
+    events = [(at_s - 4.9 if isinstance(one, PositionsCame) else at_s, one) for at_s, one in events]
+    taken = Script(tmp_path).add_all(events).scan().run()
+    taken.assert_shows(FIRST, range(FRAMES))
+
+
+def test_an_earlier_run_of_positions_is_of_no_later_series(tmp_path: Path) -> None:
+    """The first run is of a series that nobody saw; the last series has no positions."""
+    lost = [event for event in whole_series(SCAN.perspective(2), run="lost") if not hasattr(event[1], "series")]
+    both = whole_series(FIRST, series="2", run="b", begin_s=2.0)
+    alone = [
+        event
+        for event in whole_series(SCAN.perspective(1), series="3", begin_s=4.0)
+        if isinstance(event[1], SeriesBegan | FrameCame | SeriesEnded)
+    ]
+    taken = Script(tmp_path).add_all([(0.0, PositionsBegan("lost", None)), *lost, *both, *alone]).scan().run()
+    taken.assert_shows(FIRST, range(FRAMES))
+    assert len(taken.frames) == 1
+    assert sum(taken.ledger.unplaced_because.values()) == FRAMES
+
+
+def test_positions_wait_for_a_nearer_series_even_if_the_last_one_has_no_end(tmp_path: Path) -> None:
+    """A detector that is aborted says nothing, and the first position may come before the first frame."""
+    first = [event for event in whole_series(FIRST) if isinstance(event[1], SeriesBegan | FrameCame)]
+    second = whole_series(SCAN.perspective(1), series="2", run="b", begin_s=0.8)
+    second = [(at_s - 0.05 if isinstance(one, PositionsBegan | PositionsCame) else at_s, one) for at_s, one in second]
+    taken = Script(tmp_path).add_all([*first, *second]).scan().run()
+    taken.assert_shows(SCAN.perspective(1), range(FRAMES))
+    assert sum(taken.ledger.unplaced_because.values()) == FRAMES
+
+
 @pytest.mark.parametrize("at_once", [1, 1000])
 def test_positions_go_to_the_same_series_whether_it_is_read_as_it_comes_or_in_one_go(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: int

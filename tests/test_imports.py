@@ -269,6 +269,7 @@ def test_what_the_table_allows_is_accepted(tmp_path: Path, folder: str, line: st
     "module",
     [
         "ptychoflow.workflow.launching.launcher",
+        "ptychoflow.workflow.launching.resuming",
         "ptychoflow.acquisition.ptychography.service",
         "ptychoflow.acquisition.classification.service",
         "ptychoflow.dashboard.server",

@@ -21,7 +21,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import PositiveInt, ValidationError
 
@@ -33,7 +33,9 @@ from ptychoflow.streaming.durable_file import (
 )
 from ptychoflow.streaming.errors import UserError
 from ptychoflow.streaming.settings import Settings
-from ptychoflow.trainer.checkpoints.state_file import BadState, State, read_state
+
+if TYPE_CHECKING:
+    from ptychoflow.trainer.checkpoints.state_file import State
 
 log = logging.getLogger(__name__)
 
@@ -88,6 +90,9 @@ class Checkpoint:
         return [self._read(self.path.parent / VALIDATION / name) for name in names]
 
     def _read(self, path: Path) -> State:
+        # here, so that a launcher, which only asks which one is the newest, does not carry PyTorch all night
+        from ptychoflow.trainer.checkpoints.state_file import BadState, read_state  # noqa: PLC0415
+
         try:
             return read_state(path)
         except (BadState, OSError) as error:

@@ -8,17 +8,21 @@ import threading
 from contextlib import closing
 from pathlib import Path
 
+import psutil
 import pytest
 from support import wait_until
 
 from ptychoflow.streaming.commands import AnyCommand, CommandHub, CommandSender, StopRun, WriteCheckpoint
 from ptychoflow.streaming.errors import UserError
 from ptychoflow.streaming.events import Part, PartState, PartStatus
+from ptychoflow.streaming.run_folder import RunFolder
 from ptychoflow.streaming.settings import NetworkSettings
 from ptychoflow.streaming.telemetry import TelemetryHub
 from ptychoflow.workflow.configuration.config import Config, load_config, write_config
 from ptychoflow.workflow.launching.part_process import part_process, stop_on_signals
 from ptychoflow.workflow.launching.ports import resolve_ports
+from ptychoflow.workflow.launching.processes import is_alive
+from ptychoflow.workflow.launching.run_folder import claimed
 
 
 @pytest.fixture
@@ -106,6 +110,46 @@ def test_a_part_ends_in_order_on_a_signal(config_file: Path, number: signal.Sign
     assert rest == "ending in order\n"
     assert process.returncode == status
     assert "edge has ended" in (config_file.parent / "run" / "logs" / "edge.log").read_text()
+
+
+LAUNCHER = """
+import sys, time
+from pathlib import Path
+from ptychoflow.streaming.events import Part
+from ptychoflow.streaming.run_folder import RunFolder
+from ptychoflow.workflow.launching.run_folder import claimed
+from ptychoflow.workflow.launching.supervision import PartCommand, Supervisor
+folder, config, code = sys.argv[1:]
+with claimed(RunFolder(Path(folder))) as claim, Supervisor(claim=claim) as supervisor:
+    supervisor.start(PartCommand(Part.EDGE, [sys.executable, "-c", code, config], Path(folder) / "part.log"))
+    time.sleep(600)
+"""
+DEAF_PART = PART.replace("configure_logging()", "part_process.__globals__['GRACE_S'] = 0.5").replace(
+    'print("ending', 'import time; time.sleep(600); print("ending'
+)
+
+
+@pytest.mark.parametrize(("code", "in_order"), [(PART, True), (DEAF_PART, False)], ids=["hears", "deaf"])
+def test_a_part_ends_when_launcher_and_watchdog_were_killed_and_until_then_nobody_runs_beside_it(
+    config_file: Path, tmp_path: Path, code: str, in_order: bool
+) -> None:
+    folder, log = RunFolder(tmp_path), tmp_path / "part.log"
+    launcher = subprocess.Popen([sys.executable, "-c", LAUNCHER, str(tmp_path), str(config_file), code])
+    wait_until(lambda: log.exists() and "ready" in log.read_text(), timeout_s=60)
+    watchdog, part = sorted(psutil.Process(launcher.pid).children(), key=lambda child: code in child.cmdline())
+    try:
+        part.suspend()
+        for process in (watchdog, launcher):
+            process.kill()
+        launcher.wait()
+        with pytest.raises(UserError, match="is still going on"), claimed(folder, patience_s=0.0):
+            pass
+        part.resume()
+        with claimed(folder, patience_s=20.0):
+            wait_until(lambda: not is_alive(part))
+    finally:
+        part.kill()
+    assert ("ending in order" in log.read_text()) is in_order
 
 
 def test_the_hub_hears_why_a_part_gives_up(config: Config, config_file: Path, tmp_path: Path) -> None:

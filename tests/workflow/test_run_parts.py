@@ -13,6 +13,7 @@ from ptychoflow.streaming.events import Part
 from ptychoflow.streaming.settings import NetworkSettings
 from ptychoflow.streaming.state.run import RunState
 from ptychoflow.streaming.telemetry import TelemetrySender
+from ptychoflow.workflow.launching import run_parts
 from ptychoflow.workflow.launching.run_parts import RunParts
 from ptychoflow.workflow.launching.supervision import PartCommand
 
@@ -72,3 +73,19 @@ def test_a_trainer_that_was_killed_when_the_acquisition_had_let_go_of_everything
     ]
     assert RunParts(commands, reporter, RunState(), restarts=2).run(threading.Event()) is None
     assert counted.read_text() == "x"
+
+
+KILL_ONESELF_THEN_WAIT = f"import os, sys, time; os.path.exists(sys.argv[1]) and time.sleep(600); {KILL_ONESELF}"
+END_ONCE_THERE = "import os, sys, time\nwhile not os.path.exists(sys.argv[1]):\n    time.sleep(0.05)"
+
+
+def test_a_trainer_that_was_killed_on_its_way_out_and_started_again_does_not_wait_for_ever(
+    tmp_path: Path, reporter: TelemetrySender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_parts, "LEAVING_S", 1.0)
+    started = str(tmp_path / "starts")
+    commands = [
+        PartCommand(Part.TRAINER, [sys.executable, "-c", KILL_ONESELF_THEN_WAIT, started], tmp_path / "log"),
+        PartCommand(Part.ACQUISITION, [sys.executable, "-c", END_ONCE_THERE, started], tmp_path / "log"),
+    ]
+    assert RunParts(commands, reporter, RunState(), restarts=2).run(threading.Event()) is None

@@ -23,7 +23,9 @@ from ptychoflow.streaming.telemetry import TelemetrySender
 from ptychoflow.workflow.configuration.config import AnyConfig, load_config
 from ptychoflow.workflow.configuration.pipeline_name import PipelineName
 from ptychoflow.workflow.exit_status import INTERRUPTED_STATUS
+from ptychoflow.workflow.launching.lifeline import stop_without_launcher
 from ptychoflow.workflow.launching.ports import require_fixed
+from ptychoflow.workflow.launching.processes import GRACE_S
 from ptychoflow.workflow.logs import log_to_file
 
 log = logging.getLogger(__name__)
@@ -40,7 +42,8 @@ class PartProcess:
     config: AnyConfig
     folder: RunFolder
     stop: threading.Event
-    """Set by SIGTERM, by Ctrl-C, and, but for dashboard and outputs, by the command to stop the run."""
+    """Set by SIGTERM, by Ctrl-C, and, but for dashboard and outputs, by the command to stop the run; and when nobody is
+    left of a launcher that started the part."""
 
 
 @contextmanager
@@ -63,6 +66,7 @@ def part_process(
     stop, interrupted = threading.Event(), threading.Event()
     with (
         stop_on_signals(stop, interrupted=interrupted),
+        stop_without_launcher(stop, grace_s=GRACE_S),
         _stop_on_command(part, config.network, stop),
         _failure_reported(part, config.network),
     ):

@@ -11,6 +11,8 @@ from collections.abc import Iterable, Sequence
 import psutil
 
 POLL_S = 0.05
+GRACE_S = 12.0
+"""Leaves the edge time to write its images on a busy host; parts that work as they should need a second or two."""
 
 
 def is_alive(process: psutil.Process) -> bool:

@@ -16,7 +16,7 @@ from ptychoflow.workflow.configuration.config import AnyConfig, write_config
 from ptychoflow.workflow.environment import describe_environment
 from ptychoflow.workflow.json_results import write_json
 
-CLAIM_PATIENCE_S = 10.0
+CLAIM_PATIENCE_S = 15.0
 """Longer than the parts of a killed run live on."""
 CLAIM_POLL_S = 0.1
 

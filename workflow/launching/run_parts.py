@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Sequence
 
 from ptychoflow.streaming.events import Part, PartObserved, PartState
@@ -18,6 +19,8 @@ log = logging.getLogger(__name__)
 POLL_S = 0.2
 WORKING = (Part.ACQUISITION, Part.TRAINER, Part.EDGE)
 """Parts that end by themselves when the scan has ended, in this order."""
+LEAVING_S = 20.0
+"""What a trainer has for leaving once the acquisition has left; it needs a second or two."""
 STOP_ORDER = (*WORKING, Part.OUTPUTS, Part.DASHBOARD)
 
 
@@ -66,6 +69,7 @@ class RunParts:
         started again.
         """
         unwatched: PartEnd | None = None
+        acquired_s: float | None = None
         while not stop.is_set() and not supervisor.running.isdisjoint(WORKING):
             for end in supervisor.ended():
                 if not end.failed or self._was_done(end, supervisor):
@@ -76,14 +80,21 @@ class RunParts:
                     return end
                 else:
                     unwatched = end
+            if acquired_s is None and self._has_acquired(supervisor):
+                acquired_s = time.monotonic()
+            if acquired_s is not None and time.monotonic() - acquired_s > LEAVING_S:
+                _let_go_of_trainer(supervisor)
             display.refresh()
             stop.wait(POLL_S)
         return unwatched
 
     def _was_done(self, end: PartEnd, supervisor: Supervisor) -> bool:
         """Whether the trainer was killed when it had nothing more to do: the acquisition leaves only then."""
-        acquired = Part.ACQUISITION in self._commands and Part.ACQUISITION not in supervisor.running
-        return end.part is Part.TRAINER and end.killed and acquired
+        return end.part is Part.TRAINER and end.killed and self._has_acquired(supervisor)
+
+    def _has_acquired(self, supervisor: Supervisor) -> bool:
+        """Whether the acquisition has left, as it does when all others have let go of the scan."""
+        return Part.ACQUISITION in self._commands and Part.ACQUISITION not in supervisor.running
 
     def _may_start_again(self, end: PartEnd) -> bool:
         """Whether the trainer goes on from its last checkpoint; torchrun sees to single ones of several ranks."""
@@ -92,3 +103,12 @@ class RunParts:
             return False
         self._restarts -= 1
         return True
+
+
+def _let_go_of_trainer(supervisor: Supervisor) -> None:
+    """End a trainer that is still there long after the acquisition has left, if there is one.
+
+    What was killed on its way out is started again, by torchrun or by us, and then waits for a scan that nobody sends.
+    """
+    for end in supervisor.stop([Part.TRAINER]):
+        log.info("%s had nothing more to do, and was ended", end.part)

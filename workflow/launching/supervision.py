@@ -13,12 +13,10 @@ import psutil
 
 from ptychoflow.streaming.events import Part
 from ptychoflow.workflow.contained import ADVICE, CRASHES
-from ptychoflow.workflow.launching.processes import terminate_in_order
+from ptychoflow.workflow.launching.lifeline import Lifeline
+from ptychoflow.workflow.launching.processes import GRACE_S, terminate_in_order
 from ptychoflow.workflow.launching.watchdog import Watchdog
 from ptychoflow.workflow.logs import last_words
-
-GRACE_S = 12.0
-"""Leaves the edge time to write its images on a busy host; parts that work as they should need a second or two."""
 
 
 @dataclass(frozen=True)
@@ -75,16 +73,19 @@ class PartEnd:
 class Supervisor:
     """The parts of one run as child processes, each in its own session. Not thread-safe.
 
-    A context manager: leaving it ends whatever still runs, and so does a watchdog should this process be killed.
+    A context manager: leaving it ends whatever still runs. So does a watchdog, should this process be killed; and
+    should both be, the parts of a run notice it and end by themselves.
 
     Args:
         grace_s: parts that have not ended this long after they were asked to are killed.
-        claim: file descriptor that the watchdog keeps open as long as a part runs.
+        claim: file descriptor that the watchdog and every part keep open.
     """
 
     def __init__(self, *, grace_s: float = GRACE_S, claim: int | None = None) -> None:
         self._grace_s = grace_s
-        self._watchdog = Watchdog(grace_s=grace_s, claim=claim)
+        self._claim = () if claim is None else (claim,)
+        self._lifeline = Lifeline()
+        self._watchdog = Watchdog(grace_s=grace_s, held=(self._lifeline.write_end, *self._claim))
         self._running: dict[Part, tuple[subprocess.Popen[bytes], PartCommand]] = {}
 
     def __enter__(self) -> Supervisor:
@@ -93,6 +94,7 @@ class Supervisor:
     def __exit__(self, *_: object) -> None:
         self.stop(list(self._running))
         self._watchdog.close()
+        self._lifeline.close()
 
     @property
     def running(self) -> frozenset[Part]:
@@ -104,11 +106,12 @@ class Supervisor:
         with command.log.open("ab") as log:
             process = subprocess.Popen(  # noqa: S603 our own command line
                 list(command.arguments),
-                stdin=subprocess.DEVNULL,
+                stdin=self._lifeline.read_end,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, **command.environment},
+                env={**os.environ, **self._lifeline.environment, **command.environment},
                 start_new_session=True,
+                pass_fds=self._claim,
             )
         self._watchdog.watch(process.pid)
         self._running[command.part] = (process, command)

@@ -10,6 +10,7 @@ import contextlib
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from typing import IO
 
 import psutil
@@ -22,10 +23,10 @@ class Watchdog:
 
     Args:
         grace_s: parts that have not ended this long after they were asked to are killed.
-        claim: file descriptor that the watching process keeps open.
+        held: file descriptors that the watching process keeps open.
     """
 
-    def __init__(self, *, grace_s: float, claim: int | None = None) -> None:
+    def __init__(self, *, grace_s: float, held: Sequence[int] = ()) -> None:
         self._process = subprocess.Popen(  # noqa: S603 our own command line
             [sys.executable, "-m", "ptychoflow.workflow.launching.watchdog", str(grace_s)],
             stdin=subprocess.PIPE,
@@ -33,7 +34,7 @@ class Watchdog:
             stderr=subprocess.DEVNULL,
             start_new_session=True,
             text=True,
-            pass_fds=() if claim is None else (claim,),
+            pass_fds=held,
         )
 
     def __enter__(self) -> Watchdog:

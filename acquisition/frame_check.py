@@ -21,6 +21,14 @@ def as_streamed(frames: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return frames if frames.dtype in COUNT_DTYPES else frames.astype(np.float32)
 
 
+def chosen_as_streamed(frames: npt.NDArray[Any], chosen: npt.NDArray[np.bool_]) -> npt.NDArray[Any]:
+    """Return the chosen ones (n,) of frames in the dtype that they travel in.
+
+    They are not copied where all are chosen and nothing is to be changed, unless they are read-only: those of a file.
+    """
+    return as_streamed(frames if chosen.all() and frames.flags.writeable else frames[chosen])
+
+
 def usable(frames: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
     """Return which frames (n, y, x) can be used, bool (n,).
 

@@ -60,6 +60,9 @@ class FrameTransform:
         )
         self.outside = ~(good_rows[:, np.newaxis] & good_columns)
         """(y, x), True for pixels that the stored frame does not have."""
+        used = self._columns if settings.transpose else self._rows
+        self.rows = int(used.min()), int(used.max()) + 1
+        """Of the stored frame: the first that is looked at, and the one behind the last."""
 
     def apply(self, images: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
         """Transform images (..., y, x) on the detector; pixels that the stored frame does not have become 0."""
@@ -152,6 +155,13 @@ class FilePerspective(Perspective):
     def cuts_frames(self) -> bool:
         """Whether `prepare` makes new frames, and leaves those that it is given as they are."""
         return not self._transform.identity
+
+    @property
+    def rows_looked_at(self) -> tuple[int, int]:
+        """Of stored frames: the first row that `prepare` makes anything of, and the one behind the last."""
+        if self._settings.zero_frequency_in_corner:
+            return 0, self._stored.geometry.frame_shape_px[0]
+        return self._transform.rows
 
     def place(self, stored_px: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         """Return positions (n, 2), in object pixels of frames as stored, as `positions_px` are."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -26,6 +27,8 @@ _BLOSC_HEADER = struct.Struct("<4xIII")
 """Bytes of the frame, of a block, and of what is encoded."""
 _PIXEL_BYTES = (1, 2, 4)
 SHUFFLED_BYTES = (1, 2, 4, 8)
+TOGETHER_BYTES = 1 << 20
+"""Decoded at once: no more than stays in a core's cache from one step to the next."""
 
 
 class Codec(StrEnum):
@@ -129,6 +132,48 @@ class CompressedImage:
             return _zlib(encoded, self._size)
         return _bitshuffled(encoded, self._size, self.shuffled_bytes, self.codec)
 
+    @property
+    def _layout(self) -> tuple[object, ...]:
+        """What images have in common that can be decoded together."""
+        return self.codec, self.shape_px, self.dtype, self.shuffled_bytes
+
+
+def decode_together(
+    images: Sequence[object], target: npt.NDArray[np.generic], *, rows: tuple[int, int] | None = None
+) -> bool:
+    """Decode images of one kind into an array, in as few calls as can be; return whether that was possible.
+
+    Where it was not, nothing is known of the target: `CompressedImage.decode` decodes every image, and says what is
+    wrong with it. Where it was, the pixels are the same.
+
+    Args:
+        images: of any type; those of others than `CompressedImage` cannot be decoded together.
+        target: (n, y, x), contiguous, of the images' shape and dtype.
+        rows: the first row that is needed, and the one behind the last; others are left undefined, and damage in them
+            may go unnoticed, unless it is in the lengths of the blocks. None needs all.
+    """
+    first = images[0]
+    if not isinstance(first, CompressedImage) or (target.shape[1:], target.dtype) != (first.shape_px, first.dtype):
+        return False
+    layout = first._layout
+    for image in images:
+        if type(image) is not CompressedImage or image._layout != layout:
+            return False
+    pixels = target.reshape(len(images), -1).view(np.uint8)
+    encoded = [memoryview(image.encoded).cast("B") for image in images]  # type: ignore[attr-defined]
+    row_bytes = first.shape_px[1] * first.dtype.itemsize
+    begin, end = (0, first._size) if rows is None else (rows[0] * row_bytes, rows[1] * row_bytes)
+    if first.codec is Codec.NONE:
+        for row, one in zip(pixels, encoded, strict=True):
+            row.data[begin:end] = one[begin:end]
+        return True
+    if first.codec is not Codec.BSLZ4:
+        return False
+    try:
+        return _decode_blocks_together(encoded, pixels, first.shuffled_bytes, (begin, end))
+    except (ValueError, RuntimeError):
+        return False
+
 
 def encode(frame: npt.NDArray[np.generic], codec: Codec, *, header: bool = True) -> bytes:
     """Return a frame as a detector sends it.
@@ -224,6 +269,65 @@ def _bitshuffled(encoded: memoryview, size: int, item: int, codec: Codec) -> npt
     pixels = np.empty(size, np.uint8)
     codecs().bitshuffle_decode(shuffled.data, itemsize=item, blocksize=block // item, out=pixels.data)
     return pixels
+
+
+def _decode_blocks_together(
+    encoded: Sequence[memoryview], pixels: npt.NDArray[np.uint8], item: int, needed: tuple[int, int]
+) -> bool:
+    """Decode the blocks with the needed bytes of frames (n, bytes); return whether nothing about them was uncommon.
+
+    Blocks of one frame after the other are one stream of LZ4 as in HDF5, if all of them are whole.
+
+    Raises:
+        ValueError: a frame is damaged.
+        RuntimeError: a block is.
+    """
+    size = pixels.shape[1]
+    whole = _whole(size, item)
+    split = [_without_header(one, size, item) for one in encoded]
+    block = split[0][1]
+    if any(other != block for _, other in split) or needed[1] > whole or block < MIN_BLOCK_BYTES:
+        return False
+    first, last = needed[0] // block, -(-needed[1] // block)
+    begin, end = first * block, min(last * block, whole)
+    length, whole_blocks = end - begin, last * block <= whole
+    pieces = []
+    for blocks, _ in split:
+        places = _places(blocks, len(blocks) - (size - whole), whole, block)
+        if places is None:
+            return False
+        pieces.append(blocks[places[first] : places[last]])
+    at_once = max(1, TOGETHER_BYTES // length) if whole_blocks else 1
+    lz4, unshuffle = codecs().lz4h5_decode, codecs().bitshuffle_decode
+    shuffled = np.empty(min(at_once, len(pieces)) * length, np.uint8)
+    for start in range(0, len(pieces), at_once):
+        some = pieces[start : start + at_once]
+        filled = shuffled.data[: len(some) * length]
+        stream = b"".join((_HEADER.pack(len(filled), block), *some))
+        _check_filled(len(lz4(stream, out=filled)), len(filled))
+        targets = pixels[start : start + len(some), begin:end]
+        for place, target in enumerate(targets.reshape(1, -1) if length == size else targets):
+            part = filled[place * len(target) : (place + 1) * len(target)]
+            unshuffle(part, itemsize=item, blocksize=block // item, out=target.data)
+    return True
+
+
+def _places(blocks: memoryview, end: int, size: int, block: int) -> list[int] | None:
+    """Return where each block begins and where the last one ends; None where that is not at `end`, or one is stored.
+
+    See `_check_blocks`.
+    """
+    unpack = _LENGTH.unpack_from
+    place, places = 0, [0]
+    for left in range(size, 0, -block):
+        if place + _LENGTH.size > end:
+            return None
+        length = unpack(blocks, place)[0]
+        if length in (block, left):
+            return None
+        place += _LENGTH.size + length
+        places.append(place)
+    return places if place == end else None
 
 
 def _without_header(encoded: memoryview, size: int, item: int) -> tuple[memoryview, int]:

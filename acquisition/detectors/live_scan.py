@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections import Counter
@@ -14,6 +15,7 @@ import numpy.typing as npt
 
 from ptychoflow.acquisition.detectors.arrivals import SeriesHeader
 from ptychoflow.acquisition.detectors.arrivals_file import DROPPED, LISTENING, STOPPED, ArrivalsReader, Message
+from ptychoflow.acquisition.detectors.compression import TOGETHER_BYTES, decode_together
 from ptychoflow.acquisition.detectors.interface import Decoder
 from ptychoflow.acquisition.detectors.joiner import PlacedFrame, missing_in_words
 from ptychoflow.acquisition.detectors.series_table import Series, SeriesTable
@@ -190,6 +192,16 @@ class LiveScan(OpenEndedScan):
             self.warn(f"series {series.name} is left out: {opening.why_not}")
 
 
+@dataclass(frozen=True)
+class Cut:
+    """What is cut out of frames, so that large ones are let go of as soon as they are decoded."""
+
+    apply: Callable[[Frames], Frames]
+    """Makes smaller frames (n, y, x) of those that are sent, which it leaves as they are."""
+    rows: tuple[int, int]
+    """The first row that it looks at, and the one behind the last."""
+
+
 class FrameDecoder:
     """Decodes frames, several at once."""
 
@@ -198,12 +210,7 @@ class FrameDecoder:
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
 
     def __call__(
-        self,
-        frames: Sequence[PlacedFrame],
-        geometry: Geometry | None,
-        notes: list[str],
-        *,
-        cut: Callable[[Frames], Frames] | None = None,
+        self, frames: Sequence[PlacedFrame], geometry: Geometry | None, notes: list[str], *, cut: Cut | None = None
     ) -> Frames:
         """Return frames (n, y, x); those that are damaged, or of another shape than the first ones, as zeros.
 
@@ -211,43 +218,55 @@ class FrameDecoder:
             frames: at least one.
             geometry: of frames as they are sent; None takes the shape of the first one.
             notes: where it is told what was set aside.
-            cut: makes smaller frames (n, y, x) of those that are sent, one after the other: large ones are let go of
-                as soon as they are decoded.
+            cut: what is cut out of them. Damage elsewhere may go unnoticed.
         """
-        shape = frames[0].image.shape_px if geometry is None else geometry.frame_shape_px
-        share = -(-len(frames) // self._threads)
+        first = frames[0].image
+        shape = first.shape_px if geometry is None else geometry.frame_shape_px
+        worth_threads = -(-len(frames) * math.prod(shape) * first.dtype.itemsize // TOGETHER_BYTES)
+        share = -(-len(frames) // min(self._threads, worth_threads))
         parts = [frames[start : start + share] for start in range(0, len(frames), share)]
         decoded = [self._pool.submit(_decode, part, shape, cut) for part in parts[1:]]
         images = _decode(parts[0], shape, cut)
         for part in decoded:
             images += part.result()
+        if len(images) == 1 < len(frames) and not isinstance(images[0], str):
+            return images[0]
         dtype = next((image.dtype for image in images if not isinstance(image, str)), np.dtype(np.uint8))
-        blank = np.zeros(shape, dtype)
-        blank = blank if cut is None else cut(blank[np.newaxis])[0]
+        blank = np.zeros((1, *shape), dtype)
+        blank = blank if cut is None else cut.apply(blank)
         notes += [image for image in images if isinstance(image, str)]
-        return np.stack([blank if isinstance(image, str) else image for image in images])
+        return np.concatenate([blank if isinstance(image, str) else image for image in images])
 
     def close(self) -> None:
         """End the threads."""
         self._pool.shutdown()
 
 
-def _decode(
-    frames: Sequence[PlacedFrame], shape: tuple[int, int], cut: Callable[[Frames], Frames] | None
-) -> list[Frames | str]:
-    """Return frames, or in their place why they are set aside."""
+def _decode(frames: Sequence[PlacedFrame], shape: tuple[int, int], cut: Cut | None) -> list[Frames | str]:
+    """Return frames (n, y, x) in pieces; in place of those that are set aside, one by one, why they are."""
+    dtype = frames[0].image.dtype
+    at_once = len(frames) if cut is None else max(1, TOGETHER_BYTES // (math.prod(shape) * dtype.itemsize))
+    target = np.empty((min(at_once, len(frames)), *shape), dtype)
     images: list[Frames | str] = []
-    for frame in frames:
-        try:
-            image = frame.image.decode()
-        except ValueError as error:
-            images.append(f"frame {frame.trigger} is damaged and set aside: {error}")
-            continue
-        if image.shape != shape:
-            images.append(f"frame {frame.trigger} has {image.shape} pixels and not {shape}; it is set aside")
+    for start in range(0, len(frames), at_once):
+        some = frames[start : start + at_once]
+        together = target[: len(some)]
+        if not decode_together([frame.image for frame in some], together, rows=None if cut is None else cut.rows):
+            images += [_decode_one(frame, shape, cut) for frame in some]
         else:
-            images.append(image if cut is None else cut(image[np.newaxis])[0])
+            images.append(together if cut is None else cut.apply(together))
     return images
+
+
+def _decode_one(frame: PlacedFrame, shape: tuple[int, int], cut: Cut | None) -> Frames | str:
+    """Return a frame (1, y, x), or why it is set aside."""
+    try:
+        image = frame.image.decode()
+    except ValueError as error:
+        return f"frame {frame.trigger} is damaged and set aside: {error}"
+    if image.shape != shape:
+        return f"frame {frame.trigger} has {image.shape} pixels and not {shape}; it is set aside"
+    return image[np.newaxis] if cut is None else cut.apply(image[np.newaxis])
 
 
 @dataclass(frozen=True)
@@ -459,7 +478,8 @@ class LivePerspective(OpenEndedPerspective):
         """Return frames as they are published; what is cut out of large ones is all that is kept of them."""
         perspective, sent = self._look.perspective, self._look.sent
         if perspective.cuts_frames:
-            return self._scan.decode(placed, sent, notes, cut=perspective.prepare)
+            cut = Cut(perspective.prepare, perspective.rows_looked_at)
+            return self._scan.decode(placed, sent, notes, cut=cut)
         return perspective.prepare(self._scan.decode(placed, sent, notes))
 
     def _batch(self, placed: Sequence[PlacedFrame], frames: Frames, notes: Sequence[str]) -> FrameBatch:

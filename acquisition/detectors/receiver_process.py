@@ -28,6 +28,7 @@ from ptychoflow.acquisition.detectors.interface import POLL_S, Connection, Part
 from ptychoflow.acquisition.detectors.receiver_messages import ReceiverFailed, ReceiverJob, ReceiverStatus
 from ptychoflow.acquisition.detectors.sources import make_connection
 from ptychoflow.streaming.errors import UserError
+from ptychoflow.streaming.freed_memory import keep_freed_memory
 
 log = logging.getLogger(__name__)
 
@@ -83,6 +84,7 @@ class ReceivedQueue:
 def main() -> None:
     """Receive until standard input is closed."""
     answers = begin_child()
+    keep_freed_memory()
     job = msgspec.json.decode(sys.argv[1], type=ReceiverJob)
     stop = threading.Event()
     threading.Thread(target=_stop_at_end_of_input, args=(stop,), daemon=True).start()

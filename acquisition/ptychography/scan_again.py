@@ -15,7 +15,7 @@ from ptychoflow.acquisition.detectors.given_probe import load_probe
 from ptychoflow.acquisition.detectors.live_scan import LiveScan
 from ptychoflow.acquisition.detectors.settings import LiveSettings
 from ptychoflow.acquisition.detectors.sources import make_decoder
-from ptychoflow.acquisition.frame_check import as_streamed, usable
+from ptychoflow.acquisition.frame_check import chosen_as_streamed, usable
 from ptychoflow.acquisition.ptychography.acquired import AcquiredPerspective, TakenFrames
 from ptychoflow.acquisition.publishing.ledger import Ledger
 from ptychoflow.acquisition.scan import OpenEndedPerspective
@@ -81,7 +81,7 @@ def take_again(perspective: OpenEndedPerspective, folder: Path) -> AcquiredPersp
             "index": batch.indices[good],
             "role": np.full(int(good.sum()), FrameRole.TRAIN, np.uint8),
             "position_px": batch.positions_px[good],
-            "diffraction": as_streamed(batch.frames[good]),
+            "diffraction": chosen_as_streamed(batch.frames, good),
         }
         taken.add(arrays, acquired=len(batch))
     return taken.perspective_acquired()

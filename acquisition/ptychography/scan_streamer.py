@@ -16,7 +16,7 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from ptychoflow.acquisition.frame_check import UNUSABLE, as_streamed, ranges_in_words, usable
+from ptychoflow.acquisition.frame_check import UNUSABLE, chosen_as_streamed, ranges_in_words, usable
 from ptychoflow.acquisition.ptychography.acquired import AcquiredPerspective, TakenFrames
 from ptychoflow.acquisition.ptychography.previews import Previews
 from ptychoflow.acquisition.ptychography.regime import RegimeControl
@@ -262,7 +262,7 @@ class ScanStreamer(SourceStreamer):
             "index": batch.indices[good],
             "role": roles[good],
             "position_px": batch.positions_px[good],
-            "diffraction": as_streamed(batch.frames[good]),
+            "diffraction": chosen_as_streamed(batch.frames, good),
         }
         acquired_at_s = time.time() if batch.acquired_at_s is None else batch.acquired_at_s
         self._publisher.post_to_edge(Frames(perspective.index, perspective.angle_deg, acquired_at_s), arrays)

@@ -26,6 +26,7 @@ from ptychoflow.acquisition.scan_settings import ScanSourceSettings
 from ptychoflow.acquisition.settings import AcquisitionSettings
 from ptychoflow.acquisition.source_settings import ReplaySettings, SimulationSettings
 from ptychoflow.acquisition.sources import open_scan
+from ptychoflow.streaming.freed_memory import keep_freed_memory
 from ptychoflow.streaming.settings import NetworkSettings, RunContext
 
 log = logging.getLogger(__name__)
@@ -77,6 +78,7 @@ def _open_source(source: ScanSourceSettings, loop: AcquisitionLoop, run: RunCont
     """Open a scan, or begin to receive one."""
     if isinstance(source, ReplaySettings | SimulationSettings):
         return open_scan(source)
+    keep_freed_memory()
     receiver = stack.enter_context(closing(Receiver(source, run.folder.arrivals, warn=loop.warn)))
     return LiveScan(
         source,

@@ -26,10 +26,11 @@ from ptychoflow.acquisition.detectors.live_scan import LiveScan
 from ptychoflow.acquisition.detectors.receiver import Receiver
 from ptychoflow.acquisition.detectors.settings import LiveSettings
 from ptychoflow.acquisition.detectors.sources import make_decoder
-from ptychoflow.acquisition.frame_check import as_streamed, usable
+from ptychoflow.acquisition.frame_check import chosen_as_streamed, usable
 from ptychoflow.acquisition.publishing.ledger import Ledger
 from ptychoflow.acquisition.scan import OpenEndedPerspective
 from ptychoflow.streaming.errors import UserError
+from ptychoflow.streaming.freed_memory import keep_freed_memory
 from ptychoflow.streaming.settings import NetworkSettings
 from ptychoflow.workflow.benchmarks.live_bare import BARE_DECODERS, BareDecoder
 from ptychoflow.workflow.benchmarks.live_detector import Detector, Stream, make_frames
@@ -99,6 +100,7 @@ def bench_live(*, cases: Sequence[Case] = CASES, rounds: int = 5) -> dict[str, A
     """
     if not hasattr(os, "sched_setaffinity"):
         raise UserError("bench live keeps processes on certain cores, which only Linux can do")
+    keep_freed_memory()
     cores = sorted(os.sched_getaffinity(0))
     results, targets = [], []
     for case in cases:
@@ -218,7 +220,7 @@ class Line:
     def _taken(self, began_s: float) -> Iterator[tuple[npt.NDArray[np.int32], npt.NDArray[Any]]]:
         for batch in _working(self._perspective(began_s).batches(BATCH_FRAMES), began_s):
             good = usable(batch.frames)
-            yield batch.indices[good], as_streamed(batch.frames[good])
+            yield batch.indices[good], chosen_as_streamed(batch.frames, good)
 
     def _perspective(self, began_s: float) -> OpenEndedPerspective:
         return next(_working(self._arriving, began_s))

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from ptychoflow.acquisition.detectors.compression import Codec, CompressedImage, encode
+from ptychoflow.acquisition.detectors.compression import Codec, CompressedImage, decode_together, encode
 
 BOUND_PX = 1 << 20
 DTYPES = (np.uint8, np.uint16, np.uint32)
@@ -189,3 +189,74 @@ def test_what_cannot_be_a_frame_is_refused_before_anything_is_allocated(
 ) -> None:
     with pytest.raises(ValueError, match="frame"):
         CompressedImage.checked(Codec.NONE, encoded, shape, dtype, max_frame_px=BOUND_PX)
+
+
+ROWS = ((0, 1), (0, 103), (40, 60), (102, 103))
+TOGETHER = (Codec.NONE, Codec.BSLZ4)
+
+
+@pytest.mark.parametrize("rows", [None, *ROWS])
+@pytest.mark.parametrize("dtype", [*DTYPES, ">u2"])
+@pytest.mark.parametrize("shape", [(103, 514), (103, 512), (128, 128)])
+@pytest.mark.parametrize("codec", TOGETHER)
+def test_frames_decoded_together_are_those_decoded_one_by_one(
+    codec: Codec, shape: tuple[int, int], dtype: npt.DTypeLike, rows: tuple[int, int] | None
+) -> None:
+    """Of those with one kind of header; `decode` sees to all others."""
+    sent = [frame.astype(dtype) for frame in frames(shape, np.dtype(dtype).newbyteorder("="))] * 2
+    images = [image(encode(frame, codec), codec, frame) for frame in sent]
+    target = np.full((len(sent), *shape), 77, dtype)
+    chosen = slice(*rows) if rows is not None else slice(None)
+    if decode_together(images, target, rows=rows):
+        np.testing.assert_array_equal(target[:, chosen], np.stack(sent)[:, chosen])
+    else:
+        assert rows is None or rows[1] == 103  # the last pixels of some shapes are not shuffled
+        assert codec is Codec.BSLZ4
+
+
+def test_frames_of_whole_blocks_are_decoded_together_whatever_header_they_have() -> None:
+    sent = frames((128, 128), np.uint16)[:1] * 3
+    encoded = [encode(sent[0], Codec.BSLZ4), encode(sent[0], Codec.BSLZ4, header=False)]
+    encoded.append(bytes(12) + encoded[1])
+    target = np.empty((3, 128, 128), np.uint16)
+    assert decode_together([image(one, Codec.BSLZ4, sent[0]) for one in encoded], target)
+    np.testing.assert_array_equal(target, sent)
+
+
+def test_images_of_several_kinds_are_not_decoded_together() -> None:
+    one, other = (frames((64, 64), dtype)[0] for dtype in (np.uint16, np.uint32))
+    whole = image(encode(one, Codec.BSLZ4), Codec.BSLZ4, one)
+    target = np.empty((2, 64, 64), np.uint16)
+    for second in (
+        image(encode(other, Codec.BSLZ4), Codec.BSLZ4, other),
+        image(encode(one, Codec.NONE), Codec.NONE, one),
+        image(encode(one.view(np.uint8), Codec.BSLZ4), Codec.BSLZ4, one.view(np.uint8)),
+        object(),
+    ):
+        assert not decode_together([whole, second], target)
+    assert not decode_together([whole, whole], target.view(np.int16))
+    assert not decode_together([whole], np.empty((1, 32, 128), np.uint16))
+
+
+@pytest.mark.parametrize("seed", range(400))
+def test_a_damaged_frame_among_others_is_never_shown_as_something_else(seed: int) -> None:
+    """What is decoded together is what is decoded one by one, and what cannot be is not."""
+    chance = np.random.default_rng(seed)
+    good = frames((64, 128), np.uint16)[0]
+    encoded = bytearray(encode(good, Codec.BSLZ4))
+    for _ in range(chance.choice([1, 1, 3])):
+        place = int(chance.integers(min(len(encoded), chance.choice([24, 1 << 30]))))
+        if chance.random() < 0.2:
+            del encoded[place : place + int(chance.integers(1, 9))]
+        else:
+            encoded[place] = chance.integers(256)
+    images = [image(bytes(one), Codec.BSLZ4, good) for one in (encode(good, Codec.BSLZ4), encoded)]
+    target = np.empty((2, 64, 128), np.uint16)
+    together = decode_together(images, target)
+    try:
+        damaged = images[1].decode()
+    except ValueError:
+        assert not together
+        return
+    if together:
+        np.testing.assert_array_equal(target, [good, damaged])

@@ -20,6 +20,7 @@ from ptychoflow.acquisition.detectors.arrivals import (
     SeriesEnded,
     SeriesHeader,
 )
+from ptychoflow.acquisition.detectors.compression import Codec, CompressedImage, encode
 from ptychoflow.acquisition.scan import Ending
 from ptychoflow.streaming.errors import UserError
 from ptychoflow.streaming.events import Missing, Unplaced
@@ -127,7 +128,10 @@ def test_positions_that_are_joined_by_time_alone_and_begin_far_apart_are_told(
 
 
 @pytest.mark.parametrize("decoders", [1, 3])
-def test_what_is_cut_out_is_what_a_file_would_show(tmp_path: Path, decoders: int) -> None:
+def test_what_is_cut_out_is_what_a_file_would_show(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, decoders: int
+) -> None:
+    monkeypatch.setattr(live_scan, "TOGETHER_BYTES", 1)  # so that small frames go to several threads
     damaged, larger = 30, 40
     odd = {damaged: PlainImage(None), larger: PlainImage(np.ones((40, 40), np.uint16), (40, 40))}
     events = [
@@ -142,6 +146,44 @@ def test_what_is_cut_out_is_what_a_file_would_show(tmp_path: Path, decoders: int
         np.testing.assert_array_equal(taken.frames[0][trigger], expected)
     assert sum(f"frame {damaged} is damaged" in text for text in taken.warnings) == 1
     assert sum(f"frame {larger} has (40, 40) pixels" in text for text in taken.warnings) == 1
+
+
+@pytest.mark.parametrize("together_bytes", [1, 1 << 20])
+@pytest.mark.parametrize(
+    "preprocess",
+    [
+        {"crop_px": [16, 12], "flip_y": True},
+        {"crop_px": [10, 20], "transpose": True, "centre_px": [12, 20]},
+        {"crop_px": [40, 40], "centre_px": [3, 30]},
+        {"crop_px": [248, 250], "zero_frequency_in_corner": True},
+        {},
+    ],
+)
+def test_what_is_cut_out_of_compressed_frames_is_cut_out_of_whole_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, preprocess: dict, together_bytes: int
+) -> None:
+    """However many are decoded at once, in however many threads, and however few of their blocks."""
+    monkeypatch.setattr(live_scan, "TOGETHER_BYTES", together_bytes)
+
+    def encoded(one: FrameCame) -> FrameCame:
+        pixels = one.image.decode()
+        data = encode(np.kron(pixels, np.ones((8, 8), np.uint32)).astype(np.uint32), Codec.BSLZ4)
+        return FrameCame(
+            "1", one.number, CompressedImage.checked(Codec.BSLZ4, data, (256, 256), "u4", max_frame_px=1 << 20)
+        )
+
+    def large(one: FrameCame) -> FrameCame:
+        return FrameCame("1", one.number, PlainImage(encoded(one).image.decode(), (256, 256)))
+
+    taken = []
+    for place, make in enumerate((encoded, large)):
+        events = [(at_s, make(one) if isinstance(one, FrameCame) else one) for at_s, one in whole_series(FIRST)]
+        script = Script(tmp_path / str(place)).add_all(events)
+        taken.append(script.scan({"preprocess": preprocess, "decoders": 3}).run())
+    first, second = taken
+    assert list(first.frames[0]) == list(second.frames[0])
+    for trigger, frame_of_first in first.frames[0].items():
+        np.testing.assert_array_equal(frame_of_first, second.frames[0][trigger])
 
 
 def test_a_header_that_was_lost_is_made_up_for_by_settings(tmp_path: Path) -> None:

@@ -46,6 +46,11 @@ class NetworkSettings(Settings):
     """Where dashboards send commands."""
     commands_fanout_port: Port = 0
     """Where every part subscribes to commands."""
+    interface: str | None = None
+    """How the trainer's ranks on several hosts reach each other: the name of an interface (`ib0`), an address of this
+    host, or a network (`10.77.0.0/24`), which can be the same in the configuration of every host. gloo, NCCL, UCX and
+    the rehearsal buffer use it. By default it is the one that leads to the other hosts, and loopback where there are
+    none."""
     keys_dir: Path | None = None
     """CURVE keys made by `ptychoflow keys`; required for every host that is not loopback."""
     high_water_mark: PositiveInt = 64

@@ -34,7 +34,7 @@ BUFFER_ROOMS = (
     ("loader",),
 )
 TRAINER_ROOMS = (
-    ("models", "continual_metrics", "meeting"),
+    ("models", "continual_metrics", "meeting", "network_interface"),
     ("settings",),
     ("device",),
     ("checkpoints",),

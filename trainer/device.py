@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -14,9 +14,10 @@ from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
 from ptychoflow.streaming.errors import UserError
-from ptychoflow.trainer.meeting import agree_on_start
+from ptychoflow.trainer.meeting import MEETING_VARIABLE, agree_on_start
 from ptychoflow.trainer.models.arithmetic import resolve
 from ptychoflow.trainer.models.precision import Precision
+from ptychoflow.trainer.network_interface import shared_interface
 from ptychoflow.trainer.settings import Device, LearningSettings
 
 log = logging.getLogger(__name__)
@@ -34,23 +35,32 @@ class Rank:
 
 
 @contextmanager
-def join_ranks(settings: LearningSettings) -> Iterator[Rank]:
+def join_ranks(settings: LearningSettings, *, interface: str | None = None) -> Iterator[Rank]:
     """Join the process group that torchrun's environment describes, or stay alone without one.
 
     Blocks until all ranks have come. CPU tensors travel by gloo, CUDA tensors by NCCL.
 
+    Args:
+        settings: device, precision and threads.
+        interface: `network.interface`; ranks that are all on this host use loopback without it.
+
     Raises:
-        UserError: CUDA is asked for and there is none.
+        UserError: CUDA is asked for and there is none, or this host has no such interface.
     """
     local_rank, local_ranks = int(os.environ.get("LOCAL_RANK", "0")), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     device = _device(settings.device, local_rank)
     torch.set_num_threads(settings.threads or max(1, len(os.sched_getaffinity(0)) // local_ranks))
-    distributed = "RANK" in os.environ and "WORLD_SIZE" in os.environ
-    if distributed:
-        store, own_rank, world_size = _meeting_place()
-        backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-        dist.init_process_group(backend, store=store, rank=own_rank, world_size=world_size)
-    try:
+    with ExitStack() as stack:
+        distributed = "RANK" in os.environ and "WORLD_SIZE" in os.environ
+        if distributed:
+            store, own_rank, world_size = _meeting_place()
+            on_one_host = local_ranks == world_size
+            stack.enter_context(
+                shared_interface(interface, store, rank=own_rank, world_size=world_size, on_one_host=on_one_host)
+            )
+            backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+            dist.init_process_group(backend, store=store, rank=own_rank, world_size=world_size)
+            stack.callback(dist.destroy_process_group)
         rank = Rank(
             rank=dist.get_rank() if distributed else 0,
             world_size=dist.get_world_size() if distributed else 1,
@@ -66,14 +76,19 @@ def join_ranks(settings: LearningSettings) -> Iterator[Rank]:
             torch.get_num_threads(),
         )
         yield rank
-    finally:
-        if distributed:
-            dist.destroy_process_group()
 
 
 def _meeting_place() -> tuple[Store, int, int]:
-    """Return this start's own part of the store that torchrun names, the own rank, and the number of ranks."""
-    store, rank, world_size = next(rendezvous("env://"))
+    """Return this start's own part of the store where ranks meet, the own rank, and the number of ranks.
+
+    The store is the file that the one who started the ranks names, else the one that torchrun names.
+    """
+    file = os.environ.get(MEETING_VARIABLE)
+    if file is None:
+        store, rank, world_size = next(rendezvous("env://"))
+    else:
+        store = dist.FileStore(file)  # type: ignore[attr-defined]
+        rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     start = agree_on_start(store, rank=rank, world_size=world_size)
     return PrefixStore(f"start-{start}", store), rank, world_size
 

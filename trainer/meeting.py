@@ -10,9 +10,13 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-from torch.distributed.distributed_c10d import Store
+if TYPE_CHECKING:
+    from torch.distributed.distributed_c10d import Store
 
+MEETING_VARIABLE = "PTYCHOFLOW_MEETING_FILE"
+"""Names the file through which ranks of one host meet; torchrun's own store listens on every interface."""
 POLL_S = 0.05
 PATIENCE_S = 900.0
 """Ranks on other hosts may start minutes later."""

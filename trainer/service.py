@@ -88,12 +88,12 @@ def train(settings: StreamSettings, *, network: NetworkSettings, run: RunContext
     whatever number of ranks wrote it; all ranks must see that folder.
 
     Raises:
-        UserError: a port in use, no CUDA where it is demanded, settings of another pipeline than the stream's, a
-            network that does not fit the stream, initial weights or buffer sizes that cannot be used, a checkpoint of
-            another stream or model, no sample to train on.
+        UserError: a port in use, no CUDA where it is demanded, an interface that this host does not have, settings of
+            another pipeline than the stream's, a network that does not fit the stream, initial weights or buffer sizes
+            that cannot be used, a checkpoint of another stream or model, no sample to train on.
     """
     with (
-        join_ranks(settings) as rank,
+        join_ranks(settings, interface=network.interface) as rank,
         closing(TelemetrySender(network, part=Part.TRAINER, rank=rank.rank)) as telemetry,
     ):
         session = _Session(settings, network, run, stop, rank, telemetry, choose_pipeline(settings))

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import json
-import os
 import secrets
 import socket
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import timedelta
 
-from torch.distributed import DistStoreError
-from torch.distributed.distributed_c10d import PrefixStore, Store
+from torch.distributed.distributed_c10d import Store
 
+from ptychoflow.buffer.transport.own_address import INTERFACE_VARIABLE, find_own_address, wait_for
+
+_MISSING = "made no rehearsal buffer"
 _TOKEN_BYTES = 16
 _GREETING = struct.Struct(f"<{_TOKEN_BYTES}sI")
-_DISCARD_PORT = 9
 
 
 @dataclass(frozen=True)
@@ -36,7 +35,11 @@ def meet(
     `description`: what must be equal on all ranks. Raises TimeoutError naming the ranks that did not appear within
     `timeout_s`, and ValueError if a rank describes its buffer otherwise.
     """
-    host = _own_host(store)
+    number = store.add(f"rehearsal-buffer/made-by/{rank}", 1)
+    group = f"rehearsal-buffer/{number}"  # tells the buffers of one group apart: ranks make them in the same order
+    host = find_own_address(
+        store, f"{group}/address", rank=rank, world_size=world_size, timeout_s=timeout_s, missing=_MISSING
+    )
     token = secrets.token_bytes(_TOKEN_BYTES)
     with _listen(host, world_size, timeout_s) as server:
         own = {
@@ -46,7 +49,7 @@ def meet(
             "description": description,
             "channel": channel_address.hex(),
         }
-        cards = _exchange(store, json.dumps(own), rank=rank, world_size=world_size, timeout_s=timeout_s)
+        cards = _exchange(store, group, json.dumps(own), rank=rank, world_size=world_size, timeout_s=timeout_s)
         for other, card in enumerate(cards):
             if card["description"] != description:
                 raise ValueError(
@@ -59,28 +62,14 @@ def meet(
     return Peers(sockets, {other: bytes.fromhex(cards[other]["channel"]) for other in others})
 
 
-def _exchange(store: Store, own: str, *, rank: int, world_size: int, timeout_s: float) -> list[dict[str, str]]:
-    """Everybody's card. A counter per rank tells the buffers of one group apart: ranks make them in the same order."""
-    number = store.add(f"rehearsal-buffer/made-by/{rank}", 1)
-    keys = [f"rehearsal-buffer/{number}/{other}" for other in range(world_size)]
+def _exchange(
+    store: Store, group: str, own: str, *, rank: int, world_size: int, timeout_s: float
+) -> list[dict[str, str]]:
+    """Everybody's card."""
+    keys = [f"{group}/{other}" for other in range(world_size)]
     store.set(keys[rank], own)
-    try:
-        store.wait(keys, timedelta(seconds=timeout_s))
-    except DistStoreError as error:
-        missing = [other for other, key in enumerate(keys) if not store.check([key])]
-        raise TimeoutError(f"Ranks {missing} made no rehearsal buffer within {timeout_s} s.") from error
+    wait_for(store, keys, timeout_s, _MISSING)
     return [json.loads(store.get(key)) for key in keys]
-
-
-def _own_host(store: Store) -> str:
-    """The address from which this host reaches the group's store, so others on that network can reach it too."""
-    while isinstance(store, PrefixStore):
-        store = store.underlying_store
-    master = getattr(store, "host", None) or os.environ.get("MASTER_ADDR", "127.0.0.1")
-    family, _, _, _, address = socket.getaddrinfo(master, _DISCARD_PORT, type=socket.SOCK_DGRAM)[0]
-    with socket.socket(family, socket.SOCK_DGRAM) as probe:
-        probe.connect(address)
-        return str(probe.getsockname()[0])
 
 
 @contextmanager
@@ -95,7 +84,10 @@ def _connect(card: dict[str, str], rank: int, other: int, timeout_s: float) -> s
     try:
         sock = socket.create_connection((card["host"], int(card["port"])), timeout=timeout_s)
     except OSError as error:
-        raise TimeoutError(f"Rank {other} cannot be reached at {card['host']}:{card['port']}: {error}.") from error
+        raise TimeoutError(
+            f"Rank {other} cannot be reached at {card['host']}:{card['port']}: {error}; "
+            f"{INTERFACE_VARIABLE} on its host names the interface that others reach."
+        ) from error
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.sendall(_GREETING.pack(bytes.fromhex(card["token"]), rank))
     return sock

@@ -13,7 +13,9 @@ import ucxx._lib.libucxx as ucx
 from ucxx._lib.arr import Array
 
 from ptychoflow.buffer.transport.connection import Connection
+from ptychoflow.buffer.transport.host_interfaces import addresses_of, is_loopback, rdma_devices
 from ptychoflow.buffer.transport.item_channel import ItemChannel, MemoryRegion
+from ptychoflow.buffer.transport.own_address import named_interface
 from ptychoflow.buffer.transport.ucx_memory import AttachedRegion, allocate_region
 
 _PART_BITS = 16
@@ -144,8 +146,17 @@ class UcxItemChannel(ItemChannel):
 
 
 def _configuration() -> dict[str, str]:
-    """Leaves out reads of another process's memory: UCX aborts this process if that one is killed meanwhile."""
-    return {} if "UCX_TLS" in os.environ else {"TLS": "^cma"}
+    """Leaves out reads of another process's memory: UCX aborts this process if that one is killed meanwhile.
+
+    Of the interfaces, UCX uses and listens on the one that gloo is told to use; RDMA adapters have no part in that, but
+    ranks that are told to use loopback are all on this host.
+    """
+    configuration = {} if "UCX_TLS" in os.environ else {"TLS": "^cma"}
+    interface = named_interface()
+    if interface is not None and "UCX_NET_DEVICES" not in os.environ:
+        is_of_this_host = all(is_loopback(address) for address in addresses_of(interface))
+        configuration["NET_DEVICES"] = ",".join([interface, *([] if is_of_this_host else rdma_devices())])
+    return configuration
 
 
 def _tag(request_id: int, part: int) -> ucx.UCXXTag:

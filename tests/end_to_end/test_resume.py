@@ -13,6 +13,7 @@ from typing import Any
 import h5py
 import psutil
 import pytest
+from listening import addresses_listened_at, beyond_loopback
 from support import wait_until
 
 from ptychoflow.acquisition.readers.layout import ANGLE_DEG, entry_name
@@ -23,6 +24,7 @@ from ptychoflow.streaming.events import TrainingResumed
 from ptychoflow.streaming.telemetry_log import TelemetryLog
 from ptychoflow.trainer.checkpoints.checkpoint import newest
 from ptychoflow.workflow.launching.resuming import resumed_config
+from ptychoflow.workflow.launching.torchrun import LOCAL_TORCHRUN
 
 FRAMES, HELD_OUT = 240, 60
 SETTINGS = {
@@ -149,10 +151,11 @@ def test_a_killed_run_is_resumed_on_more_ranks_and_goes_on_by_itself_when_one_of
         kill_all(process)
     with started("resume", str(folder), "--ranks=2") as process:
         wait_until(lambda: resumptions(folder) == 1, timeout_s=120)
-        ranks = [
-            one for one in processes(process, "ptychoflow", "train") if "torch.distributed.run" not in one.cmdline()
-        ]
+        ranks = [one for one in processes(process, "ptychoflow", "train") if LOCAL_TORCHRUN not in one.cmdline()]
         assert len(ranks) == 2
+        listened_at = addresses_listened_at(processes(process))
+        assert len(listened_at) >= 4, "gloo and the buffer of both ranks at least"
+        assert not beyond_loopback(listened_at)
         ranks[1].kill()
         summary = ended(process, folder)
     require_every_frame_once(summary, folder)

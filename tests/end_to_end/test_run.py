@@ -14,6 +14,7 @@ import h5py
 import numpy as np
 import psutil
 import pytest
+from listening import addresses_listened_at, beyond_loopback
 from support import wait_until
 
 SMALL = {
@@ -130,6 +131,7 @@ def test_ctrl_c_ends_everything_in_order_and_keeps_what_was_done(tmp_path: Path)
     wait_until(lambda: telemetry.exists() and '"acquired":1' in telemetry.read_text(), timeout_s=60)
     parts = psutil.Process(process.pid).children(recursive=True)
     assert len(parts) >= 4
+    assert not beyond_loopback(addresses_listened_at([*parts, psutil.Process(process.pid)]))
     os.kill(process.pid, signal.SIGINT)
     _, errors = process.communicate(timeout=20)
     assert process.returncode == 130, errors

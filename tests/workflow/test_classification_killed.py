@@ -20,10 +20,9 @@ from support import wait_until
 from ptychoflow.workflow.cli import run_command_line
 from ptychoflow.workflow.exit_status import USER_ERROR_STATUS
 from ptychoflow.workflow.experiments.runner import RANK_MODULE
-from ptychoflow.workflow.launching.torchrun import RUN_VARIABLE
+from ptychoflow.workflow.launching.torchrun import LOCAL_TORCHRUN, RUN_VARIABLE
 
 EPOCHS = 8
-TORCHRUN = "torch.distributed.run"
 CONFIG = f"""
 [images]
 tasks = 2
@@ -93,7 +92,7 @@ def is_rank(process: psutil.Process) -> bool:
         command = process.cmdline()
     except psutil.Error:  # it has just ended
         return False
-    return RANK_MODULE in command and TORCHRUN not in command
+    return RANK_MODULE in command and LOCAL_TORCHRUN not in command
 
 
 @pytest.fixture(scope="module")

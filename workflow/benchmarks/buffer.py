@@ -8,12 +8,15 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import distributed as dist
 
 from ptychoflow.buffer.names import TransportName
+from ptychoflow.streaming.private_folder import private_folder
+from ptychoflow.trainer.network_interface import shared_interface
 from ptychoflow.workflow.benchmarks.buffer_peer import compare_with_torchrl
 from ptychoflow.workflow.benchmarks.buffer_rank import Case, Figures, Precision, measure, threads_per_rank
 from ptychoflow.workflow.target import make_target
@@ -95,18 +98,18 @@ def _scaling_cases(transport: TransportName, device: str) -> list[Case]:
 def run_case(case: Case) -> dict[str, Any]:
     """The case's parameters and figures: means over the ranks, but the worst rank where a rank waits for the worst."""
     context = multiprocessing.get_context("spawn")
-    store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # type: ignore[attr-defined]
     receivers, processes = [], []
-    for rank in range(case.ranks):
-        receiver, sender = context.Pipe(duplex=False)
-        process = context.Process(target=_rank, args=(case, rank, store.port, sender), daemon=True)
-        process.start()
-        sender.close()
-        receivers.append(receiver)
-        processes.append(process)
-    figures = [_receive(receiver, rank, case) for rank, receiver in enumerate(receivers)]
-    for process in processes:
-        process.join()
+    with private_folder() as folder:
+        for rank in range(case.ranks):
+            receiver, sender = context.Pipe(duplex=False)
+            process = context.Process(target=_rank, args=(case, rank, folder / "meeting", sender), daemon=True)
+            process.start()
+            sender.close()
+            receivers.append(receiver)
+            processes.append(process)
+        figures = [_receive(receiver, rank, case) for rank, receiver in enumerate(receivers)]
+        for process in processes:
+            process.join()
     return asdict(case) | _over_ranks(figures)
 
 
@@ -118,12 +121,13 @@ def _receive(receiver: Connection, rank: int, case: Case) -> Figures:
     return figures
 
 
-def _rank(case: Case, rank: int, port: int, sender: Connection) -> None:
+def _rank(case: Case, rank: int, meeting: Path, sender: Connection) -> None:
     torch.set_num_threads(threads_per_rank(case.ranks))
-    store = dist.TCPStore("127.0.0.1", port, is_master=False)  # type: ignore[attr-defined]
-    dist.init_process_group("gloo", store=store, rank=rank, world_size=case.ranks)
-    sender.send(measure(case, rank))
-    dist.destroy_process_group()
+    store = dist.FileStore(str(meeting))  # type: ignore[attr-defined]
+    with shared_interface(None, store, rank=rank, world_size=case.ranks, on_one_host=True):
+        dist.init_process_group("gloo", store=store, rank=rank, world_size=case.ranks)
+        sender.send(measure(case, rank))
+        dist.destroy_process_group()
 
 
 def _over_ranks(figures: Sequence[Figures]) -> Figures:

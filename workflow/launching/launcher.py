@@ -132,8 +132,7 @@ def _commands(config: AnyConfig, folder: RunFolder) -> list[PartCommand]:
     if not (isinstance(config, Config) and config.outputs.chosen):
         unwanted.add(Part.OUTPUTS)
     parts = [part for part in START_ORDER if part not in unwanted]
-    master_port = choose_port(config.network, ranks=config.trainer.ranks)
-    commands = [part_command(part, folder, config.trainer, master_port=master_port) for part in parts]
+    commands = [part_command(part, folder, config.trainer) for part in parts]
     page = config.dashboard
     return [_with_token(command, page) if command.part is Part.DASHBOARD else command for command in commands]
 

@@ -20,14 +20,13 @@ COMMAND_OF_PART: Mapping[Part, str] = {
 }
 
 
-def part_command(part: Part, folder: RunFolder, trainer: StreamSettings, *, master_port: int) -> PartCommand:
+def part_command(part: Part, folder: RunFolder, trainer: StreamSettings) -> PartCommand:
     """Return how to start `part` of the run in `folder`.
 
     Args:
         part: which part.
         folder: where its configuration and its log are.
         trainer: more than one rank are started, and started again when one is lost, by torchrun.
-        master_port: where the ranks meet; used for more than one rank only.
     """
     own = ["ptychoflow", COMMAND_OF_PART[part], "--config", str(folder.config)]
     if part is Part.DASHBOARD:
@@ -35,5 +34,5 @@ def part_command(part: Part, folder: RunFolder, trainer: StreamSettings, *, mast
     command, processes = [sys.executable, "-m", *own], 1
     if part is Part.TRAINER and trainer.ranks > 1:
         processes = trainer.ranks
-        command = torchrun(*own, ranks=processes, restarts=trainer.restarts, master_port=master_port)
+        command = torchrun(*own, ranks=processes, restarts=trainer.restarts)
     return PartCommand(part, command, folder.log(part), share_of_threads(processes))

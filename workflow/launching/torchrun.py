@@ -9,26 +9,24 @@ import sys
 
 from ptychoflow.workflow.environment import available_processors
 
+LOCAL_TORCHRUN = "ptychoflow.workflow.launching.local_torchrun"
 PR_SET_PDEATHSIG = 1
 THREADS_VARIABLE = "OMP_NUM_THREADS"
 RUN_VARIABLE = "TORCHELASTIC_RUN_ID"
 
 
-def torchrun(*module: str, ranks: int, restarts: int, master_port: int | None = None) -> list[str]:
+def torchrun(*module: str, ranks: int, restarts: int) -> list[str]:
     """Return the command line that runs a module with its arguments on so many ranks of this host.
 
     Args:
         module: its name, then its arguments.
         ranks: processes.
         restarts: how often all of them are started again after one was lost.
-        master_port: where the ranks meet; torchrun chooses a free port without.
     """
-    command = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={ranks}", f"--max-restarts={restarts}"]
-    if master_port is None:
-        command.append("--standalone")
-    else:
-        command += ["--master-addr=127.0.0.1", f"--master-port={master_port}"]
-    return [*command, "-m", *module]
+    return [
+        *(sys.executable, "-m", LOCAL_TORCHRUN, f"--nproc-per-node={ranks}", f"--max-restarts={restarts}"),
+        *("-m", *module),
+    ]
 
 
 def share_of_threads(processes: int) -> dict[str, str]:

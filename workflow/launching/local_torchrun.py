@@ -1,0 +1,76 @@
+"""torchrun for ranks that are all on this host, without the store that it opens on every interface.
+
+Usage: python -m ptychoflow.workflow.launching.local_torchrun OPTIONS OF TORCHRUN
+
+Who reaches torchrun's own store can read and change what is in it. Here the ranks meet in a file that only this user
+can open, and torchrun, which is alone, needs nothing but memory.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import torch.distributed as dist
+from torch.distributed import run
+from torch.distributed.elastic.rendezvous import (
+    RendezvousHandler,
+    RendezvousInfo,
+    RendezvousParameters,
+    RendezvousStoreInfo,
+    rendezvous_handler_registry,
+)
+
+from ptychoflow.streaming.private_folder import private_folder
+from ptychoflow.trainer.meeting import MEETING_VARIABLE
+
+BACKEND = "one-host"
+LOOPBACK = "127.0.0.1"
+
+
+class OneHost(RendezvousHandler):
+    """The meeting of a torchrun that is alone: over as soon as it begins, every time that ranks are started."""
+
+    def __init__(self, params: RendezvousParameters) -> None:
+        self._run_id = params.run_id
+
+    def get_backend(self) -> str:
+        """Return the name under which this is registered."""
+        return BACKEND
+
+    def next_rendezvous(self) -> RendezvousInfo:
+        """Return a new store, that this is node 0 of 1, and an address at which nobody listens."""
+        store = dist.HashStore()  # type: ignore[attr-defined]
+        return RendezvousInfo(store, 0, 1, RendezvousStoreInfo(LOOPBACK, 0))
+
+    def is_closed(self) -> bool:
+        """Return False: ranks may be started again."""
+        return False
+
+    def set_closed(self) -> None:
+        """Do nothing: there is nobody to tell."""
+
+    def num_nodes_waiting(self) -> int:
+        """Return 0: nobody else comes."""
+        return 0
+
+    def get_run_id(self) -> str:
+        """Return what torchrun calls this run."""
+        return self._run_id
+
+    def shutdown(self) -> bool:
+        """Return that nothing is left open."""
+        return True
+
+
+def main(arguments: list[str]) -> None:
+    """Run torchrun until the ranks have ended."""
+    rendezvous_handler_registry.register(BACKEND, OneHost)
+    with private_folder() as folder:
+        os.environ[MEETING_VARIABLE] = str(folder / "meeting")
+        own = (f"--rdzv-backend={BACKEND}", f"--rdzv-endpoint={LOOPBACK}", f"--local-addr={LOOPBACK}")
+        run.main([*own, *arguments])
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

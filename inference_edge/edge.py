@@ -121,7 +121,10 @@ class Edge(ABC, Generic[StartT, ModelT]):
         """
         self._links.report_status(PartState.STARTING, f"waiting for {self.SOURCE}")
         while not (stop.is_set() or self._finished()):
-            self._receiver.receive(0.0 if self._busy() else IDLE_S)
+            if self._may_receive():
+                self._receiver.receive(0.0 if self._busy() else IDLE_S)
+            else:
+                self._links.wake_up.wait(IDLE_S)
             self._links.wake_up.clear()
             if self._weights.apply_commands(self._links.commands):
                 self._use_other_weights()
@@ -139,6 +142,10 @@ class Edge(ABC, Generic[StartT, ModelT]):
     @abstractmethod
     def _unimaged(self) -> int:
         """Return how many frames are received and not yet imaged."""
+
+    def _may_receive(self) -> bool:
+        """Whether more of the stream can be taken; the base class always takes it."""
+        return True
 
     @abstractmethod
     def _busy(self) -> bool:

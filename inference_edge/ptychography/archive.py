@@ -1,10 +1,16 @@
-"""What stays of a perspective in the run's folder: an HDF5 file with the arrays, and pictures."""
+"""What stays of a perspective in the run's folder: an HDF5 file with the arrays, and pictures.
+
+Arrays are written at once, pictures when there is time: drawing eight of them may take longer than the next perspective
+does. They are drawn from the file, so that no image waits in memory for them.
+"""
 
 from __future__ import annotations
 
 import logging
+import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import h5py
@@ -28,6 +34,10 @@ from ptychoflow.streaming.run_folder import RunFolder
 log = logging.getLogger(__name__)
 
 CLOSED_FRAMES = "closed_frames"
+UNREADABLE = (OSError, RuntimeError, KeyError, ValueError, TypeError, OverflowError)
+"""What h5py raises for files that are damaged, or are not what an edge writes."""
+WAITING_MAX = 8
+"""Perspectives that wait for the disk; with more, imaging waits too."""
 LABELS = {"amplitude": "amplitude", "phase": "phase (rad)"}
 Channel = npt.NDArray[np.floating]
 
@@ -64,41 +74,71 @@ class Archive:
             make_folder_durably(folder.images)
         self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="image-archive")
         self._pending: list[Future[None]] = []
+        self._lock = threading.Lock()
+        self._waiting: dict[int, PerspectiveImages] = {}
+        self._undrawn: dict[int, None] = {}
 
     def closed(self) -> dict[int, int]:
-        """Return the frames of each perspective that an edge before this one has written for good."""
+        """Return the frames of each perspective that an edge before this one has written for good.
+
+        Pictures that it has not drawn of them are drawn now. A file that cannot be read does not count.
+        """
         found = {}
-        for path in self._folder.image_files().values():
-            with h5py.File(path) as file:
-                if CLOSED_FRAMES in file.attrs:
-                    found[int(file.attrs["perspective"])] = int(file.attrs[CLOSED_FRAMES])
+        for perspective, path in self._folder.image_files().items():
+            try:
+                with h5py.File(path) as file:
+                    closed_frames = int(file.attrs.get(CLOSED_FRAMES, -1))
+                    names = [f"{kind}_{channel}" for kind in file for channel in LABELS if file[kind][channel].size]
+            except UNREADABLE as error:
+                log.warning("%s is not counted as written, it cannot be read: %s", path, error)
+                continue
+            if closed_frames >= 0:
+                found[perspective] = closed_frames
+                if not all(_is_newer(self._picture(perspective, name), path) for name in names):
+                    self._undrawn[perspective] = None
+                    self._pending.append(self._writer.submit(self._do_next))
         return found
 
     @property
-    def idle(self) -> bool:
-        """Whether everything given to `write` is on the disk.
+    def full(self) -> bool:
+        """Whether as many perspectives wait for the disk as may; more are taken, but had better not come."""
+        with self._lock:
+            return len(self._waiting) >= WAITING_MAX
+
+    @property
+    def saved(self) -> bool:
+        """Whether the arrays of everything given to `write` are on the disk.
 
         Raises:
             UserError: a perspective could not be written.
         """
         self._raise_failures([future for future in self._pending if future.done()])
         self._pending = [future for future in self._pending if not future.done()]
-        return not self._pending
+        with self._lock:
+            return not self._waiting
+
+    @property
+    def undrawn(self) -> int:
+        """Perspectives whose pictures are still to be drawn."""
+        with self._lock:
+            return len(self._waiting.keys() | self._undrawn.keys())
 
     def write(self, images: PerspectiveImages) -> None:
         """Queue a perspective; returns at once. Files of the same perspective are replaced."""
-        self._pending.append(self._writer.submit(_write_perspective, self._folder, images))
-
-    def write_arrays(self, images: PerspectiveImages) -> None:
-        """Queue the arrays of a perspective alone, which are there long before its pictures are; returns at once."""
-        self._pending.append(self._writer.submit(_write_file, self._folder, images, _comparison(images)))
+        with self._lock:
+            self._waiting.pop(images.perspective, None)
+            self._waiting[images.perspective] = images
+        # one for the arrays, one for the pictures
+        self._pending += [self._writer.submit(self._do_next), self._writer.submit(self._do_next)]
 
     def wait(self) -> None:
-        """Wait until everything given to `write` is on the disk.
+        """Wait until everything given to `write` is on the disk, pictures too.
 
         Raises:
             UserError: a perspective could not be written.
         """
+        if undrawn := self.undrawn:
+            log.info("drawing the pictures of %d perspectives", undrawn)
         self._raise_failures(self._pending)
 
     def close(self) -> None:
@@ -107,35 +147,65 @@ class Archive:
         Raises:
             UserError: a perspective could not be written.
         """
-        self._writer.shutdown()
-        self._raise_failures(self._pending)
+        try:
+            self.wait()
+        finally:
+            self._writer.shutdown()
 
     def _raise_failures(self, finished: list[Future[None]]) -> None:
         for future in finished:
             with writing(f"images to {self._folder.images}"):
                 future.result()
 
+    def _do_next(self) -> None:
+        """Write the arrays that have waited longest, or draw pictures if no arrays wait."""
+        with self._lock:
+            images = next(iter(self._waiting.values()), None)
+            perspective = None if images is not None else next(iter(self._undrawn), None)
+        if images is not None:
+            self._write_arrays(images)
+        elif perspective is not None:
+            self._draw(perspective)
 
-def _write_perspective(folder: RunFolder, images: PerspectiveImages) -> None:
-    comparison = _comparison(images)
-    for name, values, scale in _pictures(images, comparison):
+    def _write_arrays(self, images: PerspectiveImages) -> None:
+        try:
+            with (
+                durable_file(self._folder.image_file(images.perspective)) as unfinished,
+                h5py.File(unfinished, "w") as file,
+            ):
+                _write_arrays(file, images, _comparison(images))
+            with self._lock:
+                self._undrawn[images.perspective] = None
+        finally:
+            with self._lock:
+                if self._waiting.get(images.perspective) is images:
+                    del self._waiting[images.perspective]
+
+    def _draw(self, perspective: int) -> None:
+        with self._lock:
+            self._undrawn.pop(perspective)
+        with h5py.File(self._folder.image_file(perspective)) as file:
+            pixel_size_m = file.attrs["pixel_size_m"]
+            pictures = _pictures(file)
+        for name, values, scale in pictures:
+            with durable_file(self._picture(perspective, name)) as unfinished:
+                label = LABELS[name.rpartition("_")[2]]
+                write_picture(unfinished, values, scale=scale, label=label, pixel_size_m=pixel_size_m)
+        log.info("wrote the images of perspective %d", perspective)
+
+    def _picture(self, perspective: int, name: str) -> Path:
         kind, _, channel = name.rpartition("_")
-        with durable_file(folder.picture(images.perspective, kind, channel)) as unfinished:
-            write_picture(unfinished, values, scale=scale, label=LABELS[channel], pixel_size_m=images.pixel_size_m)
-    # last, because an edge that is started again takes this file for a sign that all others are there
-    _write_file(folder, images, comparison)
-    log.info("wrote the images of perspective %d", images.perspective)
+        return self._folder.picture(perspective, kind, channel)
+
+
+def _is_newer(picture: Path, file: Path) -> bool:
+    return picture.exists() and picture.stat().st_mtime_ns >= file.stat().st_mtime_ns
 
 
 def _comparison(images: PerspectiveImages) -> Comparison | None:
     if images.reference is None:
         return None
     return compare(images.images[MosaicKind.REFRESHED], images.reference, min_coverage=images.min_coverage)
-
-
-def _write_file(folder: RunFolder, images: PerspectiveImages, comparison: Comparison | None) -> None:
-    with durable_file(folder.image_file(images.perspective)) as unfinished, h5py.File(unfinished, "w") as file:
-        _write_arrays(file, images, comparison)
 
 
 def _write_arrays(file: h5py.File, images: PerspectiveImages, comparison: Comparison | None) -> None:
@@ -182,26 +252,30 @@ def _differences(comparison: Comparison) -> dict[str, npt.NDArray[np.float32]]:
     return {name: np.where(comparison.area, values, np.nan).astype(np.float32) for name, values in pairs.items()}
 
 
-def _pictures(images: PerspectiveImages, comparison: Comparison | None) -> list[tuple[str, Channel, ColourScale]]:
+def _pictures(file: h5py.File) -> list[tuple[str, Channel, ColourScale]]:
     """Return name, values and colours of each picture; those of one channel share their colours.
 
     Phases are shown with the global phase of the reference, as far as there is one.
     """
-    turn_rad = comparison.global_phase_rad if comparison is not None else 0.0
-    amplitudes: dict[str, Channel] = {kind.value: image.amplitude for kind, image in images.images.items()}
-    phases: dict[str, Channel] = {
-        kind.value: np.angle(np.exp(1j * (image.phase - turn_rad))) for kind, image in images.images.items()
+    differences = file.get("difference")
+    turn_rad = 0.0 if differences is None else float(differences.attrs["global_phase_rad"])
+    shown: dict[str, dict[str, Channel]] = {channel: {} for channel in LABELS}
+    for kind in (kind.value for kind in MosaicKind if kind in file):
+        phase = file[kind]["phase"][()]
+        shown["amplitude"][kind] = file[kind]["amplitude"][()]
+        shown["phase"][kind] = phase if kind == MosaicKind.REFERENCE else np.angle(np.exp(1j * (phase - turn_rad)))
+    standard = MosaicKind.REFERENCE if MosaicKind.REFERENCE in shown["phase"] else MosaicKind.REFRESHED
+    scales = {
+        "amplitude": amplitude_scale(shown["amplitude"][standard]),
+        "phase": phase_scale(shown["phase"][standard]),
     }
-    standard = MosaicKind.REFRESHED.value
-    if images.reference is not None:
-        standard = MosaicKind.REFERENCE.value
-        amplitudes[standard], phases[standard] = images.reference.amplitude, images.reference.phase
-    scales = {"amplitude": amplitude_scale(amplitudes[standard]), "phase": phase_scale(phases[standard])}
     pictures = [
         (f"{name}_{channel}", values, scales[channel])
-        for channel, shown in (("amplitude", amplitudes), ("phase", phases))
-        for name, values in shown.items()
+        for channel, images in shown.items()
+        for name, values in images.items()
         if values.size
     ]
-    differences = {} if comparison is None else _differences(comparison)
-    return pictures + [(f"difference_{name}", values, difference_scale(values)) for name, values in differences.items()]
+    compared = {} if differences is None else {channel: differences[channel][()] for channel in LABELS}
+    return pictures + [
+        (f"difference_{name}", values, difference_scale(values)) for name, values in compared.items() if values.size
+    ]

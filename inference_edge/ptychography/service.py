@@ -113,21 +113,26 @@ class ScanEdge(Edge[ScanStart, Model]):
     def _unimaged(self) -> int:
         return self._queue.frames + self._first_pass.under_way
 
+    def _may_receive(self) -> bool:
+        """With a disk that does not keep up, frames wait where they are kept on one: at the acquisition."""
+        return not self._archive.full
+
     def _busy(self) -> bool:
         """Whether there is something to do at once; what the network is computing tells when it is done."""
-        if self._weights.model is None:
+        if self._weights.model is None or self._archive.full:
             return False
         if self._first_pass.can_advance:
             return True
         return not self._first_pass.under_way and self._may_refresh() and self._to_refresh() is not None
 
     def _advance(self) -> None:
-        self._handle_references()
-        self._overload.check(self._reconstructor.sizer, under_way=self._first_pass.under_way)
-        if not self._image_waiting():
-            self._refresh_some()
+        if not self._archive.full:
+            self._handle_references()
+            self._overload.check(self._reconstructor.sizer, under_way=self._first_pass.under_way)
+            if not self._image_waiting():
+                self._refresh_some()
         self._report_progress()
-        if self._archive.idle and self._frames.final:
+        if self._archive.saved and self._frames.final:
             self._frames.acknowledge_final()
 
     # Weights
@@ -264,10 +269,10 @@ class ScanEdge(Edge[ScanStart, Model]):
         without_reference = [one.index for one in self._frames.sections.values() if one.reference is None]
         unwritten = [] if model is None else [one for one in self._frames.sections.values() if _has_news(one)]
         if not finished and self._frames.start is not None:
-            # Pictures take their time, and whoever ends the run may not leave it: first what holds everything.
+            # Scores take their time, and whoever ends the run may not leave it: first what holds everything.
             for perspective in unwritten:
                 pixel_size_m = self._frames.start.object_pixel_size_m
-                self._archive.write_arrays(self._images(perspective, pixel_size_m, final=False))
+                self._archive.write(self._images(perspective, pixel_size_m, final=False))
         for perspective in unwritten:
             if self._weights.final_seen and model is not None:
                 self._report.report_held_out(perspective, model)
@@ -275,7 +280,9 @@ class ScanEdge(Edge[ScanStart, Model]):
         self._report.report_counts(at_once=True)
         unscored = f"; perspectives without a reference: {len(without_reference)}" if without_reference else ""
         done = f"{self._counter.inferred} frames imaged, {self._counter.refreshed} times again{unscored}"
-        self._links.report_status(PartState.DONE, done)
+        undrawn = self._archive.undrawn
+        drawn = f"; still drawing the pictures of {undrawn} perspectives" if undrawn else ""
+        self._links.report_status(PartState.DONE, done + drawn)
         if finished:
             self._archive.wait()
             self._frames.acknowledge_all()

@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 from edge_run import BATCH, FRAMES_EACH, SETTINGS, Run, assert_shows, batch_of
 from edge_weights import announce, weights, weights_file
+from held_disk import hold_disk
 from support import free_ports, wait_until
 
+from ptychoflow.inference_edge.ptychography import archive
 from ptychoflow.inference_edge.ptychography.service import serve_edge
 from ptychoflow.inference_edge.settings import Overload
 from ptychoflow.streaming.commands import CommandHub, CommandSender, FollowWeights, RollBackWeights
@@ -24,7 +26,7 @@ from ptychoflow.streaming.events import (
     WeightsApplied,
     WeightsRejected,
 )
-from ptychoflow.streaming.messages import Frames, PerspectiveEnd, ScanEnd
+from ptychoflow.streaming.messages import Frames, NoReference, PerspectiveEnd, ScanEnd
 from ptychoflow.streaming.settings import RunContext
 
 
@@ -255,3 +257,30 @@ def test_an_edge_whose_trainer_is_gone_with_the_final_weights_gives_up_and_keeps
             run.stop.set()
     assert_shows(run, 0, MosaicKind.FIRST_PASS, version=1)
     run.restart_trainer()
+
+
+def test_a_disk_that_does_not_keep_up_holds_frames_back_and_all_is_written_in_the_end(run, monkeypatch):
+    """Images wait in memory up to a bound; then nothing more is received: the acquisition keeps the frames."""
+    monkeypatch.setattr(archive, "WAITING_MAX", 2)
+    perspectives, imaged_meanwhile = 8, 5  # two that wait, one whose frames are kept, two that the network has
+    with hold_disk(monkeypatch) as disk:
+        run.start_edge(SETTINGS.model_copy(update={"keep": 1, "queue_max": FRAMES_EACH}))
+        run.trainer.publish(*weights(1))
+        for perspective in range(perspectives):
+            run.post_perspective(perspective)
+            run.post(NoReference(perspective))
+        wait_until(lambda: run.inferred() >= 2 * FRAMES_EACH)
+        for version in (2, 3):  # it goes on with all else, and had the time to image the rest
+            run.trainer.publish(*weights(version))
+            wait_until(lambda version=version: run.of(WeightsApplied)[-1].version == version)
+        assert run.inferred() <= imaged_meanwhile * FRAMES_EACH
+        assert run.unacknowledged >= (perspectives - imaged_meanwhile - 1) * FRAMES_EACH // BATCH
+        assert not list((run.folder / "images").glob("*.h5"))
+        disk.set()
+        run.trainer.publish(*weights(4, final=True))
+        run.post(ScanEnd(perspectives * FRAMES_EACH))
+        run.wait_for_end()
+    assert run.of(EdgeCounts)[-1].inferred == perspectives * FRAMES_EACH
+    assert len(list((run.folder / "images").glob("*.h5"))) == perspectives
+    assert len(list((run.folder / "images").glob("*.png"))) == perspectives * 4
+    wait_until(lambda: run.unacknowledged == 0)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import threading
+import weakref
 from dataclasses import replace
 
 import h5py
 import numpy as np
 import pytest
+from held_disk import hold_disk
 from matplotlib.image import imread
 from scipy import ndimage
+from support import wait_until
 
-from ptychoflow.inference_edge.ptychography.archive import Archive, PerspectiveImages
+from ptychoflow.inference_edge.ptychography.archive import WAITING_MAX, Archive, PerspectiveImages
 from ptychoflow.inference_edge.stitching.figures import amplitude_scale, difference_scale, phase_scale
 from ptychoflow.inference_edge.stitching.mosaic import StitchedImage
 from ptychoflow.inference_edge.stitching.quality import ReferenceImage
@@ -81,21 +85,85 @@ def test_a_folder_that_cannot_be_written_is_the_users_to_mend(tmp_path):
         archive.close()
 
 
-def test_a_perspective_whose_pictures_are_not_all_there_is_not_closed(tmp_path, monkeypatch):
+def test_pictures_that_an_edge_has_not_drawn_are_drawn_by_one_that_is_started_again(tmp_path, monkeypatch):
+    drawn = []
+
     def fail(path, *_arguments, **_options):
-        raise OSError(f"ended before {path.name}")
+        if len(drawn) == 3:
+            raise OSError(f"ended before {path.name}")
+        drawn.append(path)
+        path.write_bytes(b"a picture")
 
     monkeypatch.setattr("ptychoflow.inference_edge.ptychography.archive.write_picture", fail)
     archive = Archive(RunFolder(tmp_path))
     archive.write(replace(images(reference=True), closed_frames=40))
     with pytest.raises(UserError, match="ended before"):
         archive.close()
-    assert Archive(RunFolder(tmp_path)).closed() == {}
+    assert len(list((tmp_path / "images").glob("*.png"))) == 3
     monkeypatch.undo()
+    for _ in range(2):
+        archive = Archive(RunFolder(tmp_path))
+        assert archive.closed() == {7: 40}
+        assert archive.undrawn <= 1
+        archive.close()
+        pictures = list((tmp_path / "images").glob("*.png"))
+        assert len(pictures) == 8
+        assert all(imread(picture).std() > 0.01 for picture in pictures)
+    times = [picture.stat().st_mtime_ns for picture in sorted(pictures)]
     archive = Archive(RunFolder(tmp_path))
-    archive.write(replace(images(reference=True), closed_frames=40))
+    assert archive.closed() == {7: 40}
+    assert archive.undrawn == 0, "pictures that are there are not drawn again"
     archive.close()
-    assert Archive(RunFolder(tmp_path)).closed() == {7: 40}
+    assert [picture.stat().st_mtime_ns for picture in sorted(pictures)] == times
+
+
+def test_arrays_are_saved_before_any_pictures_and_pictures_need_no_memory(tmp_path, monkeypatch):
+    """While drawing takes for ever, arrays of what was waiting then are all written, and no image is held any more."""
+    may_draw = threading.Event()
+    monkeypatch.setattr(
+        "ptychoflow.inference_edge.ptychography.archive.write_picture",
+        lambda path, *_arguments, **_options: (may_draw.wait(60), path.write_bytes(b"a picture")),
+    )
+    archive = Archive(RunFolder(tmp_path))
+    held = []
+    with hold_disk(monkeypatch) as disk:
+        for perspective in range(30):
+            one = replace(images(reference=True), perspective=perspective)
+            held.append(weakref.ref(one))
+            archive.write(one)
+            assert archive.full == (perspective + 1 >= WAITING_MAX)
+        del one
+        assert not archive.saved
+        disk.set()
+        wait_until(lambda: archive.saved)
+    assert len(RunFolder(tmp_path).image_files()) == 30
+    assert not archive.full
+    assert archive.undrawn >= 29
+    wait_until(lambda: not any(reference() for reference in held))
+    may_draw.set()
+    archive.close()
+    assert archive.undrawn == 0
+    assert len(list((tmp_path / "images").glob("*.png"))) == 30 * 8
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda data: b"", lambda data: data[: len(data) // 2], lambda data: b"not HDF5", lambda data: None]
+)
+def test_files_that_cannot_be_read_do_not_count_as_written(tmp_path, damage, caplog):
+    archive = Archive(RunFolder(tmp_path))
+    archive.write(replace(images(reference=False), closed_frames=40))
+    archive.close()
+    path = RunFolder(tmp_path).image_file(7)
+    damaged = damage(path.read_bytes())
+    if damaged is None:
+        with h5py.File(path, "a") as file:
+            file.attrs["closed_frames"] = "many"
+    else:
+        path.write_bytes(damaged)
+    archive = Archive(RunFolder(tmp_path))
+    assert archive.closed() == {}
+    assert "perspective_0007.h5 is not counted as written" in caplog.text
+    archive.close()
 
 
 def test_colours_ignore_outliers_and_use_a_circle_only_for_a_full_one():

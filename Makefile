@@ -7,12 +7,13 @@ STAMP := .venv/.installed
 export OMP_WAIT_POLICY ?= PASSIVE
 export PTYCHOFLOW_DATA ?= $(abspath ../shared/data)
 
-.PHONY: help demo test docs lint format clean
+.PHONY: help demo test hosts docs lint format clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo    run the whole workflow on this host, about three minutes; ends by naming its report"
 	@echo "make test    lint, types and tests"
+	@echo "make hosts   tests on several hosts of this machine and on a SLURM cluster; root, some minutes"
 	@echo "make docs    build the manual into docs/_build; anything that does not fit together is an error"
 	@echo "make lint    lint and types only"
 	@echo "make format  bring the code into the project's format"
@@ -24,6 +25,10 @@ demo: $(STAMP)
 # more processes than processors: many tests wait for other processes; those of one module share what it sets up
 test: lint
 	$(BIN)/pytest -n 3 --dist loadscope
+
+# one after another: each test has the machine to itself
+hosts: $(STAMP)
+	$(BIN)/pytest tests/hosts
 
 docs: $(STAMP)
 	$(BIN)/python -m sphinx --fresh-env --fail-on-warning --keep-going --quiet -b html docs docs/_build

@@ -22,6 +22,7 @@ from ptychoflow.workflow.commands.report import report
 from ptychoflow.workflow.commands.resume import resume
 from ptychoflow.workflow.commands.run import run
 from ptychoflow.workflow.commands.simulate import simulate
+from ptychoflow.workflow.commands.submit import submit
 from ptychoflow.workflow.commands.train import train
 from ptychoflow.workflow.commands.view import view
 
@@ -48,8 +49,8 @@ def create_app() -> typer.Typer:
         add_completion=False,
         rich_markup_mode=None,
     )
-    parts = (acquire, train, edge, dashboard, outputs)
-    for command in (run, resume, inspect, simulate, detector, report, view, hand_over, *parts, keys, fashion_mnist):
+    parts = (acquire, train, edge, dashboard, outputs, keys, submit)
+    for command in (run, resume, inspect, simulate, detector, report, view, hand_over, *parts, fashion_mnist):
         app.command()(command)
     app.callback()(_before_the_sub_command)
     app.add_typer(bench, name="bench")

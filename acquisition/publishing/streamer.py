@@ -43,14 +43,16 @@ class SourceStreamer(ABC):
         Raises:
             UserError: the source cannot be read.
         """
+        stopped = False
         try:
             self._stream_all()
             self._loop.end_stream()
         except Stopped:
+            stopped = True
             self._ledger.count_rest_unlabelled()
             log.info("asked to stop: %d %s", self._ledger.acquired, self.ACQUIRED)
         self._loop.send_counts()
-        self._loop.send(PartStatus(PartState.DONE, f"{self._ledger.acquired} {self.ACQUIRED}"))
+        self._loop.send(PartStatus(PartState.DONE, f"{self._ledger.acquired} {self.ACQUIRED}", stopped))
 
     @abstractmethod
     def _stream_all(self) -> None:

@@ -46,6 +46,8 @@ class PartStatus(Event, tag="part_status", frozen=True):
 
     state: PartState
     text: str = ""
+    stopped: bool = False
+    """It was asked to end before its work was done."""
 
 
 class WarningRaised(Event, tag="warning", frozen=True):

@@ -38,12 +38,16 @@ class PartsHealth:
     def __init__(self) -> None:
         self.failures: dict[tuple[Part, str], None] = {}
         """What failed and why, each once, in the order in which it was told."""
+        self.complete = False
+        """The acquisition has ended by itself: it does so once every receiver has finished with all that it sent."""
         self._parts: dict[Part, PartHealth] = {}
 
     def apply(self, telemetry: Telemetry, *, at_s: float) -> None:
         """Take in what a part says about itself, or note that it was heard of."""
         match telemetry.event:
-            case PartStatus(state, text):
+            case PartStatus(state, text, stopped):
+                if telemetry.part is Part.ACQUISITION:
+                    self.complete = state is PartState.DONE and not stopped
                 self._take(telemetry.part, LastWord(at_s, state, shortened(text)))
             case PartObserved(part, state, text):
                 self._take(part, LastWord(at_s, state, shortened(text)))

@@ -11,7 +11,7 @@ import pytest
 from support import wait_until
 
 from ptychoflow.streaming.errors import UserError
-from ptychoflow.streaming.events import AcquisitionCounts, Part
+from ptychoflow.streaming.events import AcquisitionCounts, Part, PartState, PartStatus
 from ptychoflow.streaming.run_folder import RunFolder
 from ptychoflow.streaming.telemetry import TelemetrySender
 from ptychoflow.workflow.configuration.config import Config, load_config, write_config
@@ -73,6 +73,28 @@ def test_a_hub_that_is_started_again_in_mid_run_goes_on_from_what_was_told(confi
     assert frames(folder) == (7, 7, 0), "what was told before is known, although nothing came"
     collect(config, folder, void_frames(9))
     assert frames(folder) == (9, 9, 0)
+
+
+@pytest.mark.parametrize(
+    ("last_word", "interrupted"),
+    [
+        (PartStatus(PartState.RUNNING), True),
+        (PartStatus(PartState.DONE, stopped=True), True),
+        (PartStatus(PartState.DONE), False),
+    ],
+)
+def test_a_run_whose_acquisition_did_not_come_to_its_end_was_interrupted(
+    config: Config, folder: RunFolder, last_word: PartStatus, interrupted: bool
+) -> None:
+    with (
+        collected_telemetry(config, folder),
+        closing(TelemetrySender(config.network, part=Part.ACQUISITION)) as acquisition,
+    ):
+        acquisition.send(AcquisitionCounts(9, 0, 0, 0, 9, 0, 0, 0, 0, 0))
+        acquisition.send(last_word)
+    summary = json.loads(folder.summary.read_text())
+    assert summary["interrupted"] is interrupted
+    assert summary["ended_well"] is not interrupted
 
 
 def test_two_hubs_cannot_collect_in_one_folder(

@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 def collected_telemetry(config: AnyConfig, folder: RunFolder) -> Iterator[None]:
     """Collect telemetry and pass commands on within the context; write summary and report at the end.
 
+    The run was interrupted unless its acquisition has said that it came to its end.
     Started again, it goes on from what the folder holds. Where no part that works was heard meanwhile,
     the results that are there stay.
 
@@ -49,6 +50,6 @@ def collected_telemetry(config: AnyConfig, folder: RunFolder) -> Iterator[None]:
         if folder.summary.exists() and not came:
             log.info("nothing came: the results in %s stay as they are", folder.path)
             return
-        summary, report = write_results(state, folder)
+        summary, report = write_results(state, folder, interrupted=not state.parts.complete)
         log.info("%s", headline(summary))
         log.info("report: %s", report)

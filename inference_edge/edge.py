@@ -30,6 +30,8 @@ from ptychoflow.streaming.weights_channel import WeightsClient
 log = logging.getLogger(__name__)
 
 IDLE_S = 0.02
+LOOKS_EVERY_S = 1.0
+"""How often final weights are looked for in the run's folder."""
 
 StartT = TypeVar("StartT", bound=StreamStart)
 ModelT = TypeVar("ModelT", bound=Versioned)
@@ -111,6 +113,7 @@ class Edge(ABC, Generic[StartT, ModelT]):
         self._receiver = receiver
         self._announced: StartT | None = None
         self._ended_s: float | None = None
+        self._look_at_s = 0.0
 
     def run(self, stop: threading.Event) -> None:
         """Work until everything is done, or until `stop` is set.
@@ -128,9 +131,10 @@ class Edge(ABC, Generic[StartT, ModelT]):
             self._links.wake_up.clear()
             if self._weights.apply_commands(self._links.commands):
                 self._use_other_weights()
-            self._update_weights()
+            waited_s = self._waited_for_trainer_s()
+            self._update_weights(published=self._looks_for_published(waited_s))
             self._advance()
-            if self._gives_up():
+            if waited_s > self._links.trainer_patience_s and not self._weights.final_seen:
                 self._end(finished=False)
                 raise UserError(
                     "edge: the final weights have not come, and the trainer has been away for "
@@ -166,20 +170,26 @@ class Edge(ABC, Generic[StartT, ModelT]):
     def _finished(self) -> bool:
         return self._receiver.ended and self._weights.final_seen and not self._unimaged()
 
-    def _gives_up(self) -> bool:
-        """Whether only the final weights are missing, and the trainer has been away for too long since."""
+    def _waited_for_trainer_s(self) -> float:
+        """Return how long only the final weights have been missing with the trainer away."""
         if not self._receiver.ended:
-            return False
+            return 0.0
         self._ended_s = time.monotonic() if self._ended_s is None else self._ended_s
-        waited_s = min(self._weights.trainer_away_s, time.monotonic() - self._ended_s)
-        return waited_s > self._links.trainer_patience_s
+        return min(self._weights.trainer_away_s, time.monotonic() - self._ended_s)
+
+    def _looks_for_published(self, waited_s: float) -> bool:
+        """Whether to look for final weights in the run's folder now: a killed trainer has had its time to return."""
+        if waited_s <= self._links.trainer_patience_s / 2 or time.monotonic() < self._look_at_s:
+            return False
+        self._look_at_s = time.monotonic() + LOOKS_EVERY_S
+        return True
 
     def _use_other_weights(self) -> None:
         if self._weights.model is not None:
             version = self._weights.model.version
             self._links.report_status(PartState.RUNNING, f"{self.ACTIVITY} with weights {version}")
 
-    def _update_weights(self) -> None:
+    def _update_weights(self, *, published: bool) -> None:
         start = self._receiver.start
         if start is None:
             return
@@ -198,4 +208,4 @@ class Edge(ABC, Generic[StartT, ModelT]):
             if not gc.get_freeze_count():
                 # libraries are loaded now: a search of all their objects for garbage would halt imaging for 0.3 s
                 gc.freeze()
-        self._weights.fetch(lambda: self._check(start))
+        self._weights.fetch(lambda: self._check(start), published=published)

@@ -47,7 +47,8 @@ class InferenceSettings(Settings):
     report_period_s: PositiveFloat = 1.0
     """Counts, rates and latencies are reported this often."""
     wait_for_trainer_s: PositiveFloat = 300.0
-    """When the stream has ended, a trainer that is away with its final weights is waited for as long as this."""
+    """When the stream has ended, a trainer that is away with its final weights is waited for as long as this. After
+    half of it they are looked for in the run folder's `weights/`, where trainer and edge see the same one."""
 
 
 class EdgeSettings(InferenceSettings):

@@ -70,11 +70,14 @@ class WeightsReceiver(Generic[ModelT]):
 
     @property
     def trainer_away_s(self) -> float:
-        """How long the trainer has been away; 0 while it is there, or nothing of it is missing."""
-        return 0.0 if self.final_seen else self._client.trainer_away_s
+        """How long the trainer has been away; 0 while it is there, nothing of it is missing, or weights are checked."""
+        return 0.0 if self.final_seen or self._checking is not None else self._client.trainer_away_s
 
-    def fetch(self, prepare: Callable[[], Check[ModelT]]) -> None:
-        """Fetch the newest weights, if any came and none are being checked; `prepare` then says how to check them."""
+    def fetch(self, prepare: Callable[[], Check[ModelT]], *, published: bool = False) -> None:
+        """Fetch the newest weights, if any came and none are being checked; `prepare` then says how to check them.
+
+        With `published`, the trainer's final weights are looked for in the run's folder if none came.
+        """
         if self._checking is not None:
             return
         if self._recalled is not None:
@@ -82,6 +85,8 @@ class WeightsReceiver(Generic[ModelT]):
             return
         received = self._client.poll()
         self._tell_malformed()
+        if received is None and published:
+            received = self._final_weights.published(newer_than=self._newest_seen)
         if received is None:
             return
         announced, data = received

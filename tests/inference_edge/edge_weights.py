@@ -33,7 +33,12 @@ def _settled(network: FrameNetwork) -> FrameNetwork:
 
 
 def weights_file(
-    version: int, *, final: bool = False, spoil: Callable[[FrameNetwork], None] | None = None, **layout: int
+    version: int,
+    *,
+    final: bool = False,
+    stopped: bool = False,
+    spoil: Callable[[FrameNetwork], None] | None = None,
+    **layout: int,
 ) -> bytes:
     network = network_of(version, **layout)
     if spoil is not None:
@@ -44,6 +49,7 @@ def weights_file(
         network=network.config,
         validation_loss=None,
         final=final,
+        stopped=stopped,
         created_at=datetime.now(UTC),
         run="test",
     )

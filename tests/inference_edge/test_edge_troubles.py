@@ -13,6 +13,7 @@ from edge_weights import announce, weights, weights_file
 from held_disk import hold_disk
 from support import free_ports, wait_until
 
+from ptychoflow.inference_edge.final_weights import FinalWeights
 from ptychoflow.inference_edge.ptychography import archive
 from ptychoflow.inference_edge.ptychography.service import serve_edge
 from ptychoflow.inference_edge.settings import Overload
@@ -27,6 +28,7 @@ from ptychoflow.streaming.events import (
     WeightsRejected,
 )
 from ptychoflow.streaming.messages import Frames, NoReference, PerspectiveEnd, ScanEnd
+from ptychoflow.streaming.run_folder import RunFolder
 from ptychoflow.streaming.settings import RunContext
 
 
@@ -284,3 +286,36 @@ def test_a_disk_that_does_not_keep_up_holds_frames_back_and_all_is_written_in_th
     assert len(list((run.folder / "images").glob("*.h5"))) == perspectives
     assert len(list((run.folder / "images").glob("*.png"))) == perspectives * 4
     wait_until(lambda: run.unacknowledged == 0)
+
+
+def keep_published(folder, version: int, **stamp) -> None:
+    """Write weights as the trainer does, before it serves them."""
+    path = RunFolder(folder).weights_file(version)
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(weights_file(version, final=True, **stamp))
+
+
+def test_an_edge_that_missed_the_final_weights_takes_them_from_the_run_folder(run, tmp_path):
+    run.trainer.publish(*weights(1))
+    run.start_edge(SETTINGS.model_copy(update={"wait_for_trainer_s": 4.0}))
+    run.post_perspective(0)
+    wait_until(lambda: run.inferred() == FRAMES_EACH)
+    keep_published(tmp_path, 2)
+    run.trainer.close()
+    run.post(ScanEnd(FRAMES_EACH))
+    run.wait_for_end()
+    assert_shows(run, 0, MosaicKind.REFRESHED, version=2)
+    wait_until(lambda: run.unacknowledged == 0)
+
+
+def test_weights_with_which_training_was_stopped_are_not_taken_for_the_final_ones(tmp_path):
+    final_weights = FinalWeights(RunFolder(tmp_path))
+    assert final_weights.published(newer_than=-1) is None, "there are none"
+    keep_published(tmp_path, 2, stopped=True)
+    assert final_weights.published(newer_than=-1) is None
+    keep_published(tmp_path, 3)
+    announced, _ = final_weights.published(newer_than=2)
+    assert (announced.version, announced.final) == (3, True)
+    assert final_weights.published(newer_than=3) is None
+    RunFolder(tmp_path).weights_file(4).write_bytes(b"no weights")
+    assert final_weights.published(newer_than=3) is None

@@ -10,7 +10,7 @@ from typing import Literal, TypeVar
 
 import safetensors.torch
 import torch
-from pydantic import NonNegativeInt, ValidationError
+from pydantic import ConfigDict, NonNegativeInt, ValidationError
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
@@ -33,8 +33,14 @@ class Stamp(Settings):
     validation_loss: float | None
     """At the last evaluation before this version, mean over the perspectives seen."""
     final: bool
+    stopped: bool = False
+    """Training was stopped before it was done: these are the last weights, but it may go on."""
     created_at: datetime
     run: str
+
+
+class _AnyManifest(Stamp):
+    model_config = ConfigDict(extra="ignore")
 
 
 ManifestT = TypeVar("ManifestT", bound=Stamp)
@@ -82,6 +88,15 @@ def unpack(
         raise BadWeights(f"not a safetensors file: {error}") from error
     _require(tensors, expected(manifest))
     return manifest, tensors
+
+
+def read_stamp(data: bytes) -> Stamp:
+    """Return what a file says about itself, whatever network it holds.
+
+    Raises:
+        BadWeights: it is no weights file.
+    """
+    return _read_manifest(data, _AnyManifest)
 
 
 def empty_network(make: Callable[[], NetworkT]) -> NetworkT:

@@ -58,10 +58,11 @@ class Publication:
             step=step,
             validation_loss=validation_loss,
             final=final,
+            stopped=stopped,
             created_at=datetime.now(UTC),
             run=self._run,
         )
-        self._last = self._executor.submit(self._write, write, stamp, stopped=stopped)
+        self._last = self._executor.submit(self._write, write, stamp)
 
     def wait_until_served(self, timeout_s: float, stop: threading.Event) -> None:
         """Wait until every edge has the final version, for so long at most or until `stop` is set; warn if one has not.
@@ -97,7 +98,7 @@ class Publication:
         if self._last is not None:
             self._last.result()
 
-    def _write(self, write: Writer, stamp: Stamp, *, stopped: bool) -> None:
+    def _write(self, write: Writer, stamp: Stamp) -> None:
         data = write(stamp)
         sha256 = digest(data)
         try:
@@ -106,5 +107,5 @@ class Publication:
             reason = f"weights {stamp.version} are served but not kept: {self._folder.weights}: {error.strerror}"
             log.warning("%s", reason)
             self._on_published(WarningRaised(reason))
-        self._server.publish(Weights(stamp.version, sha256, stamp.step, stamp.final, stopped), data)
+        self._server.publish(Weights(stamp.version, sha256, stamp.step, stamp.final, stamp.stopped), data)
         self._on_published(WeightsPublished(stamp.version, stamp.step, sha256, stamp.validation_loss, stamp.final))

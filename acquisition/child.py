@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 CLOSE_TIMEOUT_S = 5.0
 
@@ -24,14 +24,22 @@ class Child:
     A child that reads its standard input to the end and then exits does not outlive this process.
     """
 
-    def __init__(self, module: str, arguments: Sequence[str], *, threads: int) -> None:
+    def __init__(
+        self,
+        module: str,
+        arguments: Sequence[str],
+        *,
+        threads: int,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        """`environment` is added to this process's own."""
         limits = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads))
         self._process = subprocess.Popen(  # noqa: S603
             [sys.executable, "-m", module, *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             # Threads that spin while they wait cost several times the work on a machine that is shared.
-            env=os.environ | limits | {"OMP_WAIT_POLICY": "PASSIVE"},
+            env=os.environ | limits | {"OMP_WAIT_POLICY": "PASSIVE"} | dict(environment or {}),
         )
         self._lines: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         self._reader = threading.Thread(target=self._read, name=module, daemon=True)

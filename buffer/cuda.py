@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 
 import torch
 
@@ -16,6 +17,12 @@ def numbered(device: torch.device) -> torch.device:
     if device.type == "cuda" and device.index is None:
         return torch.device("cuda", torch.cuda.current_device())
     return device
+
+
+def use(device: torch.device) -> None:
+    """Make it the calling thread's own, before anything wakes the first GPU of the host."""
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
 
 
 class DeviceCopy:
@@ -31,6 +38,10 @@ class DeviceCopy:
         self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         self._copied = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
         self._released = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        # the memory may be another tensor's from before, which work of this stream still uses
+        self.release()
+        for tensor in (*self.tensors.values(), self.labels):
+            tensor.record_stream(self._stream)
 
     def wait_until_read(self) -> None:
         """Sleep until the last copy has read the host's rows, which may then be written again."""
@@ -60,7 +71,7 @@ class DeviceWriter:
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-        self._waiter = ThreadPoolExecutor(1, thread_name_prefix="rehearsal-arrivals")
+        self._waiter = ThreadPoolExecutor(1, thread_name_prefix="rehearsal-arrivals", initializer=partial(use, device))
 
     def select(self, batch: Mapping[str, torch.Tensor], items: torch.Tensor) -> dict[str, torch.Tensor]:
         """Copies of `items` on the GPU, made in the caller's stream: the caller may change its tensors afterwards."""

@@ -151,6 +151,7 @@ class Outputs:
 
     def close(self) -> None:
         """Let go of the memory; what was handed out stays valid for as long as the caller keeps it."""
+        self._held.begin()
         self.filling.begin()
         del self._held, self.filling
         self._abandoned.clear()

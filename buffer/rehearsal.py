@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
 import torch
@@ -13,7 +14,7 @@ from ptychoflow.buffer.background import Background, DrawTiming
 from ptychoflow.buffer.candidate_writer import CandidateWriter, Offer, no_candidates
 from ptychoflow.buffer.capacity import class_quotas
 from ptychoflow.buffer.checkpoint import check_own, check_shards, restore_own, restore_shards, save_shard
-from ptychoflow.buffer.cuda import numbered
+from ptychoflow.buffer.cuda import numbered, use
 from ptychoflow.buffer.draws import ScoreDraw, UniformDraw
 from ptychoflow.buffer.generators import make_generators
 from ptychoflow.buffer.item_update import ItemUpdate
@@ -138,6 +139,7 @@ class RehearsalBuffer:
             generators=self._generators,
             clock=self._clock,
         )
+        self._background.submit(partial(use, self._device))
         self._calls = threading.RLock()
         self._offers = 0
         self._offered_samples = 0

@@ -4,18 +4,13 @@ from __future__ import annotations
 
 import torch
 
-from ptychoflow.inference_edge.settings import DeviceChoice
-from ptychoflow.streaming.errors import UserError
+from ptychoflow.streaming.device import Device, use_cuda
 
 
-def choose_device(choice: DeviceChoice) -> torch.device:
+def choose_device(choice: Device) -> torch.device:
     """Return the device asked for.
 
     Raises:
         UserError: it is CUDA and there is none.
     """
-    if choice is DeviceChoice.CUDA and not torch.cuda.is_available():
-        raise UserError('edge.device = "cuda": this host has no usable CUDA device; set edge.device to "auto" or "cpu"')
-    if choice is DeviceChoice.AUTO:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return torch.device(choice.value)
+    return torch.device("cuda" if use_cuda(choice, found=torch.cuda.device_count(), setting="edge.device") else "cpu")

@@ -4,20 +4,12 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
 from ptychoflow.inference_edge.backends.name import BackendName
+from ptychoflow.streaming.device import Device
 from ptychoflow.streaming.settings import Settings
 from ptychoflow.trainer.models.precision import Precision
-
-
-class DeviceChoice(StrEnum):
-    """Where the network runs."""
-
-    AUTO = "auto"
-    """CUDA where there is one, else CPU; the choice is logged."""
-    CPU = "cpu"
-    CUDA = "cuda"
 
 
 class Overload(StrEnum):
@@ -32,8 +24,10 @@ class Overload(StrEnum):
 class InferenceSettings(Settings):
     """How the edge runs a network, whatever comes."""
 
-    device: DeviceChoice = DeviceChoice.AUTO
+    device: Device = Device.AUTO
     """Where the network runs."""
+    gpu: NonNegativeInt = 0
+    """Which of the GPUs that are visible to the edge it uses; it does not touch the others."""
     precision: Precision = Precision.AUTO
     """Arithmetic of the network's layers; its output is float32 either way."""
     threads: PositiveInt = 1

@@ -13,12 +13,13 @@ import torch.distributed as dist
 from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
+from ptychoflow.streaming.device import use_cuda
 from ptychoflow.streaming.errors import UserError
 from ptychoflow.trainer.meeting import MEETING_VARIABLE, agree_on_start
 from ptychoflow.trainer.models.arithmetic import resolve
 from ptychoflow.trainer.models.precision import Precision
 from ptychoflow.trainer.network_interface import shared_interface
-from ptychoflow.trainer.settings import Device, LearningSettings
+from ptychoflow.trainer.settings import LearningSettings
 
 log = logging.getLogger(__name__)
 
@@ -38,17 +39,19 @@ class Rank:
 def join_ranks(settings: LearningSettings, *, interface: str | None = None) -> Iterator[Rank]:
     """Join the process group that torchrun's environment describes, or stay alone without one.
 
-    Blocks until all ranks have come. CPU tensors travel by gloo, CUDA tensors by NCCL.
+    Blocks until all ranks have come. CPU tensors travel by gloo, CUDA tensors by NCCL, or by gloo where ranks share a
+    GPU.
 
     Args:
         settings: device, precision and threads.
         interface: `network.interface`; ranks that are all on this host use loopback without it.
 
     Raises:
-        UserError: CUDA is asked for and there is none, or this host has no such interface.
+        UserError: a GPU is asked for and there is none, some ranks have one and others do not, or this host has no such
+            interface.
     """
     local_rank, local_ranks = int(os.environ.get("LOCAL_RANK", "0")), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    device = _device(settings.device, local_rank)
+    place = _place(settings, local_rank=local_rank, local_ranks=local_ranks)
     torch.set_num_threads(settings.threads or max(1, len(os.sched_getaffinity(0)) // local_ranks))
     with ExitStack() as stack:
         distributed = "RANK" in os.environ and "WORLD_SIZE" in os.environ
@@ -58,20 +61,20 @@ def join_ranks(settings: LearningSettings, *, interface: str | None = None) -> I
             stack.enter_context(
                 shared_interface(interface, store, rank=own_rank, world_size=world_size, on_one_host=on_one_host)
             )
-            backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+            backend = _backend(place, store, rank=own_rank, world_size=world_size)
             dist.init_process_group(backend, store=store, rank=own_rank, world_size=world_size)
             stack.callback(dist.destroy_process_group)
         rank = Rank(
             rank=dist.get_rank() if distributed else 0,
             world_size=dist.get_world_size() if distributed else 1,
-            device=device,
-            precision=resolve(settings.precision, device),
+            device=place.device,
+            precision=resolve(settings.precision, place.device),
         )
         log.info(
             "rank %d of %d on %s, %s, %d threads",
             rank.rank,
             rank.world_size,
-            device,
+            rank.device,
             rank.precision,
             torch.get_num_threads(),
         )
@@ -93,11 +96,48 @@ def _meeting_place() -> tuple[Store, int, int]:
     return PrefixStore(f"start-{start}", store), rank, world_size
 
 
-def _device(choice: Device, local_rank: int) -> torch.device:
-    available = torch.cuda.is_available()
-    if choice is Device.CUDA and not available:
-        raise UserError("trainer.device is 'cuda' but PyTorch finds no CUDA device; use 'auto' or 'cpu'")
-    if choice is Device.CPU or not available:
-        return torch.device("cpu")
-    torch.cuda.set_device(local_rank)
-    return torch.device("cuda", local_rank)
+@dataclass(frozen=True)
+class _Place:
+    """Where a rank computes."""
+
+    device: torch.device
+    shared: bool = False
+    """Whether ranks of this host share its GPU."""
+
+    @property
+    def kind(self) -> str:
+        """In a word, for the other ranks."""
+        return "shared GPU" if self.shared else "CPU" if self.device.type == "cpu" else "GPU"
+
+
+def _place(settings: LearningSettings, *, local_rank: int, local_ranks: int) -> _Place:
+    found = torch.cuda.device_count()
+    if not use_cuda(settings.device, found=found, setting="trainer.device"):
+        return _Place(torch.device("cpu"))
+    usable = found - settings.first_gpu
+    if usable <= 0:
+        raise UserError(f"trainer.first_gpu = {settings.first_gpu}, but this host has {found} GPUs, counted from 0")
+    if local_ranks > usable and local_rank == 0:
+        log.warning(
+            "%d ranks share %d GPUs: gradients travel through the host's memory, which is slower",
+            local_ranks,
+            usable,
+        )
+    number = settings.first_gpu + local_rank % usable
+    torch.cuda.set_device(number)
+    return _Place(torch.device("cuda", number), shared=local_ranks > usable)
+
+
+def _backend(place: _Place, store: Store, *, rank: int, world_size: int) -> str:
+    """Return what carries tensors between ranks: NCCL between GPUs, unless ranks share some, which it refuses.
+
+    Blocks until all ranks have said where they compute.
+    """
+    store.set(f"place/{rank}", place.kind)
+    kinds = [store.get(f"place/{other}").decode() for other in range(world_size)]
+    if "CPU" in kinds:
+        if len(set(kinds)) > 1:
+            where = ", ".join(f"rank {other}: {kind}" for other, kind in enumerate(kinds))
+            raise UserError(f'all ranks train on GPUs or none does, but {where}; set trainer.device to "cpu" or "cuda"')
+        return "gloo"
+    return "cpu:gloo,cuda:gloo" if "shared GPU" in kinds else "cpu:gloo,cuda:nccl"

@@ -9,6 +9,7 @@ from typing import Self
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from ptychoflow.buffer.names import PolicyName, TransportName
+from ptychoflow.streaming.device import Device
 from ptychoflow.streaming.settings import Settings
 from ptychoflow.trainer.models.precision import Precision
 
@@ -35,15 +36,6 @@ class Pace(StrEnum):
     """One step per arriving minibatch; else wait."""
     CONTINUOUS = "continuous"
     """Train on draws from the buffer, so that no idle moment is wasted."""
-
-
-class Device(StrEnum):
-    """Where the network is trained."""
-
-    AUTO = "auto"
-    """CUDA where there is one, else CPU; the choice is logged."""
-    CPU = "cpu"
-    CUDA = "cuda"
 
 
 class ScheduleKind(StrEnum):
@@ -134,6 +126,10 @@ class LearningSettings(Settings):
     finish_s: NonNegativeFloat = 60.0
     """Train on draws from the buffer for this long after the end of the stream."""
     device: Device = Device.AUTO
+    """Where the network is trained."""
+    first_gpu: NonNegativeInt = 0
+    """A host's first rank uses this one of its GPUs, the others the following ones. Where there are fewer GPUs than
+    ranks, these share them, and gradients travel through the host's memory."""
     precision: Precision = Precision.AUTO
     threads: NonNegativeInt = 0
     """CPU threads per rank; 0 shares the cores evenly between the ranks of this host. More than one needs

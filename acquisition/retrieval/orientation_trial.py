@@ -30,7 +30,7 @@ from ptychoflow.acquisition.preprocess import FilePerspective, FrameTransform
 from ptychoflow.acquisition.probe_estimate import GatheredFrames, Turn, probe_of_fit
 from ptychoflow.acquisition.readers.stored import probe_diameter_px
 from ptychoflow.acquisition.retrieval.engines import check_installed
-from ptychoflow.acquisition.retrieval.settings import Device, RetrievalSettings
+from ptychoflow.acquisition.retrieval.settings import RetrievalSettings
 from ptychoflow.acquisition.retrieval.trial_messages import (
     PredictedMessage,
     TrialAnswer,
@@ -40,6 +40,7 @@ from ptychoflow.acquisition.retrieval.trial_messages import (
     write_trial,
 )
 from ptychoflow.acquisition.source_settings import PreprocessSettings
+from ptychoflow.streaming.device import Device
 from ptychoflow.streaming.errors import UserError
 
 Positions = npt.NDArray[np.float64]

@@ -25,9 +25,9 @@ from ptychoflow.acquisition.retrieval.engine import (
     starting_object,
 )
 from ptychoflow.acquisition.retrieval.probe import add_modes, scale_to_frames
-from ptychoflow.acquisition.retrieval.settings import Algorithm, Device, RetrievalSettings
+from ptychoflow.acquisition.retrieval.settings import Algorithm, RetrievalSettings
 from ptychoflow.acquisition.scan import ObjectImage
-from ptychoflow.streaming.errors import UserError
+from ptychoflow.streaming.device import Device, use_cuda
 
 Options = api.LSQMLOptions | api.RPIEOptions | api.DMOptions
 log = logging.getLogger(__name__)
@@ -44,7 +44,8 @@ class PtychiEngine:
 
     def __init__(self, settings: RetrievalSettings) -> None:
         self._settings = settings
-        self._device = _choose_device(settings.device)
+        on_gpu = use_cuda(settings.device, found=torch.cuda.device_count(), setting="retrieval.device")
+        self._device = Device.CUDA if on_gpu else Device.CPU
 
     def reconstruct(self, measurement: Measurement, *, interrupted: Callable[[], bool] = never) -> Reconstruction:
         """Return object and probe; the same measurement and settings give the same bits on CPU."""
@@ -111,13 +112,6 @@ def _options_of(settings: RetrievalSettings) -> Options:
             dm = api.DMOptions()
             dm.reconstructor_options.chunk_length = settings.batch_size
             return dm
-
-
-def _choose_device(device: Device) -> Device:
-    available = torch.cuda.is_available()
-    if device is Device.CUDA and not available:
-        raise UserError("retrieval.device is cuda, but this machine has no usable GPU: set it to auto or cpu")
-    return Device.CUDA if available and device is not Device.CPU else Device.CPU
 
 
 def _frame_shape(measurement: Measurement) -> tuple[int, int]:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
 
+from ptychoflow.streaming.device import Device
 from ptychoflow.streaming.messages import GroundTruthSource
 from ptychoflow.streaming.settings import Settings
 
@@ -24,15 +25,6 @@ class Algorithm(StrEnum):
     """
     DM = "dm"
     """Difference map (Thibault et al., Ultramicroscopy 109, 338, 2009); uses all frames at once, and more epochs."""
-
-
-class Device(StrEnum):
-    """Where phase retrieval runs."""
-
-    AUTO = "auto"
-    """CUDA if there is a GPU, else CPU; the choice is logged."""
-    CPU = "cpu"
-    CUDA = "cuda"
 
 
 class AutoVoid(StrEnum):
@@ -64,6 +56,8 @@ class RetrievalSettings(Settings):
     """Incoherent probe modes at least; modes that the scan does not bring start as weak variants of its first."""
     device: Device = Device.AUTO
     """Where phase retrieval runs."""
+    gpu: NonNegativeInt = 0
+    """Which of the GPUs that are visible to the acquisition it uses; it does not touch the others."""
     threads: PositiveInt = 1
     """CPU threads of the worker process."""
     seed: NonNegativeInt = 0

@@ -30,6 +30,7 @@ from ptychoflow.acquisition.retrieval.worker_messages import (
     read_preview,
     write_job,
 )
+from ptychoflow.streaming.device import only_gpu
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +67,7 @@ class GroundTruthWorker:
         warn: told when a worker was lost; only the log is by default.
 
     Raises:
-        UserError: the library that `settings.source` needs is not installed.
+        UserError: the library that `settings.source` needs is not installed, or there is no such GPU.
     """
 
     def __init__(
@@ -75,6 +76,7 @@ class GroundTruthWorker:
         check_installed(settings.source)
         spool_dir.mkdir(parents=True, exist_ok=True)
         self._settings = settings
+        self._environment = only_gpu(settings.gpu, setting="retrieval.gpu")
         self._spool_dir = Path(tempfile.mkdtemp(dir=spool_dir))
         self._waiting: deque[JobMessage] = deque()
         self._jobs = 0
@@ -180,7 +182,7 @@ class GroundTruthWorker:
 
     def _start(self) -> Child:
         arguments = [self._settings.model_dump_json(), str(self._spool_dir)]
-        return Child(WORKER_MODULE, arguments, threads=self._settings.threads)
+        return Child(WORKER_MODULE, arguments, threads=self._settings.threads, environment=self._environment)
 
     def _replace_worker(self, end: ChildEnded) -> GroundTruthResult | None:
         """Start another worker, which tries the job once more; return its result if it was tried often enough."""

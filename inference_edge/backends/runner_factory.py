@@ -32,6 +32,7 @@ class RunnerFactory:
         self.batch_max = settings.batch_max
         """Frames that a runner is given at most."""
         device = choose_device(settings.device)
+        self._on_gpu = device.type == "cuda"
         precision = resolve(settings.precision, device)
         self._backends: list[Backend] = [
             backend(device, precision, threads=settings.threads, batch_max=settings.batch_max)
@@ -43,11 +44,13 @@ class RunnerFactory:
     def prepare(self, network: FrameNetwork) -> Runner:
         """Make a network ready; takes it over. The first of each layout is measured with every backend."""
         if self._chosen is None or self._chosen[0] != network.config:
-            frames = np.ones((min(MEASURED_FRAMES, self.batch_max), *network.config.frame_shape_px), dtype=np.float32)
+            # a GPU takes about as long for a full batch, and some backends always compute one
+            measured = self.batch_max if self._on_gpu else min(MEASURED_FRAMES, self.batch_max)
+            frames = np.ones((measured, *network.config.frame_shape_px), dtype=np.float32)
             backend = fastest(self._backends, network, frames)
             log.info("inference with %s", backend.name.value)
             self._chosen = network.config, backend
         runner = self._chosen[1].prepare(network)
         for count in WARM_UP_FRAMES:
-            runner(np.ones((count, *network.config.frame_shape_px), dtype=np.float32))
+            runner(np.ones((min(count, self.batch_max), *network.config.frame_shape_px), dtype=np.float32))
         return runner

@@ -15,8 +15,9 @@ from ptychoflow.inference_edge.backends.base import run_in_batches
 from ptychoflow.inference_edge.backends.name import BackendName
 from ptychoflow.inference_edge.backends.runner_factory import RunnerFactory
 from ptychoflow.inference_edge.ptychography.service import serve_edge
-from ptychoflow.inference_edge.settings import DeviceChoice, EdgeSettings
+from ptychoflow.inference_edge.settings import EdgeSettings
 from ptychoflow.inference_edge.stitching.mosaic import Mosaic, place_patches
+from ptychoflow.streaming.device import Device
 from ptychoflow.streaming.events import EdgeCounts, MosaicKind, PartState, PartStatus, PerspectiveScores
 from ptychoflow.streaming.messages import FrameRole, Frames, GroundTruthSource, PerspectiveEnd, Reference, ScanStart
 from ptychoflow.streaming.publisher import Publisher
@@ -31,7 +32,7 @@ FRAMES_EACH = 24
 BATCH = 6
 HELD_OUT_FROM = 15
 SETTINGS = EdgeSettings(
-    device=DeviceChoice.CPU,
+    device=Device.CPU,
     precision=Precision.FLOAT32,
     backend=BackendName.EAGER,
     batch_max=12,

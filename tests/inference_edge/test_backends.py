@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -10,11 +11,13 @@ import torch
 
 from ptychoflow.inference_edge.backends.base import Backend, run_in_batches
 from ptychoflow.inference_edge.backends.choice import BACKENDS, fastest, usable_backends
+from ptychoflow.inference_edge.backends.cuda_graph import Recordings
 from ptychoflow.inference_edge.backends.eager import EagerBackend
 from ptychoflow.inference_edge.backends.name import BackendName
-from ptychoflow.inference_edge.backends.prediction import Prediction
+from ptychoflow.inference_edge.backends.prediction import PredictedChannels, Prediction
 from ptychoflow.inference_edge.backends.runner_factory import RunnerFactory
-from ptychoflow.inference_edge.settings import DeviceChoice, EdgeSettings
+from ptychoflow.inference_edge.settings import EdgeSettings
+from ptychoflow.streaming.device import Device
 from ptychoflow.streaming.errors import UserError
 from ptychoflow.trainer.models.frame_network import FrameNetwork
 from ptychoflow.trainer.models.precision import Precision
@@ -109,7 +112,7 @@ def test_the_fastest_is_chosen_and_the_first_where_none_is_clearly_faster():
 
 def test_auto_measures_once_per_layout_and_says_what_it_chose(caplog):
     caplog.set_level("INFO")
-    factory = RunnerFactory(EdgeSettings(device=DeviceChoice.CPU, precision=Precision.FLOAT32, batch_max=4))
+    factory = RunnerFactory(EdgeSettings(device=Device.CPU, precision=Precision.FLOAT32, batch_max=4))
     network = make_network(MODELS["phase only"])
     with torch.no_grad():
         expected = network(torch.from_numpy(FRAMES))
@@ -130,3 +133,64 @@ def test_a_backend_that_this_host_lacks_is_the_users_mistake(monkeypatch):
         usable_backends(BackendName.OPENVINO, CPU)
     with pytest.raises(UserError, match="on CUDA only"):
         usable_backends(BackendName.CUDA_GRAPH, CPU)
+
+
+def test_frames_one_by_one_are_imaged_too():
+    network = make_network(MODELS["phase only"])
+    factory = RunnerFactory(EdgeSettings(device=Device.CPU, precision=Precision.FLOAT32, batch_max=1))
+    with torch.no_grad():
+        expected = network(torch.from_numpy(FRAMES))
+    prediction = run_in_batches(factory.prepare(copy.deepcopy(network)), FRAMES, batch_max=1)
+    np.testing.assert_allclose(prediction.phase, expected.phase.numpy(), atol=2e-6, strict=True)
+
+
+class _Recorder:
+    """Repeats a network on the same tensors, as a CUDA graph does."""
+
+    def __init__(self) -> None:
+        self.recorded = 0
+
+    def __call__(self, network, counts_in, precision):
+        self.recorded += 1
+        with torch.no_grad():
+            channels_out = [channel.clone() for channel in network(counts_in)]
+
+        def repeat():
+            for kept, channel in zip(channels_out, network(counts_in), strict=True):
+                kept.copy_(channel)
+
+        return repeat, channels_out
+
+
+@pytest.mark.parametrize("model", MODELS.values(), ids=MODELS)
+def test_two_recordings_serve_all_versions_of_the_weights(model):
+    networks = [PredictedChannels(make_network(model)) for _ in range(4)]
+    for number, network in enumerate(networks):
+        network.network.scale_input_to(1.0 + number)
+        for parameter in network.parameters():
+            parameter.data.mul_(1.0 + 0.1 * number)
+    recorder = _Recorder()
+    recordings = Recordings(networks[0], torch.zeros(len(FRAMES), 32, 32), Precision.FLOAT32, record=recorder)
+    with torch.no_grad():
+        expected = [network(torch.from_numpy(FRAMES)) for network in networks]
+    for used in (0, 0, 1, 0, 2, 1, 3, 0, 3):
+        frames = FRAMES if used else FRAMES[:4]
+        got = recordings.run(networks[used], frames)
+        for channel, want in zip(predicted(got), expected[used], strict=True):
+            np.testing.assert_array_equal(channel, want[: len(frames)].numpy())
+    assert recorder.recorded == 2
+
+
+def test_new_weights_are_tried_while_others_image():
+    networks = [PredictedChannels(make_network(MODELS["batch norm"])) for _ in range(3)]
+    for number, network in enumerate(networks):
+        network.network.scale_input_to(1.0 + number)
+    with torch.no_grad():
+        expected = [network(torch.from_numpy(FRAMES))[1].numpy() for network in networks]
+    recordings = Recordings(networks[0], torch.zeros(len(FRAMES), 32, 32), Precision.FLOAT32, record=_Recorder())
+
+    def image(number):
+        return [np.array_equal(recordings.run(networks[number], FRAMES).phase, expected[number]) for _ in range(20)]
+
+    with ThreadPoolExecutor(3) as pool:
+        assert all(all(same) for same in pool.map(image, range(3)))

@@ -17,8 +17,9 @@ from ptychoflow.inference_edge.classification.records import TaskRecords
 from ptychoflow.inference_edge.classification.tally import TaskTally
 from ptychoflow.inference_edge.counter import EdgeCounter
 from ptychoflow.inference_edge.frame_queue import FrameQueue
-from ptychoflow.inference_edge.settings import DeviceChoice, InferenceSettings
+from ptychoflow.inference_edge.settings import InferenceSettings
 from ptychoflow.streaming.codec import MalformedMessage
+from ptychoflow.streaming.device import Device
 from ptychoflow.streaming.events import TaskScores
 from ptychoflow.streaming.messages import ClassificationStart, FrameRole, Frames, PerspectiveEnd, ScanEnd, Weights
 from ptychoflow.streaming.run_folder import RunFolder
@@ -33,7 +34,7 @@ from ptychoflow.trainer.models.classifier_settings import (
 from ptychoflow.trainer.models.precision import Precision
 from ptychoflow.trainer.models.tensor_file import BadWeights, Stamp, digest
 
-SETTINGS = InferenceSettings(device=DeviceChoice.CPU, precision=Precision.FLOAT32, batch_max=3)
+SETTINGS = InferenceSettings(device=Device.CPU, precision=Precision.FLOAT32, batch_max=3)
 START = ClassificationStart(run="test", tasks=1, classes=6, channels=1, stored_px=8)
 IMAGES = np.random.default_rng(0).integers(0, 256, (4, 1, 8, 8), np.uint8)
 

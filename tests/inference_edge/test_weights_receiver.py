@@ -21,12 +21,13 @@ from ptychoflow.inference_edge.final_weights import FinalWeights
 from ptychoflow.inference_edge.ptychography.diffraction_block import DiffractionBlock
 from ptychoflow.inference_edge.ptychography.model import Canary, Known, check_weights
 from ptychoflow.inference_edge.ptychography.reconstructor import Reconstructor
-from ptychoflow.inference_edge.settings import DeviceChoice, EdgeSettings
+from ptychoflow.inference_edge.settings import EdgeSettings
 from ptychoflow.inference_edge.stitching.mosaic import Mosaic, place_patches
 from ptychoflow.inference_edge.stitching.quality import ReferenceImage
 from ptychoflow.inference_edge.wake_up import WakeUp
 from ptychoflow.inference_edge.weights_receiver import WeightsReceiver
 from ptychoflow.streaming.codec import Codec
+from ptychoflow.streaming.device import Device
 from ptychoflow.streaming.events import Part, WarningRaised, WeightsApplied, WeightsRejected
 from ptychoflow.streaming.messages import ScanStart, Weights
 from ptychoflow.streaming.run_folder import RunFolder
@@ -44,7 +45,7 @@ SCAN = ScanStart(
     detector_distance_m=1.0,
     detector_pixel_size_m=(75e-6, 75e-6),
 )
-SETTINGS = EdgeSettings(device=DeviceChoice.CPU, backend=BackendName.EAGER, weights_kept=3)
+SETTINGS = EdgeSettings(device=Device.CPU, backend=BackendName.EAGER, weights_kept=3)
 FRAMES = np.random.default_rng(0).poisson(5, (6, 32, 32)).astype(np.uint16)
 
 

@@ -250,3 +250,17 @@ def test_a_few_samples_can_be_learnt_far_below_the_constant_prediction() -> None
         loss = trained.train(few, strategy, agree(propose(8)))
     assert loss is not None
     assert loss.sum().item() < 0.4 * constant
+
+
+def test_restored_moments_lie_in_memory_as_their_parameters_do() -> None:
+    trained = learner(batch_norm=False)
+    train_steps(trained, rank=-1)
+    restored = learner(batch_norm=False)
+    restored.restore(trained.state())
+    before, after = (one._optimizer.state for one in (trained, restored))
+    weights = [(mine, its) for mine, its in zip(before, after, strict=True) if its.ndim == 4 and its.shape[1] > 1]
+    assert weights
+    for mine, its in weights:
+        for name in ("exp_avg", "exp_avg_sq"):
+            assert after[its][name].stride() == its.stride()
+            assert torch.equal(after[its][name], before[mine][name])

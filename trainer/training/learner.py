@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import logging
-from typing import Generic
+from typing import Any, Generic
 
 import torch
 import torch.distributed as dist
@@ -24,6 +25,13 @@ from ptychoflow.trainer.training.optimizer import make_optimizer, optimizer_stat
 from ptychoflow.trainer.training.schedule import Schedule
 
 log = logging.getLogger(__name__)
+
+NO_BUFFER_EXCHANGE: dict[str, Any] = {
+    "forward_sync_buffers"
+    if "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters
+    else "broadcast_buffers": False
+}
+"""The argument was renamed in PyTorch 2.13."""
 
 
 class Learner(Generic[NetworkT]):
@@ -57,7 +65,7 @@ class Learner(Generic[NetworkT]):
         self._world_size = dist.get_world_size() if dist.is_initialized() else 1
         self._parallel: nn.Module = self._network
         if self._world_size > 1:
-            self._parallel = DistributedDataParallel(self._network, broadcast_buffers=False)
+            self._parallel = DistributedDataParallel(self._network, **NO_BUFFER_EXCHANGE)
         self._optimizer = make_optimizer(settings.optimizer, self._network, rate=settings.learning_rate)
         self._accumulate, self._accumulated = settings.optimizer.accumulate, 0
         self.averaged = AveragedNetwork(self._network, decay=settings.averaging)
@@ -113,7 +121,9 @@ class Learner(Generic[NetworkT]):
 
     def rank_state(self) -> State:
         """Return what this rank alone has: batch-norm statistics, torch's random state, gradients that wait."""
-        state = {"statistics": self.averaged.statistics(), "random_state": torch.get_rng_state()}
+        state: dict[str, Any] = {"statistics": self.averaged.statistics(), "random_state": torch.get_rng_state()}
+        if self._device.type == "cuda":
+            state["cuda_random_state"] = torch.cuda.get_rng_state(self._device)
         if self._accumulated == 0:
             return state
         gradients = {str(i): one.grad for i, one in enumerate(self._network.parameters()) if one.grad is not None}
@@ -128,6 +138,8 @@ class Learner(Generic[NetworkT]):
         pending = state.get("pending")
         if exact:
             torch.set_rng_state(state["random_state"])
+            if self._device.type == "cuda" and "cuda_random_state" in state:
+                torch.cuda.set_rng_state(state["cuda_random_state"], self._device)
         if pending is not None and exact:
             self._accumulated = pending["minibatches"]
             parameters = list(self._network.parameters())

@@ -39,6 +39,11 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, state: State) -> None:
     """Go on from what `optimizer_state` returned."""
     moments = {int(number): dict(tensors) for number, tensors in state["moments"].items()}
     optimizer.load_state_dict({"state": moments, "param_groups": state["groups"]})
+    for parameter, values in optimizer.state.items():
+        for name, value in _tensors(values).items():
+            # in the parameter's memory layout: every step would pay for another
+            if value.shape == parameter.shape:
+                values[name] = torch.empty_like(parameter, dtype=value.dtype, requires_grad=False).copy_(value)
 
 
 def _tensors(values: dict[str, Any]) -> dict[str, Tensor]:

@@ -23,8 +23,9 @@ from ptychoflow.acquisition.source_settings import SimulationSettings
 from ptychoflow.inference_edge.backends.choice import usable_backends
 from ptychoflow.inference_edge.backends.name import BackendName
 from ptychoflow.inference_edge.device import choose_device
-from ptychoflow.inference_edge.settings import DeviceChoice, EdgeSettings
+from ptychoflow.inference_edge.settings import EdgeSettings
 from ptychoflow.inference_edge.stitching.mosaic import Mosaic, place_patches
+from ptychoflow.streaming.device import Device
 from ptychoflow.streaming.settings import NetworkSettings
 from ptychoflow.trainer.models.ptychonn import edge_model, original_model
 from ptychoflow.workflow.benchmarks.beamline import STEP_PX, Beamline, random_weights
@@ -88,7 +89,7 @@ def _bench_edge(*, batch_frames: int, seconds: float, frames_px: tuple[int, ...]
 
 
 def _measure_model(name: str, frame_px: int, *, batch_frames: int, seconds: float) -> list[dict[str, Any]]:
-    device = choose_device(DeviceChoice.AUTO)
+    device = choose_device(Device.AUTO)
     weights = random_weights(MODELS[name], frame_px)
     cases = []
     with EdgeProcess(weights) as process:

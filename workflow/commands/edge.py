@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from ptychoflow.streaming.events import Part
 from ptychoflow.workflow.commands.options import ConfigOption, PipelineOption, SetOption
 
@@ -11,11 +13,13 @@ def edge(config: ConfigOption = None, assignments: SetOption = None, pipeline: P
 
     One part of a run over several hosts.
     """
+    from ptychoflow.streaming.device import only_gpu
     from ptychoflow.workflow.configuration.config import ClassificationConfig
     from ptychoflow.workflow.launching.part_process import part_process
 
     with part_process(Part.EDGE, config, assignments, pipeline=pipeline) as part:
         settings, run = part.config, part.config.run.context()
+        os.environ.update(only_gpu(settings.edge.gpu, setting="edge.gpu"))
         # imported here, because each brings the libraries of its networks
         if isinstance(settings, ClassificationConfig):
             from ptychoflow.inference_edge.classification.service import serve_classification

@@ -62,7 +62,7 @@ def image_held_out(dataset: Dataset, network: FrameNetwork, constant: Patches) -
         return None
     frames = held_out.of_role(FrameRole.HELD_OUT)["diffraction"]
     predicted = _compare(held_out, _predict(network, frames))
-    repeated = {name: np.repeat(patch.numpy()[None], len(frames), axis=0) for name, patch in _named(constant)}
+    repeated = {name: np.repeat(patch.cpu().numpy()[None], len(frames), axis=0) for name, patch in _named(constant)}
     flat = _compare(held_out, repeated)
     if predicted is None or flat is None:
         return None

@@ -1,0 +1,59 @@
+"""Where a part computes: on processors, or on which of the host's GPUs."""
+
+from __future__ import annotations
+
+import os
+from enum import StrEnum
+
+from ptychoflow.streaming.errors import UserError
+
+VISIBLE_GPUS = "CUDA_VISIBLE_DEVICES"
+
+
+class Device(StrEnum):
+    """Where a network runs, or phase retrieval."""
+
+    AUTO = "auto"
+    """CUDA where there is a GPU, else CPU; the choice is logged."""
+    CPU = "cpu"
+    CUDA = "cuda"
+
+
+def use_cuda(choice: Device, *, found: int, setting: str) -> bool:
+    """Return whether to use a GPU.
+
+    Args:
+        choice: what the configuration says.
+        found: GPUs that this process can use.
+        setting: name of the choice in the configuration.
+
+    Raises:
+        UserError: CUDA is asked for and there is none.
+    """
+    if choice is Device.CUDA and not found:
+        raise UserError(f'{setting} = "cuda", but this host has no usable GPU: set it to "auto" or "cpu"')
+    return choice is not Device.CPU and found > 0
+
+
+def only_gpu(number: int, *, setting: str) -> dict[str, str]:
+    """Return the environment in which a process sees one GPU of those that are visible to this one.
+
+    Libraries that spread over all they see, and threads that wake the first one, then keep off the others. It counts
+    for what has not looked for GPUs yet.
+
+    Args:
+        number: of the GPU, from 0.
+        setting: name of the number in the configuration.
+
+    Raises:
+        UserError: fewer are visible.
+    """
+    visible = os.environ.get(VISIBLE_GPUS)
+    if visible is None:
+        return {VISIBLE_GPUS: str(number)}
+    names = [name.strip() for name in visible.split(",") if name.strip()]
+    if number == 0 and not names:
+        return {VISIBLE_GPUS: ""}
+    if number >= len(names):
+        raise UserError(f"{setting} = {number}, but {VISIBLE_GPUS} = {visible!r} names {len(names)}, counted from 0")
+    return {VISIBLE_GPUS: names[number]}

@@ -78,7 +78,7 @@ def location(item: h5py.Group | h5py.Dataset, name: str = "") -> str:
 def find_item(group: h5py.Group, name: str) -> h5py.Group | h5py.Dataset | None:
     """Return what stands at `name`, or None. Raises `UserError` for a link to a file that is not there."""
     try:
-        found = group.get(name)
+        found = with_known_type(group.get(name))
     except HDF5_ERRORS as error:
         raise UserError(f"{location(group, name)} cannot be read: {one_line(error)}") from error
     if found is None and (target := dangling_link(group, name)) is not None:
@@ -86,6 +86,13 @@ def find_item(group: h5py.Group, name: str) -> h5py.Group | h5py.Dataset | None:
             f"{location(group, name)} links to {target}, which is missing; put it there, or give the file that holds it"
         )
     return found if isinstance(found, h5py.Group | h5py.Dataset) else None
+
+
+def with_known_type(item: h5py.HLObject | None) -> h5py.HLObject | None:
+    """Return it; raise one of `HDF5_ERRORS` for a dataset of numbers that there are none of in NumPy."""
+    if isinstance(item, h5py.Dataset):
+        _ = item.dtype
+    return item
 
 
 def find_group(group: h5py.Group, name: str) -> h5py.Group | None:

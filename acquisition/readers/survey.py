@@ -10,7 +10,7 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from ptychoflow.acquisition.readers.hdf5 import HDF5_ERRORS, location
+from ptychoflow.acquisition.readers.hdf5 import HDF5_ERRORS, location, with_known_type
 from ptychoflow.acquisition.readers.links import dangling_link, missing_sources
 from ptychoflow.acquisition.readers.natural import natural_order
 from ptychoflow.acquisition.readers.quantities import UNIT_ATTRIBUTES
@@ -112,7 +112,7 @@ def _walk(
     for name in names:
         here = f"{path}/{name}"
         try:
-            item = group.get(name)
+            item = with_known_type(group.get(name))
             identity = None if item is None else (item.file.filename, h5py.h5o.get_info(item.id).addr)
         except HDF5_ERRORS:
             missing.append(f"{here} (cannot be read)")

@@ -7,7 +7,9 @@ from scan_files import DISTANCE_M, ENERGY_EV, PIXEL_M, MeasuredScan, opened, ref
 
 from ptychoflow.acquisition.readers.choosing import UnknownLayout
 from ptychoflow.acquisition.readers.draft import FILL_IN, draft_map
+from ptychoflow.acquisition.readers.hdf5 import find_dataset
 from ptychoflow.acquisition.readers.survey import Role, survey
+from ptychoflow.streaming.errors import UserError
 
 SCAN = MeasuredScan()
 GEOMETRY = """
@@ -150,3 +152,19 @@ def test_the_draft_for_a_file_of_unknown_layout_works_when_it_is_completed(tmp_p
     assert "mistake in the dataset map at geometry.detector_distance.unit" in refusal(path, dataset_map=written)
     written.write_text(draft.replace(FILL_IN, "m"))
     SCAN.assert_is(opened(path, dataset_map=written).perspective(0))
+
+
+def test_numbers_of_a_kind_that_nothing_can_read_are_named(tmp_path):
+    """Damage can make a floating-point type that NumPy has no equal of."""
+    path = tmp_path / "odd.h5"
+    with h5py.File(path, "w") as file:
+        kind = h5py.h5t.IEEE_F64LE.copy()
+        kind.set_ebias(20_000)
+        h5py.h5d.create(file.id, b"odd", kind, h5py.h5s.create_simple((5, 32, 32)))
+        file["frames"] = np.ones((5, 32, 32), np.uint16)
+    with h5py.File(path) as file:
+        found = survey(file)
+        with pytest.raises(UserError, match=r"odd\.h5: /odd cannot be read: Insufficient precision"):
+            find_dataset(file, ["odd"])
+    assert [one.path for one in found.candidates] == ["/frames"]
+    assert found.missing == ["/odd (cannot be read)"]

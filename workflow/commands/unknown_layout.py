@@ -9,13 +9,13 @@ import typer
 from rich.console import Console
 
 from ptychoflow.acquisition.readers.draft import draft_map, survey_table
-from ptychoflow.acquisition.readers.hdf5 import open_hdf5
+from ptychoflow.acquisition.readers.hdf5 import damage_told, open_hdf5
 from ptychoflow.acquisition.readers.survey import survey
 
 
 def describe_unknown(path: Path) -> None:
     """Print what could be what in the file, and a draft of a dataset map as plain text that can be copied."""
-    with closing(open_hdf5(path)) as file:
+    with damage_told(path), closing(open_hdf5(path)) as file:
         found = survey(file)
     console = Console()
     console.print(survey_table(found))

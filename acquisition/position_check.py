@@ -82,6 +82,12 @@ def line_note(positions_px: Positions) -> str | None:
     )
 
 
+def is_scrap(positions_px: Positions) -> bool:
+    """Whether finite positions (n, 2) are those of a scan that was broken off before it showed anything."""
+    few = 0 < len(positions_px) < LEAST_FOR_AREA
+    return few and bool(np.isfinite(positions_px).all()) and np.ptp(positions_px, axis=0).max() < LEAST_EXTENT_PX
+
+
 def what_is_wrong(positions_px: Positions, frame_shape_px: tuple[int, int]) -> str | None:
     """Return in words why finite positions (n, 2) cannot be those of a far-field scan; None if they can."""
     step = step_px(positions_px)

@@ -30,12 +30,20 @@ class Recorder:
     The file is `PATH.partial` until the context ends without an exception; then it becomes `PATH`. After an exception
     the partial file stays, and no reader takes it for a recording. Every method writes to disk, may block, and raises
     `UserError` when the disk is full or the place cannot be written.
+
+    Args:
+        path: of the recording.
+        name: of the scan.
+        goes_on: a recording of a scan that was stopped may be there; one with at least as many frames replaces it.
     """
 
-    def __init__(self, path: Path, *, name: str = "") -> None:
-        if path.exists():
+    def __init__(self, path: Path, *, name: str = "", goes_on: bool = False) -> None:
+        if path.exists() and not (goes_on and was_stopped(path)):
             raise UserError(f"{path}: this file exists and is not overwritten; choose another name or delete it")
+        self.stopped = False
+        """Whether the scan was stopped before its end."""
         self._path = path
+        self._written = 0
         self._partial = path.with_name(path.name + PARTIAL_SUFFIX)
         self._frames: h5py.Dataset | None = None
         self._entry: h5py.Group | None = None
@@ -84,6 +92,7 @@ class Recorder:
         _append(self._frames, batch.frames)
         _append(self._entry[layout.TRANSLATION], translation)
         _append(self._entry[layout.POSITIONS_PX], batch.positions_px)
+        self._written += len(batch)
         self._raise_failure()
 
     def _end_perspective(self) -> None:
@@ -94,9 +103,14 @@ class Recorder:
     def _complete(self) -> None:
         self._end_perspective()
         self._file.attrs[layout.RECORDING_VERSION_ATTRIBUTE] = layout.RECORDING_VERSION
+        self._file.attrs[layout.STOPPED_ATTRIBUTE] = self.stopped
         self._close()
         self._raise_failure()
         try:
+            if self._path.exists() and _frames_in(self._path) > self._written:
+                log.warning("%s holds more frames than came this time (%d), and stays", self._path, self._written)
+                self._partial.unlink()
+                return
             move_durably(self._partial, self._path)
         except OSError as error:
             raise self._failure(error) from error
@@ -112,6 +126,20 @@ class Recorder:
 
     def _failure(self, error: OSError) -> UserError:
         return UserError(f"{self._path}: the recording cannot be written: {error.strerror}; choose another place")
+
+
+def was_stopped(path: Path) -> bool:
+    """Whether this is the recording of a scan that was stopped before its end."""
+    try:
+        with h5py.File(path) as file:
+            return bool(file.attrs.get(layout.STOPPED_ATTRIBUTE, False))
+    except OSError:
+        return False
+
+
+def _frames_in(path: Path) -> int:
+    with h5py.File(path) as file:
+        return sum(len(entry[layout.FRAMES]) for name, entry in file.items() if name.startswith(layout.ENTRY_PREFIX))
 
 
 def _append(dataset: h5py.Dataset, rows: npt.NDArray[np.generic]) -> None:

@@ -119,6 +119,11 @@ class OpenEndedPerspective(ABC):
         """Where the probe will go, (frames, 2) as (y, x), row i for index i; None where the source cannot tell."""
 
     @property
+    def most_frames(self) -> int | None:
+        """An upper bound of its frames, where the source has said one so far."""
+        return None
+
+    @property
     def extent_px(self) -> npt.NDArray[np.float64] | None:
         """Lowest and highest (y, x), (2, 2), that the probe will reach, where that is known and positions are not."""
         return None
@@ -144,6 +149,11 @@ class Perspective(OpenEndedPerspective):
     def known_positions_px(self) -> npt.NDArray[np.float64]:
         """All of them."""
         return self.positions_px
+
+    @property
+    def most_frames(self) -> int:
+        """The number of frames."""
+        return len(self)
 
     def __len__(self) -> int:
         """Return the number of frames."""

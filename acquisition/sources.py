@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from ptychoflow.acquisition.position_check import is_scrap
 from ptychoflow.acquisition.preprocess import FilePerspective
 from ptychoflow.acquisition.readers.assembling import assemble
 from ptychoflow.acquisition.readers.choosing import choose_reader
@@ -102,6 +103,18 @@ def _check_same_frames(perspectives: Sequence[StoredPerspective]) -> None:
             )
 
 
+def _without_scraps(
+    perspectives: list[StoredPerspective], position_scale: float
+) -> tuple[list[StoredPerspective], list[str]]:
+    """Leave out perspectives that were broken off before they showed anything, if there are others; say which."""
+    scraps = [one for one in perspectives if is_scrap(one.positions_px * position_scale)]
+    if len(scraps) == len(perspectives):
+        return perspectives, []
+    kept = [one for one in perspectives if not any(one is scrap for scrap in scraps)]
+    said = [f"{one.where} is left out: it was broken off after {one.frame_count} frames" for one in scraps]
+    return [replace(one, index=index) for index, one in enumerate(kept)], said
+
+
 class FileScan(Scan):
     """The perspectives of one file or several."""
 
@@ -111,12 +124,13 @@ class FileScan(Scan):
         contents = [one for file in files for one in file.perspectives]
         if not contents:
             raise UserError(f"{files[0].path}: there is no perspective in it; give a file that holds a scan")
-        self._stored = [assemble(one, settings, index=index) for index, one in enumerate(contents)]
+        assembled = [assemble(one, settings, index=index) for index, one in enumerate(contents)]
+        self._stored, left_out = _without_scraps(assembled, self._preprocess.position_scale)
         for stored in self._stored:
             check(stored, position_scale=self._preprocess.position_scale)
         _check_same_frames(self._stored)
         self._perspectives: dict[int, FilePerspective] = {}
-        self._notes_of_files = [note for file in files for note in file.notes]
+        self._notes_of_files = [note for file in files for note in file.notes] + left_out
         self.perspective(0)
         self._opened = opened.pop_all()
 

@@ -170,6 +170,8 @@ class Probe(Model):
     index: int
     binned_px: int
     shape_px: tuple[int, int]
+    most_frames: int | None
+    """Of its perspective, as far as its source has said."""
     brightest: float
     """Largest value; counts, if nothing was binned."""
     revision: int

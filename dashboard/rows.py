@@ -151,6 +151,7 @@ def probe_row(newest: NewestFrame) -> models.Probe:
         perspective=newest.info.perspective,
         index=newest.info.index,
         binned_px=newest.info.binned_px,
+        most_frames=newest.info.most_frames,
         shape_px=(newest.diffraction.shape[0], newest.diffraction.shape[1]),
         brightest=float(newest.diffraction.max()),
         revision=newest.revision,

@@ -445,6 +445,12 @@ class LivePerspective(OpenEndedPerspective):
         return None if self._known_m is None else self._look.place(self._known_m)
 
     @property
+    def most_frames(self) -> int | None:
+        """As the detector said, or the source of positions if that said less."""
+        said = (self._series.header.most_frames, self._series.most_placed)
+        return min((frames for frames in said if frames is not None), default=None)
+
+    @property
     def extent_px(self) -> npt.NDArray[np.float64] | None:
         """As the settings say it."""
         extent_m = self._scan.settings.extent_m

@@ -48,6 +48,8 @@ class Series:
     header: SeriesHeader = field(default_factory=SeriesHeader)
     run: str | None = None
     """The run of positions that belongs to it."""
+    most_placed: int | None = None
+    """Frames that there will be positions for, where their source has said."""
     over: bool = False
     """Nothing more is taken: what still comes is late."""
 
@@ -68,6 +70,8 @@ class _Run:
     number: int
     """Runs are numbered as they began."""
     captured: bool
+    total: int | None
+    """Samples that there will be."""
     began_s: float | None = None
     """When its first sample came."""
     blocks: list[_Block] = field(default_factory=list)
@@ -130,8 +134,8 @@ class SeriesTable:
         self, arrival: PositionsBegan | PositionsCame | PositionsEnded | PositionsKnown, at_s: float
     ) -> None:
         match arrival:
-            case PositionsBegan(run=run, series=name, captured=captured):
-                self._begin_run(run, name, captured=captured)
+            case PositionsBegan():
+                self._begin_run(arrival)
             case PositionsCame(run=run, numbers=numbers, positions_m=positions_m):
                 self._add_positions(run, numbers, positions_m, at_s)
             case PositionsEnded(run=run, lost=lost):
@@ -207,9 +211,9 @@ class SeriesTable:
             series = self._open_series(name, SeriesHeader(), at_s)
         series.joiner.add_frame(number, image, at_s=at_s)
 
-    def _begin_run(self, name: str, series: str | None, *, captured: bool) -> None:
+    def _begin_run(self, began: PositionsBegan) -> None:
         self._runs_begun += 1
-        self._runs[name] = _Run(series, self._runs_begun, captured)
+        self._runs[began.run] = _Run(began.series, self._runs_begun, began.captured, began.total)
         while len(self._runs) > RUNS_KEPT:
             del self._runs[next(iter(self._runs))]
             self.notes.append("positions came that belong to no series; they are left out")
@@ -289,6 +293,8 @@ class SeriesTable:
 
     def _join_run(self, name: str, run: _Run, series: Series) -> None:
         series.run = name
+        if run.total is not None:
+            series.most_placed = max(run.total - self._join.first_sample, 0) // self._join.samples_per_frame
         self._series_of_run[name] = series
         del self._runs[name]
         if run.series is None:

@@ -22,7 +22,7 @@ from ptychoflow.acquisition.ptychography.previews import Previews
 from ptychoflow.acquisition.ptychography.regime import RegimeControl
 from ptychoflow.acquisition.ptychography.scan_view import ScanView
 from ptychoflow.acquisition.publishing.journal import Journal
-from ptychoflow.acquisition.publishing.loop import IDLE_S, AcquisitionLoop
+from ptychoflow.acquisition.publishing.loop import IDLE_S, AcquisitionLoop, Stopped
 from ptychoflow.acquisition.publishing.streamer import SourceStreamer
 from ptychoflow.acquisition.recorder import Recorder
 from ptychoflow.acquisition.retrieval.ground_truth import GroundTruth
@@ -117,6 +117,16 @@ class ScanStreamer(SourceStreamer):
         loop.attend = self._attend
 
     def _stream_all(self) -> None:
+        try:
+            self._stream_scan()
+        except Stopped:
+            if self._recorder is not None:
+                self._recorder.stopped = True
+            raise
+        self._await_ground_truth()
+        self._tell_nothing_learnt()
+
+    def _stream_scan(self) -> None:
         announced = False
         self._loop.send(PartStatus(PartState.RUNNING, "waiting for the first frames"))
         for perspective in self._working_meanwhile(self._scan.arriving()):
@@ -127,8 +137,6 @@ class ScanStreamer(SourceStreamer):
             self._perspective = perspective.index + 1
         if not announced:
             raise UserError(f"{self._scan.name}: the source ended, and there was no perspective in it")
-        self._await_ground_truth()
-        self._tell_nothing_learnt()
 
     def _working_meanwhile(self, source: Iterator[Come | None]) -> Iterator[Come]:
         """Yield what comes, and keep the stream going while nothing does."""

@@ -47,7 +47,7 @@ class ScanView:
             return
         self._due_s = time.monotonic() + FRAME_PERIOD_S
         binned, side_px = bin_frame(batch.frames[-1])
-        taken = FrameTaken(perspective.index, int(batch.indices[-1]), side_px)
+        taken = FrameTaken(perspective.index, int(batch.indices[-1]), side_px, perspective.most_frames)
         self._telemetry.send(taken, {"diffraction": binned})
         self.end(perspective)
 

@@ -18,7 +18,7 @@ from ptychoflow.acquisition.ptychography.keeping import Keeper
 from ptychoflow.acquisition.ptychography.scan_streamer import ScanStreamer
 from ptychoflow.acquisition.publishing.journal import FOLDER, Journal
 from ptychoflow.acquisition.publishing.loop import AcquisitionLoop, open_loop
-from ptychoflow.acquisition.recorder import Recorder
+from ptychoflow.acquisition.recorder import Recorder, was_stopped
 from ptychoflow.acquisition.retrieval.settings import RetrievalSettings
 from ptychoflow.acquisition.retrieval.worker import GroundTruthWorker
 from ptychoflow.acquisition.scan import OpenEndedScan
@@ -92,10 +92,10 @@ def _open_source(source: ScanSourceSettings, loop: AcquisitionLoop, run: RunCont
 
 
 def _open_recorder(path: Path, stack: ExitStack) -> Recorder | None:
-    if path.exists():
+    if path.exists() and not was_stopped(path):
         log.info("%s is complete and is not written again", path)
         return None
-    return stack.enter_context(Recorder(path))
+    return stack.enter_context(Recorder(path, goes_on=True))
 
 
 def _identity(

@@ -34,6 +34,8 @@ PROBE_ALTERNATIVES = (PROBE, "instrument_1/source_1/probe")
 RECORDING_VERSION_ATTRIBUTE = "ptychoflow_recording"
 RECORDING_VERSION = 1
 NAME_ATTRIBUTE = "name"
+STOPPED_ATTRIBUTE = "stopped"
+"""There, and true, if the scan was stopped before its end."""
 
 EXTRAS = "ptychoflow_1"
 POSITIONS_PX = f"{EXTRAS}/position_px"

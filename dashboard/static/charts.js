@@ -7,6 +7,7 @@ import { perspectivesInOrder, store } from "./store.js";
 const REDRAW_MS = 2_000;
 const OUT_OF_VIEW_MS = 15_000;
 const MARGIN_PX = 200;
+const GAPS_UP_TO = 40;
 const LOSS_TICKS = [0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5];
 const CHARTS = [
   { id: "accuracy", only: "classification", title: () => "Online accuracy, task by task", draw: onlineAccuracy },
@@ -135,6 +136,11 @@ function perVersion(column) {
   };
 }
 
+// Between cells; many are so small that nothing would be left of them.
+function gap(cells) {
+  return cells.length > GAPS_UP_TO ? 0 : 1;
+}
+
 // One row per evaluation, one column per section: a column that changes upwards is being forgotten.
 function matrix(rows, { what, range = {} }) {
   const columns = [...new Set(rows.flatMap(({ figures }) => Object.keys(figures).map(Number)))].sort((a, b) => a - b);
@@ -144,7 +150,7 @@ function matrix(rows, { what, range = {} }) {
   const bar = { thickness: 8, outlinewidth: 0, tickfont: { size: 10 }, nticks: 4 };
   const section = word("section");
   const heat = {
-    type: "heatmap", x: columns, y: after, z, colorscale: "Viridis", colorbar: bar, xgap: 1, ygap: 1, ...range,
+    type: "heatmap", x: columns, y: after, z, colorscale: "Viridis", colorbar: bar, xgap: gap(columns), ygap: gap(rows), ...range,
     hovertemplate: `${section} %{x} after ${section} %{y}: ${what} %{z:.3f}<extra></extra>`,
   };
   return {

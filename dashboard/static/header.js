@@ -36,19 +36,24 @@ function drawProgress() {
   const expected = scan?.frames_expected ?? classification?.images_expected;
   const rest = expected ? expected - frames.acquired : 0;
   setText("frames-short", expected ? `${count(frames.acquired)} of ${count(expected)}${timeLeft(rest)}` : `${count(frames.acquired)}${underWay()}`);
-  byId("progress").style.width = `${fixed(100 * Math.min(expected ? frames.acquired / expected : shareOfPerspectives(), 1), 1)}%`;
+  byId("progress").style.width = `${fixed(100 * Math.min(expected ? frames.acquired / expected : shareOfScan(), 1), 1)}%`;
 }
 
 // Of a scan that nobody knows the end of: how far it has come.
 function underWay() {
   const { probe, scan } = store.present;
   if (!probe) return "";
-  return `, perspective ${probe.perspective}${scan?.perspectives ? ` (${count(probe.perspective + 1)} of ${count(scan.perspectives)})` : ""}`;
+  const one = scan?.perspectives ? ` (${count(probe.perspective + 1)} of ${count(scan.perspectives)})` : "";
+  const frame = probe.most_frames ? `, frame ${count(probe.index + 1)} of ${count(probe.most_frames)}` : "";
+  return `, perspective ${probe.perspective}${one}${frame}`;
 }
 
-function shareOfPerspectives() {
+// Of the perspectives, or of the one that is being scanned where nobody knows how many there will be.
+function shareOfScan() {
   const { probe, scan } = store.present;
-  return scan?.perspectives && probe ? probe.perspective / scan.perspectives : 0;
+  if (!probe) return 0;
+  const share = probe.most_frames ? Math.min((probe.index + 1) / probe.most_frames, 1) : 0;
+  return scan?.perspectives ? (probe.perspective + share) / scan.perspectives : share;
 }
 
 // From the rate at which frames were imaged lately: what the scan itself takes is not told in advance.

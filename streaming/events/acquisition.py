@@ -97,6 +97,8 @@ class FrameTaken(Event, tag="frame_taken", frozen=True):
     perspective: Whole
     index: Whole
     binned_px: Whole
+    most_frames: Whole | None = None
+    """Of its perspective, as far as the source has said: an upper bound."""
 
 
 class AcquisitionCounts(Event, tag="acquisition_counts", frozen=True):

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import h5py
 import numpy as np
@@ -97,6 +98,38 @@ def test_a_stopped_scan_keeps_the_frames_that_were_taken(tmp_path):
     assert [len(perspective) for perspective in recorded] == [40, 20]
     np.testing.assert_array_equal(recorded.perspective(1).positions_px, scan.perspective(1).positions_px[:20])
     np.testing.assert_array_equal(recorded.perspective(1).read(0, 20), scan.perspective(1).read(0, 20))
+
+
+@pytest.mark.parametrize(("again", "kept"), [(40, 40), (20, 24)])
+def test_what_was_recorded_of_a_scan_that_was_stopped_is_replaced_by_more_of_it_alone(tmp_path, again, kept):
+    path, perspective = tmp_path / "scan.h5", SimulatedScan(SETTINGS).perspective(0)
+    for frames in (24, again):
+        with Recorder(path, goes_on=True) as recorder:
+            recorder.start_perspective(perspective)
+            recorder.append(_batch(perspective, 0, frames))
+            recorder.stopped = frames < 40
+    assert len(open_file(path).perspective(0)) == kept
+    assert [file.name for file in tmp_path.iterdir()] == ["scan.h5"]
+    if again == 40:
+        with pytest.raises(UserError, match="exists and is not overwritten"):
+            Recorder(path, goes_on=True)
+
+
+def test_a_series_that_was_broken_off_at_once_spoils_no_recording(tmp_path):
+    """Three frames at nearly one place show nothing; the others of the night do."""
+    path, scan = tmp_path / "scan.h5", SimulatedScan(SETTINGS)
+    with Recorder(path) as recorder:
+        for index, frames in enumerate((3, 40, 40)):
+            perspective = scan.perspective(index)
+            recorder.start_perspective(perspective)
+            batch = _batch(perspective, 0, frames)
+            near = batch.positions_px[:1] + np.linspace(0, 1, frames)[:, None]
+            recorder.append(replace(batch, positions_px=near) if frames == 3 else batch)
+    recorded = open_file(path)
+    assert [len(perspective) for perspective in recorded] == [40, 40]
+    assert [perspective.index for perspective in recorded] == [0, 1]
+    np.testing.assert_array_equal(recorded.perspective(0).read(0, 40), scan.perspective(1).read(0, 40))
+    assert any("is left out: it was broken off after 3 frames" in note for note in recorded.notes)
 
 
 def test_frames_that_are_missing_leave_no_gap_and_positions_stay_with_their_frames(tmp_path):

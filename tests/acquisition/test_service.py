@@ -16,6 +16,7 @@ from support import Proxy, wait_until
 from ptychoflow.acquisition.ptychography.service import acquire
 from ptychoflow.acquisition.publishing.journal import Journal
 from ptychoflow.acquisition.readers.layout import FRAMES, OBJECT, PROBE, entry_name
+from ptychoflow.acquisition.recorder import was_stopped
 from ptychoflow.acquisition.retrieval.ground_truth import GroundTruthJob
 from ptychoflow.acquisition.retrieval.settings import RetrievalSettings
 from ptychoflow.acquisition.retrieval.worker import GroundTruthResult, GroundTruthWorker
@@ -165,7 +166,7 @@ def test_failed_ground_truth_is_counted_and_said(network: NetworkSettings, tmp_p
 
 def test_stop_ends_a_slow_scan_in_order(network: NetworkSettings, tmp_path: Path) -> None:
     stop = threading.Event()
-    settings = AcquisitionSettings(rate_hz=20.0, edge=True, trainer=True)
+    settings = AcquisitionSettings(rate_hz=20.0, edge=True, trainer=True, record=True)
     events: list[AnyEvent] = []
     hub = TelemetryHub(
         network, jsonl=tmp_path / "telemetry.jsonl", on_event=lambda event, _: events.append(event.event)
@@ -183,6 +184,7 @@ def test_stop_ends_a_slow_scan_in_order(network: NetworkSettings, tmp_path: Path
     assert 0 < last.acquired < 180
     set_aside = last.void + last.held_out + last.excluded + last.unlabelled + last.rejected
     assert last.samples + set_aside == last.acquired
+    assert was_stopped(run.folder.recording), "a resumed run would not record what comes"
 
 
 def test_a_full_disk_holds_the_scan_until_there_is_room(

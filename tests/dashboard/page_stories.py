@@ -94,7 +94,7 @@ def live_story() -> Story:
     )
     yield PerspectiveStarted(2, 0.0), {"positions_px": np.zeros((0, 2), np.float32)}
     for start in range(0, 240, 40):
-        yield FrameTaken(2, start + 39, 1), {"diffraction": _diffraction()}
+        yield FrameTaken(2, start + 39, 1, most_frames=400), {"diffraction": _diffraction()}
         yield PositionsTaken(2), {"positions_px": _snake(400)[start : start + 40]}
     image = _noisy(_specimen(0.0), 0.3, 2)
     yield MosaicImage(2, MosaicKind.FIRST_PASS, 2, (0.0, 0.0), (8.6e-9, 8.6e-9)), image

@@ -209,11 +209,12 @@ def test_the_probe_and_the_newest_frame_are_shown(client: TestClient, state: Das
     assert client.get("/api/frame.png").status_code == client.get("/api/positions/0.npy").status_code == 404
     state.apply(telemetry(PerspectiveStarted(0, 30.0)), {"positions_px": POSITIONS_PX})
     frame = np.array([[0, 9], [99, 999]], np.float32)
-    state.apply(telemetry(FrameTaken(0, 1, 2)), {"diffraction": frame})
+    state.apply(telemetry(FrameTaken(0, 1, 2, most_frames=400)), {"diffraction": frame})
     present = client.get("/api/state").json()["present"]
     assert list(present["paths"]) == ["0"]
     assert present["probe"] == {
-        "perspective": 0, "index": 1, "binned_px": 2, "shape_px": [2, 2], "brightest": 999.0, "revision": 1
+        "perspective": 0, "index": 1, "binned_px": 2, "most_frames": 400, "shape_px": [2, 2], "brightest": 999.0,
+        "revision": 1,
     }  # fmt: skip
     np.testing.assert_array_equal(np.load(io.BytesIO(client.get("/api/positions/0.npy").content)), POSITIONS_PX)
     np.testing.assert_array_equal(np.load(io.BytesIO(client.get("/api/frame.npy").content)), frame)

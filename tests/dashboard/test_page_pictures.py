@@ -19,7 +19,7 @@ from ptychoflow.dashboard.app import create_app
 from ptychoflow.dashboard.runs import Runs
 from ptychoflow.dashboard.settings import DashboardSettings
 from ptychoflow.dashboard.state import DashboardState
-from ptychoflow.streaming.events import TaskAccuracies, TrainingResumed
+from ptychoflow.streaming.events import TaskAccuracies, TrainingResumed, ValidationLoss
 from ptychoflow.streaming.run_folder import RunFolder
 
 PHONE_PX, DESKTOP_PX, HEIGHT_PX = 390, 1440, 900
@@ -114,8 +114,10 @@ def test_the_page_shows_its_own_pipeline_whole_and_breaks_no_rule(
 def test_a_detectors_scan_says_how_far_it_is_though_nobody_knows_its_end(browser: Browser, tmp_path: Path) -> None:
     with served("live", live_story, tmp_path) as (url, _):
         opened(browser, url, "live", width_px=DESKTOP_PX)
-        browser.wait_for("document.getElementById('frames-short').textContent === '1 075, perspective 2'")
-        assert browser.value("document.getElementById('progress').style.width") == "0%"
+        browser.wait_for(
+            "document.getElementById('frames-short').textContent === '1 075, perspective 2, frame 240 of 400'"
+        )
+        assert browser.value("document.getElementById('progress').style.width") == "60%"
         browser.wait_for(f"{TAGS}.includes('preview')")
         ledger = browser.value("document.getElementById('ledger').innerText")
         for said in (
@@ -162,3 +164,18 @@ def test_the_page_forgets_what_a_resume_undoes(browser: Browser, tmp_path: Path)
         state.apply(telemetry(TaskAccuracies(2, 180, {2: 0.5}, {2: 0.5}), 1.7e9 + 1001))
         browser.wait_for(f"{rows}[2] === '0.500'")
         assert browser.complaints == []
+
+
+def test_a_night_of_perspectives_leaves_something_to_see_of_each_loss(browser: Browser, tmp_path: Path) -> None:
+    """The gaps between cells that are smaller than a gap would hide all of them."""
+    gaps = "(({xgap, ygap}) => [xgap, ygap])(document.getElementById('chart-forgetting').data[0])"
+
+    def night_story() -> Story:
+        for after in range(60):
+            losses = dict.fromkeys(range(after + 1), 0.2 - 0.001 * after)
+            yield ValidationLoss(after, after, losses, 0.2, 0.3), {}
+
+    with served("night", night_story, tmp_path) as (url, _):
+        opened(browser, url, "night", width_px=DESKTOP_PX)
+        browser.wait_for("document.querySelector('#chart-forgetting .main-svg') !== null")
+        assert browser.value(gaps) == [0, 0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -406,6 +407,26 @@ def test_positions_that_name_their_series_go_there_whenever_they_come(tmp_path: 
     script.scan().run().assert_shows(FIRST, range(FRAMES))
     known = next(one for one in script.scan().scan.arriving() if one is not None).known_positions_px
     np.testing.assert_allclose(known, FIRST.positions_px)
+
+
+@pytest.mark.parametrize(("total", "most"), [(None, 60), (FRAMES, FRAMES), (80, 60)])
+def test_a_perspective_says_how_many_frames_it_has_at_most(tmp_path: Path, total: int | None, most: int) -> None:
+    """As the detector said, or the source of positions."""
+    header = replace(HEADER, most_frames=60)
+    events = [
+        (
+            at_s,
+            replace(one, total=total)
+            if isinstance(one, PositionsBegan)
+            else SeriesBegan("1", header)
+            if isinstance(one, SeriesBegan)
+            else one,
+        )
+        for at_s, one in whole_series(FIRST)
+    ]
+    live = Script(tmp_path).add_all(events).scan().scan
+    assert next(one for one in live.arriving() if one is not None).most_frames == most
+    live.close()
 
 
 def test_a_position_that_the_source_does_not_know_places_nothing(tmp_path: Path) -> None:

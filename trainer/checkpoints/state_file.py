@@ -11,8 +11,7 @@ import safetensors.torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from ptychoflow.streaming.durable_file import durable_file
-from ptychoflow.trainer.models.seal import sealed
+from ptychoflow.streaming.durable_file import write_durably
 
 State = Mapping[str, Any]
 """Nested mappings with text keys, whose leaves are tensors or JSON values."""
@@ -34,8 +33,8 @@ def write_state(state: State, path: Path) -> int:
     values: dict[str, Any] = {}
     _flatten(state, "", tensors, values)
     data = safetensors.torch.save(tensors, metadata={VALUES: json.dumps(values)})
-    with durable_file(path) as unfinished, unfinished.open("wb") as file:
-        return sum(file.write(part) for part in sealed(data))
+    write_durably(path, data)
+    return len(data)
 
 
 def copies(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -73,6 +73,15 @@ def make_folder_durably(path: Path) -> None:
         _sync(path.parent)
 
 
+def sync_names(folder: Path) -> None:
+    """Wait until the names in a folder are on the disk: those of files that grow under their own name, say.
+
+    Raises:
+        OSError: the disk does not take it.
+    """
+    _sync(folder)
+
+
 def _sync(path: Path) -> None:
     """Wait until the content of a file, or the names in a folder, are on the disk."""
     with _opened(path) as descriptor:

@@ -16,11 +16,11 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from ptychoflow.streaming.durable_file import UNFINISHED_SUFFIX, make_folder_durably, move_durably
 from ptychoflow.streaming.frame_memory import map_frames
 
 KEPT_AT_ONCE = 8
 ABOUT, FRAMES = "about.json", "frames"
-UNFINISHED_SUFFIX = ".part"
 Array = npt.NDArray[Any]
 
 
@@ -75,6 +75,8 @@ class KeptPerspective:
 def keep_perspective(folder: Path, about: About, frames: Path, arrays: Mapping[str, Array | None]) -> list[int]:
     """Keep a perspective until it is handed over, and let the oldest go of those that nobody has taken.
 
+    Blocks for the disk.
+
     Args:
         folder: of all kept perspectives; made if need be.
         about: the perspective.
@@ -91,13 +93,14 @@ def keep_perspective(folder: Path, about: About, frames: Path, arrays: Mapping[s
     unfinished = place.with_suffix(UNFINISHED_SUFFIX)
     for leftover in (unfinished, place):
         shutil.rmtree(leftover, ignore_errors=True)
-    unfinished.mkdir(parents=True)
+    make_folder_durably(folder)
+    unfinished.mkdir()
     os.link(frames, unfinished / FRAMES)
     for name, array in arrays.items():
         if array is not None:
             np.save(unfinished / f"{name}.npy", array, allow_pickle=False)
     (unfinished / ABOUT).write_bytes(msgspec.json.encode(about))
-    unfinished.rename(place)
+    move_durably(unfinished, place)
     return _let_go(folder)
 
 

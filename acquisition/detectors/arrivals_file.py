@@ -26,7 +26,7 @@ from pathlib import Path
 import msgspec
 
 from ptychoflow.acquisition.detectors.interface import Part
-from ptychoflow.streaming.durable_file import make_folder_durably
+from ptychoflow.streaming.durable_file import make_folder_durably, sync_names
 from ptychoflow.streaming.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -109,6 +109,7 @@ class ArrivalsWriter:
         file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
         try:
             _write_all(file, [memoryview(self._preamble)])
+            sync_names(self._folder)
         except OSError:
             os.close(file)
             path.unlink()

@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from acquisition_runs import SOURCE, run_acquisition
+from disk_calls import DiskCalls
 
 from ptychoflow.acquisition.sources import open_scan
 from ptychoflow.streaming.events import WarningRaised
-from ptychoflow.streaming.kept_perspective import KEPT_AT_ONCE, kept_perspectives, read_kept
+from ptychoflow.streaming.kept_perspective import KEPT_AT_ONCE, About, keep_perspective, kept_perspectives, read_kept
 from ptychoflow.streaming.run_folder import RunFolder
 from ptychoflow.streaming.settings import NetworkSettings
 
@@ -49,3 +50,17 @@ def test_perspectives_are_in_the_order_of_their_numbers_however_many_digits_thes
         (tmp_path / name).mkdir()
         (tmp_path / name / "about.json").touch()
     assert [kept.name for kept in kept_perspectives(tmp_path)] == ["0012", "9999", "10000"]
+
+
+def test_a_kept_perspective_is_on_the_disk_before_it_has_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frames = tmp_path / "frames"
+    frames.write_bytes(bytes(8))
+    about = About(3, 0.0, 9000.0, 1.0, (75e-6, 75e-6), (1e-8, 1e-8), (2, 2, 2), "|u1")
+    (tmp_path / "kept").mkdir()
+    calls = DiskCalls(monkeypatch)
+    keep_perspective(tmp_path / "kept", about, frames, {"indices": np.arange(2, dtype=np.int32)})
+    before, after = calls.seen[:4], calls.seen[4:]
+    assert {name for _, name in before} == {"0003.part", "about.json", "frames", "indices.npy"}
+    assert after == [("rename", "0003"), ("fsync", "kept")]

@@ -35,7 +35,7 @@ SETTINGS: Mapping[str, Any] = {
     "trainer.pace": "stream",
     "trainer.finish_s": 0.2,
     "trainer.publish_every_s": 0.5,
-    "trainer.wait_until_served_s": 60.0,
+    "trainer.wait_until_served_s": 30.0,
     "trainer.model.width": 4,
     "trainer.buffer.capacity": 100,
     "trainer.buffer.representatives": 4,

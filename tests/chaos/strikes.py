@@ -23,7 +23,9 @@ from run import Moment, Run
 from victims import Victim, victims
 
 MESSAGES = 60
-"""To each port in each way."""
+"""To each port in each way, as far as the port takes them."""
+SPEAKING_S = 0.5
+"""To each port in each way: one that takes nothing from such a socket lets it connect again and again."""
 
 
 class Kind(StrEnum):
@@ -217,8 +219,9 @@ def _speak_raw(port: int, chance: random.Random) -> None:
 def _speak_zeromq(speaker: zmq.Socket[bytes], port: int, chance: random.Random) -> None:
     """Send broken messages, as far as the port takes any from such a socket."""
     speaker.connect(f"tcp://127.0.0.1:{port}")
+    deadline_s = time.monotonic() + SPEAKING_S
     for _ in range(MESSAGES):
-        if not speaker.poll(200, zmq.POLLOUT):
+        if not speaker.poll(200, zmq.POLLOUT) or time.monotonic() > deadline_s:
             return
         try:
             speaker.send_multipart(broken(chance.choice(list(SAID)), chance), flags=zmq.DONTWAIT)

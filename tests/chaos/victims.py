@@ -7,6 +7,8 @@ from enum import StrEnum
 
 import psutil
 
+from ptychoflow.workflow.launching.torchrun import LOCAL_TORCHRUN
+
 MARK = "CHAOS_RUN"
 """A variable that every process of a run inherits."""
 
@@ -44,17 +46,16 @@ def victims(mark: str) -> Iterator[tuple[Victim, psutil.Process]]:
     """Yield the processes of a run that do something of their own; a rank that is the trainer is yielded twice."""
     found = [(role, process) for process in processes_of(mark) if (role := _role(process)) is not None]
     ids = {process.pid for _, process in found}
-    torchrun = any(role is Victim.TRAINER and "torch.distributed.run" in _command(one) for role, one in found)
+    torchrun = any(_is_torchrun(process) for _, process in found)
     for role, process in found:
         if role is not Victim.TRAINER:
             # a fork that reads a file for its parent has the same command line
             if role is not _role_of_parent(process):
                 yield role, process
             continue
-        is_torchrun = "torch.distributed.run" in _command(process)
-        if is_torchrun or not torchrun:
+        if _is_torchrun(process) or not torchrun:
             yield Victim.TRAINER, process
-        if not is_torchrun and (_parent(process) in ids or not torchrun):
+        if not _is_torchrun(process) and (_parent(process) in ids or not torchrun):
             yield Victim.RANK, process
 
 
@@ -71,6 +72,10 @@ def _mark(process: psutil.Process) -> str | None:
         return str(process.environ().get(MARK)) if process.status() != psutil.STATUS_ZOMBIE else None
     except (psutil.Error, OSError):  # it has ended, or is somebody else's
         return None
+
+
+def _is_torchrun(process: psutil.Process) -> bool:
+    return LOCAL_TORCHRUN in _command(process)
 
 
 def _role(process: psutil.Process) -> Victim | None:

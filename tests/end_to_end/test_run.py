@@ -15,7 +15,10 @@ import numpy as np
 import psutil
 import pytest
 from listening import addresses_listened_at, beyond_loopback
+from recorded_calls import RecordedCalls, recorded_in
 from support import wait_until
+
+from ptychoflow.streaming.run_folder import RunFolder
 
 SMALL = {
     "source.kind": "simulation",
@@ -48,10 +51,17 @@ def command(directory: Path, name: str, *arguments: str, **settings: Any) -> lis
     return [sys.executable, "-m", "ptychoflow", "run", *arguments, "--name", name, *assignments]
 
 
-def run(directory: Path, name: str, *arguments: str, **settings: Any) -> dict[str, Any]:
+def run(
+    directory: Path, name: str, *arguments: str, environment: dict[str, str] | None = None, **settings: Any
+) -> dict[str, Any]:
     """Run to the end; return the summary."""
     done = subprocess.run(
-        command(directory, name, *arguments, **settings), capture_output=True, text=True, timeout=200, check=False
+        command(directory, name, *arguments, **settings),
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+        env=environment,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads((directory / name / "summary.json").read_text())
@@ -70,7 +80,13 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def recorded(runs: Path) -> dict[str, Any]:
     """A simulated scan learned by two ranks and recorded."""
-    return run(runs, "recorded", "--ranks=2", "--record")
+    return run(runs, "recorded", "--ranks=2", "--record", environment=recorded_in(runs / "calls.jsonl"))
+
+
+@pytest.fixture(scope="module")
+def calls(recorded: dict[str, Any], runs: Path) -> RecordedCalls:
+    """What its processes did with the disk, and what they said."""
+    return RecordedCalls(runs / "calls.jsonl")
 
 
 def test_every_frame_ends_in_exactly_one_place(recorded: dict[str, Any]) -> None:
@@ -105,6 +121,44 @@ def test_the_run_folder_is_complete(recorded: dict[str, Any], runs: Path) -> Non
         assert (folder / name).stat().st_size > 0
     assert len(list((folder / "weights").glob("v*.safetensors"))) == recorded["weights"]["published"]
     assert len(list((folder / "images").glob("*.h5"))) == 3
+
+
+def test_every_file_of_a_run_is_on_the_disk_under_its_name(calls: RecordedCalls, runs: Path) -> None:
+    folder = runs / "recorded"
+    growing = {folder / ".lock", folder / "telemetry.jsonl", *(folder / "logs").iterdir()}
+    files = {path for path in folder.rglob("*") if path.is_file()} - growing
+    assert len(files) > 20
+    assert sorted(path for path in files if calls.durable_at(path) is None) == []
+
+
+def test_what_is_announced_or_acknowledged_is_on_the_disk(calls: RecordedCalls, runs: Path) -> None:
+    folder = RunFolder(runs / "recorded")
+
+    def since_ns(path: Path | str) -> int:
+        durable_ns = calls.durable_at(path)
+        assert durable_ns is not None, path
+        return durable_ns
+
+    for kind in ("WeightsPublished", "Weights"):
+        said = list(calls.said(kind))
+        assert said
+        assert all(since_ns(folder.weights_file(one.facts["version"])) < one.ns for one in said)
+    results = {int(Path(path).name): path for path in calls.renamed_to("/spool/outcomes/0") if path[-4:].isdecimal()}
+    for kind in ("GroundTruthReady", "Samples"):
+        said = list(calls.said(kind))
+        assert said
+        assert all(since_ns(f"{results[one.facts['perspective']]}/outcome.json") < one.ns for one in said)
+    acknowledged = [one for one in calls.said("Acknowledge") if one.facts["sequences"] and not one.facts["hold"]]
+    by_ranks = [one.ns for one in acknowledged if one.facts["consumer"].startswith("rank-")]
+    by_edge = [one.ns for one in acknowledged if one.facts["consumer"] == "edge"]
+    complete = [since_ns(path) for path in calls.renamed_to("/checkpoints/step-") if path.endswith("/complete.json")]
+    images = [since_ns(path) for path in folder.image_files().values()]
+    assert len(complete) > 1
+    assert min(complete) < min(by_ranks)
+    assert max(complete) < max(by_ranks)
+    assert len(images) == 3
+    assert min(images) < min(by_edge)
+    assert max(images) < max(by_edge)
 
 
 def test_a_replay_of_the_recording_gives_the_same_reconstruction(recorded: dict[str, Any], runs: Path) -> None:

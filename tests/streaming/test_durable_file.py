@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from disk_calls import DiskCalls
 from support import wait_until
 
 from ptychoflow.streaming.durable_file import durable_file, make_folder_durably, move_durably, write_durably
@@ -37,29 +38,10 @@ def test_a_file_is_whole_whenever_its_writer_is_killed(tmp_path: Path, moment: i
     assert sorted(one.name for one in tmp_path.iterdir()) == ["state.json"], "what was left behind is replaced"
 
 
-class Calls:
-    """The system's calls that bring something to the disk, in order, with the paths they are for."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.seen: list[tuple[str, str]] = []
-        fsync, replace = os.fsync, os.replace
-
-        def recorded_fsync(descriptor: int) -> None:
-            self.seen.append(("fsync", Path(f"/proc/self/fd/{descriptor}").readlink().name))
-            fsync(descriptor)
-
-        def recorded_replace(source: Path, target: Path) -> None:
-            self.seen.append(("rename", Path(target).name))
-            replace(source, target)
-
-        monkeypatch.setattr(os, "fsync", recorded_fsync)
-        monkeypatch.setattr(os, "replace", recorded_replace)
-
-
 def test_file_and_folder_are_on_the_disk_before_the_writer_returns(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    calls = Calls(monkeypatch)
+    calls = DiskCalls(monkeypatch)
     write_durably(tmp_path / "a.json", "ä")
     assert calls.seen == [("fsync", "a.json.part"), ("rename", "a.json"), ("fsync", tmp_path.name)]
     assert (tmp_path / "a.json").read_bytes() == "ä".encode()
@@ -68,7 +50,7 @@ def test_file_and_folder_are_on_the_disk_before_the_writer_returns(
 def test_a_folder_is_moved_with_all_that_is_in_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "new.part" / "deep").mkdir(parents=True)
     (tmp_path / "new.part" / "deep" / "file").write_bytes(b"1")
-    calls = Calls(monkeypatch)
+    calls = DiskCalls(monkeypatch)
     move_durably(tmp_path / "new.part", tmp_path / "new")
     before, after = calls.seen[:3], calls.seen[3:]
     assert sorted(before) == [("fsync", "deep"), ("fsync", "file"), ("fsync", "new.part")]
@@ -92,7 +74,7 @@ def test_a_folder_may_be_renamed_by_whoever_sees_the_file(tmp_path: Path, monkey
 
 
 def test_folders_are_made_one_in_the_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    calls = Calls(monkeypatch)
+    calls = DiskCalls(monkeypatch)
     make_folder_durably(tmp_path / "a" / "b")
     assert (tmp_path / "a" / "b").is_dir()
     assert calls.seen == [("fsync", tmp_path.name), ("fsync", "a")]

@@ -12,17 +12,20 @@ from threading import Event
 import pytest
 import torch
 from checkpoint_files import save
+from safetensors import safe_open
 from support import wait_until
 from trainer_streams import FRAME, TARGET, samples
 
 from ptychoflow.streaming.errors import UserError
 from ptychoflow.trainer.checkpoints.checkpoint import (
     MARKER,
+    Marker,
     at,
     begin,
     checkpoint_name,
     newest,
     remove_unfinished,
+    set_damaged_aside,
     shard_name,
 )
 from ptychoflow.trainer.checkpoints.state_file import BadState, read_state, write_state
@@ -32,6 +35,7 @@ from ptychoflow.trainer.interface.batch import Batch, join
 from ptychoflow.trainer.models.frame_network import FrameNetwork
 from ptychoflow.trainer.models.precision import Precision
 from ptychoflow.trainer.models.ptychonn_settings import ModelSettings, NetworkConfig
+from ptychoflow.trainer.models.seal import check_seal
 from ptychoflow.trainer.pipelines.ptychography.pipeline import Ptychography
 from ptychoflow.trainer.pipelines.ptychography.settings import TrainerSettings
 from ptychoflow.trainer.settings import OptimizerKind, OptimizerSettings
@@ -125,6 +129,63 @@ def test_a_damaged_file_of_a_complete_checkpoint_is_told(tmp_path: Path) -> None
     assert found is not None
     with pytest.raises(UserError, match=r"is damaged.*go back to the one before"):
         found.common()
+
+
+def flip_a_bit(path: Path, place: int) -> None:
+    content = bytearray(path.read_bytes())
+    content[place] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("name", ["common.safetensors", "rank-0.safetensors", "../validation/v.safetensors", MARKER])
+def test_a_checkpoint_of_which_one_bit_has_changed_is_passed_over(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str
+) -> None:
+    """Wherever the bit lies, of tensors, values, names or the digest itself."""
+    (tmp_path / "validation").mkdir()
+    state = {"values": {"rate": 0.5}, "weights": torch.arange(8.0)}
+    save(tmp_path, step=10, common=state, shard=state, keep=3)
+    write_state(state, tmp_path / "validation" / "v.safetensors")
+    path = save(tmp_path, step=20, common=state, shard=state, keep=3)
+    whole = (path / name).read_bytes()
+    # a bit of the format's number makes it the marker of another version, which is for people to decide about
+    number = whole.find(b'"format": 1') + len('"format": ') if name == MARKER else -1
+    for place in [place for place in range(0, len(whole), 7) if place != number]:
+        (path / name).write_bytes(whole)
+        flip_a_bit(path / name, place)
+        caplog.clear()
+        set_damaged_aside(tmp_path)
+        aside = tmp_path / "step-00000020.damaged"
+        if aside.exists():
+            found = newest(tmp_path)
+            assert found is not None
+            assert found.step == 10
+            assert "step-00000020 is damaged and passed over, it is step-00000020.damaged now: " in caplog.text
+            aside.rename(path)
+        else:  # a space, or a name that is unknown in a marker that says the same
+            assert name == MARKER
+            assert Marker.model_validate_json((path / name).read_bytes()) == Marker.model_validate_json(whole)
+    (path / name).write_bytes(whole)
+    set_damaged_aside(tmp_path)
+    remove_unfinished(tmp_path)
+    assert newest(tmp_path) is not None
+    assert path.exists()
+
+
+def test_a_damaged_checkpoint_before_which_there_is_none_is_told(tmp_path: Path) -> None:
+    path = save_step(tmp_path, 10)
+    flip_a_bit(path / "common.safetensors", -1)
+    with pytest.raises(UserError, match=r"step-00000010 is damaged, and there is none before: .*SHA-256 differs"):
+        set_damaged_aside(tmp_path)
+    assert path.exists()
+
+
+def test_files_of_checkpoints_can_be_read_by_anybody_and_cost_no_copy(tmp_path: Path) -> None:
+    write_state({"weights": torch.ones(3), "seal": "0" * 64}, tmp_path / "state")
+    with safe_open(tmp_path / "state", framework="pt") as file:
+        assert file.get_tensor("weights").tolist() == [1.0] * 3
+    check_seal(tmp_path / "state")
+    assert read_state(tmp_path / "state")["seal"] == "0" * 64
 
 
 @contextmanager

@@ -78,6 +78,19 @@ def test_a_flipped_bit_is_refused(network: FrameNetwork) -> None:
         read_weights(broken, digest(data))
 
 
+def test_a_flipped_bit_of_a_file_that_nobody_has_announced_is_refused(network: FrameNetwork, tmp_path: Path) -> None:
+    data = write_weights(network, manifest(), constant=CONSTANT)
+    for place in range(0, len(data), 97):
+        broken = data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :]
+        with pytest.raises(BadWeights):
+            read_weights(broken)
+    (tmp_path / "v000001.safetensors").write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    with pytest.raises(
+        UserError, match=r"v000001.safetensors cannot be used: the file is damaged: its SHA-256 differs"
+    ):
+        load_initial_weights(FrameNetwork(CONFIG), tmp_path / "v000001.safetensors")
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from disk_calls import DiskCalls
 
 from ptychoflow.streaming.errors import UserError
 from ptychoflow.workflow.configuration.config import Config, load_config
@@ -30,6 +31,12 @@ def test_a_new_folder_holds_the_resolved_configuration_and_the_environment(tmp_p
     assert environment["versions"]["torch"]
     assert environment["started_at"]
     assert "git_revision" in environment
+
+
+def test_the_name_of_a_new_folder_is_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = DiskCalls(monkeypatch)
+    create_run_folder(config_in(tmp_path))
+    assert ("fsync", tmp_path.name) in calls.seen
 
 
 def test_an_existing_run_is_never_touched(tmp_path: Path) -> None:

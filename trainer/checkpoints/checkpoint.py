@@ -15,6 +15,7 @@ rank knows the ids of all ranks. So no frame is trained on twice or left out by 
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 import shutil
@@ -33,6 +34,7 @@ from ptychoflow.streaming.durable_file import (
 )
 from ptychoflow.streaming.errors import UserError
 from ptychoflow.streaming.settings import Settings
+from ptychoflow.trainer.models.seal import BrokenSeal, check_seal
 
 if TYPE_CHECKING:
     from ptychoflow.trainer.checkpoints.state_file import State
@@ -41,16 +43,23 @@ log = logging.getLogger(__name__)
 
 FOLDER = re.compile(r"step-\d{8,}")
 MARKER = "complete.json"
+FORMAT: Literal[1] = 1
+MAXIMUM_RANKS = 1 << 16
+"""Of which a damaged marker may tell."""
 COMMON = "common.safetensors"
 VALIDATION = "validation"
+DAMAGED_SUFFIX = ".damaged"
+"""Of a checkpoint that does not count any more; people may look at it, or remove it."""
 
 
 class Marker(Settings):
     """The file that is written last: the checkpoint is complete if it is there and all files have these sizes."""
 
-    format: Literal[1] = 1
+    format: Literal[1] = FORMAT
     ranks: PositiveInt
     file_bytes: dict[str, int]
+    validation: tuple[str, ...] = ()
+    """Files of validation samples that were there."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +98,19 @@ class Checkpoint:
         """
         return [self._read(self.path.parent / VALIDATION / name) for name in names]
 
+    def damage(self) -> str | None:
+        """Return what is wrong with a file that the checkpoint needs; None if all are what was written. Reads them."""
+        needed = [self.path / name for name in self.marker.file_bytes]
+        needed += [self.path.parent / VALIDATION / name for name in self.marker.validation]
+        for path in needed:
+            try:
+                check_seal(path)
+            except BrokenSeal as error:
+                return f"{path.relative_to(self.path.parent)}: {error}"
+            except OSError as error:
+                return f"{path.relative_to(self.path.parent)}: {error.strerror or error}"
+        return None
+
     def _read(self, path: Path) -> State:
         # here, so that a launcher, which only asks which one is the newest, does not carry PyTorch all night
         from ptychoflow.trainer.checkpoints.state_file import BadState, read_state  # noqa: PLC0415
@@ -125,7 +147,9 @@ def complete(unfinished: Path, *, ranks: int, keep: int) -> Path:
         OSError: the disk does not take it.
     """
     names = [COMMON, *map(shard_name, range(ranks))]
-    marker = Marker(ranks=ranks, file_bytes={name: (unfinished / name).stat().st_size for name in names})
+    validation = tuple(sorted(path.name for path in (unfinished.parent / VALIDATION).glob("*.safetensors")))
+    file_bytes = {name: (unfinished / name).stat().st_size for name in names}
+    marker = Marker(ranks=ranks, file_bytes=file_bytes, validation=validation)
     path = unfinished.with_name(unfinished.name.removesuffix(UNFINISHED_SUFFIX))
     move_durably(unfinished, path)
     write_durably(path / MARKER, marker.model_dump_json(indent=2))
@@ -173,6 +197,57 @@ def remove_unfinished(folder: Path) -> None:
             shutil.rmtree(path, ignore_errors=True)
 
 
+def set_damaged_aside(folder: Path) -> None:
+    """Give the newest checkpoints another name as long as they are damaged and there is one before. Reads their files.
+
+    What they held is forgotten with them, as what was trained on after a checkpoint is.
+
+    Raises:
+        UserError: the only one that is left is damaged, or was written by another version of the program.
+    """
+    counting = [path for path in _folders(folder) if is_complete(path)]
+    for place, path in enumerate(counting):
+        if (damage := _damage(path)) is None:
+            return
+        if place == len(counting) - 1:
+            raise UserError(
+                f"checkpoint {path} is damaged, and there is none before: {damage}; "
+                "remove this folder to train from the beginning"
+            )
+        aside = path.with_name(path.name + DAMAGED_SUFFIX)
+        log.warning("checkpoint %s is damaged and passed over, it is %s now: %s", path, aside.name, damage)
+        shutil.rmtree(aside, ignore_errors=True)
+        path.rename(aside)
+
+
+def _damage(path: Path) -> str | None:
+    """Return what is wrong with a checkpoint whose marker is there; None if nothing is.
+
+    Raises:
+        UserError: it was written by another version of the program.
+    """
+    try:
+        marker = Marker.model_validate_json((path / MARKER).read_bytes())
+    except ValidationError as error:
+        if _is_of_another_format(path / MARKER):
+            raise _foreign(path, error.errors()[0]) from None
+        return f"{MARKER} cannot be read"
+    missing = {COMMON, *map(shard_name, range(min(marker.ranks, MAXIMUM_RANKS)))} - marker.file_bytes.keys()
+    if missing:
+        return f"{MARKER} does not name {min(missing)}"
+    if wrong := _of_wrong_size(path, marker):
+        return f"{', '.join(wrong)} is missing or cut short"
+    return Checkpoint(path, marker).damage()
+
+
+def _is_of_another_format(marker: Path) -> bool:
+    try:
+        found = json.loads(marker.read_bytes())
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(found, dict) and found.get("format", FORMAT) != FORMAT
+
+
 def _folders(folder: Path) -> list[Path]:
     """Return the folders of checkpoints, complete or not, newest first."""
     found = [path for path in folder.glob("step-*") if FOLDER.fullmatch(path.name) and path.is_dir()]
@@ -188,8 +263,7 @@ def _read_marker(path: Path) -> Marker | None:
         marker = Marker.model_validate_json((path / MARKER).read_bytes())
     except ValidationError as error:
         raise _foreign(path, error.errors()[0]) from None
-    wrong = [name for name, size in marker.file_bytes.items() if _size(path / name) != size]
-    if wrong:
+    if wrong := _of_wrong_size(path, marker):
         log.warning("%s is not complete and is not used: %s is missing or cut short", path, ", ".join(wrong))
         return None
     return marker
@@ -201,6 +275,10 @@ def _foreign(path: Path, problem: Any) -> UserError:
         f"{path / MARKER} was not written by this version of ptychoflow ({where}: {problem['msg']}); "
         "resume with the version that wrote it, or remove this folder to go back to the one before"
     )
+
+
+def _of_wrong_size(path: Path, marker: Marker) -> list[str]:
+    return [name for name, size in marker.file_bytes.items() if _size(path / name) != size]
 
 
 def _size(path: Path) -> int | None:

@@ -11,7 +11,8 @@ import safetensors.torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from ptychoflow.streaming.durable_file import write_durably
+from ptychoflow.streaming.durable_file import durable_file
+from ptychoflow.trainer.models.seal import sealed
 
 State = Mapping[str, Any]
 """Nested mappings with text keys, whose leaves are tensors or JSON values."""
@@ -33,8 +34,8 @@ def write_state(state: State, path: Path) -> int:
     values: dict[str, Any] = {}
     _flatten(state, "", tensors, values)
     data = safetensors.torch.save(tensors, metadata={VALUES: json.dumps(values)})
-    write_durably(path, data)
-    return len(data)
+    with durable_file(path) as unfinished, unfinished.open("wb") as file:
+        return sum(file.write(part) for part in sealed(data))
 
 
 def copies(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

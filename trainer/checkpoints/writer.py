@@ -12,7 +12,7 @@ from concurrent.futures import wait as wait_for
 from dataclasses import dataclass
 from pathlib import Path
 
-from ptychoflow.streaming.durable_file import UNFINISHED_SUFFIX
+from ptychoflow.streaming.durable_file import UNFINISHED_SUFFIX, make_folder_durably, sync_names
 from ptychoflow.trainer.checkpoints.checkpoint import (
     COMMON,
     VALIDATION,
@@ -123,11 +123,13 @@ class CheckpointWriter:
         """Return the bytes written, once the checkpoint is complete."""
         unfinished, size = begin(self._folder, step), 0
         if validation is not None:
-            (self._folder / VALIDATION).mkdir(exist_ok=True)
+            make_folder_durably(self._folder / VALIDATION)
             size += write_state(validation.samples, self._folder / VALIDATION / validation.name)
         size += write_state(shard, unfinished / shard_name(self._rank))
         if common is None:
-            self._wait_for(lambda: is_complete(self._folder / checkpoint_name(step)), step)
+            checkpoint = self._folder / checkpoint_name(step)
+            self._wait_for(lambda: is_complete(checkpoint), step)
+            sync_names(checkpoint)  # that rank 0 has named the marker does not say that the disk has its name
             return size
         size += write_state(common, unfinished / COMMON)
         shards = [unfinished / shard_name(rank) for rank in range(self._world_size)]

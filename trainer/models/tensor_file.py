@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ptychoflow.streaming.errors import UserError
 from ptychoflow.streaming.settings import Settings
+from ptychoflow.trainer.models.seal import is_broken, sealed
 
 MAX_HEADER_BYTES = 1 << 20
 
@@ -57,7 +58,8 @@ def digest(data: bytes) -> str:
 def pack(tensors: Mapping[str, Tensor], manifest: Stamp) -> bytes:
     """Return the file's bytes. Copies every tensor to the CPU."""
     contiguous = {name: tensor.detach().to("cpu").contiguous() for name, tensor in tensors.items()}
-    return safetensors.torch.save(contiguous, metadata={"manifest": manifest.model_dump_json()})
+    data = safetensors.torch.save(contiguous, metadata={"manifest": manifest.model_dump_json()})
+    return b"".join(sealed(data))
 
 
 def unpack(
@@ -76,8 +78,8 @@ def unpack(
         expected: says what tensors a manifest promises; only their names, shapes and dtypes count.
 
     Raises:
-        BadWeights: wrong digest, not a weights file, or tensors that are not exactly those expected (missing, surplus,
-            other shape or dtype, not finite).
+        BadWeights: wrong digest, damaged, not a weights file, or tensors that are not exactly those expected (missing,
+            surplus, other shape or dtype, not finite).
     """
     if sha256 is not None and digest(data) != sha256:
         raise BadWeights("SHA-256 differs from the announced one")
@@ -86,6 +88,8 @@ def unpack(
         tensors = safetensors.torch.load(data)
     except SafetensorError as error:
         raise BadWeights(f"not a safetensors file: {error}") from error
+    if sha256 is None and is_broken(data):
+        raise BadWeights("the file is damaged: its SHA-256 differs from the one that it was written with")
     _require(tensors, expected(manifest))
     return manifest, tensors
 

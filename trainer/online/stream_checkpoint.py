@@ -12,7 +12,13 @@ import torch.distributed as dist
 
 from ptychoflow.streaming.codec import Arrays
 from ptychoflow.streaming.messages import StreamStart
-from ptychoflow.trainer.checkpoints.checkpoint import Checkpoint, at, newest, remove_unfinished
+from ptychoflow.trainer.checkpoints.checkpoint import (
+    Checkpoint,
+    at,
+    newest,
+    remove_unfinished,
+    set_damaged_aside,
+)
 from ptychoflow.trainer.checkpoints.state_file import State
 from ptychoflow.trainer.device import Rank
 from ptychoflow.trainer.online.ingest import FormatOf, Progress, SampleIngest
@@ -55,6 +61,7 @@ def _agree_on_newest(folder: Path, rank: Rank) -> Checkpoint | None:
     step = torch.tensor([-1])
     if rank.rank == 0:
         remove_unfinished(folder)
+        set_damaged_aside(folder)
         if (found := newest(folder)) is not None:
             step[0] = found.step
     if dist.is_initialized():

@@ -17,6 +17,7 @@ from ptychoflow.trainer.checkpoints.checkpoint import (
     complete,
     newest,
     remove_unfinished,
+    set_damaged_aside,
     shard_name,
 )
 from ptychoflow.trainer.checkpoints.state_file import State, write_state
@@ -42,6 +43,7 @@ class SectionCheckpoints:
         """Return the newest complete one, if there is one; remove what a killed training has left unfinished."""
         if self.rank.rank == 0:
             remove_unfinished(self.folder)
+            set_damaged_aside(self.folder)
         _meet()
         return newest(self.folder)
 

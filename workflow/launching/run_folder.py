@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from ptychoflow.streaming.durable_file import make_folder_durably
+from ptychoflow.streaming.durable_file import make_folder_durably, sync_names
 from ptychoflow.streaming.errors import UserError
 from ptychoflow.streaming.run_folder import RunFolder
 from ptychoflow.workflow.configuration.config import AnyConfig, write_config
@@ -65,6 +65,7 @@ def create_run_folder(config: AnyConfig) -> RunFolder:
     try:
         make_folder_durably(folder.path.parent)
         folder.path.mkdir()
+        sync_names(folder.path.parent)
         folder.log("launcher").parent.mkdir()
         describe_run(config, folder)
     except FileExistsError:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from disk_calls import DiskCalls
 from support import wait_until
 
 from ptychoflow.acquisition.detectors import arrivals_file
@@ -177,3 +178,15 @@ def test_another_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "000001.arrivals").write_text("x" * 100_000)
     with pytest.raises(UserError, match="no arrivals file"):
         list(ArrivalsReader(tmp_path).read())
+
+
+def test_the_name_of_a_new_file_is_on_the_disk_before_the_first_message(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = ArrivalsWriter(tmp_path / "arrivals", ["detector"])
+    calls = DiskCalls(monkeypatch)
+    writer.append(0, 1.0, [b"first"])
+    assert calls.seen == [("fsync", "arrivals")]
+    writer.append(0, 2.0, [b"second"])
+    assert len(calls.seen) == 1, "a name is there once and for all"
+    writer.end_file()

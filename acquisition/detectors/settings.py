@@ -93,6 +93,9 @@ class LiveSettings(Settings):
     """Threads that decode frames; None takes as many as there are cores."""
     queue_bytes: PositiveInt = 1 << 30
     """What the receiver holds in memory while the disk is slow; more is lost, and said."""
+    keep_arrivals: bool = True
+    """Keep what came, message by message, also of a run that has ended well; without, it is deleted then, and only what
+    is recorded stays. Until then a resumed run needs it."""
     skipped_series: NonNegativeInt = 0
     """Series at the beginning that are left out, such as those of an alignment."""
 

@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 from disk_calls import DiskCalls
 
+from ptychoflow.acquisition.detectors.settings import LiveSettings
 from ptychoflow.streaming.errors import UserError
 from ptychoflow.workflow.configuration.config import Config, load_config
 from ptychoflow.workflow.json_results import write_json
-from ptychoflow.workflow.launching.run_folder import create_run_folder
+from ptychoflow.workflow.launching.run_folder import create_run_folder, remove_what_a_resume_needs
 
 
 def config_in(directory: Path, name: str = "first") -> Config:
@@ -37,6 +38,25 @@ def test_the_name_of_a_new_folder_is_on_the_disk(tmp_path: Path, monkeypatch: py
     calls = DiskCalls(monkeypatch)
     create_run_folder(config_in(tmp_path))
     assert ("fsync", tmp_path.name) in calls.seen
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_arrivals_of_a_run_that_has_ended_well_are_kept_unless_set_otherwise(tmp_path: Path, kept: bool) -> None:
+    source = {
+        "kind": "live",
+        "frames": {"kind": "dectris-v2", "host": "127.0.0.1"},
+        "join": {"first_frame": 0, "first_sample": 0, "samples_per_frame": 1},
+        "keep_arrivals": kept,
+    }
+    config = config_in(tmp_path)
+    config = config.model_copy(update={"source": LiveSettings.model_validate(source)})
+    folder = create_run_folder(config)
+    for path in (folder.spool, folder.arrivals):
+        path.mkdir()
+        (path / "file").touch()
+    remove_what_a_resume_needs(folder, config)
+    assert not folder.spool.exists()
+    assert folder.arrivals.exists() == kept
 
 
 def test_an_existing_run_is_never_touched(tmp_path: Path) -> None:

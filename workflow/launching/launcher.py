@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shutil
 import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -27,7 +26,12 @@ from ptychoflow.workflow.launching.initial_weights import with_found_weights
 from ptychoflow.workflow.launching.part_commands import part_command
 from ptychoflow.workflow.launching.part_process import stop_on_signals
 from ptychoflow.workflow.launching.ports import choose_port, require_free, resolve_ports
-from ptychoflow.workflow.launching.run_folder import claimed, create_run_folder, describe_run
+from ptychoflow.workflow.launching.run_folder import (
+    claimed,
+    create_run_folder,
+    describe_run,
+    remove_what_a_resume_needs,
+)
 from ptychoflow.workflow.launching.run_parts import RunParts
 from ptychoflow.workflow.launching.source_check import check_source
 from ptychoflow.workflow.launching.supervision import PartCommand, PartEnd
@@ -85,7 +89,7 @@ def _run(config: AnyConfig, folder: RunFolder, claim: int) -> int:
         summary, report = write_results(state, folder, interrupted=stop.is_set(), failed=failure is not None)
         log.info("report: %s", report)
     if summary["ended_well"]:
-        shutil.rmtree(folder.spool, ignore_errors=True)
+        remove_what_a_resume_needs(folder, config)
     return _conclude(summary, failure, interrupted=stop.is_set())
 
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import fcntl
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from ptychoflow.acquisition.detectors.settings import LiveSettings
 from ptychoflow.streaming.durable_file import make_folder_durably, sync_names
 from ptychoflow.streaming.errors import UserError
 from ptychoflow.streaming.run_folder import RunFolder
-from ptychoflow.workflow.configuration.config import AnyConfig, write_config
+from ptychoflow.workflow.configuration.config import AnyConfig, Config, write_config
 from ptychoflow.workflow.environment import describe_environment
 from ptychoflow.workflow.json_results import write_json
 
@@ -53,6 +55,13 @@ def _locked(file: BinaryIO) -> bool:
     except BlockingIOError:
         return False
     return True
+
+
+def remove_what_a_resume_needs(folder: RunFolder, config: AnyConfig) -> None:
+    """Remove what only a run that goes on needs, of one that has ended well."""
+    shutil.rmtree(folder.spool, ignore_errors=True)
+    if isinstance(config, Config) and isinstance(config.source, LiveSettings) and not config.source.keep_arrivals:
+        shutil.rmtree(folder.arrivals, ignore_errors=True)
 
 
 def create_run_folder(config: AnyConfig) -> RunFolder:

@@ -151,6 +151,9 @@ class ReplaySettings(Settings):
     companion: str | None = None
     """The other file of a scan that is kept in two (frames and positions), where its name does not tell; beside the
     first or with its whole path, `{stem}` standing for the first one's name without its ending."""
+    links_to: tuple[Path, ...] = ()
+    """Folders that HDF5 files may take data from, besides their own folder and those below it: by external links,
+    virtual datasets or external storage. Name only what may be seen on the page."""
     geometry: GeometrySettings = GeometrySettings()
     """Energy, distance and pixel sizes that the file does not hold."""
     positions: PositionsMap | None = None

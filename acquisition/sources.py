@@ -15,6 +15,7 @@ from ptychoflow.acquisition.readers.choosing import choose_reader
 from ptychoflow.acquisition.readers.contents import FileContents
 from ptychoflow.acquisition.readers.hdf5 import damage_told
 from ptychoflow.acquisition.readers.natural import natural_order
+from ptychoflow.acquisition.readers.outside import links_allowed_to
 from ptychoflow.acquisition.readers.positions import read_positions
 from ptychoflow.acquisition.readers.reader import ScanFiles
 from ptychoflow.acquisition.readers.stored import StoredPerspective, check
@@ -64,7 +65,7 @@ def _check_different(paths: Sequence[Path]) -> None:
 
 
 def _open_file(path: Path, settings: ReplaySettings, opened: ExitStack) -> OpenedFile:
-    with damage_told(path):
+    with damage_told(path), links_allowed_to(settings.links_to):
         files = ScanFiles(path, companion=settings.companion)
         opened.callback(files.close)
         reader = choose_reader(files, settings)

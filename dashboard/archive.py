@@ -20,6 +20,10 @@ from ptychoflow.streaming.run_folder import RunFolder
 log = logging.getLogger(__name__)
 
 FILES_KEPT = 3
+MAXIMUM_PIXELS = 2**28
+"""Of an image that is shown; the largest that an edge writes have a tenth of that."""
+UNREADABLE = (OSError, RuntimeError, KeyError, ValueError, TypeError, OverflowError, MemoryError)
+"""What h5py raises for files that are damaged, or are not what an edge writes."""
 Images = dict[MosaicKind, Mosaic]
 
 
@@ -51,9 +55,9 @@ class ImageArchive:
 def _read(path: Path, perspective: int, revision: int) -> Images:
     try:
         with h5py.File(path) as file:
-            kinds = [kind for kind in MosaicKind if kind in file and file[kind]["phase"].size]
+            kinds = [kind for kind in MosaicKind if kind in file and _kept_in(file, f"{kind}/phase").size]
             return {kind: _read_image(file, kind, perspective, revision) for kind in kinds}
-    except (OSError, KeyError) as error:
+    except UNREADABLE as error:
         log.warning("cannot show %s: %s", path, error)
         return {}
 
@@ -64,5 +68,20 @@ def _read_image(file: h5py.File, kind: MosaicKind, perspective: int, revision: i
     origin_y, origin_x = (float(value) for value in group.attrs["origin_px"])
     pixel_y, pixel_x = (float(value) for value in file.attrs["pixel_size_m"])
     info = MosaicImage(perspective, kind, int(max(versions, default=0)), (origin_y, origin_x), (pixel_y, pixel_x))
-    channels = {channel: group[channel][()].astype(np.float32) for channel in Channel}
+    channels = {channel: _kept_in(file, f"{kind}/{channel}")[()].astype(np.float32) for channel in Channel}
     return Mosaic(info, channels, revision)
+
+
+def _kept_in(file: h5py.File, name: str) -> h5py.Dataset:
+    """Return an image that lies in the file itself: a copied run could have others show any file of this host."""
+    found = file[name]
+    if (
+        not isinstance(found, h5py.Dataset)
+        or found.file.filename != file.filename
+        or found.external
+        or found.is_virtual
+    ):
+        raise ValueError(f"{name} is not kept in this file")
+    if found.ndim != 2 or found.size > MAXIMUM_PIXELS:
+        raise ValueError(f"{name} is no image: {found.shape}")
+    return found

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ptychoflow.acquisition.readers.links import dangling_link, missing_sources
+from ptychoflow.acquisition.readers.outside import refuse_outside_links, refuse_outside_values
 from ptychoflow.acquisition.reading import READING
 from ptychoflow.streaming.errors import UserError
 
@@ -76,9 +77,15 @@ def location(item: h5py.Group | h5py.Dataset, name: str = "") -> str:
 
 
 def find_item(group: h5py.Group, name: str) -> h5py.Group | h5py.Dataset | None:
-    """Return what stands at `name`, or None. Raises `UserError` for a link to a file that is not there."""
+    """Return what stands at `name`, or None.
+
+    Raises `UserError` for a link to a file that is not there, and for what is kept where the file may not take it from.
+    """
     try:
+        refuse_outside_links(group, name)
         found = with_known_type(group.get(name))
+        if isinstance(found, h5py.Dataset):
+            refuse_outside_values(found)
     except HDF5_ERRORS as error:
         raise UserError(f"{location(group, name)} cannot be read: {one_line(error)}") from error
     if found is None and (target := dangling_link(group, name)) is not None:

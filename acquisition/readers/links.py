@@ -12,9 +12,12 @@ from pathlib import Path
 
 import h5py
 
-MAXIMUM_DEPTH = 16
-"""Of links that lead to links."""
-
+from ptychoflow.acquisition.readers.outside import (
+    MAXIMUM_DEPTH,
+    find_beside,
+    refuse_outside_links,
+    refuse_outside_values,
+)
 
 Places = frozenset[tuple[Path, str]]
 """Datasets, by their files and names."""
@@ -63,17 +66,15 @@ def _broken_external(group: h5py.Group, link: h5py.ExternalLink) -> str | None:
         return f"{path} (not a readable HDF5 file)"
 
 
-def find_beside(path: Path, name: str) -> Path | None:
-    """Return the file `name` where HDF5 looks for it: as it is, or beside `path`; None if it is not there."""
-    candidates = [path.parent / name, path.parent / Path(name).name if Path(name).is_absolute() else Path(name)]
-    return next((candidate for candidate in candidates if candidate.is_file()), None)
-
-
 def missing_sources(dataset: h5py.Dataset, above: Places = frozenset()) -> list[MissingSource]:
     """Return the parts of a virtual dataset whose files or datasets are missing; none for any other dataset.
 
     A part that is made of the dataset itself (of those `above` it) is missing, too: HDF5 would read it for ever.
+
+    Raises:
+        UserError: values are kept where the file may not take them from.
     """
+    refuse_outside_values(dataset)
     if not dataset.is_virtual:
         return []
     above |= {(Path(dataset.file.filename).resolve(), dataset.name)}
@@ -105,6 +106,7 @@ def _missing_numbered(own: Path, source: h5py.h5d.VDSmap, start: int, rows: int)
 def _holds(path: Path, name: str, above: Places) -> bool:
     try:
         with h5py.File(path, "r") as file:
+            refuse_outside_links(file, name)
             found = file.get(name)
             if not isinstance(found, h5py.Dataset) or (path.resolve(), found.name) in above:
                 return False

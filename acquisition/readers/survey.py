@@ -13,9 +13,11 @@ import numpy.typing as npt
 from ptychoflow.acquisition.readers.hdf5 import HDF5_ERRORS, location, with_known_type
 from ptychoflow.acquisition.readers.links import dangling_link, missing_sources
 from ptychoflow.acquisition.readers.natural import natural_order
+from ptychoflow.acquisition.readers.outside import refuse_outside_links
 from ptychoflow.acquisition.readers.quantities import UNIT_ATTRIBUTES
 from ptychoflow.acquisition.readers.units import as_text
 from ptychoflow.acquisition.reading import READING
+from ptychoflow.streaming.errors import UserError
 
 MAXIMUM_DATASETS = 20_000
 MAXIMUM_DEPTH = 32
@@ -112,10 +114,14 @@ def _walk(
     for name in names:
         here = f"{path}/{name}"
         try:
+            refuse_outside_links(group, name)
             item = with_known_type(group.get(name))
             identity = None if item is None else (item.file.filename, h5py.h5o.get_info(item.id).addr)
         except HDF5_ERRORS:
             missing.append(f"{here} (cannot be read)")
+            continue
+        except UserError as refused:
+            missing.append(str(refused))
             continue
         if item is None:
             missing.append(f"{here} links to {dangling_link(group, name) or 'nothing'}")
@@ -190,6 +196,8 @@ def _values(dataset: h5py.Dataset) -> str:
         part = dataset[()] if dataset.nbytes <= SMALL_BYTES else _small_part(dataset)
     except (*HDF5_ERRORS, MemoryError):
         return "cannot be read"
+    except UserError:
+        return "kept outside of the file's folder"
     numbers = np.asarray(part, np.float64)
     if numbers.size == 1:
         return f"{numbers.reshape(-1)[0]:g}"

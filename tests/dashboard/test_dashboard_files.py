@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import h5py
@@ -193,6 +194,57 @@ def test_a_summary_that_is_none_hides_no_run(client: TestClient, tmp_path: Path,
     (tmp_path / "broken" / "summary.json").write_bytes(summary)
     (tmp_path / "whole" / "summary.json").write_text('{"frames": {"acquired": 7}, "held_out": null}')
     assert {row["name"]: row["frames"] for row in client.get("/api/runs").json()} == {"broken": None, "whole": 7}
+
+
+def external(file: h5py.File, secret: Path) -> None:
+    del file["refreshed/phase"]
+    file.create_dataset("refreshed/phase", (4, 4), "u1", external=[(str(secret), 0, 16)])
+
+
+def linked(file: h5py.File, secret: Path) -> None:
+    with h5py.File(secret.with_suffix(".h5"), "w") as other:
+        other["refreshed/phase"] = ramp()
+    del file["refreshed/phase"]
+    file["refreshed/phase"] = h5py.ExternalLink(str(secret.with_suffix(".h5")), "/refreshed/phase")
+
+
+def virtual(file: h5py.File, secret: Path) -> None:
+    linked(file, secret)
+    layout = h5py.VirtualLayout((4, 4), "f4")
+    layout[...] = h5py.VirtualSource(str(secret.with_suffix(".h5")), "refreshed/phase", (4, 4))
+    del file["refreshed/phase"]
+    file.create_virtual_dataset("refreshed/phase", layout)
+
+
+def no_image(file: h5py.File, _: Path) -> None:
+    del file["refreshed/phase"]
+    file["refreshed/phase/deeper"] = 1
+
+
+def text(file: h5py.File, _: Path) -> None:
+    del file["refreshed/phase"]
+    file["refreshed/phase"] = [["not"], ["numbers"]]
+
+
+def endless(file: h5py.File, _: Path) -> None:
+    del file["refreshed/phase"]
+    file.create_dataset("refreshed/phase", (2**30, 2**30), "f4", chunks=(8, 8))
+
+
+def nowhere(file: h5py.File, _: Path) -> None:
+    file["refreshed"].attrs["origin_px"] = ["far", "away"]
+
+
+@pytest.mark.parametrize("damage", [external, linked, virtual, no_image, text, endless, nowhere])
+def test_images_of_a_copied_run_show_nothing_but_themselves(
+    client: TestClient, tmp_path: Path, damage: Callable[[h5py.File, Path], None]
+) -> None:
+    (tmp_path / "secret").write_bytes(bytes(16))
+    write_images(tmp_path / "night", 0, ramp(4, 4))
+    with h5py.File(RunFolder(tmp_path / "night").image_file(0), "a") as file:
+        damage(file, tmp_path / "secret")
+    assert client.get("/api/mosaics/0/refreshed/phase.npy").status_code == 404
+    assert client.get("/api/state").status_code == 200
 
 
 @pytest.mark.parametrize(

@@ -60,13 +60,16 @@ def describe(source: ReplaySettings | SimulationSettings, *, plot: Path | None =
 
     from ptychoflow.acquisition.inspect import inspect_scan
     from ptychoflow.acquisition.readers.choosing import UnknownLayout
+    from ptychoflow.acquisition.readers.outside import links_allowed_to
+    from ptychoflow.acquisition.source_settings import ReplaySettings
     from ptychoflow.acquisition.sources import open_scan
     from ptychoflow.workflow.commands.unknown_layout import describe_unknown
 
     try:
         scan = open_scan(source)
     except UnknownLayout as unknown:
-        describe_unknown(unknown.path)
+        with links_allowed_to(source.links_to if isinstance(source, ReplaySettings) else ()):
+            describe_unknown(unknown.path)
         raise
     with closing(scan):
         Console().print(inspect_scan(scan))

@@ -11,6 +11,7 @@ from pathlib import Path
 import h5py
 
 from ptychoflow.acquisition.readers.hdf5 import HDF5_ERRORS, one_line
+from ptychoflow.acquisition.readers.outside import MAXIMUM_DEPTH, is_inside
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 SIGNATURE_PLACES = (0, *(512 << power for power in range(12)))
@@ -18,8 +19,6 @@ FLAGS_PLACE = 11
 FLAGS_VERSION = 3
 """Of the superblock: older ones do not say whether a file is being written."""
 WRITING, WRITING_SWMR = 0x01, 0x04
-MAXIMUM_DEPTH = 16
-"""Of links that lead to links."""
 
 
 class Stage(Enum):
@@ -90,14 +89,6 @@ def open_inside(folder: Path, name: str) -> h5py.File:
         return h5py.File(path, "r", libver="latest", swmr=True, locking=False)
     except HDF5_ERRORS as error:
         raise ValueError(f"{path} cannot be opened: {one_line(error)}") from error
-
-
-def is_inside(path: Path, folder: Path) -> bool:
-    """Return whether a path, wherever links lead, is in the folder."""
-    try:
-        return path.resolve().is_relative_to(folder.resolve())
-    except (OSError, ValueError, RuntimeError):
-        return False
 
 
 def find_inside(group: h5py.Group, name: str, folder: Path, *, depth: int = 0) -> h5py.Dataset:

@@ -15,7 +15,7 @@ from torch.distributed.rendezvous import rendezvous
 
 from ptychoflow.streaming.device import use_cuda
 from ptychoflow.streaming.errors import UserError
-from ptychoflow.trainer.meeting import MEETING_VARIABLE, agree_on_start
+from ptychoflow.trainer.meeting import MEETING_VARIABLE, agree_on_start, is_done, note_done
 from ptychoflow.trainer.models.arithmetic import resolve
 from ptychoflow.trainer.models.precision import Precision
 from ptychoflow.trainer.network_interface import shared_interface
@@ -33,6 +33,18 @@ class Rank:
     device: torch.device
     precision: Precision
     """FLOAT32 or BFLOAT16."""
+    meeting: Store | None = None
+    """Where the ranks of all starts meet; None for one that is alone."""
+
+    @property
+    def was_done(self) -> bool:
+        """Whether ranks before these had noted that all is done."""
+        return self.meeting is not None and is_done(self.meeting)
+
+    def note_done(self) -> None:
+        """Note that all is done, for ranks that are started after this one was killed on its way out."""
+        if self.meeting is not None:
+            note_done(self.meeting)
 
 
 @contextmanager
@@ -56,7 +68,9 @@ def join_ranks(settings: LearningSettings, *, interface: str | None = None) -> I
     with ExitStack() as stack:
         distributed = "RANK" in os.environ and "WORLD_SIZE" in os.environ
         if distributed:
-            store, own_rank, world_size = _meeting_place()
+            meeting, own_rank, world_size = _meeting_place()
+            start = agree_on_start(meeting, rank=own_rank, world_size=world_size)
+            store = PrefixStore(f"start-{start}", meeting)
             on_one_host = local_ranks == world_size
             stack.enter_context(
                 shared_interface(interface, store, rank=own_rank, world_size=world_size, on_one_host=on_one_host)
@@ -69,6 +83,7 @@ def join_ranks(settings: LearningSettings, *, interface: str | None = None) -> I
             world_size=dist.get_world_size() if distributed else 1,
             device=place.device,
             precision=resolve(settings.precision, place.device),
+            meeting=meeting if distributed else None,
         )
         log.info(
             "rank %d of %d on %s, %s, %d threads",
@@ -82,9 +97,9 @@ def join_ranks(settings: LearningSettings, *, interface: str | None = None) -> I
 
 
 def _meeting_place() -> tuple[Store, int, int]:
-    """Return this start's own part of the store where ranks meet, the own rank, and the number of ranks.
+    """Return the store where the ranks of all starts meet, the own rank, and the number of ranks.
 
-    The store is the file that the one who started the ranks names, else the one that torchrun names.
+    It is the file that the one who started the ranks names, else the one that torchrun names.
     """
     file = os.environ.get(MEETING_VARIABLE)
     if file is None:
@@ -92,8 +107,7 @@ def _meeting_place() -> tuple[Store, int, int]:
     else:
         store = dist.FileStore(file)  # type: ignore[attr-defined]
         rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    start = agree_on_start(store, rank=rank, world_size=world_size)
-    return PrefixStore(f"start-{start}", store), rank, world_size
+    return store, rank, world_size
 
 
 @dataclass(frozen=True)

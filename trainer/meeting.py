@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 MEETING_VARIABLE = "PTYCHOFLOW_MEETING_FILE"
 """Names the file through which ranks of one host meet; torchrun's own store listens on every interface."""
 POLL_S = 0.05
+DONE = "meeting/done"
 PATIENCE_S = 900.0
 """Ranks on other hosts may start minutes later."""
 
@@ -32,6 +33,16 @@ def agree_on_start(store: Store, *, rank: int, world_size: int, patience_s: floa
     """
     deadline_s = time.monotonic() + patience_s
     return _name(store, world_size, deadline_s) if rank == 0 else _ask(store, rank, deadline_s)
+
+
+def note_done(store: Store) -> None:
+    """Note that there is nothing more to do for any start."""
+    store.set(DONE, "")
+
+
+def is_done(store: Store) -> bool:
+    """Whether the ranks of a start before had noted that there is nothing more to do."""
+    return bool(store.check([DONE]))
 
 
 def _name(store: Store, world_size: int, deadline_s: float) -> str:

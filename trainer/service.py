@@ -25,7 +25,7 @@ from ptychoflow.trainer.interface.pipeline import Pipeline
 from ptychoflow.trainer.online.checkpointing import CheckpointContents, Checkpointing, restore
 from ptychoflow.trainer.online.ingest import SampleIngest
 from ptychoflow.trainer.online.publication import Publication
-from ptychoflow.trainer.online.receiver import SampleReceiver
+from ptychoflow.trainer.online.receiver import SampleReceiver, let_go_again
 from ptychoflow.trainer.online.recipe import Recipe
 from ptychoflow.trainer.online.start import Announced, wait_for_samples
 from ptychoflow.trainer.online.step_report import StepReport
@@ -97,6 +97,10 @@ def train(settings: StreamSettings, *, network: NetworkSettings, run: RunContext
         closing(TelemetrySender(network, part=Part.TRAINER, rank=rank.rank)) as telemetry,
     ):
         session = _Session(settings, network, run, stop, rank, telemetry, choose_pipeline(settings))
+        if rank.was_done:
+            log.info("ranks before these were done, and one was killed on its way out")
+            let_go_again(network, rank=rank.rank, world_size=rank.world_size, stop=stop)
+            return
         learnt = _serve_and_publish(session) if rank.rank == 0 else _serve(session, publication=None)
         if not learnt:
             raise UserError(NO_SAMPLE)
@@ -140,17 +144,20 @@ def _serve(session: _Session, *, publication: Publication | None) -> bool:
                 return True
             work = _Work(session, announced, ingest, publication, checkpoint)
             _train(work, stack)
-        _wait_for_edges(session, publication)
+        _wait_for_edges(work)
         if not work.is_futile and not session.stop.is_set():
             # ranks that are started again before this must be told of the stream and its end again
             ingest.queue.release_kept()
         return not work.is_futile or session.stop.is_set()
 
 
-def _wait_for_edges(session: _Session, publication: Publication | None) -> None:
+def _wait_for_edges(work: _Work) -> None:
     """Wait until the edges have the final weights, or no longer will, or `stop` is set. Collective."""
+    session, publication = work.session, work.publication
     if publication is not None and not session.stop.is_set():
         publication.wait_until_served(session.settings.wait_until_served_s, session.stop)
+        if not work.is_futile and not session.stop.is_set():
+            session.rank.note_done()
     if dist.is_initialized():
         dist.all_reduce(torch.zeros(1))
 

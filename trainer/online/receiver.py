@@ -3,15 +3,35 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Self
 
 from ptychoflow.streaming.inbox import Inbox
+from ptychoflow.streaming.messages import ScanEnd
+from ptychoflow.streaming.publisher import rank_name
 from ptychoflow.streaming.settings import NetworkSettings
 from ptychoflow.trainer.online.ingest import SampleIngest
 
 POLL_S = 0.02
+LETTING_GO_S = 20.0
+"""An acquisition that is there sends what it still has within a second."""
+
+
+def let_go_again(network: NetworkSettings, *, rank: int, world_size: int, stop: threading.Event) -> None:
+    """Acknowledge what the acquisition still has for a rank, all of which ranks before this one are done with.
+
+    Blocks until the end of the stream has come or `stop` is set, for `LETTING_GO_S` at most: there may be nothing left.
+    """
+    deadline_s = time.monotonic() + LETTING_GO_S
+    consumer, port = rank_name(rank), network.samples_port + rank
+    with Inbox(network, consumer=consumer, port=port, world_size=world_size) as inbox:
+        while time.monotonic() < deadline_s and not stop.is_set():
+            if (delivery := inbox.receive(POLL_S)) is not None:
+                inbox.acknowledge([delivery.sequence])
+                if isinstance(delivery.message, ScanEnd):
+                    return
 
 
 class SampleReceiver:
@@ -39,8 +59,7 @@ class SampleReceiver:
         self._executor.shutdown()
 
     def _run(self) -> None:
-        port = self._network.samples_port + self._rank
-        consumer = f"rank-{self._rank}"
+        consumer, port = rank_name(self._rank), self._network.samples_port + self._rank
         with Inbox(self._network, consumer=consumer, port=port, world_size=self._world_size, warn=self._warn) as inbox:
             while not self._closing.is_set():
                 inbox.acknowledge(self._ingest.queue.pop_acknowledgeable())

@@ -52,7 +52,7 @@ WORKFLOW_ROOMS = (
     ("report",),
     ("results",),
     ("launching",),
-    ("experiments", "benchmarks", "hand_over"),
+    ("experiments", "benchmarks", "hand_over", "doctor"),
     ("commands",),
     ("app",),
     ("cli",),

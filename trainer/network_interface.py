@@ -46,7 +46,7 @@ def shared_interface(
     """
     interface: str | None
     if setting is not None:
-        interface, why = _named(setting), f"network.interface = {setting}"
+        interface, why = find_interface(setting), f"network.interface = {setting}"
     elif (named := named_interface()) is not None:
         interface, why = named, INTERFACE_VARIABLE
     elif on_one_host:
@@ -75,8 +75,12 @@ def shared_interface(
                 os.environ[name] = value
 
 
-def _named(setting: str) -> str:
-    """Return the interface that a name, an address or a network stands for on this host."""
+def find_interface(setting: str) -> str:
+    """Return the interface that a name, an address or a network stands for on this host.
+
+    Raises:
+        UserError: none of them is this host's.
+    """
     own = interface_addresses()
     names = list(dict.fromkeys(one.interface for one in own))
     if setting in names:

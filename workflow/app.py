@@ -11,6 +11,7 @@ from ptychoflow.workflow.commands.acquire import acquire
 from ptychoflow.workflow.commands.bench import app as bench
 from ptychoflow.workflow.commands.dashboard import dashboard
 from ptychoflow.workflow.commands.detector import detector
+from ptychoflow.workflow.commands.doctor import doctor
 from ptychoflow.workflow.commands.edge import edge
 from ptychoflow.workflow.commands.experiment import app as experiment
 from ptychoflow.workflow.commands.fashion_mnist import fashion_mnist
@@ -49,7 +50,7 @@ def create_app() -> typer.Typer:
         add_completion=False,
         rich_markup_mode=None,
     )
-    parts = (acquire, train, edge, dashboard, outputs, keys, submit)
+    parts = (acquire, train, edge, dashboard, outputs, keys, submit, doctor)
     for command in (run, resume, inspect, simulate, detector, report, view, hand_over, *parts, fashion_mnist):
         app.command()(command)
     app.callback()(_before_the_sub_command)

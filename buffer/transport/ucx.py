@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -157,6 +158,19 @@ def _configuration() -> dict[str, str]:
         is_of_this_host = all(is_loopback(address) for address in addresses_of(interface))
         configuration["NET_DEVICES"] = ",".join([interface, *([] if is_of_this_host else rdma_devices())])
     return configuration
+
+
+def usable_transports() -> list[str]:
+    """The transports that UCX finds here and may use, each with its device: `tcp/eth0`.
+
+    Raises:
+        RuntimeError: UCX does not start.
+    """
+    try:
+        context = ucx.UCXContext(_configuration())
+    except ucx.UCXError as error:
+        raise RuntimeError(str(error)) from error
+    return re.findall(r"flags \S+ (\S+/\S+)", context.info)
 
 
 def _tag(request_id: int, part: int) -> ucx.UCXXTag:

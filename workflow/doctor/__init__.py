@@ -1,0 +1,1 @@
+"""What `ptychoflow doctor` looks at before a run, one topic a file."""

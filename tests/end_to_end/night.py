@@ -88,6 +88,7 @@ ENDING = {"acquisition", "edge"}
 """Without these a run does not go on by itself. It goes on without its page, which a resumed one has again."""
 LOOKED_AT = (0.1, 0.35, 0.55, 0.78, 0.97)
 PATIENCE_S = 120.0
+HEARD_EVERY_S = 0.5
 COUNTED = "Number(document.getElementById('frames-short').textContent.split(',')[0].replace(/[^0-9]/g, ''))"
 """Frames on the page."""
 WORDS = {
@@ -232,7 +233,9 @@ class Night:
             browser.size(1400, 1000)
             browser.open(f"http://127.0.0.1:{port}")
             for number, at_s in enumerate(looks):
-                time.sleep(max(at_s - time.time(), 0.0))
+                while time.time() < at_s:
+                    browser.value("1")  # so that what it says is heard
+                    time.sleep(HEARD_EVERY_S)
                 began_s = time.monotonic()
                 browser.wait_for(f"document.getElementById('run').textContent === '{self.run.name}'", PATIENCE_S)
                 browser.wait_for(f"{COUNTED} > {counted}", PATIENCE_S)

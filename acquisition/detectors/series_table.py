@@ -274,11 +274,11 @@ class SeriesTable:
         first_s, last_s = series.joiner.first_frame_s, series.joiner.last_frame_s
         if run.began_s is None or first_s is None or last_s is None:
             return False
+        if abs(run.began_s - first_s) > self._join.begin_within_s:
+            return False
         if any((run.number - other_run) * (series.number - other) < 0 for other_run, other in self._joined):
             return False  # an earlier run is of no later series
-        if run.captured and not (run.blocks[-1].at_s >= first_s - FAR_S and last_s >= run.began_s - FAR_S):
-            return False
-        return abs(run.began_s - first_s) <= self._join.begin_within_s
+        return not run.captured or (run.blocks[-1].at_s >= first_s - FAR_S and last_s >= run.began_s - FAR_S)
 
     def _tell_far(self, run: _Run, series: Series) -> None:
         """Say so where time is all that joins positions to a series, and not by much."""

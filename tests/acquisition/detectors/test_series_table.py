@@ -1,0 +1,106 @@
+"""Runs of positions that name no series: every position goes to its own frame, whichever side is away meanwhile."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from ptychoflow.acquisition.detectors.arrivals import (
+    Arrival,
+    FrameCame,
+    PositionsBegan,
+    PositionsCame,
+    PositionsEnded,
+    SeriesBegan,
+    SeriesEnded,
+    SeriesHeader,
+)
+from ptychoflow.acquisition.detectors.series_table import SeriesTable
+from ptychoflow.acquisition.detectors.settings import JoinSettings
+from ptychoflow.acquisition.scan import Ending
+
+SERIES = 40
+PAUSES_S = (0.2, 1.5)
+AWAY_S = (1.0, 5.0)
+KILLED, ABORTED = 0.15, 0.1
+BOTH_BACK_S = 3.0
+
+Event = tuple[float, Arrival]
+
+
+class Beamline:
+    """Series after series; one side at a time is killed in the middle of one and away for a while."""
+
+    def __init__(self, seed: int) -> None:
+        self._random = random.Random(seed)
+        self._period_s, self._frames = self._random.choice([0.01, 0.05]), self._random.choice([20, 60])
+        self._back_s = {"detector": 0.0, "positions": 0.0}
+
+    def events(self) -> list[Event]:
+        """Return what arrives of the whole beamtime, in order."""
+        events, begin_s = [], 0.0
+        for number in range(SERIES):
+            begin_s += self._random.uniform(*PAUSES_S)
+            aborted = self._random.random() < ABORTED
+            sent = self._frames // 2 if aborted else self._frames
+            killed = self._killed(begin_s)
+            for side, made in (("detector", self._frames_of), ("positions", self._positions_of)):
+                late_s = begin_s + self._random.uniform(-0.02, 0.05)
+                if begin_s >= self._back_s[side]:
+                    cut = self._random.randrange(sent) if side == killed else None
+                    events += made(number, late_s, sent if cut is None else cut, ends=cut is None, aborted=aborted)
+                    if cut is not None:
+                        self._back_s[side] = begin_s + cut * self._period_s + self._random.uniform(*AWAY_S)
+            begin_s += sent * self._period_s
+        return sorted(events, key=lambda event: event[0])
+
+    def _killed(self, begin_s: float) -> str | None:
+        both = begin_s > max(self._back_s.values()) + BOTH_BACK_S
+        return self._random.choice(list(self._back_s)) if both and self._random.random() < KILLED else None
+
+    def _frames_of(self, number: int, begin_s: float, frames: int, *, ends: bool, aborted: bool) -> Iterator[Event]:
+        """Yield a series; a detector that is aborted says nothing of it."""
+        yield begin_s, SeriesBegan(f"s{number}", SeriesHeader())
+        for index in range(frames):
+            yield begin_s + (index + 1) * self._period_s, FrameCame(f"s{number}", index, (number, index))
+        if ends and not aborted:
+            yield begin_s + (frames + 1) * self._period_s, SeriesEnded(f"s{number}", Ending.COMPLETE)
+
+    def _positions_of(self, number: int, begin_s: float, frames: int, *, ends: bool, aborted: bool) -> Iterator[Event]:
+        yield begin_s, PositionsBegan(f"r{number}", None, captured=True)
+        for index in range(frames):
+            place = np.array([[float(number), float(index)]])
+            yield begin_s + (index + 1) * self._period_s, PositionsCame(f"r{number}", np.array([index]), place)
+        if ends:
+            ending = Ending.ABORTED if aborted else Ending.COMPLETE
+            yield begin_s + (frames + 1) * self._period_s, PositionsEnded(f"r{number}", ending)
+
+
+def placed(events: list[Event]) -> Counter[tuple[object, tuple[float, float]]]:
+    """Return frames with the positions that they were given."""
+    table = SeriesTable(JoinSettings(first_frame=0, first_sample=0, samples_per_frame=1), idle_s=60.0)
+    found: Counter[tuple[object, tuple[float, float]]] = Counter()
+    for at_s, arrival in events:
+        table.apply(arrival, at_s=at_s)
+        while (first := table.first) is not None and (first.over or first.joiner.placed):
+            while first.joiner.placed:
+                frame = first.joiner.placed.popleft()
+                found[frame.image, frame.position_m] += 1
+            if first.over:
+                table.let_go(first)
+    return found
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_every_frame_gets_its_own_position_though_one_side_is_away_now_and_then(seed: int) -> None:
+    events = Beamline(seed).events()
+    events.append((events[-1][0] + 100.0, SeriesEnded("none", Ending.COMPLETE)))
+    frames = {one.image for _, one in events if isinstance(one, FrameCame)}
+    sent = {tuple(one.positions_m[0].tolist()) for _, one in events if isinstance(one, PositionsCame)}
+    expected = Counter((frame, frame) for frame in frames & sent)
+    assert expected.total() < len(frames | sent), "nobody was away"
+    assert placed(events) == expected

@@ -28,9 +28,12 @@ from ptychoflow.trainer.interface.stream import SectionEnd, StreamEnd
 from ptychoflow.trainer.models.weights_file import read_weights
 from ptychoflow.workflow.configuration.pipeline_name import PipelineName
 from ptychoflow.workflow.experiments.case import CaseFolder
+from ptychoflow.workflow.experiments.classification.settings import ClassificationExperiment
 from ptychoflow.workflow.experiments.configuration import load_experiment
 from ptychoflow.workflow.experiments.ptychography.case import all_cases, weights_of
 from ptychoflow.workflow.experiments.ptychography.dataset import PerspectiveSamples, open_dataset, write_perspective
+from ptychoflow.workflow.experiments.ptychography.experiment import _against
+from ptychoflow.workflow.experiments.ptychography.memoriser import Nearest, memorise
 from ptychoflow.workflow.experiments.ptychography.preparation import prepare, prepare_earlier
 from ptychoflow.workflow.experiments.ptychography.settings import FromScratchSettings, PtychographyExperiment
 from ptychoflow.workflow.experiments.ptychography.stream import (
@@ -47,6 +50,7 @@ from ptychoflow.workflow.experiments.ptychography.transfer import (
 )
 from ptychoflow.workflow.experiments.rank import train_cases
 from ptychoflow.workflow.experiments.runner import RANK_MODULE
+from ptychoflow.workflow.experiments.table import UNKNOWN
 
 LOSSES = [[0.4, 0.9, 0.8], [0.5, 0.3, 0.7], [0.7, 0.4, 0.2]]
 
@@ -118,6 +122,8 @@ def test_perspectives_come_in_order_as_often_as_asked_for(folder: Path) -> None:
     assert served(stream, 3) == [2 * numbers for numbers in training]
     stream = SectionStream(dataset, in_sequence(dataset, passes=1, first=1, rank=0, world_size=1))
     assert served(stream, 3) == training[1:], "a resumed training begins with its perspective"
+    stream = SectionStream(dataset, in_sequence(dataset, passes=2.5, first=1, rank=0, world_size=1))
+    assert served(stream, 3) == [training[1] * 2 + training[1][:6]]
 
 
 def test_ranks_share_every_frame(folder: Path) -> None:
@@ -258,6 +264,93 @@ def test_every_method_begins_with_what_was_learnt_before(tmp_path: Path) -> None
         assert loss == pytest.approx(sum(errors), rel=0.01)  # evaluated in bfloat16 where the processor has it
 
 
+def nearest_by_hand(looked_for: np.ndarray, stored: list[np.ndarray]) -> int:
+    """Return the number of the stored frame that is most alike, one by one."""
+    distances = [np.sum((np.sqrt(looked_for.astype(float)) - np.sqrt(one.astype(float))) ** 2) for one in stored]
+    return int(np.argmin(distances))
+
+
+@pytest.mark.parametrize("method", ["memoriser", "memoriser_buffer"])
+def test_what_only_remembers_gives_the_ground_truth_of_the_frame_most_alike(tmp_path: Path, method: str) -> None:
+    room = 30
+    settings = experiment(
+        trainer={"buffer": {"capacity": room, "representatives": 4, "candidates": 4}, "ranks": 2},
+        experiment={"methods": [method], "first_seed": 3},
+    )
+    (case,) = all_cases(settings, tmp_path)
+    assert case.seed == 3
+    prepare(settings, seed=3, folder=case.dataset)
+    (tmp_path / case.name).mkdir()
+    found = memorise(case, CaseFolder(tmp_path / case.name))
+    dataset = open_dataset(case.dataset)
+    seen = [(part.index, row) for part in dataset for row in part.rows(FrameRole.TRAIN)]
+    kept = seen
+    if method == "memoriser_buffer":
+        lots = np.random.default_rng(3).random(len(seen))
+        kept = [seen[number] for number in np.argsort(lots)[: 2 * room]]
+        assert len(kept) == 2 * room < len(seen), "the buffers of both ranks"
+    stored = [dataset[index].samples["diffraction"][row] for index, row in kept]
+    for place, index in enumerate(found["perspectives"]):
+        part = dataset[index].of_role(FrameRole.VALIDATION)
+        errors = []
+        for frame, amplitude, phase in zip(part["diffraction"], part["amplitude"], part["phase"], strict=True):
+            like, row = kept[nearest_by_hand(frame, stored)]
+            for name, truth in (("amplitude", amplitude), ("phase", phase)):
+                errors.append(np.abs(dataset[like].samples[name][row].astype(float) - truth.astype(float)).mean())
+        assert found["validation_matrix"][-1][place] == pytest.approx(2 * np.mean(errors), rel=1e-4)
+    assert found["held_out"]["psnr_db"]["phase"] > 0
+    assert found["raw_loss"] is None
+
+
+def test_what_was_seen_is_remembered_exactly(tmp_path: Path) -> None:
+    write_perspective(samples(0, 20), tmp_path)
+    dataset = open_dataset(tmp_path)
+    rows = np.arange(20)
+    nearest = Nearest(dataset[0].samples["diffraction"][::-1], dataset)
+    assert (nearest.place == -1).all()
+    nearest.store(np.stack([np.zeros(20, int), rows], axis=1))
+    assert nearest.place[:, 1].tolist() == rows[::-1].tolist()
+    assert nearest.truth()["phase"][:, 0, 0].tolist() == (-rows[::-1]).tolist()
+
+
+def test_incremental_has_as_many_samples_and_steps_as_rehearsal_has(tmp_path: Path) -> None:
+    settings = experiment(
+        trainer={
+            "threads": 1,
+            "batch_size": 4,
+            "model": {"width": 4, "levels": 2},
+            "buffer": {"capacity": 40, "representatives": 6, "candidates": 3},
+        },
+        experiment={"methods": ["er", "incremental_more"], "passes": 2},
+    )
+    er, more = trained(settings, tmp_path)
+    rehearsing, incremental = (case.learning for case in all_cases(settings, tmp_path))
+    assert incremental.batch_size == rehearsing.batch_size + rehearsing.buffer.representatives == 10
+    assert abs(er["steps"] - more["steps"]) <= len(er["perspectives"]), "a perspective's last step may be short"
+    for found in (er, more):
+        assert found["raw_loss"] > 0
+        assert found["raw_loss"] != found["validation_loss"][-1]
+        assert found["late_loss"] == pytest.approx(np.mean(found["validation_matrix"][-1]), rel=1e-6)
+
+
+def run(seed: int, loss: float) -> dict[str, Any]:
+    return {"seed": seed, "validation_loss": [1.0, loss]}
+
+
+def test_methods_are_compared_seed_by_seed() -> None:
+    baseline = [run(0, 1.0), run(1, 2.0), run(2, 0.5)]
+    against = _against(baseline)
+    assert against(baseline) == ""
+    assert against([run(1, 1.0), run(0, 0.9), run(2, 0.55)]) == "-16.7 % ± 30.6 (2 of 3 lower)"
+    assert against([run(1, 1.0)]) == "-50.0 %"
+    assert against([run(7, 1.0)]) == UNKNOWN
+
+
+def test_images_have_methods_of_their_own() -> None:
+    with pytest.raises(ValidationError, match="memoriser is compared on scans only"):
+        ClassificationExperiment.model_validate({"experiment": {"methods": ["memoriser"]}})
+
+
 CONFIG = """
 [source]
 frames_per_perspective = 80
@@ -282,6 +375,7 @@ capacity = 40
 representatives = 8
 candidates = 7
 [experiment]
+first_seed = 0
 passes = 3
 """
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import logging
+from collections.abc import Iterator
 from typing import Any, Generic
 
 import torch
@@ -96,6 +97,15 @@ class Learner(Generic[NetworkT]):
             return None
         self._step(agreed.finish)
         return share.detach()
+
+    @contextlib.contextmanager
+    def resting(self) -> Iterator[NetworkT]:
+        """Lend the network as the last step left it, in evaluation mode; no step may be made meanwhile."""
+        self._network.eval()
+        try:
+            yield self._network
+        finally:
+            self._network.train()
 
     @property
     def between_steps(self) -> bool:

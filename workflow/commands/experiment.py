@@ -27,7 +27,7 @@ def ptychography(
     assignments: SetOption = None,
     methods: Annotated[
         list[str] | None,
-        typer.Option("--method", help="incremental, er, der, derpp, xder, from_scratch; may be repeated."),
+        typer.Option("--method", help="er, derpp, memoriser …; the manual lists them. May be repeated."),
     ] = None,
     seeds: Annotated[int | None, typer.Option(min=1, help="Repetitions, for mean and spread.")] = None,
     ranks: Annotated[int | None, typer.Option(min=1, help="Processes of each training.")] = None,

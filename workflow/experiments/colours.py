@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from ptychoflow.workflow.drawing import BLUE, GREEN, GREY, ORANGE, RED, VIOLET
+from ptychoflow.workflow.drawing import BLACK, BLUE, BROWN, GREEN, GREY, ORANGE, RED, VIOLET, YELLOW
 from ptychoflow.workflow.experiments.methods import Method
 
 COLOURS = {
     Method.INCREMENTAL: ORANGE,
+    Method.INCREMENTAL_MORE: BROWN,
     Method.ER: BLUE,
     Method.DER: RED,
     Method.DERPP: GREEN,
     Method.XDER: VIOLET,
     Method.FROM_SCRATCH: GREY,
+    Method.MEMORISER: BLACK,
+    Method.MEMORISER_BUFFER: YELLOW,
 }

@@ -8,17 +8,31 @@ from ptychoflow.trainer.settings import StrategyName
 
 
 class Method(StrEnum):
-    """Strategies on the stream, and training on everything at once."""
+    """Strategies on the stream, training on everything at once, and what only remembers."""
 
     FROM_SCRATCH = "from_scratch"
     """A new network, trained on all that has been seen. The upper bound."""
     INCREMENTAL = "incremental"
+    INCREMENTAL_MORE = "incremental_more"
+    """As many samples per step as the rehearsing methods have, in as many steps: those of the present alone."""
     ER = "er"
     DER = "der"
     DERPP = "derpp"
     XDER = "xder"
+    MEMORISER = "memoriser"
+    """No network: the ground truth of the frame that looks most alike, of all that were seen."""
+    MEMORISER_BUFFER = "memoriser_buffer"
+    """Likewise, of as many as the rehearsal buffers of all ranks hold, sampled uniformly from all that were seen."""
 
     @property
     def strategy(self) -> StrategyName:
-        """What each step learns from."""
-        return StrategyName.INCREMENTAL if self is Method.FROM_SCRATCH else StrategyName(self.value)
+        """What each step learns from, where there are steps."""
+        return StrategyName.INCREMENTAL if self in _ON_THE_STREAM_ALONE else StrategyName(self.value)
+
+    @property
+    def remembers_only(self) -> bool:
+        """Whether it has no network."""
+        return self in (Method.MEMORISER, Method.MEMORISER_BUFFER)
+
+
+_ON_THE_STREAM_ALONE = (Method.FROM_SCRATCH, Method.INCREMENTAL_MORE, Method.MEMORISER, Method.MEMORISER_BUFFER)

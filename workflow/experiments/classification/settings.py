@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator
 
 from ptychoflow.streaming.settings import Settings
 from ptychoflow.trainer.pipelines.classification.settings import ClassificationSettings, ImageSettings
@@ -33,6 +33,14 @@ class ComparisonSettings(Settings):
     """How often the ranks are started again from the last checkpoint after one of them was killed."""
     compare_draws: bool = False
     """Also train `er` where every rank sees classes of its own, once with global draws and once with local ones."""
+
+    @field_validator("methods")
+    @classmethod
+    def _made_for_images(cls, methods: tuple[Method, ...]) -> tuple[Method, ...]:
+        for method in methods:
+            if method is Method.INCREMENTAL_MORE or method.remembers_only:
+                raise ValueError(f"{method.value} is compared on scans only")
+        return methods
 
 
 class ClassificationExperiment(Settings):

@@ -33,6 +33,8 @@ class LossRecord:
     """Perspectives, or epochs, after which was evaluated."""
     matrix: list[list[float]] = field(default_factory=list)
     """After each section, on every perspective, those to come included."""
+    raw_matrix: list[list[float]] = field(default_factory=list)
+    """Likewise, of the weights as the last step left them, without the moving average; empty without a network."""
     constants: list[list[float]] = field(default_factory=list)
     """Likewise, of always predicting the mean of the training patches so far."""
     steps: int = 0
@@ -83,6 +85,7 @@ class LossCallback(Callback):
         self.record.sections.append(number)
         self.record.matrix.append(list(found.per_perspective.values()))
         self.record.constants.append(list(found.constant_per_perspective.values()))
+        self.record.raw_matrix.append(list(self._evaluate_raw().per_perspective.values()))
         log.info(
             "section %d, step %d: validation loss over all perspectives %.4f, constant prediction %.4f",
             number,
@@ -95,9 +98,15 @@ class LossCallback(Callback):
 
     def _evaluate(self) -> Evaluation:
         self._learner.averaged.share_statistics()
-        found = self._evaluator.evaluate(
-            self._learner.averaged.network, self._mean_patch.over_all_ranks(), self._validation, limit=None
-        )
+        return self._evaluation_of(self._learner.averaged.network)
+
+    def _evaluate_raw(self) -> Evaluation:
+        """Each rank normalises by its own batch-norm statistics."""
+        with self._learner.resting() as network:
+            return self._evaluation_of(network)
+
+    def _evaluation_of(self, network: FrameNetwork) -> Evaluation:
+        found = self._evaluator.evaluate(network, self._mean_patch.over_all_ranks(), self._validation, limit=None)
         if found is None:
             raise RuntimeError("no perspective has a validation frame")
         return found

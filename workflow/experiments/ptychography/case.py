@@ -42,7 +42,19 @@ class PtychographyCase(Case):
     @property
     def learning(self) -> TrainerSettings:
         """Return the trainer's settings for this method: one step per minibatch, nothing after the stream."""
-        return self.trainer.model_copy(update={"strategy": self.method.strategy, "pace": Pace.STREAM, "finish_s": 0.0})
+        update = {"strategy": self.method.strategy, "pace": Pace.STREAM, "finish_s": 0.0}
+        return self.trainer.model_copy(update=update | {"batch_size": self._batch_size})
+
+    @property
+    def passes(self) -> float:
+        """How often the frames of a perspective come."""
+        return self.comparison.passes * self._batch_size / self.trainer.batch_size
+
+    @property
+    def _batch_size(self) -> int:
+        """Samples of the stream per step and rank."""
+        more = self.trainer.buffer.representatives if self.method is Method.INCREMENTAL_MORE else 0
+        return self.trainer.batch_size + more
 
 
 def weights_of(folder: CaseFolder) -> Path:
@@ -57,7 +69,7 @@ def held_out_image_of(folder: CaseFolder) -> Path:
 
 def all_cases(settings: PtychographyExperiment, folder: Path) -> list[PtychographyCase]:
     """Return all trainings, seed after seed; `folder` is the experiment's."""
-    return [case for seed in range(settings.experiment.seeds) for case in _cases(settings, seed, folder)]
+    return [case for seed in settings.experiment.all_seeds for case in _cases(settings, seed, folder)]
 
 
 def _cases(settings: PtychographyExperiment, seed: int, folder: Path) -> list[PtychographyCase]:

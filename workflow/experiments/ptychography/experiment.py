@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, stdev
 from typing import Any
 
 from ptychoflow.streaming.errors import UserError
@@ -18,11 +18,13 @@ from ptychoflow.workflow.experiments.ptychography.dataset import open_dataset
 from ptychoflow.workflow.experiments.ptychography.plots import write_plots
 from ptychoflow.workflow.experiments.ptychography.preparation import prepare, prepare_earlier
 from ptychoflow.workflow.experiments.ptychography.settings import PtychographyExperiment
-from ptychoflow.workflow.experiments.table import UNKNOWN, Cell, ResultTable, Run, Runs, mean_and_spread, spread
+from ptychoflow.workflow.experiments.table import UNKNOWN, Cell, ResultTable, Run, Runs, spread
 
 log = logging.getLogger(__name__)
 
 CHANNELS = ("amplitude", "phase")
+BASELINES = (Method.INCREMENTAL, Method.INCREMENTAL_MORE, Method.ER, Method.MEMORISER_BUFFER)
+"""What every method is compared with, seed by seed, if it is there."""
 SCORES = (("psnr_db", "PSNR, dB", 2), ("ssim", "SSIM", 4))
 
 
@@ -89,7 +91,13 @@ class Ptychography(Experiment):
             "held-out perspective, and validation loss over all perspectives after the last one",
             columns={
                 "validation loss": spread(_final_loss, 4),
-                "against incremental": _against(runs.get(Method.INCREMENTAL.value, [])),
+                "raw weights": spread(lambda run: run["raw_loss"], 4),
+                "late mean": spread(lambda run: run["late_loss"], 4),
+                **{
+                    f"against {base.value.replace('_', ' ')}": _against(runs.get(base.value, []))
+                    for base in BASELINES
+                    if base.value in runs
+                },
                 "forgetting": spread(lambda run: run.get("forgetting"), 4),
                 **{
                     f"{channel} {heading}": spread(_held_out_score(name, channel), digits)
@@ -108,7 +116,7 @@ class Ptychography(Experiment):
         images = {
             case.method: held_out_image_of(self.folder_of(case))
             for case in self.cases()
-            if case.seed == 0 and not case.earlier
+            if case.seed == self._settings.experiment.first_seed and not case.earlier
         }
         return write_plots(content, images, self.folder)
 
@@ -134,12 +142,21 @@ def _held_out_score(name: str, channel: str) -> Any:
 
 
 def _against(baseline: Runs) -> Cell:
-    """Return what compares mean losses with that of the baseline; its own line stays empty."""
+    """Return what compares losses with the baseline's, seed by seed; its own line stays empty.
+
+    Shown are mean and spread of the differences, and on how many seeds the loss is the lower one.
+    """
+    losses = {run["seed"]: _final_loss(run) for run in baseline}
 
     def cell(runs: Runs) -> str:
         if runs is baseline:
             return ""
-        own, other = mean_and_spread(runs, _final_loss), mean_and_spread(baseline, _final_loss)
-        return f"{100 * (own[0] / other[0] - 1):+.1f} %" if own and other else UNKNOWN
+        pairs = [_final_loss(run) / losses[run["seed"]] - 1 for run in runs if run["seed"] in losses]
+        if not pairs:
+            return UNKNOWN
+        mean = f"{100 * fmean(pairs):+.1f} %"
+        if len(pairs) == 1:
+            return mean
+        return f"{mean} ± {100 * stdev(pairs):.1f} ({sum(pair < 0 for pair in pairs)} of {len(pairs)} lower)"
 
     return cell

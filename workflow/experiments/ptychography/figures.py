@@ -14,6 +14,9 @@ from ptychoflow.workflow.experiments.ptychography.transfer import (
     means_over_seen,
 )
 
+LATE_SHARE = 4
+"""The last quarter of the evaluations is averaged: a single one may be lucky."""
+
 
 def figures(record: LossRecord, held_out: HeldOut | None, *, at_once: bool) -> dict[str, Any]:
     """Return plain JSON values; `validation_matrix[i][j]` is the loss on perspective j after perspective i.
@@ -26,6 +29,8 @@ def figures(record: LossRecord, held_out: HeldOut | None, *, at_once: bool) -> d
     matrix, scores = record.matrix, held_out.as_json() if held_out is not None else None
     found: dict[str, Any] = {
         "validation_loss": [fmean(matrix[-1])] if at_once else means_over_seen(matrix),
+        "late_loss": fmean(fmean(row) for row in matrix[-max(1, len(matrix) // LATE_SHARE) :]),
+        "raw_loss": fmean(record.raw_matrix[-1]) if record.raw_matrix else None,
         "validation_matrix": matrix[-1:] if at_once else matrix,
         "untrained": record.untrained,
         "perspectives": record.perspectives,

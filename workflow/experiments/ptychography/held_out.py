@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import torch
 
 from ptychoflow.inference_edge.stitching.mosaic import Mosaic, place_patches
 from ptychoflow.inference_edge.stitching.quality import Comparison, compare, measure
+from ptychoflow.streaming.codec import Arrays
 from ptychoflow.streaming.durable_file import durable_file
 from ptychoflow.streaming.events import Quality
 from ptychoflow.streaming.messages import FrameRole
@@ -49,19 +50,21 @@ class HeldOut:
             np.savez(file, **arrays)
 
 
-def image_held_out(dataset: Dataset, network: FrameNetwork, constant: Patches) -> HeldOut | None:
+def image_held_out(
+    dataset: Dataset, predict: Callable[[npt.NDArray[Any]], Arrays], constant: Patches
+) -> HeldOut | None:
     """Return the scores of the perspective with held-out frames; None if there is none that can be stitched.
 
     Args:
         dataset: the scan.
-        network: in evaluation mode.
+        predict: makes patches (n, y, x), amplitude and phase, of counts (n, y, x).
         constant: the mean training patch (y, x).
     """
     held_out = next((part for part in dataset if len(part.rows(FrameRole.HELD_OUT)) and part.reference), None)
     if held_out is None or held_out.positions_px is None:
         return None
     frames = held_out.of_role(FrameRole.HELD_OUT)["diffraction"]
-    predicted = _compare(held_out, _predict(network, frames))
+    predicted = _compare(held_out, predict(frames))
     repeated = {name: np.repeat(patch.cpu().numpy()[None], len(frames), axis=0) for name, patch in _named(constant)}
     flat = _compare(held_out, repeated)
     if predicted is None or flat is None:
@@ -77,7 +80,8 @@ def _named(patches: Patches) -> list[tuple[str, torch.Tensor]]:
 
 
 @torch.inference_mode()
-def _predict(network: FrameNetwork, frames: npt.NDArray[np.generic]) -> dict[str, npt.NDArray[np.float32]]:
+def predict(network: FrameNetwork, frames: npt.NDArray[Any]) -> Arrays:
+    """Return the patches (n, y, x) that a network in evaluation mode makes of counts (n, y, x)."""
     device = next(network.parameters()).device
     parts: dict[str, list[npt.NDArray[np.float32]]] = {name: [] for name in Patches._fields}
     for start in range(0, len(frames), BATCH):
@@ -87,7 +91,7 @@ def _predict(network: FrameNetwork, frames: npt.NDArray[np.generic]) -> dict[str
     return {name: np.concatenate(part) for name, part in parts.items()}
 
 
-def _compare(perspective: PerspectiveSamples, patches: Mapping[str, npt.NDArray[np.float32]]) -> Comparison | None:
+def _compare(perspective: PerspectiveSamples, patches: Mapping[str, npt.NDArray[Any]]) -> Comparison | None:
     if perspective.positions_px is None or perspective.reference is None:
         return None
     positions_px = perspective.positions_px[perspective.rows(FrameRole.HELD_OUT)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from ptychoflow.acquisition.retrieval.settings import RetrievalSettings
 from ptychoflow.acquisition.source_settings import HoldOut, ReplaySettings, RoleSettings, SimulationSettings
@@ -70,6 +70,8 @@ class ComparisonSettings(Settings):
 
     methods: tuple[Method, ...] = (Method.INCREMENTAL, Method.ER, Method.DERPP, Method.FROM_SCRATCH)
     """What is compared."""
+    first_seed: NonNegativeInt = 0
+    """Of the first repetition. Choose settings on other seeds than those whose results you report."""
     seeds: PositiveInt = 1
     """Repetitions; each has its own specimens, noise, validation frames and initial weights, the same for all methods.
     """
@@ -79,6 +81,11 @@ class ComparisonSettings(Settings):
     """When training on everything has converged."""
     max_restarts: Annotated[int, Field(ge=0)] = 2
     """How often the ranks of a training are started again from its last checkpoint after one of them was killed."""
+
+    @property
+    def all_seeds(self) -> range:
+        """Return the seed of every repetition."""
+        return range(self.first_seed, self.first_seed + self.seeds)
 
 
 class PtychographyExperiment(Settings):

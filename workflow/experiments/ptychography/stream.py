@@ -29,16 +29,17 @@ class Section:
     """(n, 2): perspective and row of each sample, in order."""
 
 
-def in_sequence(dataset: Dataset, *, passes: int, first: int, rank: int, world_size: int) -> Iterator[Section]:
+def in_sequence(dataset: Dataset, *, passes: float, first: int, rank: int, world_size: int) -> Iterator[Section]:
     """Yield a section per perspective that has training frames, from perspective `first` on, in order of acquisition.
 
-    Frames are dealt to the ranks in turn. They come `passes` times.
+    Frames are dealt to the ranks in turn. They come `passes` times; a broken number ends with their first ones.
     """
     for perspective in dataset:
         rows = perspective.rows(FrameRole.TRAIN)
         if perspective.index >= first and len(rows):
-            mine = np.tile(rows[rank::world_size], passes)
-            yield Section(perspective.index, _places(perspective.index, mine))
+            mine = rows[rank::world_size]
+            mine = np.resize(mine, round(passes * len(mine)))
+            yield Section(perspective.index, places(perspective.index, mine))
 
 
 class Convergence:
@@ -70,11 +71,11 @@ def everything_at_once(
     dataset: Dataset, *, until: Convergence, seed: int, rank: int, world_size: int
 ) -> Iterator[Section]:
     """Yield an epoch over all perspectives together, shuffled, until convergence is reached."""
-    places = np.concatenate([_places(part.index, part.rows(FrameRole.TRAIN)) for part in dataset])
+    everything = np.concatenate([places(part.index, part.rows(FrameRole.TRAIN)) for part in dataset])
     epoch = 0
     while not until.reached:
-        order = np.random.default_rng((seed, epoch)).permutation(len(places))
-        yield Section(epoch, places[order][rank::world_size])
+        order = np.random.default_rng((seed, epoch)).permutation(len(everything))
+        yield Section(epoch, everything[order][rank::world_size])
         epoch += 1
 
 
@@ -119,5 +120,6 @@ class SectionStream(Stream):
         self._section, self._served = next(self._sections, None), 0
 
 
-def _places(perspective: int, rows: Rows) -> Rows:
+def places(perspective: int, rows: Rows) -> Rows:
+    """Return (n, 2): perspective and row of each."""
     return np.stack([np.full(len(rows), perspective), rows], axis=1).astype(np.int64)

@@ -8,6 +8,7 @@ import time
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from functools import partial
 from statistics import fmean
 from typing import Any, cast
 
@@ -43,7 +44,8 @@ from ptychoflow.workflow.experiments.ptychography.callback import LossCallback, 
 from ptychoflow.workflow.experiments.ptychography.case import PtychographyCase, held_out_image_of, weights_of
 from ptychoflow.workflow.experiments.ptychography.dataset import Dataset, open_dataset
 from ptychoflow.workflow.experiments.ptychography.figures import figures
-from ptychoflow.workflow.experiments.ptychography.held_out import image_held_out
+from ptychoflow.workflow.experiments.ptychography.held_out import image_held_out, predict
+from ptychoflow.workflow.experiments.ptychography.memoriser import memorise
 from ptychoflow.workflow.experiments.ptychography.stream import (
     Convergence,
     SectionStream,
@@ -101,13 +103,15 @@ class CaseReport(TimeReport):
 
 def _steps(training: Training) -> int:
     """Return the steps of a training on perspective after perspective."""
-    per_step = training.rank.world_size * training.case.trainer.batch_size
-    frames = (training.case.comparison.passes * len(part.rows(FrameRole.TRAIN)) for part in training.dataset)
+    per_step = training.rank.world_size * training.case.learning.batch_size
+    frames = (round(training.case.passes * len(part.rows(FrameRole.TRAIN))) for part in training.dataset)
     return sum(-(-count // per_step) for count in frames)
 
 
 def train(case: PtychographyCase, folder: CaseFolder, rank: Rank) -> dict[str, Any]:
     """Train, evaluate, and return the figures; the same on every rank. Blocks."""
+    if case.method.remembers_only:
+        return memorise(case, folder) if rank.rank == 0 else {}
     training = _prepare(case, folder, rank, open_dataset(case.dataset))
     with closing(training.strategy):
         _train(training, case.learning, first=_go_on(training))
@@ -173,7 +177,7 @@ def _train(training: Training, settings: TrainerSettings, *, first: int) -> None
     if at_once:
         sections = everything_at_once(dataset, until=convergence, seed=case.seed, **deal)
     else:
-        sections = in_sequence(dataset, passes=case.comparison.passes, first=first, **deal)
+        sections = in_sequence(dataset, passes=case.passes, first=first, **deal)
 
     def after_section(_number: int, found: Evaluation) -> None:
         convergence.note(found.mean_over_seen)
@@ -233,7 +237,7 @@ def _finish(training: Training) -> dict[str, Any]:
         run=training.case.name,
     )
     write_durably(weights_of(training.folder), write_weights(network, manifest, constant=constant))
-    held_out = image_held_out(training.dataset, network, constant)
+    held_out = image_held_out(training.dataset, partial(predict, network), constant)
     if held_out is not None:
         held_out.write_image(held_out_image_of(training.folder))
     return figures(training.record, held_out, at_once=training.case.method is Method.FROM_SCRATCH)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ptychoflow.workflow.drawing import BLACK, BLUE, BROWN, GREEN, GREY, ORANGE, RED, VIOLET, YELLOW
+from ptychoflow.workflow.drawing import BLACK, BLUE, BROWN, GREEN, GREY, LIGHT_GREEN, ORANGE, RED, VIOLET, YELLOW
 from ptychoflow.workflow.experiments.methods import Method
 
 COLOURS = {
@@ -11,6 +11,7 @@ COLOURS = {
     Method.ER: BLUE,
     Method.DER: RED,
     Method.DERPP: GREEN,
+    Method.DERPP_TWO_DRAWS: LIGHT_GREEN,
     Method.XDER: VIOLET,
     Method.FROM_SCRATCH: GREY,
     Method.MEMORISER: BLACK,

@@ -18,6 +18,7 @@ class Method(StrEnum):
     ER = "er"
     DER = "der"
     DERPP = "derpp"
+    DERPP_TWO_DRAWS = "derpp_two_draws"
     XDER = "xder"
     MEMORISER = "memoriser"
     """No network: the ground truth of the frame that looks most alike, of all that were seen."""

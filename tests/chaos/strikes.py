@@ -181,44 +181,53 @@ def _speak_nonsense(folder: Path, chance: random.Random) -> bool:
         config = tomllib.loads((folder / "config.toml").read_text())
     except (OSError, ValueError):
         return False
-    ports = _ports(config)
-    for port in ports:
-        _speak_raw(port, chance)
+    places = _places(config)
+    for place in places:
+        _speak_raw(place, chance)
     context = zmq.Context()
     try:
-        for port in ports:
+        for place in places:
             for kind in (zmq.PUSH, zmq.DEALER, zmq.PUB, zmq.XSUB):
-                _speak_zeromq(context.socket(kind), port, chance)
+                _speak_zeromq(context.socket(kind), place, chance)
     finally:
         context.destroy(linger=500)
-    return bool(ports)
+    return bool(places)
 
 
-def _ports(config: dict[str, Any]) -> list[int]:
+def _places(config: dict[str, Any]) -> list[int | str]:
+    """Return the ports of loopback and the files at which a run listens."""
     network = config["network"]
-    ports = {port for name, port in network.items() if name.endswith("_port")}
-    ports |= {network["samples_port"] + rank for rank in range(config["trainer"]["ranks"])}
-    if config["dashboard"]["enabled"]:
-        ports.add(config["dashboard"]["port"])
+    ports = {config["dashboard"]["port"]} if config["dashboard"]["enabled"] else set()
+    files: list[str] = []
+    if "sockets_dir" in network:
+        files = sorted(str(path) for path in Path(network["sockets_dir"]).glob("*") if path.is_socket())
+    else:
+        ports |= {port for name, port in network.items() if name.endswith("_port")}
+        ports |= {network["samples_port"] + rank for rank in range(config["trainer"]["ranks"])}
     listening = {
         one.laddr.port for one in psutil.net_connections("tcp") if one.status == psutil.CONN_LISTEN and one.laddr
     }
-    return sorted(ports & listening)
+    return [*sorted(ports & listening), *files]
 
 
-def _speak_raw(port: int, chance: random.Random) -> None:
+def _speak_raw(place: int | str, chance: random.Random) -> None:
     greeting = b"\xff" + bytes(8) + b"\x7f\x03\x00NULL" + bytes(48)
     for raw in (chance.randbytes(4000), greeting + chance.randbytes(4000), b"GET /" + chance.randbytes(4000), b""):
         try:
-            with socket.create_connection(("127.0.0.1", port), timeout=1.0) as connection:
+            family, address = (
+                (socket.AF_UNIX, place) if isinstance(place, str) else (socket.AF_INET, ("127.0.0.1", place))
+            )
+            with socket.socket(family) as connection:
+                connection.settimeout(1.0)
+                connection.connect(address)
                 connection.sendall(raw)
         except OSError:
             continue
 
 
-def _speak_zeromq(speaker: zmq.Socket[bytes], port: int, chance: random.Random) -> None:
-    """Send broken messages, as far as the port takes any from such a socket."""
-    speaker.connect(f"tcp://127.0.0.1:{port}")
+def _speak_zeromq(speaker: zmq.Socket[bytes], place: int | str, chance: random.Random) -> None:
+    """Send broken messages, as far as the place takes any from such a socket."""
+    speaker.connect(f"ipc://{place}" if isinstance(place, str) else f"tcp://127.0.0.1:{place}")
     deadline_s = time.monotonic() + SPEAKING_S
     for _ in range(MESSAGES):
         if not speaker.poll(200, zmq.POLLOUT) or time.monotonic() > deadline_s:

@@ -12,7 +12,7 @@ from typing import Any
 from apart import is_apart, mount_small_disk, unmount
 from checks import half_written, left_in_system, not_once, wrong_counts, wrong_status
 from run import Run
-from strikes import Blow, Strike, choose_strike, deliver
+from strikes import Blow, Kind, Strike, choose_strike, deliver
 from victims import described
 
 from ptychoflow.streaming.run_folder import RunFolder
@@ -22,6 +22,8 @@ GONE_S = 45.0
 """Longer than the parts of a killed launcher live on, on a busy host."""
 STARTS = 8
 """A run that is not complete after so many is never."""
+FRAMES_PORT = 7001
+"""With a port, the parts talk over loopback, which can go down; it is not anybody else's where a trial is apart."""
 STILL_GOING_ON = "is still going on"
 
 
@@ -63,6 +65,8 @@ def make_plan(seed: int, number: int) -> Plan:
         "acquisition.roles.hold_out": "last_perspective" if chance.random() < 0.2 else "none",
     }
     strikes = [choose_strike(chance, apart=is_apart()) for _ in range(chance.choice((1, 2, 2, 3)))]
+    if any(strike.kind is Kind.LINK_DOWN for strike in strikes):
+        settings["network.frames_port"] = FRAMES_PORT
     return Plan(settings, strikes, at_once=chance.random() < 0.5)
 
 

@@ -26,7 +26,8 @@ STYLE: dict[Any, Any] = {
     "svg.hashsalt": "report",
 }
 BLUE, ORANGE, GREY, VIOLET, GREEN, RED = "#1f5fbf", "#d9822b", "#8391a1", "#b9a3e3", "#138a72", "#bd2c2c"
-BLACK, BROWN, YELLOW, LIGHT_GREEN = "#20262e", "#8a5a2b", "#c9a400", "#7cc68d"
+BLACK, BROWN, YELLOW = "#20262e", "#8a5a2b", "#c9a400"
+LIGHT_BLUE, LIGHT_GREEN = "#7fb2f0", "#7cc68d"
 PALE_GREEN = "#dff1ea"
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from apart import go_apart, is_apart
-from trial import Outcome, carry_out, make_plan
+from trial import Outcome, Plan, carry_out, make_dozen, make_plan
 
 COLUMNS = ("strikes", "landed", "balanced", "hung", "left behind", "not once", "other")
 
@@ -30,30 +30,33 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--trials", type=int, default=200)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--only", type=int, help="carry out this trial alone")
+    parser.add_argument("--dozen", action="store_true", help="carry out a dozen strikes at one run instead")
     parser.add_argument("--work", type=Path, required=True, help="folder for runs and results")
     chosen = parser.parse_args(arguments)
     if (reason := go_apart()) is not None:
         print(f"without full disks and links that are down, and less is seen of what is left behind: {reason}")
+    if chosen.dozen:
+        return _report([_carry_out(make_dozen(), "dozen", chosen.work)])
     results = chosen.work / f"trials-{chosen.seed}.jsonl"
     results.parent.mkdir(parents=True, exist_ok=True)
     done = {one["number"]: one for one in _read(results)}
     numbers = range(chosen.trials) if chosen.only is None else [chosen.only]
     for number in numbers:
         if number not in done:
-            done[number] = _carry_out(chosen.seed, number, chosen.work)
+            plan = make_plan(chosen.seed, number)
+            done[number] = {"number": number} | _carry_out(plan, f"{chosen.seed}-{number}", chosen.work)
             with results.open("a") as file:
                 file.write(json.dumps(done[number]) + "\n")
     return _report([done[number] for number in numbers])
 
 
-def _carry_out(seed: int, number: int, work: Path) -> dict[str, Any]:
-    plan = make_plan(seed, number)
-    print(f"trial {number}: {'; '.join(map(str, plan.strikes))}; {dict(plan.settings)}", flush=True)
+def _carry_out(plan: Plan, name: str, work: Path) -> dict[str, Any]:
+    print(f"trial {name}: {'; '.join(map(str, plan.strikes))}; {dict(plan.settings)}", flush=True)
     began_s = time.monotonic()
-    outcome = carry_out(plan, work / f"trial-{seed}-{number}")
+    outcome = carry_out(plan, work / f"trial-{name}")
     seconds = time.monotonic() - began_s
     print(f"  {outcome.starts} starts, {seconds:.0f} s; {'; '.join(outcome.faults) or 'everything held'}", flush=True)
-    return {"number": number, "seconds": seconds, "apart": is_apart(), **_as_json(outcome)}
+    return {"name": name, "seconds": seconds, "apart": is_apart(), **_as_json(outcome)}
 
 
 def _as_json(outcome: Outcome) -> dict[str, Any]:
@@ -90,7 +93,7 @@ def _report(trials: Sequence[dict[str, Any]]) -> int:
     failed = [trial for trial in trials if any(_faults(trial))]
     print(f"{len(trials)} trials with {sum(trial['starts'] for trial in trials)} starts, {len(failed)} failed")
     for trial in failed:
-        print(f"trial {trial['number']}: {'; '.join(_faults(trial))[:2000]}")
+        print(f"trial {trial['name']}: {'; '.join(_faults(trial))[:2000]}")
     return 1 if failed else 0
 
 

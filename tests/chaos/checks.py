@@ -18,7 +18,9 @@ from strikes import Blow, Kind
 from victims import Victim
 
 from ptychoflow.streaming.durable_file import UNFINISHED_SUFFIX
+from ptychoflow.streaming.events import TrainingResumed
 from ptychoflow.streaming.run_folder import RunFolder
+from ptychoflow.streaming.telemetry_log import TelemetryLog
 from ptychoflow.trainer.checkpoints.checkpoint import newest
 
 SHARED_MEMORY = Path("/dev/shm")
@@ -78,13 +80,18 @@ def half_written(folder: Path, *, completed: bool) -> Iterator[str]:
 
 def wrong_counts(folder: RunFolder) -> Iterator[str]:
     """Yield what is wrong with the ledger of a run that has ended well."""
-    frames = json.loads(folder.summary.read_bytes())["frames"]
+    summary = json.loads(folder.summary.read_bytes())
+    frames = summary["frames"]
     if [frames[key] for key in ("acquired", "published", "inferred")] != [FRAMES] * 3:
         yield f"of {FRAMES} frames, {frames}"
     if frames["lost"] or frames["rejected"] or frames["unlabelled"]:
         yield f"lost, rejected or unlabelled frames: {frames}"
     if frames["trained"] + frames["validation"] + frames["void"] + frames["held_out"] != FRAMES:
         yield f"not every frame was learnt from: {frames}"
+    told = sum(isinstance(one.event, TrainingResumed) for one in TelemetryLog(folder.telemetry))
+    counted = len(summary["training"]["resumed_from_steps"])
+    if told != counted:
+        yield f"training was resumed {told} times, the summary says {counted} times"
 
 
 def not_once(folder: RunFolder) -> Iterator[str]:
@@ -155,5 +162,8 @@ def left_in_system() -> Iterator[str]:
     for one in psutil.net_connections("inet"):
         if one.status == psutil.CONN_LISTEN:
             yield f"port {one.laddr.port} is still open"
+    for one in psutil.net_connections("unix"):
+        if isinstance(one.laddr, str) and one.laddr.startswith("/"):
+            yield f"{one.laddr} is still open"
     for path in SHARED_MEMORY.iterdir():
         yield f"{path} is still there"

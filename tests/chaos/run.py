@@ -107,11 +107,14 @@ class Run:
         self.folder, self._settings = folder, {**SETTINGS, "run.directory": str(folder.parent), **settings}
         self.mark = uuid.uuid4().hex
 
-    def start(self) -> None:
-        """Begin the run, or go on with one that was begun."""
+    def start(self, *, ranks: int | None = None) -> None:
+        """Begin the run, or go on with one that was begun, on another number of ranks if one is given."""
         resumes = (self.folder / "config.toml").exists()
+        other_ranks = [] if ranks is None else [f"--ranks={ranks}"]
         assignments = [f"--set={key}={json.dumps(value)}" for key, value in self._settings.items()]
-        command = ["resume", str(self.folder)] if resumes else ["run", "--name", self.folder.name, *assignments]
+        command = (
+            ["resume", str(self.folder), *other_ranks] if resumes else ["run", "--name", self.folder.name, *assignments]
+        )
         self._told = Growing(self.folder / "telemetry.jsonl")
         self._logged = Growing(self.folder / "logs" / "launcher.log")
         self._said = self.folder.parent / f"{self.folder.name}.said"

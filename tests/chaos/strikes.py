@@ -20,8 +20,10 @@ import zmq
 from apart import set_loopback
 from broken_messages import SAID, broken
 from run import Moment, Run
-from victims import Victim, victims
+from victims import Victim, processes_of, victims
 
+Address = tuple[str, int] | str
+"""Host and port, or a file."""
 MESSAGES = 60
 """To each port in each way, as far as the port takes them."""
 SPEAKING_S = 0.5
@@ -109,7 +111,7 @@ def deliver(strike: Strike, run: Run) -> Blow:
     blow = Blow(strike)
     match strike.kind:
         case Kind.KILL:
-            _send(strike, run, signal.SIGKILL, blow)
+            psutil.wait_procs(_send(strike, run, signal.SIGKILL, blow), timeout=10)
         case Kind.STOP:
             struck = _send(strike, run, signal.SIGSTOP, blow)
             time.sleep(strike.lasts_s)
@@ -127,7 +129,7 @@ def deliver(strike: Strike, run: Run) -> Blow:
             set_loopback("up")
             blow.landed = True
         case Kind.BROKEN_MESSAGES:
-            blow.landed = _speak_nonsense(run.folder, random.Random(strike.seed))
+            blow.landed = _speak_nonsense(run, random.Random(strike.seed))
     return blow
 
 
@@ -175,49 +177,49 @@ def _full_disk(folder: Path) -> Iterator[None]:
         filler.unlink()
 
 
-def _speak_nonsense(folder: Path, chance: random.Random) -> bool:
-    """Send what is no message to every port of a run; return whether somebody listened."""
+def _speak_nonsense(run: Run, chance: random.Random) -> bool:
+    """Send what is no message to all places where a run listens; return whether there are any."""
     try:
-        config = tomllib.loads((folder / "config.toml").read_text())
+        config = tomllib.loads((run.folder / "config.toml").read_text())
     except (OSError, ValueError):
         return False
-    places = _places(config)
-    for place in places:
-        _speak_raw(place, chance)
+    addresses = [*(("127.0.0.1", port) for port in _ports(config)), *_socket_files(run)]
+    for address in addresses:
+        _speak_raw(address, chance)
     context = zmq.Context()
     try:
-        for place in places:
+        for address in addresses:
             for kind in (zmq.PUSH, zmq.DEALER, zmq.PUB, zmq.XSUB):
-                _speak_zeromq(context.socket(kind), place, chance)
+                _speak_zeromq(context.socket(kind), address, chance)
     finally:
-        context.destroy(linger=500)
-    return bool(places)
+        context.destroy(linger=200)
+    return bool(addresses)
 
 
-def _places(config: dict[str, Any]) -> list[int | str]:
-    """Return the ports of loopback and the files at which a run listens."""
+def _ports(config: dict[str, Any]) -> list[int]:
     network = config["network"]
-    ports = {config["dashboard"]["port"]} if config["dashboard"]["enabled"] else set()
-    files: list[str] = []
-    if "sockets_dir" in network:
-        files = sorted(str(path) for path in Path(network["sockets_dir"]).glob("*") if path.is_socket())
-    else:
-        ports |= {port for name, port in network.items() if name.endswith("_port")}
-        ports |= {network["samples_port"] + rank for rank in range(config["trainer"]["ranks"])}
+    ports = {port for name, port in network.items() if name.endswith("_port")}
+    ports |= {network["samples_port"] + rank for rank in range(config["trainer"]["ranks"])}
+    if config["dashboard"]["enabled"]:
+        ports.add(config["dashboard"]["port"])
     listening = {
         one.laddr.port for one in psutil.net_connections("tcp") if one.status == psutil.CONN_LISTEN and one.laddr
     }
-    return [*sorted(ports & listening), *files]
+    return sorted(ports & listening)
 
 
-def _speak_raw(place: int | str, chance: random.Random) -> None:
+def _socket_files(run: Run) -> list[str]:
+    """Return the files over which processes of a run talk."""
+    ids = {process.pid for process in processes_of(run.mark)}
+    found = {one.laddr for one in psutil.net_connections("unix") if one.pid in ids}
+    return sorted(path for path in found if isinstance(path, str) and path.startswith("/"))
+
+
+def _speak_raw(address: Address, chance: random.Random) -> None:
     greeting = b"\xff" + bytes(8) + b"\x7f\x03\x00NULL" + bytes(48)
     for raw in (chance.randbytes(4000), greeting + chance.randbytes(4000), b"GET /" + chance.randbytes(4000), b""):
         try:
-            family, address = (
-                (socket.AF_UNIX, place) if isinstance(place, str) else (socket.AF_INET, ("127.0.0.1", place))
-            )
-            with socket.socket(family) as connection:
+            with socket.socket(socket.AF_UNIX if isinstance(address, str) else socket.AF_INET) as connection:
                 connection.settimeout(1.0)
                 connection.connect(address)
                 connection.sendall(raw)
@@ -225,9 +227,10 @@ def _speak_raw(place: int | str, chance: random.Random) -> None:
             continue
 
 
-def _speak_zeromq(speaker: zmq.Socket[bytes], place: int | str, chance: random.Random) -> None:
-    """Send broken messages, as far as the place takes any from such a socket."""
-    speaker.connect(f"ipc://{place}" if isinstance(place, str) else f"tcp://127.0.0.1:{place}")
+def _speak_zeromq(speaker: zmq.Socket[bytes], address: Address, chance: random.Random) -> None:
+    """Send broken messages, as far as the port takes any from such a socket."""
+    speaker.linger = 200  # what a port has not taken by then it never does
+    speaker.connect(f"ipc://{address}" if isinstance(address, str) else "tcp://{}:{}".format(*address))
     deadline_s = time.monotonic() + SPEAKING_S
     for _ in range(MESSAGES):
         if not speaker.poll(200, zmq.POLLOUT) or time.monotonic() > deadline_s:

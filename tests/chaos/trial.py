@@ -11,19 +11,19 @@ from typing import Any
 
 from apart import is_apart, mount_small_disk, unmount
 from checks import half_written, left_in_system, not_once, wrong_counts, wrong_status
-from run import Run
-from strikes import Blow, Kind, Strike, choose_strike, deliver
-from victims import described
+from run import Moment, Run
+from strikes import APART, Blow, Kind, Strike, choose_strike, deliver
+from victims import Victim, described
 
 from ptychoflow.streaming.run_folder import RunFolder
 
 DISK_BYTES = 96 << 20
 GONE_S = 45.0
 """Longer than the parts of a killed launcher live on, on a busy host."""
+OVER_PORTS = {"network.telemetry_port": 20_000}
+"""Where a port is chosen, the parts talk over ports."""
 STARTS = 8
 """A run that is not complete after so many is never."""
-FRAMES_PORT = 7001
-"""With a port, the parts talk over loopback, which can go down; it is not anybody else's where a trial is apart."""
 STILL_GOING_ON = "is still going on"
 
 
@@ -33,6 +33,8 @@ class Plan:
 
     settings: Mapping[str, Any]
     strikes: Sequence[Strike]
+    ranks_later: int | None
+    """With which the run is resumed; None for as many as before."""
     at_once: bool
     """Resume without waiting for what a killed launcher has left."""
 
@@ -65,9 +67,33 @@ def make_plan(seed: int, number: int) -> Plan:
         "acquisition.roles.hold_out": "last_perspective" if chance.random() < 0.2 else "none",
     }
     strikes = [choose_strike(chance, apart=is_apart()) for _ in range(chance.choice((1, 2, 2, 3)))]
-    if any(strike.kind is Kind.LINK_DOWN for strike in strikes):
-        settings["network.frames_port"] = FRAMES_PORT
-    return Plan(settings, strikes, at_once=chance.random() < 0.5)
+    if chance.random() < 0.3 or any(strike.kind is Kind.LINK_DOWN for strike in strikes):
+        settings |= OVER_PORTS
+    return Plan(settings, strikes, chance.choice((None, None, 1, 2)), at_once=chance.random() < 0.5)
+
+
+def make_dozen() -> Plan:
+    """Return a plan of a dozen strikes that share one run: some end it, most it must survive."""
+    strikes = [
+        _strike_at(Moment.STARTED, Kind.BROKEN_MESSAGES),
+        _strike_at(Moment.SCANNING, Kind.STOP, Victim.EDGE),
+        _strike_at(Moment.SCANNING, Kind.LINK_DOWN),
+        _strike_at(Moment.LEARNING, Kind.FULL_DISK),
+        _strike_at(Moment.LEARNING, Kind.STOP, Victim.TRAINER),
+        _strike_at(Moment.SCANNED, Kind.KILL, Victim.LAUNCHER, Victim.WATCHDOG),
+        _strike_at(Moment.SCANNING, Kind.KILL, Victim.WATCHDOG),
+        _strike_at(Moment.SCANNED, Kind.STOP, Victim.ACQUISITION),
+        _strike_at(Moment.SCANNED, Kind.INTERRUPT, Victim.LAUNCHER),
+        _strike_at(Moment.LEARNING, Kind.STOP, Victim.LAUNCHER),
+        _strike_at(Moment.LEARNING, Kind.KILL, Victim.RANK),
+        _strike_at(Moment.LEARNT, Kind.BROKEN_MESSAGES),
+    ]
+    apart = [strike for strike in strikes if is_apart() or strike.kind not in APART]
+    return Plan({"trainer.ranks": 1, "dashboard.enabled": False, **OVER_PORTS}, apart, ranks_later=2, at_once=True)
+
+
+def _strike_at(moment: Moment, kind: Kind, *victims: Victim) -> Strike:
+    return Strike(kind, frozenset(victims), moment, delay_s=0.1, lasts_s=0.5, seed=0)
 
 
 def carry_out(plan: Plan, folder: Path) -> Outcome:
@@ -76,10 +102,11 @@ def carry_out(plan: Plan, folder: Path) -> Outcome:
         mount_small_disk(folder, DISK_BYTES)
     else:
         folder.mkdir(parents=True)
-    outcome = Outcome()
+    outcome, strikes = Outcome(), list(plan.strikes)
     try:
-        _carry_out(plan, folder, outcome)
+        _carry_out(plan, strikes, folder, outcome)
     finally:
+        outcome.blows += map(Blow, strikes)
         kept = folder.with_suffix(".failed")
         if outcome.faults:
             shutil.copytree(folder, kept, ignore_dangling_symlinks=True)
@@ -89,12 +116,11 @@ def carry_out(plan: Plan, folder: Path) -> Outcome:
     return outcome
 
 
-def _carry_out(plan: Plan, folder: Path, outcome: Outcome) -> None:
-    strikes = list(plan.strikes)
+def _carry_out(plan: Plan, strikes: list[Strike], folder: Path, outcome: Outcome) -> None:
     run = Run(folder / "run", plan.settings)
     while outcome.starts < STARTS and not outcome.hung:
         outcome.starts += 1
-        run.start()
+        run.start(ranks=plan.ranks_later)
         blows = _strike(strikes, run)
         outcome.blows += blows
         if not run.wait_until_ended():
@@ -118,13 +144,10 @@ def _carry_out(plan: Plan, folder: Path, outcome: Outcome) -> None:
 
 
 def _strike(strikes: list[Strike], run: Run) -> list[Blow]:
-    """Deliver strikes while the run is there; those that were delivered, or came too late, are taken off the list."""
+    """Deliver strikes while the run is there; those that were delivered are taken off the list."""
     blows = []
-    while strikes and run.status is None:
-        if run.wait_for(strikes[0].moment, strikes[0].delay_s):
-            blows.append(deliver(strikes.pop(0), run))
-        else:
-            blows.append(Blow(strikes.pop(0)))
+    while strikes and run.wait_for(strikes[0].moment, strikes[0].delay_s):
+        blows.append(deliver(strikes.pop(0), run))
     return blows
 
 

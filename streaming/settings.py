@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
 from ptychoflow.streaming.run_folder import RunFolder
 
@@ -18,11 +19,17 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
+LONGEST_FOLDER = 100
+"""The path of a socket may have 107 bytes."""
 Port = Annotated[int, Field(ge=0, le=65535)]
 
 
 class NetworkSettings(Settings):
-    """Where the parts of one run find each other. Port 0 lets the launcher choose a free one."""
+    """Where the parts of one run find each other.
+
+    `ptychoflow run` lets them talk over files in a folder that only its user can enter. Where a host or a port is set,
+    they talk over ports instead, and port 0 lets the launcher choose a free one.
+    """
 
     acquisition_host: str = "127.0.0.1"
     """Host that publishes frames and samples and collects acknowledgements."""
@@ -51,12 +58,64 @@ class NetworkSettings(Settings):
     host, or a network (`10.77.0.0/24`), which can be the same in the configuration of every host. gloo, NCCL, UCX and
     the rehearsal buffer use it. By default it is the one that leads to the other hosts, and loopback where there are
     none."""
+    sockets_dir: Path | None = None
+    """Folder of this user's alone, for parts that are started by hand on one host: they talk over files in it, whose
+    names the ports are (a port that is 0 gets one), and no other user reaches them. Made if it is not there."""
     keys_dir: Path | None = None
     """CURVE keys made by `ptychoflow keys`; required for every host that is not loopback."""
     high_water_mark: PositiveInt = 64
     """Batches that ZeroMQ queues per socket before the sender spools."""
     max_message_bytes: PositiveInt = 1 << 30
     """A message that declares more than this is refused before anything is allocated, counted and told."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_sockets(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or values.get("sockets_dir") is None:
+            return values
+        names = {name: number for number, name in enumerate(PORT_FIELDS, start=1)}
+        return names | {key: value for key, value in values.items() if not (key in names and value == 0)}
+
+    @model_validator(mode="after")
+    def _folder_can_hold_sockets(self) -> Self:
+        if self.sockets_dir is None:
+            return self
+        if not all(map(is_loopback, self.hosts)):
+            raise ValueError("sockets_dir is for parts that are all on one host: leave it out, or the hosts")
+        if len(os.fsencode(self.sockets_dir)) > LONGEST_FOLDER:
+            raise ValueError(f"sockets_dir is longer than {LONGEST_FOLDER} bytes, too long for sockets: choose another")
+        return self
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """All hosts that something listens on."""
+        return self.acquisition_host, self.trainer_host, self.hub_host
+
+    @property
+    def says_where(self) -> bool:
+        """Whether a folder, another host or a port is set, so that there is nothing to choose."""
+        ports = any(getattr(self, name) for name in PORT_FIELDS)
+        return self.sockets_dir is not None or ports or not all(map(is_loopback, self.hosts))
+
+    @property
+    def is_open_to_others(self) -> bool:
+        """Whether other users of this host can take part: ports, and no keys."""
+        return self.sockets_dir is None and self.keys_dir is None
+
+    def in_folder(self, folder: Path) -> NetworkSettings:
+        """Return these settings for parts that talk over files in a folder."""
+        return NetworkSettings(**self.model_dump(exclude=set(PORT_FIELDS)) | {"sockets_dir": folder})
+
+    def endpoint(self, host: str, port: int) -> str:
+        """Return what ZeroMQ calls the place where `host` listens on `port`; 0 takes a free port."""
+        return f"tcp://{host}:{port or '*'}" if self.sockets_dir is None else f"ipc://{self.sockets_dir / str(port)}"
+
+
+PORT_FIELDS = (
+    *(name for name in NetworkSettings.model_fields if name.endswith("_port") and name != "samples_port"),
+    "samples_port",
+)
+"""Of `NetworkSettings`; the one that counts on for every rank is last."""
 
 
 def is_loopback(host: str) -> bool:

@@ -1,15 +1,19 @@
-"""ZeroMQ sockets with the project's policy: encrypted and authenticated off loopback, bounded, never lingering."""
+"""ZeroMQ sockets with the project's policy: for this user alone or with keys off loopback, bounded, never lingering."""
 
 from __future__ import annotations
 
+import fcntl
 import logging
+import os
+from pathlib import Path
 from typing import Literal, Self, overload
 
 import zmq
 from zmq.auth.thread import ThreadAuthenticator
 
-from ptychoflow.streaming.errors import UserError
+from ptychoflow.streaming.errors import UserError, writing
 from ptychoflow.streaming.keys import AUTHORISED, apply_client_keys, apply_server_keys
+from ptychoflow.streaming.private_folder import require_private
 from ptychoflow.streaming.settings import NetworkSettings, is_loopback
 
 log = logging.getLogger(__name__)
@@ -37,9 +41,10 @@ class Sockets:
         self._context = zmq.Context()
         self._open: list[Socket] = []
         self._authenticator: ThreadAuthenticator | None = None
+        self._claims: list[int] = []
 
     def bind(self, kind: int, host: str, port: int) -> Socket:
-        """Return a socket bound to `host:port`.
+        """Return a socket bound to `host:port`, or to the file of that name in `network.sockets_dir`.
 
         Args:
             kind: of ZeroMQ, such as `zmq.PULL`.
@@ -47,22 +52,27 @@ class Sockets:
             port: 0 takes a free one.
 
         Raises:
-            UserError: the port is in use, the host is not this machine's, or keys are missing off loopback.
+            UserError: the port or the file is in use, the host is not this machine's, keys are missing off loopback, or
+                the folder is not this user's alone.
         """
         socket = self._socket(kind, host)
-        if self.network.keys_dir is not None:
+        folder = self.network.sockets_dir
+        if folder is not None:
+            self._claim(folder / f"{port}.lock")
+        elif self.network.keys_dir is not None:
             self._authenticate_clients()
             apply_server_keys(socket, self.network.keys_dir)
         try:
-            socket.bind(f"tcp://{host}:{port or '*'}")
+            socket.bind(self.network.endpoint(host, port))
         except zmq.ZMQError as error:
-            raise UserError(f"cannot listen on {host}:{port}: {error.strerror}; choose another port or host") from error
+            where = f"{host}:{port}" if folder is None else folder / str(port)
+            raise UserError(f"cannot listen on {where}: {error.strerror}; choose another port or host") from error
         return socket
 
     def connect(
         self, kind: int, host: str, port: int, *, only_to_peers: bool = False, watched: zmq.Event | None = None
     ) -> Socket:
-        """Return a socket connected to `host:port`; ZeroMQ connects again by itself after a break.
+        """Return a socket connected to what `bind` binds; ZeroMQ connects again by itself after a break.
 
         Args:
             kind: of ZeroMQ, such as `zmq.PUSH`.
@@ -72,15 +82,15 @@ class Sockets:
             watched: events that the socket's monitor reports from the first connection on.
 
         Raises:
-            UserError: keys are missing off loopback.
+            UserError: keys are missing off loopback, or the folder is not this user's alone.
         """
         socket = self._socket(kind, host)
-        if self.network.keys_dir is not None:
+        if self.network.keys_dir is not None and self.network.sockets_dir is None:
             apply_client_keys(socket, self.network.keys_dir)
         socket.immediate = only_to_peers
         if watched is not None:
             self.monitor(socket, watched)
-        socket.connect(f"tcp://{host}:{port}")
+        socket.connect(self.network.endpoint(host, port))
         return socket
 
     def monitor(self, socket: Socket, event: zmq.Event = zmq.Event.HANDSHAKE_SUCCEEDED) -> Socket:
@@ -103,6 +113,8 @@ class Sockets:
             self._authenticator.stop()
             self._authenticator = None
         self._context.term()
+        while self._claims:
+            os.close(self._claims.pop())
 
     def __enter__(self) -> Self:
         """Return itself."""
@@ -113,7 +125,9 @@ class Sockets:
         self.close()
 
     def _socket(self, kind: int, host: str) -> Socket:
-        if self.network.keys_dir is None and not is_loopback(host):
+        if self.network.sockets_dir is not None:
+            require_private(self.network.sockets_dir)
+        elif self.network.keys_dir is None and not is_loopback(host):
             raise UserError(f"{host} is not loopback and needs keys: run `ptychoflow keys DIR`, set network.keys_dir")
         try:
             socket = self._context.socket(kind)
@@ -135,6 +149,17 @@ class Sockets:
         socket.maxmsgsize = self.network.max_message_bytes
         socket.ipv6 = ":" in host
         return socket
+
+    def _claim(self, lock: Path) -> None:
+        """Hold a lock until the sockets are closed: ZeroMQ would take over a file that somebody else listens on."""
+        with writing(f"{lock}"):
+            claim = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._claims.append(claim)
+        try:
+            fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            where = lock.with_suffix("")
+            raise UserError(f"cannot listen on {where}: Address already in use; stop what holds it") from None
 
     def _authenticate_clients(self) -> None:
         if self._authenticator is None and self.network.keys_dir is not None:

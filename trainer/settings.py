@@ -25,6 +25,8 @@ class StrategyName(StrEnum):
     """The same, the representatives by what the network made of them when they were learnt (dark experience replay)."""
     DERPP = "derpp"
     """The same, the representatives by that and by their ground truth (DER++)."""
+    DERPP_TWO_DRAWS = "derpp_two_draws"
+    """DER++ that draws twice as many: half with their outputs, half with their ground truth, as its authors do."""
     XDER = "xder"
     """DER++ whose stored outputs are rewritten where the network has become better since."""
 
@@ -81,11 +83,23 @@ class BufferSettings(Settings):
     """A rank that does not answer a request for this long is given up."""
 
 
-class DistillationSettings(Settings):
-    """What the strategies `der`, `derpp` and `xder` weigh; the defaults are the thesis's."""
+class Distance(StrEnum):
+    """How far an output is from a stored one, element by element; the mean of it counts."""
 
+    SQUARED = "squared"
+    """The squared difference (the thesis)."""
+    ABSOLUTE = "absolute"
+    """The absolute difference, as errors against the ground truth of scans are measured."""
+    HUBER = "huber"
+    """Half the squared difference up to 0.1, from there on a straight line (Huber, Ann. Math. Stat. 35, 73, 1964)."""
+
+
+class DistillationSettings(Settings):
+    """What the strategies `der`, `derpp`, `derpp_two_draws` and `xder` weigh; the defaults are the thesis's."""
+
+    distance: Distance = Distance.SQUARED
     alpha: PositiveFloat = Field(default=0.8, allow_inf_nan=False)
-    """Weight of the mean squared distance between the outputs for representatives and their stored activations."""
+    """Weight of the mean distance between the outputs for representatives and their stored activations."""
     beta: NonNegativeFloat = Field(default=1.0, allow_inf_nan=False)
     """Weight of a representative's ground truth beside that of a sample of the stream; `der` has none."""
 

@@ -27,6 +27,7 @@ STYLE: dict[Any, Any] = {
 }
 BLUE, ORANGE, GREY, VIOLET, GREEN, RED = "#1f5fbf", "#d9822b", "#8391a1", "#b9a3e3", "#138a72", "#bd2c2c"
 BLACK, BROWN, YELLOW = "#20262e", "#8a5a2b", "#c9a400"
+LIGHT_BLUE, LIGHT_GREEN = "#7fb2f0", "#7cc68d"
 PALE_GREEN = "#dff1ea"
 
 

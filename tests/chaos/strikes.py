@@ -20,7 +20,7 @@ import zmq
 from apart import set_loopback
 from broken_messages import SAID, broken
 from run import Moment, Run
-from victims import Victim, processes_of, victims
+from victims import Victim, victims
 
 Address = tuple[str, int] | str
 """Host and port, or a file."""
@@ -183,7 +183,7 @@ def _speak_nonsense(run: Run, chance: random.Random) -> bool:
         config = tomllib.loads((run.folder / "config.toml").read_text())
     except (OSError, ValueError):
         return False
-    addresses = [*(("127.0.0.1", port) for port in _ports(config)), *_socket_files(run)]
+    addresses = [*(("127.0.0.1", port) for port in _ports(config)), *_socket_files(config["network"])]
     for address in addresses:
         _speak_raw(address, chance)
     context = zmq.Context()
@@ -198,8 +198,10 @@ def _speak_nonsense(run: Run, chance: random.Random) -> bool:
 
 def _ports(config: dict[str, Any]) -> list[int]:
     network = config["network"]
-    ports = {port for name, port in network.items() if name.endswith("_port")}
-    ports |= {network["samples_port"] + rank for rank in range(config["trainer"]["ranks"])}
+    ports: set[int] = set()
+    if "sockets_dir" not in network:
+        ports |= {port for name, port in network.items() if name.endswith("_port")}
+        ports |= {network["samples_port"] + rank for rank in range(config["trainer"]["ranks"])}
     if config["dashboard"]["enabled"]:
         ports.add(config["dashboard"]["port"])
     listening = {
@@ -208,11 +210,10 @@ def _ports(config: dict[str, Any]) -> list[int]:
     return sorted(ports & listening)
 
 
-def _socket_files(run: Run) -> list[str]:
-    """Return the files over which processes of a run talk."""
-    ids = {process.pid for process in processes_of(run.mark)}
-    found = {one.laddr for one in psutil.net_connections("unix") if one.pid in ids}
-    return sorted(path for path in found if isinstance(path, str) and path.startswith("/"))
+def _socket_files(network: dict[str, Any]) -> list[str]:
+    """Return the files over which the parts talk, if they do."""
+    folder = network.get("sockets_dir")
+    return [] if folder is None else sorted(str(path) for path in Path(folder).glob("*") if path.is_socket())
 
 
 def _speak_raw(address: Address, chance: random.Random) -> None:

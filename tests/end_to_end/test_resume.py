@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -125,7 +127,10 @@ def test_a_killed_run_is_resumed_under_another_name_and_on_fewer_ranks(tmp_path:
     folder = tmp_path / "run"
     with started(*begin(folder, ranks=2)) as process:
         wait_for_checkpoint(folder, process)
+        sockets = Path(tomllib.loads((folder / "config.toml").read_text())["network"]["sockets_dir"])
+        assert sockets.exists()
         kill_all(process)
+    shutil.rmtree(sockets)  # as it is left where the watchdog is killed too
     assert not (folder / "summary.json").exists()
     versions = len(list((folder / "weights").glob("v*.safetensors")))
     folder = folder.rename(tmp_path / "renamed")

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import signal
+import stat
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -185,11 +187,18 @@ def test_ctrl_c_ends_everything_in_order_and_keeps_what_was_done(tmp_path: Path)
     wait_until(lambda: telemetry.exists() and '"acquired":1' in telemetry.read_text(), timeout_s=60)
     parts = psutil.Process(process.pid).children(recursive=True)
     assert len(parts) >= 4
-    assert not beyond_loopback(addresses_listened_at([*parts, psutil.Process(process.pid)]))
+    everybody = [*parts, psutil.Process(process.pid)]
+    sockets = Path(tomllib.loads((tmp_path / "stopped" / "config.toml").read_text())["network"]["sockets_dir"])
+    listened_at = addresses_listened_at(everybody)
+    assert len(listened_at) <= 1, "nothing listens on a port but the page"
+    assert not beyond_loopback(listened_at)
+    assert stat.S_IMODE(sockets.stat().st_mode) == 0o700
+    assert any(path.is_socket() for path in sockets.iterdir())
     os.kill(process.pid, signal.SIGINT)
     _, errors = process.communicate(timeout=20)
     assert process.returncode == 130, errors
     assert "Traceback" not in errors
+    assert not sockets.exists()
     assert not [part for part in parts if part.is_running() and part.status() != psutil.STATUS_ZOMBIE]
     summary = json.loads((tmp_path / "stopped" / "summary.json").read_text())
     assert summary["frames"]["acquired"] > 0

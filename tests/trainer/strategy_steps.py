@@ -18,7 +18,8 @@ from ptychoflow.trainer.models.ptychonn import Patches
 from ptychoflow.trainer.models.ptychonn_settings import ModelSettings, NetworkConfig
 from ptychoflow.trainer.pipelines.ptychography.pipeline import Ptychography
 from ptychoflow.trainer.pipelines.ptychography.settings import TrainerSettings
-from ptychoflow.trainer.settings import BufferSettings, DistillationSettings, StrategyName
+from ptychoflow.trainer.settings import BufferSettings, Distance, DistillationSettings, StrategyName
+from ptychoflow.trainer.strategies.derpp_two_draws import TwoDrawDarkExperienceReplayPlusPlus
 from ptychoflow.trainer.strategies.factory import make_strategy
 from ptychoflow.trainer.strategies.strategy import Strategy
 from ptychoflow.trainer.training.learner import Learner
@@ -41,6 +42,8 @@ class Step:
     loss: float
     """This rank's share."""
     weights: Samples
+    with_truth: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.bool))
+    """Which rows of the draw had their ground truth, where there are two draws."""
 
 
 @dataclass
@@ -49,6 +52,7 @@ class Trainee:
 
     name: StrategyName
     beta: float = 1.0
+    distance: Distance = Distance.SQUARED
     transport: TransportName = "local"
     begins_at_items: int = 0
     batch_norm: bool = False
@@ -68,7 +72,7 @@ class Trainee:
                 transport=self.transport,
                 rehearse_from_items=self.begins_at_items,
             ),
-            distillation=DistillationSettings(alpha=0.7, beta=self.beta),
+            distillation=DistillationSettings(alpha=0.7, beta=self.beta, distance=self.distance),
             learning_rate=RATE,
             averaging=0.0,
         )
@@ -103,7 +107,12 @@ class Trainee:
                 share = self.learner.train(batch, self.strategy, agreed)
                 assert share is not None
                 weights = {name: value.detach().clone() for name, value in self.network.named_parameters()}
-                steps.append(Step(minibatch or none(), self.draw, share.sum().item(), weights))
+                step = Step(minibatch or none(), self.draw, share.sum().item(), weights)
+                if isinstance(self.strategy, TwoDrawDarkExperienceReplayPlusPlus):
+                    used = len(batch.ids) if batch else 0
+                    step.old = {name: tensor[:used] for name, tensor in self.draw.items()}
+                    step.with_truth = self.strategy.with_truth if batch else step.with_truth
+                steps.append(step)
         return steps
 
     def _take_and_note(self) -> Representatives:
@@ -134,7 +143,21 @@ def none() -> Samples:
     return {name: tensor[:0] for name, tensor in minibatch(range(1)).items()}
 
 
-def train_plainly(name: StrategyName, steps: list[Step], *, alpha: float = 0.7, beta: float = 1.0) -> list[Step]:
+PLAIN_DISTANCES = {
+    Distance.SQUARED: nn.functional.mse_loss,
+    Distance.ABSOLUTE: nn.functional.l1_loss,
+    Distance.HUBER: lambda output, stored: nn.functional.huber_loss(output, stored, delta=0.1),
+}
+
+
+def train_plainly(
+    name: StrategyName,
+    steps: list[Step],
+    *,
+    alpha: float = 0.7,
+    beta: float = 1.0,
+    distance: Distance = Distance.SQUARED,
+) -> list[Step]:
     """Make the same steps in one process from the same weights: the strategies as their papers have them."""
     trained = network()
     optimizer = torch.optim.Adam(trained.parameters(), lr=RATE)
@@ -153,9 +176,20 @@ def train_plainly(name: StrategyName, steps: list[Step], *, alpha: float = 0.7, 
                 weight = torch.tensor([1.0] * b + [beta] * r)
                 error = (image - torch.cat([new[head], old[head]]).float()).abs().mean(dim=(1, 2))
                 loss = loss + (weight * error).sum() / weight.sum()
-            if name is not StrategyName.ER and r > 0:
+            if name is StrategyName.DERPP_TWO_DRAWS:
+                drawn = [row for row in range(r) if step.with_truth[row]]
+                error = (image[:b] - new[head].float()).abs().mean(dim=(1, 2)).sum()
+                for row in drawn:
+                    error = error + beta * (image[b + row] - old[head][row].float()).abs().mean()
+                loss = loss + error / (b + beta * len(drawn))
+                others = [row for row in range(r) if row not in drawn]
+                assert len(others) == len(drawn)
+                if others:
+                    stored = torch.stack([old[f"activation_{head}"][row].float() for row in others])
+                    loss = loss + alpha * PLAIN_DISTANCES[distance](image[b:][others], stored)
+            elif name is not StrategyName.ER and r > 0:
                 activation = old[f"activation_{head}"].float()
-                loss = loss + alpha * nn.functional.mse_loss(image[b:], activation)
+                loss = loss + alpha * PLAIN_DISTANCES[distance](image[b:], activation)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()

@@ -10,6 +10,7 @@ from torch import nn
 from ptychoflow.acquisition.classification.image_folder import ImageFile
 from ptychoflow.streaming.errors import UserError
 from ptychoflow.trainer.continual_metrics import average_over_seen, backward_transfer, forgetting, forward_transfer
+from ptychoflow.trainer.interface.loss import DISTANCES
 from ptychoflow.trainer.models.accuracy import is_correct
 from ptychoflow.trainer.models.augmentation import crop_at_random, crop_middle
 from ptychoflow.trainer.models.classifier import ImageClassifier, make_network
@@ -22,6 +23,7 @@ from ptychoflow.trainer.pipelines.classification.settings import (
     Sharding,
     TaskScheduleSettings,
 )
+from ptychoflow.trainer.settings import Distance
 
 FILES = [ImageFile(Path(f"{label}-{number}"), label) for label in range(4) for number in range(5)]
 TASKS = (frozenset({3, 0}), frozenset({1, 2}))
@@ -81,7 +83,10 @@ def test_errors_and_distances_are_those_of_pytorch_per_sample() -> None:
     pipeline = Classification(classes=3, channels=1, stored_px=8)
     torch.manual_seed(0)
     logits, label, stored = torch.randn(4, 3), torch.tensor([0, 2, 1, 1]), torch.randn(4, 3).half()
-    error, distance = pipeline.error((logits,), (label,)), pipeline.distance((logits,), (stored,))
+    error, distance = (
+        pipeline.error((logits,), (label,)),
+        pipeline.distance((logits,), (stored,), DISTANCES[Distance.SQUARED]),
+    )
     assert error.shape == distance.shape == (4, 1)
     torch.testing.assert_close(error.mean(), nn.functional.cross_entropy(logits, label))
     torch.testing.assert_close(distance.mean(), nn.functional.mse_loss(logits, stored.float()))

@@ -7,9 +7,10 @@ import torch
 from pydantic import ValidationError
 from strategy_steps import PIPELINE, Step, Trainee, minibatch, train_plainly
 
+from ptychoflow.trainer.interface.loss import DISTANCES
 from ptychoflow.trainer.models.precision import Precision
 from ptychoflow.trainer.pipelines.ptychography.pipeline import ACTIVATIONS, FIELDS
-from ptychoflow.trainer.settings import DistillationSettings, StrategyName
+from ptychoflow.trainer.settings import Distance, DistillationSettings, StrategyName
 
 STREAM = [None, *(minibatch(range(first, first + size)) for first, size in [(0, 4), (10, 5), (20, 1)]), None, None]
 STREAM += [minibatch(range(first, first + 4)) for first in range(30, 70, 10)] + [None]
@@ -21,6 +22,8 @@ CASES = [
     (StrategyName.DERPP, 1.0),
     (StrategyName.DERPP, 0.25),
     (StrategyName.XDER, 1.0),
+    (StrategyName.DERPP_TWO_DRAWS, 1.0),
+    (StrategyName.DERPP_TWO_DRAWS, 0.5),
 ]
 
 
@@ -39,9 +42,24 @@ def assert_same(steps: list[Step], expected: list[Step]) -> None:
 @pytest.mark.parametrize(("name", "beta"), CASES)
 def test_every_step_equals_that_of_a_plain_implementation(name: StrategyName, beta: float) -> None:
     steps = train(Trainee(name, beta=beta))
-    assert [len(step.old["diffraction"]) for step in steps[:4]] == [0, 3, 6, 6]
+    drawn = [0, 2, 6, 6] if name is StrategyName.DERPP_TWO_DRAWS else [0, 3, 6, 6]
+    assert [len(step.old["diffraction"]) for step in steps[:4]] == drawn
     assert len(steps) == len(STREAM) - 1, "all but the step before anything was stored"
     assert_same(steps, train_plainly(name, steps, beta=beta))
+
+
+@pytest.mark.parametrize("distance", [Distance.ABSOLUTE, Distance.HUBER])
+@pytest.mark.parametrize("name", [StrategyName.DER, StrategyName.DERPP_TWO_DRAWS])
+def test_other_distances_than_squares(name: StrategyName, distance: Distance) -> None:
+    steps = train(Trainee(name, distance=distance))
+    assert_same(steps, train_plainly(name, steps, distance=distance))
+
+
+def test_chance_decides_which_of_two_draws_a_representative_is_in() -> None:
+    steps = train(Trainee(StrategyName.DERPP_TWO_DRAWS))
+    masks = [tuple(step.with_truth.tolist()) for step in steps if len(step.with_truth) == 12]
+    assert len(set(masks)) > 1
+    assert all(sum(mask) == 6 for mask in masks)
 
 
 def test_derpp_without_its_ground_truth_term_is_der() -> None:
@@ -86,7 +104,7 @@ def test_activations_that_are_not_finite_ask_for_nothing() -> None:
     output = torch.ones(2, 4, 4, requires_grad=True)
     activation = torch.zeros(2, 4, 4)
     activation[0] = float("nan")
-    loss = PIPELINE.distance((output, output), (activation, activation))[:, 0].sum()
+    loss = PIPELINE.distance((output, output), (activation, activation), DISTANCES[Distance.SQUARED])[:, 0].sum()
     (gradient,) = torch.autograd.grad(loss, output)
     assert loss.item() == 1.0
     assert torch.equal(gradient, torch.stack([torch.zeros(4, 4), torch.full((4, 4), 2.0 / 16)]))

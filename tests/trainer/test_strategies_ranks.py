@@ -21,6 +21,8 @@ CASES = [
     (StrategyName.DER, "tcp"),
     (StrategyName.DERPP, "tcp"),
     (StrategyName.XDER, "tcp"),
+    (StrategyName.DERPP_TWO_DRAWS, "tcp"),
+    (StrategyName.DERPP_TWO_DRAWS, "local"),
     (StrategyName.DER, "local"),
     (StrategyName.DERPP, "local"),
 ]
@@ -77,7 +79,16 @@ def test_two_ranks_equal_one_with_all_samples(
     ranks: list[dict[str, list[Step]]], name: StrategyName, transport: TransportName
 ) -> None:
     pairs = list(zip(ranks[0][name + transport], ranks[1][name + transport], strict=True))
-    joined = [Step(both(a.new, b.new), both(a.old, b.old), a.loss + b.loss, a.weights) for a, b in pairs]
+    joined = [
+        Step(
+            both(a.new, b.new),
+            both(a.old, b.old),
+            a.loss + b.loss,
+            a.weights,
+            torch.cat([a.with_truth, b.with_truth]),
+        )
+        for a, b in pairs
+    ]
     assert len(joined) == len(SIZES)
     for step, plain in zip(joined, train_plainly(name, joined), strict=True):
         assert step.loss == pytest.approx(plain.loss, rel=1e-5)

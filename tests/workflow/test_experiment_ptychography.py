@@ -35,7 +35,11 @@ from ptychoflow.workflow.experiments.ptychography.dataset import PerspectiveSamp
 from ptychoflow.workflow.experiments.ptychography.experiment import _against
 from ptychoflow.workflow.experiments.ptychography.memoriser import Nearest, memorise
 from ptychoflow.workflow.experiments.ptychography.preparation import prepare, prepare_earlier
-from ptychoflow.workflow.experiments.ptychography.settings import FromScratchSettings, PtychographyExperiment
+from ptychoflow.workflow.experiments.ptychography.settings import (
+    ComparisonSettings,
+    FromScratchSettings,
+    PtychographyExperiment,
+)
 from ptychoflow.workflow.experiments.ptychography.stream import (
     Convergence,
     SectionStream,
@@ -325,6 +329,8 @@ def test_incremental_has_as_many_samples_and_steps_as_rehearsal_has(tmp_path: Pa
     )
     er, more = trained(settings, tmp_path)
     rehearsing, incremental = (case.learning for case in all_cases(settings, tmp_path))
+    (wide,) = all_cases(settings.model_copy(update={"experiment": ComparisonSettings(methods=("er_more",))}), tmp_path)
+    assert (wide.learning.strategy, wide.learning.buffer.representatives) == ("er", 12)
     assert incremental.batch_size == rehearsing.batch_size + rehearsing.buffer.representatives == 10
     assert abs(er["steps"] - more["steps"]) <= len(er["perspectives"]), "a perspective's last step may be short"
     for found in (er, more):

@@ -6,9 +6,8 @@ from collections.abc import Iterator
 import pytest
 
 from ptychoflow.streaming.errors import UserError
-from ptychoflow.streaming.settings import NetworkSettings
+from ptychoflow.streaming.settings import PORT_FIELDS, NetworkSettings
 from ptychoflow.workflow.launching.ports import (
-    PORT_FIELDS,
     choose_port,
     is_free,
     require_fixed,

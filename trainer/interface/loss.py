@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from ptychoflow.trainer.settings import Distance
 
 
 def share_of_mean(errors: Tensor, samples: float) -> Tensor:
@@ -19,8 +23,32 @@ def share_of_mean(errors: Tensor, samples: float) -> Tensor:
     return errors.sum(dim=0) / samples if samples > 0 else 0.0 * errors.sum(dim=0)
 
 
-def squares(output: Tensor, activation: Tensor) -> Tensor:
-    """Return the squared distance of every element to a stored activation; zero where that is not finite."""
-    # A skipped step may have left such activations; they must not spoil the steps that draw them.
-    usable = torch.where(activation.isfinite(), activation.float(), output.detach())
-    return (output - usable).square()
+Elementwise = Callable[[Tensor, Tensor], Tensor]
+"""Distance of every element of an output to a stored activation; zero where that is not finite."""
+
+HUBER_DELTA = 0.1
+
+
+def _squared(output: Tensor, activation: Tensor) -> Tensor:
+    return (output - _usable(output, activation)).square()
+
+
+def _absolute(output: Tensor, activation: Tensor) -> Tensor:
+    return (output - _usable(output, activation)).abs()
+
+
+def _huber(output: Tensor, activation: Tensor) -> Tensor:
+    usable = _usable(output, activation)
+    return nn.functional.huber_loss(output, usable, reduction="none", delta=HUBER_DELTA)
+
+
+def _usable(output: Tensor, activation: Tensor) -> Tensor:
+    # A skipped step may have left activations that are not finite; they must not spoil the steps that draw them.
+    return torch.where(activation.isfinite(), activation.float(), output.detach())
+
+
+DISTANCES: Mapping[Distance, Elementwise] = {
+    Distance.SQUARED: _squared,
+    Distance.ABSOLUTE: _absolute,
+    Distance.HUBER: _huber,
+}

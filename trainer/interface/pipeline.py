@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from ptychoflow.buffer import Field, Schema
+from ptychoflow.trainer.interface.loss import Elementwise
 
 Minibatch = dict[str, Tensor]
 """Samples of the stream: one tensor (n, *shape) per field."""
@@ -43,5 +44,5 @@ class Pipeline(ABC):
         """Return how far outputs are from the ground truth: float32 (n, terms); the loss is the sum of the terms."""
 
     @abstractmethod
-    def distance(self, output: Output, activation: Output) -> Tensor:
+    def distance(self, output: Output, activation: Output, elementwise: Elementwise) -> Tensor:
         """Return how far outputs are from stored activations: float32 (n, terms)."""

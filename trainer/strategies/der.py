@@ -12,7 +12,7 @@ from torch import Tensor
 from ptychoflow.buffer import RehearsalBuffer
 from ptychoflow.trainer.interface.agreement import Agreed
 from ptychoflow.trainer.interface.batch import Batch
-from ptychoflow.trainer.interface.loss import share_of_mean
+from ptychoflow.trainer.interface.loss import DISTANCES, share_of_mean
 from ptychoflow.trainer.interface.pipeline import Minibatch, Output, Pipeline
 from ptychoflow.trainer.settings import DistillationSettings
 from ptychoflow.trainer.strategies.strategy import Rehearsal
@@ -63,6 +63,9 @@ class DarkExperienceReplay(Rehearsal):
         return share_of_mean(new, agreed.stream) + self._distillation(batch, output, agreed)
 
     def _distillation(self, batch: Batch, output: Output, agreed: Agreed) -> Tensor:
-        """α times the mean squared distance over all ranks' representatives, however many each rank has."""
-        distance = self._pipeline.distance(batch.of_representatives(output), batch.activation)
+        """α times the mean distance over all ranks' representatives, however many each rank has."""
+        distance = self._distance(batch.of_representatives(output), batch.activation)
         return self._settings.alpha * share_of_mean(distance, agreed.representatives)
+
+    def _distance(self, output: Output, activation: Output) -> Tensor:
+        return self._pipeline.distance(output, activation, DISTANCES[self._settings.distance])

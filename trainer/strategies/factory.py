@@ -10,6 +10,7 @@ from ptychoflow.trainer.interface.pipeline import Pipeline
 from ptychoflow.trainer.settings import BufferSettings, LearningSettings, StrategyName
 from ptychoflow.trainer.strategies.der import DarkExperienceReplay
 from ptychoflow.trainer.strategies.derpp import DarkExperienceReplayPlusPlus
+from ptychoflow.trainer.strategies.derpp_two_draws import TwoDrawDarkExperienceReplayPlusPlus
 from ptychoflow.trainer.strategies.er import ExperienceReplay
 from ptychoflow.trainer.strategies.incremental import Incremental
 from ptychoflow.trainer.strategies.strategy import Rehearsal, Strategy
@@ -24,7 +25,7 @@ def make_strategy(settings: LearningSettings, pipeline: Pipeline, *, device: tor
     """
 
     def rehearsing(strategy: type[Rehearsal]) -> Rehearsal:
-        buffer = _open_buffer(settings.buffer, pipeline, strategy.stored(pipeline), device=device, seed=seed)
+        buffer = _open_buffer(settings.buffer, pipeline, strategy, device=device, seed=seed)
         begins_at_items = settings.buffer.rehearse_from_items
         if issubclass(strategy, DarkExperienceReplay):
             return strategy(
@@ -41,19 +42,21 @@ def make_strategy(settings: LearningSettings, pipeline: Pipeline, *, device: tor
             return rehearsing(DarkExperienceReplay)
         case StrategyName.DERPP:
             return rehearsing(DarkExperienceReplayPlusPlus)
+        case StrategyName.DERPP_TWO_DRAWS:
+            return rehearsing(TwoDrawDarkExperienceReplayPlusPlus)
         case StrategyName.XDER:
             return rehearsing(RevisedDarkExperienceReplay)
 
 
 def _open_buffer(
-    settings: BufferSettings, pipeline: Pipeline, stored: tuple[str, ...], *, device: torch.device, seed: int
+    settings: BufferSettings, pipeline: Pipeline, strategy: type[Rehearsal], *, device: torch.device, seed: int
 ) -> RehearsalBuffer:
     try:
         return RehearsalBuffer(
-            pipeline.schema(stored),
+            pipeline.schema(strategy.stored(pipeline)),
             capacity=None if settings.capacity_bytes else settings.capacity,
             capacity_bytes=settings.capacity_bytes or None,
-            representatives=settings.representatives,
+            representatives=strategy.draws * settings.representatives,
             candidates=settings.candidates,
             classes=pipeline.classes,
             policy=settings.policy,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -78,6 +79,9 @@ class Rehearsal(Strategy):
         super().__init__(pipeline, device=device)
         self.buffer: RehearsalBuffer = buffer
         self._begins_at_items, self._begun = begins_at_items, False
+
+    draws: ClassVar[int] = 1
+    """How many representatives a step asks for, as a multiple of the configured number."""
 
     @staticmethod
     @abstractmethod

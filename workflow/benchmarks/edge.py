@@ -26,12 +26,12 @@ from ptychoflow.inference_edge.device import choose_device
 from ptychoflow.inference_edge.settings import EdgeSettings
 from ptychoflow.inference_edge.stitching.mosaic import Mosaic, place_patches
 from ptychoflow.streaming.device import Device
+from ptychoflow.streaming.private_folder import private_folder
 from ptychoflow.streaming.settings import NetworkSettings
 from ptychoflow.trainer.models.ptychonn import edge_model, original_model
 from ptychoflow.workflow.benchmarks.beamline import STEP_PX, Beamline, random_weights
 from ptychoflow.workflow.benchmarks.edge_process import EdgeProcess
 from ptychoflow.workflow.benchmarks.results import BenchmarkFailed
-from ptychoflow.workflow.launching.ports import resolve_ports
 from ptychoflow.workflow.target import make_target
 
 MODELS = {"original": original_model(), "edge": edge_model()}
@@ -158,8 +158,8 @@ def _whole_batches(batches: float, batch_frames: int) -> int:
 @contextmanager
 def _scan(process: EdgeProcess, settings: EdgeSettings, weights: bytes, *, frame_px: int) -> Iterator[Beamline]:
     """Have the process serve an edge that is ready to image; the scan ends, and the edge with it, on leaving."""
-    network = resolve_ports(NetworkSettings(), ranks=1)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, private_folder() as sockets:
+        network = NetworkSettings(sockets_dir=sockets)
         line = Beamline(network, Path(folder), frame_px=frame_px, message_frames=MESSAGE_FRAMES)
         with line:
             process.serve(settings, network, Path(folder))

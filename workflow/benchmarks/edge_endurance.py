@@ -21,10 +21,11 @@ from ptychoflow.inference_edge.ptychography.service import serve_edge
 from ptychoflow.inference_edge.settings import EdgeSettings
 from ptychoflow.streaming.commands import CommandHub
 from ptychoflow.streaming.messages import GroundTruthSource, Reference
+from ptychoflow.streaming.private_folder import private_folder
 from ptychoflow.streaming.settings import NetworkSettings, RunContext
 from ptychoflow.trainer.models.ptychonn_settings import ModelSettings
 from ptychoflow.workflow.benchmarks.beamline import SCAN_COLUMNS, STEP_PX, Beamline, random_weights
-from ptychoflow.workflow.launching.ports import choose_port, resolve_ports
+from ptychoflow.workflow.launching.ports import choose_port
 from ptychoflow.workflow.target import make_target
 
 FRAME_PX = 64
@@ -49,7 +50,7 @@ def bench_endurance(*, frames: int = 20_000, perspectives: int = 40, frames_per_
     memory: dict[str, list[float]] = {"edge": [], "dashboard": []}
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        network = resolve_ports(NetworkSettings(), ranks=1)
+        network = NetworkSettings(sockets_dir=stack.enter_context(private_folder()))
         stack.callback(CommandHub(network).close)
         line = stack.enter_context(Beamline(network, folder, frame_px=FRAME_PX, message_frames=MESSAGE_FRAMES))
         edge = stack.enter_context(_process(_serve_edge, network, folder))

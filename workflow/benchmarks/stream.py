@@ -18,9 +18,9 @@ import zmq
 
 from ptychoflow.streaming.inbox import Inbox
 from ptychoflow.streaming.messages import Frames, PerspectiveEnd, Samples
+from ptychoflow.streaming.private_folder import private_folder
 from ptychoflow.streaming.publisher import Publisher, rank_name
 from ptychoflow.streaming.settings import NetworkSettings
-from ptychoflow.workflow.launching.ports import resolve_ports
 from ptychoflow.workflow.target import make_target
 
 Batch = dict[str, npt.NDArray[Any]]
@@ -72,9 +72,9 @@ def _batch(frames: int, seed: int) -> Batch:
 
 
 def _time_ours(batches: list[Batch], count: int) -> float:
-    network = resolve_ports(NetworkSettings(), ranks=1)
-    receivers = [(_receive_ours, (network, "edge")), (_receive_ours, (network, rank_name(0)))]
     with ExitStack() as stack:
+        network = NetworkSettings(sockets_dir=stack.enter_context(private_folder()))
+        receivers = [(_receive_ours, (network, "edge")), (_receive_ours, (network, rank_name(0)))]
         spool_dir = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         publisher = stack.enter_context(Publisher(network, spool_dir=spool_dir, memory_bytes=1 << 33))
         stack.enter_context(_processes(receivers))
@@ -120,10 +120,12 @@ def _time_bare(batches: list[Batch], count: int) -> float:
     with ExitStack() as stack:
         context = stack.enter_context(zmq.Context())
         done = stack.enter_context(context.socket(zmq.PULL))
-        done_port = done.bind_to_random_port("tcp://127.0.0.1")
+        folder = stack.enter_context(private_folder())
+        done.bind(f"ipc://{folder}/done")
         pushes = [stack.enter_context(context.socket(zmq.PUSH)) for _ in range(RECEIVERS)]
-        ports = [push.bind_to_random_port("tcp://127.0.0.1") for push in pushes]
-        stack.enter_context(_processes([(_receive_bare, (port, done_port)) for port in ports]))
+        for number, push in enumerate(pushes):
+            push.bind(f"ipc://{folder}/{number}")
+        stack.enter_context(_processes([(_receive_bare, (folder, number)) for number in range(RECEIVERS)]))
         _push(pushes, batches, 1)
         _await_ends(done)
         began_s = time.perf_counter()
@@ -147,11 +149,11 @@ def _await_ends(done: zmq.Socket[bytes]) -> None:
         done.recv()
 
 
-def _receive_bare(port: int, done_port: int) -> None:
+def _receive_bare(folder: Path, number: int) -> None:
     """Receive the warm-up and the measured run, reporting the end of each."""
     with zmq.Context() as context, context.socket(zmq.PULL) as pull, context.socket(zmq.PUSH) as done:
-        pull.connect(f"tcp://127.0.0.1:{port}")
-        done.connect(f"tcp://127.0.0.1:{done_port}")
+        pull.connect(f"ipc://{folder}/{number}")
+        done.connect(f"ipc://{folder}/done")
         for _ in range(2):
             while len(pull.recv_multipart(copy=False)[0]) != len(END):
                 pass

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
+from pathlib import Path
 
 from ptychoflow.dashboard.outputs.checks import check_outputs
 from ptychoflow.dashboard.outputs.settings import OutputsSettings
@@ -15,7 +16,9 @@ from ptychoflow.dashboard.token import make_token
 from ptychoflow.streaming.commands import AnyCommand, CommandHub, StopRun
 from ptychoflow.streaming.errors import UserError
 from ptychoflow.streaming.events import Part, Telemetry
+from ptychoflow.streaming.private_folder import private_folder
 from ptychoflow.streaming.run_folder import RunFolder
+from ptychoflow.streaming.settings import NetworkSettings
 from ptychoflow.streaming.state.run import RunState
 from ptychoflow.streaming.telemetry import TelemetryHub, TelemetrySender
 from ptychoflow.streaming.telemetry_log import TelemetryLog
@@ -25,7 +28,7 @@ from ptychoflow.workflow.launching.dashboard_token import TOKEN_VARIABLE, show_t
 from ptychoflow.workflow.launching.initial_weights import with_found_weights
 from ptychoflow.workflow.launching.part_commands import part_command
 from ptychoflow.workflow.launching.part_process import stop_on_signals
-from ptychoflow.workflow.launching.ports import choose_port, require_free, resolve_ports
+from ptychoflow.workflow.launching.ports import choose_port, require_free, resolve_ports, warn_if_open
 from ptychoflow.workflow.launching.run_folder import (
     claimed,
     create_run_folder,
@@ -56,10 +59,12 @@ def launch(config: AnyConfig) -> int:
         UserError: before anything starts: a part would get nothing, the scan or the initial weights cannot be read, an
             output cannot work, a port is in use, or the run folder cannot be made.
     """
-    config = _checked(with_found_weights(config))
-    folder = create_run_folder(config)
-    with claimed(folder) as claim:
-        return _run(config, folder, claim)
+    config = with_found_weights(config)
+    with _sockets_folder(config.network) as scratch:
+        config = _checked(config, scratch)
+        folder = create_run_folder(config)
+        with claimed(folder) as claim:
+            return _run(config, folder, claim, scratch)
 
 
 def relaunch(config: AnyConfig) -> int:
@@ -69,15 +74,16 @@ def relaunch(config: AnyConfig) -> int:
         UserError: the run is still going on; or as `launch`.
     """
     folder = config.run.context().folder
-    with claimed(folder) as claim:
-        config = _checked(config)
+    with claimed(folder) as claim, _sockets_folder(config.network) as scratch:
+        config = _checked(config, scratch)
         describe_run(config, folder)
-        return _run(config, folder, claim)
+        return _run(config, folder, claim, scratch)
 
 
-def _run(config: AnyConfig, folder: RunFolder, claim: int) -> int:
+def _run(config: AnyConfig, folder: RunFolder, claim: int, scratch: Path | None) -> int:
     log_to_file(folder.log("launcher"))
     log.info("run %s in %s", config.run.name, folder.path)
+    warn_if_open(config.network)
     state = RunState()
     if folder.telemetry.exists():
         state.apply_all(TelemetryLog(folder.telemetry))
@@ -85,7 +91,7 @@ def _run(config: AnyConfig, folder: RunFolder, claim: int) -> int:
     with stop_on_signals(stop):
         with _telemetry(config, folder, state) as reporter, _commanded(config, stop):
             parts = RunParts(_commands(config, folder), reporter, state, restarts=config.trainer.restarts)
-            failure = parts.run(stop, claim=claim)
+            failure = parts.run(stop, claim=claim, scratch=scratch)
         summary, report = write_results(state, folder, interrupted=stop.is_set(), failed=failure is not None)
         log.info("report: %s", report)
     if summary["ended_well"]:
@@ -93,8 +99,20 @@ def _run(config: AnyConfig, folder: RunFolder, claim: int) -> int:
     return _conclude(summary, failure, interrupted=stop.is_set())
 
 
-def _checked(config: AnyConfig) -> AnyConfig:
+@contextmanager
+def _sockets_folder(network: NetworkSettings) -> Iterator[Path | None]:
+    """Make the folder over whose files the parts talk; None where it is said that they talk otherwise."""
+    if network.says_where:
+        yield None
+        return
+    with private_folder() as folder:
+        yield folder
+
+
+def _checked(config: AnyConfig, sockets_folder: Path | None) -> AnyConfig:
     """Return the configuration with all ports chosen, once it is sure that all parts can start."""
+    if sockets_folder is not None:
+        config = config.model_copy(update={"network": config.network.in_folder(sockets_folder)})
     _require_receivers(config)
     check_source(config)
     if isinstance(config, Config):

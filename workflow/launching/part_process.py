@@ -24,7 +24,7 @@ from ptychoflow.workflow.configuration.config import AnyConfig, load_config
 from ptychoflow.workflow.configuration.pipeline_name import PipelineName
 from ptychoflow.workflow.exit_status import INTERRUPTED_STATUS
 from ptychoflow.workflow.launching.lifeline import stop_without_launcher
-from ptychoflow.workflow.launching.ports import require_fixed
+from ptychoflow.workflow.launching.ports import require_fixed, warn_if_open
 from ptychoflow.workflow.launching.processes import GRACE_S
 from ptychoflow.workflow.logs import log_to_file
 
@@ -71,6 +71,7 @@ def part_process(
         _failure_reported(part, config.network),
     ):
         log.info("%s of run %s starts, process %d", part, config.run.name, os.getpid())
+        warn_if_open(config.network)
         yield PartProcess(config, folder, stop)
         log.info("%s has ended", part)
     if interrupted.is_set():

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 import random
 import socket
 
 from ptychoflow.streaming.errors import UserError
-from ptychoflow.streaming.settings import NetworkSettings
+from ptychoflow.streaming.settings import PORT_FIELDS, NetworkSettings
 
 FIRST_PORT, LAST_PORT = 20000, 32000
 """Below the range from which the system takes ports for outgoing connections, so nobody is given one meanwhile."""
 ATTEMPTS = 200
 
-PORT_FIELDS = tuple(name for name in NetworkSettings.model_fields if name.endswith("_port"))
+OPEN = (
+    "the parts of this run talk over ports of loopback without keys: every user of this host can read and "
+    "command it; leave the ports out, name a folder in network.sockets_dir, or make keys with `ptychoflow keys DIR`"
+)
+
+log = logging.getLogger(__name__)
 
 
 def is_free(port: int, *, host: str = "127.0.0.1") -> bool:
@@ -31,9 +37,13 @@ def is_free(port: int, *, host: str = "127.0.0.1") -> bool:
 def resolve_ports(network: NetworkSettings, *, ranks: int) -> NetworkSettings:
     """Return the settings with every port 0 replaced by a free one; `samples_port` gets `ranks` consecutive ones.
 
+    Where the parts talk over files in a folder, there are no ports to choose.
+
     Raises:
         UserError: a port that the configuration fixes is in use on this host.
     """
+    if network.sockets_dir is not None:
+        return network
     for name in PORT_FIELDS:
         for port in _claimed(network, name, ranks):
             require_free(port, setting=f"network.{name}")
@@ -45,7 +55,12 @@ def resolve_ports(network: NetworkSettings, *, ranks: int) -> NetworkSettings:
 
 
 def without_taken_ports(network: NetworkSettings, *, ranks: int) -> NetworkSettings:
-    """Return the settings with 0 in place of every port that is in use on this host."""
+    """Return the settings with 0 in place of every port that is in use on this host.
+
+    A folder in which the parts talked over files is gone, or should be: another one is made.
+    """
+    if network.sockets_dir is not None:
+        return network.model_copy(update={"sockets_dir": None, **dict.fromkeys(PORT_FIELDS, 0)})
     taken = [name for name in PORT_FIELDS if not all(is_free(port) for port in _claimed(network, name, ranks))]
     samples = set(_claimed(network, "samples_port", ranks))
     if any(getattr(network, name) in samples for name in PORT_FIELDS if name != "samples_port"):
@@ -72,8 +87,15 @@ def require_fixed(network: NetworkSettings) -> None:
     if missing:
         raise UserError(
             f"{', '.join(missing)}: port 0 is chosen by `ptychoflow run` only; "
-            "give every part that is started alone the same --config with fixed ports"
+            "give every part that is started alone the same --config with fixed ports, "
+            "or with network.sockets_dir if all of them are on this host"
         )
+
+
+def warn_if_open(network: NetworkSettings) -> None:
+    """Log it if other users of this host can take part in the run."""
+    if network.is_open_to_others:
+        log.warning("%s", OPEN)
 
 
 def _width(name: str, ranks: int) -> int:

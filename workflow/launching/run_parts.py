@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 from ptychoflow.streaming.events import Part, PartObserved, PartState
 from ptychoflow.streaming.state.run import RunState
@@ -41,14 +42,18 @@ class RunParts:
         self._reporter, self._state = reporter, state
         self._restarts = restarts
 
-    def run(self, stop: threading.Event, *, claim: int | None = None) -> PartEnd | None:
+    def run(self, stop: threading.Event, *, claim: int | None = None, scratch: Path | None = None) -> PartEnd | None:
         """Run the parts to their end, or until `stop` is set; return the one that failed, if any.
 
         Args:
             stop: ends the parts in order.
             claim: file descriptor that stays open while a part runs, even if this process is killed.
+            scratch: folder that is removed at the end, even if this process is killed.
         """
-        with Supervisor(claim=claim) as supervisor, ProgressDisplay(self._state, stderr_console()) as display:
+        with (
+            Supervisor(claim=claim, scratch=scratch) as supervisor,
+            ProgressDisplay(self._state, stderr_console()) as display,
+        ):
             for part in self._commands:
                 self._start(part, supervisor)
             failure = self._watch(supervisor, display, stop)

@@ -79,13 +79,14 @@ class Supervisor:
     Args:
         grace_s: parts that have not ended this long after they were asked to are killed.
         claim: file descriptor that the watchdog and every part keep open.
+        scratch: folder that is removed at the end, even if this process is killed.
     """
 
-    def __init__(self, *, grace_s: float = GRACE_S, claim: int | None = None) -> None:
+    def __init__(self, *, grace_s: float = GRACE_S, claim: int | None = None, scratch: Path | None = None) -> None:
         self._grace_s = grace_s
         self._claim = () if claim is None else (claim,)
         self._lifeline = Lifeline()
-        self._watchdog = Watchdog(grace_s=grace_s, held=(self._lifeline.write_end, *self._claim))
+        self._watchdog = Watchdog(grace_s=grace_s, held=(self._lifeline.write_end, *self._claim), scratch=scratch)
         self._running: dict[Part, tuple[subprocess.Popen[bytes], PartCommand]] = {}
 
     def __enter__(self) -> Supervisor:

@@ -7,10 +7,12 @@ The input ends when the launcher does, however it ends; what still runs then is 
 from __future__ import annotations
 
 import contextlib
+import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import IO
 
 import psutil
@@ -24,11 +26,13 @@ class Watchdog:
     Args:
         grace_s: parts that have not ended this long after they were asked to are killed.
         held: file descriptors that the watching process keeps open.
+        scratch: folder that it removes at the end.
     """
 
-    def __init__(self, *, grace_s: float, held: Sequence[int] = ()) -> None:
+    def __init__(self, *, grace_s: float, held: Sequence[int] = (), scratch: Path | None = None) -> None:
+        removed = [] if scratch is None else [str(scratch)]
         self._process = subprocess.Popen(  # noqa: S603 our own command line
-            [sys.executable, "-m", "ptychoflow.workflow.launching.watchdog", str(grace_s)],
+            [sys.executable, "-m", "ptychoflow.workflow.launching.watchdog", str(grace_s), *removed],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -73,3 +77,5 @@ if __name__ == "__main__":
     for ignored in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(ignored, signal.SIG_IGN)
     watch_input(sys.stdin, grace_s=float(sys.argv[1]))
+    for removed in sys.argv[2:]:
+        shutil.rmtree(removed, ignore_errors=True)

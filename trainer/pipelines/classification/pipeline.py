@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from ptychoflow.buffer import Field
-from ptychoflow.trainer.interface.loss import squares
+from ptychoflow.trainer.interface.loss import Elementwise
 from ptychoflow.trainer.interface.pipeline import Minibatch, Output, Pipeline
 
 
@@ -38,6 +38,6 @@ class Classification(Pipeline):
         """Return the cross-entropy over all classes, (n, 1)."""
         return nn.functional.cross_entropy(output[0].float(), target[0], reduction="none").unsqueeze(1)
 
-    def distance(self, output: Output, activation: Output) -> Tensor:
-        """Return the mean squared distance over logits, (n, 1)."""
-        return squares(output[0].float(), activation[0]).mean(dim=1, keepdim=True)
+    def distance(self, output: Output, activation: Output, elementwise: Elementwise) -> Tensor:
+        """Return the mean distance over logits, (n, 1)."""
+        return elementwise(output[0].float(), activation[0]).mean(dim=1, keepdim=True)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ptychoflow.buffer import Field
 from ptychoflow.buffer.schema import DTypeName
-from ptychoflow.trainer.interface.loss import squares
+from ptychoflow.trainer.interface.loss import Elementwise
 from ptychoflow.trainer.interface.pipeline import Output, Pipeline
 from ptychoflow.trainer.models.ptychonn import Patches
 
@@ -43,10 +43,10 @@ class Ptychography(Pipeline):
         """Return the absolute errors of `absolute_error`."""
         return absolute_error(Patches(*output), Patches(*target))
 
-    def distance(self, output: Output, activation: Output) -> Tensor:
-        """Return the mean squared distance over pixels, per head."""
+    def distance(self, output: Output, activation: Output, elementwise: Elementwise) -> Tensor:
+        """Return the mean distance over pixels, per head."""
         pairs = zip(output, activation, strict=True)
-        return torch.stack([squares(found, known).mean(dim=(1, 2)) for found, known in pairs], dim=1)
+        return torch.stack([elementwise(found, known).mean(dim=(1, 2)) for found, known in pairs], dim=1)
 
 
 def absolute_error(output: Patches, target: Patches) -> Tensor:

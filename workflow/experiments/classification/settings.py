@@ -38,7 +38,7 @@ class ComparisonSettings(Settings):
     @classmethod
     def _made_for_images(cls, methods: tuple[Method, ...]) -> tuple[Method, ...]:
         for method in methods:
-            if method is Method.INCREMENTAL_MORE or method.remembers_only:
+            if method.on_scans_only:
                 raise ValueError(f"{method.value} is compared on scans only")
         return methods
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from ptychoflow.trainer.pipelines.ptychography.settings import TrainerSettings
 from ptychoflow.trainer.settings import Pace
@@ -42,7 +43,10 @@ class PtychographyCase(Case):
     @property
     def learning(self) -> TrainerSettings:
         """Return the trainer's settings for this method: one step per minibatch, nothing after the stream."""
-        update = {"strategy": self.method.strategy, "pace": Pace.STREAM, "finish_s": 0.0}
+        update: dict[str, Any] = {"strategy": self.method.strategy, "pace": Pace.STREAM, "finish_s": 0.0}
+        if self.method is Method.ER_MORE:
+            buffer = self.trainer.buffer
+            update["buffer"] = buffer.model_copy(update={"representatives": 2 * buffer.representatives})
         return self.trainer.model_copy(update=update | {"batch_size": self._batch_size})
 
     @property

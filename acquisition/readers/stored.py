@@ -15,6 +15,9 @@ from ptychoflow.streaming.errors import UserError
 
 MINIMUM_ENERGY_EV = 10.0
 MAXIMUM_ENERGY_EV = 1e6
+LONGEST_PIXEL = 30.0
+"""Ratio of a detector pixel's sides."""
+USUAL_PIXEL_M = (1e-6, 1e-3)
 
 
 @dataclass(frozen=True)
@@ -91,12 +94,25 @@ def check_geometry(geometry: Geometry, *, where: str) -> Geometry:
     for name, value in quantities.items():
         if not (np.isfinite(value) and value > 0):
             raise UserError(f"{where}: the {name} is {value:g}; it must be a positive number")
+    _check_pixels(*geometry.detector_pixel_size_m, where=where)
     if not MINIMUM_ENERGY_EV <= geometry.energy_eV <= MAXIMUM_ENERGY_EV:
         raise UserError(
             f"{where}: a photon energy of {geometry.energy_eV:g} eV is outside {MINIMUM_ENERGY_EV:g} to "
             f"{MAXIMUM_ENERGY_EV:g} eV; check its unit (CXI: joule) and that it is not the storage ring's"
         )
     return geometry
+
+
+def _check_pixels(pixel_y_m: float, pixel_x_m: float, *, where: str) -> None:
+    """Refuse pixels so long that one side must be in another unit than the other."""
+    if max(pixel_y_m, pixel_x_m) <= LONGEST_PIXEL * min(pixel_y_m, pixel_x_m):
+        return
+    usual = [size for size in (pixel_y_m, pixel_x_m) if USUAL_PIXEL_M[0] <= size <= USUAL_PIXEL_M[1]]
+    likely = f"{usual[0]:g}" if len(usual) == 1 else "[Y,X]"
+    raise UserError(
+        f"{where}: detector pixels are {pixel_y_m:g} m along y and {pixel_x_m:g} m along x; one is in another unit. "
+        f"Give them with --set source.geometry.detector_pixel_size_m={likely}"
+    )
 
 
 def _check_illumination(stored: StoredPerspective) -> None:

@@ -5,7 +5,7 @@ from contextlib import closing
 import h5py
 import numpy as np
 import pytest
-from scan_files import DETECTOR, refusal, replace_dataset, write_cxi
+from scan_files import DETECTOR, PIXEL_M, refusal, replace_dataset, write_cxi
 
 from ptychoflow.acquisition.readers.layout import ANGLE_DEG, ENERGY_EV, OBJECT, OBJECT_ORIGIN_PX, entry_name
 from ptychoflow.acquisition.simulate import simulate_to_file
@@ -136,3 +136,14 @@ def test_masks_that_were_never_written_are_read_at_once(tmp_path):
     with h5py.File(path, "a") as file:
         file[f"{DETECTOR}/mask"][7] = 1
     assert "are too many to be read" in refusal(path)
+
+
+@pytest.mark.parametrize(("axis", "usual"), [("x", f"{PIXEL_M[0]:g}"), ("y", f"{PIXEL_M[1]:g}")])
+def test_a_pixel_with_one_side_in_another_unit_is_refused_with_the_likely_size(tmp_path, axis, usual):
+    path = tmp_path / "scan.cxi"
+    write_cxi(path)
+    replace_dataset(path, f"{DETECTOR}/{axis}_pixel_size", 75.0)
+    said = refusal(path)
+    assert f"75 m along {axis}" in said
+    assert said.endswith(f"--set source.geometry.detector_pixel_size_m={usual}")
+    assert "\n" not in said

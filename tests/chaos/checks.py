@@ -80,6 +80,9 @@ def half_written(folder: Path, *, completed: bool) -> Iterator[str]:
 
 def wrong_counts(folder: RunFolder) -> Iterator[str]:
     """Yield what is wrong with the ledger of a run that has ended well."""
+    if not folder.summary.exists():
+        yield "there is no summary"
+        return
     summary = json.loads(folder.summary.read_bytes())
     frames = summary["frames"]
     if [frames[key] for key in ("acquired", "published", "inferred")] != [FRAMES] * 3:
@@ -96,6 +99,8 @@ def wrong_counts(folder: RunFolder) -> Iterator[str]:
 
 def not_once(folder: RunFolder) -> Iterator[str]:
     """Yield which frames a run that has ended well has not used exactly once, by their ids and by their places."""
+    if not folder.summary.exists():
+        return
     frames = json.loads(folder.summary.read_bytes())["frames"]
     checkpoint = newest(folder.checkpoints)
     if checkpoint is None:

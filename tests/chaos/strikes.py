@@ -22,10 +22,14 @@ from broken_messages import SAID, broken
 from run import Moment, Run
 from victims import Victim, victims
 
+from ptychoflow.workflow.launching.processes import is_alive
+
 Address = tuple[str, int] | str
 """Host and port, or a file."""
 MESSAGES = 60
 """To each port in each way, as far as the port takes them."""
+DYING_S = 10.0
+"""What a killed process may need on a busy host."""
 SPEAKING_S = 0.5
 """To each port in each way: one that takes nothing from such a socket lets it connect again and again."""
 
@@ -111,7 +115,10 @@ def deliver(strike: Strike, run: Run) -> Blow:
     blow = Blow(strike)
     match strike.kind:
         case Kind.KILL:
-            psutil.wait_procs(_send(strike, run, signal.SIGKILL, blow), timeout=10)
+            struck = _send(strike, run, signal.SIGKILL, blow)
+            deadline_s = time.monotonic() + DYING_S
+            while any(map(is_alive, struck)) and time.monotonic() < deadline_s:
+                time.sleep(0.02)
         case Kind.STOP:
             struck = _send(strike, run, signal.SIGSTOP, blow)
             time.sleep(strike.lasts_s)

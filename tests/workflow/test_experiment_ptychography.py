@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -32,9 +33,10 @@ from ptychoflow.workflow.experiments.classification.settings import Classificati
 from ptychoflow.workflow.experiments.configuration import load_experiment
 from ptychoflow.workflow.experiments.ptychography.case import all_cases, weights_of
 from ptychoflow.workflow.experiments.ptychography.dataset import PerspectiveSamples, open_dataset, write_perspective
-from ptychoflow.workflow.experiments.ptychography.experiment import _against
+from ptychoflow.workflow.experiments.ptychography.experiment import Ptychography, _against
 from ptychoflow.workflow.experiments.ptychography.memoriser import Nearest, memorise
 from ptychoflow.workflow.experiments.ptychography.preparation import prepare, prepare_earlier
+from ptychoflow.workflow.experiments.ptychography.ranking import rank_by_residual
 from ptychoflow.workflow.experiments.ptychography.settings import (
     ComparisonSettings,
     FromScratchSettings,
@@ -333,10 +335,50 @@ def test_incremental_has_as_many_samples_and_steps_as_rehearsal_has(tmp_path: Pa
     assert (wide.learning.strategy, wide.learning.buffer.representatives) == ("er", 12)
     assert incremental.batch_size == rehearsing.batch_size + rehearsing.buffer.representatives == 10
     assert abs(er["steps"] - more["steps"]) <= len(er["perspectives"]), "a perspective's last step may be short"
+    table = Ptychography(settings, folder=tmp_path).table(
+        {"strategies": {"er": [er | {"seed": 0}], "incremental_more": [more | {"seed": 0}]}, "constant": CONSTANT}
+    )
+    headings = list(table.columns)
+    assert all(len(row) == 1 + len(headings) for row in table.rows())
+    last = dict(zip(headings, table.rows()[-1][1:], strict=True))
+    assert (last["validation loss"], last["phase PSNR, dB"], last["steps"]) == ("0.2500", "12.00", "")
     for found in (er, more):
+        assert -1.0 <= found["residual_ranks"]["per_frame"] <= 1.0
+        assert 0.0 < found["residual_ranks"]["residual_of_truth"] < found["residual_ranks"]["residual"] < 1.0
         assert found["raw_loss"] > 0
         assert found["raw_loss"] != found["validation_loss"][-1]
         assert found["late_loss"] == pytest.approx(np.mean(found["validation_matrix"][-1]), rel=1e-6)
+
+
+CONSTANT = {
+    "validation_loss": 0.25,
+    "psnr_db": {"amplitude": 11.0, "phase": 12.0},
+    "ssim": {"amplitude": 0.1, "phase": 0.2},
+}
+
+
+def test_residuals_rank_predictions_as_their_errors_do(tmp_path: Path) -> None:
+    """Patches between the truth and nothing: the farther away, the larger is the residual."""
+    prepare(experiment(), seed=0, folder=tmp_path)
+    dataset = open_dataset(tmp_path)
+    assert all(part.probe is not None for part in dataset)
+    parts = [part.of_role(FrameRole.VALIDATION) for part in dataset]
+    known = {frame.tobytes(): (part, row) for part in parts for row, frame in enumerate(part["diffraction"])}
+
+    def predict(frames: np.ndarray) -> dict[str, np.ndarray]:
+        found: dict[str, list[np.ndarray]] = {"amplitude": [], "phase": []}
+        for number, frame in enumerate(frames):
+            part, row = known[frame.tobytes()]
+            share = number / len(frames)
+            found["amplitude"].append(1 + (part["amplitude"][row].astype(float) - 1) * (1 - share))
+            found["phase"].append(part["phase"][row].astype(float) * (1 - share))
+        return {name: np.stack(patches) for name, patches in found.items()}
+
+    ranks = rank_by_residual(dataset, predict)
+    assert ranks is not None
+    assert ranks["per_frame"] > 0.7
+    assert ranks["residual_of_truth"] < ranks["residual"]
+    assert rank_by_residual([replace(part, probe=None) for part in dataset], predict) is None
 
 
 def run(seed: int, loss: float) -> dict[str, Any]:

@@ -43,6 +43,8 @@ class PerspectiveSamples:
     """(n, 2) as (y, x); None where the source has none."""
     reference: ReferenceImage | None
     """What the stitched image should be; None without positions."""
+    probe: npt.NDArray[np.complex64] | None = None
+    """(mode, y, x); None where the source has none."""
 
     def rows(self, role: FrameRole) -> npt.NDArray[np.int64]:
         """Return the rows of a role, in order."""
@@ -68,6 +70,8 @@ def write_perspective(perspective: PerspectiveSamples, folder: Path) -> None:
     if perspective.reference is not None:
         values = (perspective.reference.amplitude, perspective.reference.phase, perspective.reference.origin_px)
         arrays |= {name: np.asarray(value) for name, value in zip(REFERENCE, values, strict=True)}
+    if perspective.probe is not None:
+        arrays["probe"] = perspective.probe
     for name, array in arrays.items():
         np.save(unfinished / f"{name}.npy", array, allow_pickle=False)
     write_durably(unfinished / COMPLETE, json.dumps({"angle_deg": perspective.angle_deg}))
@@ -89,7 +93,9 @@ def _open(folder: Path) -> PerspectiveSamples:
         loaded: npt.NDArray[np.generic] = np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
         return loaded
 
-    has_positions, has_reference = ((folder / f"{name}.npy").exists() for name in ("positions_px", REFERENCE[0]))
+    has_positions, has_reference, has_probe = (
+        (folder / f"{name}.npy").exists() for name in ("positions_px", REFERENCE[0], "probe")
+    )
     reference = None
     if has_reference:
         amplitude, phase, origin = (np.asarray(load(name)) for name in REFERENCE)
@@ -101,4 +107,5 @@ def _open(folder: Path) -> PerspectiveSamples:
         roles=np.asarray(load("roles"), np.uint8),
         positions_px=np.asarray(load("positions_px"), np.float64) if has_positions else None,
         reference=reference,
+        probe=np.asarray(load("probe"), np.complex64) if has_probe else None,
     )

@@ -23,6 +23,8 @@ from ptychoflow.workflow.experiments.table import UNKNOWN, Cell, ResultTable, Ru
 log = logging.getLogger(__name__)
 
 CHANNELS = ("amplitude", "phase")
+LOSS = "validation loss"
+RANKS = (("per_frame", "residual ranks frames"), ("per_perspective", "perspectives"))
 BASELINES = (Method.INCREMENTAL, Method.INCREMENTAL_MORE, Method.ER, Method.MEMORISER_BUFFER)
 """What every method is compared with, seed by seed, if it is there."""
 SCORES = (("psnr_db", "PSNR, dB", 2), ("ssim", "SSIM", 4))
@@ -81,34 +83,31 @@ class Ptychography(Experiment):
     def table(self, content: Content) -> ResultTable:
         """Return losses and scores after the last perspective."""
         runs: dict[str, Runs] = content[STRATEGIES]
-        constant = content["constant"]
-        scores = [
-            f"{constant[name][channel]:.{digits}f}" if constant[name] else UNKNOWN
-            for name, _, digits in SCORES
-            for channel in CHANNELS
-        ]
+        columns = {
+            LOSS: spread(_final_loss, 4),
+            "raw weights": spread(lambda run: run["raw_loss"], 4),
+            "late mean": spread(lambda run: run["late_loss"], 4),
+            **{
+                f"against {base.value.replace('_', ' ')}": _against(runs.get(base.value, []))
+                for base in BASELINES
+                if base.value in runs
+            },
+            "forgetting": spread(lambda run: run.get("forgetting"), 4),
+            **{
+                f"{channel} {heading}": spread(_held_out_score(name, channel), digits)
+                for name, heading, digits in SCORES
+                for channel in CHANNELS
+            },
+            **{heading: spread(_rank(name), 2) for name, heading in RANKS},
+            "steps": spread(lambda run: run["steps"], 0),
+            "seconds": spread(lambda run: run["seconds"], 0),
+        }
+        constant = _shown(content["constant"])
         return ResultTable(
             "held-out perspective, and validation loss over all perspectives after the last one",
-            columns={
-                "validation loss": spread(_final_loss, 4),
-                "raw weights": spread(lambda run: run["raw_loss"], 4),
-                "late mean": spread(lambda run: run["late_loss"], 4),
-                **{
-                    f"against {base.value.replace('_', ' ')}": _against(runs.get(base.value, []))
-                    for base in BASELINES
-                    if base.value in runs
-                },
-                "forgetting": spread(lambda run: run.get("forgetting"), 4),
-                **{
-                    f"{channel} {heading}": spread(_held_out_score(name, channel), digits)
-                    for name, heading, digits in SCORES
-                    for channel in CHANNELS
-                },
-                "steps": spread(lambda run: run["steps"], 0),
-                "seconds": spread(lambda run: run["seconds"], 0),
-            },
+            columns=columns,
             lines=list(runs.items()),
-            baselines=[["constant prediction", f"{constant['validation_loss']:.4f}", "", "", *scores, "", ""]],
+            baselines=[["constant prediction", *(constant.get(heading, "") for heading in columns)]],
         )
 
     def draw(self, content: Content) -> list[Path]:
@@ -132,6 +131,16 @@ def _constant(runs: Sequence[Run]) -> dict[str, Any]:
     return found
 
 
+def _shown(constant: dict[str, Any]) -> dict[str, str]:
+    """Return the cells of the constant prediction by their headings."""
+    scores = {
+        f"{channel} {heading}": f"{constant[name][channel]:.{digits}f}" if constant[name] else UNKNOWN
+        for name, heading, digits in SCORES
+        for channel in CHANNELS
+    }
+    return {LOSS: f"{constant['validation_loss']:.4f}", **scores}
+
+
 def _final_loss(run: Run) -> float:
     loss: float = run["validation_loss"][-1]
     return loss
@@ -139,6 +148,10 @@ def _final_loss(run: Run) -> float:
 
 def _held_out_score(name: str, channel: str) -> Any:
     return lambda run: run["held_out"][name][channel] if run["held_out"] else None
+
+
+def _rank(name: str) -> Any:
+    return lambda run: run["residual_ranks"][name] if run["residual_ranks"] else None
 
 
 def _against(baseline: Runs) -> Cell:

@@ -28,6 +28,7 @@ from ptychoflow.workflow.experiments.ptychography.case import PtychographyCase, 
 from ptychoflow.workflow.experiments.ptychography.dataset import Dataset, open_dataset
 from ptychoflow.workflow.experiments.ptychography.figures import figures
 from ptychoflow.workflow.experiments.ptychography.held_out import image_held_out
+from ptychoflow.workflow.experiments.ptychography.ranking import rank_by_residual
 from ptychoflow.workflow.experiments.ptychography.stream import Rows, places
 
 CHUNK = 1024
@@ -106,7 +107,7 @@ def memorise(case: PtychographyCase, folder: CaseFolder) -> dict[str, Any]:
     held_out = image_held_out(dataset, recall, mean_patch.on_this_rank())
     if held_out is not None:
         held_out.write_image(held_out_image_of(folder))
-    return figures(record, held_out, at_once=False)
+    return figures(record, held_out, at_once=False) | {"residual_ranks": rank_by_residual(dataset, recall)}
 
 
 class _Remembered:

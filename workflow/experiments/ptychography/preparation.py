@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ptychoflow.acquisition.frame_check import as_streamed
-from ptychoflow.acquisition.retrieval.ground_truth import GroundTruthJob, compute_ground_truth
+from ptychoflow.acquisition.retrieval.ground_truth import GroundTruthJob, compute_ground_truth, starting_probe
 from ptychoflow.acquisition.retrieval.settings import RetrievalSettings
 from ptychoflow.acquisition.retrieval.void import is_void, squared_phase_rad2
 from ptychoflow.acquisition.roles import assign_roles
@@ -118,18 +118,16 @@ def _seeded(source: SimulationSettings | ReplaySettings, seed: int) -> Simulatio
 def _with_ground_truth(perspective: Perspective, part: _Part, *, number: int) -> PerspectiveSamples:
     frames = as_streamed(perspective.read(0, len(perspective)))
     target_shape_px = part.retrieval.target_shape_for(perspective.geometry.frame_shape_px)
-    truth = compute_ground_truth(
-        GroundTruthJob(
-            perspective=number,
-            frames=frames,
-            positions_px=perspective.positions_px,
-            probe=perspective.probe,
-            mask=perspective.mask,
-            recorded=perspective.ground_truth,
-            target_shape_px=target_shape_px,
-        ),
-        part.retrieval,
+    job = GroundTruthJob(
+        perspective=number,
+        frames=frames,
+        positions_px=perspective.positions_px,
+        probe=perspective.probe,
+        mask=perspective.mask,
+        recorded=perspective.ground_truth,
+        target_shape_px=target_shape_px,
     )
+    truth = compute_ground_truth(job, part.retrieval)
     roles = assign_roles(
         part.roles,
         perspective.positions_px,
@@ -152,6 +150,7 @@ def _with_ground_truth(perspective: Perspective, part: _Part, *, number: int) ->
         roles=roles[kept],
         positions_px=perspective.positions_px[kept],
         reference=ReferenceImage(truth.reference_amplitude, truth.reference_phase, truth.origin_px),
+        probe=starting_probe(job),
     )
 
 

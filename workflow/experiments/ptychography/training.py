@@ -46,6 +46,7 @@ from ptychoflow.workflow.experiments.ptychography.dataset import Dataset, open_d
 from ptychoflow.workflow.experiments.ptychography.figures import figures
 from ptychoflow.workflow.experiments.ptychography.held_out import image_held_out, predict
 from ptychoflow.workflow.experiments.ptychography.memoriser import memorise
+from ptychoflow.workflow.experiments.ptychography.ranking import rank_by_residual
 from ptychoflow.workflow.experiments.ptychography.stream import (
     Convergence,
     SectionStream,
@@ -240,4 +241,6 @@ def _finish(training: Training) -> dict[str, Any]:
     held_out = image_held_out(training.dataset, partial(predict, network), constant)
     if held_out is not None:
         held_out.write_image(held_out_image_of(training.folder))
-    return figures(training.record, held_out, at_once=training.case.method is Method.FROM_SCRATCH)
+    at_once = training.case.method is Method.FROM_SCRATCH
+    ranking = rank_by_residual(training.dataset, partial(predict, network))
+    return figures(training.record, held_out, at_once=at_once) | {"residual_ranks": ranking}

@@ -2,14 +2,15 @@
 
 It is the recording of a live scan, and what the acquisition reads, while it grows and after a resume: a detector cannot
 be asked again. One process appends, in a folder with one file per series; whoever reads follows from file to
-file. A file begins with a line of JSON (format, version, names of the sources), then come records:
+file. A file begins with a line of JSON (format, version, names of the sources), then come records, each of one message
+or of several that came together:
 
-    head: magic u32, crc32 of what follows u32, source u16, parts u16, received_at_s f64, crc32 of the lengths u32
-    lengths of the parts: u64 each
-    parts: their bytes, one after the other
+    head: magic u32, messages u32, parts u32, crc32 of the table u32, crc32 of these three u32
+    table: received_at_s f64 of each message, bytes u64 of each part, source u32 of each message, parts u32 of each
+    the bytes of the parts, one after the other
 
-A record is only read when it is whole. Its source `END` says that no more will come in this file, and `LISTENING`
-that a receiver begins to listen: what a source said before that, nobody may have heard.
+A record is only read when it is whole. A message of the source `END` says that no more will come in this file, and one
+of `LISTENING` that a receiver begins to listen: what a source said before that, nobody may have heard.
 """
 
 from __future__ import annotations
@@ -21,9 +22,13 @@ import struct
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
+import numpy as np
+import numpy.typing as npt
 
 from ptychoflow.acquisition.detectors.interface import Part
 from ptychoflow.streaming.durable_file import make_folder_durably, sync_names
@@ -32,13 +37,16 @@ from ptychoflow.streaming.errors import UserError
 log = logging.getLogger(__name__)
 
 SUFFIX = ".arrivals"
-VERSION = 1
-MAGIC = 0x50464152
+VERSION = 2
+MAGIC = b"RAFP"
+MAGIC_NUMBER = int.from_bytes(MAGIC, "little")
 CLOSED = -1
 """In place of a file's descriptor."""
-HEAD = struct.Struct("<IIHHdI")
-CHECKED_FROM = 8
-"""The first crc32 covers the head from here on."""
+HEAD = struct.Struct("<IIIII")
+CHECKED = slice(4, 16)
+"""What the head's own crc32 covers."""
+BYTES_OF_MESSAGE, BYTES_OF_PART = 16, 8
+"""In the table."""
 END = 0xFFFF
 DROPPED = 0xFFFE
 """A record of this source holds, as text, how many messages the receiver could not keep."""
@@ -48,6 +56,8 @@ STOPPED = 0xFFFC
 """A record of this source, without parts, is the last of a receiver: until then it listened."""
 WRITTEN_AT_ONCE = 1024
 """Pieces that the system takes in one call."""
+POPULATE = getattr(mmap, "MAP_POPULATE", 0)
+"""Pages are there when they are looked at; one by one they would take longer than what is done with them."""
 WINDOW_BYTES = 1 << 26
 """Mapped at once, unless one record is larger."""
 
@@ -61,15 +71,51 @@ class Preamble(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     format: str = "ptychoflow arrivals"
 
 
-@dataclass(frozen=True)
-class Message:
-    """One record: what came from one source at one time."""
+class Message(NamedTuple):
+    """What came from one source at one time."""
 
     source: int
     """Index into the names of the sources, or `DROPPED`, `LISTENING` or `STOPPED`."""
     received_at_s: float
-    parts: tuple[memoryview, ...]
-    """Mapped from the file: who keeps one holds no memory of its own."""
+    parts: Sequence[Part]
+    """As they are read, mapped from the file: who keeps one holds no memory of its own."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """Messages that came together."""
+
+    window: memoryview
+    """Of the file."""
+    received_at_s: npt.NDArray[np.float64]
+    """(messages,)."""
+    sources: npt.NDArray[np.uint32]
+    """(messages,); see `Message.source`."""
+    parts: npt.NDArray[np.uint32]
+    """(messages,), how many each has."""
+    ends: npt.NDArray[np.uint64]
+    """(parts,), where each ends in the window."""
+    begin: int
+    """Where the first one begins."""
+
+    @classmethod
+    def of(cls, window: memoryview, table: int, begin: int, messages: int, parts: int) -> Record:
+        """Read the table of a record."""
+        lengths = np.frombuffer(window, "<u8", parts, table + 8 * messages)
+        numbers = np.frombuffer(window, "<u4", 2 * messages, table + 8 * (messages + parts))
+        received_at_s = np.frombuffer(window, "<f8", messages, table)
+        return cls(window, received_at_s, numbers[:messages], numbers[messages:], begin + lengths.cumsum(), begin)
+
+    def messages(self) -> Iterator[Message]:
+        """Yield them."""
+        begin, ends = self.begin, iter(self.ends.tolist())
+        columns = zip(self.sources.tolist(), self.received_at_s.tolist(), self.parts.tolist(), strict=True)
+        for source, received_at_s, count in columns:
+            parts = []
+            for end in islice(ends, count):
+                parts.append(self.window[begin:end])
+                begin = end
+            yield Message(source, received_at_s, tuple(parts))
 
 
 class ArrivalsWriter:
@@ -91,14 +137,18 @@ class ArrivalsWriter:
 
     def append(self, source: int, received_at_s: float, parts: Sequence[Part]) -> None:
         """Write one message; a file begins with its first. Blocks for the disk."""
+        self.append_all([Message(source, received_at_s, parts)])
+
+    def append_all(self, messages: Sequence[Message]) -> None:
+        """Write messages that came together, all or none of them."""
         if self._file == CLOSED:
             self._begin()
-        self._write(source, received_at_s, parts)
+        self._write(messages)
 
     def end_file(self) -> None:
         """End the file, if one has begun: the next message begins another one."""
         if self._file != CLOSED:
-            self._write(END, 0.0, ())
+            self._write([Message(END, 0.0, ())])
             os.fdatasync(self._file)
             os.close(self._file)
             self._file = CLOSED
@@ -116,26 +166,47 @@ class ArrivalsWriter:
             raise
         self._file, self._length = file, len(self._preamble)
 
-    def _write(self, source: int, received_at_s: float, parts: Sequence[Part]) -> None:
-        views = [memoryview(part).cast("B") for part in parts]
-        lengths = struct.pack(f"<{len(views)}Q", *map(len, views))
-        rest = struct.pack("<HHdI", source, len(views), received_at_s, zlib.crc32(lengths))
-        head = struct.pack("<II", MAGIC, zlib.crc32(rest)) + rest + lengths
+    def _write(self, messages: Sequence[Message]) -> None:
+        pieces = [
+            part if type(part) is bytes else memoryview(part).cast("B")
+            for message in messages
+            for part in message.parts
+        ]
+        lengths = [len(piece) for piece in pieces]
+        table = struct.pack(
+            f"<{len(messages)}d{len(pieces)}Q{2 * len(messages)}I",
+            *[message.received_at_s for message in messages],
+            *lengths,
+            *[message.source for message in messages],
+            *[len(message.parts) for message in messages],
+        )
+        checked = struct.pack("<III", len(messages), len(pieces), zlib.crc32(table))
+        head = b"".join((MAGIC, checked, _crc(checked), table))
         try:
-            _write_all(self._file, [memoryview(head), *views])
+            _write_all(self._file, [head, *pieces])
         except OSError:
             os.ftruncate(self._file, self._length)  # the next record must not follow half of this one
             raise
-        self._length += len(head) + sum(map(len, views))
+        self._length += len(head) + sum(lengths)
 
 
-def _write_all(file: int, pieces: list[memoryview]) -> None:
-    while pieces:
-        written = os.writev(file, pieces[:WRITTEN_AT_ONCE])
-        while pieces and written >= len(pieces[0]):
-            written -= len(pieces.pop(0))
-        if pieces:
-            pieces[0] = pieces[0][written:]
+def _crc(content: Part) -> bytes:
+    return zlib.crc32(content).to_bytes(4, "little")
+
+
+def _write_all(file: int, pieces: Sequence[bytes | memoryview]) -> None:
+    for start in range(0, len(pieces), WRITTEN_AT_ONCE):
+        some = pieces[start : start + WRITTEN_AT_ONCE]
+        left = sum(map(len, some)) - os.writev(file, some)
+        if left > 0:
+            _write_rest(file, some, left)
+
+
+def _write_rest(file: int, pieces: Sequence[bytes | memoryview], left: int) -> None:
+    """Write the last bytes of pieces of which the system took only the first ones."""
+    rest = memoryview(b"".join(pieces))[-left:]
+    while rest:
+        rest = rest[os.writev(file, [rest]) :]
 
 
 def arrivals_files(folder: Path) -> list[Path]:
@@ -164,6 +235,11 @@ class ArrivalsReader:
 
     def read(self) -> Iterator[Message]:
         """Yield the messages that are there; return when there are no more for now. Does not block."""
+        for record in self.records():
+            yield from record.messages()
+
+    def records(self) -> Iterator[Record]:
+        """Yield the records that are there, but for those that end a file; return when there are no more for now."""
         while True:
             yield from self._read_file()
             if not self._open_next():
@@ -190,18 +266,18 @@ class ArrivalsReader:
         """Whether a record came since the file was read to its end: a later file says that it is the last time."""
         return self._at > 0 and any(True for _ in self._records(os.fstat(self._file).st_size, self._at))
 
-    def _read_file(self) -> Iterator[Message]:
+    def _read_file(self) -> Iterator[Record]:
         if self._path is None or self._ended:
             return
         size = os.fstat(self._file).st_size
         if self._at == 0 and not self._read_preamble(size):
             return
-        for message, after in self._records(size, self._at):
+        for record, after in self._records(size, self._at):
             self._at = after
-            if message.source == END:
+            if record.sources[0] == END:
                 self._ended = True
                 return
-            yield message
+            yield record
 
     def _read_preamble(self, size: int) -> bool:
         line = os.pread(self._file, min(size, 1 << 16), 0)
@@ -220,45 +296,42 @@ class ArrivalsReader:
         self._at = len(first) + 1
         return True
 
-    def _records(self, size: int, at: int) -> Iterator[tuple[Message, int]]:
+    def _records(self, size: int, at: int) -> Iterator[tuple[Record, int]]:
         """Yield the whole records from `at` on with the place behind each."""
         least = WINDOW_BYTES
         while at < size:
             start = at - at % mmap.ALLOCATIONGRANULARITY
             length = min(size - start, at - start + least)
-            window = memoryview(mmap.mmap(self._file, length, access=mmap.ACCESS_READ, offset=start))
+            window = memoryview(
+                mmap.mmap(self._file, length, flags=mmap.MAP_SHARED | POPULATE, prot=mmap.PROT_READ, offset=start)
+            )
             least = WINDOW_BYTES
             place = at - start
-            while (need := self._bytes_needed(window, place)) <= length - place:
-                message = _message(window, place)
+            while True:
+                record, need = self._record(window, place)
+                if record is None:
+                    break
                 place += need
-                yield message, start + place
+                yield record, start + place
             if start + place + need > size:
                 return
             at, least = start + place, max(WINDOW_BYTES, need)
 
-    def _bytes_needed(self, window: memoryview, place: int) -> int:
-        """Return the length of the record at `place`, or of as much of it as must be there to tell."""
-        if place + HEAD.size > len(window):
-            return HEAD.size
-        magic, crc, _, parts, _, lengths_crc = HEAD.unpack_from(window, place)
-        head_bytes = HEAD.size + 8 * parts
-        if magic != MAGIC or zlib.crc32(window[place + CHECKED_FROM : place + HEAD.size]) != crc:
+    def _record(self, window: memoryview, place: int) -> tuple[Record | None, int]:
+        """Return the record at `place`, if the window holds it, and its length, or as much as must be there to tell."""
+        table = place + HEAD.size
+        if table > len(window):
+            return None, HEAD.size
+        magic, messages, parts, table_crc, crc = HEAD.unpack_from(window, place)
+        if magic != MAGIC_NUMBER or zlib.crc32(window[place + CHECKED.start : place + CHECKED.stop]) != crc:
             raise UserError(f"{self._path}: damaged; what came after it cannot be read")
-        if place + head_bytes > len(window):
-            return int(head_bytes)
-        if zlib.crc32(window[place + HEAD.size : place + head_bytes]) != lengths_crc:
+        first = table + BYTES_OF_MESSAGE * messages + BYTES_OF_PART * parts
+        if first > len(window):
+            return None, first - place
+        if zlib.crc32(window[table:first]) != table_crc:
             raise UserError(f"{self._path}: damaged; what came after it cannot be read")
-        lengths: tuple[int, ...] = struct.unpack_from(f"<{parts}Q", window, place + HEAD.size)
-        return int(head_bytes) + sum(lengths)
-
-
-def _message(window: memoryview, place: int) -> Message:
-    _, _, source, count, received_at_s, _ = HEAD.unpack_from(window, place)
-    lengths = struct.unpack_from(f"<{count}Q", window, place + HEAD.size)
-    begin = place + HEAD.size + 8 * count
-    parts = []
-    for length in lengths:
-        parts.append(window[begin : begin + length])
-        begin += length
-    return Message(source, received_at_s, tuple(parts))
+        record = Record.of(window, table, first, messages, parts)
+        if messages == 0 or record.parts.sum() != parts:
+            raise UserError(f"{self._path}: damaged; what came after it cannot be read")
+        end = int(record.ends[-1]) if parts else first
+        return (record if end <= len(window) else None), end - place

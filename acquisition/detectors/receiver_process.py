@@ -15,6 +15,7 @@ import queue
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
@@ -23,7 +24,14 @@ from typing import BinaryIO
 import msgspec
 
 from ptychoflow.acquisition.child_process import begin_child
-from ptychoflow.acquisition.detectors.arrivals_file import DROPPED, LISTENING, STOPPED, ArrivalsReader, ArrivalsWriter
+from ptychoflow.acquisition.detectors.arrivals_file import (
+    DROPPED,
+    LISTENING,
+    STOPPED,
+    ArrivalsReader,
+    ArrivalsWriter,
+    Message,
+)
 from ptychoflow.acquisition.detectors.interface import POLL_S, Connection, Part
 from ptychoflow.acquisition.detectors.receiver_messages import ReceiverFailed, ReceiverJob, ReceiverStatus
 from ptychoflow.acquisition.detectors.sources import make_connection
@@ -35,6 +43,10 @@ log = logging.getLogger(__name__)
 STATUS_PERIOD_S = 0.5
 FRAMES = 0
 """The source that begins series."""
+TOGETHER_S = 0.001
+"""What comes within this time is written together: a thread that wakes for every message takes longer than to write."""
+WRITTEN_TOGETHER = 128
+WRITTEN_TOGETHER_BYTES = 1 << 23
 
 
 class ReceivedQueue:
@@ -45,29 +57,41 @@ class ReceivedQueue:
     """
 
     def __init__(self, most_bytes: int) -> None:
-        self._waiting: queue.SimpleQueue[tuple[int, float, Sequence[Part], int]] = queue.SimpleQueue()
+        self._waiting: deque[tuple[Message, int]] = deque()
+        self._there_are_some = threading.Event()
         self._lock = threading.Lock()
         self._most_bytes, self._bytes, self._dropped = most_bytes, 0, 0
 
     def put(self, source: int, parts: Sequence[Part]) -> None:
         """Take in one message. Does not block."""
-        size = sum(len(part) for part in parts)
+        size = sum(map(len, parts))
+        message = Message(source, time.time(), parts)
         with self._lock:
             if self._bytes + size > self._most_bytes and self._bytes:
                 self._dropped += 1
                 return
             self._bytes += size
-        self._waiting.put((source, time.time(), parts, size))
+            self._waiting.append((message, size))
+            if not self._there_are_some.is_set():
+                self._there_are_some.set()
 
-    def get(self, timeout_s: float) -> tuple[int, float, Sequence[Part]] | None:
-        """Return the next message, or None if none came in time."""
-        try:
-            source, received_at_s, parts, size = self._waiting.get(timeout=timeout_s)
-        except queue.Empty:
-            return None
+    def take(self, timeout_s: float) -> list[Message]:
+        """Return the next messages, those that come together in one list; an empty one if none came in time."""
+        if not self._there_are_some.wait(timeout_s):
+            return []
+        if len(self._waiting) < WRITTEN_TOGETHER:
+            time.sleep(TOGETHER_S)
+        taken: list[Message] = []
+        taken_bytes = 0
         with self._lock:
-            self._bytes -= size
-        return source, received_at_s, parts
+            while self._waiting and len(taken) < WRITTEN_TOGETHER and taken_bytes < WRITTEN_TOGETHER_BYTES:
+                message, size = self._waiting.popleft()
+                taken.append(message)
+                taken_bytes += size
+            self._bytes -= taken_bytes
+            if not self._waiting:
+                self._there_are_some.clear()
+        return taken
 
     def count_dropped(self, messages: int) -> None:
         """Count messages that could not be kept."""
@@ -150,27 +174,38 @@ def _write(
     """Write what comes until `stop` is set and everything is written."""
     status_due_s, trouble = 0.0, ""
     while True:
-        message = received.get(POLL_S)
+        messages, written = received.take(POLL_S), 0
         try:
             _append_dropped(received, writer)
-            if message is not None:
-                source, received_at_s, parts = message
-                if source == FRAMES and frames.begins_series(parts):
+            for stop_at in _beginnings(messages, frames):
+                if written < stop_at:
+                    writer.append_all(messages[written:stop_at])
+                    written = stop_at
+                if stop_at < len(messages):
                     writer.end_file()
-                writer.append(source, received_at_s, parts)
             trouble = ""
         except OSError as error:
             trouble = error.strerror or str(error)
-            received.count_dropped(message is not None)
+            received.count_dropped(len(messages) - written)
             time.sleep(POLL_S)
         if not failures.empty():
             _say(answers, ReceiverFailed(failures.get()))
         if time.monotonic() >= status_due_s:
             status_due_s = time.monotonic() + STATUS_PERIOD_S
             _say(answers, ReceiverStatus(trouble))
-        if message is None and stop.is_set():
+        if not messages and stop.is_set():
             _end(writer)
             return
+
+
+def _beginnings(messages: Sequence[Message], frames: Connection) -> list[int]:
+    """Return the places of messages that begin a series, and the one behind the last."""
+    begin = [
+        place
+        for place, message in enumerate(messages)
+        if message.source == FRAMES and frames.begins_series(message.parts)
+    ]
+    return [*begin, len(messages)]
 
 
 def _end(writer: ArrivalsWriter) -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Sequence
 from typing import ClassVar, Protocol
 
 import zmq
 from zmq.utils.monitor import parse_monitor_message
 
-from ptychoflow.acquisition.detectors.interface import POLL_S, Connection, Deliver
+from ptychoflow.acquisition.detectors.interface import POLL_S, Connection, Deliver, Part
 from ptychoflow.streaming.errors import UserError
 from ptychoflow.streaming.sockets import Socket, receive_now
 
@@ -23,6 +24,10 @@ KEEPALIVE_S = 10
 """A connection on which nothing comes is looked after so often: a detector that lost its power closes none."""
 TAKEN_AT_ONCE = 256
 """Messages taken before it is looked whether to stop."""
+TOGETHER_S = 0.001
+"""What comes within this time is taken together: to wake for every message takes longer than to receive it."""
+COPIED_BYTES = 1 << 14
+"""Messages of this size and smaller ones are copied: that takes less time than to keep them in ZeroMQ's memory."""
 WATCHED = zmq.Event.HANDSHAKE_SUCCEEDED | zmq.Event.DISCONNECTED | zmq.Event.CONNECT_RETRIED
 
 
@@ -50,6 +55,8 @@ class ZmqConnection(Connection):
     def __init__(self, settings: ZmqSettings) -> None:
         self._settings = settings
         self._address = f"{settings.host}:{settings.port}"
+        self._copy = False
+        """Whether the last message was small; the next one is taken to be like it."""
 
     def drain(self, deliver: Deliver, stop: threading.Event) -> None:
         """Deliver every message as it comes, until `stop` is set.
@@ -104,7 +111,9 @@ class ZmqConnection(Connection):
             if monitor in ready:
                 broken_at_s = self._broken_at_s(monitor)
             if socket in ready:
-                _take(socket, deliver)
+                taken = self._take(socket, deliver)
+                if 2 * taken < min(TAKEN_AT_ONCE, self._settings.high_water_mark):
+                    time.sleep(TOGETHER_S)
             elif broken_at_s is not None and time.monotonic() - broken_at_s > GIVEN_UP_AFTER_S:
                 log.warning(
                     "the connection to the %s at %s broke as after a message above max_message_bytes = %d; it is made "
@@ -114,6 +123,21 @@ class ZmqConnection(Connection):
                     self._settings.max_message_bytes,
                 )
                 return
+
+    def _take(self, socket: Socket, deliver: Deliver) -> int:
+        """Deliver what is there, up to a bound; return how many messages."""
+        for taken in range(TAKEN_AT_ONCE):
+            parts: Sequence[Part] | None
+            if self._copy:
+                parts = receive_now(socket)
+            else:
+                frames = receive_now(socket, copy=False)
+                parts = None if frames is None else [frame.buffer for frame in frames]
+            if parts is None:
+                return taken
+            self._copy = sum(map(len, parts)) <= COPIED_BYTES
+            deliver(parts)
+        return TAKEN_AT_ONCE
 
     def _broken_at_s(self, monitor: Socket) -> float | None:
         """Say what became of the connection; return when it broke where no other attempt is known of."""
@@ -126,10 +150,3 @@ class ZmqConnection(Connection):
             return None
         log.warning("the %s at %s is gone; it is connected again as soon as it is back", self.source, self._address)
         return time.monotonic()
-
-
-def _take(socket: Socket, deliver: Deliver) -> None:
-    for _ in range(TAKEN_AT_ONCE):
-        if (parts := receive_now(socket, copy=False)) is None:
-            return
-        deliver([part.buffer for part in parts])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -72,6 +73,24 @@ class FrameCame:
     number: int
     """As the source counts; `join.first_frame` says the number of the first one."""
     image: EncodedImage
+
+
+@dataclass(frozen=True)
+class FramesCame:
+    """Frames of a series that came one after the other, with nothing else in between: as many `FrameCame`."""
+
+    series: str
+    numbers: npt.NDArray[np.int64]
+    """(n,) as the source counts."""
+    images: Sequence[EncodedImage]
+    """Slices of it are cheap."""
+    received_at_s: npt.NDArray[np.float64]
+    """(n,), not falling."""
+
+    def __iter__(self) -> Iterator[tuple[FrameCame, float]]:
+        """Yield one by one, and when each was received."""
+        for number, image, at_s in zip(self.numbers.tolist(), self.images, self.received_at_s.tolist(), strict=True):
+            yield FrameCame(self.series, number, image), at_s
 
 
 @dataclass(frozen=True)

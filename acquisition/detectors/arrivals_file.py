@@ -21,16 +21,15 @@ import os
 import struct
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from itertools import islice
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
-from typing import NamedTuple
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from ptychoflow.acquisition.detectors.interface import Part
+from ptychoflow.acquisition.detectors.message import Bytes, Message, Run
 from ptychoflow.streaming.durable_file import make_folder_durably, sync_names
 from ptychoflow.streaming.errors import UserError
 
@@ -71,51 +70,31 @@ class Preamble(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     format: str = "ptychoflow arrivals"
 
 
-class Message(NamedTuple):
-    """What came from one source at one time."""
-
-    source: int
-    """Index into the names of the sources, or `DROPPED`, `LISTENING` or `STOPPED`."""
-    received_at_s: float
-    parts: Sequence[Part]
-    """As they are read, mapped from the file: who keeps one holds no memory of its own."""
-
-
 @dataclass(frozen=True)
 class Record:
     """Messages that came together."""
 
-    window: memoryview
-    """Of the file."""
-    received_at_s: npt.NDArray[np.float64]
-    """(messages,)."""
     sources: npt.NDArray[np.uint32]
     """(messages,); see `Message.source`."""
-    parts: npt.NDArray[np.uint32]
-    """(messages,), how many each has."""
-    ends: npt.NDArray[np.uint64]
-    """(parts,), where each ends in the window."""
-    begin: int
-    """Where the first one begins."""
+    messages: Run
+    """All of them, as if they were of one source."""
 
     @classmethod
     def of(cls, window: memoryview, table: int, begin: int, messages: int, parts: int) -> Record:
         """Read the table of a record."""
-        lengths = np.frombuffer(window, "<u8", parts, table + 8 * messages)
-        numbers = np.frombuffer(window, "<u4", 2 * messages, table + 8 * (messages + parts))
         received_at_s = np.frombuffer(window, "<f8", messages, table)
-        return cls(window, received_at_s, numbers[:messages], numbers[messages:], begin + lengths.cumsum(), begin)
+        bounds = np.empty(parts + 1, np.int64)
+        bounds[0] = begin
+        bounds[1:] = np.frombuffer(window, "<u8", parts, table + 8 * messages)
+        numbers = np.frombuffer(window, "<u4", 2 * messages, table + 8 * (messages + parts))
+        counts = numbers[messages:].astype(np.int64)
+        return cls(numbers[:messages], Run(-1, received_at_s, window, counts, bounds.cumsum()))
 
-    def messages(self) -> Iterator[Message]:
-        """Yield them."""
-        begin, ends = self.begin, iter(self.ends.tolist())
-        columns = zip(self.sources.tolist(), self.received_at_s.tolist(), self.parts.tolist(), strict=True)
-        for source, received_at_s, count in columns:
-            parts = []
-            for end in islice(ends, count):
-                parts.append(self.window[begin:end])
-                begin = end
-            yield Message(source, received_at_s, tuple(parts))
+    def runs(self) -> Iterator[Run]:
+        """Yield the messages, those of one source that came one after the other together."""
+        cuts = [0, *(np.flatnonzero(self.sources[1:] != self.sources[:-1]) + 1).tolist(), len(self.sources)]
+        for start, stop in pairwise(cuts):
+            yield replace(self.messages.part(start, stop), source=int(self.sources[start]))
 
 
 class ArrivalsWriter:
@@ -135,7 +114,7 @@ class ArrivalsWriter:
         self._preamble = msgspec.json.encode(Preamble(VERSION, list(sources))) + b"\n"
         self._file, self._length = CLOSED, 0
 
-    def append(self, source: int, received_at_s: float, parts: Sequence[Part]) -> None:
+    def append(self, source: int, received_at_s: float, parts: Sequence[Bytes]) -> None:
         """Write one message; a file begins with its first. Blocks for the disk."""
         self.append_all([Message(source, received_at_s, parts)])
 
@@ -190,7 +169,7 @@ class ArrivalsWriter:
         self._length += len(head) + sum(lengths)
 
 
-def _crc(content: Part) -> bytes:
+def _crc(content: Bytes) -> bytes:
     return zlib.crc32(content).to_bytes(4, "little")
 
 
@@ -236,7 +215,8 @@ class ArrivalsReader:
     def read(self) -> Iterator[Message]:
         """Yield the messages that are there; return when there are no more for now. Does not block."""
         for record in self.records():
-            yield from record.messages()
+            for run in record.runs():
+                yield from run.messages()
 
     def records(self) -> Iterator[Record]:
         """Yield the records that are there, but for those that end a file; return when there are no more for now."""
@@ -331,7 +311,7 @@ class ArrivalsReader:
         if zlib.crc32(window[table:first]) != table_crc:
             raise UserError(f"{self._path}: damaged; what came after it cannot be read")
         record = Record.of(window, table, first, messages, parts)
-        if messages == 0 or record.parts.sum() != parts:
+        if messages == 0 or record.messages.parts.sum() != parts:
             raise UserError(f"{self._path}: damaged; what came after it cannot be read")
-        end = int(record.ends[-1]) if parts else first
+        end = int(record.messages.bounds[-1])
         return (record if end <= len(window) else None), end - place

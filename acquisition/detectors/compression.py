@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -132,10 +132,40 @@ class CompressedImage:
             return _zlib(encoded, self._size)
         return _bitshuffled(encoded, self._size, self.shuffled_bytes, self.codec)
 
-    @property
-    def _layout(self) -> tuple[object, ...]:
-        """What images have in common that can be decoded together."""
-        return self.codec, self.shape_px, self.dtype, self.shuffled_bytes
+
+@dataclass(frozen=True, slots=True)
+class CompressedImages(Sequence[CompressedImage]):
+    """Frames of one kind that came one after the other. Each by itself passes what `CompressedImage.checked` checks."""
+
+    codec: Codec
+    window: memoryview
+    """Of bytes, with all of them in it."""
+    begins: npt.NDArray[np.int64]
+    """(n,), where each begins."""
+    ends: npt.NDArray[np.int64]
+    """(n,)."""
+    shape_px: tuple[int, int]
+    dtype: np.dtype[np.generic]
+    shuffled_bytes: int
+    """See `CompressedImage`."""
+
+    def __len__(self) -> int:
+        """Return how many."""
+        return len(self.begins)
+
+    @overload
+    def __getitem__(self, which: int) -> CompressedImage: ...
+    @overload
+    def __getitem__(self, which: slice) -> CompressedImages: ...
+    def __getitem__(self, which: int | slice) -> CompressedImage | CompressedImages:
+        """Return one of them, or some."""
+        if isinstance(which, slice):
+            begins, ends = self.begins[which], self.ends[which]
+            return CompressedImages(
+                self.codec, self.window, begins, ends, self.shape_px, self.dtype, self.shuffled_bytes
+            )
+        encoded = self.window[int(self.begins[which]) : int(self.ends[which])]
+        return CompressedImage(self.codec, encoded, self.shape_px, self.dtype, self.shuffled_bytes)
 
 
 def decode_together(
@@ -152,27 +182,52 @@ def decode_together(
         rows: the first row that is needed, and the one behind the last; others are left undefined, and damage in them
             may go unnoticed, unless it is in the lengths of the blocks. None needs all.
     """
-    first = images[0]
-    if not isinstance(first, CompressedImage) or (target.shape[1:], target.dtype) != (first.shape_px, first.dtype):
+    kind = images if isinstance(images, CompressedImages) else images[0]
+    if not isinstance(kind, CompressedImage | CompressedImages) or kind.codec not in (Codec.NONE, Codec.BSLZ4):
         return False
-    layout = first._layout
-    for image in images:
-        if type(image) is not CompressedImage or image._layout != layout:
-            return False
+    if (target.shape[1:], target.dtype) != (kind.shape_px, kind.dtype):
+        return False
+    if (encoded := _encoded(images, kind)) is None:
+        return False
     pixels = target.reshape(len(images), -1).view(np.uint8)
-    encoded = [memoryview(image.encoded).cast("B") for image in images]  # type: ignore[attr-defined]
-    row_bytes = first.shape_px[1] * first.dtype.itemsize
-    begin, end = (0, first._size) if rows is None else (rows[0] * row_bytes, rows[1] * row_bytes)
-    if first.codec is Codec.NONE:
-        for row, one in zip(pixels, encoded, strict=True):
-            row.data[begin:end] = one[begin:end]
-        return True
-    if first.codec is not Codec.BSLZ4:
-        return False
+    row_bytes = kind.shape_px[1] * kind.dtype.itemsize
+    needed = (0, pixels.shape[1]) if rows is None else (rows[0] * row_bytes, rows[1] * row_bytes)
     try:
-        return _decode_blocks_together(encoded, pixels, first.shuffled_bytes, (begin, end))
+        return _decode_together(encoded, pixels, kind, needed)
     except (ValueError, RuntimeError):
         return False
+
+
+def _decode_together(
+    encoded: Sequence[memoryview],
+    pixels: npt.NDArray[np.uint8],
+    kind: CompressedImage | CompressedImages,
+    needed: tuple[int, int],
+) -> bool:
+    if kind.codec is Codec.BSLZ4:
+        return _decode_blocks_together(encoded, pixels, kind.shuffled_bytes, needed)
+    some = slice(*needed)
+    for row, one in zip(pixels, encoded, strict=True):
+        row.data[some] = one[some]
+    return True
+
+
+def _encoded(images: Sequence[object], kind: CompressedImage | CompressedImages) -> list[memoryview] | None:
+    """Return the bytes of images, if all are of this kind."""
+    if isinstance(images, CompressedImages):
+        bounds = zip(images.begins.tolist(), images.ends.tolist(), strict=True)
+        return [images.window[begin:end] for begin, end in bounds]
+    alike = [image for image in images if isinstance(image, CompressedImage) and _is_alike(image, kind)]
+    return [memoryview(image.encoded).cast("B") for image in alike] if len(alike) == len(images) else None
+
+
+def _is_alike(image: CompressedImage, kind: CompressedImage | CompressedImages) -> bool:
+    return (
+        image.codec is kind.codec
+        and image.shape_px == kind.shape_px
+        and image.dtype == kind.dtype
+        and image.shuffled_bytes == kind.shuffled_bytes
+    )
 
 
 def encode(frame: npt.NDArray[np.generic], codec: Codec, *, header: bool = True) -> bytes:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
-from ptychoflow.acquisition.detectors.arrivals import Arrival
+from ptychoflow.acquisition.detectors.arrivals import Arrival, FramesCame
+from ptychoflow.acquisition.detectors.message import Bytes, Run
 from ptychoflow.acquisition.scan import Perspective
 
-Part = bytes | bytearray | memoryview
+Part = Bytes
 Deliver = Callable[[Sequence[Part]], None]
 """Takes one message and returns at once: it is queued for the disk. The parts must not be changed afterwards."""
 POLL_S = 0.1
@@ -61,6 +62,15 @@ class Decoder(ABC):
     @abstractmethod
     def decode(self, parts: Sequence[Part]) -> Iterable[Arrival]:
         """Return what a message says. Never raises for what a message holds: `Malformed` says what was wrong."""
+
+    def decode_run(self, run: Run) -> Iterator[tuple[Arrival | FramesCame, float]]:
+        """Yield what messages say that came one after the other, each with when it was received.
+
+        Where decoders understand many messages at once, that is no more than `decode` makes of them one by one.
+        """
+        for message in run.messages():
+            for arrival in self.decode(message.parts):
+                yield arrival, message.received_at_s
 
 
 class Simulator(ABC):

@@ -2,29 +2,95 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter, deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from ptychoflow.acquisition.detectors.arrivals import EncodedImage
+from ptychoflow.acquisition.detectors.arrivals import EncodedImage, FramesCame
 from ptychoflow.acquisition.detectors.settings import JoinSettings
 from ptychoflow.acquisition.scan import Ending
 from ptychoflow.streaming.events import Missing, Unplaced
 
 
 @dataclass(frozen=True)
-class PlacedFrame:
-    """A frame with its position."""
+class PlacedFrames:
+    """Frames with their positions; at least one."""
 
-    trigger: int
-    position_m: tuple[float, float]
-    """(y, x)."""
-    image: EncodedImage
-    received_at_s: float
+    triggers: Sequence[int]
+    positions_m: Sequence[tuple[float, float]]
+    """Each (y, x)."""
+    images: Sequence[EncodedImage]
+    received_at_s: Sequence[float]
+
+    def __len__(self) -> int:
+        return len(self.triggers)
+
+    def __getitem__(self, some: slice) -> PlacedFrames:
+        return PlacedFrames(self.triggers[some], self.positions_m[some], self.images[some], self.received_at_s[some])
+
+    @classmethod
+    def joined(cls, parts: Sequence[PlacedFrames]) -> PlacedFrames:
+        """Return frames one after the other."""
+        if len(parts) == 1:
+            return parts[0]
+        return cls(
+            [trigger for part in parts for trigger in part.triggers],
+            [position for part in parts for position in part.positions_m],
+            [image for part in parts for image in part.images],
+            [at_s for part in parts for at_s in part.received_at_s],
+        )
+
+
+class PlacedQueue:
+    """Frames with their positions that wait to be taken."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[PlacedFrames] = deque()
+        self._length = 0
+
+    def __len__(self) -> int:
+        return self._length
+
+    def append(self, frames: PlacedFrames) -> None:
+        """Let frames wait behind the others."""
+        self._waiting.append(frames)
+        self._length += len(frames)
+
+    def take(self, most: int) -> PlacedFrames:
+        """Return the first ones, so many at most; there must be one."""
+        parts, left = [], min(most, self._length)
+        self._length -= left
+        while left:
+            first = self._waiting.popleft()
+            if len(first) > left:
+                self._waiting.appendleft(first[left:])
+                first = first[:left]
+            parts.append(first)
+            left -= len(first)
+        return PlacedFrames.joined(parts)
+
+    def triggers(self) -> Iterator[tuple[int, tuple[float, float]]]:
+        """Yield the triggers and positions of all."""
+        for frames in self._waiting:
+            yield from zip(frames.triggers, frames.positions_m, strict=True)
+
+    def clear(self) -> None:
+        """Let go of all."""
+        self._waiting.clear()
+        self._length = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    """A frame without position."""
+
+    images: Sequence[EncodedImage]
+    place: int
+    """Among the images."""
+    at_s: float
 
 
 @dataclass
@@ -45,7 +111,7 @@ class SeriesJoiner:
     """
 
     def __init__(self, settings: JoinSettings) -> None:
-        self.placed: deque[PlacedFrame] = deque()
+        self.placed = PlacedQueue()
         """Frames with their position, in the order in which the later of the two came."""
         self.unplaced: Counter[Unplaced] = Counter()
         """Frames that were given up since this was cleared."""
@@ -61,7 +127,7 @@ class SeriesJoiner:
         self.ending: Ending | None = None
         self._ended_s = 0.0
         self._settings = settings
-        self._waiting: dict[int, tuple[EncodedImage, float]] = {}
+        self._waiting: dict[int, _Waiting] = {}
         self._positions: dict[int, tuple[float, float]] = {}
         self._samples: dict[int, _Samples] = {}
         self._came: set[int] = set()
@@ -80,9 +146,35 @@ class SeriesJoiner:
             self._highest = max(self._highest, trigger)
             self.first_frame_s = at_s if self.first_frame_s is None else self.first_frame_s
             self.last_frame_s = at_s
-            self._waiting[trigger] = image, at_s
+            self._waiting[trigger] = _Waiting((image,), 0, at_s)
             if (position := self._positions.pop(trigger, None)) is not None:
-                self._place(trigger, position)
+                self._place([trigger], [position])
+
+    def add_frames(self, frames: FramesCame) -> bool:
+        """Take in frames, if all of them are new and in order, as `add_frame` one by one; return whether they are."""
+        triggers = frames.numbers - self._settings.first_frame
+        if not self._highest < int(triggers[0]) or int(triggers[-1]) >= self._settings.most_frames:
+            return False
+        if (triggers[1:] <= triggers[:-1]).any():
+            return False
+        came = triggers.tolist()
+        times_s = frames.received_at_s.tolist()
+        self._heard(times_s[0])
+        self._heard(times_s[-1])
+        self._came.update(came)
+        self._highest = came[-1]
+        self.first_frame_s = times_s[0] if self.first_frame_s is None else self.first_frame_s
+        for place, (trigger, at_s) in enumerate(zip(came, times_s, strict=True)):
+            self._waiting[trigger] = _Waiting(frames.images, place, at_s)
+        known = [trigger for trigger in came if trigger in self._positions]
+        if known:
+            self._place(known, [self._positions.pop(trigger) for trigger in known])
+        return True
+
+    def decides_within(self, first_s: float, last_s: float, *, idle_s: float) -> bool:
+        """Whether the time from one frame to another may decide anything, though others come in between."""
+        oldest_s = min(first_s, next(iter(self._waiting.values())).at_s) if self._waiting else first_s
+        return self.ending is not None or last_s - first_s >= idle_s or last_s - oldest_s >= self._settings.wait_s
 
     def add_positions(
         self, numbers: npt.NDArray[np.int64], positions_m: npt.NDArray[np.float64], *, at_s: float
@@ -95,12 +187,18 @@ class SeriesJoiner:
         # samples before the first frame's are stale, as settings say; they are no mistake
         self.refused += int((counted >= self._settings.most_frames * per_frame).sum())
         samples, places_m = counted[inside].tolist(), positions_m[inside].tolist()
+        awaited: dict[int, tuple[float, float]] = {}
         for sample, (y_m, x_m) in zip(samples, places_m, strict=True):
             trigger, which = divmod(sample, per_frame)
-            if per_frame == 1:
-                self._add_position(trigger, (y_m, x_m))
-            else:
-                self._add_sample(trigger, which, y_m, x_m)
+            position = (y_m, x_m) if per_frame == 1 else self._add_sample(trigger, which, y_m, x_m)
+            if position is None:
+                continue
+            if trigger in self._waiting:
+                awaited.setdefault(trigger, position)
+            elif trigger not in self._came:
+                self._positions.setdefault(trigger, position)
+        if awaited:
+            self._place(list(awaited), list(awaited.values()))
 
     def end(self, ending: Ending, *, at_s: float) -> None:
         """Take in that the series is over; the first word counts."""
@@ -116,8 +214,8 @@ class SeriesJoiner:
         """Give up frames that have waited too long, and a series of which nothing more comes."""
         patience_s = 0.0 if self.ending is not None and self.positions_over else self._settings.wait_s
         while self._waiting:
-            trigger, (_, at_s) = next(iter(self._waiting.items()))
-            if now_s - at_s < patience_s:
+            trigger, frame = next(iter(self._waiting.items()))
+            if now_s - frame.at_s < patience_s:
                 break
             del self._waiting[trigger]
             self.unplaced[Unplaced.NO_POSITION] += 1
@@ -143,9 +241,10 @@ class SeriesJoiner:
         only_positions = sum(trigger > self._highest for trigger in self._positions)
         return +Counter({Missing.GAP: gaps, Missing.POSITION_ONLY: only_positions})
 
-    def known_positions_m(self, taken: Sequence[PlacedFrame]) -> npt.NDArray[np.float64] | None:
+    def known_positions_m(self, taken: PlacedFrames) -> npt.NDArray[np.float64] | None:
         """Return where all frames lie (frames, 2), those that were taken and all others; None if that is not known."""
-        triggers = {**self._positions, **{frame.trigger: frame.position_m for frame in (*taken, *self.placed)}}
+        triggers = {**self._positions, **dict(zip(taken.triggers, taken.positions_m, strict=True))}
+        triggers |= dict(self.placed.triggers())
         if not self.positions_over or sorted(triggers) != list(range(len(triggers))) or not triggers:
             return None
         return np.array([triggers[trigger] for trigger in range(len(triggers))])
@@ -154,32 +253,46 @@ class SeriesJoiner:
         """Note when something came: positions may have waited for their series for long."""
         self.last_arrival_s = at_s if self.last_arrival_s is None else max(self.last_arrival_s, at_s)
 
-    def _add_sample(self, trigger: int, which: int, y_m: float, x_m: float) -> None:
+    def _add_sample(self, trigger: int, which: int, y_m: float, x_m: float) -> tuple[float, float] | None:
+        """Return the mean of all samples of a trigger when the last one has come."""
         if trigger in self._positions:
-            return
+            return None
         samples = self._samples.setdefault(trigger, _Samples())
         if samples.seen >> which & 1:
-            return
+            return None
         samples.seen |= 1 << which
         samples.y_m += y_m
         samples.x_m += x_m
-        if samples.seen == (1 << self._settings.samples_per_frame) - 1:
-            del self._samples[trigger]
-            per_frame = self._settings.samples_per_frame
-            self._add_position(trigger, (samples.y_m / per_frame, samples.x_m / per_frame))
+        per_frame = self._settings.samples_per_frame
+        if samples.seen != (1 << per_frame) - 1:
+            return None
+        del self._samples[trigger]
+        return samples.y_m / per_frame, samples.x_m / per_frame
 
-    def _add_position(self, trigger: int, position_m: tuple[float, float]) -> None:
-        if trigger in self._waiting:
-            self._place(trigger, position_m)
-        elif trigger not in self._came:
-            self._positions.setdefault(trigger, position_m)
-
-    def _place(self, trigger: int, position_m: tuple[float, float]) -> None:
-        image, at_s = self._waiting.pop(trigger)
-        if not any(map(math.isnan, position_m)):
-            self.placed.append(PlacedFrame(trigger, position_m, image, at_s))
-        else:  # the source says that it does not know
-            self.unplaced[Unplaced.NO_POSITION] += 1
+    def _place(self, triggers: Sequence[int], positions_m: Sequence[tuple[float, float]]) -> None:
+        """Place frames that wait, those next to each other together."""
+        frames = [self._waiting.pop(trigger) for trigger in triggers]
+        known = ~np.isnan(np.array(positions_m)).any(axis=1)
+        if not known.all():  # the source says that it does not know the others
+            self.unplaced[Unplaced.NO_POSITION] += len(frames) - int(known.sum())
+        start = 0
+        for stop in range(1, len(frames) + 1):
+            last = frames[stop - 1]
+            if stop < len(frames):
+                following = frames[stop]
+                alike = following.images is last.images and following.place == last.place + 1
+                if alike and known[stop] == known[stop - 1]:
+                    continue
+            if known[start]:
+                self.placed.append(
+                    PlacedFrames(
+                        triggers[start:stop],
+                        positions_m[start:stop],
+                        last.images[frames[start].place : last.place + 1],
+                        [frame.at_s for frame in frames[start:stop]],
+                    )
+                )
+            start = stop
 
 
 def missing_in_words(missing: Iterable[tuple[Missing, int]]) -> str:

@@ -13,11 +13,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ptychoflow.acquisition.detectors.arrivals import SeriesHeader
-from ptychoflow.acquisition.detectors.arrivals_file import DROPPED, LISTENING, STOPPED, ArrivalsReader, Message
+from ptychoflow.acquisition.detectors.arrivals import EncodedImage, FramesCame, SeriesHeader
+from ptychoflow.acquisition.detectors.arrivals_file import DROPPED, LISTENING, STOPPED, ArrivalsReader
 from ptychoflow.acquisition.detectors.compression import TOGETHER_BYTES, decode_together
 from ptychoflow.acquisition.detectors.interface import Decoder
-from ptychoflow.acquisition.detectors.joiner import PlacedFrame, missing_in_words
+from ptychoflow.acquisition.detectors.joiner import PlacedFrames, missing_in_words
+from ptychoflow.acquisition.detectors.message import Run
 from ptychoflow.acquisition.detectors.series_table import Series, SeriesTable
 from ptychoflow.acquisition.detectors.settings import LiveSettings
 from ptychoflow.acquisition.frame_check import usable
@@ -78,7 +79,7 @@ class LiveScan(OpenEndedScan):
         self.look: Look | None = None
         """What was found in the first frames that were looked at."""
         self._arrivals, self._decoders, self._attend, self._clock = arrivals, decoders, attend, clock
-        self._messages = arrivals.read()
+        self._records = arrivals.records()
         self._now_s = 0.0
         """When what is being read came; now, if all has been read."""
         self._came = 0
@@ -126,13 +127,14 @@ class LiveScan(OpenEndedScan):
         if first is not None and len(first.joiner.placed) >= PLACED_AT_MOST:
             return True
         read = 0
-        for message in self._messages:
-            self._take(message)
-            read += 1
+        for record in self._records:
+            for run in record.runs():
+                self._take(run)
+                read += len(run)
             if read >= MESSAGES_AT_ONCE:
                 break
         else:
-            self._messages = self._arrivals.read()
+            self._records = self._arrivals.records()
         if read == 0 and listens:
             self._now_s = self._clock()
             self.table.pass_time(self._now_s)
@@ -149,21 +151,25 @@ class LiveScan(OpenEndedScan):
     def close(self) -> None:
         """Close the arrivals."""
         self.decode.close()
-        self._messages = iter(())
+        self._records = iter(())
         self._arrivals.close()
 
-    def _take(self, message: Message) -> None:
-        self._now_s = message.received_at_s
-        if message.source == DROPPED:
-            lost = bytes(message.parts[0]).decode(errors="replace")
-            self.table.notes.append(f"the disk was slow: {lost} messages could not be kept")
-        elif message.source == LISTENING:
-            self.table.listen(message.received_at_s)
-        elif message.source == STOPPED:
-            self.table.pass_time(message.received_at_s)
-        elif message.source < len(self._decoders):
-            for arrival in self._decoders[message.source].decode(message.parts):
-                self.table.apply(arrival, at_s=message.received_at_s)
+    def _take(self, run: Run) -> None:
+        if run.source < len(self._decoders):
+            for arrival, at_s in self._decoders[run.source].decode_run(run):
+                if isinstance(arrival, FramesCame):
+                    self.table.apply_frames(arrival)
+                else:
+                    self.table.apply(arrival, at_s=at_s)
+        for message in run.messages() if run.source >= len(self._decoders) else ():
+            if message.source == DROPPED:
+                lost = bytes(message.parts[0]).decode(errors="replace")
+                self.table.notes.append(f"the disk was slow: {lost} messages could not be kept")
+            elif message.source == LISTENING:
+                self.table.listen(message.received_at_s)
+            elif message.source == STOPPED:
+                self.table.pass_time(message.received_at_s)
+        self._now_s = float(run.received_at_s[-1])
 
     def _tell(self, unplaced: Counter[Unplaced]) -> None:
         for reason, count in unplaced.items():
@@ -210,7 +216,7 @@ class FrameDecoder:
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
 
     def __call__(
-        self, frames: Sequence[PlacedFrame], geometry: Geometry | None, notes: list[str], *, cut: Cut | None = None
+        self, frames: PlacedFrames, geometry: Geometry | None, notes: list[str], *, cut: Cut | None = None
     ) -> Frames:
         """Return frames (n, y, x); those that are damaged, or of another shape than the first ones, as zeros.
 
@@ -220,7 +226,7 @@ class FrameDecoder:
             notes: where it is told what was set aside.
             cut: what is cut out of them. Damage elsewhere may go unnoticed.
         """
-        first = frames[0].image
+        first = frames.images[0]
         shape = first.shape_px if geometry is None else geometry.frame_shape_px
         worth_threads = -(-len(frames) * math.prod(shape) * first.dtype.itemsize // TOGETHER_BYTES)
         share = -(-len(frames) // min(self._threads, worth_threads))
@@ -242,30 +248,30 @@ class FrameDecoder:
         self._pool.shutdown()
 
 
-def _decode(frames: Sequence[PlacedFrame], shape: tuple[int, int], cut: Cut | None) -> list[Frames | str]:
+def _decode(frames: PlacedFrames, shape: tuple[int, int], cut: Cut | None) -> list[Frames | str]:
     """Return frames (n, y, x) in pieces; in place of those that are set aside, one by one, why they are."""
-    dtype = frames[0].image.dtype
+    dtype = frames.images[0].dtype
     at_once = len(frames) if cut is None else max(1, TOGETHER_BYTES // (math.prod(shape) * dtype.itemsize))
     target = np.empty((min(at_once, len(frames)), *shape), dtype)
     images: list[Frames | str] = []
     for start in range(0, len(frames), at_once):
         some = frames[start : start + at_once]
         together = target[: len(some)]
-        if not decode_together([frame.image for frame in some], together, rows=None if cut is None else cut.rows):
-            images += [_decode_one(frame, shape, cut) for frame in some]
+        if not decode_together(some.images, together, rows=None if cut is None else cut.rows):
+            images += [_decode_one(*one, shape, cut) for one in zip(some.triggers, some.images, strict=True)]
         else:
             images.append(together if cut is None else cut.apply(together))
     return images
 
 
-def _decode_one(frame: PlacedFrame, shape: tuple[int, int], cut: Cut | None) -> Frames | str:
+def _decode_one(trigger: int, encoded: EncodedImage, shape: tuple[int, int], cut: Cut | None) -> Frames | str:
     """Return a frame (1, y, x), or why it is set aside."""
     try:
-        image = frame.image.decode()
+        image = encoded.decode()
     except ValueError as error:
-        return f"frame {frame.trigger} is damaged and set aside: {error}"
+        return f"frame {trigger} is damaged and set aside: {error}"
     if image.shape != shape:
-        return f"frame {frame.trigger} has {image.shape} pixels and not {shape}; it is set aside"
+        return f"frame {trigger} has {image.shape} pixels and not {shape}; it is set aside"
     return image[np.newaxis] if cut is None else cut.apply(image[np.newaxis])
 
 
@@ -289,7 +295,7 @@ class Opening:
 
     def __init__(self, scan: LiveScan, series: Series) -> None:
         self._scan, self._series = scan, series
-        self._placed: list[PlacedFrame] = []
+        self._placed: list[PlacedFrames] = []
         self._frames: list[Frames] = []
         self._notes: list[str] = []
         self._usable = 0
@@ -313,8 +319,8 @@ class Opening:
         """Take the frames that have been placed meanwhile, if more are needed."""
         queue = self._series.joiner.placed
         while queue and not self.enough:
-            frame = queue.popleft()
-            decoded = self._scan.decode([frame], self._geometry, self._notes)
+            frame = queue.take(1)
+            decoded = self._scan.decode(frame, self._geometry, self._notes)
             if self._geometry is None:
                 self._find_geometry(decoded.shape[1:])
             self._placed.append(frame)
@@ -341,7 +347,13 @@ class Opening:
         assert look is not None  # noqa: S101
         self._scan.look = look
         return LivePerspective(
-            self._scan, self._series, look, index=index, placed=self._placed, stored=stored, notes=self._notes
+            self._scan,
+            self._series,
+            look,
+            index=index,
+            placed=PlacedFrames.joined(self._placed),
+            stored=stored,
+            notes=self._notes,
         )
 
     def _look_serves(self) -> bool:
@@ -385,7 +397,7 @@ class Opening:
             index=index,
             angle_deg=header.angle_deg or 0.0,
             geometry=geometry,
-            positions_px=np.array([frame.position_m for frame in self._placed]) / geometry.object_pixel_size_m,
+            positions_px=np.array(PlacedFrames.joined(self._placed).positions_m) / geometry.object_pixel_size_m,
             frame_count=len(stored),
             dtype=stored.dtype,
             read=lambda start, stop: frames[0][start:stop].copy(),
@@ -426,7 +438,7 @@ class LivePerspective(OpenEndedPerspective):
         look: Look,
         *,
         index: int,
-        placed: Sequence[PlacedFrame],
+        placed: PlacedFrames,
         stored: Frames,
         notes: Sequence[str],
     ) -> None:
@@ -436,7 +448,7 @@ class LivePerspective(OpenEndedPerspective):
         self.geometry, self.probe, self.mask = found.geometry, found.probe, found.mask
         self.notes = list(found.notes) if found.index == index else []
         self._scan, self._series, self._look = scan, series, look
-        self._first = placed, stored, notes
+        self._first: tuple[PlacedFrames, Frames, Sequence[str]] | None = placed, stored, notes
         self._known_m = series.joiner.known_positions_m(placed)
 
     @property
@@ -458,13 +470,14 @@ class LivePerspective(OpenEndedPerspective):
 
     def batches(self, batch_frames: int) -> Iterator[FrameBatch | None]:
         """Yield frames in the order in which the later of frame and position came."""
-        placed, stored, notes = self._first
-        self._first = (), stored[:0], ()
-        for start in range(0, len(placed), batch_frames):
-            some = slice(start, start + batch_frames)
-            prepared = self._look.perspective.prepare(stored[some].copy())
-            yield self._batch(placed[some], prepared, notes if start == 0 else ())
-        del placed, stored
+        if self._first is not None:
+            placed, stored, notes = self._first
+            self._first = None
+            for start in range(0, len(placed), batch_frames):
+                some = slice(start, start + batch_frames)
+                prepared = self._look.perspective.prepare(stored[some].copy())
+                yield self._batch(placed[some], prepared, notes if start == 0 else ())
+            del placed, stored
         queue = self._series.joiner.placed
         patience_until_s = 0.0
         while not self._scan.finished(self._series):
@@ -473,14 +486,14 @@ class LivePerspective(OpenEndedPerspective):
                 continue
             patience_until_s = time.monotonic() + BATCH_S
             if queue:
-                taken = [queue.popleft() for _ in range(min(len(queue), batch_frames))]
+                taken = queue.take(batch_frames)
                 said: list[str] = []
                 yield self._batch(taken, self._decode(taken, said), said)
             else:
                 yield None
         self._end()
 
-    def _decode(self, placed: Sequence[PlacedFrame], notes: list[str]) -> Frames:
+    def _decode(self, placed: PlacedFrames, notes: list[str]) -> Frames:
         """Return frames as they are published; what is cut out of large ones is all that is kept of them."""
         perspective, sent = self._look.perspective, self._look.sent
         if perspective.cuts_frames:
@@ -488,13 +501,13 @@ class LivePerspective(OpenEndedPerspective):
             return self._scan.decode(placed, sent, notes, cut=cut)
         return perspective.prepare(self._scan.decode(placed, sent, notes))
 
-    def _batch(self, placed: Sequence[PlacedFrame], frames: Frames, notes: Sequence[str]) -> FrameBatch:
+    def _batch(self, placed: PlacedFrames, frames: Frames, notes: Sequence[str]) -> FrameBatch:
         return FrameBatch(
-            indices=np.array([frame.trigger for frame in placed], np.int32),
-            positions_px=self._look.place(np.array([frame.position_m for frame in placed])),
+            indices=np.array(placed.triggers, np.int32),
+            positions_px=self._look.place(np.array(placed.positions_m)),
             frames=frames,
             notes=tuple(notes),
-            acquired_at_s=placed[-1].received_at_s,
+            acquired_at_s=placed.received_at_s[-1],
         )
 
     def _end(self) -> None:

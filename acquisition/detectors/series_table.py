@@ -15,6 +15,7 @@ from ptychoflow.acquisition.detectors.arrivals import (
     Arrival,
     EncodedImage,
     FrameCame,
+    FramesCame,
     Malformed,
     PositionsBegan,
     PositionsCame,
@@ -129,6 +130,32 @@ class SeriesTable:
                 if self._malformed <= MALFORMED_TOLD:
                     last = "; further ones are not told" if self._malformed == MALFORMED_TOLD else ""
                     self.notes.append(f"a message could not be understood and is left out: {reason}{last}")
+
+    def apply_frames(self, frames: FramesCame) -> None:
+        """Take in frames that came one after the other, as `apply` each of them."""
+        if not self._add_frames(frames):
+            for frame, at_s in frames:
+                self.apply(frame, at_s=at_s)
+
+    def _add_frames(self, frames: FramesCame) -> bool:
+        """Take in frames if the time that passed from the first to the last decides nothing; return whether it was so.
+
+        Series that await their positions may be decided by every moment, and a series by its first frame.
+        """
+        first_s, last_s = float(frames.received_at_s[0]), float(frames.received_at_s[-1])
+        self.pass_time(first_s)
+        series = self._open.get(frames.series)
+        if series is None or series.over or series.joiner.first_frame_s is None:
+            return False
+        if self._runs and any(one.run is None and not one.over for one in self._open.values()):
+            return False
+        if (frames.received_at_s[1:] < frames.received_at_s[:-1]).any():
+            return False
+        if series.joiner.decides_within(first_s, last_s, idle_s=self._idle_s) or not series.joiner.add_frames(frames):
+            return False
+        self.last_arrival_s = last_s
+        self.pass_time(last_s)
+        return True
 
     def _apply_positions(
         self, arrival: PositionsBegan | PositionsCame | PositionsEnded | PositionsKnown, at_s: float

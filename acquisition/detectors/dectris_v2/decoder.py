@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ import numpy.typing as npt
 from ptychoflow.acquisition.detectors.arrivals import (
     Arrival,
     FrameCame,
+    FramesCame,
     Malformed,
     SeriesBegan,
     SeriesEnded,
@@ -25,8 +26,10 @@ from ptychoflow.acquisition.detectors.dectris_fields import (
     positive_pair,
     shape,
 )
+from ptychoflow.acquisition.detectors.dectris_v2.alike import Templates
 from ptychoflow.acquisition.detectors.dectris_v2.settings import DectrisV2Settings
 from ptychoflow.acquisition.detectors.interface import Decoder, Part
+from ptychoflow.acquisition.detectors.message import Run
 from ptychoflow.acquisition.scan import Ending
 from ptychoflow.streaming.libraries import library
 
@@ -67,6 +70,7 @@ class DectrisV2Decoder(Decoder):
         self._maps = (dict, self._cbor2.frozendict)  # abstract classes would take longer to ask than all the rest
         self._settings = settings
         self._shape = SeriesShape()
+        self._templates = Templates(most_bytes=settings.max_message_bytes)
         self._understand: dict[object, Callable[[str, Mapping[str, Any]], list[Arrival]]] = {
             "start": self._begin,
             "image": self._frame,
@@ -76,6 +80,39 @@ class DectrisV2Decoder(Decoder):
     def decode(self, parts: Sequence[Part]) -> Iterable[Arrival]:
         """Return what a message says; kinds of messages that are not needed say nothing."""
         return [arrival for part in parts for arrival in self._arrivals(part)]
+
+    def decode_run(self, run: Run) -> Iterator[tuple[Arrival | FramesCame, float]]:
+        """Yield what messages say; frames that differ in nothing but numbers and pixels come together."""
+        if len(run) == 1 or (run.parts != 1).any():
+            yield from super().decode_run(run)
+            return
+        bounds, times_s = run.bounds.tolist(), run.received_at_s.tolist()
+        place, alike = 0, self._templates.matches(run)
+        while place < len(run):
+            others = np.flatnonzero(~alike[place:])
+            stop = place + int(others[0]) if len(others) else len(run)
+            together = self._frames(run.part(place, stop)) if stop > place else None
+            if together is not None:
+                yield together, times_s[place]
+                place = stop
+                continue
+            part = run.window[bounds[place] : bounds[place + 1]]
+            arrivals = self._arrivals(part)
+            for arrival in arrivals:
+                yield arrival, times_s[place]
+            place += 1
+            frame = arrivals[0] if arrivals else None
+            if isinstance(frame, FrameCame) and self._templates.learns(part, frame):
+                alike[place:] = self._templates.matches(run.part(place, len(run)))
+
+    def _frames(self, run: Run) -> FramesCame | None:
+        """Return frames of messages that are alike, if their series may have such frames."""
+        frames = self._templates.frames(run)
+        try:
+            self._shape.check(frames.series, frames.images[0].shape_px)
+        except ValueError:
+            return None
+        return frames
 
     def _arrivals(self, part: Part) -> list[Arrival]:
         try:

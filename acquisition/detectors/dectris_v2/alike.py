@@ -194,7 +194,6 @@ class Templates:
     def __init__(self, *, most_bytes: int) -> None:
         self._most_bytes = most_bytes
         self._template: Template | None = None
-        self._matched = False
         self._passed_over, self._pass_over = 0, 0
         """Messages since the last one that was looked at, and how many are not looked at."""
 
@@ -203,7 +202,8 @@ class Templates:
         if self._template is None or not len(run):
             return np.zeros(len(run), np.bool_)
         alike = self._template.matches(run) & (np.diff(run.bounds) <= self._most_bytes)
-        self._matched |= bool(alike.any())
+        if alike.any():
+            self._passed_over, self._pass_over = 0, 1  # one message that differs may be the only one
         return alike
 
     def frames(self, run: Run) -> FramesCame:
@@ -212,17 +212,19 @@ class Templates:
         return self._template.frames(run)
 
     def learns(self, part: Part, frame: FrameCame) -> bool:
-        """Take note of a message; return whether others can be compared with it.
+        """Take note of a message; return whether others are to be compared with it from now on.
 
         Where nothing matches what was noted, less and less is.
         """
         self._passed_over += 1
         if self._passed_over <= self._pass_over:
             return False
-        self._pass_over = 0 if self._matched else min(2 * self._pass_over + 1, MOST_PASSED_OVER)
-        self._passed_over, self._matched = 0, False
-        self._template = Template.of(part, frame)
-        return self._template is not None
+        self._pass_over = min(2 * self._pass_over + 1, MOST_PASSED_OVER)
+        self._passed_over = 0
+        if (template := Template.of(part, frame)) is None:
+            return False
+        self._template = template
+        return True
 
 
 def _fields(message: memoryview) -> tuple[_Argument, list[_Argument], _Reader]:

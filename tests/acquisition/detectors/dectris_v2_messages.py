@@ -89,3 +89,19 @@ def _messages() -> list[list[bytes]]:
 
 
 STREAM = Stream(lambda: DectrisV2Decoder(SETTINGS), _messages)
+
+
+def _alike() -> list[list[bytes]]:
+    """Return frames of one codec after the other, with numbers of one, two and three bytes."""
+    series: list[list[bytes]] = [[start()]]
+    for codec, first in ((Codec.NONE, 10), (Codec.BSLZ4, 250), (Codec.BSZSTD, 65530)):
+        series += [
+            [image(number, {"threshold_1": array(frame(number), codec)}, start_time=[number, 50000000])]
+            for number in range(first, first + 40)
+        ]
+    extra = {"user_data": {"note": "behind the pixels"}}
+    series += [[image(number, **extra)] for number in range(70000, 70020)]
+    return [*series, [end()]]
+
+
+ALIKE = Stream(lambda: DectrisV2Decoder(SETTINGS), _alike, in_runs=True)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +14,7 @@ import numpy.typing as npt
 from ptychoflow.acquisition.detectors.arrivals import (
     Arrival,
     FrameCame,
+    FramesCame,
     PositionsBegan,
     PositionsCame,
     PositionsEnded,
@@ -22,6 +25,7 @@ from ptychoflow.acquisition.detectors.arrivals import (
 from ptychoflow.acquisition.detectors.arrivals_file import LISTENING, STOPPED, ArrivalsReader, ArrivalsWriter
 from ptychoflow.acquisition.detectors.interface import Decoder, Part
 from ptychoflow.acquisition.detectors.live_scan import LiveScan
+from ptychoflow.acquisition.detectors.message import Message, Run
 from ptychoflow.acquisition.detectors.settings import LiveSettings
 from ptychoflow.acquisition.publishing.ledger import Ledger
 from ptychoflow.acquisition.scan import Ending, Perspective
@@ -66,28 +70,53 @@ class ScriptDecoder(Decoder):
     def decode(self, parts: Sequence[Part]) -> Iterable[Arrival]:
         return [self._arrivals[int.from_bytes(parts[0], "big")]]
 
+    def decode_run(self, run: Run) -> Iterator[tuple[Arrival | FramesCame, float]]:
+        """Yield frames of one series that come one after the other together."""
+        arrivals = super().decode_run(run)
+        for series, group in groupby(arrivals, lambda one: one[0].series if isinstance(one[0], FrameCame) else None):
+            if series is None:
+                yield from group
+                continue
+            frames = [(one, at_s) for one, at_s in group if isinstance(one, FrameCame)]
+            numbers = np.array([one.number for one, _ in frames])
+            times_s = np.array([at_s for _, at_s in frames])
+            yield FramesCame(series, numbers, tuple(one.image for one, _ in frames), times_s), float(times_s[0])
+
 
 class Script:
     """Arrivals with their times, written as a receiver would."""
+
+    together: ClassVar[int] = 1
+    """How many messages are written at once."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.arrivals: list[Arrival] = []
         self._writer = ArrivalsWriter(folder, ["frames", "positions"])
+        self._waiting: list[Message] = []
 
     def add(self, arrival: Arrival, at_s: float) -> None:
-        self._writer.append(0, at_s, [len(self.arrivals).to_bytes(4, "big")])
+        self._append(Message(0, at_s, [len(self.arrivals).to_bytes(4, "big")]))
         self.arrivals.append(arrival)
 
     def listen(self, at_s: float) -> Script:
         """Begin to listen, as another receiver."""
-        self._writer.append(LISTENING, at_s, ())
-        return self
+        return self._append(Message(LISTENING, at_s, ()))
 
     def stop(self, at_s: float) -> Script:
         """End as a receiver."""
-        self._writer.append(STOPPED, at_s, ())
+        return self._append(Message(STOPPED, at_s, ()))
+
+    def _append(self, message: Message) -> Script:
+        self._waiting.append(message)
+        if len(self._waiting) >= self.together:
+            self._flush()
         return self
+
+    def _flush(self) -> None:
+        if self._waiting:
+            self._writer.append_all(self._waiting)
+            self._waiting = []
 
     def add_all(self, events: Iterable[tuple[float, Arrival]]) -> Script:
         for at_s, arrival in sorted(events, key=lambda event: event[0]):
@@ -96,6 +125,7 @@ class Script:
 
     def scan(self, settings: dict | None = None, *, step_s: float = 0.5) -> Taken:
         """Open the scan, with a clock that goes on by `step_s` whenever it is looked at after the last arrival."""
+        self._flush()
         clock = {"s": 0.0}
 
         def tick() -> float:

@@ -20,11 +20,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from ptychoflow.acquisition.detectors.arrivals import FrameCame, Malformed
+import numpy as np
+import numpy.typing as npt
+
+from ptychoflow.acquisition.detectors.arrivals import FrameCame, FramesCame, Malformed, SeriesEnded
+from ptychoflow.acquisition.detectors.compression import CompressedImage, decode_together
 from ptychoflow.acquisition.detectors.interface import Decoder
+from ptychoflow.acquisition.detectors.message import Run
 
 MESSAGES_PER_PROCESS = 1000
 SLOWEST_S = 10.0
@@ -42,6 +47,8 @@ class Stream:
 
     decoder: Callable[[], Decoder]
     messages: Callable[[], Sequence[Message]]
+    in_runs: bool = False
+    """Whether the decoder gets many at once; what it says of them is compared with what it says one by one."""
 
 
 @dataclass
@@ -53,19 +60,21 @@ class Outcome:
     malformed: int = 0
     frames: int = 0
     damaged_frames: int = 0
+    together: int = 0
+    """Frames that were understood together with others."""
     slowest_s: float = 0.0
     most_memory_bytes: int = 0
 
     def add(self, other: Outcome) -> None:
         """Take in another one."""
-        for name in ("messages", "arrivals", "malformed", "frames", "damaged_frames"):
+        for name in ("messages", "arrivals", "malformed", "frames", "damaged_frames", "together"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.slowest_s = max(self.slowest_s, other.slowest_s)
         self.most_memory_bytes = max(self.most_memory_bytes, other.most_memory_bytes)
 
 
 def feed(stream: Stream, count: int, *, seed: int) -> Outcome:
-    """Feed `count` messages, about half of them mutated, to decoders; every now and then to a new one.
+    """Feed `count` messages, about half of them mutated (fewer in runs), to decoders; now and then to a new one.
 
     Whatever a decoder or a frame raises that it must not comes out.
     """
@@ -74,12 +83,16 @@ def feed(stream: Stream, count: int, *, seed: int) -> Outcome:
     recorded = [list(message) for message in stream.messages()]
     while outcome.messages < count:
         decoder = stream.decoder()
+        fed = []
         for message in _disordered(recorded, chance):
+            fed.append(_mutated(message, recorded, chance, share=0.02 if stream.in_runs else 0.5))
             began_s = time.monotonic()
-            _feed(decoder, _mutated(message, recorded, chance), outcome)
+            _feed(decoder, fed[-1], outcome)
             outcome.slowest_s = max(outcome.slowest_s, time.monotonic() - began_s)
             if outcome.messages >= count:
                 break
+        if stream.in_runs:
+            outcome.together += compare_runs(stream.decoder, fed, chance)
     outcome.most_memory_bytes = _most_memory_bytes() - before
     return outcome
 
@@ -100,6 +113,62 @@ def _feed(decoder: Decoder, message: Message, outcome: Outcome) -> None:
                 outcome.damaged_frames += 1
             else:
                 assert (frame.shape, frame.dtype) == (arrival.image.shape_px, arrival.image.dtype)
+
+
+def compare_runs(new_decoder: Callable[[], Decoder], messages: Sequence[Message], chance: random.Random) -> int:
+    """Fail unless a decoder says the same of messages one by one and in runs; return how many frames came together."""
+    one_by_one, in_runs, together, start = new_decoder(), new_decoder(), 0, 0
+    while start < len(messages):
+        some = messages[start : start + chance.choice([1, 2, 5, 20, 100])]
+        expected = [
+            (_said(arrival), float(start + place))
+            for place, one in enumerate(some)
+            for arrival in one_by_one.decode(one)
+        ]
+        came = []
+        for arrival, at_s in in_runs.decode_run(run_of(some, np.arange(start, start + len(some), dtype=np.float64))):
+            if isinstance(arrival, FramesCame):
+                together += len(arrival.numbers)
+                _compare_decoded(arrival)
+                came += [(_said(frame), frame_at_s) for frame, frame_at_s in arrival]
+            else:
+                came.append((_said(arrival), at_s))
+        assert came == expected
+        start += len(some)
+    return together
+
+
+def run_of(messages: Sequence[Message], received_at_s: npt.NDArray[np.float64]) -> Run:
+    """Return messages as they are read from an arrivals file, behind something else."""
+    parts = [part for message in messages for part in message]
+    bounds = 3 + np.cumsum([0, *map(len, parts)])
+    window = memoryview(b"".join([b"abc", *parts, b"behind"]))
+    return Run(0, received_at_s, window, np.array([len(message) for message in messages]), bounds)
+
+
+def _said(arrival: object) -> object:
+    """Return what can be compared of an arrival; of a frame also its bytes."""
+    if not isinstance(arrival, FrameCame):
+        return arrival if isinstance(arrival, Malformed | SeriesEnded) else repr(arrival)
+    image = arrival.image
+    assert isinstance(image, CompressedImage)
+    return (
+        arrival.series,
+        arrival.number,
+        image.codec,
+        bytes(image.encoded),
+        image.shape_px,
+        image.dtype,
+        image.shuffled_bytes,
+    )
+
+
+def _compare_decoded(frames: FramesCame) -> None:
+    first = frames.images[0]
+    target = np.empty((len(frames.numbers), *first.shape_px), first.dtype)
+    if decode_together(frames.images, target):
+        for pixels, image in zip(target, frames.images, strict=True):
+            assert np.array_equal(pixels, image.decode())
 
 
 def _most_memory_bytes() -> int:
@@ -124,9 +193,9 @@ def _disordered(recorded: Sequence[Message], chance: random.Random) -> list[Mess
     return messages
 
 
-def _mutated(message: Message, recorded: Sequence[Message], chance: random.Random) -> list[bytes]:
+def _mutated(message: Message, recorded: Sequence[Message], chance: random.Random, *, share: float) -> list[bytes]:
     parts = list(message)
-    if chance.random() < 0.5 or not parts:
+    if chance.random() >= share or not parts:
         return parts
     for _ in range(chance.choice([1, 1, 1, 2, 5])):
         place = chance.randrange(len(parts)) if parts else 0
@@ -189,7 +258,7 @@ def _one_process(stream: Stream, count: int, seed: int) -> None:
         signal.setitimer(signal.ITIMER_REAL, SLOWEST_S)
         return decoder()
 
-    print(json.dumps(asdict(feed(Stream(timed, stream.messages), count, seed=seed))))
+    print(json.dumps(asdict(feed(replace(stream, decoder=timed), count, seed=seed))))
 
 
 def _campaign(name: str, count: int, seed: int) -> int:

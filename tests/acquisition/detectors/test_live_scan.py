@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from live_scans import HEADER, SCAN, SETTINGS, PlainImage, Script, frame, positi
 
 from ptychoflow.acquisition.detectors import live_scan
 from ptychoflow.acquisition.detectors.arrivals import (
+    Arrival,
     FrameCame,
     Malformed,
     PositionsBegan,
@@ -28,6 +30,12 @@ from ptychoflow.streaming.events import Missing, Unplaced
 
 FIRST = SCAN.perspective(0)
 FRAMES = len(FIRST)
+
+
+@pytest.fixture(autouse=True, params=[1, 60])
+def together(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have tests with messages that came one by one, and with many that came together."""
+    monkeypatch.setattr(Script, "together", request.param)
 
 
 def test_a_series_is_the_perspective_that_was_sent(tmp_path: Path) -> None:
@@ -76,6 +84,52 @@ def test_a_scan_that_is_resumed_at_any_place_is_the_same(tmp_path: Path, seed: i
     assert [sorted(frames) for frames in first.frames] == [sorted(frames) for frames in second.frames]
     assert first.endings == second.endings == [Ending.COMPLETE] * 3
     assert first.ledger.missing_because == second.ledger.missing_because
+
+
+def any_events(random: np.random.Generator) -> Iterator[tuple[float, Arrival]]:
+    """Yield series in batches of frames, with positions that come early, late or never, and any ending."""
+    at_s = 1.0
+    for number in range(3):
+        series, run = str(number), f"r{number}"
+        maybe = [
+            (0.9, at_s, SeriesBegan(series, HEADER)),
+            (0.95, at_s + random.choice([0.0, 0.5]), PositionsBegan(run, random.choice([None, series]))),
+        ]
+        late_s = random.choice([-0.2, 0.0, 0.001, 0.5, 3.0])
+        for first in range(0, FRAMES, 7):
+            triggers = range(first, min(first + 7, FRAMES))
+            step_s = random.choice([0.0, 0.001, 0.05])
+            maybe += [(0.97, at_s + step_s * (one - first), frame(FIRST, one, series)) for one in triggers]
+            places = positions(FIRST, triggers, run)
+            places.positions_m[random.random(len(triggers)) < 0.03] = np.nan
+            maybe.append((0.95, at_s + late_s, places))
+            at_s += random.choice([0.0, 0.01, 0.4, 2.5], p=[0.2, 0.6, 0.17, 0.03])
+            maybe.append((0.05, at_s, frame(FIRST, int(random.integers(FRAMES)), series)))
+        maybe.append((0.7, at_s, SeriesEnded(series, random.choice([Ending.COMPLETE, Ending.ABORTED]))))
+        maybe.append((0.7, at_s + random.choice([0.0, 0.5]), PositionsEnded(run, Ending.COMPLETE)))
+        at_s += random.choice([0.0, 0.1, 4.0])
+        yield from ((when_s, one) for chance, when_s, one in maybe if random.random() < chance)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_frames_that_come_together_are_decided_about_as_one_by_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    events, outcomes = list(any_events(np.random.default_rng(seed))), []
+    geometry = {"energy_eV": 8800.0, "detector_distance_m": 1.5, "detector_pixel_size_m": 75e-6}
+    for at_once in (1, 20, 500):
+        monkeypatch.setattr(Script, "together", at_once)
+        script = Script(tmp_path / str(at_once)).add_all(events)
+        outcomes.append(script.scan({"idle_s": 3.0, "geometry": geometry, "look_again": False}).run())
+    first, *others = outcomes
+    for other in others:
+        assert [list(frames) for frames in other.frames] == [list(frames) for frames in first.frames]
+        assert other.endings == first.endings
+        assert other.ledger.unplaced_because == first.ledger.unplaced_because
+        assert other.ledger.missing_because == first.ledger.missing_because
+        assert sorted(other.warnings) == sorted(first.warnings)
+        for mine, its in zip(other.positions_px, first.positions_px, strict=True):
+            assert all(np.array_equal(mine[trigger], its[trigger]) for trigger in its)
 
 
 def test_origins_and_samples_per_frame_are_those_that_are_set(tmp_path: Path) -> None:

@@ -164,6 +164,7 @@ class SeriesJoiner:
         self._came.update(came)
         self._highest = came[-1]
         self.first_frame_s = times_s[0] if self.first_frame_s is None else self.first_frame_s
+        self.last_frame_s = times_s[-1]
         for place, (trigger, at_s) in enumerate(zip(came, times_s, strict=True)):
             self._waiting[trigger] = _Waiting(frames.images, place, at_s)
         known = [trigger for trigger in came if trigger in self._positions]

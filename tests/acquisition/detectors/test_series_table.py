@@ -88,8 +88,8 @@ def placed(events: list[Event]) -> Counter[tuple[object, tuple[float, float]]]:
         table.apply(arrival, at_s=at_s)
         while (first := table.first) is not None and (first.over or first.joiner.placed):
             while first.joiner.placed:
-                frame = first.joiner.placed.popleft()
-                found[frame.image, frame.position_m] += 1
+                frame = first.joiner.placed.take(1)
+                found[frame.images[0], frame.positions_m[0]] += 1
             if first.over:
                 table.let_go(first)
     return found

@@ -205,6 +205,8 @@ class HeldOut(Model):
     model_version: int
     quality: Figures
     constant: Figures
+    memoriser: Figures | None
+    """Of giving each frame the ground truth of the frame that looks most alike."""
 
 
 class PerspectiveRow(Model):

@@ -58,6 +58,7 @@ def held_out_rows(state: RunState) -> list[models.HeldOut]:
             model_version=scores.model_version,
             quality=_figures(scores.quality),
             constant=_figures(scores.constant),
+            memoriser=None if scores.memoriser is None else _figures(scores.memoriser),
         )
         for scores in state.perspectives.held_out()
     ]

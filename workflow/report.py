@@ -102,7 +102,8 @@ def judge(summary: Summary) -> Verdict:
         return _judge_accuracy(summary["classification"])
     held_out = summary["held_out"]
     if held_out is not None:
-        return _compare("On the held-out frames, which nothing learned from,", held_out, held_out["constant"])
+        verdict = _compare("On the held-out frames, which nothing learned from,", held_out, held_out["constant"])
+        return _beside_memoriser(verdict, held_out)
     for row in reversed(summary["perspectives"]):
         scores = row["refreshed"] or row["first_pass"]
         if scores is not None:
@@ -148,6 +149,21 @@ def _compare(where: str, scores: Summary, constant: Summary) -> Verdict:
         f"{where} the network {how} the constant prediction by {gains}; phase correlation {_decimal(correlation, 2)}."
     )
     return Verdict(text, "good" if gain_db >= CLEAR_GAIN_DB else "slight")
+
+
+def _beside_memoriser(verdict: Verdict, held_out: Summary) -> Verdict:
+    """Say how far the network is ahead of what only remembers: without a lead, it has stored and not learned."""
+    memoriser = held_out.get("memoriser")
+    lead_db = None if memoriser is None else _gain_db(held_out, memoriser, "phase")
+    if lead_db is None or verdict.grade not in ("good", "slight"):
+        return verdict
+    if lead_db <= 0:
+        text = (
+            f"{verdict.text} But a list of the frames with their ground truth does as well: the network is "
+            f"{_decimal(lead_db, 1)} dB ahead of the memoriser in phase."
+        )
+        return Verdict(text, "slight")
+    return Verdict(f"{verdict.text} It is {_decimal(lead_db, 1)} dB ahead of what only remembers.", verdict.grade)
 
 
 def _gain_db(scores: Summary, constant: Summary, channel: str) -> float | None:

@@ -82,7 +82,7 @@ def _accuracy(tasks: Summary) -> str:
 def _quality(summary: Summary) -> str:
     held_out = summary["held_out"]
     if held_out is not None:
-        return "held-out phase: " + _compare(held_out, held_out["constant"])
+        return "held-out phase: " + _compare(held_out, held_out["constant"], memoriser=held_out.get("memoriser"))
     for perspective in reversed(summary["perspectives"]):
         scores = perspective["refreshed"] or perspective["first_pass"]
         if scores is not None:
@@ -90,15 +90,16 @@ def _quality(summary: Summary) -> str:
     return "no image was scored"
 
 
-def _compare(scores: Summary, constant: Summary) -> str:
+def _compare(scores: Summary, constant: Summary, *, memoriser: Summary | None = None) -> str:
     correlation, psnr_db, constant_db = (
         scores["correlation"]["phase"],
         scores["psnr_db"]["phase"],
         constant["psnr_db"]["phase"],
     )
+    remembered = "" if memoriser is None else f", memoriser {_figure(memoriser['psnr_db']['phase'], '.1f')} dB"
     return (
         f"correlation {_figure(correlation, '.2f')}, PSNR {_figure(psnr_db, '.1f')} dB "
-        f"(constant prediction {_figure(constant_db, '.1f')} dB)"
+        f"(constant prediction {_figure(constant_db, '.1f')} dB{remembered})"
     )
 
 

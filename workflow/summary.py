@@ -71,12 +71,14 @@ def _held_out(state: RunState) -> Summary | None:
     scores = state.perspectives.held_out()
     if not scores:
         return None
+    remembered = [one.memoriser for one in scores if one.memoriser is not None]
     return {
         "perspectives": [one.perspective for one in scores],
         "frames": sum(one.frames for one in scores),
         "model_version": max(one.model_version for one in scores),
         **_mean_scores([one.quality for one in scores]),
         "constant": _mean_scores([one.constant for one in scores]),
+        "memoriser": _mean_scores(remembered) if remembered else None,
     }
 
 

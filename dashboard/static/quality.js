@@ -18,23 +18,26 @@ export function drawQuality() {
 function tables(perspective, pass, scores, held) {
   const children = [];
   if (scores?.[pass]) children.push(table(`Perspective ${perspective}, ${TITLES[pass]}`, scores[pass], scores.constant));
-  for (const { frames, quality, constant } of held) children.push(table(`Held out: ${count(frames)} frames never learned from`, quality, constant));
+  for (const { frames, quality, constant, memoriser } of held) {
+    children.push(table(`Held out: ${count(frames)} frames never learned from`, quality, constant, memoriser));
+  }
   if (!children.length) children.push(element("p", { className: "note", textContent: "Scores come with the first reference image." }));
   return children;
 }
 
-function table(title, quality, constant) {
+function table(title, quality, constant, memoriser = null) {
   const gain = quality.psnr_phase_db - constant.psnr_phase_db;
   const finite = quality.psnr_phase_db != null && constant.psnr_phase_db != null;
   const verdict = gain > 0 ? "dB phase PSNR over the constant" : "dB phase PSNR: no better than the constant";
   const head = element("tr", {}, ...["", "PSNR / dB", "SSIM", "Corr."].map((text) => element("th", { textContent: text, scope: "col" })));
   const lines = [["Phase", quality, "phase"], ["Amplitude", quality, "amplitude"], ["Constant, phase", constant, "phase"], ["Constant, amplitude", constant, "amplitude"]];
+  if (memoriser) lines.push(["Memoriser, phase", memoriser, "phase"], ["Memoriser, amplitude", memoriser, "amplitude"]);
   return element(
     "div", { className: "quality" },
     element("h3", { textContent: title }),
     element("p", { className: "headline", dataset: { good: String(gain > 0) } },
       element("b", { textContent: finite ? signed(gain, 1) : missing }), ` ${finite ? verdict : ""}`),
-    element("table", {}, element("thead", {}, head), element("tbody", {}, ...lines.map((one) => line(one, constant)))),
+    element("table", {}, element("thead", {}, head), element("tbody", {}, ...lines.map((one) => line(one, quality)))),
   );
 }
 
@@ -44,10 +47,10 @@ function scored(shown) {
   return rows.some((row) => row.perspective === shown) ? shown : Math.max(...rows.map((row) => row.perspective));
 }
 
-function line([name, figures, channel], constant) {
+function line([name, figures, channel], quality) {
   const texts = [fixed(figures[`psnr_${channel}_db`], 2), fixed(figures[`ssim_${channel}`], 3), fixed(figures[`correlation_${channel}`], 2)];
   return element(
-    "tr", { className: figures === constant ? "baseline" : "" },
+    "tr", { className: figures === quality ? "" : "baseline" },
     element("th", { textContent: name, scope: "row" }),
     ...texts.map((textContent) => element("td", { textContent })),
   );

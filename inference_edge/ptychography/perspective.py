@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -84,6 +85,11 @@ class Perspective(Section):
     def kept(self) -> bool:
         """Whether frames are held to be imaged again."""
         return bool(self._blocks)
+
+    @property
+    def blocks(self) -> Sequence[DiffractionBlock]:
+        """The kept frames, in the order in which they were imaged."""
+        return self._blocks
 
     def rendering(self, kind: MosaicKind) -> Rendering:
         """Return the first-pass or the refreshed stitching."""

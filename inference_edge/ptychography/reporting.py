@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -74,9 +74,12 @@ class Reporter:
         arrays = {"amplitude": reference.amplitude, "phase": reference.phase}
         self._telemetry.send(event, {name: array.astype(np.float32) for name, array in arrays.items()})
 
-    def report_held_out(self, perspective: Perspective, model: Model) -> None:
-        """Report the scores of the held-out frames, where there are any that `model` imaged last."""
-        if (scores := self._scorer.score_held_out(perspective, model)) is not None:
+    def report_held_out(self, perspective: Perspective, model: Model, *, kept: Sequence[Perspective]) -> None:
+        """Report the scores of the held-out frames, where there are any that `model` imaged last.
+
+        `kept`: perspectives whose frames are kept.
+        """
+        if (scores := self._scorer.score_held_out(perspective, model, kept=kept)) is not None:
             self._telemetry.send(scores)
 
     def _send_scores(self, perspective: Perspective, kind: MosaicKind, model: Model) -> None:

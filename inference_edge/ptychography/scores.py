@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 
+from ptychoflow.inference_edge.ptychography.memoriser import remember_held_out
 from ptychoflow.inference_edge.ptychography.model import ConstantPatch, Model
 from ptychoflow.inference_edge.ptychography.perspective import Perspective
 from ptychoflow.inference_edge.stitching.mosaic import Mosaic, crop_centre, place_patches
@@ -46,8 +49,13 @@ class Scorer:
             model_versions=sorted(rendering.versions),
         )
 
-    def score_held_out(self, perspective: Perspective, model: Model) -> HeldOutScores | None:
-        """Score the held-out frames alone; None unless there are some, all last imaged by `model`, and a reference."""
+    def score_held_out(
+        self, perspective: Perspective, model: Model, *, kept: Sequence[Perspective]
+    ) -> HeldOutScores | None:
+        """Score the held-out frames alone; None unless there are some, all last imaged by `model`, and a reference.
+
+        `kept`: perspectives whose frames are kept, of which the memoriser may know. Blocks, for seconds.
+        """
         rendering = perspective.rendering(MosaicKind.REFRESHED)
         if perspective.reference is None or not rendering.held_out.frames or rendering.versions != {model.version}:
             return None
@@ -56,7 +64,18 @@ class Scorer:
         constant = self._constant_quality(positions_px[held_out], model.constant, perspective.reference)
         if quality is None or constant is None:
             return None
-        return HeldOutScores(perspective.index, rendering.held_out.frames, quality, constant, model.version)
+        height, width = model.constant.phase.shape[1:]
+        remembered = remember_held_out(
+            perspective, kept, target_shape_px=(height, width), patch_crop_px=self._patch_crop_px
+        )
+        return HeldOutScores(
+            perspective=perspective.index,
+            frames=rendering.held_out.frames,
+            quality=quality,
+            constant=constant,
+            model_version=model.version,
+            memoriser=None if remembered is None else self._quality(remembered, perspective.reference),
+        )
 
     def forget(self, perspective: int) -> None:
         """Let go of what is held of a perspective."""

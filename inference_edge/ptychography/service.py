@@ -275,7 +275,7 @@ class ScanEdge(Edge[ScanStart, Model]):
                 self._archive.write(self._images(perspective, pixel_size_m, final=False))
         for perspective in unwritten:
             if self._weights.final_seen and model is not None:
-                self._report.report_held_out(perspective, model)
+                self._report.report_held_out(perspective, model, kept=self._kept)
             self._retire(perspective)
         self._report.report_counts(at_once=True)
         unscored = f"; perspectives without a reference: {len(without_reference)}" if without_reference else ""

@@ -87,7 +87,7 @@ class PerspectiveScores(Event, tag="perspective_scores", frozen=True):
     """Versions that contributed to the image, oldest first."""
 
 
-class HeldOutScores(Event, tag="held_out_scores", frozen=True):
+class HeldOutScores(Event, tag="held_out_scores", frozen=True, omit_defaults=True):  # null would be read as NaN
     """Quality over held-out frames alone: a region, or the last perspective."""
 
     perspective: Whole
@@ -95,6 +95,8 @@ class HeldOutScores(Event, tag="held_out_scores", frozen=True):
     quality: Quality
     constant: Quality
     model_version: Whole
+    memoriser: Quality | None = None
+    """Of giving each frame the ground truth of that frame of the edge's which looks most alike; None if unknown."""
 
 
 class MosaicImage(Event, tag="mosaic_image", frozen=True):

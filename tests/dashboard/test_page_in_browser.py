@@ -240,7 +240,10 @@ def figures(*scores: dict[str, Any]) -> list[str]:
 
 def tables_of(summary: dict[str, Any]) -> list[list[str]]:
     last, held_out = summary["perspectives"][-1], summary["held_out"]
-    return [figures(last["refreshed"], last["constant"]), figures(held_out, held_out["constant"])]
+    return [
+        figures(last["refreshed"], last["constant"]),
+        figures(held_out, held_out["constant"], held_out["memoriser"]),
+    ]
 
 
 def test_what_the_page_showed_last_is_what_the_summary_says(page: Browser, run: RealRun) -> None:

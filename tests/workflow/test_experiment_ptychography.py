@@ -314,7 +314,7 @@ def test_what_was_seen_is_remembered_exactly(tmp_path: Path) -> None:
     rows = np.arange(20)
     nearest = Nearest(dataset[0].samples["diffraction"][::-1], dataset)
     assert (nearest.place == -1).all()
-    nearest.store(np.stack([np.zeros(20, int), rows], axis=1))
+    nearest.remember(np.stack([np.zeros(20, int), rows], axis=1))
     assert nearest.place[:, 1].tolist() == rows[::-1].tolist()
     assert nearest.truth()["phase"][:, 0, 0].tolist() == (-rows[::-1]).tolist()
 

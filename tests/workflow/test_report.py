@@ -68,8 +68,9 @@ def quality(psnr_db: float, correlation: float = 0.7) -> Quality:
     return Quality(Channels(psnr_db + 5, psnr_db), Channels(0.6, 0.5), Channels(0.1, correlation))
 
 
-def held_out(gain_db: float, perspective: int = 0) -> HeldOutScores:
-    return HeldOutScores(perspective, 170, quality(10.0 + gain_db), quality(10.0), 4)
+def held_out(gain_db: float, perspective: int = 0, *, memoriser_db: float | None = None) -> HeldOutScores:
+    remembered = None if memoriser_db is None else quality(memoriser_db)
+    return HeldOutScores(perspective, 170, quality(10.0 + gain_db), quality(10.0), 4, remembered)
 
 
 def scores(perspective: int, kind: MosaicKind, psnr_db: float) -> PerspectiveScores:
@@ -120,6 +121,25 @@ def test_the_verdict_compares_held_out_frames_with_the_constant_prediction(gain_
     assert verdict.text.startswith("On the held-out frames")
 
 
+@pytest.mark.parametrize(
+    ("memoriser_db", "grade", "words"),
+    [
+        (
+            12.5,
+            "good",
+            "by 4.0 dB in phase and 4.0 dB in amplitude; phase correlation 0.70. It is 1.5 dB ahead of what",
+        ),
+        (14.0, "slight", "the network is 0.0 dB ahead of the memoriser in phase."),
+        (15.5, "slight", "the network is −1.5 dB ahead of the memoriser in phase."),
+        (None, "good", "phase correlation 0.70."),
+    ],
+)
+def test_a_network_that_only_remembers_is_found_out(memoriser_db, grade, words):
+    verdict = judge(summary_of(held_out(4.0, memoriser_db=memoriser_db)))
+    assert (verdict.grade, words in verdict.text) == (grade, True)
+    assert judge(summary_of(held_out(-1.0, memoriser_db=12.0))).grade == "bad"
+
+
 def test_without_held_out_frames_the_last_scored_perspective_counts_and_it_is_said():
     verdict = judge(summary_of(scores(0, MosaicKind.REFRESHED, 9.1), scores(1, MosaicKind.FIRST_PASS, 12.0)))
     assert verdict.grade == "good"
@@ -136,7 +156,7 @@ def test_the_report_tells_the_whole_run(tmp_path):
         "star.cxi", 1, 98, (128, 128), (64, 64), (9e-9, 9e-9), 8800.0, GroundTruthSource.PTYCHI, ["probe was estimated"]
     )
     page = page_of(
-        tmp_path, scan, counts(98), of_rank(0, RankCounts(83, 10, 0, 0)), held_out(4.0),
+        tmp_path, scan, counts(98), of_rank(0, RankCounts(83, 10, 0, 0)), held_out(4.0, memoriser_db=12.0),
         scores(0, MosaicKind.REFRESHED, 13.0),
         TrainingStep(1, 0.5, 0.2, 0.3, 1e-3, 16, 24, 50.0), TrainingStep(9, 0.2, 0.1, 0.1, 1e-3, 160, 240, 50.0),
         StepBreakdown(9, 1.25, 20.5, 0.5, 2.5, 8.0), ValidationLoss(0, 9, {0: 0.15}, 0.15, 0.2),
@@ -147,6 +167,7 @@ def test_the_report_tells_the_whole_run(tmp_path):
         "170 frames that neither training nor validation saw",
         "Network 14.00 0.500 0.70 19.00 0.600 0.10",
         "Constant 10.00 0.500 0.70 15.00 0.600 0.10",
+        "Memoriser 12.00 0.500 0.70 17.00 0.600 0.10",
         "Refreshed 13.00",
         "the network is 25 % below it",
         "Train 20.5",

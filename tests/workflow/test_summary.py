@@ -89,17 +89,19 @@ def test_held_out_scores_of_one_region_are_kept_exactly():
             "ssim": {"amplitude": 0.2, "phase": 0.2 + 0.1},
             "correlation": {"amplitude": 0.0, "phase": 0.1},
         },
+        "memoriser": None,
     }
 
 
 def test_held_out_regions_of_several_perspectives_are_averaged():
     held_out = summarise(
         (0, HeldOutScores(1, 20, quality(14.0), quality(8.0), 5)),
-        (1, HeldOutScores(0, 10, quality(10.0), quality(9.0), 5)),
+        (1, HeldOutScores(0, 10, quality(10.0), quality(9.0), 5, quality(9.5))),
     )["held_out"]
     assert (held_out["perspectives"], held_out["frames"]) == ([0, 1], 30)
     assert held_out["psnr_db"] == {"amplitude": 12.0, "phase": 13.0}
     assert held_out["constant"]["psnr_db"]["amplitude"] == 8.5
+    assert held_out["memoriser"]["psnr_db"]["amplitude"] == 9.5
 
 
 def test_perspectives_join_both_passes_and_the_ground_truth():

@@ -1,7 +1,6 @@
 """What only remembers: each frame gets the ground truth of the stored training frame that looks most alike.
 
-A network that is not ahead of it has learnt nothing that a list of samples does not know. Frames are compared by the
-Euclidean distance of the square roots of their counts, whose noise is the same everywhere.
+A network that is not ahead of it has learnt nothing that a list of samples does not know.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from ptychoflow.inference_edge.ptychography.most_alike import MostAlike
 from ptychoflow.streaming.codec import Arrays
 from ptychoflow.streaming.errors import UserError
 from ptychoflow.streaming.messages import FrameRole
@@ -31,12 +31,9 @@ from ptychoflow.workflow.experiments.ptychography.held_out import image_held_out
 from ptychoflow.workflow.experiments.ptychography.ranking import rank_by_residual
 from ptychoflow.workflow.experiments.ptychography.stream import Rows, places
 
-CHUNK = 1024
-"""Frames compared with all others at a time."""
 
-
-class Nearest:
-    """For each of some frames, the stored one that looks most alike.
+class Nearest(MostAlike):
+    """For each of some frames, the stored one that looks most alike, and its ground truth.
 
     Args:
         frames: counts (n, y, x).
@@ -44,28 +41,14 @@ class Nearest:
     """
 
     def __init__(self, frames: npt.NDArray[Any], dataset: Dataset) -> None:
+        super().__init__(frames)
         self._dataset = dataset
-        self._looked_for = _features(frames)
-        self._distance = np.full(len(frames), np.inf)
-        self.place: Rows = np.full((len(frames), 2), -1)
-        """(n, 2): perspective and row of what looks most alike; -1 while nothing is stored."""
 
-    def store(self, stored: Rows) -> None:
+    def remember(self, stored: Rows) -> None:
         """Compare with the frames that stand at `stored` (m, 2), perspective and row."""
         for index in np.unique(stored[:, 0]):
-            rows = stored[stored[:, 0] == index, 1]
-            for first in range(0, len(rows), CHUNK):
-                self._compare(int(index), rows[first : first + CHUNK])
-
-    def _compare(self, index: int, rows: npt.NDArray[np.int64]) -> None:
-        stored = _features(self._dataset[index].samples["diffraction"][rows])
-        # |a - b|² without |a|², which does not change the order
-        distance = (stored**2).sum(axis=1) - 2.0 * self._looked_for @ stored.T
-        best = distance.argmin(axis=1)
-        found = distance[np.arange(len(best)), best]
-        nearer = found < self._distance
-        self._distance[nearer] = found[nearer]
-        self.place[nearer, 0], self.place[nearer, 1] = index, rows[best[nearer]]
+            mine = stored[stored[:, 0] == index]
+            self.store(self._dataset[index].samples["diffraction"][mine[:, 1]], mine)
 
     def truth(self) -> Arrays:
         """Return the ground truth of what looks most alike, float32 (n, y, x) each."""
@@ -91,7 +74,7 @@ def memorise(case: PtychographyCase, folder: CaseFolder) -> dict[str, Any]:
         remembered.see(new)
         if case.method is Method.MEMORISER_BUFFER:  # which forgets, so that all is compared anew
             nearest, new = Nearest(validation.frames, dataset), remembered.places
-        nearest.store(new)
+        nearest.remember(new)
         mean_patch.accumulate(_patches(part.of_role(FrameRole.TRAIN)), first=len(rows))
         record.sections.append(part.index)
         record.matrix.append(validation.losses(nearest.truth()))
@@ -101,7 +84,7 @@ def memorise(case: PtychographyCase, folder: CaseFolder) -> dict[str, Any]:
 
     def recall(frames: npt.NDArray[Any]) -> Arrays:
         found = Nearest(frames, dataset)
-        found.store(remembered.places)
+        found.remember(remembered.places)
         return found.truth()
 
     held_out = image_held_out(dataset, recall, mean_patch.on_this_rank())
@@ -156,10 +139,6 @@ class _Validation:
 
     def _means(self, errors: Tensor) -> list[float]:
         return [part.mean().item() for part in torch.split(errors.sum(dim=1), self._counts)]
-
-
-def _features(frames: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-    return np.sqrt(frames.reshape(len(frames), -1).astype(np.float64))
 
 
 def _patches(arrays: Mapping[str, npt.NDArray[Any]]) -> Patches:

@@ -13,6 +13,7 @@ from typing import Annotated
 import msgspec
 import zmq
 
+from ptychoflow.streaming.access import COMMANDS, COMMANDS_FANOUT
 from ptychoflow.streaming.codec import Codec, ReceivingCodec
 from ptychoflow.streaming.events import Regime
 from ptychoflow.streaming.settings import NetworkSettings
@@ -89,7 +90,9 @@ class CommandSender:
         self._codec: Codec[AnyCommand] = Codec(AnyCommand)
         self._lock = threading.Lock()
         self._sockets = Sockets(network)
-        self._socket = self._sockets.connect(zmq.PUSH, network.hub_host, network.commands_port, only_to_peers=True)
+        self._socket = self._sockets.connect(
+            zmq.PUSH, network.hub_host, network.commands_port, COMMANDS, only_to_peers=True
+        )
         self._socket.sndtimeo = SEND_TIMEOUT_MS
 
     def send(self, command: AnyCommand) -> None:
@@ -128,8 +131,8 @@ class CommandHub:
         self._codec: ReceivingCodec[AnyCommand] = ReceivingCodec(AnyCommand, "commands", MAX_MESSAGE_BYTES)
         self._standing: dict[str, AnyCommand] = {}
         self._sockets = Sockets(network)
-        self._pull = self._sockets.bind(zmq.PULL, network.hub_host, network.commands_port)
-        self._fanout = self._sockets.bind(zmq.XPUB, network.hub_host, network.commands_fanout_port)
+        self._pull = self._sockets.bind(zmq.PULL, network.hub_host, network.commands_port, COMMANDS)
+        self._fanout = self._sockets.bind(zmq.XPUB, network.hub_host, network.commands_fanout_port, COMMANDS_FANOUT)
         # without it the second part to subscribe would go unnoticed
         self._fanout.setsockopt(zmq.XPUB_VERBOSE, 1)
         self._stop = threading.Event()
@@ -185,7 +188,7 @@ class CommandReceiver:
     def __init__(self, network: NetworkSettings) -> None:
         self._codec: ReceivingCodec[AnyCommand] = ReceivingCodec(AnyCommand, "commands", MAX_MESSAGE_BYTES)
         self._sockets = Sockets(network)
-        self._socket = self._sockets.connect(zmq.SUB, network.hub_host, network.commands_fanout_port)
+        self._socket = self._sockets.connect(zmq.SUB, network.hub_host, network.commands_fanout_port, COMMANDS_FANOUT)
         self._socket.subscribe(b"")
 
     def poll(self, timeout_s: float = 0.0) -> AnyCommand | None:

@@ -8,6 +8,7 @@ from enum import Enum, auto
 import zmq
 from zmq.utils.monitor import parse_monitor_message
 
+from ptychoflow.streaming.access import Access
 from ptychoflow.streaming.sockets import Socket, Sockets, receive_now
 
 GIVEN_UP_AFTER_S = 0.5
@@ -34,11 +35,14 @@ class Connection:
         kind: of the socket, as ZeroMQ names it.
         host: of the peer.
         port: of the peer.
+        access: whose socket it is.
         replaces: a socket before this one was connected in its place.
     """
 
-    def __init__(self, sockets: Sockets, kind: int, *, host: str, port: int, replaces: bool = False) -> None:
-        self.socket = sockets.connect(kind, host, port, watched=WATCHED)
+    def __init__(
+        self, sockets: Sockets, kind: int, *, host: str, port: int, access: Access, replaces: bool = False
+    ) -> None:
+        self.socket = sockets.connect(kind, host, port, access, watched=WATCHED)
         self.monitor: Socket = self.socket.get_monitor_socket()
         self._sockets = sockets
         self._broken_at_s: float | None = None

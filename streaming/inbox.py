@@ -13,6 +13,7 @@ from typing import Self
 
 import zmq
 
+from ptychoflow.streaming.access import ACKNOWLEDGEMENTS, FRAMES, SAMPLES, Access, Role
 from ptychoflow.streaming.codec import (
     Arrays,
     Codec,
@@ -94,8 +95,9 @@ class Inbox:
         self._poller = zmq.Poller()
         if wake is not None:
             self._poller.register(wake, zmq.POLLIN)
-        self._control_connection = self._connect(zmq.PUSH, network.acknowledgements_port)
-        self._data_connection = self._connect(zmq.PULL, port)
+        self._control_connection = self._connect(zmq.PUSH, network.acknowledgements_port, ACKNOWLEDGEMENTS)
+        self._data_access = FRAMES if consumer == Role.EDGE else SAMPLES
+        self._data_connection = self._connect(zmq.PULL, port, self._data_access)
         self._say_hello()
 
     @property
@@ -154,9 +156,9 @@ class Inbox:
         """Close the sockets."""
         self.close()
 
-    def _connect(self, kind: int, port: int, *, replaces: bool = False) -> Connection:
+    def _connect(self, kind: int, port: int, access: Access, *, replaces: bool = False) -> Connection:
         host = self._network.acquisition_host
-        connection = Connection(self._sockets, kind, host=host, port=port, replaces=replaces)
+        connection = Connection(self._sockets, kind, host=host, port=port, access=access, replaces=replaces)
         self._poller.register(connection.monitor, zmq.POLLIN)
         if kind == zmq.PULL:
             self._poller.register(connection.socket, zmq.POLLIN)
@@ -176,7 +178,7 @@ class Inbox:
         for one in (self._data_connection.socket, self._data_connection.monitor):
             self._poller.unregister(one)
         self._data_connection.release()
-        self._data_connection = self._connect(zmq.PULL, self._port, replaces=True)
+        self._data_connection = self._connect(zmq.PULL, self._port, self._data_access, replaces=True)
 
     def _ask_again(self, change: Change) -> None:
         """Announce itself after a break of either connection: another publisher would wait for that.

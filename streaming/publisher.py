@@ -15,6 +15,7 @@ from typing import Any, Self
 import numpy.typing as npt
 import zmq
 
+from ptychoflow.streaming.access import ACKNOWLEDGEMENTS, FRAMES, SAMPLES, Access
 from ptychoflow.streaming.codec import ReceivingCodec
 from ptychoflow.streaming.messages import Acknowledge, ControlMessage, DataMessage, FirstPassScore, Hello, Samples
 from ptychoflow.streaming.outbox import Entry, Outbox, Spool
@@ -55,7 +56,7 @@ class Publisher:
         """What the edge has told, oldest first, possibly more than once; for the caller to take."""
         self._codec: ReceivingCodec[ControlMessage] = ReceivingCodec(ControlMessage, "acknowledgements")
         self._sockets = Sockets(network)
-        self._control = self._bind(zmq.PULL, network.acknowledgements_port)
+        self._control = self._bind(zmq.PULL, network.acknowledgements_port, ACKNOWLEDGEMENTS)
         self._order = 0
         self._edge = self._open_outbox(EDGE, network.frames_port) if edge else None
         self._ranks: list[Outbox] = []
@@ -129,11 +130,12 @@ class Publisher:
         """Close the sockets."""
         self.close()
 
-    def _bind(self, kind: int, port: int) -> zmq.Socket[bytes]:
-        return self._sockets.bind(kind, self._network.acquisition_host, port)
+    def _bind(self, kind: int, port: int, access: Access) -> zmq.Socket[bytes]:
+        return self._sockets.bind(kind, self._network.acquisition_host, port, access)
 
     def _open_outbox(self, consumer: str, port: int) -> Outbox:
-        return Outbox(consumer, socket=self._bind(zmq.PUSH, port), spool=self.spool)
+        access = FRAMES if consumer == EDGE else SAMPLES
+        return Outbox(consumer, socket=self._bind(zmq.PUSH, port, access), spool=self.spool)
 
     def _outboxes(self) -> list[Outbox]:
         return [*([self._edge] if self._edge else []), *self._ranks]

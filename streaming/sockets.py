@@ -5,14 +5,17 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal, Self, overload
 
 import zmq
 from zmq.auth.thread import ThreadAuthenticator
 
+from ptychoflow.streaming.access import POSITIONS, Access
 from ptychoflow.streaming.errors import UserError, writing
-from ptychoflow.streaming.keys import AUTHORISED, apply_client_keys, apply_server_keys
+from ptychoflow.streaming.keys import admitted, apply_client_keys, apply_server_keys
 from ptychoflow.streaming.private_folder import require_private
 from ptychoflow.streaming.settings import NetworkSettings, is_loopback
 
@@ -43,34 +46,42 @@ class Sockets:
         self._authenticator: ThreadAuthenticator | None = None
         self._claims: list[int] = []
 
-    def bind(self, kind: int, host: str, port: int) -> Socket:
+    def bind(self, kind: int, host: str, port: int, access: Access = POSITIONS) -> Socket:
         """Return a socket bound to `host:port`, or to the file of that name in `network.sockets_dir`.
 
         Args:
             kind: of ZeroMQ, such as `zmq.PULL`.
             host: name or address of this machine.
             port: 0 takes a free one.
+            access: who may connect, where there are keys.
 
         Raises:
             UserError: the port or the file is in use, the host is not this machine's, keys are missing off loopback, or
                 the folder is not this user's alone.
         """
-        socket = self._socket(kind, host)
         folder = self.network.sockets_dir
-        if folder is not None:
-            self._claim(folder / f"{port}.lock")
-        elif self.network.keys_dir is not None:
-            self._authenticate_clients()
-            apply_server_keys(socket, self.network.keys_dir)
-        try:
-            socket.bind(self.network.endpoint(host, port))
-        except zmq.ZMQError as error:
-            where = f"{host}:{port}" if folder is None else folder / str(port)
-            raise UserError(f"cannot listen on {where}: {error.strerror}; choose another port or host") from error
+        with self._opening(kind, host) as socket:
+            if folder is not None:
+                self._claim(folder / f"{port}.lock")
+            elif self.network.keys_dir is not None:
+                apply_server_keys(socket, self.network.keys_dir, access)
+                self._admit(access, admitted(self.network.keys_dir, access))
+            try:
+                socket.bind(self.network.endpoint(host, port))
+            except zmq.ZMQError as error:
+                where = f"{host}:{port}" if folder is None else folder / str(port)
+                raise UserError(f"cannot listen on {where}: {error.strerror}; choose another port or host") from error
         return socket
 
     def connect(
-        self, kind: int, host: str, port: int, *, only_to_peers: bool = False, watched: zmq.Event | None = None
+        self,
+        kind: int,
+        host: str,
+        port: int,
+        access: Access = POSITIONS,
+        *,
+        only_to_peers: bool = False,
+        watched: zmq.Event | None = None,
     ) -> Socket:
         """Return a socket connected to what `bind` binds; ZeroMQ connects again by itself after a break.
 
@@ -78,19 +89,20 @@ class Sockets:
             kind: of ZeroMQ, such as `zmq.PUSH`.
             host: name or address of the peer.
             port: of the peer.
+            access: whose socket it is, where there are keys.
             only_to_peers: nothing is queued while the peer is away: sending waits for it.
             watched: events that the socket's monitor reports from the first connection on.
 
         Raises:
             UserError: keys are missing off loopback, or the folder is not this user's alone.
         """
-        socket = self._socket(kind, host)
-        if self.network.keys_dir is not None and self.network.sockets_dir is None:
-            apply_client_keys(socket, self.network.keys_dir)
-        socket.immediate = only_to_peers
-        if watched is not None:
-            self.monitor(socket, watched)
-        socket.connect(self.network.endpoint(host, port))
+        with self._opening(kind, host) as socket:
+            if self.network.keys_dir is not None and self.network.sockets_dir is None:
+                apply_client_keys(socket, self.network.keys_dir, access)
+            socket.immediate = only_to_peers
+            if watched is not None:
+                self.monitor(socket, watched)
+            socket.connect(self.network.endpoint(host, port))
         return socket
 
     def monitor(self, socket: Socket, event: zmq.Event = zmq.Event.HANDSHAKE_SUCCEEDED) -> Socket:
@@ -123,6 +135,16 @@ class Sockets:
     def __exit__(self, *_: object) -> None:
         """Close all sockets at once."""
         self.close()
+
+    @contextmanager
+    def _opening(self, kind: int, host: str) -> Iterator[Socket]:
+        """Make a socket; close it should the context fail, as nobody else would: ZeroMQ waits for it at the end."""
+        socket = self._socket(kind, host)
+        try:
+            yield socket
+        except BaseException:
+            self.release(socket)
+            raise
 
     def _socket(self, kind: int, host: str) -> Socket:
         if self.network.sockets_dir is not None:
@@ -161,11 +183,25 @@ class Sockets:
             where = lock.with_suffix("")
             raise UserError(f"cannot listen on {where}: Address already in use; stop what holds it") from None
 
-    def _authenticate_clients(self) -> None:
-        if self._authenticator is None and self.network.keys_dir is not None:
+    def _admit(self, access: Access, public_keys: frozenset[bytes]) -> None:
+        """Let the holders of these keys connect to sockets of this kind, and nobody else."""
+        if self._authenticator is None:
             self._authenticator = ThreadAuthenticator(self._context, log=log)
             self._authenticator.start()
-            self._authenticator.configure_curve(domain="*", location=self.network.keys_dir / AUTHORISED)
+        self._authenticator.configure_curve_callback(access.name, _Admitted(public_keys))
+
+
+class _Admitted:
+    """Who may connect, as pyzmq's authenticator asks for it."""
+
+    def __init__(self, public_keys: frozenset[bytes]) -> None:
+        self._public_keys = public_keys
+
+    def callback(self, domain: str, key: bytes) -> bool:
+        """Return whether the holder of the key may connect."""
+        if key not in self._public_keys:
+            log.warning("refused: somebody without the key of a role that may connect to %s", domain)
+        return key in self._public_keys
 
 
 @overload

@@ -14,6 +14,7 @@ import msgspec
 import numpy.typing as npt
 import zmq
 
+from ptychoflow.streaming.access import FANOUT, TELEMETRY
 from ptychoflow.streaming.codec import Arrays, Codec, Decoded, ReceivingCodec
 from ptychoflow.streaming.events import AnyEvent, Part, Telemetry
 from ptychoflow.streaming.settings import NetworkSettings
@@ -44,7 +45,7 @@ class TelemetrySender:
         self._codec: Codec[Telemetry] = Codec(Telemetry)
         self._lock = threading.Lock()
         self._sockets = Sockets(network.model_copy(update={"high_water_mark": SENDER_QUEUE}))
-        self._socket = self._sockets.connect(zmq.PUSH, network.hub_host, network.telemetry_port)
+        self._socket = self._sockets.connect(zmq.PUSH, network.hub_host, network.telemetry_port, TELEMETRY)
 
     def send(self, event: AnyEvent, arrays: Mapping[str, npt.NDArray[Any]] | None = None) -> None:
         """Send an event; never blocks. When the queue is full it is dropped and counted.
@@ -95,8 +96,8 @@ class TelemetryHub:
         self._on_event = on_event
         self._codec: ReceivingCodec[Telemetry] = ReceivingCodec(Telemetry, "telemetry", network.max_message_bytes)
         self._sockets = Sockets(network.model_copy(update={"high_water_mark": SENDER_QUEUE}))
-        self._pull = self._sockets.bind(zmq.PULL, network.hub_host, network.telemetry_port)
-        self._fanout = self._sockets.bind(zmq.PUB, network.hub_host, network.fanout_port)
+        self._pull = self._sockets.bind(zmq.PULL, network.hub_host, network.telemetry_port, TELEMETRY)
+        self._fanout = self._sockets.bind(zmq.PUB, network.hub_host, network.fanout_port, FANOUT)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="telemetry-hub", daemon=True)
         self._thread.start()
@@ -161,7 +162,7 @@ class TelemetrySubscriber:
     def __init__(self, network: NetworkSettings) -> None:
         self._codec: ReceivingCodec[Telemetry] = ReceivingCodec(Telemetry, "telemetry", network.max_message_bytes)
         self._sockets = Sockets(network.model_copy(update={"high_water_mark": SENDER_QUEUE}))
-        self._socket = self._sockets.connect(zmq.SUB, network.hub_host, network.fanout_port)
+        self._socket = self._sockets.connect(zmq.SUB, network.hub_host, network.fanout_port, FANOUT)
         self._socket.subscribe(b"")
 
     def receive(self, timeout_s: float) -> Decoded[Telemetry] | None:

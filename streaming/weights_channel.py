@@ -14,6 +14,7 @@ import numpy as np
 import zmq
 from zmq.utils.monitor import parse_monitor_message
 
+from ptychoflow.streaming.access import WEIGHTS
 from ptychoflow.streaming.codec import Codec, ReceivingCodec
 from ptychoflow.streaming.messages import Weights, WeightsRequest
 from ptychoflow.streaming.settings import NetworkSettings
@@ -45,7 +46,7 @@ class WeightsServer:
         self.served = 0
         """Files sent to edges so far."""
         self._sockets = Sockets(network)
-        self._socket = self._sockets.bind(zmq.ROUTER, network.trainer_host, network.weights_port)
+        self._socket = self._sockets.bind(zmq.ROUTER, network.trainer_host, network.weights_port, WEIGHTS)
         self._socket.router_mandatory = True
         self._requests: ReceivingCodec[WeightsRequest] = ReceivingCodec(WeightsRequest, "requests for weights")
         self._replies: Codec[Weights] = Codec(Weights)
@@ -221,7 +222,7 @@ class WeightsClient:
 
     def _connect(self) -> None:
         host, port = self._network.trainer_host, self._network.weights_port
-        self._socket = self._sockets.connect(zmq.DEALER, host, port, watched=WATCHED)
+        self._socket = self._sockets.connect(zmq.DEALER, host, port, WEIGHTS, watched=WATCHED)
         self._events: Socket = self._socket.get_monitor_socket()
         self._broken = False
 

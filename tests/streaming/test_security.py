@@ -12,6 +12,7 @@ import pytest
 import zmq
 from support import wait_until
 
+from ptychoflow.streaming.access import Role
 from ptychoflow.streaming.errors import UserError
 from ptychoflow.streaming.inbox import Inbox
 from ptychoflow.streaming.keys import make_keys
@@ -53,6 +54,7 @@ def test_a_port_in_use_is_one_clear_line() -> None:
 
 TOO_MANY = """
 import resource, zmq
+from ptychoflow.streaming.access import Role
 from ptychoflow.streaming.errors import UserError
 from ptychoflow.streaming.settings import NetworkSettings
 from ptychoflow.streaming.sockets import Sockets
@@ -76,14 +78,16 @@ def test_too_many_sockets_are_one_clear_line() -> None:
 
 def test_keys_are_private_and_not_overwritten(tmp_path: Path) -> None:
     make_keys(tmp_path / "keys")
-    for name in ("server.key_secret", "client.key_secret"):
-        assert stat.S_IMODE((tmp_path / "keys" / name).stat().st_mode) == 0o600
+    for role in Role:
+        assert stat.S_IMODE((tmp_path / "keys" / f"{role}.key_secret").stat().st_mode) == 0o600
+        assert b"secret" not in (tmp_path / "keys" / "public" / f"{role}.key").read_bytes().replace(b"secret.", b"")
+    assert {path.name for path in (tmp_path / "keys").iterdir()} == {"public", *(f"{role}.key_secret" for role in Role)}
     with pytest.raises(UserError, match="holds keys already"):
         make_keys(tmp_path / "keys")
 
 
 def test_a_folder_without_keys_is_named(tmp_path: Path) -> None:
-    no_keys = pytest.raises(UserError, match=r"no usable key in .*client.key_secret")
+    no_keys = pytest.raises(UserError, match=rf"{tmp_path} holds no positions.key_secret: copy it from the folder")
     with Sockets(NetworkSettings(keys_dir=tmp_path)) as sockets, no_keys:
         sockets.connect(zmq.PULL, "127.0.0.1", 5555)
 

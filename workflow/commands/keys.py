@@ -7,13 +7,26 @@ from typing import Annotated
 
 import typer
 
-from ptychoflow.streaming.keys import make_keys
+from ptychoflow.streaming.access import Role
+from ptychoflow.streaming.keys import PUBLIC, make_keys
+
+COMMANDS = {
+    Role.ACQUISITION: "acquire",
+    Role.TRAINER: "train",
+    Role.EDGE: "edge",
+    Role.HUB: "dashboard",
+    Role.DASHBOARD: "dashboard --no-hub",
+    Role.OUTPUTS: "outputs",
+}
 
 
 def keys(directory: Annotated[Path, typer.Argument(help="New folder for the keys.", metavar="DIR")]) -> None:
-    """Make keys for a run over several hosts.
+    """Make keys for a run over several hosts: a pair for each role.
 
-    Copy the folder to every host of the run and name it in network.keys_dir.
+    Give each host public/ and the secrets of its own roles, in the folder that network.keys_dir names.
     """
     make_keys(directory)
-    typer.echo(f"keys written to {directory}; who holds this folder can join the run")
+    typer.echo(f"keys written to {directory}; each host gets {directory / PUBLIC} and the secrets of its own roles:")
+    for role in Role:
+        starts = f"ptychoflow {COMMANDS[role]}" if role in COMMANDS else "PositionSender"
+        typer.echo(f"  {role}.key_secret: {starts}")

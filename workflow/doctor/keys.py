@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import stat
 from collections.abc import Iterator
-from pathlib import Path
 
+from ptychoflow.streaming.access import Role
 from ptychoflow.streaming.errors import UserError
-from ptychoflow.streaming.keys import CLIENT, SERVER, load_keys
+from ptychoflow.streaming.keys import load_pair, load_public, own_roles
 from ptychoflow.streaming.settings import NetworkSettings, is_loopback
 from ptychoflow.workflow.doctor.finding import Finding, green, red
-
-OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
 
 def look_at_keys(network: NetworkSettings) -> Iterator[Finding]:
@@ -26,17 +23,15 @@ def look_at_keys(network: NetworkSettings) -> Iterator[Finding]:
             yield green("keys", "none are needed: all parts are on this host")
         return
     try:
-        for name in (SERVER, CLIENT):
-            load_keys(folder, name)
+        own = own_roles(folder)
+        for role in own:
+            load_pair(folder, [role])
+        for role in Role:
+            load_public(folder, role)
     except UserError as error:
         yield red("keys", str(error))
         return
-    if exposed := [path for path in sorted(folder.glob("*.key_secret")) if _mode(path) & OTHERS]:
-        listed = ", ".join(f"{path.name} has mode {_mode(path):o}" for path in exposed)
-        yield red("keys", f"{folder}: {listed}: others can read it; chmod 600, or make new keys if others have")
+    if own:
+        yield green("keys", f"{folder} holds the secrets of {', '.join(own)}, readable by their owner alone")
     else:
-        yield green("keys", f"{folder} holds them, readable by their owner alone")
-
-
-def _mode(path: Path) -> int:
-    return stat.S_IMODE(path.stat().st_mode)
+        yield red("keys", f"{folder} holds no secret: copy ROLE.key_secret of each role that this host has")

@@ -1,0 +1,200 @@
+"""Each host has the secrets of its own roles alone, and each socket admits the roles that may connect to it."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, suppress
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zmq
+from support import wait_until
+
+from ptychoflow.streaming import access
+from ptychoflow.streaming.access import Access, Role
+from ptychoflow.streaming.commands import (
+    AnyCommand,
+    CommandHub,
+    CommandReceiver,
+    CommandSender,
+    HubAway,
+    Pause,
+    StopRun,
+)
+from ptychoflow.streaming.errors import UserError
+from ptychoflow.streaming.events import Part, PartState, PartStatus
+from ptychoflow.streaming.inbox import Inbox
+from ptychoflow.streaming.keys import load_pair, load_public, make_keys
+from ptychoflow.streaming.messages import Frames, Samples
+from ptychoflow.streaming.publisher import Publisher
+from ptychoflow.streaming.settings import NetworkSettings
+from ptychoflow.streaming.sockets import Sockets
+from ptychoflow.streaming.telemetry import TelemetryHub, TelemetrySender, TelemetrySubscriber
+from ptychoflow.streaming.weights_channel import WeightsClient, WeightsServer
+
+SOCKETS = [value for value in vars(access).values() if isinstance(value, Access)]
+Host = Callable[..., NetworkSettings]
+
+
+@pytest.fixture
+def keys(tmp_path: Path) -> Path:
+    make_keys(tmp_path / "made")
+    return tmp_path / "made"
+
+
+@pytest.fixture
+def host(network: NetworkSettings, keys: Path, tmp_path: Path) -> Host:
+    """What a host has that has some roles."""
+
+    def given(*roles: Role) -> NetworkSettings:
+        folder = tmp_path / "-".join(roles)
+        if not folder.exists():
+            shutil.copytree(keys / "public", folder / "public")
+            for role in roles:
+                shutil.copy2(keys / f"{role}.key_secret", folder)
+        return network.model_copy(update={"keys_dir": folder})
+
+    return given
+
+
+@pytest.fixture
+def stack() -> Iterator[ExitStack]:
+    with ExitStack() as open_things:
+        yield open_things
+
+
+def test_a_run_needs_no_secret_of_another_role(host: Host, stack: ExitStack, tmp_path: Path) -> None:
+    log = tmp_path / "telemetry.jsonl"
+    hub, edge, trainer = host(Role.HUB), host(Role.EDGE), host(Role.TRAINER)
+    stack.enter_context(closing(TelemetryHub(hub, jsonl=log)))
+    stack.enter_context(closing(CommandHub(hub)))
+    weights = stack.enter_context(closing(WeightsServer(trainer)))
+    client = stack.enter_context(closing(WeightsClient(edge, edge="edge")))
+    publisher = stack.enter_context(
+        Publisher(host(Role.ACQUISITION), spool_dir=tmp_path / "spool", memory_bytes=1 << 20)
+    )
+    inboxes = [
+        stack.enter_context(Inbox(edge, consumer="edge", port=edge.frames_port)),
+        stack.enter_context(Inbox(trainer, consumer="rank-0", port=trainer.samples_port, world_size=1)),
+    ]
+    pattern = {"diffraction": np.ones((1, 2, 2), np.uint16)}
+    publisher.post_to_edge(Frames(0, 0.0, 0.0), pattern)
+    publisher.post_samples(Samples(0), pattern)
+    for inbox in inboxes:
+        found = []
+
+        def came(inbox: Inbox = inbox, found: list[object] = found) -> bool:
+            publisher.pump(0.0)
+            found.append(inbox.receive(0.01))
+            return found[-1] is not None
+
+        wait_until(came)
+    wait_until(lambda: client.poll(0.01) is None and client.trainer_away_s == 0.0)
+    assert weights.served == 0
+    with closing(CommandSender(host(Role.DASHBOARD))) as sender:
+        sender.send(Pause())
+    viewers = [host(role) for role in (Role.DASHBOARD, Role.OUTPUTS)]
+    subscribers = [stack.enter_context(closing(TelemetrySubscriber(viewer))) for viewer in viewers]
+    for role in (Role.ACQUISITION, Role.TRAINER, Role.EDGE, Role.OUTPUTS):
+        receiver = stack.enter_context(closing(CommandReceiver(host(role))))
+        wait_until(lambda receiver=receiver: receiver.poll(0.05) == Pause())
+        part = stack.enter_context(closing(TelemetrySender(host(role), part=Part.EDGE)))
+        for subscriber in subscribers:
+
+            def heard(part: TelemetrySender = part, subscriber: TelemetrySubscriber = subscriber) -> bool:
+                part.send(PartStatus(PartState.RUNNING))
+                return subscriber.receive(0.05) is not None
+
+            wait_until(heard)
+
+
+def open_as(context: zmq.Context[zmq.Socket[bytes]], keys: Path, role: Role, owner: Role) -> zmq.Socket[bytes]:
+    """A socket of somebody who has the secret of a role, and does not keep to our rules."""
+    pair = load_pair(keys, [role])
+    socket = context.socket(zmq.PUSH)
+    socket.curve_publickey, socket.curve_secretkey = pair.public, pair.secret
+    socket.curve_serverkey = load_public(keys, owner)
+    socket.linger = 0
+    return socket
+
+
+@pytest.mark.parametrize("one", SOCKETS, ids=lambda one: one.name)
+def test_a_socket_admits_its_roles_and_no_others(one: Access, host: Host, keys: Path, stack: ExitStack) -> None:
+    network = host(one.owner)
+    sockets = stack.enter_context(Sockets(network))
+    bound = sockets.bind(zmq.PULL, "127.0.0.1", network.frames_port, one)
+    context = stack.enter_context(zmq.Context())
+    for role in Role:
+        speaker = stack.enter_context(open_as(context, keys, role, one.owner))
+        monitor = speaker.get_monitor_socket(
+            zmq.Event.HANDSHAKE_SUCCEEDED | zmq.Event.HANDSHAKE_FAILED_AUTH | zmq.Event.HANDSHAKE_FAILED_PROTOCOL
+        )
+        speaker.connect(f"tcp://127.0.0.1:{network.frames_port}")
+        assert monitor.poll(20_000), "no answer to the handshake"
+        if role in one.clients:
+            speaker.send(role.encode())
+            assert bound.poll(20_000)
+            assert bound.recv() == role.encode()
+        else:
+            with suppress(zmq.Again):
+                speaker.send(role.encode(), zmq.DONTWAIT)
+            assert not bound.poll(50)
+        speaker.disable_monitor()
+        monitor.close(0)
+
+
+def test_the_key_of_an_edge_commands_nothing(host: Host, keys: Path, stack: ExitStack) -> None:
+    heard: list[AnyCommand] = []
+    network = host(Role.HUB)
+    stack.enter_context(closing(CommandHub(network, on_command=heard.append)))
+    with pytest.raises(UserError, match=r"holds no hub.key_secret or dashboard.key_secret"):
+        CommandSender(host(Role.EDGE))
+    disguised = host(Role.EDGE, Role.POSITIONS)
+    assert disguised.keys_dir is not None
+    shutil.copy2(keys / "edge.key_secret", disguised.keys_dir / "dashboard.key_secret")
+    impostor = stack.enter_context(closing(CommandSender(disguised)))
+    with pytest.raises(HubAway, match="does not take commands now"):
+        impostor.send(StopRun())
+    with closing(CommandSender(host(Role.DASHBOARD))) as sender:
+        sender.send(Pause())
+    wait_until(lambda: bool(heard))
+    assert heard == [Pause()]
+
+
+def test_a_host_serves_no_socket_of_another_role(host: Host) -> None:
+    with pytest.raises(UserError, match=r"holds no trainer.key_secret: copy it"):
+        WeightsServer(host(Role.ACQUISITION))
+
+
+@pytest.mark.parametrize("mode", [0o644, 0o640, 0o604])
+def test_a_secret_that_others_can_read_is_refused_with_the_command_to_run(host: Host, mode: int) -> None:
+    network = host(Role.HUB)
+    assert network.keys_dir is not None
+    secret = network.keys_dir / "hub.key_secret"
+    secret.chmod(mode)
+    line = rf"^{secret} has mode {mode:o}, others can read it: chmod 600 {secret}, or make new keys if others have$"
+    with pytest.raises(UserError, match=line):
+        CommandHub(network)
+    secret.chmod(0o600)
+    CommandHub(network).close()
+
+
+@pytest.mark.parametrize("name", ["server", "client"])
+def test_keys_of_an_earlier_version_are_one_line_that_says_what_to_do(
+    network: NetworkSettings, tmp_path: Path, name: str
+) -> None:
+    (tmp_path / f"{name}.key_secret").touch(mode=0o600)
+    line = "holds keys of an earlier version, which had one pair for all: make new ones with `ptychoflow keys NEW`"
+    with pytest.raises(UserError, match=line):
+        CommandSender(network.model_copy(update={"keys_dir": tmp_path}))
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe", b'curve\n    public-key = "short"\n'])
+def test_a_damaged_key_file_is_one_line(host: Host, content: bytes) -> None:
+    network = host(Role.DASHBOARD)
+    assert network.keys_dir is not None
+    (network.keys_dir / "public" / "hub.key").write_bytes(content)
+    with pytest.raises(UserError, match=r"public/hub\.key"):
+        CommandSender(network)

@@ -142,6 +142,9 @@ class Edge(ABC, Generic[StartT, ModelT]):
                     "start the trainer again, or resume the run"
                 )
         self._end(finished=self._finished())
+        if self._finished():
+            self._links.wake_up.clear()
+            self._links.inbox.wait_until_complete(stop)
 
     @abstractmethod
     def _unimaged(self) -> int:

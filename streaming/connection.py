@@ -45,6 +45,8 @@ class Connection:
         self.socket = sockets.connect(kind, host, port, access, watched=WATCHED)
         self.monitor: Socket = self.socket.get_monitor_socket()
         self._sockets = sockets
+        self.stands = False
+        """Whether there is a connection, as far as `read_event` has seen."""
         self._broken_at_s: float | None = None
         self._next_handshake = Change.REPLACED if replaces else Change.NONE
 
@@ -64,6 +66,7 @@ class Connection:
             return Change.NONE
         event = parse_monitor_message(parts)["event"]
         self._broken_at_s = time.monotonic() if event == zmq.Event.DISCONNECTED else None
+        self.stands = event == zmq.Event.HANDSHAKE_SUCCEEDED
         if event != zmq.Event.HANDSHAKE_SUCCEEDED:
             return Change.NONE
         change, self._next_handshake = self._next_handshake, Change.RESTORED

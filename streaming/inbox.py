@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import logging
 import socket
+import threading
+import time
 import uuid
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -23,15 +25,20 @@ from ptychoflow.streaming.codec import (
     ReceivingCodec,
 )
 from ptychoflow.streaming.connection import GIVEN_UP_AFTER_S, Change, Connection
-from ptychoflow.streaming.messages import Acknowledge, ControlMessage, DataMessage, FirstPassScore, Hello
+from ptychoflow.streaming.messages import Acknowledge, Complete, ControlMessage, DataMessage, FirstPassScore, Hello
 from ptychoflow.streaming.outbox import address
-from ptychoflow.streaming.settings import NetworkSettings
+from ptychoflow.streaming.settings import NetworkSettings, is_loopback
 from ptychoflow.streaming.sockets import Sockets, receive_now
 
 log = logging.getLogger(__name__)
 
 SCORES_REPEATED = 64
 """Newest scores that are told again after a break of the connection."""
+LEAVE_PATIENCE_S = 300.0
+"""How long a consumer that has finished waits to hear that its acknowledgements came."""
+POLL_S = 0.05
+AWAY_S, PROBE_TIMEOUT_S = 1.0, 1.0
+"""A publisher that has been away for so long is looked for, for so long."""
 HELLOS_ANSWERED = 2
 """Messages are taken that answer the last hello, or the one before while nothing is left of an earlier publisher."""
 
@@ -89,6 +96,7 @@ class Inbox:
         self._unsettled: set[int] = set()
         self._left_out: set[int] = set()
         self._refused_at = -1
+        self._complete = False
         self._held: set[int] = set()
         self._scores: deque[FirstPassScore] = deque(maxlen=SCORES_REPEATED)
         self._sockets = Sockets(network)
@@ -141,6 +149,44 @@ class Inbox:
         """Tell the publisher how good an image is, again after every break of the connection."""
         self._scores.append(score)
         self._send(score)
+
+    def wait_until_complete(self, stop: threading.Event, patience_s: float = LEAVE_PATIENCE_S) -> None:
+        """Stay until the publisher has every acknowledgement, for a consumer that has finished with the whole stream.
+
+        Those on their way are lost with a connection that breaks off, and a publisher that lacks one waits for ever.
+        Blocks until it says that it has all, or has left, or `stop` is set; for `patience_s` at most, and then warns.
+        What comes meanwhile is acknowledged.
+        """
+        deadline_s, connected_s = time.monotonic() + patience_s, time.monotonic()
+        while not (self._complete or stop.is_set()):
+            if (delivery := self.receive(POLL_S)) is not None:
+                self.acknowledge([delivery.sequence])
+            now_s = time.monotonic()
+            if now_s > deadline_s:
+                self._tell(
+                    f"{self._consumer} has finished, and the acquisition has not confirmed it for {patience_s:.0f} s: "
+                    "should it still wait, start this part again"
+                )
+                return
+            if self._control_connection.stands:
+                connected_s = now_s
+            elif now_s > connected_s + AWAY_S:
+                if self._publisher_has_left():
+                    return
+                connected_s = time.monotonic()
+
+    def _publisher_has_left(self) -> bool:
+        """Whether its host says that nobody listens; a host that cannot be reached says nothing."""
+        host = self._network.acquisition_host
+        if is_loopback(host):
+            return True  # nothing but its end breaks a connection within a host
+        try:
+            with socket.create_connection((host, self._network.acknowledgements_port), PROBE_TIMEOUT_S):
+                return False
+        except ConnectionRefusedError:
+            return True
+        except OSError:
+            return False
 
     def close(self) -> None:
         """Close the sockets; acknowledgements on their way get a second to leave."""
@@ -217,6 +263,10 @@ class Inbox:
     def _sort_in(self, decoded: Decoded[DataMessage]) -> None:
         if decoded.session not in self._addresses:
             return  # of a publisher before, or meant for a session before; it is sent again after our hello
+        if isinstance(decoded.body, Complete):
+            self._complete = True
+            return
+        self._complete = False
         if decoded.sequence < self._next_sequence or decoded.sequence in self._early:
             self.duplicates += 1
             self._acknowledge_again(decoded.sequence)
@@ -241,6 +291,9 @@ class Inbox:
             f"{self._consumer} left out message {sequence} of the acquisition, {self.oversized} in all: it is larger "
             f"than network.max_message_bytes = {self._network.max_message_bytes}; raise that on both sides"
         )
+        self._tell(text)
+
+    def _tell(self, text: str) -> None:
         log.warning("%s", text)
         if self._warn is not None:
             self._warn(text)

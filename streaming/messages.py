@@ -140,6 +140,10 @@ class ScanEnd(Message, tag="scan_end", frozen=True):
     """Frames acquired in the whole scan."""
 
 
+class Complete(Message, tag="complete", frozen=True):
+    """The stream has ended, and every acknowledgement of this consumer has come: it may leave. It has no number."""
+
+
 class Weights(Message, tag="weights", frozen=True):
     """A version of the model. Arrays: `safetensors` uint8 (bytes,), the file as written by the trainer.
 
@@ -158,7 +162,16 @@ class Weights(Message, tag="weights", frozen=True):
 
 
 DataMessage = (
-    ScanStart | ClassificationStart | Frames | Samples | Reference | NoReference | PerspectiveEnd | ScanEnd | Weights
+    ScanStart
+    | ClassificationStart
+    | Frames
+    | Samples
+    | Reference
+    | NoReference
+    | PerspectiveEnd
+    | ScanEnd
+    | Complete
+    | Weights
 )
 
 

@@ -6,6 +6,7 @@ acknowledges it, and is sent again after a reconnection.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import struct
 from collections import OrderedDict, deque
@@ -16,7 +17,7 @@ from pathlib import Path
 import zmq
 
 from ptychoflow.streaming.codec import Arrays, Codec
-from ptychoflow.streaming.messages import DataMessage
+from ptychoflow.streaming.messages import Complete, DataMessage
 from ptychoflow.streaming.sockets import Socket
 
 log = logging.getLogger(__name__)
@@ -138,6 +139,11 @@ class Outbox:
         return bool(self._waiting) and self.session is not None
 
     @property
+    def complete(self) -> bool:
+        """Whether the consumer is there and has finished with everything; what is held is for another."""
+        return self.session is not None and not (self._waiting or self._sent)
+
+    @property
     def unacknowledged(self) -> list[Entry]:
         """Entries that the consumer has not finished with, in order."""
         return [*self._sent.values(), *(entry for _sequence, entry in self._waiting)]
@@ -188,6 +194,12 @@ class Outbox:
             self._sent[sequence] = entry
             count += 1
         return count
+
+    def say_complete(self) -> None:
+        """Tell the consumer that all its acknowledgements have come; it asks again if that is lost."""
+        with contextlib.suppress(zmq.Again):
+            parts = self._codec.encode(Complete(), session=self._address)
+            self.socket.send_multipart(parts, flags=zmq.DONTWAIT)
 
     def acknowledge(self, session: str, sequences: Iterable[int]) -> list[Entry]:
         """Take entries off, and return them.

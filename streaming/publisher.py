@@ -17,7 +17,15 @@ import zmq
 
 from ptychoflow.streaming.access import ACKNOWLEDGEMENTS, FRAMES, SAMPLES, Access
 from ptychoflow.streaming.codec import ReceivingCodec
-from ptychoflow.streaming.messages import Acknowledge, ControlMessage, DataMessage, FirstPassScore, Hello, Samples
+from ptychoflow.streaming.messages import (
+    Acknowledge,
+    ControlMessage,
+    DataMessage,
+    FirstPassScore,
+    Hello,
+    Samples,
+    ScanEnd,
+)
 from ptychoflow.streaming.outbox import Entry, Outbox, Spool
 from ptychoflow.streaming.settings import NetworkSettings
 from ptychoflow.streaming.sockets import Sockets, receive_now
@@ -63,6 +71,8 @@ class Publisher:
         self._undealt: list[Entry] = []
         self._next_rank: Iterator[int] = iter(())
         self._kept = 0
+        self._edge_ended = self._ranks_ended = False
+        """The end of their streams was posted."""
 
     @property
     def malformed(self) -> int:
@@ -95,6 +105,7 @@ class Publisher:
         """Queue a message for the edge; the arrays must not be changed afterwards."""
         if self._edge is not None:
             self._edge.post(self._keep(message, arrays))
+            self._edge_ended |= isinstance(message, ScanEnd)
 
     def post_samples(self, message: DataMessage, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
         """Queue a batch for the next rank in turn; the arrays must not be changed afterwards."""
@@ -105,6 +116,7 @@ class Publisher:
         """Queue a message for every rank, behind the samples posted so far."""
         if self._trainer:
             self._deal(self._keep(message, {}))
+            self._ranks_ended |= isinstance(message, ScanEnd)
 
     def pump(self, timeout_s: float) -> None:
         """Send what can be sent and take in acknowledgements; wait up to `timeout_s` when there is nothing to do."""
@@ -170,6 +182,7 @@ class Publisher:
                 for outbox in self._outboxes():
                     if outbox.consumer == consumer:
                         self._handle_acknowledgement(message, outbox)
+                        self._say_if_complete(outbox)
             case FirstPassScore():
                 self.scores.append(message)
 
@@ -187,12 +200,19 @@ class Publisher:
         for outbox in self._outboxes():
             if outbox.consumer == consumer:
                 self._kept += outbox.hello(hello.session, hello.next_sequence, hello.call)
+                self._say_if_complete(outbox)
 
     def _handle_acknowledgement(self, message: Acknowledge, outbox: Outbox) -> None:
         if message.hold:
             self._kept -= outbox.hold(message.session, message.sequences)
         else:
             self._settle(outbox.acknowledge(message.session, message.sequences))
+
+    def _say_if_complete(self, outbox: Outbox) -> None:
+        """Let a consumer go that has finished with a stream that has ended."""
+        ended = self._edge_ended if outbox is self._edge else self._ranks_ended
+        if ended and outbox.complete:
+            outbox.say_complete()
 
     def _settle(self, entries: list[Entry]) -> None:
         for entry in entries:

@@ -64,6 +64,8 @@ class Proxy:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         self.connections = 0
+        self.swallows = False
+        """What comes is taken and not passed on, as when a cable was pulled."""
         self._pairs: list[tuple[socket.socket, socket.socket]] = []
         threading.Thread(target=self._accept, daemon=True).start()
 
@@ -100,6 +102,8 @@ class Proxy:
         relayed = 0
         with contextlib.suppress(OSError):
             while data := source.recv(1 << 16):
+                if self.swallows:
+                    continue
                 relayed += len(data)
                 if limit is not None and relayed > limit:
                     self.cut()

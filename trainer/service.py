@@ -148,6 +148,7 @@ def _serve(session: _Session, *, publication: Publication | None) -> bool:
         if not work.is_futile and not session.stop.is_set():
             # ranks that are started again before this must be told of the stream and its end again
             ingest.queue.release_kept()
+            receiver.finish(session.stop)
         return not work.is_futile or session.stop.is_set()
 
 

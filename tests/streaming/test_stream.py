@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -13,7 +14,15 @@ from support import Proxy, wait_until
 
 from ptychoflow.streaming.codec import Codec
 from ptychoflow.streaming.inbox import Delivery, Inbox
-from ptychoflow.streaming.messages import ControlMessage, FirstPassScore, Frames, Hello, PerspectiveEnd, Samples
+from ptychoflow.streaming.messages import (
+    ControlMessage,
+    FirstPassScore,
+    Frames,
+    Hello,
+    PerspectiveEnd,
+    Samples,
+    ScanEnd,
+)
 from ptychoflow.streaming.outbox import address
 from ptychoflow.streaming.publisher import Publisher, rank_name
 from ptychoflow.streaming.settings import NetworkSettings
@@ -120,6 +129,58 @@ def test_a_score_told_while_the_connection_is_broken_arrives_once_it_is_back(
             inbox.report_score(score)
         wait_until(lambda: told(*scores))
     proxy.close()
+
+
+def test_a_consumer_that_has_finished_stays_until_its_last_acknowledgement_has_come(
+    network: NetworkSettings, publisher_of: MakePublisher
+) -> None:
+    publisher = publisher_of(trainer=False)
+    proxy = Proxy(network.acknowledgements_port)
+    post_batches(publisher, 3)
+    publisher.post_to_edge(ScanEnd(3))
+    with edge_inbox(network.model_copy(update={"acknowledgements_port": proxy.port})) as inbox:
+        collect(publisher, inbox, 4, acknowledge=False)
+        proxy.swallows = True
+        inbox.acknowledge(range(4))
+        leaving = threading.Thread(target=inbox.wait_until_complete, args=(threading.Event(),))
+        leaving.start()
+        for _ in range(30):
+            publisher.pump(0.01)
+        assert leaving.is_alive()
+        assert publisher.unacknowledged == 4
+        proxy.swallows = False
+        proxy.cut()
+        settle(publisher)
+        leaving.join(20)
+        assert not leaving.is_alive()
+    proxy.close()
+
+
+@pytest.mark.parametrize("asked", [True, False])
+def test_a_consumer_that_has_finished_leaves_when_it_is_asked_to_or_its_publisher_has_left(
+    network: NetworkSettings, asked: bool
+) -> None:
+    with Publisher(network, spool_dir=Path("none"), memory_bytes=1 << 20, trainer=False) as publisher:
+        post_batches(publisher, 1)
+        with edge_inbox(network) as inbox:
+            collect(publisher, inbox, 1)
+            stop = threading.Event()
+            leaving = threading.Thread(target=inbox.wait_until_complete, args=(stop,))
+            leaving.start()
+            stop.set() if asked else publisher.close()
+            leaving.join(20)
+            assert not leaving.is_alive()
+
+
+def test_a_consumer_that_nobody_confirms_leaves_with_words(
+    network: NetworkSettings, publisher_of: MakePublisher
+) -> None:
+    publisher, said = publisher_of(trainer=False), []
+    post_batches(publisher, 1)
+    with Inbox(network, consumer="edge", port=network.frames_port, warn=said.append) as inbox:
+        collect(publisher, inbox, 1, acknowledge=False)
+        inbox.wait_until_complete(threading.Event(), patience_s=0.3)
+    assert "not confirmed" in said[0]
 
 
 @pytest.mark.timeout(60)

@@ -46,6 +46,7 @@ class SampleReceiver:
         self._network, self._ingest = network, ingest
         self._rank, self._world_size, self._warn = rank, world_size, warn
         self._closing = threading.Event()
+        self._finished_unless: threading.Event | None = None
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="receiver")
 
     def __enter__(self) -> Self:
@@ -58,6 +59,15 @@ class SampleReceiver:
         self._closing.set()
         self._executor.shutdown()
 
+    def finish(self, stop: threading.Event) -> None:
+        """Acknowledge all that is done with, which is the whole stream, and stay until the acquisition has heard that.
+
+        Blocks for minutes where it cannot be reached, or until `stop` is set.
+        """
+        self._finished_unless = stop
+        self._closing.set()
+        self._executor.shutdown()
+
     def _run(self) -> None:
         consumer, port = rank_name(self._rank), self._network.samples_port + self._rank
         with Inbox(self._network, consumer=consumer, port=port, world_size=self._world_size, warn=self._warn) as inbox:
@@ -66,6 +76,8 @@ class SampleReceiver:
                 if self._ingest.queue.wait_for_room(POLL_S) and (delivery := inbox.receive(POLL_S)) is not None:
                     self._ingest.route_message(delivery.sequence, delivery.message, delivery.arrays)
             inbox.acknowledge(self._ingest.queue.pop_acknowledgeable())
+            if self._finished_unless is not None:
+                inbox.wait_until_complete(self._finished_unless)
 
     def _note_end(self, thread: Future[None]) -> None:
         self._ingest.queue.failure = thread.exception()

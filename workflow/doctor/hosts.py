@@ -71,9 +71,9 @@ def look_at_ports(network: NetworkSettings, *, ranks: int) -> Iterator[Finding]:
     """Yield whether ports of this host are free, and whether those of other hosts are reached."""
     missing = [f"network.{name}" for names in PORTS_OF_HOST.values() for name in names if not getattr(network, name)]
     if missing:
-        said = f"{len(missing)} are 0: `ptychoflow run` chooses them"
+        said = f"{len(missing)} are not set, and `ptychoflow run` needs none"
         if _spans_hosts(network):
-            yield red("ports", f"{said}, but these parts are started one by one: fix {', '.join(missing)}")
+            yield red("ports", f"{said}; but these parts are started one by one: fix {', '.join(missing)}")
         else:
             yield green("ports", said)
     own: list[tuple[str, str, int]] = []

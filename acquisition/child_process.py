@@ -11,6 +11,8 @@ import threading
 from collections.abc import Callable
 from typing import BinaryIO
 
+from ptychoflow.streaming.printable import PrintableFormatter
+
 
 def begin_child() -> BinaryIO:
     """Leave Ctrl-C to the parent, log to standard error, and return the pipe to the parent.
@@ -18,7 +20,9 @@ def begin_child() -> BinaryIO:
     What libraries print goes to standard error from now on.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    logging.basicConfig(format="%(asctime)s %(name)s: %(message)s", level=logging.WARNING)
+    handler = logging.StreamHandler()
+    handler.setFormatter(PrintableFormatter("%(asctime)s %(name)s: %(message)s"))
+    logging.basicConfig(handlers=[handler], level=logging.WARNING)
     logging.getLogger("ptychoflow.acquisition").setLevel(logging.INFO)
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())

@@ -16,6 +16,7 @@ from ptychoflow.acquisition.readers.stored import fresnel_number, probe_diameter
 from ptychoflow.acquisition.repeats import find_places
 from ptychoflow.acquisition.scan import Geometry, Perspective, Scan
 from ptychoflow.streaming.errors import UserError
+from ptychoflow.streaming.printable import printable
 
 SAMPLED_FRAMES = 64
 
@@ -74,8 +75,8 @@ class ScanDescription:
         """Return tables for a terminal."""
         summary = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
         for name, value in self._rows():
-            summary.add_row(Text(name, style="bold"), value)
-        notes = [Text(f"Note: {note}", style="yellow") for note in self.notes]
+            summary.add_row(Text(name, style="bold"), Text(printable(value)))
+        notes = [Text(f"Note: {printable(note)}", style="yellow") for note in self.notes]
         return Group(summary, self._perspective_table(), *notes)
 
     def _rows(self) -> Iterator[tuple[str, str]]:

@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from ptychoflow.streaming.printable import printable
+
 
 class UserError(Exception):
     """A mistake in input, configuration or environment; the CLI prints it as one line and exits with status 2.
 
-    Whatever the text quotes from outside, such as a name in a file, it stays one line.
+    Whatever the text quotes from outside, such as a name in a file, it stays one line, without control characters.
     """
 
     def __init__(self, text: str) -> None:
-        super().__init__(" ".join(text.split()))
+        super().__init__(printable(" ".join(text.split())))
 
 
 @contextmanager

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.logging import RichHandler
 
+from ptychoflow.streaming.printable import PrintableFormatter, printable
+
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
@@ -57,7 +59,7 @@ def configure_logging() -> None:
     handler: logging.Handler
     if sys.stderr.isatty():
         handler = RichHandler(console=stderr_console(), show_path=False, markup=False)
-        handler.setFormatter(logging.Formatter("%(message)s", datefmt="[%X]"))
+        handler.setFormatter(PrintableFormatter("%(message)s", datefmt="[%X]"))
     else:
         handler = logging.StreamHandler(sys.stderr)
         handler.setFormatter(_file_formatter())
@@ -80,12 +82,12 @@ def log_to_file(path: Path) -> None:
 
 def _file_formatter() -> logging.Formatter:
     rank = os.environ.get(RANK_VARIABLE)
-    return logging.Formatter(f"%(asctime)s rank {rank} {FILE_FORMAT}" if rank else f"%(asctime)s {FILE_FORMAT}")
+    return PrintableFormatter(f"%(asctime)s rank {rank} {FILE_FORMAT}" if rank else f"%(asctime)s {FILE_FORMAT}")
 
 
 def print_error(message: str) -> None:
     """Print the one line that ends a command which could not do its work."""
-    one_line = " ".join(message.split())
+    one_line = printable(" ".join(message.split()))
     print(f"{PROGRAM}: {one_line}", file=sys.stderr)  # noqa: T201 this is the command's answer, not a log entry
 
 
@@ -108,7 +110,9 @@ def _bug_handlers() -> tuple[list[logging.Handler], str]:
         return list(present), "this log"
     descriptor, path = tempfile.mkstemp(prefix=f"{PROGRAM}-error-", suffix=".log")
     os.close(descriptor)
-    return [logging.FileHandler(path, encoding="utf-8")], path
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(_file_formatter())
+    return [handler], path
 
 
 def last_words(path: Path) -> str:

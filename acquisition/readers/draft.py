@@ -10,6 +10,7 @@ from rich.text import Text
 
 from ptychoflow.acquisition.readers.survey import Candidate, Role, Survey
 from ptychoflow.acquisition.readers.units import Quantity, parse_unit
+from ptychoflow.streaming.printable import printable
 
 FILL_IN = "FILL IN"
 """Stands where nothing was found; a map with it is refused with the key that is open."""
@@ -24,7 +25,7 @@ def survey_table(found: Survey) -> Table:
     for one in found.candidates:
         role = one.role.value if one.named else f"{one.role.value}?"
         shape = " × ".join(map(str, one.shape)) or "one"
-        table.add_row(role, *(Text(text) for text in (one.path, shape, one.dtype, one.unit, one.values)))
+        table.add_row(role, *(Text(printable(text)) for text in (one.path, shape, one.dtype, one.unit, one.values)))
     return table
 
 
@@ -34,7 +35,7 @@ def draft_map(found: Survey, *, name: str) -> str:
 
 
 def _lines(found: Survey, name: str) -> Iterator[str]:
-    yield f"# A draft of a dataset map for {name}. Check every line, and replace every {json.dumps(FILL_IN)};"
+    yield f"# A draft of a dataset map for {printable(name)}. Check every line, and replace every {json.dumps(FILL_IN)};"
     yield "# then use it with --map FILE. What it cannot hold may be given as --set source.geometry.KEY=..."
     yield from _frames(found)
     yield from _positions(found)
@@ -128,5 +129,5 @@ def _quantity(key: str, candidates: list[Candidate], quantity: Quantity, units: 
         return f"{key} = {{value = {json.dumps(FILL_IN)}, unit = {json.dumps(FILL_IN)}}}    # {units}"
     one = candidates[0]
     unit = parse_unit(one.unit, quantity)
-    words = f"    # {one.values}; {units}" + "".join(f"; or {other.path}" for other in candidates[1:4])
+    words = f"    # {one.values}; {units}" + "".join(f"; or {printable(other.path)}" for other in candidates[1:4])
     return f"{key} = {{path = {json.dumps(one.path)}, unit = {json.dumps(str(unit) if unit else FILL_IN)}}}{words}"

@@ -11,6 +11,7 @@ from rich.console import Console
 from ptychoflow.acquisition.readers.draft import draft_map, survey_table
 from ptychoflow.acquisition.readers.hdf5 import damage_told, open_hdf5
 from ptychoflow.acquisition.readers.survey import survey
+from ptychoflow.streaming.printable import printable
 
 
 def describe_unknown(path: Path) -> None:
@@ -20,6 +21,6 @@ def describe_unknown(path: Path) -> None:
     console = Console()
     console.print(survey_table(found))
     for missing in found.missing:
-        console.print(f"Missing: {missing}", style="yellow", markup=False, soft_wrap=True)
+        console.print(f"Missing: {printable(missing)}", style="yellow", markup=False, soft_wrap=True)
     typer.echo()
     typer.echo(draft_map(found, name=path.name))

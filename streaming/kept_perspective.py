@@ -5,6 +5,7 @@ They lie on disk already: a second name keeps them there, so that nothing is cop
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 from collections.abc import Mapping
@@ -17,9 +18,13 @@ import numpy as np
 import numpy.typing as npt
 
 from ptychoflow.streaming.durable_file import UNFINISHED_SUFFIX, make_folder_durably, move_durably
+from ptychoflow.streaming.errors import UserError
 from ptychoflow.streaming.frame_memory import map_frames
+from ptychoflow.streaming.kept_array import read_array
+from ptychoflow.streaming.kept_struct import read_kept as read_struct
 
 KEPT_AT_ONCE = 8
+ADVICE = "remove its folder; it is not handed over"
 ABOUT, FRAMES = "about.json", "frames"
 Array = npt.NDArray[Any]
 
@@ -114,16 +119,41 @@ def read_kept(folder: Path) -> KeptPerspective:
 
     Raises:
         OSError: it has been let go of.
+        UserError: a file is damaged.
     """
-    about = msgspec.json.decode((folder / ABOUT).read_bytes(), type=About)
-    indices, positions_px, places = (_load(folder / f"{name}.npy") for name in ("indices", "positions_px", "places"))
-    probe, mask = (_load(path) if (path := folder / f"{name}.npy").exists() else None for name in ("probe", "mask"))
-    return KeptPerspective(folder, about, indices, positions_px, places, probe, mask)
+    about = read_struct(folder / ABOUT, About, advice=ADVICE)
+    indices, positions_px, places = (_load(folder, name) for name in ("indices", "positions_px", "places"))
+    probe, mask = (_load(folder, name) if (folder / f"{name}.npy").exists() else None for name in ("probe", "mask"))
+    kept = KeptPerspective(folder, about, indices, positions_px, places, probe, mask)
+    if not _fits_together(kept):
+        raise UserError(f"{folder} is damaged: what it holds does not fit together; {ADVICE}")
+    return kept
 
 
-def _load(path: Path) -> Array:
-    array: Array = np.load(path, allow_pickle=False)
-    return array
+def _load(folder: Path, name: str) -> Array:
+    return read_array(folder / f"{name}.npy", advice=ADVICE)
+
+
+def _fits_together(kept: KeptPerspective) -> bool:
+    frames, *shape_px = kept.about.stored_shape
+    try:
+        dtype = np.dtype(kept.about.stored_dtype)
+        whole = kept.frames.stat().st_size >= math.prod(kept.about.stored_shape) * dtype.itemsize
+    except FileNotFoundError:  # the frames have been let go of
+        whole = True
+    except (TypeError, ValueError, SyntaxError):
+        return False
+    rows = len(kept.places) if kept.places.ndim == 1 else -1
+    return (
+        whole
+        and min(frames, *shape_px) >= 0
+        and dtype.kind in "iuf"
+        and (kept.indices.shape, kept.positions_px.shape) == ((rows,), (rows, 2))
+        and (kept.indices.dtype.kind, kept.places.dtype.kind, kept.positions_px.dtype.kind) == ("i", "i", "f")
+        and (not rows or (kept.places.min() >= 0 and kept.places.max() < frames))
+        and (kept.probe is None or (kept.probe.ndim == 3 and kept.probe.dtype.kind == "c"))
+        and (kept.mask is None or (kept.mask.ndim == 2 and kept.mask.dtype == np.bool_))
+    )
 
 
 def _let_go(folder: Path) -> list[int]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator, model_validator
 
 from ptychoflow.streaming.run_folder import RunFolder
 
@@ -17,6 +17,14 @@ class Settings(BaseModel):
     """A validated, immutable configuration section; an unknown key is an error."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    @field_validator("*")
+    @classmethod
+    def _within_64_bits(cls, value: Any) -> Any:
+        for number in value if isinstance(value, list | tuple) else (value,):
+            if isinstance(number, int) and abs(number) >= 2**63:
+                raise ValueError("a whole number beyond 64 bits")
+        return value
 
 
 LONGEST_FOLDER = 100

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, UndefinedError
 from markupsafe import Markup
 
 from ptychoflow.streaming.durable_file import write_durably
@@ -25,6 +25,8 @@ from ptychoflow.workflow.step_plot import step_plot
 Summary = dict[str, Any]
 
 TEMPLATES = Path(__file__).with_name("templates")
+UNFIT = (UndefinedError, LookupError, TypeError, AttributeError, ValueError, ArithmeticError, RecursionError)
+"""What comes of a summary that lacks something, or holds something else than a run writes there."""
 CLEAR_GAIN_DB = 0.5
 """A smaller advantage over the constant prediction is called slight."""
 CLEAR_FACTOR = 1.5
@@ -88,8 +90,14 @@ def write_report(folder: RunFolder, state: RunState | None = None) -> Path:
     summary = {"classification": None} | _read_json(folder.summary)
     if state is None:
         state = RunState().apply_all(TelemetryLog(folder.telemetry) if folder.telemetry.exists() else ())
+    try:
+        report = _render(folder, summary, state)
+    except UNFIT as error:
+        raise UserError(
+            f"{folder.summary} is damaged, or was written by another version of ptychoflow: {error!r}"
+        ) from error
     with writing(folder.report):
-        write_durably(folder.report, _render(folder, summary, state))
+        write_durably(folder.report, report)
     return folder.report
 
 
@@ -229,17 +237,17 @@ def _data_url(path: Path) -> str:
 
 
 def _read_text(path: Path) -> str | None:
-    return path.read_text(encoding="utf-8") if path.exists() else None
+    return path.read_text(encoding="utf-8", errors="replace") if path.exists() else None
 
 
 def _read_json(path: Path, *, missing: Summary | None = None) -> Summary:
     if missing is not None and not path.exists():
         return missing
     try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
+        return dict(json.loads(path.read_bytes()))
     except FileNotFoundError:
         raise UserError(f"{path.parent} is not the folder of a run that has ended: it holds no {path.name}") from None
-    except ValueError as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise UserError(f"{path} is not valid JSON ({error}); the run may have been cut off") from error
 
 

@@ -14,6 +14,7 @@ import msgspec
 from ptychoflow.acquisition.retrieval.ground_truth import GroundTruth
 from ptychoflow.acquisition.retrieval.worker import GroundTruthResult
 from ptychoflow.acquisition.retrieval.worker_messages import (
+    ADVICE,
     DoneMessage,
     FailedMessage,
     read_ground_truth,
@@ -110,14 +111,14 @@ class Journal:
         if isinstance(entry, FailedMessage):
             return GroundTruthResult(perspective, None, entry.reason)
         if isinstance(entry, DoneMessage):
-            return GroundTruthResult(perspective, self._read(entry), None)
+            return GroundTruthResult(perspective, self._read(entry, self._folder(perspective)), None)
         return None
 
     @staticmethod
     def _claim(path: Path, scan: str) -> None:
         if not path.exists():
             write_durably(path, scan)
-        elif path.read_text(encoding="utf-8") != scan:
+        elif path.read_bytes() != scan.encode():
             raise UserError(
                 f"{path.parent} holds ground truth of another scan, or found with other settings; "
                 "resume with the configuration of that run, or choose another run.name"
@@ -139,8 +140,12 @@ class Journal:
         path = self._folder(perspective) / OUTCOME
         if not path.is_file():
             return None
-        entry: Entry = read_kept(path, Entry, advice="remove its folder to have this ground truth computed again")
+        entry: Entry = read_kept(path, Entry, advice=ADVICE)
         return entry
 
-    def _read(self, entry: DoneMessage) -> GroundTruth:
-        return read_ground_truth(entry, self._folder(entry.perspective))
+    @staticmethod
+    def _read(entry: DoneMessage, folder: Path) -> GroundTruth:
+        try:
+            return read_ground_truth(entry, folder)
+        except OSError as error:
+            raise UserError(f"{error.filename or folder} cannot be read: {error.strerror}; {ADVICE}") from error

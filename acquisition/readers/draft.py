@@ -35,7 +35,8 @@ def draft_map(found: Survey, *, name: str) -> str:
 
 
 def _lines(found: Survey, name: str) -> Iterator[str]:
-    yield f"# A draft of a dataset map for {printable(name)}. Check every line, and replace every {json.dumps(FILL_IN)};"
+    yield f"# A draft of a dataset map for {printable(name)}."
+    yield f"# Check every line, and replace every {json.dumps(FILL_IN)};"
     yield "# then use it with --map FILE. What it cannot hold may be given as --set source.geometry.KEY=..."
     yield from _frames(found)
     yield from _positions(found)

@@ -32,7 +32,7 @@ def load_dataset_map(source: ShippedMap | Path, changes: Mapping[str, Any] | Non
     content = _merged(_read(path, name), changes or {})
     open_questions = [
         f"{question}: say it with --set source.map_values.{key}=..."
-        for key, question in content.pop(ASK, {}).items()
+        for key, question in _table(content.pop(ASK, {}), name).items()
         if _value_at(content, key) is None
     ]
     if open_questions:
@@ -53,8 +53,14 @@ def _read(path: Path, name: str) -> dict[str, Any]:
             f"{name}: the dataset map cannot be read: {error.strerror}; "
             f"shipped ones are {', '.join(sorted(ShippedMap))}"
         ) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # numbers of thousands of digits are no TOMLDecodeError
         raise UserError(f"{name}: the dataset map is not valid TOML: {error}") from error
+
+
+def _table(value: Any, name: str) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise UserError(f"{name}: mistake in the dataset map at {ASK}: this must be a table")
+    return value
 
 
 def _merged(content: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import struct
-import tokenize
 import zipfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -15,12 +12,8 @@ import numpy.typing as npt
 
 from ptychoflow.acquisition.readers.frame_stack import Frames, FrameStack
 from ptychoflow.streaming.errors import UserError
+from ptychoflow.streaming.kept_array import ARRAY_ERRORS
 
-# What NumPy raises for damaged files: it takes the header for Python, and archives for packed.
-ARRAY_ERRORS = (
-    *(OSError, ValueError, EOFError, KeyError, SyntaxError, OverflowError, MemoryError, NotImplementedError),
-    *(tokenize.TokenError, struct.error, zipfile.BadZipFile, zlib.error),
-)
 MAXIMUM_SMALL_BYTES = 2**30
 """Of an array that is read whole: positions, a probe."""
 

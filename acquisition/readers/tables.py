@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from ptychoflow.acquisition.readers.numpy_arrays import ARRAY_ERRORS
 from ptychoflow.streaming.errors import UserError
+from ptychoflow.streaming.kept_array import ARRAY_ERRORS
 
 MAXIMUM_TEXT_BYTES = 2**28
 

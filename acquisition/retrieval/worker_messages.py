@@ -13,7 +13,9 @@ from ptychoflow.acquisition.retrieval.ground_truth import GroundTruth, GroundTru
 from ptychoflow.acquisition.retrieval.preview import Preview
 from ptychoflow.acquisition.retrieval.stored_frames import FrameFile, StoredFrames
 from ptychoflow.acquisition.scan import ObjectImage
+from ptychoflow.streaming.errors import UserError
 from ptychoflow.streaming.frame_memory import map_frames
+from ptychoflow.streaming.kept_array import read_array
 from ptychoflow.streaming.messages import GroundTruthSource
 
 
@@ -56,6 +58,7 @@ class PreviewedMessage(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
 
 AnswerMessage = DoneMessage | FailedMessage | PreviewedMessage
 
+ADVICE = "remove its folder to have this ground truth computed again"
 JOB_ARRAYS = ("positions_px", "probe", "mask")
 PREVIEW_ARRAYS = ("amplitude", "phase")
 TRUTH_ARRAYS = ("amplitude", "phase", "void", "reference_amplitude", "reference_phase")
@@ -116,8 +119,21 @@ def write_ground_truth(truth: GroundTruth, perspective: int, directory: Path) ->
 
 
 def read_ground_truth(message: DoneMessage, directory: Path) -> GroundTruth:
-    """Invert `write_ground_truth`; the arrays are in memory, so the files may go."""
+    """Invert `write_ground_truth`; the arrays are in memory, so the files may go.
+
+    Raises:
+        UserError: a file is damaged.
+    """
     arrays = {name: _read(directory, name) for name in TRUTH_ARRAYS}
+    amplitude, phase, void = (arrays[name] for name in ("amplitude", "phase", "void"))
+    reference = arrays["reference_amplitude"], arrays["reference_phase"]
+    if (
+        (amplitude.ndim, reference[0].ndim) != (3, 2)
+        or (amplitude.shape, (len(amplitude),), reference[0].shape) != (phase.shape, void.shape, reference[1].shape)
+        or any(array.dtype.kind != "f" for array in (amplitude, phase, *reference))
+        or void.dtype != np.bool_
+    ):
+        raise UserError(f"{directory} is damaged: its arrays do not fit together; {ADVICE}")
     return GroundTruth(origin_px=message.origin_px, source=message.source, seconds=message.seconds, **arrays)
 
 
@@ -149,8 +165,7 @@ def _write(directory: Path, name: str, array: npt.NDArray[Any] | None) -> None:
 
 
 def _read(directory: Path, name: str) -> npt.NDArray[Any]:
-    array: npt.NDArray[Any] = np.load(directory / f"{name}.npy", allow_pickle=False)
-    return array
+    return read_array(directory / f"{name}.npy", advice=ADVICE)
 
 
 def _read_optional(directory: Path, name: str) -> npt.NDArray[Any] | None:

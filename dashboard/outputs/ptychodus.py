@@ -15,7 +15,7 @@ from ptychoflow.dashboard.outputs.news import News
 from ptychoflow.dashboard.outputs.output import ConsumerAway, Output
 from ptychoflow.dashboard.outputs.settings import PtychodusOutputSettings
 from ptychoflow.streaming.durable_file import durable_file, make_folder_durably
-from ptychoflow.streaming.errors import writing
+from ptychoflow.streaming.errors import UserError, writing
 from ptychoflow.streaming.events import MosaicKind
 from ptychoflow.streaming.frame_memory import frames_within
 from ptychoflow.streaming.kept_perspective import KeptPerspective, kept_perspectives, read_kept
@@ -85,7 +85,7 @@ class PtychodusOutput(Output):
                 continue
             try:
                 self._write(read_kept(folder), best)
-            except OSError as error:
+            except (OSError, UserError) as error:
                 raise ConsumerAway(f"cannot hand over perspective {best.info.perspective}: {error}") from error
 
     def _write(self, kept: KeptPerspective, best: Mosaic) -> None:

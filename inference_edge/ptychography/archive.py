@@ -184,13 +184,18 @@ class Archive:
     def _draw(self, perspective: int) -> None:
         with self._lock:
             self._undrawn.pop(perspective)
-        with h5py.File(self._folder.image_file(perspective)) as file:
-            pixel_size_m = file.attrs["pixel_size_m"]
-            pictures = _pictures(file)
+        path = self._folder.image_file(perspective)
+        try:
+            with h5py.File(path) as file:
+                pixel_y_m, pixel_x_m = (float(length_m) for length_m in file.attrs["pixel_size_m"])
+                pictures = _pictures(file)
+        except UNREADABLE as error:
+            log.warning("no pictures of perspective %d are drawn, %s cannot be read: %s", perspective, path, error)
+            return
         for name, values, scale in pictures:
             with durable_file(self._picture(perspective, name)) as unfinished:
                 label = LABELS[name.rpartition("_")[2]]
-                write_picture(unfinished, values, scale=scale, label=label, pixel_size_m=pixel_size_m)
+                write_picture(unfinished, values, scale=scale, label=label, pixel_size_m=(pixel_y_m, pixel_x_m))
         log.info("wrote the images of perspective %d", perspective)
 
     def _picture(self, perspective: int, name: str) -> Path:
@@ -261,8 +266,8 @@ def _pictures(file: h5py.File) -> list[tuple[str, Channel, ColourScale]]:
     turn_rad = 0.0 if differences is None else float(differences.attrs["global_phase_rad"])
     shown: dict[str, dict[str, Channel]] = {channel: {} for channel in LABELS}
     for kind in (kind.value for kind in MosaicKind if kind in file):
-        phase = file[kind]["phase"][()]
-        shown["amplitude"][kind] = file[kind]["amplitude"][()]
+        phase = _image(file, f"{kind}/phase")
+        shown["amplitude"][kind] = _image(file, f"{kind}/amplitude")
         shown["phase"][kind] = phase if kind == MosaicKind.REFERENCE else np.angle(np.exp(1j * (phase - turn_rad)))
     standard = MosaicKind.REFERENCE if MosaicKind.REFERENCE in shown["phase"] else MosaicKind.REFRESHED
     scales = {
@@ -275,7 +280,14 @@ def _pictures(file: h5py.File) -> list[tuple[str, Channel, ColourScale]]:
         for name, values in images.items()
         if values.size
     ]
-    compared = {} if differences is None else {channel: differences[channel][()] for channel in LABELS}
+    compared = {} if differences is None else {channel: _image(differences, channel) for channel in LABELS}
     return pictures + [
         (f"difference_{name}", values, difference_scale(values)) for name, values in compared.items() if values.size
     ]
+
+
+def _image(group: h5py.Group, name: str) -> Channel:
+    values: Channel = np.asarray(group[name][()])
+    if values.ndim != 2 or values.dtype.kind != "f":
+        raise ValueError(f"{name} is no image")
+    return values

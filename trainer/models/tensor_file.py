@@ -125,7 +125,7 @@ def _read_manifest(data: bytes, kind: type[ManifestT]) -> ManifestT:
         return kind.model_validate_json(header["__metadata__"]["manifest"])
     except ValidationError as error:
         raise BadWeights(f"manifest: {error.errors()[0]['loc']}: {error.errors()[0]['msg']}") from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise BadWeights(f"header without a readable manifest: {error!r}") from error
 
 

@@ -35,7 +35,7 @@ def read_layer(path: Path, *, origin: str | None = None) -> Layer:
         raise UserError(f"configuration file {path} does not exist") from None
     except OSError as error:
         raise UserError(f"configuration file {path} cannot be read: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # numbers of thousands of digits are no TOMLDecodeError
         raise UserError(f"configuration file {path} is not valid TOML: {error}") from error
 
 
@@ -90,7 +90,7 @@ def _assign(values: Table, names: list[str], value: Any) -> None:
 def _parse_value(raw: str) -> Any:
     try:
         return tomllib.loads(f"value = {raw}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         return raw
 
 

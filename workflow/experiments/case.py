@@ -9,12 +9,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from pydantic import NonNegativeInt, PositiveInt
 
+from ptychoflow.streaming.codec import UNREADABLE
 from ptychoflow.streaming.durable_file import make_folder_durably, write_durably
+from ptychoflow.streaming.errors import UserError
 from ptychoflow.streaming.settings import Settings
 from ptychoflow.trainer.settings import LearningSettings
 from ptychoflow.workflow.experiments.methods import Method
+
+ADVICE = "remove the folder of this training to have it done again"
+_PROGRESS = msgspec.json.Decoder(tuple[int, int | None])
 
 STRATEGIES = "strategies"
 """The part of the results in which methods are compared."""
@@ -91,8 +97,19 @@ class CaseFolder:
         return kind.model_validate_json(self._case.read_bytes())
 
     def figures(self) -> dict[str, Any] | None:
-        """Return what came of the training, or None if it is not done."""
-        found: dict[str, Any] | None = json.loads(self._figures.read_text()) if self._figures.is_file() else None
+        """Return what came of the training, or None if it is not done.
+
+        Raises:
+            UserError: the file is damaged.
+        """
+        if not self._figures.is_file():
+            return None
+        try:
+            found = json.loads(self._figures.read_bytes())
+        except (ValueError, RecursionError) as error:
+            raise UserError(f"{self._figures} is damaged: {error}; {ADVICE}") from error
+        if not isinstance(found, dict):
+            raise UserError(f"{self._figures} is damaged: it holds no figures; {ADVICE}")
         return found
 
     def finish(self, figures: dict[str, Any]) -> None:
@@ -106,8 +123,8 @@ class CaseFolder:
     def progress(self) -> tuple[int, int | None]:
         """Return what was noted last."""
         try:
-            done, total = json.loads(self._progress.read_text())
-        except (OSError, ValueError):  # not there yet, or being written
+            done, total = _PROGRESS.decode(self._progress.read_bytes())
+        except (OSError, *UNREADABLE):  # not there yet, or being written
             return 0, None
         return done, total
 

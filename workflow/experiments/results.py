@@ -47,8 +47,10 @@ class Results:
             raise UserError("--resume needs --json FILE, the results to go on from")
         try:
             earlier = json.loads(self.file.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise UserError(f"{self.file} cannot be read: {error}") from error
+        if not isinstance(earlier, dict):
+            raise UserError(f"{self.file} cannot be read: it holds no results")
         head = json.loads(json.dumps(self._experiment.head()))
         parts = {name for name, value in head.items() if value == {}}
         if any(earlier.get(name) != value for name, value in head.items() if name not in parts):

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -22,11 +23,18 @@ from ptychoflow.streaming.durable_file import (
     move_durably,
     write_durably,
 )
+from ptychoflow.streaming.kept_array import read_array
+from ptychoflow.streaming.kept_struct import read_kept
 from ptychoflow.streaming.messages import FrameRole
 from ptychoflow.trainer.pipelines.ptychography.pipeline import FIELDS
 
+ADVICE = "remove the folder of the samples to have them made again"
 COMPLETE = "complete.json"
 REFERENCE = ("reference_amplitude", "reference_phase", "origin_px")
+
+
+class _Complete(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    angle_deg: float
 
 
 @dataclass(frozen=True)
@@ -90,8 +98,7 @@ def open_dataset(folder: Path) -> list[PerspectiveSamples]:
 
 def _open(folder: Path) -> PerspectiveSamples:
     def load(name: str) -> npt.NDArray[np.generic]:
-        loaded: npt.NDArray[np.generic] = np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
-        return loaded
+        return read_array(folder / f"{name}.npy", advice=ADVICE, mapped=True)
 
     has_positions, has_reference, has_probe = (
         (folder / f"{name}.npy").exists() for name in ("positions_px", REFERENCE[0], "probe")
@@ -102,7 +109,7 @@ def _open(folder: Path) -> PerspectiveSamples:
         reference = ReferenceImage(amplitude, phase, (float(origin[0]), float(origin[1])))
     return PerspectiveSamples(
         index=int(folder.name),
-        angle_deg=json.loads((folder / COMPLETE).read_text())["angle_deg"],
+        angle_deg=read_kept(folder / COMPLETE, _Complete, advice=ADVICE).angle_deg,
         samples={name: load(name) for name in FIELDS},
         roles=np.asarray(load("roles"), np.uint8),
         positions_px=np.asarray(load("positions_px"), np.float64) if has_positions else None,

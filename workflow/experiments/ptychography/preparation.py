@@ -21,6 +21,7 @@ from ptychoflow.acquisition.source_settings import HoldOut, ReplaySettings, Role
 from ptychoflow.acquisition.sources import open_scan
 from ptychoflow.inference_edge.stitching.quality import ReferenceImage
 from ptychoflow.streaming.errors import UserError, writing
+from ptychoflow.streaming.kept_array import read_array
 from ptychoflow.streaming.messages import FrameRole
 from ptychoflow.workflow.experiments.ptychography.dataset import PerspectiveSamples, is_written, write_perspective
 from ptychoflow.workflow.experiments.ptychography.settings import (
@@ -206,7 +207,6 @@ def _of_training_set(
 
 def _load(path: Path) -> npt.NDArray[np.generic]:
     try:
-        loaded: npt.NDArray[np.generic] = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError) as error:
+        return read_array(path, advice="copy it again", mapped=True)
+    except FileNotFoundError as error:
         raise UserError(f"{path} cannot be read: {error}") from error
-    return loaded

@@ -112,7 +112,7 @@ class PositionsBegan:
     total: int | None = None
     """How many samples there will be, where that is known."""
     captured: bool = False
-    """Whether samples come while frames do, by the same triggers: not of a series whose frames came before or after."""
+    """Whether samples and frames come by the same triggers, and so always equally far apart in time."""
 
 
 @dataclass(frozen=True)

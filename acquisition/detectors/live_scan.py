@@ -73,13 +73,16 @@ class LiveScan(OpenEndedScan):
     ) -> None:
         self.name = " and ".join(one.kind for one in settings.sources)
         self.settings, self.probe = settings, probe
-        self.ledger, self.warn = ledger, warn
+        self.ledger = ledger
         self.table = SeriesTable(settings.join, idle_s=settings.idle_s)
         self.decode = FrameDecoder(settings.decoders or os.cpu_count() or 1)
         self.look: Look | None = None
         """What was found in the first frames that were looked at."""
         self._arrivals, self._decoders, self._attend, self._clock = arrivals, decoders, attend, clock
         self._records = arrivals.records()
+        self.told = 0
+        """So many perspectives an earlier process of the run has read to their end: they are read again."""
+        self._warn = warn
         self._now_s = 0.0
         """When what is being read came; now, if all has been read."""
         self._came = 0
@@ -99,6 +102,11 @@ class LiveScan(OpenEndedScan):
     def frames(self) -> None:
         """Nobody knows."""
         return None
+
+    def warn(self, text: str) -> None:
+        """Tell what a person should know, unless an earlier process told it; of the last that it read, once more."""
+        if self._came >= self.told:
+            self._warn(text)
 
     def arriving(self) -> Iterator[OpenEndedPerspective | None]:
         """Yield a perspective for each series that shows enough, when its first frames have been looked at."""

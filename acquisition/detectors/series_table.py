@@ -46,6 +46,8 @@ class Series:
     number: int
     """Series are numbered as they began."""
     joiner: SeriesJoiner
+    former_s: tuple[float, float] | None = None
+    """When the first and the last frame of the series before came."""
     header: SeriesHeader = field(default_factory=SeriesHeader)
     run: str | None = None
     """The run of positions that belongs to it."""
@@ -102,9 +104,13 @@ class SeriesTable:
         self._finished: dict[str, None] = {}
         self._runs: dict[str, _Run] = {}
         self._series_of_run: dict[str, Series] = {}
+        self._newest: SeriesJoiner | None = None
+        """Of the series that began last."""
         self._series_begun = self._runs_begun = 0
         self._joined: deque[tuple[int, int]] = deque(maxlen=RUNS_KEPT)
         """Numbers of runs and their series, where time alone joined them."""
+        self._apart_s: float | None = None
+        """How long after captured positions their frames began to come, the last time."""
 
     @property
     def first(self) -> Series | None:
@@ -211,7 +217,9 @@ class SeriesTable:
         for former in self._open.values():
             former.joiner.end(Ending.NEXT_SERIES, at_s=at_s)
         self._series_begun += 1
-        series = Series(name, self._series_begun, SeriesJoiner(self._join), header)
+        former_s = None if self._newest is None else _frames_s(self._newest)
+        self._newest = SeriesJoiner(self._join)
+        series = Series(name, self._series_begun, self._newest, former_s, header)
         self._open[name] = series
         self._add_known(series, at_s)
         return series
@@ -298,14 +306,18 @@ class SeriesTable:
     def _belong(self, run: _Run, series: Series) -> bool:
         if run.series is not None:
             return run.series == series.name
-        first_s, last_s = series.joiner.first_frame_s, series.joiner.last_frame_s
-        if run.began_s is None or first_s is None or last_s is None:
+        frames_s = _frames_s(series.joiner)
+        if run.began_s is None or frames_s is None:
             return False
+        first_s, last_s = frames_s
         if abs(run.began_s - first_s) > self._join.begin_within_s:
             return False
         if any((run.number - other_run) * (series.number - other) < 0 for other_run, other in self._joined):
             return False  # an earlier run is of no later series
-        return not run.captured or (run.blocks[-1].at_s >= first_s - FAR_S and last_s >= run.began_s - FAR_S)
+        if not run.captured or self._apart_s is None or _lags(series, run.began_s):
+            return True
+        frames_before, frames_after = max(-self._apart_s, 0.0) + FAR_S, max(self._apart_s, 0.0) + FAR_S
+        return run.blocks[-1].at_s >= first_s - frames_after and last_s >= run.began_s - frames_before
 
     def _tell_far(self, run: _Run, series: Series) -> None:
         """Say so where time is all that joins positions to a series, and not by much."""
@@ -326,7 +338,20 @@ class SeriesTable:
         del self._runs[name]
         if run.series is None:
             self._joined.append((run.number, series.number))
+        if run.captured and run.began_s is not None and series.joiner.first_frame_s is not None:
+            self._apart_s = series.joiner.first_frame_s - run.began_s
         self._tell_far(run, series)
         for block in run.blocks:
             series.joiner.add_positions(block.numbers, block.positions_m, at_s=block.at_s)
         series.joiner.positions_over = run.over
+
+
+def _frames_s(joiner: SeriesJoiner) -> tuple[float, float] | None:
+    """Return when the first and the last frame came."""
+    first_s, last_s = joiner.first_frame_s, joiner.last_frame_s
+    return None if first_s is None or last_s is None else (first_s, last_s)
+
+
+def _lags(series: Series, began_s: float) -> bool:
+    """Whether the detector still sent the former series when positions began: its frames were not taken for a while."""
+    return series.former_s is not None and series.former_s[0] < began_s < series.former_s[1]

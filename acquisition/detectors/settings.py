@@ -56,7 +56,8 @@ class JoinSettings(Settings):
     """How long a frame waits for its position, and a series that has ended for what is still on its way."""
     begin_within_s: PositiveFloat = 10.0
     """Positions that do not say to which series they belong go with the one whose first frame came nearest to the first
-    of them in time, if it was not further away than this. Those of a PandA must have come while its frames did."""
+    of them in time, if it was not further away than this. Those of a PandA must have come while its frames did,
+    if those before them have."""
     most_frames: PositiveInt = 10_000_000
     """A trigger number beyond this is a mistake."""
 

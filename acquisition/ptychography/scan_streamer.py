@@ -197,7 +197,7 @@ class ScanStreamer(SourceStreamer):
         for note in perspective.notes:
             if _kind(note) not in self._said:
                 self._said.add(_kind(note))
-                self._loop.warn(f"perspective {perspective.index}: {note}")
+                self._tell(perspective, f": {note}")
         roles = Roles(
             self._settings.roles,
             perspective=perspective.index,
@@ -228,10 +228,15 @@ class ScanStreamer(SourceStreamer):
         self._record(lambda: self._journal.mark_acquired(perspective.index))
         self._request_ground_truth(acquired)
 
+    def _tell(self, perspective: OpenEndedPerspective, text: str) -> None:
+        """Tell something of a perspective, unless an earlier process of the run acquired it and told that."""
+        if not self._journal.was_acquired(perspective.index):
+            self._loop.warn(f"perspective {perspective.index}{text}")
+
     def _tell_ending(self, perspective: OpenEndedPerspective, taken: TakenFrames) -> None:
         if perspective.ending is not Ending.COMPLETE:
             why = ENDINGS[perspective.ending]
-            self._loop.warn(f"perspective {perspective.index} {why} after {taken.acquired} frames")
+            self._tell(perspective, f" {why} after {taken.acquired} frames")
 
     def _request_ground_truth(self, acquired: AcquiredPerspective) -> None:
         """Ask for ground truth, unless its outcome is known from before the run was resumed or the regime spares it."""
@@ -256,16 +261,14 @@ class ScanStreamer(SourceStreamer):
     ) -> None:
         """Publish a batch, and keep of it what can be used."""
         for note in batch.notes:
-            self._loop.warn(f"perspective {perspective.index}: {note}")
+            self._tell(perspective, f": {note}")
         if self._recorder is not None:
             self._recorder.append(batch)
         good = usable(batch.frames)
         self._ledger.count_frames(roles, good)
         if not good.all():
             numbers = ranges_in_words(batch.indices[~good].tolist())
-            self._loop.warn(
-                f"perspective {perspective.index}: {int((~good).sum())} frames {UNUSABLE} are set aside: {numbers}"
-            )
+            self._tell(perspective, f": {int((~good).sum())} frames {UNUSABLE} are set aside: {numbers}")
         arrays: Arrays = {
             "index": batch.indices[good],
             "role": roles[good],

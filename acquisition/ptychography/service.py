@@ -58,7 +58,8 @@ def acquire(
     shutil.rmtree(jobs_dir, ignore_errors=True)
     with ExitStack() as stack:
         loop = stack.enter_context(open_loop(acquisition, network=network, run=run, stop=stop))
-        scan = stack.enter_context(closing(_open_source(source, loop, run, stack)))
+        journal = Journal(run.folder.spool / FOLDER, scan=_identity(source, acquisition, retrieval, run))
+        scan = stack.enter_context(closing(_open_source(source, loop, run, stack, told=journal.acquired)))
         streamer = ScanStreamer(
             scan,
             acquisition,
@@ -66,7 +67,7 @@ def acquire(
             run=run,
             loop=loop,
             worker=stack.enter_context(GroundTruthWorker(retrieval, spool_dir=jobs_dir, warn=loop.warn)),
-            journal=Journal(run.folder.spool / FOLDER, scan=_identity(source, acquisition, retrieval, run)),
+            journal=journal,
             recorder=_open_recorder(run.folder.recording, stack) if acquisition.record else None,
         )
         if keep_frames:
@@ -74,13 +75,15 @@ def acquire(
         streamer.run_to_end()
 
 
-def _open_source(source: ScanSourceSettings, loop: AcquisitionLoop, run: RunContext, stack: ExitStack) -> OpenEndedScan:
+def _open_source(
+    source: ScanSourceSettings, loop: AcquisitionLoop, run: RunContext, stack: ExitStack, *, told: int
+) -> OpenEndedScan:
     """Open a scan, or begin to receive one."""
     if isinstance(source, ReplaySettings | SimulationSettings):
         return open_scan(source)
     keep_freed_memory()
     receiver = stack.enter_context(closing(Receiver(source, run.folder.arrivals, warn=loop.warn)))
-    return LiveScan(
+    scan = LiveScan(
         source,
         ArrivalsReader(run.folder.arrivals),
         [make_decoder(one) for one in source.sources],
@@ -89,6 +92,8 @@ def _open_source(source: ScanSourceSettings, loop: AcquisitionLoop, run: RunCont
         ledger=loop.ledger,
         warn=loop.warn,
     )
+    scan.told = told
+    return scan
 
 
 def _open_recorder(path: Path, stack: ExitStack) -> Recorder | None:

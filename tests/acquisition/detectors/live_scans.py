@@ -123,7 +123,7 @@ class Script:
             self.add(arrival, at_s)
         return self
 
-    def scan(self, settings: dict | None = None, *, step_s: float = 0.5) -> Taken:
+    def scan(self, settings: dict | None = None, *, step_s: float = 0.5, told: int = 0) -> Taken:
         """Open the scan, with a clock that goes on by `step_s` whenever it is looked at after the last arrival."""
         self._flush()
         clock = {"s": 0.0}
@@ -144,6 +144,7 @@ class Script:
             warn=taken.warnings.append,
             clock=tick,
         )
+        scan.told = told
         taken.scan = scan
         return taken
 

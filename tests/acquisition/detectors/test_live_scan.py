@@ -315,20 +315,49 @@ def test_positions_of_a_series_that_nobody_saw_do_not_go_to_the_next_one(tmp_pat
     taken.assert_shows(FIRST, range(FRAMES))
 
 
+def captured(events: list[tuple[float, Arrival]]) -> list[tuple[float, Arrival]]:
+    return [
+        (at_s, replace(one, captured=True) if isinstance(one, PositionsBegan) else one)
+        for at_s, one in events
+        if not isinstance(one, PositionsEnded)  # a PandA that is killed says no end
+    ]
+
+
 @pytest.mark.parametrize("apart_s", [3.0, -3.0])
 def test_positions_that_were_captured_while_no_frame_came_are_of_another_series(tmp_path: Path, apart_s: float) -> None:
-    """A PandA that was killed says no end; neither does a detector."""
     of_positions = PositionsBegan | PositionsCame
-    events = [event for event in whole_series(FIRST, begin_s=5.0) if not isinstance(event[1], PositionsEnded)]
-    events = [(at_s + apart_s if isinstance(one, of_positions) else at_s, one) for at_s, one in events]
-    events = [
-        (at_s, PositionsBegan("a", None, captured=True) if isinstance(one, PositionsBegan) else one)
-        for at_s, one in events
-    ]
+    usual = whole_series(FIRST)
+    apart = whole_series(SCAN.perspective(1), series="2", run="b", begin_s=30.0)
+    apart = [(at_s + apart_s if isinstance(one, of_positions) else at_s, one) for at_s, one in apart]
     join = {**SETTINGS["join"], "wait_s": 20.0}
-    taken = Script(tmp_path).add_all(events).scan({"join": join}).run()
-    assert taken.frames == []
+    taken = Script(tmp_path).add_all(captured([*usual, *apart])).scan({"join": join}).run()
+    taken.assert_shows(FIRST, range(FRAMES))
+    assert len(taken.frames) == 1
     assert sum(taken.ledger.unplaced_because.values()) == FRAMES
+
+
+def test_captured_positions_may_come_long_before_their_frames_if_they_always_do(tmp_path: Path) -> None:
+    events = []
+    for number in range(3):
+        series = whole_series(SCAN.perspective(number), series=str(number), run=f"r{number}", begin_s=30.0 * number)
+        events += [(at_s + 4 * isinstance(one, SeriesBegan | FrameCame | SeriesEnded), one) for at_s, one in series]
+    taken = Script(tmp_path).add_all(captured(events)).scan().run()
+    for number in range(3):
+        taken.assert_shows(SCAN.perspective(number), range(FRAMES), which=number)
+
+
+def test_captured_positions_are_those_of_a_detector_that_lags_behind(tmp_path: Path) -> None:
+    """It waited for a receiver, and so still sent one series when the next one was captured."""
+    lag_s, of_positions = 3.0, PositionsBegan | PositionsCame | PositionsEnded
+    events = [*whole_series(FIRST, period_s=0.05), *whole_series(SCAN.perspective(1), series="2", run="b", begin_s=4.0)]
+    events = [(at_s if isinstance(one, of_positions) or at_s < 1.0 else at_s + lag_s, one) for at_s, one in events]
+    events = [
+        (at_s, replace(one, captured=True) if isinstance(one, PositionsBegan) else one)
+        for at_s, one in events
+        if not isinstance(one, PositionsCame) or one.run == "b" or at_s < 1.0
+    ]
+    taken = Script(tmp_path).add_all(events).scan().run()
+    taken.assert_shows(SCAN.perspective(1), range(FRAMES), which=1)
 
 
 def test_captured_positions_are_those_of_slow_frames_that_come_later(tmp_path: Path) -> None:
@@ -481,6 +510,18 @@ def test_a_perspective_says_how_many_frames_it_has_at_most(tmp_path: Path, total
     live = Script(tmp_path).add_all(events).scan().scan
     assert next(one for one in live.arriving() if one is not None).most_frames == most
     live.close()
+
+
+def test_a_resumed_scan_does_not_tell_again_what_was_told(tmp_path: Path) -> None:
+    """It reads everything again; of the last perspective that was read to its end it tells once more."""
+    events = []
+    for number in range(3):
+        series = whole_series(SCAN.perspective(number), series=str(number), run=f"r{number}", begin_s=20.0 * number)
+        events += [event for event in series if not isinstance(event[1], FrameCame) or event[1].number != 5]
+    script = Script(tmp_path).add_all(events)
+    never = [f"perspective {index}: 1 frames never came: 1 left out between others" for index in range(3)]
+    assert [text for text in script.scan().run().warnings if "never came" in text] == never
+    assert [text for text in script.scan(told=2).run().warnings if "never came" in text] == never[1:]
 
 
 def test_a_position_that_the_source_does_not_know_places_nothing(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -13,6 +14,8 @@ from ptychoflow.streaming.errors import UserError, writing
 
 RUNTIME_VARIABLE = "XDG_RUNTIME_DIR"
 SHORT = "/tmp"  # noqa: S108 the folder made in it is of this user alone
+PREFIX = "ptychoflow-"
+MADE = re.compile(PREFIX + "[a-z0-9_]{8}")
 LONGEST = 60
 """Characters of the folder in which it is made: the path of a socket may have 107."""
 
@@ -20,11 +23,16 @@ LONGEST = 60
 @contextmanager
 def private_folder() -> Iterator[Path]:
     """Make a folder (mode 0700) in XDG_RUNTIME_DIR, or where temporary files belong; remove it at the end."""
-    folder = Path(tempfile.mkdtemp(prefix="ptychoflow-", dir=_place()))
+    folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=_place()))
     try:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def is_made_by_us(folder: Path) -> bool:
+    """Whether a folder has a name that `private_folder` gives."""
+    return MADE.fullmatch(folder.name) is not None
 
 
 def require_private(folder: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 import sys
 import tomllib
@@ -15,6 +14,7 @@ from typing import Any
 import h5py
 import psutil
 import pytest
+from listening import addresses_listened_at, beyond_loopback
 from support import wait_until
 
 from ptychoflow.acquisition.readers.layout import ANGLE_DEG, entry_name
@@ -129,14 +129,18 @@ def test_a_killed_run_is_resumed_under_another_name_and_on_fewer_ranks(tmp_path:
         wait_for_checkpoint(folder, process)
         sockets = Path(tomllib.loads((folder / "config.toml").read_text())["network"]["sockets_dir"])
         assert sockets.exists()
+        listened_at = addresses_listened_at(processes(process))
+        assert len(listened_at) >= 3, "gloo of both ranks, and the buffer"
+        assert not beyond_loopback(listened_at)
         kill_all(process)
-    shutil.rmtree(sockets)  # as it is left where the watchdog is killed too
+    assert sockets.exists(), "the watchdog was killed too"
     assert not (folder / "summary.json").exists()
     versions = len(list((folder / "weights").glob("v*.safetensors")))
     folder = folder.rename(tmp_path / "renamed")
     with started("resume", str(folder), "--ranks=1") as process:
         summary = ended(process, folder)
     require_every_frame_once(summary, folder)
+    assert not sockets.exists()
     assert summary["training"]["resumed_from_steps"][0] > 0
     published = sorted(path.stem for path in (folder / "weights").glob("v*.safetensors"))
     assert published == [f"v{number + 1:06d}" for number in range(len(published))], "versions go on"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -16,13 +17,13 @@ from ptychoflow.dashboard.token import make_token
 from ptychoflow.streaming.commands import AnyCommand, CommandHub, StopRun
 from ptychoflow.streaming.errors import UserError
 from ptychoflow.streaming.events import Part, Telemetry
-from ptychoflow.streaming.private_folder import private_folder
+from ptychoflow.streaming.private_folder import is_made_by_us, private_folder
 from ptychoflow.streaming.run_folder import RunFolder
 from ptychoflow.streaming.settings import NetworkSettings
 from ptychoflow.streaming.state.run import RunState
 from ptychoflow.streaming.telemetry import TelemetryHub, TelemetrySender
 from ptychoflow.streaming.telemetry_log import TelemetryLog
-from ptychoflow.workflow.configuration.config import AnyConfig, Config
+from ptychoflow.workflow.configuration.config import AnyConfig, Config, load_config
 from ptychoflow.workflow.exit_status import FAILED_STATUS, INTERRUPTED_STATUS
 from ptychoflow.workflow.launching.dashboard_token import TOKEN_VARIABLE, show_token
 from ptychoflow.workflow.launching.initial_weights import with_found_weights
@@ -76,6 +77,7 @@ def relaunch(config: AnyConfig) -> int:
     folder = config.run.context().folder
     with claimed(folder) as claim, _sockets_folder(config.network) as scratch:
         config = _checked(config, scratch)
+        _remove_left_sockets(folder)
         describe_run(config, folder)
         return _run(config, folder, claim, scratch)
 
@@ -90,7 +92,7 @@ def _run(config: AnyConfig, folder: RunFolder, claim: int, scratch: Path | None)
     stop = threading.Event()
     with stop_on_signals(stop):
         with _telemetry(config, folder, state) as reporter, _commanded(config, stop):
-            parts = RunParts(_commands(config, folder), reporter, state, restarts=config.trainer.restarts)
+            parts = RunParts(_commands(config, folder, scratch), reporter, state, restarts=config.trainer.restarts)
             failure = parts.run(stop, claim=claim, scratch=scratch)
         summary, report = write_results(state, folder, interrupted=stop.is_set(), failed=failure is not None)
         log.info("report: %s", report)
@@ -107,6 +109,13 @@ def _sockets_folder(network: NetworkSettings) -> Iterator[Path | None]:
         return
     with private_folder() as folder:
         yield folder
+
+
+def _remove_left_sockets(folder: RunFolder) -> None:
+    """Remove the folder of sockets that stays when launcher and watchdog are both killed; no part is left by now."""
+    before = load_config(file=folder.config).network.sockets_dir
+    if before is not None and is_made_by_us(before):
+        shutil.rmtree(before, ignore_errors=True)
 
 
 def _checked(config: AnyConfig, sockets_folder: Path | None) -> AnyConfig:
@@ -149,12 +158,12 @@ def _require_free_for_outputs(outputs: OutputsSettings) -> None:
         require_free(published.port, host=published.host, setting="outputs.bluesky.port")
 
 
-def _commands(config: AnyConfig, folder: RunFolder) -> list[PartCommand]:
+def _commands(config: AnyConfig, folder: RunFolder, scratch: Path | None) -> list[PartCommand]:
     unwanted = set() if config.dashboard.enabled else {Part.DASHBOARD}
     if not (isinstance(config, Config) and config.outputs.chosen):
         unwanted.add(Part.OUTPUTS)
     parts = [part for part in START_ORDER if part not in unwanted]
-    commands = [part_command(part, folder, config.trainer) for part in parts]
+    commands = [part_command(part, folder, config.trainer, scratch=scratch) for part in parts]
     page = config.dashboard
     return [_with_token(command, page) if command.part is Part.DASHBOARD else command for command in commands]
 

@@ -10,6 +10,9 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import nullcontext
+from functools import partial
+from pathlib import Path
 
 import torch.distributed as dist
 from torch.distributed import run
@@ -23,16 +26,24 @@ from torch.distributed.elastic.rendezvous import (
 
 from ptychoflow.streaming.private_folder import private_folder
 from ptychoflow.trainer.meeting import MEETING_VARIABLE
+from ptychoflow.workflow.launching.torchrun import SCRATCH_VARIABLE
 
 BACKEND = "one-host"
 LOOPBACK = "127.0.0.1"
 
 
 class OneHost(RendezvousHandler):
-    """The meeting of a torchrun that is alone: over as soon as it begins, every time that ranks are started."""
+    """The meeting of a torchrun that is alone: over as soon as it begins, every time that ranks are started.
 
-    def __init__(self, params: RendezvousParameters) -> None:
+    Args:
+        params: of torchrun.
+        folder: gets a file for each start, in which ranks meet: one that was killed may have left half a record.
+    """
+
+    def __init__(self, params: RendezvousParameters, *, folder: Path) -> None:
         self._run_id = params.run_id
+        self._folder = folder
+        self._starts = 0
 
     def get_backend(self) -> str:
         """Return the name under which this is registered."""
@@ -40,6 +51,8 @@ class OneHost(RendezvousHandler):
 
     def next_rendezvous(self) -> RendezvousInfo:
         """Return a new store, that this is node 0 of 1, and an address at which nobody listens."""
+        self._starts += 1
+        os.environ[MEETING_VARIABLE] = str(self._folder / f"meeting-{os.getpid()}-{self._starts}")
         store = dist.HashStore()  # type: ignore[attr-defined]
         return RendezvousInfo(store, 0, 1, RendezvousStoreInfo(LOOPBACK, 0))
 
@@ -65,9 +78,9 @@ class OneHost(RendezvousHandler):
 
 def main(arguments: list[str]) -> None:
     """Run torchrun until the ranks have ended."""
-    rendezvous_handler_registry.register(BACKEND, OneHost)
-    with private_folder() as folder:
-        os.environ[MEETING_VARIABLE] = str(folder / "meeting")
+    given = os.environ.get(SCRATCH_VARIABLE)
+    with private_folder() if given is None else nullcontext(Path(given)) as folder:
+        rendezvous_handler_registry.register(BACKEND, partial(OneHost, folder=folder))
         own = (f"--rdzv-backend={BACKEND}", f"--rdzv-endpoint={LOOPBACK}", f"--local-addr={LOOPBACK}")
         run.main([*own, *arguments])
 

@@ -10,6 +10,8 @@ import sys
 from ptychoflow.workflow.environment import available_processors
 
 LOCAL_TORCHRUN = "ptychoflow.workflow.launching.local_torchrun"
+SCRATCH_VARIABLE = "PTYCHOFLOW_SCRATCH"
+"""Names a folder of this user's alone that is removed when the run ends, however it ends; ours makes one without."""
 PR_SET_PDEATHSIG = 1
 THREADS_VARIABLE = "OMP_NUM_THREADS"
 RUN_VARIABLE = "TORCHELASTIC_RUN_ID"

@@ -24,6 +24,7 @@ def test_what_comes_is_what_was_sent_and_is_measured_beside_the_bare_decoder() -
         assert case["lost"] == 0
         assert case["frames_per_s"] > 0
         assert case["frames_per_cpu_s"] > 0
+        assert case["cpu_ratio_to_bare_receiver"] > 0
     last = measured["results"][-1]
     for name in BARE_DECODERS:
         least, most = last[f"cpu_ratio_to_{name}_least"], last[f"cpu_ratio_to_{name}_most"]

@@ -1,6 +1,8 @@
 """Frames per second from a simulated detector to where they go out to the edge, beside the bare decoder.
 
 Measured is what a run does: socket, receiver process, arrivals file, decoder, joiner, decoding, region of interest.
+The bare decoders have their frames in memory, so the ratio to them holds all the rest as well; the bare receiver takes
+the same messages from a socket and decodes them, in one process and without a disk.
 What follows, from the publisher to the edge, is what `bench stream` measures. The detector is a process of its own that
 has made its messages before; its processor time is not counted, but it takes from the same cores.
 """
@@ -32,7 +34,7 @@ from ptychoflow.acquisition.scan import OpenEndedPerspective
 from ptychoflow.streaming.errors import UserError
 from ptychoflow.streaming.freed_memory import keep_freed_memory
 from ptychoflow.streaming.settings import NetworkSettings
-from ptychoflow.workflow.benchmarks.live_bare import BARE_DECODERS, BareDecoder
+from ptychoflow.workflow.benchmarks.live_bare import BARE_DECODERS, BareDecoder, BareReceiver
 from ptychoflow.workflow.benchmarks.live_detector import Detector, Stream, make_frames
 from ptychoflow.workflow.benchmarks.results import BenchmarkFailed
 from ptychoflow.workflow.launching.ports import choose_port
@@ -82,7 +84,7 @@ class Rounds:
     receiver_cpu_s: list[float] = field(default_factory=list)
     acquisition_cpu_s: list[float] = field(default_factory=list)
     bare_s: dict[str, list[float]] = field(default_factory=dict)
-    """Processor time for one frame, by decoder."""
+    """Processor time for one frame, by decoder, and of the bare receiver."""
     lost: int = 0
 
 
@@ -164,9 +166,13 @@ def _measure(case: Case, rounds: int, *, cores: Sequence[int], used: int) -> Rou
         detector = stack.enter_context(Detector(case.stream, positions_port=positions_port, cores=others))
         line = stack.enter_context(_line(case, detector.port, positions_port, folder, decoders=used))
         line.take_series(detector, WARM_UP_FRAMES, expected)
+        other_detector = stack.enter_context(Detector(case.stream, positions_port=None, cores=others))
+        bare_receiver = stack.enter_context(closing(BareReceiver(case.stream, other_detector)))
+        bare_receiver.cpu_s(WARM_UP_FRAMES)
         for _ in range(rounds):
             for name, decoder in bare.items():
                 measured.bare_s.setdefault(name, []).append(_bare_s(decoder, case.frames))
+            measured.bare_s.setdefault("bare_receiver", []).append(bare_receiver.cpu_s(case.frames))
             line.take_series(detector, case.frames, None, measured)
     return measured
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any, Self
@@ -77,16 +78,18 @@ class _PreparedSimulator(DectrisV2Simulator):
         ]
         self._messages.append(self._ending(series))
 
-    def play(self, positions: PositionSender, positions_m: npt.NDArray[np.float64]) -> None:
-        """Send them, each block of positions just before its frames."""
+    def play(self, positions: PositionSender | None, positions_m: npt.NDArray[np.float64]) -> None:
+        """Send them, each block of positions just before its frames, if positions are sent."""
         beginning, *images, ending = self._messages
         self._socket.send(beginning)
-        positions.begin(total=len(images))
+        if positions is not None:
+            positions.begin(total=len(images))
         for index, message in enumerate(images):
-            if index % POSITIONS_AT_ONCE == 0:
+            if index % POSITIONS_AT_ONCE == 0 and positions is not None:
                 positions.send(positions_m[index : index + POSITIONS_AT_ONCE])
             self._socket.send(message)
-        positions.end()
+        if positions is not None:
+            positions.end()
         self._socket.send(ending)
 
 
@@ -95,11 +98,11 @@ class Detector:
 
     Args:
         stream: what it sends.
-        positions_port: where positions go.
+        positions_port: where positions go; None sends none.
         cores: on which it runs.
     """
 
-    def __init__(self, stream: Stream, *, positions_port: int, cores: Sequence[int]) -> None:
+    def __init__(self, stream: Stream, *, positions_port: int | None, cores: Sequence[int]) -> None:
         context = multiprocessing.get_context("spawn")
         self._connection, theirs = context.Pipe()
         self._process = context.Process(target=_work, args=(theirs, stream, positions_port, tuple(cores)), daemon=True)
@@ -138,7 +141,7 @@ class Detector:
         return self._connection.recv()
 
 
-def _work(connection: Connection, stream: Stream, positions_port: int, cores: tuple[int, ...]) -> None:
+def _work(connection: Connection, stream: Stream, positions_port: int | None, cores: tuple[int, ...]) -> None:
     os.sched_setaffinity(0, cores)
     settings = DectrisV2SimulatorSettings.model_validate(
         {"port": 0, "compression": stream.compression, "high_water_mark": HIGH_WATER_MARK, "header_detail": "basic"}
@@ -146,7 +149,7 @@ def _work(connection: Connection, stream: Stream, positions_port: int, cores: tu
     frames = make_frames(stream)
     simulator = _PreparedSimulator(settings)
     connection.send(simulator.port)
-    with PositionSender(port=positions_port) as positions:
+    with nullcontext() if positions_port is None else PositionSender(port=positions_port) as positions:
         number = 0
         try:
             while True:

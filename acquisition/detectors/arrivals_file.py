@@ -190,7 +190,16 @@ def _write_rest(file: int, pieces: Sequence[bytes | memoryview], left: int) -> N
 
 def arrivals_files(folder: Path) -> list[Path]:
     """Return the arrivals files of a folder in order."""
-    return sorted(path for path in folder.glob(f"*{SUFFIX}") if path.stem.isdecimal())
+    return [folder / name for name in _names(folder)]
+
+
+def _names(folder: Path) -> list[str]:
+    """Return the names of the arrivals files of a folder in order; it is looked at whenever all has been read."""
+    try:
+        names = os.listdir(folder)  # noqa: PTH208
+    except FileNotFoundError:
+        return []
+    return sorted(name for name in names if name.endswith(SUFFIX) and name.removesuffix(SUFFIX).isdecimal())
 
 
 class ArrivalsReader:
@@ -233,13 +242,14 @@ class ArrivalsReader:
 
     def _open_next(self) -> bool:
         """Go on to the next file, if there is one and nothing more comes in this one."""
-        later = [path for path in arrivals_files(self._folder) if self._path is None or path.name > self._path.name]
+        later = [name for name in _names(self._folder) if self._path is None or name > self._path.name]
         if not later or (self._path is not None and not self._ended and self._grows_again()):
             return False
         if self._path is not None and not self._ended and (torn := os.fstat(self._file).st_size - self._at):
             log.warning("%s: the receiver ended in the middle of a message; %d bytes are left out", self._path, torn)
         self.close()
-        self._file, self._path, self._at, self._ended = os.open(later[0], os.O_RDONLY), later[0], 0, False
+        path = self._folder / later[0]
+        self._file, self._path, self._at, self._ended = os.open(path, os.O_RDONLY), path, 0, False
         return True
 
     def _grows_again(self) -> bool:

@@ -393,9 +393,11 @@ def _without_header(encoded: memoryview, size: int, item: int) -> tuple[memoryvi
     """
     step = SHUFFLED_PX * item
     block = BLOCK_BYTES
-    if len(encoded) >= _HEADER.size and _header(encoded)[0] in (size, 0):
-        block = _header(encoded)[1] or BLOCK_BYTES
-        encoded = encoded[_HEADER.size :]
+    if len(encoded) >= _HEADER.size:
+        stated, stated_block = _HEADER.unpack_from(encoded)
+        if stated in (size, 0):
+            block = stated_block or BLOCK_BYTES
+            encoded = encoded[_HEADER.size :]
     if block % step:
         raise ValueError(f"damaged frame: blocks of {block} bytes are not made of {step}")
     return encoded, min(block, max(_whole(size, item), step))

@@ -34,7 +34,7 @@ class Rank:
     precision: Precision
     """FLOAT32 or BFLOAT16."""
     meeting: Store | None = None
-    """Where the ranks of all starts meet; None for one that is alone."""
+    """Where ranks meet, under torchrun those of all starts; on one host the launcher sees to what is left of them."""
 
     @property
     def was_done(self) -> bool:
@@ -97,7 +97,7 @@ def join_ranks(settings: LearningSettings, *, interface: str | None = None) -> I
 
 
 def _meeting_place() -> tuple[Store, int, int]:
-    """Return the store where the ranks of all starts meet, the own rank, and the number of ranks.
+    """Return the store where ranks meet, the own rank, and the number of ranks.
 
     It is the file that the one who started the ranks names, else the one that torchrun names.
     """

@@ -23,8 +23,8 @@ def look_at_clocks(network: NetworkSettings, *, listen_s: float = LISTEN_S) -> I
         return
     try:
         ahead_s = _listen(network, listen_s)
-    except UserError:
-        yield yellow("clocks", "unknown: without keys nobody is heard")
+    except UserError as error:
+        yield yellow("clocks", f"unknown, the hub cannot be heard here: {error}")
         return
     if not ahead_s:
         said = f"unknown: nobody spoke through the hub on {network.hub_host} for {listen_s:.0f} s"

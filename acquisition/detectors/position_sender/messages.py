@@ -1,7 +1,7 @@
 """The wire format: ZeroMQ PUSH over TCP to where the run listens, one msgpack map in each message of one part.
 
-Every map has the keys `type` and `run`. Off loopback the sockets are encrypted (CURVE): the sender shows the client key
-of the run's keys and insists on the server key.
+Every map has the keys `type` and `run`. Off loopback the sockets are encrypted (CURVE): the sender shows the key
+of the role `positions` and insists on that of `acquisition`.
 """
 
 from __future__ import annotations

@@ -52,6 +52,13 @@ CONFIGURATION: dict[str, Any] = {
     },
 }
 
+WRONG_CLOCK = """
+import time
+right, right_ns = time.time, time.time_ns
+time.time = lambda: right() + {ahead_s}
+time.time_ns = lambda: right_ns() + round({ahead_s} * 1e9)
+"""
+
 
 def prepare(folder: Path, changes: Mapping[str, Mapping[str, Any]] | None = None) -> None:
     """Write `beamline.toml`, keys, and programs as an installation has them, into a folder that all hosts see."""
@@ -67,11 +74,18 @@ def prepare(folder: Path, changes: Mapping[str, Mapping[str, Any]] | None = None
         program.chmod(0o755)
 
 
-def environment(folder: Path) -> dict[str, str]:
-    """Return the variables with which these programs are found."""
+def environment(folder: Path, *, clock_ahead_s: float = 0.0) -> dict[str, str]:
+    """Return the variables with which these programs are found, and their clock goes wrong."""
+    paths = [str(ROOT / "src")]
+    if clock_ahead_s:
+        wrong_clock = folder / f"clock{clock_ahead_s:+.0f}"
+        wrong_clock.mkdir(exist_ok=True)
+        # Python imports this first of all; nothing of the program asks the system for the time of day otherwise
+        (wrong_clock / "sitecustomize.py").write_text(WRONG_CLOCK.format(ahead_s=clock_ahead_s))
+        paths.insert(0, str(wrong_clock))
     return {
         "PATH": f"{folder / 'programs'}{os.pathsep}{os.environ['PATH']}",
-        "PYTHONPATH": str(ROOT / "src"),
+        "PYTHONPATH": os.pathsep.join(paths),
     }
 
 
@@ -81,18 +95,20 @@ def run_folder(folder: Path) -> RunFolder:
 
 
 def counts(folder: Path) -> dict[str, int]:
-    """Return what the acquisition and the edge have counted last, as far as the hub has heard."""
-    last: dict[str, int] = {}
+    """Return what the acquisition and the edge have counted last, how often ranks went on, and final weights came."""
+    last = {"acquired": 0, "inferred": 0, "resumed": 0, "final": 0}
     telemetry = run_folder(folder).telemetry
-    if telemetry.exists():
-        for line in telemetry.read_text().splitlines():
-            event = json.loads(line)["event"]
-            if event["type"] == "acquisition_counts":
+    for line in telemetry.read_text().splitlines(keepends=True) if telemetry.exists() else ():
+        event = json.loads(line)["event"] if line.endswith("\n") else {"type": "not all of it is there"}
+        match event["type"]:
+            case "acquisition_counts":
                 last["acquired"] = event["acquired"]
-            elif event["type"] == "edge_counts":
+            case "edge_counts":
                 last["inferred"] = event["inferred"]
-            elif event["type"] == "training_resumed":
-                last["resumed"] = last.get("resumed", 0) + 1
+            case "training_resumed":
+                last["resumed"] += 1
+            case "weights_published":
+                last["final"] += event["final"]
     return last
 
 

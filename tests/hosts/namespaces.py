@@ -35,8 +35,12 @@ def missing() -> str:
     """Return why there can be no hosts here, or nothing."""
     if os.geteuid() != 0:
         return "hosts of their own need root"
-    lacking = [tool for tool in TOOLS if shutil.which(tool) is None]
-    return f"hosts of their own need {', '.join(lacking)}" if lacking else ""
+    if lacking := [tool for tool in TOOLS if shutil.which(tool) is None]:
+        return f"hosts of their own need {', '.join(lacking)}"
+    tried = subprocess.run(
+        ["unshare", "--net", "--uts", "--ipc", "--mount", "--pid", "--fork", "true"], capture_output=True, check=False
+    )
+    return f"hosts of their own are not allowed here: {tried.stderr.decode().strip()}" if tried.returncode else ""
 
 
 class Host:
@@ -46,12 +50,14 @@ class Host:
         name: its host name.
         address: in the network that all share.
         namespace: of its network.
+        port: of the switch, as the namespace and the name of an interface.
         files: folder for its own files.
     """
 
-    def __init__(self, name: str, address: str, *, namespace: str, files: Path) -> None:
+    def __init__(self, name: str, address: str, *, namespace: str, port: tuple[str, str], files: Path) -> None:
         self.name, self.address = name, address
         self._namespace = namespace
+        self._switch, self._port = port
         self._hosts_file = files / f"hosts.{name}"
         self._first: subprocess.Popen[bytes] | None = None
 
@@ -110,8 +116,8 @@ class Host:
         return [one for one in psutil.process_iter() if one.pid != self._init.pid and self._holds(one)]
 
     def set_link(self, *, up: bool) -> None:
-        """Plug the network cable in, or pull it."""
-        self.run("ip", "link", "set", "eth0", "up" if up else "down")
+        """Plug the network cable in at the switch, or pull it."""
+        _ip("-n", self._switch, "link", "set", self._port, "up" if up else "down")
 
     def halt(self) -> None:
         """Kill everything there."""
@@ -142,34 +148,31 @@ def network(
     """
     prefix = f"pf{os.getpid() % 100_000}"
     switch = f"{prefix}s"
+    spaces = [f"{prefix}h{number}" for number in range(1, len(names) + 1)]
     hosts = {
-        name: Host(name, f"{subnet}.{number}", namespace=f"{prefix}h{number}", files=files)
-        for number, name in enumerate(names, start=1)
+        name: Host(name, f"{subnet}.{number}", namespace=space, port=(switch, f"{space}p"), files=files)
+        for number, (name, space) in enumerate(zip(names, spaces, strict=True), start=1)
     }
     try:
         _ip("netns", "add", switch)
         _ip("-n", switch, "link", "add", "br0", "type", "bridge")
         _ip("-n", switch, "link", "set", "br0", "up")
-        for number, host in enumerate(hosts.values(), start=1):
-            namespace, cable = f"{prefix}h{number}", f"{prefix}v{number}"
-            _ip("netns", "add", namespace)
-            _ip("link", "add", cable, "netns", switch, "type", "veth", "peer", "name", "eth0", "netns", namespace)
-            _ip("-n", switch, "link", "set", cable, "master", "br0", "up")
-            _ip("-n", namespace, "addr", "add", f"{host.address}/24", "dev", "eth0")
-            _ip("-n", namespace, "link", "set", "eth0", "up")
-            _ip("-n", namespace, "link", "set", "lo", "up")
-            host.boot(
-                "".join(
-                    f"{own_name if other is host and own_name else other.address} {other.name}\n"
-                    for other in hosts.values()
-                )
-            )
+        for space, host in zip(spaces, hosts.values(), strict=True):
+            _ip("netns", "add", space)
+            _ip("link", "add", f"{space}p", "netns", switch, "type", "veth", "peer", "name", "eth0", "netns", space)
+            _ip("-n", switch, "link", "set", f"{space}p", "master", "br0", "up")
+            _ip("-n", space, "addr", "add", f"{host.address}/24", "dev", "eth0")
+            _ip("-n", space, "link", "set", "eth0", "up")
+            _ip("-n", space, "link", "set", "lo", "up")
+            addresses = {other.name: other.address for other in hosts.values()}
+            addresses[host.name] = own_name or host.address
+            host.boot("".join(f"{address} {name}\n" for name, address in addresses.items()))
         yield hosts
     finally:
         for host in hosts.values():
             host.halt()
-        for namespace in (*(f"{prefix}h{number}" for number in range(1, len(names) + 1)), switch):
-            subprocess.run(["ip", "netns", "del", namespace], capture_output=True, check=False)
+        for space in (*spaces, switch):
+            subprocess.run(["ip", "netns", "del", space], capture_output=True, check=False)
 
 
 def end(process: subprocess.Popen[bytes], number: int = signal.SIGTERM) -> None:

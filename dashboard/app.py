@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 from fastapi import FastAPI, HTTPException, Request, WebSocket
 from fastapi.responses import FileResponse, JSONResponse, Response
@@ -14,7 +15,7 @@ from fastapi.staticfiles import StaticFiles
 from ptychoflow.dashboard import models
 from ptychoflow.dashboard.command_routes import command_routes
 from ptychoflow.dashboard.feed import Feed
-from ptychoflow.dashboard.image_routes import A_DAY, CHECK_EACH_TIME, RunName, image_routes
+from ptychoflow.dashboard.image_routes import A_DAY, CHECK_EACH_TIME, NOT_THERE, RunName, image_routes
 from ptychoflow.dashboard.metrics import metrics_text
 from ptychoflow.dashboard.runs import Runs
 from ptychoflow.dashboard.security import SecureRequests
@@ -24,6 +25,10 @@ from ptychoflow.streaming.commands import CommandSender
 from ptychoflow.streaming.errors import UserError
 
 STATIC = Path(__file__).with_name("static")
+REFUSED_TO_ALL: dict[int | str, dict[str, Any]] = {
+    400: {"description": "The header Host or Origin is malformed"},
+    403: {"description": "The host name is not served here, or the request comes from another site's page"},
+}
 PROMETHEUS_TEXT = "text/plain; version=1.0.0; charset=utf-8"
 
 
@@ -43,6 +48,7 @@ def create_app(runs: Runs, settings: DashboardSettings, *, commands: CommandAcce
         docs_url=None,
         redoc_url=None,
         openapi_url="/api/openapi.json",
+        responses=REFUSED_TO_ALL,
     )
     app.add_middleware(SecureRequests, host=settings.host, allowed_hosts=settings.allowed_hosts)
     app.add_exception_handler(UserError, _refuse)
@@ -81,7 +87,7 @@ def _add_state(app: FastAPI, runs: Runs, feed: Feed) -> None:
         """Say that the dashboard is up."""
         return models.Health(run=watched.run, events=watched.events)
 
-    @app.get("/api/state", response_model=models.StateUpdate, tags=["state"])
+    @app.get("/api/state", response_model=models.StateUpdate, tags=["state"], responses=NOT_THERE)
     def whole_state(run: RunName = None) -> Response:
         """Return the present and all histories; figures that are not finite are null."""
         opened = runs.open(run)

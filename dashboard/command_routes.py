@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, HTTPException, Query
 from fastapi.security import HTTPBearer
@@ -56,7 +56,11 @@ def command_routes(sender: CommandSender, token: str) -> APIRouter:
     """
     # the scheme is for the description of the interface alone
     guards = [Depends(RequireToken(token)), Depends(HTTPBearer(auto_error=False))]
-    routes = APIRouter(prefix="/api/commands", tags=["commands"], dependencies=guards)
+    refusals: dict[int | str, dict[str, Any]] = {
+        401: {"model": models.Refused, "description": "The token is missing or wrong"},
+        503: {"model": models.Refused, "description": "The launcher of the run has ended"},
+    }
+    routes = APIRouter(prefix="/api/commands", tags=["commands"], dependencies=guards, responses=refusals)
 
     def send(command: AnyCommand, name: str) -> models.Sent:
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable
 from enum import StrEnum
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -33,6 +33,10 @@ PICTURES_KEPT = 24
 PNGS_KEPT = 48
 TILES_KEPT = 512
 
+NOT_THERE: dict[int | str, dict[str, Any]] = {
+    404: {"model": models.Refused, "description": "There is no such run, perspective or image"},
+    409: {"model": models.Refused, "description": "The run was written by another version of ptychoflow"},
+}
 RunName = Annotated[
     str | None, Query(pattern=NAME_PATTERN, description="An earlier run; the one that is watched if left out.")
 ]
@@ -89,7 +93,7 @@ class ImageKind(StrEnum):
 
 def image_routes(runs: Runs) -> APIRouter:
     """Return the routes of everything that is drawn."""
-    routes = APIRouter(tags=["images"])
+    routes = APIRouter(tags=["images"], responses=NOT_THERE)
     _add_pictures(routes, runs)
     _add_files(routes, runs)
     _add_probe(routes, runs)

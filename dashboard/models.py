@@ -349,6 +349,13 @@ class RunRow(Model):
     """Of its held-out frames; None where it has no summary."""
 
 
+class Refused(Model):
+    """A request that was not answered."""
+
+    detail: str
+    """Why not."""
+
+
 class Sent(Model):
     """A command that was passed on."""
 

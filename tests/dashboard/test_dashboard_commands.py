@@ -8,6 +8,7 @@ from contextlib import closing
 
 import pytest
 from fastapi.testclient import TestClient
+from odd_requests import OddRequests
 from support import wait_until
 from test_dashboard_app import NOWHERE
 
@@ -113,6 +114,21 @@ def test_the_interface_says_what_needs_the_token(client: TestClient) -> None:
         path for path, methods in description["paths"].items() if any(m.get("security") for m in methods.values())
     }
     assert guarded == {path for path in description["paths"] if path.startswith("/api/commands")}
+
+
+def test_the_interface_says_how_requests_are_refused(client: TestClient) -> None:
+    paths = client.get("/api/openapi.json").json()["paths"]
+    for path, methods in paths.items():
+        for described in methods.values():
+            assert {"400", "403"} <= described["responses"].keys()
+            assert ({"401", "503"} <= described["responses"].keys()) == path.startswith("/api/commands")
+            assert ({"404", "409"} <= described["responses"].keys()) == (
+                path == "/api/state" or path.startswith(("/api/mosaics", "/api/positions", "/api/frame", "/api/colour"))
+            )
+
+
+def test_every_answer_to_an_odd_request_is_described_and_none_is_a_failure(client: TestClient) -> None:
+    assert list(OddRequests(client, seed=20).faults(150)) == []
 
 
 def test_tokens_are_long_and_new_each_time() -> None:

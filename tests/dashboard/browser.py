@@ -97,7 +97,8 @@ class Browser:
         said = event.get("params", {})
         match event.get("method"):
             case "Log.entryAdded" if said["entry"]["level"] in ("warning", "error"):
-                self.complaints.append(f"{said['entry']['source']}: {said['entry']['text']}")
+                entry = said["entry"]
+                self.complaints.append(f"{entry['source']}: {entry['text']} {entry.get('url', '')}".rstrip())
             case "Runtime.exceptionThrown":
                 self.complaints.append(json.dumps(said["exceptionDetails"]))
             case "Runtime.consoleAPICalled" if said["type"] in ("warning", "error", "assert"):

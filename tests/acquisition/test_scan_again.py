@@ -49,7 +49,7 @@ def test_what_a_detector_sent_is_the_same_again_and_ends(
         for source, port in (("dectris-v2", ports[0]), ("panda", ports[1])):
             address = f"{source}://127.0.0.1:{port}"
             stack.enter_context(detector(address, scan, "--rate", "150", "--pause", "1.5"))
-        settings = live("dectris-v2", *ports, None)
+        settings = live("dectris-v2", *ports, None, end_after_idle_s=20.0)
         outcome = run_acquisition(network, tmp_path / "run", source=settings, retrieval=PTYCHI)
     again = settings.model_copy(update={"perspectives": perspectives})
     assert_the_same_again(again, outcome, tmp_path / "run", tmp_path)

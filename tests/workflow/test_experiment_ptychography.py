@@ -365,7 +365,7 @@ def test_residuals_rank_predictions_as_their_errors_do(tmp_path: Path) -> None:
     parts = [part.of_role(FrameRole.VALIDATION) for part in dataset]
     known = {frame.tobytes(): (part, row) for part in parts for row, frame in enumerate(part["diffraction"])}
 
-    def predict(frames: np.ndarray) -> dict[str, np.ndarray]:
+    def predict(_index: int, frames: np.ndarray) -> dict[str, np.ndarray]:
         found: dict[str, list[np.ndarray]] = {"amplitude": [], "phase": []}
         for number, frame in enumerate(frames):
             part, row = known[frame.tobytes()]

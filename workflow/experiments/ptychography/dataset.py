@@ -67,6 +67,12 @@ class PerspectiveSamples:
 Dataset = Sequence[PerspectiveSamples]
 
 
+def validation_samples(dataset: Dataset) -> dict[int, Arrays]:
+    """Return copies of the validation samples by perspective, of those that have some."""
+    samples = {part.index: part.of_role(FrameRole.VALIDATION) for part in dataset}
+    return {index: arrays for index, arrays in samples.items() if len(arrays["diffraction"])}
+
+
 def write_perspective(perspective: PerspectiveSamples, folder: Path) -> None:
     """Write one perspective, whose folder appears when it is complete. Raises OSError."""
     unfinished = folder / f"{perspective.index:04d}{UNFINISHED_SUFFIX}"

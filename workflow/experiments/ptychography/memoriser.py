@@ -25,7 +25,7 @@ from ptychoflow.workflow.experiments.case import CaseFolder
 from ptychoflow.workflow.experiments.methods import Method
 from ptychoflow.workflow.experiments.ptychography.callback import LossRecord
 from ptychoflow.workflow.experiments.ptychography.case import PtychographyCase, held_out_image_of
-from ptychoflow.workflow.experiments.ptychography.dataset import Dataset, open_dataset
+from ptychoflow.workflow.experiments.ptychography.dataset import Dataset, open_dataset, validation_samples
 from ptychoflow.workflow.experiments.ptychography.figures import figures
 from ptychoflow.workflow.experiments.ptychography.held_out import image_held_out
 from ptychoflow.workflow.experiments.ptychography.ranking import rank_by_residual
@@ -90,7 +90,9 @@ def memorise(case: PtychographyCase, folder: CaseFolder) -> dict[str, Any]:
     held_out = image_held_out(dataset, recall, mean_patch.on_this_rank())
     if held_out is not None:
         held_out.write_image(held_out_image_of(folder))
-    return figures(record, held_out, at_once=False) | {"residual_ranks": rank_by_residual(dataset, recall)}
+    recalled = validation.by_perspective(nearest.truth())
+    ranking = rank_by_residual(dataset, lambda index, _frames: recalled[index])
+    return figures(record, held_out, at_once=False) | {"residual_ranks": ranking}
 
 
 class _Remembered:
@@ -118,8 +120,7 @@ class _Validation:
     """The validation frames of all perspectives that have some, one after the other."""
 
     def __init__(self, dataset: Dataset) -> None:
-        parts = {part.index: part.of_role(FrameRole.VALIDATION) for part in dataset}
-        parts = {index: arrays for index, arrays in parts.items() if len(arrays["diffraction"])}
+        parts = validation_samples(dataset)
         if not parts:
             raise UserError("no perspective has a validation frame: set roles.validation_fraction")
         self.perspectives = list(parts)
@@ -136,6 +137,12 @@ class _Validation:
     def losses_of_constant(self, constant: Patches) -> list[float]:
         """Likewise of one patch (y, x)."""
         return self._means(absolute_error(self._truth, constant))
+
+    def by_perspective(self, found: Arrays) -> dict[int, Arrays]:
+        """Return what belongs to each perspective of patches (n, y, x) of all frames."""
+        ends = np.cumsum(self._counts)[:-1]
+        parts = {name: np.split(array, ends) for name, array in found.items()}
+        return {index: {name: parts[name][place] for name in found} for place, index in enumerate(self.perspectives)}
 
     def _means(self, errors: Tensor) -> list[float]:
         return [part.mean().item() for part in torch.split(errors.sum(dim=1), self._counts)]

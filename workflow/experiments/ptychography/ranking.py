@@ -19,14 +19,14 @@ LEAST = 3
 """Values of which a rank correlation says anything."""
 
 
-def rank_by_residual(dataset: Dataset, predict: Callable[[npt.NDArray[Any]], Arrays]) -> dict[str, Any] | None:
+def rank_by_residual(dataset: Dataset, predict: Callable[[int, npt.NDArray[Any]], Arrays]) -> dict[str, Any] | None:
     """Return Spearman's rank correlation of residuals and true errors over all validation frames.
 
     The true error of a frame is L1 of the amplitude plus L1 of the phase. Blocks.
 
     Args:
         dataset: the scan.
-        predict: makes patches (n, y, x), amplitude and phase, of counts (n, y, x).
+        predict: makes patches (n, y, x), amplitude and phase, of a perspective's validation frames, counts (n, y, x).
 
     Returns:
         `per_frame`: over all frames; `within_perspectives`: the mean of those over the frames of one perspective;
@@ -38,7 +38,7 @@ def rank_by_residual(dataset: Dataset, predict: Callable[[npt.NDArray[Any]], Arr
         samples = part.of_role(FrameRole.VALIDATION)
         if part.probe is None or not len(samples["diffraction"]):
             continue
-        found = predict(samples["diffraction"])
+        found = predict(part.index, samples["diffraction"])
         score = forward_residuals(samples["diffraction"], found["amplitude"], found["phase"], part.probe)
         error = sum(
             np.abs(found[name] - samples[name].astype(np.float64)).mean(axis=(1, 2)) for name in ("amplitude", "phase")

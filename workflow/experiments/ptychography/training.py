@@ -42,7 +42,7 @@ from ptychoflow.workflow.experiments.case import CaseFolder
 from ptychoflow.workflow.experiments.methods import Method
 from ptychoflow.workflow.experiments.ptychography.callback import LossCallback, LossRecord
 from ptychoflow.workflow.experiments.ptychography.case import PtychographyCase, held_out_image_of, weights_of
-from ptychoflow.workflow.experiments.ptychography.dataset import Dataset, open_dataset
+from ptychoflow.workflow.experiments.ptychography.dataset import Dataset, open_dataset, validation_samples
 from ptychoflow.workflow.experiments.ptychography.figures import figures
 from ptychoflow.workflow.experiments.ptychography.held_out import image_held_out, predict
 from ptychoflow.workflow.experiments.ptychography.memoriser import memorise
@@ -206,10 +206,9 @@ def _train(training: Training, settings: TrainerSettings, *, first: int) -> None
 
 def _validation(dataset: Dataset, rank: Rank) -> dict[int, Arrays]:
     """Return this rank's share of the validation samples by perspective."""
-    samples = {part.index: part.of_role(FrameRole.VALIDATION) for part in dataset}
     shares = {
         index: {name: array[rank.rank :: rank.world_size] for name, array in arrays.items()}
-        for index, arrays in samples.items()
+        for index, arrays in validation_samples(dataset).items()
     }
     return {index: arrays for index, arrays in shares.items() if len(arrays["diffraction"])}
 
@@ -242,5 +241,5 @@ def _finish(training: Training) -> dict[str, Any]:
     if held_out is not None:
         held_out.write_image(held_out_image_of(training.folder))
     at_once = training.case.method is Method.FROM_SCRATCH
-    ranking = rank_by_residual(training.dataset, partial(predict, network))
+    ranking = rank_by_residual(training.dataset, lambda _index, frames: predict(network, frames))
     return figures(training.record, held_out, at_once=at_once) | {"residual_ranks": ranking}

@@ -21,7 +21,6 @@ from collections.abc import Callable
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import psutil
 import zmq
@@ -29,6 +28,7 @@ from broken_messages import ARRAYS, broken
 from fastapi.testclient import TestClient
 from odd_requests import OddRequests
 from speaking import telemetry
+from strangers import edge_by_hand, stranger_at
 from support import free_block, free_ports, wait_until
 from test_hostile_images import Stranger
 
@@ -39,12 +39,10 @@ from ptychoflow.dashboard.state import DashboardState, StateCursor
 from ptychoflow.streaming.codec import Codec
 from ptychoflow.streaming.commands import AnyCommand, CommandHub, CommandReceiver, RollBackWeights
 from ptychoflow.streaming.events import Telemetry, WarningRaised
-from ptychoflow.streaming.inbox import Inbox
-from ptychoflow.streaming.messages import ControlMessage, DataMessage, FirstPassScore, Frames, Hello, Weights
-from ptychoflow.streaming.publisher import EDGE, Publisher
+from ptychoflow.streaming.messages import ControlMessage, DataMessage, FirstPassScore, Frames, Weights
+from ptychoflow.streaming.publisher import Publisher
 from ptychoflow.streaming.run_folder import RunFolder
 from ptychoflow.streaming.settings import NetworkSettings
-from ptychoflow.streaming.sockets import Sockets
 from ptychoflow.streaming.telemetry import TelemetryHub
 from ptychoflow.streaming.weights_channel import WeightsClient, WeightsServer
 
@@ -100,13 +98,9 @@ def receivers(folder: Path, stack: ExitStack) -> list[Receiver]:
     return [make(ports(), folder, stack) for make in (_publisher, _inbox, _commands, _telemetry, _weights)]
 
 
-def _stranger(network: NetworkSettings, stack: ExitStack, port: int, kind: int = zmq.PUSH) -> Any:
-    return stack.enter_context(Sockets(network)).connect(kind, "127.0.0.1", port)
-
-
 def _publisher(network: NetworkSettings, folder: Path, stack: ExitStack) -> Receiver:
     publisher = stack.enter_context(Publisher(network, spool_dir=folder / "spool", memory_bytes=10**6))
-    stranger = _stranger(network, stack, network.acknowledgements_port)
+    stranger = stranger_at(network, stack, network.acknowledgements_port)
     codec: Codec[ControlMessage] = Codec(ControlMessage)
     heard: list[int] = []
 
@@ -127,12 +121,7 @@ def _publisher(network: NetworkSettings, folder: Path, stack: ExitStack) -> Rece
 
 
 def _inbox(network: NetworkSettings, _folder: Path, stack: ExitStack) -> Receiver:
-    sockets = stack.enter_context(Sockets(network))
-    control = sockets.bind(zmq.PULL, network.acquisition_host, network.acknowledgements_port)
-    data = sockets.bind(zmq.PUSH, network.acquisition_host, network.frames_port)
-    inbox = stack.enter_context(Inbox(network, consumer=EDGE, port=network.frames_port))
-    hello = Codec[ControlMessage](ControlMessage).decode(control.recv_multipart()).body
-    assert isinstance(hello, Hello)
+    inbox, control, data, session = edge_by_hand(network, stack)
     codec: Codec[DataMessage] = Codec(DataMessage)
     heard: list[int] = []
 
@@ -147,9 +136,7 @@ def _inbox(network: NetworkSettings, _folder: Path, stack: ExitStack) -> Receive
     return Receiver(
         "data",
         data.send_multipart,
-        lambda number: list(
-            codec.encode(Frames(number, 12.5, 1.25), ARRAYS, session=f"{hello.session}/0", sequence=number)
-        ),
+        lambda number: list(codec.encode(Frames(number, 12.5, 1.25), ARRAYS, session=f"{session}/0", sequence=number)),
         turn,
         lambda: len(heard),
         lambda: inbox.malformed,
@@ -160,7 +147,7 @@ def _commands(network: NetworkSettings, _folder: Path, stack: ExitStack) -> Rece
     heard: list[AnyCommand] = []
     hub = stack.enter_context(closing(CommandHub(network, on_command=heard.append)))
     part = stack.enter_context(closing(CommandReceiver(network)))
-    stranger = _stranger(network, stack, network.commands_port)
+    stranger = stranger_at(network, stack, network.commands_port)
     codec: Codec[AnyCommand] = Codec(AnyCommand)
 
     def turn() -> None:
@@ -181,7 +168,7 @@ def _telemetry(network: NetworkSettings, folder: Path, stack: ExitStack) -> Rece
     heard: list[int] = []
     hub = TelemetryHub(network, jsonl=folder / "telemetry.jsonl", on_event=lambda _one, _arrays: heard.append(1))
     stack.enter_context(closing(hub))
-    stranger = _stranger(network, stack, network.telemetry_port)
+    stranger = stranger_at(network, stack, network.telemetry_port)
     codec: Codec[Telemetry] = Codec(Telemetry)
     return Receiver(
         "telemetry",
@@ -197,7 +184,7 @@ def _weights(network: NetworkSettings, _folder: Path, stack: ExitStack) -> Recei
     """Requests by the stranger are malformed; an edge fetches each version that is published in between."""
     server = stack.enter_context(closing(WeightsServer(network)))
     client = stack.enter_context(closing(WeightsClient(network, edge="edge")))
-    stranger = _stranger(network, stack, network.weights_port, zmq.DEALER)
+    stranger = stranger_at(network, stack, network.weights_port, zmq.DEALER)
     published, heard = 0, 0
 
     def send(parts: list[bytes]) -> None:

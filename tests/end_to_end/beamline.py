@@ -21,6 +21,15 @@ from ptychoflow.acquisition.sources import open_scan
 from ptychoflow.workflow.configuration.live_choice import simulator_settings
 
 POLL_S = 0.05
+JOINED = {
+    "source.positions.field_y": "INENC2.VAL",
+    "source.positions.field_x": "INENC1.VAL",
+    "source.positions.stale_first_sample": False,
+    "source.join.first_frame": 0,
+    "source.join.first_sample": 0,
+    "source.join.samples_per_frame": 1,
+}
+"""What a run must be told of what a simulated detector and PandA send."""
 
 
 class PlannedSeries(msgspec.Struct, frozen=True):

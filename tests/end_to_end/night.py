@@ -32,7 +32,7 @@ import psutil
 TESTS = Path(__file__).parents[1]
 sys.path[:0] = [str(TESTS), str(TESTS / "dashboard"), str(Path(__file__).parent)]
 
-from beamline import Plan, PlannedSeries, ready_file  # noqa: E402
+from beamline import JOINED, Plan, PlannedSeries, ready_file  # noqa: E402
 from browser import NAMES, Browser  # noqa: E402
 from support import free_ports, wait_until  # noqa: E402
 
@@ -46,12 +46,7 @@ from ptychoflow.streaming.durable_file import write_durably  # noqa: E402
 from ptychoflow.workflow.configuration.config import Config, load_config  # noqa: E402
 
 SETTINGS: dict[str, Any] = {
-    "source.positions.field_y": "INENC2.VAL",
-    "source.positions.field_x": "INENC1.VAL",
-    "source.positions.stale_first_sample": False,
-    "source.join.first_frame": 0,
-    "source.join.first_sample": 0,
-    "source.join.samples_per_frame": 1,
+    **JOINED,
     "source.first_frames": 32,
     "source.idle_s": 20.0,
     "acquisition.record": True,

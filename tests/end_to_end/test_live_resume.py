@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import psutil
+from beamline import JOINED
 from support import free_ports, wait_until
 from test_resume import ended, processes, started
 
@@ -20,13 +21,8 @@ from ptychoflow.streaming.run_folder import RunFolder
 
 SERIES, FRAMES = 3, 196
 SCAN = SimulationSettings(perspectives=SERIES, frames_per_perspective=FRAMES, frame_shape_px=(32, 32), seed=3)
-SETTINGS = {
-    "source.positions.field_y": "INENC2.VAL",
-    "source.positions.field_x": "INENC1.VAL",
-    "source.positions.stale_first_sample": False,
-    "source.join.first_frame": 0,
-    "source.join.first_sample": 0,
-    "source.join.samples_per_frame": 1,
+SETTINGS: dict[str, Any] = {
+    **JOINED,
     "source.geometry.detector_distance_m": SCAN.detector_distance_m,
     "source.perspectives": SERIES,
     "source.first_frames": 16,

@@ -16,12 +16,12 @@ from broken_messages import ARRAYS, BODIES, FILE, SAID, header, malformed, mutat
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from speaking import telemetry
+from strangers import edge_by_hand, stranger_at
 from support import wait_until
 
 from ptychoflow.streaming.codec import REASON_LENGTH, Codec, MalformedMessage
 from ptychoflow.streaming.commands import AnyCommand, CommandHub, CommandReceiver, Pause
 from ptychoflow.streaming.events import Telemetry, WarningRaised
-from ptychoflow.streaming.inbox import Inbox
 from ptychoflow.streaming.messages import (
     MAX_RANKS,
     MAX_SEQUENCE,
@@ -92,17 +92,12 @@ def said_malformed(caplog: pytest.LogCaptureFixture) -> int:
     return sum("malformed" in record.getMessage() for record in caplog.records)
 
 
-def push(network: NetworkSettings, stack: ExitStack, port: int, kind: int = zmq.PUSH) -> zmq.Socket[bytes]:
-    """Return a socket of a stranger's."""
-    return stack.enter_context(Sockets(network)).connect(kind, "127.0.0.1", port)
-
-
 def test_malformed_messages_stop_no_acquisition(
     network: NetworkSettings, stack: ExitStack, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     network = network.model_copy(update={"samples_port": 65_000})
     publisher = stack.enter_context(Publisher(network, spool_dir=tmp_path, memory_bytes=10**6))
-    stranger = push(network, stack, network.acknowledgements_port)
+    stranger = stranger_at(network, stack, network.acknowledgements_port)
     codec: Codec[ControlMessage] = Codec(ControlMessage)
     nobody = [
         Hello("rank-0", "s", 0, 0, 0),
@@ -129,15 +124,10 @@ def test_malformed_messages_stop_no_acquisition(
 def test_malformed_frames_stop_no_edge(
     network: NetworkSettings, stack: ExitStack, caplog: pytest.LogCaptureFixture
 ) -> None:
-    sockets = stack.enter_context(Sockets(network))
-    control = sockets.bind(zmq.PULL, network.acquisition_host, network.acknowledgements_port)
-    data = sockets.bind(zmq.PUSH, network.acquisition_host, network.frames_port)
-    inbox = stack.enter_context(Inbox(network, consumer=EDGE, port=network.frames_port))
-    hello = Codec[ControlMessage](ControlMessage).decode(control.recv_multipart()).body
-    assert isinstance(hello, Hello)
+    inbox, _, data, session = edge_by_hand(network, stack)
     for parts in malformed("data"):
         data.send_multipart(parts)
-    good = Codec[DataMessage](DataMessage).encode(Frames(3, 12.5, 1.25), ARRAYS, session=f"{hello.session}/0")
+    good = Codec[DataMessage](DataMessage).encode(Frames(3, 12.5, 1.25), ARRAYS, session=f"{session}/0")
     data.send_multipart(good)
     wait_until(lambda: inbox.receive(0.05) is not None)
     assert inbox.malformed == len(malformed("data"))
@@ -148,7 +138,7 @@ def test_malformed_requests_stop_no_weights_and_malformed_weights_stop_no_edge(
     network: NetworkSettings, stack: ExitStack, caplog: pytest.LogCaptureFixture
 ) -> None:
     server = stack.enter_context(closing(WeightsServer(network)))
-    stranger = push(network, stack, network.weights_port, zmq.DEALER)
+    stranger = stranger_at(network, stack, network.weights_port, zmq.DEALER)
     for parts in malformed("requests"):
         stranger.send_multipart(parts)
     wait_until(lambda: server.malformed == len(malformed("requests")))
@@ -185,7 +175,7 @@ def test_malformed_commands_stop_neither_the_hub_nor_a_part(
 ) -> None:
     heard: list[AnyCommand] = []
     hub = stack.enter_context(closing(CommandHub(network, on_command=heard.append)))
-    stranger = push(network, stack, network.commands_port)
+    stranger = stranger_at(network, stack, network.commands_port)
     codec: Codec[AnyCommand] = Codec(AnyCommand)
     for parts in [*malformed("commands"), codec.encode(Pause())]:
         stranger.send_multipart(parts)
@@ -214,7 +204,7 @@ def test_malformed_telemetry_stops_no_hub(
     heard: list[Telemetry] = []
     hub = TelemetryHub(network, jsonl=tmp_path / "telemetry.jsonl", on_event=lambda one, _arrays: heard.append(one))
     stack.enter_context(closing(hub))
-    stranger = push(network, stack, network.telemetry_port)
+    stranger = stranger_at(network, stack, network.telemetry_port)
     for parts in malformed("telemetry"):
         stranger.send_multipart(parts)
     stranger.send_multipart(Codec[Telemetry](Telemetry).encode(telemetry(WarningRaised("good"))))

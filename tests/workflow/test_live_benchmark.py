@@ -31,7 +31,7 @@ def test_what_comes_is_what_was_sent_and_is_measured_beside_the_bare_decoder() -
         assert 0 < least <= last[f"cpu_ratio_to_{name}"] <= most
     assert [target["name"] for target in measured["targets"]] == [
         "live_lost_32x32_uint16_none",
-        "live_frames_per_cpu_s_of_2_cores_32x32_uint16_none",
+        "live_frames_per_s_least_32x32_uint16_none",
         "live_lost_96x80_uint32_bslz4",
         "live_ratio_to_bare_96x80_uint32_bslz4",
     ]

@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 import psutil
 
-from ptychoflow.acquisition.detectors.arrivals_file import ArrivalsReader
+from ptychoflow.acquisition.detectors.arrivals_file import ArrivalsReader, arrivals_files
 from ptychoflow.acquisition.detectors.live_scan import LiveScan
 from ptychoflow.acquisition.detectors.receiver import Receiver
 from ptychoflow.acquisition.detectors.settings import LiveSettings
@@ -42,7 +42,6 @@ from ptychoflow.workflow.target import make_target
 
 RATIO_TARGET = 0.7
 FRAMES_PER_S_TARGET = 10_000
-CORES_OF_TARGET = 2
 BATCH_FRAMES = 16
 WARM_UP_FRAMES = 64
 IDLE_S = 0.002
@@ -94,7 +93,7 @@ def bench_live(*, cases: Sequence[Case] = CASES, rounds: int = 5) -> dict[str, A
     Args:
         cases: what detectors send.
         rounds: measurements of each case, in turn with the bare decoders; medians are reported, of ratios the median of
-            the rounds'.
+            the rounds', beside the least and the most. The target by the clock holds for the slowest round.
 
     Raises:
         BenchmarkFailed: frames were lost or changed on the way.
@@ -121,9 +120,8 @@ def _targets(case: Case, result: dict[str, Any]) -> list[dict[str, Any]]:
         ratio = result["cpu_ratio_to_imagecodecs"]
         targets.append(make_target(f"live_ratio_to_bare_{case.name}", ratio, RATIO_TARGET, "min"))
     else:
-        rate = result["frames_per_cpu_s"] * CORES_OF_TARGET
-        name = f"live_frames_per_cpu_s_of_{CORES_OF_TARGET}_cores_{case.name}"
-        targets.append(make_target(name, rate, FRAMES_PER_S_TARGET, "min"))
+        rate = result["frames_per_s_least"]
+        targets.append(make_target(f"live_frames_per_s_least_{case.name}", rate, FRAMES_PER_S_TARGET, "min"))
     return targets
 
 
@@ -143,6 +141,8 @@ def _figures(case: Case, rounds: Rounds, *, cores: int) -> dict[str, Any]:
         "rounds": len(ours_s),
         "lost": rounds.lost,
         "frames_per_s": frames / statistics.median(rounds.wall_s),
+        "frames_per_s_least": frames / max(rounds.wall_s),
+        "frames_per_s_most": frames / min(rounds.wall_s),
         "frames_per_cpu_s": 1 / statistics.median(ours_s),
         "receiver_us_per_frame": 1e6 * statistics.median(rounds.receiver_cpu_s) / frames,
         "acquisition_us_per_frame": 1e6 * statistics.median(rounds.acquisition_cpu_s) / frames,
@@ -187,9 +187,9 @@ def _bare_s(decoder: BareDecoder, frames: int) -> float:
 class Line:
     """What receives: as in a run, up to the frames as they travel."""
 
-    def __init__(self, scan: LiveScan, receiver: Receiver, warnings: list[str]) -> None:
+    def __init__(self, scan: LiveScan, receiver: Receiver, folder: Path, warnings: list[str]) -> None:
         self._arriving = scan.arriving()
-        self._receiver, self._warnings = receiver, warnings
+        self._receiver, self._folder, self._warnings = receiver, folder, warnings
 
     def take_series(
         self,
@@ -207,6 +207,8 @@ class Line:
             measured: where times go.
         """
         detector.prepare(frames)
+        for read in arrivals_files(self._folder)[:-1]:
+            read.unlink()  # memory for files that a virtual machine had not touched before costs more than all the rest
         receiver_s, own_s, began_s = self._receiver_cpu_s(), time.process_time(), time.perf_counter()
         detector.send()
         came = 0
@@ -279,7 +281,7 @@ def _line(case: Case, port: int, positions_port: int, folder: Path, *, decoders:
             warn=warnings.append,
         )
         with closing(scan):
-            yield Line(scan, receiver, warnings)
+            yield Line(scan, receiver, folder, warnings)
 
 
 @contextmanager

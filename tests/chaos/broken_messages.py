@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from ptychoflow.streaming.codec import Codec, MalformedMessage
+from ptychoflow.streaming.codec import Codec, MalformedMessage, OversizedMessage
 from ptychoflow.streaming.commands import AnyCommand, Pause, RollBackWeights, SetRegime
 from ptychoflow.streaming.events import (
     MosaicImage,
@@ -156,7 +156,10 @@ def mutated(parts: Parts, chance: random.Random) -> Parts:
 
 
 def broken(kind: str, chance: random.Random) -> Parts:
-    """Return a message that nobody can read, from the catalogue or a good one with changed bytes."""
+    """Return a message that nobody can read, from the catalogue or a good one with changed bytes.
+
+    One that says that it is too large can be read: an inbox leaves out what is meant for it, and ignores the rest.
+    """
     if chance.random() < 0.3:
         return chance.choice(malformed(kind))
     body_type, said = SAID[kind]
@@ -171,6 +174,8 @@ def broken(kind: str, chance: random.Random) -> Parts:
 def _is_read(codec: Codec[Any], parts: Parts) -> bool:
     try:
         codec.decode(parts)
+    except OversizedMessage:
+        return True
     except MalformedMessage:
         return False
     return True

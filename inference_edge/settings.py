@@ -53,6 +53,9 @@ class EdgeSettings(InferenceSettings):
 
     backend: BackendName = BackendName.AUTO
     """What runs the network."""
+    stitching_threads_max: PositiveInt = 4
+    """Threads that stitch one image together at most, and draw it: as many as there are processors that the network
+    leaves free, `threads` of them on CPU. The image does not depend on how many they are."""
     latency_max_ms: PositiveFloat = 500.0
     """From a frame's arrival to its image, while imaging keeps up: batches are kept to half of that."""
     overload: Overload = Overload.SPOOL

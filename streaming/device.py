@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from enum import StrEnum
 
 from ptychoflow.streaming.errors import UserError
@@ -17,6 +18,13 @@ class Device(StrEnum):
     """CUDA where there is a GPU, else CPU; the choice is logged."""
     CPU = "cpu"
     CUDA = "cuda"
+
+
+def available_processors() -> int:
+    """Return how many processors this process may use."""
+    if sys.platform == "linux":
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def use_cuda(choice: Device, *, found: int, setting: str) -> bool:

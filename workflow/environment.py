@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import subprocess
 import sys
@@ -10,6 +9,8 @@ from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+from ptychoflow.streaming.device import available_processors
 
 PACKAGES = (
     "ptychoflow",
@@ -37,13 +38,6 @@ def describe_environment() -> dict[str, Any]:
         "versions": {name: version for name in PACKAGES if (version := _version(name)) is not None},
         "git_revision": git_revision(Path(__file__).parent),
     }
-
-
-def available_processors() -> int:
-    """Return how many processors this process may use."""
-    if sys.platform == "linux":
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def git_revision(folder: Path) -> str | None:

@@ -32,7 +32,8 @@ class RunnerFactory:
         self.batch_max = settings.batch_max
         """Frames that a runner is given at most."""
         device = choose_device(settings.device)
-        self._on_gpu = device.type == "cuda"
+        self.on_gpu = device.type == "cuda"
+        """Networks leave the processors free."""
         precision = resolve(settings.precision, device)
         self._backends: list[Backend] = [
             backend(device, precision, threads=settings.threads, batch_max=settings.batch_max)
@@ -45,7 +46,7 @@ class RunnerFactory:
         """Make a network ready; takes it over. The first of each layout is measured with every backend."""
         if self._chosen is None or self._chosen[0] != network.config:
             # a GPU takes about as long for a full batch, and some backends always compute one
-            measured = self.batch_max if self._on_gpu else min(MEASURED_FRAMES, self.batch_max)
+            measured = self.batch_max if self.on_gpu else min(MEASURED_FRAMES, self.batch_max)
             frames = np.ones((measured, *network.config.frame_shape_px), dtype=np.float32)
             backend = fastest(self._backends, network, frames)
             log.info("inference with %s", backend.name.value)

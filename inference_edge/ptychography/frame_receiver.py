@@ -10,6 +10,7 @@ from ptychoflow.inference_edge.frame_queue import FrameQueue
 from ptychoflow.inference_edge.ptychography.diffraction_block import DiffractionBlock, diffraction_block
 from ptychoflow.inference_edge.ptychography.perspective import Perspective
 from ptychoflow.inference_edge.stitching.quality import reference_from_arrays
+from ptychoflow.inference_edge.stitching.row_bands import ONE_BAND, RowBands
 from ptychoflow.inference_edge.stream_receiver import StreamReceiver
 from ptychoflow.streaming.codec import Arrays
 from ptychoflow.streaming.inbox import Delivery, Inbox
@@ -17,7 +18,11 @@ from ptychoflow.streaming.messages import NoReference, Reference, ScanStart
 
 
 class FrameReceiver(StreamReceiver[ScanStart, Perspective, DiffractionBlock]):
-    """Receives a scan; for the arguments see `StreamReceiver`."""
+    """Receives a scan; for the other arguments see `StreamReceiver`.
+
+    Args:
+        bands: threads that stitch what is received.
+    """
 
     def __init__(
         self,
@@ -29,6 +34,7 @@ class FrameReceiver(StreamReceiver[ScanStart, Perspective, DiffractionBlock]):
         warn: Callable[[str], None],
         pause: Callable[[float], None] = time.sleep,
         closed: Iterable[int] = (),
+        bands: RowBands = ONE_BAND,
     ) -> None:
         super().__init__(
             inbox,
@@ -40,6 +46,7 @@ class FrameReceiver(StreamReceiver[ScanStart, Perspective, DiffractionBlock]):
             pause=pause,
             closed=closed,
         )
+        self._bands = bands
         self.new_references: list[Perspective] = []
         """Perspectives whose reference came, or turned out not to come, since this list was last emptied."""
         self._closed_before = frozenset(self._closed)
@@ -50,7 +57,7 @@ class FrameReceiver(StreamReceiver[ScanStart, Perspective, DiffractionBlock]):
         return diffraction_block(arrays, start.frame_shape_px)
 
     def _open_section(self, index: int, angle_deg: float) -> Perspective:
-        return Perspective(index, angle_deg)
+        return Perspective(index, angle_deg, self._bands)
 
     def _keep_repeated(self, sequence: int, section: Perspective, block: DiffractionBlock) -> None:
         self.hold(section, [sequence])

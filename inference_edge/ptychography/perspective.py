@@ -12,15 +12,20 @@ from ptychoflow.inference_edge.ptychography.diffraction_block import Diffraction
 from ptychoflow.inference_edge.section import Section
 from ptychoflow.inference_edge.stitching.mosaic import Mosaic, PlacedPatches
 from ptychoflow.inference_edge.stitching.quality import ReferenceImage
+from ptychoflow.inference_edge.stitching.row_bands import ONE_BAND, RowBands
 from ptychoflow.streaming.events import MosaicKind
 
 
 class Rendering:
-    """One stitching of a perspective: all frames, and beside it the held-out frames alone."""
+    """One stitching of a perspective: all frames, and beside it the held-out frames alone.
 
-    def __init__(self) -> None:
-        self.whole = Mosaic()
-        self.held_out = Mosaic()
+    Args:
+        bands: threads that stitch.
+    """
+
+    def __init__(self, bands: RowBands) -> None:
+        self.whole = Mosaic(bands)
+        self.held_out = Mosaic(bands)
         self.versions: set[int] = set()
         """Model versions that contributed."""
 
@@ -45,9 +50,9 @@ class Rendering:
 class _RefreshPass:
     """Frames still to be imaged again, and the image that grows from them."""
 
-    def __init__(self, blocks: list[DiffractionBlock]) -> None:
+    def __init__(self, blocks: list[DiffractionBlock], bands: RowBands) -> None:
         self.waiting = deque(blocks)
-        self.rendering = Rendering()
+        self.rendering = Rendering(bands)
 
 
 class Perspective(Section):
@@ -56,10 +61,16 @@ class Perspective(Section):
     The refreshed image shows every frame as it was imaged last. It is replaced as a whole when all kept frames have
     been imaged again. A pass during which yet newer weights came goes on with them and is followed by another,
     so that the image gets newer however often weights come.
+
+    Args:
+        index: of the perspective.
+        angle_deg: of the specimen.
+        bands: threads that stitch.
     """
 
-    def __init__(self, index: int, angle_deg: float) -> None:
+    def __init__(self, index: int, angle_deg: float, bands: RowBands = ONE_BAND) -> None:
         super().__init__(index)
+        self._bands = bands
         self.angle_deg = angle_deg
         self.reference: ReferenceImage | None = None
         self.references = 0
@@ -71,7 +82,7 @@ class Perspective(Section):
         self._known: set[int] = set()
         self._blocks: list[DiffractionBlock] = []
         self._placed: list[tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]] = []
-        first_pass = Rendering()
+        first_pass = Rendering(bands)
         # one and the same until something has been imaged again
         self._renderings = {MosaicKind.FIRST_PASS: first_pass, MosaicKind.REFRESHED: first_pass}
         self._pass: _RefreshPass | None = None
@@ -134,7 +145,7 @@ class Perspective(Section):
     def next_to_refresh(self, frames_max: int) -> DiffractionBlock:
         """Return the next kept frames to be imaged again, about `frames_max` at most, and begin a pass if none runs."""
         if self._pass is None:
-            self._pass = _RefreshPass(self._blocks)
+            self._pass = _RefreshPass(self._blocks, self._bands)
         waiting = self._pass.waiting
         taken = [waiting.popleft()]
         while waiting and sum(map(len, taken)) + len(waiting[0]) <= frames_max:

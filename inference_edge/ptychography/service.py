@@ -23,8 +23,10 @@ from ptychoflow.inference_edge.ptychography.perspective import Perspective
 from ptychoflow.inference_edge.ptychography.reconstructor import Reconstructor
 from ptychoflow.inference_edge.ptychography.reporting import STITCHED, Reporter
 from ptychoflow.inference_edge.settings import EdgeSettings
+from ptychoflow.inference_edge.stitching.row_bands import RowBands, choose_threads
 from ptychoflow.inference_edge.stitching.spreading import prepare_stitching
 from ptychoflow.inference_edge.weights_receiver import Check
+from ptychoflow.streaming.device import available_processors
 from ptychoflow.streaming.events import MosaicKind, PartState
 from ptychoflow.streaming.messages import ScanStart
 from ptychoflow.streaming.settings import NetworkSettings, RunContext
@@ -49,6 +51,7 @@ def serve_edge(settings: EdgeSettings, *, network: NetworkSettings, run: RunCont
     prepare_stitching()
     factory = RunnerFactory(settings)
     with (
+        closing(RowBands(_stitching_threads(settings, factory))) as bands,
         closing(Archive(run.folder)) as archive,
         closing(DeferringQueue(run.directory)) as queue,
         EdgeLinks[Model].open(settings, network=network, run=run) as links,
@@ -56,7 +59,23 @@ def serve_edge(settings: EdgeSettings, *, network: NetworkSettings, run: RunCont
             Reconstructor(settings, weights=links.weights, wake_up=links.wake_up, warn=links.warn)
         ) as reconstructor,
     ):
-        ScanEdge(settings, links, factory=factory, reconstructor=reconstructor, queue=queue, archive=archive).run(stop)
+        ScanEdge(
+            settings,
+            links,
+            factory=factory,
+            reconstructor=reconstructor,
+            queue=queue,
+            archive=archive,
+            bands=bands,
+        ).run(stop)
+
+
+def _stitching_threads(settings: EdgeSettings, factory: RunnerFactory) -> int:
+    # a GPU needs one that feeds it
+    computing = 1 if factory.on_gpu else settings.threads
+    return choose_threads(
+        processors=available_processors(), computing=computing, at_most=settings.stitching_threads_max
+    )
 
 
 class ScanEdge(Edge[ScanStart, Model]):
@@ -69,6 +88,7 @@ class ScanEdge(Edge[ScanStart, Model]):
         reconstructor: runs them.
         queue: where frames wait.
         archive: writes perspectives.
+        bands: threads that stitch.
     """
 
     SOURCE = "the scan"
@@ -83,6 +103,7 @@ class ScanEdge(Edge[ScanStart, Model]):
         reconstructor: Reconstructor,
         queue: DeferringQueue,
         archive: Archive,
+        bands: RowBands,
     ) -> None:
         self._settings, self._factory, self._archive = settings, factory, archive
         self._reconstructor, self._queue = reconstructor, queue
@@ -98,6 +119,7 @@ class ScanEdge(Edge[ScanStart, Model]):
             warn=links.warn,
             pause=links.wake_up.wait,
             closed=closed,
+            bands=bands,
         )
         super().__init__(links, self._frames)
         self._first_pass = FirstPass(

@@ -43,6 +43,10 @@ class Area:
             max(self.right, other.right),
         )
 
+    def widened(self, margin_px: int) -> Area:
+        """Return this area with a margin on all sides."""
+        return Area(self.top - margin_px, self.left - margin_px, self.bottom + margin_px, self.right + margin_px)
+
     def slices(self, origin_px: tuple[int, int]) -> tuple[slice, slice]:
         """Return what cuts this area out of an array whose pixel (0, 0) lies at `origin_px`."""
         y, x = origin_px

@@ -17,7 +17,14 @@ import numpy as np
 import numpy.typing as npt
 
 from ptychoflow.inference_edge.stitching.area import NOWHERE, Area, Changes
-from ptychoflow.inference_edge.stitching.spreading import AMPLITUDE, COSINE, LAYERS, SINE, WEIGHT, add_patches
+from ptychoflow.inference_edge.stitching.row_bands import ONE_BAND, RowBands
+from ptychoflow.inference_edge.stitching.spreading import (
+    LAYERS,
+    LAYERS_WITHOUT_AMPLITUDE,
+    WEIGHT,
+    add_patches,
+    draw_rows,
+)
 
 FloatArray = npt.NDArray[np.floating]
 IntArray = npt.NDArray[np.int64]
@@ -108,14 +115,19 @@ def place_patches(
 
 
 class Mosaic:
-    """An image stitched patch by patch; its extent need not be known in advance."""
+    """An image stitched patch by patch; its extent need not be known in advance.
 
-    def __init__(self) -> None:
+    Args:
+        bands: threads that stitch and draw; the image does not depend on how many they are.
+    """
+
+    def __init__(self, bands: RowBands = ONE_BAND) -> None:
         self.frames = 0
         """Patches stitched so far."""
+        self._bands = bands
         self._canvas = NOWHERE
         self._covered = NOWHERE
-        self._sums = np.zeros((LAYERS, 0, 0), dtype=np.float64)
+        self._sums = np.zeros((LAYERS_WITHOUT_AMPLITUDE, 0, 0))
         self._coverage = np.zeros((0, 0), dtype=np.int32)
         self._drawn = np.zeros((2, 0, 0), dtype=np.float32)
         self._undrawn = Changes()
@@ -141,7 +153,7 @@ class Mosaic:
             raise RuntimeError("a patch came for a mosaic that is finished")
         if not len(patches):
             return 0
-        placed = patches.select(self._within_reach(patches))
+        placed = patches if self._all_near(patches) else patches.select(self._within_reach(patches))
         if len(placed):
             self._stitch(placed)
         return len(patches) - len(placed)
@@ -167,8 +179,14 @@ class Mosaic:
     def finish(self) -> None:
         """Keep the image and let go of the sums behind it, several times as large; nothing can be added any more."""
         self._finished = self.image()
-        self._sums, self._coverage = np.zeros((LAYERS, 0, 0)), np.zeros((0, 0), dtype=np.int32)
+        self._sums, self._coverage = np.zeros((0, 0, 0)), np.zeros((0, 0), dtype=np.int32)
         self._drawn = np.zeros((2, 0, 0), dtype=np.float32)
+
+    def _all_near(self, patches: PlacedPatches) -> bool:
+        """Whether nothing needs to be looked at patch by patch, as usually."""
+        near = self._covered.widened(MAX_GAP_PX)
+        union = self._covered.union(patches.extent)
+        return bool(self._covered) and near.union(patches.extent) == near and union.pixels <= MAX_CANVAS_PX
 
     def _within_reach(self, patches: PlacedPatches) -> npt.NDArray[np.bool_]:
         corners = patches.corners_px
@@ -186,25 +204,31 @@ class Mosaic:
         extent = patches.extent
         # the compiled loop also touches the row and the column behind, with weight 0 where the position is an integer
         self._make_room(Area(extent.top, extent.left, extent.bottom + 1, extent.right + 1))
-        add_patches(
-            self._sums,
-            self._coverage,
-            patches.phase[:0] if patches.amplitude is None else patches.amplitude,
-            patches.phase,
-            patches.corners_px - self._canvas.origin_px,
-            patches.beyond_px,
-        )
+        if patches.amplitude is not None and len(self._sums) < LAYERS:
+            # so far they were 1 everywhere
+            self._sums = np.concatenate([self._sums, self._sums[WEIGHT : WEIGHT + 1]])
+        corners = patches.corners_px - self._canvas.origin_px
+        amplitude = patches.phase[:0] if patches.amplitude is None else patches.amplitude
+
+        def add(rows: tuple[int, int]) -> None:
+            add_patches(self._sums, self._coverage, amplitude, patches.phase, corners, patches.beyond_px, rows)
+
+        first = extent.top - self._canvas.top
+        rows = first, first + extent.shape_px[0] + 1
+        self._bands.run(add, rows, pixels=patches.phase.size, by_row=lambda: _pixels_by_row(patches, extent))
         self.frames += len(patches)
         self._covered = self._covered.union(extent)
         for changes in (self._undrawn, *self._watching):
             changes.include(extent)
 
     def _draw(self, area: Area) -> None:
-        pixels = area.slices(self._canvas.origin_px)
-        covered = self._coverage[pixels] > 0
-        sums, (amplitude, phase) = self._sums[:, *pixels], self._drawn[:, *pixels]
-        np.divide(sums[AMPLITUDE], sums[WEIGHT], out=amplitude, where=covered, casting="same_kind")
-        np.arctan2(sums[SINE], sums[COSINE], out=phase, where=covered, casting="same_kind")
+        rows, columns = area.slices(self._canvas.origin_px)
+
+        def draw(band: tuple[int, int]) -> None:
+            draw_rows(self._sums, self._coverage, self._drawn, band, (columns.start, columns.stop))
+
+        height, width = area.shape_px
+        self._bands.run(draw, (rows.start, rows.stop), pixels=area.pixels, by_row=lambda: np.full(height, width))
 
     def _make_room(self, needed: Area) -> None:
         """Enlarge the canvas with a margin on the sides that need it, so that growing stays rare."""
@@ -218,11 +242,21 @@ class Mosaic:
         )
         if new == self._canvas:
             return
-        sums, coverage = np.zeros((LAYERS, *new.shape_px)), np.zeros(new.shape_px, dtype=np.int32)
+        sums, coverage = np.zeros((len(self._sums), *new.shape_px)), np.zeros(new.shape_px, dtype=np.int32)
         drawn = np.full((2, *new.shape_px), np.nan, dtype=np.float32)
         kept = old.slices(new.origin_px)
         sums[:, *kept], coverage[kept], drawn[:, *kept] = self._sums, self._coverage, self._drawn
         self._canvas, self._sums, self._coverage, self._drawn = new, sums, coverage, drawn
+
+
+def _pixels_by_row(patches: PlacedPatches, extent: Area) -> npt.NDArray[np.int64]:
+    """Return how many pixels of patches lie on each row of their extent, and on the one behind it."""
+    _, height, width = patches.phase.shape
+    tops = patches.corners_px[:, 0] - extent.top
+    changes = np.zeros(extent.shape_px[0] + 2, np.int64)
+    np.add.at(changes, tops, width)
+    np.subtract.at(changes, tops + height + 1, width)
+    return np.cumsum(changes[:-1])
 
 
 def _cut(image: StitchedImage, area: Area) -> StitchedImage:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+
 import numpy as np
 import pytest
 from scipy import ndimage
 from skimage.registration import phase_cross_correlation
 
+from ptychoflow.inference_edge.stitching import row_bands
 from ptychoflow.inference_edge.stitching.area import Area
 from ptychoflow.inference_edge.stitching.mosaic import Mosaic, StitchedImage, crop_centre, place_patches
+from ptychoflow.inference_edge.stitching.row_bands import RowBands, choose_threads
+from ptychoflow.inference_edge.stitching.spreading import AMPLITUDE, COSINE, SINE, WEIGHT, draw_rows
 
 
 def stitch(amplitude, phase, positions_px, batches=1) -> StitchedImage:
@@ -97,6 +102,76 @@ def test_patches_without_an_amplitude_are_stitched_as_if_it_were_one():
     np.testing.assert_array_equal(image.amplitude, expected.amplitude)
     np.testing.assert_array_equal(image.phase, expected.phase)
     assert image.origin_px == expected.origin_px
+
+
+@pytest.mark.parametrize("threads", [2, 3, 16])
+@pytest.mark.parametrize("with_amplitude", [True, False])
+def test_an_image_is_the_same_to_the_bit_however_many_threads_stitch_it(monkeypatch, threads, with_amplitude):
+    monkeypatch.setattr(row_bands, "BAND_MIN_PX", 1)
+    amplitude, phase = random_patches(40, (9, 17), seed=3)
+    positions = np.random.default_rng(5).uniform(-20, 30, (40, 2))
+    positions[:5] = np.floor(positions[:5])
+    images = []
+    with closing(RowBands(threads)) as bands:
+        for mosaic in (Mosaic(), Mosaic(bands)):
+            for n in range(0, 40, 8):
+                some = slice(n, n + 8)
+                sizes = amplitude[some] if with_amplitude or n == 16 else None
+                mosaic.stitch(place_patches(sizes, phase[some], positions[some]))
+                images.append(mosaic.image())
+    for alone, shared in zip(images[:5], images[5:], strict=True):
+        for name in ("amplitude", "phase", "coverage"):
+            np.testing.assert_array_equal(getattr(shared, name), getattr(alone, name), strict=True)
+    if not with_amplitude:
+        expected = np.where(images[1].coverage > 0, np.float32(1), np.float32(np.nan))
+        np.testing.assert_array_equal(images[1].amplitude, expected)
+        amplitude[:16] = amplitude[24:] = 1
+    assert_equal_to_slow(images[-1], stitch_slowly(amplitude, phase, positions))
+
+
+def test_threads_get_equal_shares_and_their_errors_are_raised(monkeypatch):
+    monkeypatch.setattr(row_bands, "BAND_MIN_PX", 10)
+    done, pixels = [], np.array([5, 5, 0, 0, 20, 10, 0, 40, 0, 0])
+    with closing(RowBands(4)) as bands:
+        bands.run(done.append, (100, 110), pixels=pixels.sum(), by_row=lambda: pixels)
+        assert [row for band in sorted(done) for row in range(*band)] == list(range(100, 110))
+        assert max(pixels[start - 100 : stop - 100].sum() for start, stop in done) == 40
+        done.clear()
+        bands.run(done.append, (100, 110), pixels=19, by_row=lambda: pixels)
+        assert done == [(100, 110)], "too little to wake anybody"
+
+        def fail_behind(band):
+            if band[0] > 100:
+                raise ValueError("no more")
+
+        with pytest.raises(ValueError, match="no more"):
+            bands.run(fail_behind, (100, 110), pixels=pixels.sum(), by_row=lambda: pixels)
+
+
+@pytest.mark.parametrize(("processors", "computing", "at_most", "threads"), [(2, 1, 4, 1), (1, 1, 4, 1), (8, 2, 4, 4)])
+def test_as_many_threads_stitch_as_processors_are_free(caplog, processors, computing, at_most, threads):
+    caplog.set_level("INFO")
+    assert choose_threads(processors=processors, computing=computing, at_most=at_most) == threads
+    assert f"stitching with {threads} threads: {processors} processors" in caplog.text
+
+
+def test_phases_are_drawn_as_numpy_computes_them():
+    rng = np.random.default_rng(7)
+    coverage = rng.integers(0, 3, (40, 50), np.int32)
+    sums = rng.normal(size=(4, 40, 50)) * 10.0 ** rng.integers(-12, 12, (40, 50))
+    sums[:2, 0, :4] = [[0.0, 0.0, 1.0, -1.0], [1.0, -1.0, 0.0, 0.0]]
+    sums[:2, 1, :2] = [[0.0, 1e-300], [0.0, 1e-300]]
+    sums[WEIGHT] = np.abs(sums[WEIGHT]) * coverage
+    drawn = np.full((2, 40, 50), 5, np.float32)
+    draw_rows(sums, coverage, drawn, (0, 40), (0, 48))
+    covered = coverage > 0
+    covered[:, 48:] = False
+    phase = np.arctan2(sums[SINE], sums[COSINE])[covered].astype(np.float32)
+    amplitude = (sums[AMPLITUDE][covered] / sums[WEIGHT][covered]).astype(np.float32)
+    np.testing.assert_array_max_ulp(drawn[1, covered], phase, maxulp=1)
+    np.testing.assert_array_equal(drawn[0, covered], amplitude)
+    assert np.isnan(drawn[:, :, :48][:, ~covered[:, :48]]).all()
+    assert (drawn[:, :, 48:] == 5).all()
 
 
 def test_phase_wraps_do_not_tear():

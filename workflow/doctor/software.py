@@ -7,9 +7,9 @@ import platform
 from collections.abc import Iterator
 from importlib import metadata
 
+from ptychoflow.streaming.device import available_processors
 from ptychoflow.workflow.configuration.config import AnyConfig
 from ptychoflow.workflow.doctor.finding import Finding, green, red, yellow
-from ptychoflow.workflow.environment import available_processors
 
 SHOWN = ("ptychoflow", "torch", "ptychi", "numpy", "pyzmq", "msgspec", "h5py")
 

@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 
-from ptychoflow.workflow.environment import available_processors
+from ptychoflow.streaming.device import available_processors
 
 LOCAL_TORCHRUN = "ptychoflow.workflow.launching.local_torchrun"
 SCRATCH_VARIABLE = "PTYCHOFLOW_SCRATCH"

@@ -32,7 +32,12 @@ from ptychoflow.workflow.experiments.case import CaseFolder
 from ptychoflow.workflow.experiments.classification.settings import ClassificationExperiment
 from ptychoflow.workflow.experiments.configuration import load_experiment
 from ptychoflow.workflow.experiments.ptychography.case import all_cases, weights_of
-from ptychoflow.workflow.experiments.ptychography.dataset import PerspectiveSamples, open_dataset, write_perspective
+from ptychoflow.workflow.experiments.ptychography.dataset import (
+    PerspectiveSamples,
+    open_dataset,
+    with_fewer_labels,
+    write_perspective,
+)
 from ptychoflow.workflow.experiments.ptychography.experiment import Ptychography, _against
 from ptychoflow.workflow.experiments.ptychography.memoriser import Nearest, memorise
 from ptychoflow.workflow.experiments.ptychography.preparation import prepare, prepare_earlier
@@ -162,6 +167,23 @@ def test_from_scratch_shuffles_everything_until_it_has_converged(folder: Path) -
     assert epochs[0] != epochs[1] != sorted(epochs[1])
 
 
+def test_while_frames_without_ground_truth_pass_there_is_nothing_to_learn(folder: Path) -> None:
+    write_perspective(samples(2, 10), folder)
+    dataset = with_fewer_labels(open_dataset(folder), 2)
+    assert [len(part.rows(FrameRole.TRAIN)) for part in dataset] == [16, 0, 8]
+    assert [len(part.rows(FrameRole.VALIDATION)) for part in dataset] == [4, 3, 2]
+    stream = SectionStream(dataset, in_sequence(dataset, passes=2, first=0, rank=1, world_size=2))
+    polls = []
+    while not isinstance(stream.end, StreamEnd):
+        polls.append(list[int | None]())
+        while stream.end is None:
+            minibatch = stream.next_minibatch(5, timeout_s=0.0)
+            polls[-1].append(None if minibatch is None else len(minibatch["phase"]))
+        stream.begin_next_section()
+    # 8, 6 and 4 frames of this rank, twice: three polls while the second perspective's pass
+    assert polls == [[5, 5, 5, 1], [None, None, None], [5, 3]]
+
+
 SOURCE = SimulationSettings(
     frames_per_perspective=40,
     frame_shape_px=(32, 32),
@@ -227,7 +249,7 @@ def test_a_wrong_setting_is_named(tmp_path: Path) -> None:
             assignments=["experiment.pases=3"],
             options={},
         )
-    with pytest.raises(UserError, match=r"unknown preset 'tiny'; the presets are measured, small, thesis"):
+    with pytest.raises(UserError, match=r"unknown preset 'tiny'; the presets are labels, measured, small, thesis"):
         load_experiment(PtychographyExperiment, "ptychography", preset="tiny", file=None, assignments=[], options={})
     with pytest.raises(ValidationError, match=r"earlier and trainer\.init_weights both say where training begins"):
         experiment(earlier={"source": {}}, trainer={"init_weights": str(tmp_path / "v1.safetensors")})
@@ -317,6 +339,50 @@ def test_what_was_seen_is_remembered_exactly(tmp_path: Path) -> None:
     nearest.remember(np.stack([np.zeros(20, int), rows], axis=1))
     assert nearest.place[:, 1].tolist() == rows[::-1].tolist()
     assert nearest.truth()["phase"][:, 0, 0].tolist() == (-rows[::-1]).tolist()
+
+
+def test_with_less_ground_truth_the_past_is_rehearsed_in_as_many_steps(tmp_path: Path) -> None:
+    source = SOURCE.model_copy(update={"specimens": (), "perspectives": 5})
+    settings = experiment(
+        source=source.model_dump(mode="json"),
+        trainer={
+            "threads": 1,
+            "batch_size": 4,
+            "model": {"width": 4, "levels": 2},
+            "buffer": {"capacity": 40, "representatives": 6, "candidates": 3},
+        },
+        experiment={"methods": ["er", "incremental", "memoriser"], "labelled_one_in": [1, 3]},
+    )
+    cases = all_cases(settings, tmp_path)
+    assert [case.name for case in cases[::3]] == ["er-seed-0", "er-one-in-3-seed-0"]
+    er, incremental, memoriser, er_less, incremental_less, memoriser_less = trained(settings, tmp_path)
+    steps = [-(-len(part.rows(FrameRole.TRAIN)) // 4) for part in cases[0].samples()]
+    assert steps[4] == 0, "the last perspective is held out"
+    assert er["steps"] == er_less["steps"] == incremental["steps"] == sum(steps)
+    assert incremental_less["steps"] == steps[0] + steps[3]
+    assert len(er_less["validation_matrix"]) == len(memoriser_less["validation_matrix"]) == 4
+    assert er_less["validation_matrix"][0] == er["validation_matrix"][0]
+    before, after = (incremental_less["validation_matrix"][number] for number in (0, 2))
+    assert before == after, "nothing is learnt of perspectives without ground truth"
+    assert er_less["validation_matrix"][0] != er_less["validation_matrix"][2], "but what was seen is rehearsed"
+    assert memoriser_less["validation_matrix"][2] == memoriser["validation_matrix"][0]
+    whole, less = (sum(part.ground_truth_s for part in open_dataset(cases[0].dataset)[:4:step]) for step in (1, 3))
+    assert er["ground_truth_s"] == pytest.approx(whole)
+    assert er_less["ground_truth_s"] == pytest.approx(less)
+    one = Ptychography(settings, folder=tmp_path)
+    content = one.head()
+    for case, figures in zip(
+        cases, (er, incremental, memoriser, er_less, incremental_less, memoriser_less), strict=True
+    ):
+        content[case.place[0]].setdefault(case.place[1], []).append(case.parameters() | figures)
+    content |= one.conclude(content)
+    table = one.table(content)
+    rows = {row[0]: dict(zip(table.columns, row[1:], strict=True)) for row in table.rows()}
+    assert rows["er, 1 in 3"]["against all labels"] == (
+        f"{100 * (er_less['validation_loss'][-1] / er['validation_loss'][-1] - 1):+.1f} %"
+    )
+    assert rows["er"]["against all labels"] == ""
+    assert {path.name for path in one.draw(content)} >= {"labels.png"}
 
 
 def test_incremental_has_as_many_samples_and_steps_as_rehearsal_has(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ def ptychography(
     scan: Annotated[Path | None, typer.Argument(help="Recorded scan (HDF5), learnt first.", metavar="[SCAN]")] = None,
     *,
     preset: Annotated[
-        str, typer.Option(help="small, measured (SCAN, then simulations) or thesis (for GPUs).")
+        str, typer.Option(help="small, labels, measured (SCAN, then simulations) or thesis (for GPUs).")
     ] = "small",
     config: ConfigOption = None,
     assignments: SetOption = None,

@@ -44,8 +44,9 @@ class ResultTable:
         """Print to standard output."""
         console = Console(file=sys.stdout, width=WIDTH)
         table = Table(title=self.title)
-        for heading in ("", *self.columns):
-            table.add_column(heading, no_wrap=True)
+        table.add_column("", no_wrap=True)
+        for heading in self.columns:
+            table.add_column(heading)
         for row in self.rows():
             table.add_row(*row)
         console.print(table)

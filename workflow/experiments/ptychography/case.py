@@ -5,10 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from pydantic import PositiveInt
+
 from ptychoflow.trainer.pipelines.ptychography.settings import TrainerSettings
 from ptychoflow.trainer.settings import Pace
-from ptychoflow.workflow.experiments.case import Case, CaseFolder
+from ptychoflow.workflow.experiments.case import STRATEGIES, Case, CaseFolder
 from ptychoflow.workflow.experiments.methods import Method
+from ptychoflow.workflow.experiments.ptychography.dataset import Dataset, open_dataset, with_fewer_labels
 from ptychoflow.workflow.experiments.ptychography.settings import (
     ComparisonSettings,
     EarlierScan,
@@ -27,23 +30,36 @@ class PtychographyCase(Case):
     """Model, sizes, buffer, schedule, initial weights."""
     comparison: ComparisonSettings
     """What all methods share."""
+    labelled_one_in: PositiveInt = 1
+    """One perspective in so many has ground truth."""
     earlier: bool = False
     """Whether it is the training on the scan before the experiment."""
 
     @property
     def name(self) -> str:
-        """Method and seed."""
-        return f"{EARLIER if self.earlier else self.method.value}-seed-{self.seed}"
+        """Method, share of ground truth, and seed."""
+        share = f"-one-in-{self.labelled_one_in}" if self.labelled_one_in > 1 else ""
+        return f"{EARLIER if self.earlier else self.method.value}{share}-seed-{self.seed}"
 
     @property
     def place(self) -> tuple[str, str]:
-        """What was learnt before stands apart."""
+        """What was learnt before stands apart, and so does what was learnt with less ground truth."""
+        if self.labelled_one_in > 1:
+            return labelled_part(self.labelled_one_in), self.method.value
         return (EARLIER, self.method.value) if self.earlier else super().place
+
+    def samples(self) -> Dataset:
+        """Open the samples, with as much ground truth as this case may use."""
+        return with_fewer_labels(open_dataset(self.dataset), self.labelled_one_in)
 
     @property
     def learning(self) -> TrainerSettings:
-        """Return the trainer's settings for this method: one step per minibatch, nothing after the stream."""
-        update: dict[str, Any] = {"strategy": self.method.strategy, "pace": Pace.STREAM, "finish_s": 0.0}
+        """Return the trainer's settings for this method: one step per minibatch, nothing after the stream.
+
+        While frames without ground truth pass, steps are made of representatives alone.
+        """
+        pace = Pace.STREAM if self.labelled_one_in == 1 else Pace.CONTINUOUS
+        update: dict[str, Any] = {"strategy": self.method.strategy, "pace": pace, "finish_s": 0.0}
         if self.method is Method.ER_MORE:
             buffer = self.trainer.buffer
             update["buffer"] = buffer.model_copy(update={"representatives": 2 * buffer.representatives})
@@ -59,6 +75,11 @@ class PtychographyCase(Case):
         """Samples of the stream per step and rank."""
         more = self.trainer.buffer.representatives if self.method is Method.INCREMENTAL_MORE else 0
         return self.trainer.batch_size + more
+
+
+def labelled_part(one_in: int) -> str:
+    """Return the part of the results where one perspective in so many has ground truth."""
+    return STRATEGIES if one_in == 1 else f"labelled_one_in_{one_in}"
 
 
 def weights_of(folder: CaseFolder) -> Path:
@@ -90,7 +111,9 @@ def _cases(settings: PtychographyExperiment, seed: int, folder: Path) -> list[Pt
             dataset=folder / f"samples-seed-{seed}",
             trainer=trainer,
             comparison=settings.experiment,
+            labelled_one_in=one_in,
         )
+        for one_in in settings.experiment.labelled_one_in
         for method in settings.experiment.methods
     ]
     return [*before, *compared]

@@ -5,10 +5,9 @@ One folder per perspective, written once; arrays are memory-mapped when they are
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
@@ -35,6 +34,7 @@ REFERENCE = ("reference_amplitude", "reference_phase", "origin_px")
 
 class _Complete(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     angle_deg: float
+    ground_truth_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,8 @@ class PerspectiveSamples:
     """What the stitched image should be; None without positions."""
     probe: npt.NDArray[np.complex64] | None = None
     """(mode, y, x); None where the source has none."""
+    ground_truth_s: float = 0.0
+    """How long phase retrieval took."""
 
     def rows(self, role: FrameRole) -> npt.NDArray[np.int64]:
         """Return the rows of a role, in order."""
@@ -73,6 +75,24 @@ def validation_samples(dataset: Dataset) -> dict[int, Arrays]:
     return {index: arrays for index, arrays in samples.items() if len(arrays["diffraction"])}
 
 
+def with_fewer_labels(dataset: Dataset, one_in: int) -> Dataset:
+    """Return the dataset in which one perspective in so many has ground truth: training frames of others are EXCLUDED.
+
+    Validation frames keep their roles: they are looked at, not learnt from.
+    """
+    return [part if part.index % one_in == 0 else _unlabelled(part) for part in dataset]
+
+
+def _unlabelled(part: PerspectiveSamples) -> PerspectiveSamples:
+    roles = np.where(part.roles == FrameRole.TRAIN, FrameRole.EXCLUDED, part.roles).astype(np.uint8)
+    return replace(part, roles=roles)
+
+
+def ground_truth_s(dataset: Dataset) -> float:
+    """Return how long phase retrieval took for what is learnt."""
+    return sum(part.ground_truth_s for part in dataset if len(part.rows(FrameRole.TRAIN)))
+
+
 def write_perspective(perspective: PerspectiveSamples, folder: Path) -> None:
     """Write one perspective, whose folder appears when it is complete. Raises OSError."""
     unfinished = folder / f"{perspective.index:04d}{UNFINISHED_SUFFIX}"
@@ -88,7 +108,9 @@ def write_perspective(perspective: PerspectiveSamples, folder: Path) -> None:
         arrays["probe"] = perspective.probe
     for name, array in arrays.items():
         np.save(unfinished / f"{name}.npy", array, allow_pickle=False)
-    write_durably(unfinished / COMPLETE, json.dumps({"angle_deg": perspective.angle_deg}))
+    write_durably(
+        unfinished / COMPLETE, msgspec.json.encode(_Complete(perspective.angle_deg, perspective.ground_truth_s))
+    )
     move_durably(unfinished, unfinished.with_suffix(""))
 
 
@@ -113,12 +135,14 @@ def _open(folder: Path) -> PerspectiveSamples:
     if has_reference:
         amplitude, phase, origin = (np.asarray(load(name)) for name in REFERENCE)
         reference = ReferenceImage(amplitude, phase, (float(origin[0]), float(origin[1])))
+    complete = read_kept(folder / COMPLETE, _Complete, advice=ADVICE)
     return PerspectiveSamples(
         index=int(folder.name),
-        angle_deg=read_kept(folder / COMPLETE, _Complete, advice=ADVICE).angle_deg,
+        angle_deg=complete.angle_deg,
         samples={name: load(name) for name in FIELDS},
         roles=np.asarray(load("roles"), np.uint8),
         positions_px=np.asarray(load("positions_px"), np.float64) if has_positions else None,
         reference=reference,
         probe=np.asarray(load("probe"), np.complex64) if has_probe else None,
+        ground_truth_s=complete.ground_truth_s,
     )

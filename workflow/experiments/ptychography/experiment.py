@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
@@ -13,7 +13,13 @@ from ptychoflow.workflow.configuration.pipeline_name import PipelineName
 from ptychoflow.workflow.experiments.case import STRATEGIES, Case
 from ptychoflow.workflow.experiments.experiment import Content, Experiment
 from ptychoflow.workflow.experiments.methods import Method
-from ptychoflow.workflow.experiments.ptychography.case import EARLIER, PtychographyCase, all_cases, held_out_image_of
+from ptychoflow.workflow.experiments.ptychography.case import (
+    EARLIER,
+    PtychographyCase,
+    all_cases,
+    held_out_image_of,
+    labelled_part,
+)
 from ptychoflow.workflow.experiments.ptychography.dataset import open_dataset
 from ptychoflow.workflow.experiments.ptychography.plots import write_plots
 from ptychoflow.workflow.experiments.ptychography.preparation import prepare, prepare_earlier
@@ -48,11 +54,12 @@ class Ptychography(Experiment):
 
     def head(self) -> Content:
         """Return what the results begin with; what is compared, and how often, may be extended later."""
-        may_be_extended = {"experiment": {"methods", "seeds"}}
+        may_be_extended = {"experiment": {"methods", "seeds", "labelled_one_in"}}
         return {
             "configuration": self._settings.model_dump(mode="json", exclude=may_be_extended),
             STRATEGIES: {},
             EARLIER: {},
+            **{labelled_part(one_in): {} for one_in in self._settings.experiment.labelled_one_in},
         }
 
     def cases(self) -> list[PtychographyCase]:
@@ -75,7 +82,7 @@ class Ptychography(Experiment):
 
     def conclude(self, content: Content) -> Content:
         """Return the scores of always predicting the mean training patch; all methods on a stream share them."""
-        runs = content[STRATEGIES]
+        runs: dict[str, Runs] = next((content[part] for part in self._labelled(content).values()), {})
         streamed = [run for name, found in runs.items() if name != Method.FROM_SCRATCH for run in found]
         counted = streamed or [run for found in runs.values() for run in found]
         return {"constant": _constant(counted) if counted else None}
@@ -83,7 +90,12 @@ class Ptychography(Experiment):
     def table(self, content: Content) -> ResultTable:
         """Return losses and scores after the last perspective."""
         runs: dict[str, Runs] = content[STRATEGIES]
-        columns = {
+        labelled = {
+            (one_in, name): found
+            for one_in, part in self._labelled(content).items()
+            for name, found in content[part].items()
+        }
+        columns: dict[str, Cell] = {
             LOSS: spread(_final_loss, 4),
             "raw weights": spread(lambda run: run["raw_loss"], 4),
             "late mean": spread(lambda run: run["late_loss"], 4),
@@ -92,6 +104,7 @@ class Ptychography(Experiment):
                 for base in BASELINES
                 if base.value in runs
             },
+            **self._columns_of_labels(labelled),
             "forgetting": spread(lambda run: run.get("forgetting"), 4),
             **{
                 f"{channel} {heading}": spread(_held_out_score(name, channel), digits)
@@ -106,18 +119,34 @@ class Ptychography(Experiment):
         return ResultTable(
             "held-out perspective, and validation loss over all perspectives after the last one",
             columns=columns,
-            lines=list(runs.items()),
+            lines=[
+                (name if one_in == 1 else f"{name}, 1 in {one_in}", found) for (one_in, name), found in labelled.items()
+            ],
             baselines=[["constant prediction", *(constant.get(heading, "") for heading in columns)]],
         )
+
+    def _labelled(self, content: Content) -> dict[int, str]:
+        """Return the parts of the results by how few perspectives have ground truth."""
+        parts = {one_in: labelled_part(one_in) for one_in in sorted(self._settings.experiment.labelled_one_in)}
+        return {one_in: part for one_in, part in parts.items() if content.get(part)}
+
+    def _columns_of_labels(self, labelled: Mapping[tuple[int, str], Runs]) -> dict[str, Cell]:
+        if self._settings.experiment.labelled_one_in == (1,):
+            return {}
+        all_labels = {id(found): labelled.get((1, name), []) for (_, name), found in labelled.items()}
+        return {
+            "against all labels": lambda runs: _against(all_labels[id(runs)])(runs),
+            "phase retrieval, s": spread(lambda run: run["ground_truth_s"], 0),
+        }
 
     def draw(self, content: Content) -> list[Path]:
         """Draw losses and held-out images into the experiment's folder."""
         images = {
             case.method: held_out_image_of(self.folder_of(case))
             for case in self.cases()
-            if case.seed == self._settings.experiment.first_seed and not case.earlier
+            if case.seed == self._settings.experiment.first_seed and case.place[0] == STRATEGIES
         }
-        return write_plots(content, images, self.folder)
+        return write_plots(content, images, self.folder, labelled=self._labelled(content))
 
 
 def _constant(runs: Sequence[Run]) -> dict[str, Any]:

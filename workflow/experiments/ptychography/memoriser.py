@@ -25,7 +25,7 @@ from ptychoflow.workflow.experiments.case import CaseFolder
 from ptychoflow.workflow.experiments.methods import Method
 from ptychoflow.workflow.experiments.ptychography.callback import LossRecord
 from ptychoflow.workflow.experiments.ptychography.case import PtychographyCase, held_out_image_of
-from ptychoflow.workflow.experiments.ptychography.dataset import Dataset, open_dataset, validation_samples
+from ptychoflow.workflow.experiments.ptychography.dataset import Dataset, ground_truth_s, validation_samples
 from ptychoflow.workflow.experiments.ptychography.figures import figures
 from ptychoflow.workflow.experiments.ptychography.held_out import image_held_out
 from ptychoflow.workflow.experiments.ptychography.ranking import rank_by_residual
@@ -60,7 +60,7 @@ class Nearest(MostAlike):
 
 def memorise(case: PtychographyCase, folder: CaseFolder) -> dict[str, Any]:
     """Remember perspective after perspective, and return the figures of a training. Blocks."""
-    began_s, dataset = time.monotonic(), open_dataset(case.dataset)
+    began_s, dataset = time.monotonic(), case.samples()
     validation = _Validation(dataset)
     mean_patch = MeanPatch(dataset[0].samples["phase"].shape[1:], device=torch.device("cpu"))
     record = LossRecord(validation.perspectives, validation.losses_of_constant(mean_patch.on_this_rank()))
@@ -68,14 +68,15 @@ def memorise(case: PtychographyCase, folder: CaseFolder) -> dict[str, Any]:
     nearest = Nearest(validation.frames, dataset)
     for part in dataset:
         rows = part.rows(FrameRole.TRAIN)
-        if not len(rows):
+        if not len(rows) and not len(part.rows(FrameRole.EXCLUDED)):
             continue
         new = places(part.index, rows)
         remembered.see(new)
         if case.method is Method.MEMORISER_BUFFER:  # which forgets, so that all is compared anew
             nearest, new = Nearest(validation.frames, dataset), remembered.places
         nearest.remember(new)
-        mean_patch.accumulate(_patches(part.of_role(FrameRole.TRAIN)), first=len(rows))
+        if len(rows):
+            mean_patch.accumulate(_patches(part.of_role(FrameRole.TRAIN)), first=len(rows))
         record.sections.append(part.index)
         record.matrix.append(validation.losses(nearest.truth()))
         record.constants.append(validation.losses_of_constant(mean_patch.on_this_rank()))
@@ -92,7 +93,8 @@ def memorise(case: PtychographyCase, folder: CaseFolder) -> dict[str, Any]:
         held_out.write_image(held_out_image_of(folder))
     recalled = validation.by_perspective(nearest.truth())
     ranking = rank_by_residual(dataset, lambda index, _frames: recalled[index])
-    return figures(record, held_out, at_once=False) | {"residual_ranks": ranking}
+    found = figures(record, held_out, at_once=False)
+    return found | {"residual_ranks": ranking, "ground_truth_s": ground_truth_s(dataset)}
 
 
 class _Remembered:

@@ -19,22 +19,29 @@ from ptychoflow.workflow.experiments.colours import COLOURS
 from ptychoflow.workflow.experiments.methods import Method
 
 CURVES, PANEL, MATRICES = "validation_loss.png", "held_out.png", "forgetting.png"
+LABELS = "labels.png"
 DPI = 160
 
 
-def write_plots(results: dict[str, Any], images: Mapping[Method, Path], folder: Path) -> list[Path]:
+def write_plots(
+    results: dict[str, Any], images: Mapping[Method, Path], folder: Path, *, labelled: Mapping[int, str]
+) -> list[Path]:
     """Write the pictures to the folder and return them; the panel needs a held-out perspective that could be stitched.
 
     Args:
         results: of the experiment.
         images: files of the first seed's held-out perspective by method, as far as they are there.
         folder: gets the pictures.
+        labelled: the parts of the results by how few perspectives have ground truth; several give a picture of their
+            own.
 
     Raises:
         UserError: a picture cannot be written.
     """
     with mpl.rc_context(STYLE):
         drawn = {folder / CURVES: _curves(results), folder / MATRICES: _matrices(results)}
+        if len(labelled) > 1:
+            drawn[folder / LABELS] = _labels(results, labelled)
         shown = {method: path for method, path in images.items() if path.exists()}
         if shown:
             drawn[folder / PANEL] = _panel(shown)
@@ -62,6 +69,28 @@ def _curves(results: dict[str, Any]) -> Figure:
         axes.fill_between(learnt, mean - spread, mean + spread, color=COLOURS[method], alpha=0.15, lw=0)
     axes.set_ylim(bottom=0)
     axes.legend(ncols=2)
+    return figure
+
+
+def _labels(results: dict[str, Any], labelled: Mapping[int, str]) -> Figure:
+    """The loss over all perspectives in the end, against how few of them had ground truth."""
+    figure = Figure(figsize=(5.2, 3.6), layout="constrained")
+    axes = figure.add_subplot()
+    axes.set(xlabel="one perspective in so many has ground truth", ylabel="validation loss over all perspectives")
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(list(labelled), [str(one_in) for one_in in labelled])
+    axes.minorticks_off()
+    axes.axhline(results["constant"]["validation_loss"], color=GREY, ls=":", lw=1.2, label="constant prediction")
+    for name in dict.fromkeys(name for part in labelled.values() for name in results[part]):
+        points = {
+            one_in: np.array([run["validation_loss"][-1] for run in results[part][name]])
+            for one_in, part in labelled.items()
+            if name in results[part]
+        }
+        mean, spread = (np.array([getattr(losses, of)() for losses in points.values()]) for of in ("mean", "std"))
+        axes.errorbar(list(points), mean, spread, color=COLOURS[Method(name)], lw=1.8, marker="o", ms=4, label=name)
+    axes.set_ylim(bottom=0)
+    axes.legend()
     return figure
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
@@ -128,7 +129,9 @@ def _with_ground_truth(perspective: Perspective, part: _Part, *, number: int) ->
         recorded=perspective.ground_truth,
         target_shape_px=target_shape_px,
     )
+    began_s = time.monotonic()
     truth = compute_ground_truth(job, part.retrieval)
+    took_s = time.monotonic() - began_s
     roles = assign_roles(
         part.roles,
         perspective.positions_px,
@@ -152,6 +155,7 @@ def _with_ground_truth(perspective: Perspective, part: _Part, *, number: int) ->
         positions_px=perspective.positions_px[kept],
         reference=ReferenceImage(truth.reference_amplitude, truth.reference_phase, truth.origin_px),
         probe=starting_probe(job),
+        ground_truth_s=took_s,
     )
 
 

@@ -77,6 +77,9 @@ class ComparisonSettings(Settings):
     """
     passes: PositiveInt = 1
     """How often the frames of a perspective come, in their order, before the next perspective does."""
+    labelled_one_in: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (1,)
+    """Every method is trained with each of these: one perspective in so many has ground truth, the first one always.
+    While the others pass, the past is rehearsed, in as many steps as they would have."""
     from_scratch: FromScratchSettings = Field(default_factory=FromScratchSettings)
     """When training on everything has converged."""
     max_restarts: Annotated[int, Field(ge=0)] = 2

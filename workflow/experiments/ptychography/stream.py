@@ -27,19 +27,27 @@ class Section:
     """A perspective, or an epoch."""
     places: Rows
     """(n, 2): perspective and row of each sample, in order."""
+    unlabelled: int = 0
+    """How many frames come without ground truth, and so no samples: the past is rehearsed while they do."""
 
 
 def in_sequence(dataset: Dataset, *, passes: float, first: int, rank: int, world_size: int) -> Iterator[Section]:
     """Yield a section per perspective that has training frames, from perspective `first` on, in order of acquisition.
 
-    Frames are dealt to the ranks in turn. They come `passes` times; a broken number ends with their first ones.
+    So does one whose frames lack ground truth (EXCLUDED); its section has no samples. Frames are dealt to the ranks in
+    turn. They come `passes` times; a broken number ends with their first ones.
     """
     for perspective in dataset:
-        rows = perspective.rows(FrameRole.TRAIN)
-        if perspective.index >= first and len(rows):
+        rows, unlabelled = perspective.rows(FrameRole.TRAIN), perspective.rows(FrameRole.EXCLUDED)
+        if perspective.index < first:
+            continue
+        if len(rows):
             mine = rows[rank::world_size]
             mine = np.resize(mine, round(passes * len(mine)))
             yield Section(perspective.index, places(perspective.index, mine))
+        elif len(unlabelled):
+            mine = unlabelled[rank::world_size]
+            yield Section(perspective.index, places(perspective.index, mine[:0]), round(passes * len(mine)))
 
 
 class Convergence:
@@ -92,11 +100,15 @@ class SectionStream(Stream):
     def __init__(self, dataset: Dataset, sections: Iterator[Section]) -> None:
         self._dataset, self._sections = dataset, sections
         self._section: Section | None = next(sections)
-        self._served = 0
+        self._served = self._passed = 0
 
     def next_minibatch(self, size: int, *, timeout_s: float) -> Minibatch | None:
-        """Return the next `size` samples, fewer at the end of a section, or None there; never waits."""
+        """Return the next `size` samples, fewer at the end of a section, or None there; never waits.
+
+        None also while `size` frames without ground truth pass.
+        """
         if self._section is None or self._served >= len(self._section.places):
+            self._passed += size
             return None
         places = self._section.places[self._served : self._served + size]
         self._served += len(places)
@@ -111,13 +123,14 @@ class SectionStream(Stream):
         """The end of the section once all of it has been served; then that of the stream."""
         if self._section is None:
             return StreamEnd()
-        if self._served < len(self._section.places):
+        if self._served < len(self._section.places) or self._passed < self._section.unlabelled:
             return None
         return SectionEnd(self._section.number)
 
     def begin_next_section(self) -> None:
         """Begin the next section."""
-        self._section, self._served = next(self._sections, None), 0
+        self._section = next(self._sections, None)
+        self._served = self._passed = 0
 
 
 def places(perspective: int, rows: Rows) -> Rows:

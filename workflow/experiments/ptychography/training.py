@@ -42,7 +42,12 @@ from ptychoflow.workflow.experiments.case import CaseFolder
 from ptychoflow.workflow.experiments.methods import Method
 from ptychoflow.workflow.experiments.ptychography.callback import LossCallback, LossRecord
 from ptychoflow.workflow.experiments.ptychography.case import PtychographyCase, held_out_image_of, weights_of
-from ptychoflow.workflow.experiments.ptychography.dataset import Dataset, open_dataset, validation_samples
+from ptychoflow.workflow.experiments.ptychography.dataset import (
+    Dataset,
+    PerspectiveSamples,
+    ground_truth_s,
+    validation_samples,
+)
 from ptychoflow.workflow.experiments.ptychography.figures import figures
 from ptychoflow.workflow.experiments.ptychography.held_out import image_held_out, predict
 from ptychoflow.workflow.experiments.ptychography.memoriser import memorise
@@ -105,15 +110,21 @@ class CaseReport(TimeReport):
 def _steps(training: Training) -> int:
     """Return the steps of a training on perspective after perspective."""
     per_step = training.rank.world_size * training.case.learning.batch_size
-    frames = (round(training.case.passes * len(part.rows(FrameRole.TRAIN))) for part in training.dataset)
+    frames = (round(training.case.passes * _frames(training, part)) for part in training.dataset)
     return sum(-(-count // per_step) for count in frames)
+
+
+def _frames(training: Training, part: PerspectiveSamples) -> int:
+    """Return for how many frames of a perspective there are steps."""
+    count = len(part.rows(FrameRole.TRAIN))
+    return count if training.strategy.buffer is None else count + len(part.rows(FrameRole.EXCLUDED))
 
 
 def train(case: PtychographyCase, folder: CaseFolder, rank: Rank) -> dict[str, Any]:
     """Train, evaluate, and return the figures; the same on every rank. Blocks."""
     if case.method.remembers_only:
         return memorise(case, folder) if rank.rank == 0 else {}
-    training = _prepare(case, folder, rank, open_dataset(case.dataset))
+    training = _prepare(case, folder, rank, case.samples())
     with closing(training.strategy):
         _train(training, case.learning, first=_go_on(training))
         return _finish(training) if rank.rank == 0 else {}
@@ -180,9 +191,9 @@ def _train(training: Training, settings: TrainerSettings, *, first: int) -> None
     else:
         sections = in_sequence(dataset, passes=case.passes, first=first, **deal)
 
-    def after_section(_number: int, found: Evaluation) -> None:
+    def after_section(number: int, found: Evaluation) -> None:
         convergence.note(found.mean_over_seen)
-        if not at_once:
+        if not at_once and _frames(training, dataset[number]):
             _save(training)
 
     callback = LossCallback(
@@ -242,4 +253,5 @@ def _finish(training: Training) -> dict[str, Any]:
         held_out.write_image(held_out_image_of(training.folder))
     at_once = training.case.method is Method.FROM_SCRATCH
     ranking = rank_by_residual(training.dataset, lambda _index, frames: predict(network, frames))
-    return figures(training.record, held_out, at_once=at_once) | {"residual_ranks": ranking}
+    found = figures(training.record, held_out, at_once=at_once)
+    return found | {"residual_ranks": ranking, "ground_truth_s": ground_truth_s(training.dataset)}

@@ -21,6 +21,7 @@ import torch
 from pydantic import ValidationError
 from support import wait_until
 
+from ptychoflow.acquisition.retrieval.settings import RetrievalSettings
 from ptychoflow.acquisition.source_settings import SimulationSettings, SpecimenPhase
 from ptychoflow.inference_edge.stitching.quality import ReferenceImage
 from ptychoflow.streaming.errors import UserError
@@ -59,6 +60,7 @@ from ptychoflow.workflow.experiments.ptychography.transfer import (
     forward_transfer,
     means_over_seen,
 )
+from ptychoflow.workflow.experiments.ptychography.warm_start import COLD, WARM, compare_starts, epochs_needed
 from ptychoflow.workflow.experiments.rank import train_cases
 from ptychoflow.workflow.experiments.runner import RANK_MODULE
 from ptychoflow.workflow.experiments.table import UNKNOWN
@@ -351,7 +353,11 @@ def test_with_less_ground_truth_the_past_is_rehearsed_in_as_many_steps(tmp_path:
             "model": {"width": 4, "levels": 2},
             "buffer": {"capacity": 40, "representatives": 6, "candidates": 3},
         },
-        experiment={"methods": ["er", "incremental", "memoriser"], "labelled_one_in": [1, 3]},
+        experiment={
+            "methods": ["er", "incremental", "memoriser"],
+            "labelled_one_in": [1, 3],
+            "warm_start_epochs": [1, 3],
+        },
     )
     cases = all_cases(settings, tmp_path)
     assert [case.name for case in cases[::3]] == ["er-seed-0", "er-one-in-3-seed-0"]
@@ -383,6 +389,25 @@ def test_with_less_ground_truth_the_past_is_rehearsed_in_as_many_steps(tmp_path:
     )
     assert rows["er"]["against all labels"] == ""
     assert {path.name for path in one.draw(content)} >= {"labels.png"}
+    for start in (er["warm_start"], memoriser["warm_start"]):
+        assert [one["epochs"] for one in start] == [1, 3]
+        assert start[0][COLD]["residual"] > start[1][COLD]["residual"] > 0
+    assert er["warm_start"][1][COLD]["residual"] == memoriser["warm_start"][1][COLD]["residual"], "it knows no method"
+    assert er["warm_start"][0][WARM]["residual"] != memoriser["warm_start"][0][WARM]["residual"]
+
+
+def test_phase_retrieval_that_starts_from_the_truth_is_there_at_once(tmp_path: Path) -> None:
+    prepare(experiment(), seed=0, folder=tmp_path)
+    dataset = open_dataset(tmp_path)
+    truth = dataset[-1].of_role(FrameRole.HELD_OUT)
+    found = compare_starts(dataset, lambda _: truth, RetrievalSettings(), (1, 20))
+    assert found is not None
+    assert epochs_needed(found) == 1
+    assert found[0][WARM]["psnr_db"]["phase"] > found[1][COLD]["psnr_db"]["phase"] + 6
+    far = [{"epochs": n, COLD: {"residual": 0.1}, WARM: {"residual": 0.2 / n}} for n in (1, 2, 3)]
+    assert epochs_needed(far) == 2
+    assert epochs_needed(far[:1]) is None
+    assert compare_starts(dataset[:2], lambda _: truth, RetrievalSettings(), (1,)) is None, "nothing is held out"
 
 
 def test_incremental_has_as_many_samples_and_steps_as_rehearsal_has(tmp_path: Path) -> None:

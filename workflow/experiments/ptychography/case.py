@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import PositiveInt
 
+from ptychoflow.acquisition.retrieval.settings import RetrievalSettings
 from ptychoflow.trainer.pipelines.ptychography.settings import TrainerSettings
 from ptychoflow.trainer.settings import Pace
 from ptychoflow.workflow.experiments.case import STRATEGIES, Case, CaseFolder
@@ -30,6 +31,8 @@ class PtychographyCase(Case):
     """Model, sizes, buffer, schedule, initial weights."""
     comparison: ComparisonSettings
     """What all methods share."""
+    retrieval: RetrievalSettings
+    """How phase retrieval is done that starts from what was learnt."""
     labelled_one_in: PositiveInt = 1
     """One perspective in so many has ground truth."""
     earlier: bool = False
@@ -111,6 +114,7 @@ def _cases(settings: PtychographyExperiment, seed: int, folder: Path) -> list[Pt
             dataset=folder / f"samples-seed-{seed}",
             trainer=trainer,
             comparison=settings.experiment,
+            retrieval=settings.retrieval,
             labelled_one_in=one_in,
         )
         for one_in in settings.experiment.labelled_one_in
@@ -126,6 +130,7 @@ def _earlier_case(settings: PtychographyExperiment, earlier: EarlierScan, seed: 
         ranks=settings.trainer.ranks,
         dataset=folder / f"samples-{EARLIER}-seed-{seed}",
         trainer=settings.trainer,
-        comparison=settings.experiment.model_copy(update={"from_scratch": earlier.until}),
+        comparison=settings.experiment.model_copy(update={"from_scratch": earlier.until, "warm_start_epochs": ()}),
+        retrieval=settings.retrieval,
         earlier=True,
     )

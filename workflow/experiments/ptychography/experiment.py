@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
@@ -24,6 +24,7 @@ from ptychoflow.workflow.experiments.ptychography.dataset import open_dataset
 from ptychoflow.workflow.experiments.ptychography.plots import write_plots
 from ptychoflow.workflow.experiments.ptychography.preparation import prepare, prepare_earlier
 from ptychoflow.workflow.experiments.ptychography.settings import PtychographyExperiment
+from ptychoflow.workflow.experiments.ptychography.warm_start import COLD, WARM, epochs_needed
 from ptychoflow.workflow.experiments.table import UNKNOWN, Cell, ResultTable, Run, Runs, spread
 
 log = logging.getLogger(__name__)
@@ -105,6 +106,7 @@ class Ptychography(Experiment):
                 if base.value in runs
             },
             **self._columns_of_labels(labelled),
+            **self._columns_of_starts(),
             "forgetting": spread(lambda run: run.get("forgetting"), 4),
             **{
                 f"{channel} {heading}": spread(_held_out_score(name, channel), digits)
@@ -137,6 +139,19 @@ class Ptychography(Experiment):
         return {
             "against all labels": lambda runs: _against(all_labels[id(runs)])(runs),
             "phase retrieval, s": spread(lambda run: run["ground_truth_s"], 0),
+        }
+
+    def _columns_of_starts(self) -> dict[str, Cell]:
+        if not (epochs := self._settings.experiment.warm_start_epochs):
+            return {}
+        last = epochs[-1]
+        return {
+            f"epochs from it that explain as much as {last} from nothing": spread(
+                lambda run: epochs_needed(run["warm_start"]) if run["warm_start"] else None, 1
+            ),
+            f"phase PSNR after {epochs[0]} from it, dB": spread(_start_score(0, WARM), 2),
+            f"after {last}, dB": spread(_start_score(-1, WARM), 2),
+            f"after {last} from nothing, dB": spread(_start_score(-1, COLD), 2),
         }
 
     def draw(self, content: Content) -> list[Path]:
@@ -181,6 +196,14 @@ def _held_out_score(name: str, channel: str) -> Any:
 
 def _rank(name: str) -> Any:
     return lambda run: run["residual_ranks"][name] if run["residual_ranks"] else None
+
+
+def _start_score(place: int, start: str) -> Callable[[Run], float | None]:
+    def figure(run: Run) -> float | None:
+        score = run["warm_start"][place][start]["psnr_db"] if run["warm_start"] else None
+        return None if score is None else float(score["phase"])
+
+    return figure
 
 
 def _against(baseline: Runs) -> Cell:

@@ -30,6 +30,7 @@ from ptychoflow.workflow.experiments.ptychography.figures import figures
 from ptychoflow.workflow.experiments.ptychography.held_out import image_held_out
 from ptychoflow.workflow.experiments.ptychography.ranking import rank_by_residual
 from ptychoflow.workflow.experiments.ptychography.stream import Rows, places
+from ptychoflow.workflow.experiments.ptychography.warm_start import compare_starts
 
 
 class Nearest(MostAlike):
@@ -93,8 +94,12 @@ def memorise(case: PtychographyCase, folder: CaseFolder) -> dict[str, Any]:
         held_out.write_image(held_out_image_of(folder))
     recalled = validation.by_perspective(nearest.truth())
     ranking = rank_by_residual(dataset, lambda index, _frames: recalled[index])
-    found = figures(record, held_out, at_once=False)
-    return found | {"residual_ranks": ranking, "ground_truth_s": ground_truth_s(dataset)}
+    starts = compare_starts(dataset, recall, case.retrieval, case.comparison.warm_start_epochs)
+    return figures(record, held_out, at_once=False) | {
+        "residual_ranks": ranking,
+        "ground_truth_s": ground_truth_s(dataset),
+        "warm_start": starts,
+    }
 
 
 class _Remembered:

@@ -80,6 +80,9 @@ class ComparisonSettings(Settings):
     labelled_one_in: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (1,)
     """Every method is trained with each of these: one perspective in so many has ground truth, the first one always.
     While the others pass, the past is rehearsed, in as many steps as they would have."""
+    warm_start_epochs: tuple[PositiveInt, ...] = ()
+    """In the end phase retrieval of the held-out perspective starts from what the method makes of it, and from nothing,
+    and is compared after these numbers of epochs, in rising order; none leaves it out."""
     from_scratch: FromScratchSettings = Field(default_factory=FromScratchSettings)
     """When training on everything has converged."""
     max_restarts: Annotated[int, Field(ge=0)] = 2

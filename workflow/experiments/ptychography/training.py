@@ -58,6 +58,7 @@ from ptychoflow.workflow.experiments.ptychography.stream import (
     everything_at_once,
     in_sequence,
 )
+from ptychoflow.workflow.experiments.ptychography.warm_start import compare_starts
 
 log = logging.getLogger(__name__)
 
@@ -253,5 +254,12 @@ def _finish(training: Training) -> dict[str, Any]:
         held_out.write_image(held_out_image_of(training.folder))
     at_once = training.case.method is Method.FROM_SCRATCH
     ranking = rank_by_residual(training.dataset, lambda _index, frames: predict(network, frames))
-    found = figures(training.record, held_out, at_once=at_once)
-    return found | {"residual_ranks": ranking, "ground_truth_s": ground_truth_s(training.dataset)}
+    case = training.case
+    starts = compare_starts(
+        training.dataset, partial(predict, network), case.retrieval, case.comparison.warm_start_epochs
+    )
+    return figures(training.record, held_out, at_once=at_once) | {
+        "residual_ranks": ranking,
+        "ground_truth_s": ground_truth_s(training.dataset),
+        "warm_start": starts,
+    }

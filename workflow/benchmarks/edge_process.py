@@ -7,10 +7,9 @@ import threading
 import time
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import Self
 
 import numpy as np
-import psutil
 import torch
 
 from ptychoflow.inference_edge.backends.runner_factory import RunnerFactory
@@ -18,21 +17,13 @@ from ptychoflow.inference_edge.ptychography.service import serve_edge
 from ptychoflow.inference_edge.settings import EdgeSettings
 from ptychoflow.streaming.settings import NetworkSettings, RunContext
 from ptychoflow.trainer.models.weights_file import read_weights
+from ptychoflow.workflow.benchmarks.paired_rounds import Took
 from ptychoflow.workflow.benchmarks.results import BenchmarkFailed
 
 WARM_UP_BATCHES = 3
 BATCHES_MIN = 3
-BARE_S = 0.6
 START_TIMEOUT_S = 120.0
 DISTINCT_BATCHES = 8
-
-
-class BatchTime(NamedTuple):
-    """What a batch takes."""
-
-    wall_s: float
-    cpu_s: float
-    """Processor time, which hardly depends on what else the machine does."""
 
 
 class EdgeProcess:
@@ -59,10 +50,13 @@ class EdgeProcess:
         if self._process.is_alive():
             self._process.kill()
 
-    def bare_batch(self, settings: EdgeSettings) -> BatchTime:
-        """Return what the model alone takes for `settings.batch_max` frames in memory. Blocks."""
-        self._connection.send((settings, None, None))
-        return BatchTime(*self._answer())
+    def bare(self, settings: EdgeSettings, *, seconds: float) -> Took:
+        """Return what the model alone takes for frames in memory, `settings.batch_max` at a time. Blocks.
+
+        The frames are float32 already, as the network takes them.
+        """
+        self._connection.send((settings, None, seconds))
+        return self._answer()
 
     def serve(self, settings: EdgeSettings, network: NetworkSettings, folder: Path) -> None:
         """Begin to serve one scan beside whatever else is asked for; `wait` tells when it is over."""
@@ -73,19 +67,21 @@ class EdgeProcess:
         self._connection.send(None)
         self._answer()
 
-    def cpu_s(self) -> float:
-        """Return the processor time that the process has used."""
-        times = psutil.Process(self._process.pid).cpu_times()
-        return float(times.user + times.system)
+    @property
+    def pid(self) -> int:
+        """Of the process, once it is started."""
+        if self._process.pid is None:
+            raise RuntimeError("the edge's process is not started")
+        return self._process.pid
 
-    def _answer(self) -> tuple[float, float]:
+    def _answer(self) -> Took:
         if not self._connection.poll(START_TIMEOUT_S):
             raise BenchmarkFailed("the edge's process does not answer")
         try:
-            answer: tuple[float, float] = self._connection.recv()
+            answer: tuple[float, float, float] = self._connection.recv()
         except EOFError:
             raise BenchmarkFailed("the edge's process ended; its traceback is above") from None
-        return answer
+        return Took(*answer)
 
 
 def _work(connection: Connection, weights: bytes) -> None:
@@ -99,14 +95,15 @@ def _work(connection: Connection, weights: bytes) -> None:
         if request is None:
             if serving is not None:
                 serving.join()
-            connection.send((0.0, 0.0))
+            connection.send((0, 0.0, 0.0))
             continue
-        settings, network, folder = request
+        settings, network, argument = request
         if network is None:
-            bare.setdefault(settings, _Bare(settings, weights))
-            connection.send(bare[settings].batch())
+            if settings not in bare:
+                bare[settings] = _Bare(settings, weights)
+            connection.send(tuple(bare[settings].run(argument)))
         else:
-            run = {"network": network, "run": RunContext("benchmark", folder, 0), "stop": threading.Event()}
+            run = {"network": network, "run": RunContext("benchmark", argument, 0), "stop": threading.Event()}
             # a benchmark that was broken off must not leave the process waiting for a scan
             serving = threading.Thread(target=serve_edge, args=(settings,), kwargs=run, daemon=True)
             serving.start()
@@ -122,14 +119,15 @@ class _Bare:
         self._batches = [
             np.random.default_rng(n).poisson(3.0, shape).astype(np.float32) for n in range(DISTINCT_BATCHES)
         ]
-        self._run = RunnerFactory(settings).prepare(network)
+        self._runner = RunnerFactory(settings).prepare(network)
         for batch in self._batches[:WARM_UP_BATCHES]:
-            self._run(batch)
+            self._runner(batch)
 
-    def batch(self) -> tuple[float, float]:
+    def run(self, seconds: float) -> Took:
         batches = 0
         began_s, cpu_began_s = time.perf_counter(), time.process_time()
-        while batches < BATCHES_MIN or time.perf_counter() - began_s < BARE_S:
-            self._run(self._batches[batches % DISTINCT_BATCHES])
+        while batches < BATCHES_MIN or time.perf_counter() - began_s < seconds:
+            self._runner(self._batches[batches % DISTINCT_BATCHES])
             batches += 1
-        return (time.perf_counter() - began_s) / batches, (time.process_time() - cpu_began_s) / batches
+        frames = batches * len(self._batches[0])
+        return Took(frames, time.perf_counter() - began_s, time.process_time() - cpu_began_s)

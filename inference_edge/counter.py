@@ -49,7 +49,7 @@ class EdgeCounter:
             self.waiting,
         )
 
-    def event(self) -> EdgeCounts:
+    def event(self, *, final: bool = False) -> EdgeCounts:
         """Return the counts, the rate over the last 256 batches, and latencies over the last 4096 imaged in turn."""
         p50_ms, p99_ms = self._latency_percentiles_ms()
         return EdgeCounts(
@@ -63,6 +63,7 @@ class EdgeCounter:
             unstitched=self.unstitched,
             put_off=self.put_off,
             waiting=self.waiting,
+            final=final,
         )
 
     def _frames_per_s(self) -> float:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import time
 from enum import Enum, auto
+from socket import create_connection
 
 import zmq
 from zmq.utils.monitor import parse_monitor_message
 
 from ptychoflow.streaming.access import Access
+from ptychoflow.streaming.settings import is_loopback
 from ptychoflow.streaming.sockets import Socket, Sockets, receive_now
 
 GIVEN_UP_AFTER_S = 0.5
 """ZeroMQ announces another attempt at once; where it has not for so long, there will be none."""
+PROBE_TIMEOUT_S = 1.0
 WATCHED = zmq.Event.HANDSHAKE_SUCCEEDED | zmq.Event.DISCONNECTED | zmq.Event.CONNECT_RETRIED
 
 
@@ -77,3 +80,19 @@ class Connection:
         self.socket.disable_monitor()
         for socket in (self.monitor, self.socket):
             self._sockets.release(socket)
+
+
+def has_left(host: str, port: int) -> bool:
+    """Return whether a host says that nobody listens there any more; one that cannot be reached says nothing.
+
+    For a peer whose connection is broken: nothing but the peer's end breaks one within a host. Blocks for a second.
+    """
+    if is_loopback(host):
+        return True
+    try:
+        with create_connection((host, port), PROBE_TIMEOUT_S):
+            return False
+    except ConnectionRefusedError:
+        return True
+    except OSError:
+        return False

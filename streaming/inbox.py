@@ -24,10 +24,10 @@ from ptychoflow.streaming.codec import (
     OversizedMessage,
     ReceivingCodec,
 )
-from ptychoflow.streaming.connection import GIVEN_UP_AFTER_S, Change, Connection
+from ptychoflow.streaming.connection import GIVEN_UP_AFTER_S, Change, Connection, has_left
 from ptychoflow.streaming.messages import Acknowledge, Complete, ControlMessage, DataMessage, FirstPassScore, Hello
 from ptychoflow.streaming.outbox import address
-from ptychoflow.streaming.settings import NetworkSettings, is_loopback
+from ptychoflow.streaming.settings import NetworkSettings
 from ptychoflow.streaming.sockets import Sockets, receive_now
 
 log = logging.getLogger(__name__)
@@ -37,8 +37,8 @@ SCORES_REPEATED = 64
 LEAVE_PATIENCE_S = 300.0
 """How long a consumer that has finished waits to hear that its acknowledgements came."""
 POLL_S = 0.05
-AWAY_S, PROBE_TIMEOUT_S = 1.0, 1.0
-"""A publisher that has been away for so long is looked for, for so long."""
+AWAY_S = 1.0
+"""A publisher that has been away for so long is looked for."""
 HELLOS_ANSWERED = 2
 """Messages are taken that answer the last hello, or the one before while nothing is left of an earlier publisher."""
 
@@ -171,22 +171,9 @@ class Inbox:
             if self._control_connection.stands:
                 connected_s = now_s
             elif now_s > connected_s + AWAY_S:
-                if self._publisher_has_left():
+                if has_left(self._network.acquisition_host, self._network.acknowledgements_port):
                     return
                 connected_s = time.monotonic()
-
-    def _publisher_has_left(self) -> bool:
-        """Whether its host says that nobody listens; a host that cannot be reached says nothing."""
-        host = self._network.acquisition_host
-        if is_loopback(host):
-            return True  # nothing but its end breaks a connection within a host
-        try:
-            with socket.create_connection((host, self._network.acknowledgements_port), PROBE_TIMEOUT_S):
-                return False
-        except ConnectionRefusedError:
-            return True
-        except OSError:
-            return False
 
     def close(self) -> None:
         """Close the sockets; acknowledgements on their way get a second to leave."""

@@ -216,6 +216,10 @@ class FirstPassScore(Message, tag="first_pass_score", frozen=True):
 ControlMessage = Hello | Acknowledge | FirstPassScore
 
 
+class Taken(Message, tag="taken", frozen=True):
+    """The hub has written the event whose session and number the header repeats."""
+
+
 class WeightsRequest(Message, tag="weights_request", frozen=True):
     """An edge asks for weights newer than `newer_than`; answered as soon as there are any."""
 

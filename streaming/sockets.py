@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 HEARTBEAT_INTERVAL_MS = 2_000
 HEARTBEAT_TIMEOUT_MS = 20_000
 """A peer silent for this long is disconnected; long enough for a process that waits for a busy core."""
-RECEIVERS = frozenset((zmq.PULL, zmq.SUB))
+RECEIVERS = frozenset((zmq.PULL, zmq.SUB, zmq.ROUTER))
 """Sockets whose reader may be busy elsewhere for long while messages wait."""
 PROBED_AFTER_S, PROBED_EVERY_S, PROBES = 10, 5, 2
 """When the kernel asks whether a silent peer is still there, and how often in vain before it is disconnected."""

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
 import threading
 import time
+import uuid
 from collections.abc import Callable, Mapping
 from io import SEEK_END, FileIO
 from pathlib import Path
@@ -16,7 +19,17 @@ import zmq
 
 from ptychoflow.streaming.access import FANOUT, TELEMETRY
 from ptychoflow.streaming.codec import Arrays, Codec, Decoded, ReceivingCodec
-from ptychoflow.streaming.events import AnyEvent, Part, Telemetry
+from ptychoflow.streaming.connection import Connection, has_left
+from ptychoflow.streaming.events import (
+    AcquisitionCounts,
+    AnyEvent,
+    EdgeCounts,
+    Part,
+    PartStatus,
+    RankCounts,
+    Telemetry,
+)
+from ptychoflow.streaming.messages import MAX_RANKS, Taken
 from ptychoflow.streaming.settings import NetworkSettings
 from ptychoflow.streaming.sockets import Sockets, receive_now
 from ptychoflow.streaming.telemetry_log import log_identity
@@ -27,11 +40,23 @@ POLL_MS = 100
 SENDER_QUEUE = 10_000
 """Events that wait in a sender while the hub is away; beyond that the newest are dropped and counted."""
 
+LAST_WORDS = (AcquisitionCounts, EdgeCounts, RankCounts, PartStatus)
+"""What a summary cannot do without: a part that ends stays until the hub has the newest of each."""
+PATIENCE_S = 60.0
+"""How long it stays, while the hub may come back."""
+SOON_S = 2.0
+"""And for a hub that was never there, or has left."""
+ASK_AGAIN_S = 1.0
+ANSWER_POLL_MS = 50
+
 OnEvent = Callable[[Telemetry, Arrays], None]
 
 
 class TelemetrySender:
-    """Sends events of one part. Thread-safe; never blocks.
+    """Sends events of one part. Thread-safe; sending never blocks.
+
+    Of what is sent while a connection breaks off, some is lost. Counts and states that came last are sent again at the
+    end, until the hub says that it has written them.
 
     Args:
         network: hosts, ports and keys of the run; connects to `hub_host:telemetry_port`.
@@ -43,9 +68,13 @@ class TelemetrySender:
         self.dropped = 0
         self._part, self._rank = part, rank
         self._codec: Codec[Telemetry] = Codec(Telemetry)
+        self._answers: ReceivingCodec[Taken] = ReceivingCodec(Taken, "answers of the hub")
+        self._last: dict[type[AnyEvent], Telemetry] = {}
         self._lock = threading.Lock()
+        self._host, self._port = network.hub_host, network.telemetry_port
         self._sockets = Sockets(network.model_copy(update={"high_water_mark": SENDER_QUEUE}))
-        self._socket = self._sockets.connect(zmq.PUSH, network.hub_host, network.telemetry_port, TELEMETRY)
+        self._connection = Connection(self._sockets, zmq.DEALER, host=self._host, port=self._port, access=TELEMETRY)
+        self._was_there = False
 
     def send(self, event: AnyEvent, arrays: Mapping[str, npt.NDArray[Any]] | None = None) -> None:
         """Send an event; never blocks. When the queue is full it is dropped and counted.
@@ -55,9 +84,13 @@ class TelemetrySender:
             arrays: those that its docstring names.
         """
         with self._lock:
+            self._look()
+            telemetry = Telemetry(time.time(), self._part, self._rank, event)
+            if isinstance(event, LAST_WORDS):
+                self._last[type(event)] = telemetry
             try:
-                parts = self._codec.encode(Telemetry(time.time(), self._part, self._rank, event), arrays)
-                self._socket.send_multipart(parts, flags=zmq.DONTWAIT, copy=False)
+                parts = self._codec.encode(telemetry, arrays)
+                self._connection.socket.send_multipart(parts, flags=zmq.DONTWAIT, copy=False)
             except zmq.Again:
                 if self.dropped == 0:
                     log.warning("nobody collects telemetry: %d events wait, newer ones are dropped", SENDER_QUEUE)
@@ -68,13 +101,62 @@ class TelemetrySender:
                 log.warning("%s cannot be sent: %s", type(event).__name__, error)
 
     def close(self) -> None:
-        """Close the socket; what is queued gets two seconds to leave."""
+        """Stay until the hub has the last counts and states, then close the socket.
+
+        Blocks for two seconds at most if the hub was never there or has left, and for a minute while it may come back;
+        the log then says what it does not have.
+        """
         with self._lock:
-            self._sockets.close(linger_s=2.0)
+            if not self._last:
+                self._end(linger_s=SOON_S)
+                return
+            missing = self._tell_last_words()
+            self._end(linger_s=0.0)
+        if missing:
+            what = ", ".join(type(one.event).__name__ for one in missing)
+            log.warning("the hub of telemetry has not confirmed the last %s: the summary may lack what it tells", what)
+
+    def _end(self, linger_s: float) -> None:
+        self._connection.socket.disable_monitor()
+        self._sockets.close(linger_s=linger_s)
+
+    def _look(self) -> None:
+        """Take in what has become of the connection."""
+        while self._connection.monitor.poll(0):
+            self._connection.read_event()
+            self._was_there |= self._connection.stands
+
+    def _tell_last_words(self) -> list[Telemetry]:
+        """Send the last words again and again until they are confirmed; return those that were not."""
+        session, socket = uuid.uuid4().hex, self._connection.socket
+        asked = dict(enumerate(self._last.values()))
+        began_s = heard_s = time.monotonic()
+        ask_at_s = began_s
+        while asked and (now_s := time.monotonic()) < began_s + PATIENCE_S:
+            self._look()
+            if self._connection.stands:
+                heard_s = now_s
+            elif now_s > heard_s + SOON_S:
+                if not self._was_there or has_left(self._host, self._port):
+                    break
+                heard_s = time.monotonic()
+            if now_s >= ask_at_s:
+                ask_at_s = now_s + ASK_AGAIN_S
+                with contextlib.suppress(zmq.Again):
+                    for number, telemetry in asked.items():
+                        parts = self._codec.encode(telemetry, session=session, sequence=number)
+                        socket.send_multipart(parts, flags=zmq.DONTWAIT)
+            if socket.poll(ANSWER_POLL_MS) and (answer := receive_now(socket)):
+                decoded = self._answers.read(answer)
+                if decoded is not None and decoded.session == session:
+                    asked.pop(decoded.sequence, None)
+        return list(asked.values())
 
 
 class TelemetryHub:
     """Collects events in a thread of its own, appends them to a file, and fans them out.
+
+    An event that bears a session is answered once it is in the file; the same one again is answered alone.
 
     A malformed event is counted and skipped; the log says so once.
 
@@ -95,8 +177,11 @@ class TelemetryHub:
         self._unwritten = 0
         self._on_event = on_event
         self._codec: ReceivingCodec[Telemetry] = ReceivingCodec(Telemetry, "telemetry", network.max_message_bytes)
+        self._answers: Codec[Taken] = Codec(Taken)
+        self._newest: dict[tuple[Part, int, type[AnyEvent]], Telemetry] = {}
+        """Last words as far as they have come."""
         self._sockets = Sockets(network.model_copy(update={"high_water_mark": SENDER_QUEUE}))
-        self._pull = self._sockets.bind(zmq.PULL, network.hub_host, network.telemetry_port, TELEMETRY)
+        self._socket = self._sockets.bind(zmq.ROUTER, network.hub_host, network.telemetry_port, TELEMETRY)
         self._fanout = self._sockets.bind(zmq.PUB, network.hub_host, network.fanout_port, FANOUT)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="telemetry-hub", daemon=True)
@@ -115,14 +200,33 @@ class TelemetryHub:
         self._file.close()
 
     def _run(self) -> None:
-        while not self._stop.is_set() or self._pull.poll(POLL_MS):
-            if self._pull.poll(POLL_MS) and (parts := receive_now(self._pull, copy=False)):
-                self._take(parts)
+        while not self._stop.is_set() or self._socket.poll(POLL_MS):
+            if self._socket.poll(POLL_MS) and (parts := receive_now(self._socket, copy=False)):
+                self._receive(*parts)
 
-    def _take(self, parts: list[zmq.Frame]) -> None:
+    def _receive(self, sender: zmq.Frame, *parts: zmq.Frame) -> None:
         decoded = self._codec.read(parts)
         if decoded is None:
             return
+        if self._is_news(decoded.body) or not decoded.session:
+            self._take(decoded)
+        if decoded.session:
+            with contextlib.suppress(OSError):
+                os.fsync(self._file.fileno())
+            answer = self._answers.encode(Taken(), session=decoded.session, sequence=decoded.sequence)
+            # it asks again if this is lost
+            with contextlib.suppress(zmq.Again):
+                self._socket.send_multipart([sender.bytes, *answer], flags=zmq.DONTWAIT)
+
+    def _is_news(self, telemetry: Telemetry) -> bool:
+        """Note last words; return whether they are others than those before."""
+        if not (isinstance(telemetry.event, LAST_WORDS) and 0 <= telemetry.rank < MAX_RANKS):
+            return True
+        key = telemetry.part, telemetry.rank, type(telemetry.event)
+        known, self._newest[key] = self._newest.get(key), telemetry
+        return known != telemetry
+
+    def _take(self, decoded: Decoded[Telemetry]) -> None:
         self._append(decoded.body)
         # who follows the run is told which file holds the event, and where in it its line ends
         told = self._codec.encode(decoded.body, decoded.arrays, session=self._identity, sequence=self._position)

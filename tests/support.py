@@ -66,6 +66,8 @@ class Proxy:
         self.connections = 0
         self.swallows = False
         """What comes is taken and not passed on, as when a cable was pulled."""
+        self.swallowed = 0
+        """Bytes of it."""
         self._pairs: list[tuple[socket.socket, socket.socket]] = []
         threading.Thread(target=self._accept, daemon=True).start()
 
@@ -103,6 +105,7 @@ class Proxy:
         with contextlib.suppress(OSError):
             while data := source.recv(1 << 16):
                 if self.swallows:
+                    self.swallowed += len(data)
                     continue
                 relayed += len(data)
                 if limit is not None and relayed > limit:

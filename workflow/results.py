@@ -36,11 +36,21 @@ def complaint(summary: Summary) -> str | None:
     frames = summary["frames"]
     if not frames["acquired"]:
         return "no frame was acquired"
+    unheard = _unheard(summary)
     if frames["lost"]:
-        return f"the frame ledger does not balance: {frames['lost']} of {frames['acquired']} frames are unaccounted for"
+        text = f"the frame ledger does not balance: {frames['lost']} of {frames['acquired']} frames are unaccounted for"
+        return text + unheard
     if frames["inferred"] != frames["published"]:
-        return f"{frames['inferred']} of {frames['published']} published frames were imaged"
+        return f"{frames['inferred']} of {frames['published']} published frames were imaged{unheard}"
     return _unlearnt(frames, summary["unlabelled_because"])
+
+
+def _unheard(summary: Summary) -> str:
+    """Return for whom what does not balance may be balanced: its last counts have not come."""
+    if not summary["unheard"]:
+        return ""
+    names = " and ".join(summary["unheard"])
+    return f"; whether they are lost is not known, because {names} ended, or was cut off, without a last count"
 
 
 def _unlearnt(frames: Summary, because: Summary) -> str | None:
@@ -66,7 +76,8 @@ def headline(summary: Summary) -> str:
     Of images, the accuracy.
     """
     frames = summary["frames"]
-    ledger = f"{frames['acquired']} frames acquired, {frames['inferred']} imaged, {frames['lost']} lost"
+    lost = "lost or not known of" if summary["unheard"] and frames["lost"] else "lost"
+    ledger = f"{frames['acquired']} frames acquired, {frames['inferred']} imaged, {frames['lost']} {lost}"
     tasks = summary.get("classification")
     return f"{_quality(summary) if tasks is None else _accuracy(tasks)}; {ledger}"
 

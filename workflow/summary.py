@@ -25,7 +25,8 @@ TOPS = {"top1": 1, "top5": 5}
 def summarise(state: RunState, *, interrupted: bool = False) -> Summary:
     """Return the summary of what is known of a run; plain JSON values only, None for figures that are not finite.
 
-    Frames that were on their way when a run was `interrupted` count as lost.
+    Frames that were on their way when a run was `interrupted` count as lost. Whose last counts have not come is in
+    `unheard`: what it has not counted is not known to be lost.
     """
     with state.lock:
         content = {"interrupted": interrupted, **_sections(state)}
@@ -44,6 +45,7 @@ def _sections(state: RunState) -> Summary:
         "seconds": (state.last_event_s or 0.0) - (state.started_s or 0.0),
         "scan": None if state.scan is None else msgspec.structs.asdict(state.scan),
         "frames": frames,
+        "unheard": state.ledger.unheard,
         "unlabelled_because": _by_reason(counts.unlabelled_because),
         "unplaced_because": _by_reason(counts.unplaced_because),
         "missing_because": _by_reason(counts.missing_because),

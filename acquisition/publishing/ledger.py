@@ -88,7 +88,7 @@ class Ledger:
             return None
         return ", ".join(f"{frames} {what}" for what, frames in lost.items() if frames)
 
-    def event(self, *, resent_batches: int, spooled_bytes: int) -> AcquisitionCounts:
+    def event(self, *, resent_batches: int, spooled_bytes: int, final: bool) -> AcquisitionCounts:
         """Return the counts as telemetry."""
         return AcquisitionCounts(
             acquired=self.acquired,
@@ -104,4 +104,5 @@ class Ledger:
             unlabelled_because=dict(+self.unlabelled_because),
             unplaced_because=dict(+self.unplaced_because),
             missing_because=dict(+self.missing_because),
+            final=final,
         )

@@ -90,11 +90,11 @@ class AcquisitionLoop:
         self.send(PartStatus(PartState.RUNNING, "the scan is over; waiting for the receivers"))
         self.run_until(lambda: not self.publisher.unacknowledged)
 
-    def send_counts(self) -> None:
-        """Report the ledger."""
+    def send_counts(self, *, final: bool = False) -> None:
+        """Report the ledger, for the last time if it is `final`."""
         self._counts_due_s = time.monotonic() + COUNTS_PERIOD_S
-        publisher = self.publisher
-        self.send(self.ledger.event(resent_batches=publisher.resent, spooled_bytes=publisher.spool.written_bytes))
+        resent, spooled_bytes = self.publisher.resent, self.publisher.spool.written_bytes
+        self.send(self.ledger.event(resent_batches=resent, spooled_bytes=spooled_bytes, final=final))
 
     def warn(self, text: str) -> None:
         """Say something that a user should know before trusting the result."""

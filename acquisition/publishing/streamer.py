@@ -51,7 +51,7 @@ class SourceStreamer(ABC):
             stopped = True
             self._ledger.count_rest_unlabelled()
             log.info("asked to stop: %d %s", self._ledger.acquired, self.ACQUIRED)
-        self._loop.send_counts()
+        self._loop.send_counts(final=True)
         self._loop.send(PartStatus(PartState.DONE, f"{self._ledger.acquired} {self.ACQUIRED}", stopped))
 
     @abstractmethod

@@ -99,7 +99,7 @@ class ClassificationEdge(Edge[ClassificationStart, Classifier]):
         self._report()
 
     def _end(self, *, finished: bool) -> None:
-        self._report(at_once=True)
+        self._report(final=True)
         if finished:
             self._acknowledge()
             self._images.acknowledge_all()
@@ -119,13 +119,13 @@ class ClassificationEdge(Edge[ClassificationStart, Classifier]):
             self._records.write(tally.record())
             self._images.close_section(tally)
 
-    def _report(self, *, at_once: bool = False) -> None:
+    def _report(self, *, final: bool = False) -> None:
         self._counter.waiting = self._unimaged()
-        if self._reported.due("counts", self._counter.totals(), at_once=at_once):
-            self._links.telemetry.send(self._counter.event())
+        if self._reported.due("counts", (final, *self._counter.totals()), at_once=final):
+            self._links.telemetry.send(self._counter.event(final=final))
             self._acknowledge()
         for tally in self._images.sections.values():
-            self._report_task(tally, at_once=at_once)
+            self._report_task(tally, at_once=final)
 
     def _acknowledge(self) -> None:
         """Let the publisher forget what was classified, once the disk holds that it was."""

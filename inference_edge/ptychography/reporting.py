@@ -40,10 +40,10 @@ class Reporter:
         self._scores = Cadence(settings.score_period_s)
         self._scorer = Scorer(min_coverage=settings.min_coverage, patch_crop_px=settings.patch_crop_px)
 
-    def report_counts(self, *, at_once: bool = False) -> None:
-        """Report counts and rates."""
-        if self._counts.due("counts", self.counter.totals(), at_once=at_once):
-            self._telemetry.send(self.counter.event())
+    def report_counts(self, *, final: bool = False) -> None:
+        """Report counts and rates, for the last time if they are `final`."""
+        if self._counts.due("counts", (final, *self.counter.totals()), at_once=final):
+            self._telemetry.send(self.counter.event(final=final))
 
     def report_perspective(
         self, perspective: Perspective, model: Model, *, pixel_size_m: tuple[float, float], at_once: bool = False

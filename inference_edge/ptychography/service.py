@@ -299,7 +299,7 @@ class ScanEdge(Edge[ScanStart, Model]):
             if self._weights.final_seen and model is not None:
                 self._report.report_held_out(perspective, model, kept=self._kept)
             self._retire(perspective)
-        self._report.report_counts(at_once=True)
+        self._report.report_counts(final=True)
         unscored = f"; perspectives without a reference: {len(without_reference)}" if without_reference else ""
         done = f"{self._counter.inferred} frames imaged, {self._counter.refreshed} times again{unscored}"
         undrawn = self._archive.undrawn

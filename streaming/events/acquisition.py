@@ -122,6 +122,8 @@ class AcquisitionCounts(Event, tag="acquisition_counts", frozen=True):
     """Frames of a detector without a place in a perspective, which were acquired and not published."""
     missing_because: dict[Missing, Whole] = msgspec.field(default_factory=dict)
     """Frames that never came, and so were not acquired."""
+    final: bool = False
+    """The part has ended, and counts no more."""
 
 
 class GroundTruthReady(Event, tag="ground_truth_ready", frozen=True):

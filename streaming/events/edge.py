@@ -71,6 +71,8 @@ class EdgeCounts(Event, tag="edge_counts", frozen=True):
     """Frames that were imaged later than in turn, or will be, because they came too fast."""
     waiting: Whole = 0
     """Frames received and not yet imaged."""
+    final: bool = False
+    """The part has ended, and counts no more."""
 
 
 class PerspectiveScores(Event, tag="perspective_scores", frozen=True):

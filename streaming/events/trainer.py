@@ -16,6 +16,8 @@ class RankCounts(Event, tag="rank_counts", frozen=True):
     ranks: Whole = 0
     """Ranks of the trainer since it was last started, 0 if unknown; what other ranks counted before is in their counts.
     """
+    final: bool = False
+    """The part has ended, and counts no more."""
 
 
 class TrainingStep(Event, tag="training_step", frozen=True):

@@ -74,6 +74,16 @@ class FrameLedger:
             if event.ranks > 0:
                 self._ranks = {rank: counts for rank, counts in self._ranks.items() if rank < event.ranks}
 
+    @property
+    def unheard(self) -> list[str]:
+        """Who counts frames, in words, and has not said how many in the end: what it ended with is not known."""
+        edge, acquisition = self._edge, self._acquisition
+        return [
+            *(["the acquisition"] if acquisition is not None and not acquisition.final else []),
+            *(["the edge"] if edge is not None and not edge.final else []),
+            *(f"rank {rank} of the trainer" for rank, counts in sorted(self._ranks.items()) if not counts.final),
+        ]
+
     def counts(self) -> FrameCounts:
         """Return the counts of all parts together, trainer ranks summed."""
         acquisition, edge, ranks = self._acquisition, self._edge, self._ranks.values()

@@ -53,8 +53,8 @@ from ptychoflow.streaming.weights_channel import WeightsClient, WeightsServer
 MALFORMED_IN_A_ROW = 99
 ROUND = 8_000
 """Messages after which receivers are asked whether they have had all of them."""
-TIME_LIMIT_S = 60.0
-"""For a receiver to take in a round."""
+TIME_LIMIT_S = 600.0
+"""For a receiver to take in a round, on a machine that is busy with other things."""
 SUBSCRIPTION_MS = 10_000
 AT_ONCE = 64
 GROWTH_BYTES = 64 << 20
@@ -216,7 +216,7 @@ def _telemetry(network: NetworkSettings, folder: Path, stack: ExitStack) -> Rece
     heard: list[int] = []
     hub = TelemetryHub(network, jsonl=folder / "telemetry.jsonl", on_event=lambda _one, _arrays: heard.append(1))
     stack.enter_context(closing(hub))
-    stranger = stranger_at(network, stack, network.telemetry_port)
+    stranger = stranger_at(network, stack, network.telemetry_port, zmq.DEALER)
     codec: Codec[Telemetry] = Codec(Telemetry)
     return Receiver(
         "hub, telemetry",

@@ -204,7 +204,7 @@ def test_malformed_telemetry_stops_no_hub(
     heard: list[Telemetry] = []
     hub = TelemetryHub(network, jsonl=tmp_path / "telemetry.jsonl", on_event=lambda one, _arrays: heard.append(one))
     stack.enter_context(closing(hub))
-    stranger = stranger_at(network, stack, network.telemetry_port)
+    stranger = stranger_at(network, stack, network.telemetry_port, zmq.DEALER)
     for parts in malformed("telemetry"):
         stranger.send_multipart(parts)
     stranger.send_multipart(Codec[Telemetry](Telemetry).encode(telemetry(WarningRaised("good"))))

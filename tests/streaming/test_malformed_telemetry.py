@@ -165,7 +165,7 @@ def test_a_hub_goes_on_after_malformed_events_and_says_so_once(
 ) -> None:
     caplog.set_level(logging.WARNING)
     with Sockets(network) as sockets, closing(TelemetrySender(network, part=Part.EDGE)) as sender:
-        hostile = sockets.connect(zmq.PUSH, network.hub_host, network.telemetry_port)
+        hostile = sockets.connect(zmq.DEALER, network.hub_host, network.telemetry_port)
         for raw in MALFORMED_HEADERS.values():
             hostile.send_multipart([raw])
         wait_until(lambda: hub.malformed == len(MALFORMED_HEADERS))

@@ -1,3 +1,4 @@
+import msgspec
 from speaking import Said, of_rank, telemetry
 
 from ptychoflow.streaming.events import AcquisitionCounts, EdgeCounts, RankCounts
@@ -58,3 +59,17 @@ def test_after_a_resume_on_fewer_ranks_their_counts_hold_those_of_the_others():
         ledger.apply(telemetry(event))
     ledger.apply(telemetry(of_rank(0, RankCounts(trained=55, validation=8, duplicates=0, rejected=2, ranks=1))))
     assert (ledger.counts().trained, ledger.counts().validation, ledger.counts().lost) == (55, 8, 6)
+
+
+def test_whose_last_counts_have_not_come_is_known_until_they_come():
+    ledger = FrameLedger()
+    for event in (acquisition(100), EdgeCounts(99, 0, 0, 1.0, 1.0, 1.0, final=True)):
+        ledger.apply(telemetry(event))
+    for index, final in ((0, True), (1, False)):
+        ledger.apply(telemetry(of_rank(index, RankCounts(30, 4, 0, 0, ranks=2, final=final))))
+    assert ledger.unheard == ["the acquisition", "rank 1 of the trainer"]
+    ledger.apply(telemetry(of_rank(0, RankCounts(60, 8, 0, 0, ranks=1, final=True))))
+    ledger.apply(telemetry(msgspec.structs.replace(acquisition(100), final=True)))
+    assert ledger.unheard == []
+    ledger.apply(telemetry(EdgeCounts(50, 0, 0, 1.0, 1.0, 1.0)))
+    assert ledger.unheard == ["the edge"], "it was started again"

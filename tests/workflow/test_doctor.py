@@ -217,7 +217,7 @@ def speaking_edge(network: NetworkSettings, ahead_s: float) -> Iterator[None]:
 
     def speak() -> None:
         with Sockets(network) as sockets:
-            hub = sockets.connect(zmq.PUSH, network.hub_host, network.telemetry_port)
+            hub = sockets.connect(zmq.DEALER, network.hub_host, network.telemetry_port)
             while not ended.wait(0.1):
                 told = Telemetry(time.time() + ahead_s, Part.EDGE, 0, PartStatus(PartState.RUNNING))
                 hub.send_multipart(Codec(Telemetry).encode(told))

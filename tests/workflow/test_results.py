@@ -28,10 +28,13 @@ def quality(psnr_db: float, correlation: float) -> Quality:
     return Quality(Channels(0.0, psnr_db), Channels(0.5, 0.5), Channels(0.0, correlation))
 
 
-def summary(*, acquired: int = 10, trained: int = 8, inferred: int = 10, scored: bool = True) -> dict[str, Any]:
+def summary(
+    *, acquired: int = 10, trained: int = 8, inferred: int = 10, scored: bool = True, final: bool = True
+) -> dict[str, Any]:
     state = RunState()
-    counts = AcquisitionCounts(acquired, acquired, 8, 2, 0, 0, 0, 0, 0, 0)
-    events = [counts, of_rank(0, RankCounts(trained, 0, 0, 0)), EdgeCounts(inferred, 0, 0, 1.0, 1.0, 1.0)]
+    counts = AcquisitionCounts(acquired, acquired, 8, 2, 0, 0, 0, 0, 0, 0, final=True)
+    trainer = of_rank(0, RankCounts(trained, 0, 0, 0, final=final))
+    events = [counts, trainer, EdgeCounts(inferred, 0, 0, 1.0, 1.0, 1.0, final=final)]
     if scored:
         events.append(HeldOutScores(0, 5, quality(21.34, 0.784), quality(17.2, float("nan")), 3))
     for event in events:
@@ -62,6 +65,18 @@ def test_a_frame_that_was_refused_for_its_counts_needs_no_image() -> None:
 )
 def test_what_does_not_balance_is_told(case: dict[str, int], said: str) -> None:
     assert said in (complaint(summary(**case)) or "")
+
+
+@pytest.mark.parametrize("case", [{"trained": 5}, {"inferred": 9}])
+def test_frames_of_whoever_gave_no_last_count_are_not_known_to_be_lost(case: dict[str, int]) -> None:
+    said = "not known, because the edge and rank 0 of the trainer ended, or was cut off, without a last count"
+    assert said in (complaint(summary(**case, final=False)) or "")
+    assert "not known" not in (complaint(summary(**case)) or "")
+    assert headline(summary(trained=5, final=False)).endswith("3 lost or not known of")
+
+
+def test_a_ledger_that_balances_without_last_counts_has_no_complaint() -> None:
+    assert complaint(summary(final=False)) is None
 
 
 @pytest.mark.parametrize(

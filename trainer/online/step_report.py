@@ -94,15 +94,17 @@ class StepReport(Report):
 
     def close(self) -> None:
         """Send the last counts."""
-        self._report_counts()
+        self._report_counts(final=True)
 
-    def _report_counts(self) -> None:
+    def _report_counts(self, *, final: bool = False) -> None:
         """Send this rank's ledger and the state of its buffer."""
         counts = self._counts
         self._warn_of_refusals(counts)
         rejected = sum(counts.rejected.values())
         self._telemetry.send(
-            RankCounts(counts.trained, counts.validation, counts.duplicates, rejected, ranks=self._world_size)
+            RankCounts(
+                counts.trained, counts.validation, counts.duplicates, rejected, ranks=self._world_size, final=final
+            )
         )
         if self._buffer is None:
             return

@@ -25,7 +25,15 @@ from ptychoflow.streaming.codec import (
     ReceivingCodec,
 )
 from ptychoflow.streaming.connection import GIVEN_UP_AFTER_S, Change, Connection, has_left
-from ptychoflow.streaming.messages import Acknowledge, Complete, ControlMessage, DataMessage, FirstPassScore, Hello
+from ptychoflow.streaming.messages import (
+    Acknowledge,
+    Complete,
+    ControlMessage,
+    DataMessage,
+    FirstPassScore,
+    Hello,
+    LeftOut,
+)
 from ptychoflow.streaming.outbox import address
 from ptychoflow.streaming.settings import NetworkSettings
 from ptychoflow.streaming.sockets import Sockets, receive_now
@@ -79,7 +87,7 @@ class Inbox:
         wake: socket.socket | None = None,
     ) -> None:
         self.duplicates = 0
-        self.oversized = 0
+        self.oversized = self._messages_left_out = 0
         self._network, self._port, self._warn = network, port, warn
         self._consumer, self._world_size = consumer, world_size
         self._session = uuid.uuid4().hex
@@ -203,7 +211,7 @@ class Inbox:
         Once is no proof: what came first may have been left from before the publisher knew where to go on.
         """
         if self._refused_at == self._next_sequence:
-            self._leave_out(self._next_sequence)
+            self._leave_out_oversized(self._next_sequence)
         self._refused_at = self._next_sequence
         self._connect_again()
 
@@ -240,7 +248,7 @@ class Inbox:
             decoded = self._codec.decode(parts)
         except OversizedMessage as error:
             if error.session in self._addresses:
-                self._leave_out(error.sequence)
+                self._leave_out_oversized(error.sequence)
             return
         except MalformedMessage as error:
             self._codec.drop(error)
@@ -254,6 +262,9 @@ class Inbox:
             self._complete = True
             return
         self._complete = False
+        if isinstance(decoded.body, LeftOut):
+            self._leave_out(decoded.sequence, "the acquisition could not read it back from its disk; resume the run")
+            return
         if decoded.sequence < self._next_sequence or decoded.sequence in self._early:
             self.duplicates += 1
             self._acknowledge_again(decoded.sequence)
@@ -267,18 +278,28 @@ class Inbox:
         elif sequence < self._next_sequence and sequence not in self._unsettled:
             self.acknowledge([sequence])
 
-    def _leave_out(self, sequence: int) -> None:
-        """Go on without a message; without the acknowledgement it would be sent again and again."""
+    def _leave_out_oversized(self, sequence: int) -> None:
+        limit = self._network.max_message_bytes
+        if self._leave_out(
+            sequence, f"it is larger than network.max_message_bytes = {limit}; raise that on both sides"
+        ):
+            self.oversized += 1
+
+    def _leave_out(self, sequence: int, why: str) -> bool:
+        """Go on without a message; without the acknowledgement it would be sent again and again.
+
+        Returns:
+            Whether it is left out for the first time.
+        """
         if sequence < self._next_sequence or sequence in self._left_out:
             self._acknowledge_again(sequence)
-            return
+            return False
         self._left_out.add(sequence)
-        self.oversized += 1
-        text = (
-            f"{self._consumer} left out message {sequence} of the acquisition, {self.oversized} in all: it is larger "
-            f"than network.max_message_bytes = {self._network.max_message_bytes}; raise that on both sides"
+        self._messages_left_out += 1
+        self._tell(
+            f"{self._consumer} left out message {sequence} of the acquisition, {self._messages_left_out} in all: {why}"
         )
-        self._tell(text)
+        return True
 
     def _tell(self, text: str) -> None:
         log.warning("%s", text)

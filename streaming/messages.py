@@ -144,6 +144,10 @@ class Complete(Message, tag="complete", frozen=True):
     """The stream has ended, and every acknowledgement of this consumer has come: it may leave. It has no number."""
 
 
+class LeftOut(Message, tag="left_out", frozen=True):
+    """In place of a message that waited on disk and can no longer be read: go on without it."""
+
+
 class Weights(Message, tag="weights", frozen=True):
     """A version of the model. Arrays: `safetensors` uint8 (bytes,), the file as written by the trainer.
 
@@ -171,6 +175,7 @@ DataMessage = (
     | PerspectiveEnd
     | ScanEnd
     | Complete
+    | LeftOut
     | Weights
 )
 

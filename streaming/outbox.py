@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import struct
+import zlib
 from collections import OrderedDict, deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -17,10 +18,17 @@ from pathlib import Path
 import zmq
 
 from ptychoflow.streaming.codec import Arrays, Codec
-from ptychoflow.streaming.messages import Complete, DataMessage
+from ptychoflow.streaming.messages import Complete, DataMessage, LeftOut
 from ptychoflow.streaming.sockets import Socket
 
 log = logging.getLogger(__name__)
+
+CHECKSUM, LENGTH = struct.Struct("<I"), struct.Struct("<Q")
+"""What a spool file begins with, and each part in it."""
+
+
+class DamagedBatch(Exception):
+    """A message cannot be read back from its spool file; the text says why."""
 
 
 @dataclass
@@ -72,12 +80,23 @@ class Spool:
         self._memory += entry.bytes_in_memory
 
     def load(self, entry: Entry) -> Arrays:
-        """Return the entry's arrays, from its file when it is spooled."""
+        """Return the entry's arrays, from its file when it is spooled.
+
+        Raises:
+            DamagedBatch: the file is gone, or holds something else than was written.
+        """
         if entry.arrays is not None:
             return entry.arrays
         if entry.file is None:
             raise AssertionError(f"entry {entry.order} is neither in memory nor on disk")
-        return self._codec.decode(_split(entry.file.read_bytes())).arrays
+        try:
+            raw = entry.file.read_bytes()
+        except OSError as error:
+            raise DamagedBatch(f"{entry.file}: {error.strerror}") from error
+        content = memoryview(raw)[CHECKSUM.size :]
+        if raw[: CHECKSUM.size] != CHECKSUM.pack(zlib.crc32(content)):
+            raise DamagedBatch(f"{entry.file} is damaged")
+        return self._codec.decode(_split(content)).arrays
 
     def remove(self, entry: Entry) -> None:
         """Forget an entry that every consumer has acknowledged."""
@@ -99,11 +118,13 @@ class Spool:
         self._directory.mkdir(parents=True, exist_ok=True)
         path = self._directory / f"{entry.order:010d}.batch"
         parts = self._codec.encode(entry.message, entry.arrays)
+        pieces = [piece for part in parts for piece in (LENGTH.pack(len(part)), part)]
+        checksum = 0
+        for piece in pieces:
+            checksum = zlib.crc32(piece, checksum)
         try:
             with path.open("wb") as file:
-                for part in parts:
-                    file.write(struct.pack("<Q", len(part)))
-                    file.write(part)
+                file.writelines([CHECKSUM.pack(checksum), *pieces])
         except OSError:
             path.unlink(missing_ok=True)
             raise
@@ -184,8 +205,8 @@ class Outbox:
         # Asked first, because an entry may have to be read from disk only to be refused.
         while self.can_send and self.socket.poll(0, zmq.POLLOUT):
             sequence, entry = self._waiting[0]
-            arrays = self._spool.load(entry)
-            parts = self._codec.encode(entry.message, arrays, session=self._address, sequence=sequence)
+            message, arrays = self._load(entry)
+            parts = self._codec.encode(message, arrays, session=self._address, sequence=sequence)
             try:
                 self.socket.send_multipart(parts, flags=zmq.DONTWAIT, copy=False)
             except zmq.Again:
@@ -194,6 +215,17 @@ class Outbox:
             self._sent[sequence] = entry
             count += 1
         return count
+
+    def _load(self, entry: Entry) -> tuple[DataMessage, Arrays]:
+        """Return what to send: the frames of a batch that is damaged have no end in the ledger, and a resume has them.
+
+        Its number has to come all the same, as the consumer takes nothing out of turn.
+        """
+        try:
+            return entry.message, self._spool.load(entry)
+        except DamagedBatch as error:
+            log.warning("%s goes without a batch: %s; resume the run to send it again", self.consumer, error)
+            return LeftOut(), {}
 
     def say_complete(self) -> None:
         """Tell the consumer that all its acknowledgements have come; it asks again if that is lost."""
@@ -265,10 +297,10 @@ def address(session: str, call: int) -> str:
     return f"{session}/{call}"
 
 
-def _split(raw: bytes) -> list[memoryview]:
-    view, parts, offset = memoryview(raw), [], 0
-    while offset < len(view):
-        (length,) = struct.unpack_from("<Q", view, offset)
-        parts.append(view[offset + 8 : offset + 8 + length])
-        offset += 8 + length
+def _split(content: memoryview) -> list[memoryview]:
+    parts, offset = [], 0
+    while offset < len(content):
+        (length,) = LENGTH.unpack_from(content, offset)
+        offset += LENGTH.size + length
+        parts.append(content[offset - length : offset])
     return parts

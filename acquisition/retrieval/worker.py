@@ -31,6 +31,7 @@ from ptychoflow.acquisition.retrieval.worker_messages import (
     write_job,
 )
 from ptychoflow.streaming.device import only_gpu
+from ptychoflow.streaming.errors import UserError
 
 log = logging.getLogger(__name__)
 
@@ -171,7 +172,11 @@ class GroundTruthWorker:
         answer = msgspec.json.decode(line, type=AnswerMessage)
         if isinstance(answer, PreviewedMessage):
             self._previewing = False
-            return read_preview(answer, self._spool_dir / PREVIEW)
+            try:
+                return read_preview(answer, self._spool_dir / PREVIEW)
+            except (UserError, OSError) as error:
+                log.warning("a preview is left out: %s", error)
+                return None
         return self._finish(answer)
 
     def close(self) -> None:
@@ -213,7 +218,11 @@ class GroundTruthWorker:
         if isinstance(answer, FailedMessage):
             reason = answer.reason
         else:
-            truth = read_ground_truth(answer, directory)
+            try:
+                truth = read_ground_truth(answer, directory)
+            except (UserError, OSError) as error:
+                # a resumed run tries it again
+                reason, worker_lost = str(error), True
         shutil.rmtree(directory, ignore_errors=True)
         self._lost = 0
         self._begin_next()

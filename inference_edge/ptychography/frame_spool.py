@@ -51,13 +51,22 @@ class FrameSpool:
         self.frames += len(block)
 
     def pop_oldest(self) -> DiffractionBlock:
-        """Remove the oldest block and return it; there must be one."""
+        """Remove the oldest block and return it; there must be one.
+
+        Raises:
+            UserError: the disk does not give it back.
+        """
         block, offset, shape = self._blocks.popleft()
         if self._file is None:
             raise RuntimeError("the spool is closed")
-        self._file.seek(offset)
         diffraction = np.empty(shape, block.diffraction.dtype)
-        self._file.readinto(diffraction.data)  # type: ignore[attr-defined]
+        try:
+            self._file.seek(offset)
+            read_bytes = self._file.readinto(diffraction.data)  # type: ignore[attr-defined]
+        except OSError as error:
+            raise self._cannot_read(error.strerror) from error
+        if read_bytes != diffraction.nbytes:
+            raise self._cannot_read("it holds less than was written")
         self.frames -= len(block)
         if not self._blocks:
             self._file.truncate(0)
@@ -74,6 +83,12 @@ class FrameSpool:
             return tempfile.TemporaryFile(dir=self._directory)
         except OSError as error:
             raise self._cannot_write(error) from error
+
+    def _cannot_read(self, why: str | None) -> UserError:
+        return UserError(
+            f"edge: cannot read frames back that were put off to {self._directory}: {why}; start the edge again: the "
+            "acquisition still has them"
+        )
 
     def _cannot_write(self, error: OSError) -> UserError:
         return UserError(

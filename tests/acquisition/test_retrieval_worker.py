@@ -20,6 +20,7 @@ from ptychoflow.acquisition.retrieval.preview import Previewer
 from ptychoflow.acquisition.retrieval.settings import RetrievalSettings
 from ptychoflow.acquisition.retrieval.stored_frames import FrameFile
 from ptychoflow.acquisition.retrieval.worker import GroundTruthWorker
+from ptychoflow.acquisition.retrieval.worker_messages import TRUTH_ARRAYS
 from ptychoflow.acquisition.scan import ObjectImage
 from ptychoflow.streaming.errors import UserError
 
@@ -190,6 +191,19 @@ def test_a_killed_worker_is_started_again_and_tries_its_job_once_more(tmp_path):
     assert [(one.perspective, one.error, one.worker_lost) for one in results] == [(3, None, False), (1, None, False)]
     assert_same(results[0].ground_truth, compute_ground_truth(make_job(3), RECORDED))
     assert told == ["the ground-truth worker is gone (it was ended by SIGKILL); perspective 3 is tried once more"]
+
+
+def test_ground_truth_that_the_disk_does_not_give_back_is_told_of_and_left_for_a_resume(tmp_path):
+    with GroundTruthWorker(RECORDED, spool_dir=tmp_path) as worker:
+        for perspective in (0, 1):
+            worker.submit(make_job(perspective))
+        wait_until(lambda: any(tmp_path.rglob(f"{TRUTH_ARRAYS[-1]}.npy")), timeout_s=60.0)
+        (first, *_) = sorted(tmp_path.rglob(f"{TRUTH_ARRAYS[0]}.npy"))
+        first.write_bytes(first.read_bytes()[:-9])
+        damaged, whole = worker.poll(60.0), worker.poll(60.0)
+    assert (damaged.ground_truth, damaged.worker_lost) == (None, True)
+    assert "is damaged" in damaged.error
+    assert whole.ground_truth is not None
 
 
 def test_a_job_that_no_worker_survives_has_failed_and_the_next_ones_are_tried_as_often(tmp_path):

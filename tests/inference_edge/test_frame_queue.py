@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tempfile
+
 import numpy as np
 import pytest
 
@@ -74,6 +76,17 @@ def test_frames_put_off_come_back_after_all_others_and_none_is_lost(waiting, tmp
     assert taken(waiting, 64) == [(1, [5, 6], True)]
     assert (taken(waiting, 64), waiting.in_turn, waiting.put_off) == ([], 0, 0)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_frames_that_the_disk_does_not_give_back_are_told_of(waiting, tmp_path, monkeypatch):
+    with tempfile.TemporaryFile(dir=tmp_path) as file:
+        monkeypatch.setattr(tempfile, "TemporaryFile", lambda **_where: file)
+        arrive(waiting, 0, block(0, 5), Perspective(0, 0.0))
+        waiting.put_off_all_but(6)
+        taken(waiting, 64)
+        file.truncate(3)
+        with pytest.raises(UserError, match=r"cannot read frames back .* holds less than was written"):
+            waiting.next_batch(64)
 
 
 def test_where_nothing_can_be_written_the_user_is_told(tmp_path):

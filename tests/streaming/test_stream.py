@@ -263,6 +263,38 @@ def test_a_slow_receiver_makes_the_sender_spool_to_disk(
     assert not publisher.spool.full
 
 
+def cut_short(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-7])
+
+
+def change_a_pixel(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-1] + b"\x5a")
+
+
+def empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+@pytest.mark.parametrize("damage", [cut_short, change_a_pixel, empty, Path.unlink])
+def test_a_batch_that_the_disk_does_not_give_back_is_left_out_and_told_and_those_behind_it_arrive(
+    network: NetworkSettings, publisher_of: MakePublisher, tmp_path: Path, damage: Callable[[Path], None]
+) -> None:
+    publisher = publisher_of(memory_bytes=0, trainer=False)
+    post_batches(publisher, 6)
+    files = sorted((tmp_path / "spool").iterdir())
+    for number in (0, 3):
+        damage(files[number])
+    told: list[str] = []
+    with Inbox(network, consumer="edge", port=network.frames_port, warn=told.append) as inbox:
+        assert numbers(collect(publisher, inbox, 4)) == [1, 2, 4, 5]
+        settle(publisher)
+        assert (inbox.oversized, inbox.malformed) == (0, 0)
+    assert [text.partition(":")[0] for text in told] == [
+        "edge left out message 0 of the acquisition, 1 in all",
+        "edge left out message 3 of the acquisition, 2 in all",
+    ]
+
+
 def test_a_full_disk_keeps_batches_in_memory_and_says_so(
     network: NetworkSettings, publisher_of: MakePublisher, tmp_path: Path
 ) -> None:

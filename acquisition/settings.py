@@ -9,6 +9,13 @@ from pydantic import Field, FiniteFloat, PositiveFloat, PositiveInt, model_valid
 from ptychoflow.acquisition.source_settings import RoleSettings
 from ptychoflow.streaming.settings import Settings
 
+MESSAGE_BYTES = 1 << 21
+"""Beyond this, what a message costs by itself hardly counts beside its copies."""
+MOST_FRAMES, FEWEST_FRAMES = 64, 16
+"""Frames per message where they are small: the edge images so many at once, and slow sources bring so many."""
+BATCH_S = 0.05
+"""How long frames may wait for others, unless they are fewer than `FEWEST_FRAMES`."""
+
 
 class RegimeSettings(Settings):
     """When phase retrieval may rest.
@@ -40,14 +47,22 @@ class PublishingSettings(Settings):
 
     rate_hz: PositiveFloat | None = None
     """Frames per second; None takes them as fast as source and receivers allow."""
-    batch_frames: PositiveInt = 16
-    """Frames per message."""
+    batch_frames: PositiveInt | None = None
+    """Frames per message; by default as many as make 2 MiB, 64 at most. At a slow `rate_hz`, it is those of 50 ms, or
+    16."""
     edge: bool = True
     """An edge takes the frames."""
     trainer: bool = True
     """Trainer ranks take the samples; without, ground truth is computed for the edge's reference images alone."""
     spool_memory_bytes: PositiveInt = 2 << 30
     """Unacknowledged data held in memory; more is spooled to the run's folder."""
+
+    def frames_per_message(self, frame_bytes: int) -> int:
+        """Return how many frames of so many bytes go together: a message costs the same whatever it carries."""
+        if self.batch_frames is not None:
+            return self.batch_frames
+        at_hand = MOST_FRAMES if self.rate_hz is None else max(FEWEST_FRAMES, int(self.rate_hz * BATCH_S))
+        return max(1, min(MOST_FRAMES, at_hand, MESSAGE_BYTES // max(1, frame_bytes)))
 
 
 class AcquisitionSettings(PublishingSettings):

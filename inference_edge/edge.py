@@ -21,6 +21,7 @@ from ptychoflow.inference_edge.weights_receiver import Check, Versioned, Weights
 from ptychoflow.streaming.commands import CommandReceiver
 from ptychoflow.streaming.errors import UserError
 from ptychoflow.streaming.events import Part, PartState, PartStatus, WarningRaised
+from ptychoflow.streaming.freed_memory import keep_freed_memory
 from ptychoflow.streaming.inbox import Inbox
 from ptychoflow.streaming.messages import StreamStart
 from ptychoflow.streaming.settings import NetworkSettings, RunContext
@@ -58,6 +59,7 @@ class EdgeLinks(Generic[ModelT]):
         Raises:
             UserError: keys are missing.
         """
+        keep_freed_memory()
         with ExitStack() as stack:
             telemetry = stack.enter_context(closing(TelemetrySender(network, part=Part.EDGE)))
             commands = stack.enter_context(closing(CommandReceiver(network)))

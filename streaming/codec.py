@@ -21,7 +21,11 @@ Arrays = dict[str, npt.NDArray[Any]]
 BodyT = TypeVar("BodyT")
 
 INTEGERS = ("uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64")
-DTYPES = frozenset((*INTEGERS, "bool", "float16", "float32", "float64", "complex64", "complex128"))
+DTYPES = {
+    name: np.dtype(name) for name in (*INTEGERS, "bool", "float16", "float32", "float64", "complex64", "complex128")
+}
+NAMES = {dtype: name for name, dtype in DTYPES.items()}
+"""Looked up for every array: NumPy puts a name together anew whenever it is asked for it."""
 MAX_ARRAYS = 64
 MAX_DIMENSIONS = 6
 MAX_HEADER_BYTES = 1 << 20
@@ -110,10 +114,13 @@ class Codec(Generic[BodyT]):
                 acknowledgement leave both out.
             sequence: its number.
         """
-        contiguous = {name: np.asarray(array, order="C") for name, array in (arrays or {}).items()}
-        infos = [_ArrayInfo(name, array.dtype.name, list(array.shape)) for name, array in contiguous.items()]
+        infos, payloads = [], []
+        for name, array in (arrays or {}).items():
+            sendable = _sendable(array)
+            infos.append(_ArrayInfo(name, NAMES[sendable.dtype], list(sendable.shape)))
+            payloads.append(sendable.reshape(-1).view(np.uint8).data)
         header = _Header(SCHEMA_VERSION, session, sequence, body, infos)
-        return [self._encoder.encode(header), *(_raw(array) for array in contiguous.values())]
+        return [self._encoder.encode(header), *payloads]
 
     def decode(self, parts: Sequence[bytes | memoryview | zmq.Frame]) -> Decoded[BodyT]:
         """Return the message, its arrays as read-only views of `parts`.
@@ -129,11 +136,12 @@ class Codec(Generic[BodyT]):
         payloads = parts[1:]
         if len(payloads) != len(header.arrays):
             raise MalformedMessage(f"header declares {len(header.arrays)} arrays, message carries {len(payloads)}")
-        declared_bytes = sum(_declared_bytes(info) for info in header.arrays)
-        if declared_bytes > self._max_message_bytes:
+        sizes = [_declared_bytes(info) for info in header.arrays]
+        if (declared_bytes := sum(sizes)) > self._max_message_bytes:
             text = f"message of {declared_bytes} bytes exceeds the limit of {self._max_message_bytes}"
             raise OversizedMessage(text, session=header.session, sequence=header.sequence)
-        arrays = {info.name: _view(info, _buffer(part)) for info, part in zip(header.arrays, payloads, strict=True)}
+        declared = zip(header.arrays, sizes, payloads, strict=True)
+        arrays = {info.name: _view(info, size, _buffer(part)) for info, size, part in declared}
         if len(arrays) != len(header.arrays):
             raise MalformedMessage("two arrays of one message share a name")
         return Decoded(header.body, arrays, header.session, header.sequence)
@@ -142,12 +150,20 @@ class Codec(Generic[BodyT]):
         if raw.nbytes > MAX_HEADER_BYTES:
             raise MalformedMessage(f"header of {raw.nbytes} bytes exceeds {MAX_HEADER_BYTES}")
         try:
+            header = self._decoder.decode(raw)
+        except UNREADABLE as error:
+            self._require_own_schema(raw)
+            raise MalformedMessage(f"header: {error}") from error
+        _require_own(header.schema)
+        return header
+
+    def _require_own_schema(self, raw: memoryview) -> None:
+        """Name another version where that is why a header cannot be read."""
+        try:
             schema = self._schema_decoder.decode(raw).schema
-            if schema != SCHEMA_VERSION:
-                raise MalformedMessage(f"schema version {schema}, this side speaks {SCHEMA_VERSION}")
-            return self._decoder.decode(raw)
         except UNREADABLE as error:
             raise MalformedMessage(f"header: {error}") from error
+        _require_own(schema)
 
 
 class ReceivingCodec(Codec[BodyT]):
@@ -180,10 +196,17 @@ class ReceivingCodec(Codec[BodyT]):
             log.warning("dropped malformed %s, as all of it will be from now on: %s", self._what, reason)
 
 
-def _raw(array: npt.NDArray[Any]) -> memoryview:
-    if array.dtype.name not in DTYPES:
+def _require_own(schema: int) -> None:
+    if schema != SCHEMA_VERSION:
+        raise MalformedMessage(f"schema version {schema}, this side speaks {SCHEMA_VERSION}")
+
+
+def _sendable(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return an array, in C order and in this machine's order of bytes: a name says nothing of either."""
+    native = np.asarray(array, array.dtype.newbyteorder("=") if not array.dtype.isnative else None, order="C")
+    if native.dtype not in NAMES:
         raise TypeError(f"arrays of dtype {array.dtype} cannot be sent; use one of {sorted(DTYPES)}")
-    return array.reshape(-1).view(np.uint8).data
+    return native
 
 
 def _buffer(part: bytes | memoryview | zmq.Frame) -> memoryview:
@@ -193,17 +216,18 @@ def _buffer(part: bytes | memoryview | zmq.Frame) -> memoryview:
 def _declared_bytes(info: _ArrayInfo) -> int:
     if info.dtype not in DTYPES:
         raise MalformedMessage(f"array {info.name!r} has dtype {info.dtype!r}, which is not allowed")
-    return math.prod(info.shape) * np.dtype(info.dtype).itemsize
+    return math.prod(info.shape) * DTYPES[info.dtype].itemsize
 
 
-def _view(info: _ArrayInfo, raw: memoryview) -> npt.NDArray[Any]:
-    if raw.nbytes != _declared_bytes(info):
+def _view(info: _ArrayInfo, size: int, raw: memoryview) -> npt.NDArray[Any]:
+    """Return what was received as the array of `size` bytes that was declared."""
+    if raw.nbytes != size:
         raise MalformedMessage(
-            f"array {info.name!r}: {raw.nbytes} bytes arrived, {info.dtype} {info.shape} takes {_declared_bytes(info)}"
+            f"array {info.name!r}: {raw.nbytes} bytes arrived, {info.dtype} {info.shape} takes {size}"
         )
     # one without elements may be declared as wide as it likes; NumPy refuses it here, or once its dtype is changed
-    if math.prod(max(1, side) for side in info.shape) > MAX_EXTENT:
+    if not size and math.prod(max(1, side) for side in info.shape) > MAX_EXTENT:
         raise MalformedMessage(f"array {info.name!r} has shape {info.shape}, which no array has")
-    array = np.frombuffer(raw, dtype=info.dtype).reshape(info.shape)
+    array = np.frombuffer(raw, dtype=DTYPES[info.dtype]).reshape(info.shape)
     array.flags.writeable = False
     return array

@@ -11,7 +11,7 @@ from zmq.utils.monitor import parse_monitor_message
 
 from ptychoflow.streaming.access import Access
 from ptychoflow.streaming.settings import is_loopback
-from ptychoflow.streaming.sockets import Socket, Sockets, receive_now
+from ptychoflow.streaming.sockets import Socket, Sockets, may_have_more, receive_now
 
 GIVEN_UP_AFTER_S = 0.5
 """ZeroMQ announces another attempt at once; where it has not for so long, there will be none."""
@@ -65,7 +65,7 @@ class Connection:
 
     def read_event(self) -> Change:
         """Read one event of the monitor, if there is one, and return what it means."""
-        if (parts := receive_now(self.monitor)) is None:
+        if not may_have_more(self.monitor) or (parts := receive_now(self.monitor)) is None:
             return Change.NONE
         event = parse_monitor_message(parts)["event"]
         self._broken_at_s = time.monotonic() if event == zmq.Event.DISCONNECTED else None

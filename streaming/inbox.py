@@ -47,6 +47,8 @@ LEAVE_PATIENCE_S = 300.0
 POLL_S = 0.05
 AWAY_S = 1.0
 """A publisher that has been away for so long is looked for."""
+WATCHED_EVERY = 16
+"""Messages after which the connections are looked at, should there always be another one."""
 HELLOS_ANSWERED = 2
 """Messages are taken that answer the last hello, or the one before while nothing is left of an earlier publisher."""
 
@@ -104,6 +106,7 @@ class Inbox:
         self._unsettled: set[int] = set()
         self._left_out: set[int] = set()
         self._refused_at = -1
+        self._unwatched = 0
         self._complete = False
         self._held: set[int] = set()
         self._scores: deque[FirstPassScore] = deque(maxlen=SCORES_REPEATED)
@@ -126,17 +129,10 @@ class Inbox:
         self._send_waiting()
         if (delivery := self._next_in_order()) is not None:
             return delivery
-        if self._data_connection.broken:
-            timeout_s = min(timeout_s, GIVEN_UP_AFTER_S)
-        ready = dict(self._poller.poll(int(timeout_s * 1000)))
-        for connection in (self._control_connection, self._data_connection):
-            if connection.monitor in ready and (change := connection.read_event()) is not Change.NONE:
-                self._ask_again(change)
-        if self._data_connection.socket in ready:
-            if parts := receive_now(self._data_connection.socket, copy=False):
-                self._accept(parts)
-        elif self._data_connection.given_up:
-            self._note_refusal()
+        if not self._take():
+            self._watch_connections()
+            if timeout_s > 0.0:
+                self._wait(timeout_s)
         return self._next_in_order()
 
     def acknowledge(self, sequences: Iterable[int]) -> None:
@@ -204,6 +200,34 @@ class Inbox:
         if kind == zmq.PULL:
             self._poller.register(connection.socket, zmq.POLLIN)
         return connection
+
+    def _take(self) -> bool:
+        """Take in the message that is there, and return whether there was one. Does not wait."""
+        if not (parts := receive_now(self._data_connection.socket, copy=False)):
+            return False
+        self._accept(parts)
+        self._unwatched += 1
+        if self._unwatched >= WATCHED_EVERY:
+            self._watch_connections()
+        return True
+
+    def _watch_connections(self) -> None:
+        self._unwatched = 0
+        for connection in (self._control_connection, self._data_connection):
+            if (change := connection.read_event()) is not Change.NONE:
+                self._ask_again(change)
+
+    def _wait(self, timeout_s: float) -> None:
+        """Wait for a message and take it in, or for anything else that happens to the connections."""
+        if self._data_connection.broken:
+            timeout_s = min(timeout_s, GIVEN_UP_AFTER_S)
+        ready = dict(self._poller.poll(int(timeout_s * 1000)))
+        if self._control_connection.monitor in ready or self._data_connection.monitor in ready:
+            self._watch_connections()
+        if self._data_connection.socket in ready:
+            self._take()
+        elif self._data_connection.given_up:
+            self._note_refusal()
 
     def _note_refusal(self) -> None:
         """Connect again after a message that is too large; it is the next one if that happens twice at this place.

@@ -19,7 +19,7 @@ import zmq
 
 from ptychoflow.streaming.codec import Arrays, Codec
 from ptychoflow.streaming.messages import Complete, DataMessage, LeftOut
-from ptychoflow.streaming.sockets import Socket
+from ptychoflow.streaming.sockets import Socket, takes_more
 
 log = logging.getLogger(__name__)
 
@@ -75,9 +75,11 @@ class Spool:
 
     def store(self, entry: Entry) -> None:
         """Keep an entry; blocks for a disk write when memory is full. Nothing is lost when the disk is full too."""
-        if self._memory + entry.bytes_in_memory > self._memory_limit and entry.arrays:
+        size = entry.bytes_in_memory
+        if self._memory + size > self._memory_limit and entry.arrays:
             self._try_to_write(entry)
-        self._memory += entry.bytes_in_memory
+            size = entry.bytes_in_memory
+        self._memory += size
 
     def load(self, entry: Entry) -> Arrays:
         """Return the entry's arrays, from its file when it is spooled.
@@ -203,7 +205,7 @@ class Outbox:
         """Send entries until none waits or the socket is at its high-water mark; return how many left. Never blocks."""
         count = 0
         # Asked first, because an entry may have to be read from disk only to be refused.
-        while self.can_send and self.socket.poll(0, zmq.POLLOUT):
+        while self.can_send and takes_more(self.socket):
             sequence, entry = self._waiting[0]
             message, arrays = self._load(entry)
             parts = self._codec.encode(message, arrays, session=self._address, sequence=sequence)

@@ -28,7 +28,7 @@ from ptychoflow.streaming.messages import (
 )
 from ptychoflow.streaming.outbox import Entry, Outbox, Spool
 from ptychoflow.streaming.settings import NetworkSettings
-from ptychoflow.streaming.sockets import Sockets, receive_now
+from ptychoflow.streaming.sockets import Sockets, may_have_more, receive_now
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +63,7 @@ class Publisher:
         self.scores: deque[FirstPassScore] = deque()
         """What the edge has told, oldest first, possibly more than once; for the caller to take."""
         self._codec: ReceivingCodec[ControlMessage] = ReceivingCodec(ControlMessage, "acknowledgements")
-        self._sockets = Sockets(network)
+        self._sockets = Sockets(network, fans_out=True)
         self._control = self._bind(zmq.PULL, network.acknowledgements_port, ACKNOWLEDGEMENTS)
         self._order = 0
         self._edge = self._open_outbox(EDGE, network.frames_port) if edge else None
@@ -120,15 +120,9 @@ class Publisher:
 
     def pump(self, timeout_s: float) -> None:
         """Send what can be sent and take in acknowledgements; wait up to `timeout_s` when there is nothing to do."""
-        poller = zmq.Poller()
-        poller.register(self._control, zmq.POLLIN)
-        for outbox in self._outboxes():
-            if outbox.can_send:
-                poller.register(outbox.socket, zmq.POLLOUT)
-        poller.poll(int(timeout_s * 1000))
-        self._receive_control_messages()
-        for outbox in self._outboxes():
-            outbox.send()
+        if not self._exchange() and timeout_s > 0.0:
+            self._wait(timeout_s)
+            self._exchange()
 
     def close(self, linger_s: float = 0.0) -> None:
         """Close the sockets; what ZeroMQ still holds gets `linger_s` seconds to leave."""
@@ -168,11 +162,29 @@ class Publisher:
             for outbox in self._ranks:
                 outbox.post(entry)
 
-    def _receive_control_messages(self) -> None:
-        while (parts := receive_now(self._control)) is not None:
+    def _exchange(self) -> bool:
+        """Take in what has come and send what can be sent; return whether there was anything."""
+        received = self._receive_control_messages()
+        sent = sum(outbox.send() for outbox in self._outboxes())
+        return received + sent > 0
+
+    def _wait(self, timeout_s: float) -> None:
+        """Wait until a consumer says something, or takes more of what waits for it."""
+        poller = zmq.Poller()
+        poller.register(self._control, zmq.POLLIN)
+        for outbox in self._outboxes():
+            if outbox.can_send:
+                poller.register(outbox.socket, zmq.POLLOUT)
+        poller.poll(int(timeout_s * 1000))
+
+    def _receive_control_messages(self) -> int:
+        count = 0
+        while may_have_more(self._control) and (parts := receive_now(self._control)) is not None:
+            count += 1
             decoded = self._codec.read(parts)
             if decoded is not None:
                 self._handle(decoded.body)
+        return count
 
     def _handle(self, message: ControlMessage) -> None:
         match message:

@@ -110,6 +110,11 @@ class NetworkSettings(Settings):
         """Whether other users of this host can take part: ports, and no keys."""
         return self.sockets_dir is None and self.keys_dir is None
 
+    @property
+    def encrypts(self) -> bool:
+        """Whether sockets take keys; files in a folder need none."""
+        return self.keys_dir is not None and self.sockets_dir is None
+
     def in_folder(self, folder: Path) -> NetworkSettings:
         """Return these settings for parts that talk over files in a folder."""
         return NetworkSettings(**self.model_dump(exclude=set(PORT_FIELDS)) | {"sockets_dir": folder})

@@ -101,7 +101,7 @@ class ImageStreamer(SourceStreamer):
 
     def _read_ahead(self, task: ImageTask) -> Iterator[tuple[int, Sequence[StreamedImage], ReadImages]]:
         """Yield the batches of a task, with the place of the first image; the next one is read meanwhile."""
-        size = self._settings.batch_frames
+        size = self._settings.frames_per_message(self._source.channels * self._source.stored_px**2)
         starts = range(0, len(task.images), size)
         reading = self._reader.read(task.images[:size])
         for start in starts:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import logging
+import math
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -55,7 +56,8 @@ log = logging.getLogger(__name__)
 Come = TypeVar("Come")
 Kept = TypeVar("Kept")
 
-FLOAT_BYTES = 4
+COUNT_BYTES, FLOAT_BYTES = 2, 4
+"""Per pixel: of frames as they travel, and as some sources bring them."""
 DISK_RETRY_S = 1.0
 ENDINGS = {
     Ending.ABORTED: "was broken off",
@@ -282,7 +284,8 @@ class ScanStreamer(SourceStreamer):
 
     def _batch_frames(self, frame_shape_px: tuple[int, int]) -> int:
         """Return how many frames go together: fewer of large ones."""
-        return min(self._settings.batch_frames, frames_within(PART_BYTES, frame_shape_px, FLOAT_BYTES))
+        wanted = self._settings.frames_per_message(COUNT_BYTES * math.prod(frame_shape_px))
+        return min(wanted, frames_within(PART_BYTES, frame_shape_px, FLOAT_BYTES))
 
     def _submit_job(self, acquired: AcquiredPerspective) -> None:
         self._when_disk_allows(lambda: self._worker.submit(acquired.job(self._retrieval)))

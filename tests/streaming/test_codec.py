@@ -46,6 +46,14 @@ def test_non_contiguous_arrays_are_sent_in_their_logical_order(codec: Codec[Data
     np.testing.assert_array_equal(codec.decode(codec.encode(BODY, {"a": array})).arrays["a"], array)
 
 
+def test_arrays_of_the_other_order_of_bytes_arrive_with_their_values(codec: Codec[DataMessage]) -> None:
+    for dtype in (">u2", "<u2", ">f4", "<f4"):
+        array = np.arange(600, 606).astype(dtype).reshape(2, 3)
+        arrived = codec.decode(codec.encode(BODY, {"a": array})).arrays["a"]
+        np.testing.assert_array_equal(arrived, array)
+        assert arrived.dtype.isnative
+
+
 def test_kinds_are_told_apart(codec: Codec[DataMessage]) -> None:
     for body in (PerspectiveEnd(1, 2.0, 3), ScanEnd(4)):
         assert codec.decode(codec.encode(body)).body == body

@@ -30,6 +30,7 @@ from ptychoflow.streaming.messages import (
     Complete,
     ControlMessage,
     DataMessage,
+    FirstPassResidual,
     FirstPassScore,
     Hello,
     LeftOut,
@@ -153,6 +154,10 @@ class Inbox:
         """Tell the publisher how good an image is, again after every break of the connection."""
         self._scores.append(score)
         self._send(score)
+
+    def report_residual(self, residual: FirstPassResidual) -> None:
+        """Tell the publisher how well the newest frames are explained; the next one makes up for one that is lost."""
+        self._send(residual)
 
     def wait_until_complete(self, stop: threading.Event, patience_s: float = LEAVE_PATIENCE_S) -> None:
         """Stay until the publisher has every acknowledgement, for a consumer that has finished with the whole stream.

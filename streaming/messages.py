@@ -92,6 +92,17 @@ class Frames(Message, tag="frames", frozen=True):
     """`time.time()` when the last frame of the batch was acquired."""
 
 
+class Probe(Message, tag="probe", frozen=True):
+    """What lights the object in one perspective, before its frames come; for the edge's score without ground truth.
+
+    Arrays: `probe` complex64 (mode, y, x), of the frames' shape and of any brightness; `mask` bool (y, x), true where a
+    pixel is not to be looked at, left out where there is none.
+    """
+
+    perspective: int
+    angle_deg: float
+
+
 class Samples(Message, tag="samples", frozen=True):
     """Frames with their ground truth, for one trainer rank.
 
@@ -168,6 +179,7 @@ class Weights(Message, tag="weights", frozen=True):
 DataMessage = (
     ScanStart
     | ClassificationStart
+    | Probe
     | Frames
     | Samples
     | Reference
@@ -216,9 +228,24 @@ class FirstPassScore(Message, tag="first_pass_score", frozen=True):
     ssim: float
     constant_psnr_db: float
     """Of always predicting the mean training patch."""
+    residual: float | None = None
+    """The largest that `FirstPassResidual` said of the perspective; None if it said nothing."""
 
 
-ControlMessage = Hello | Acknowledge | FirstPassScore
+class FirstPassResidual(Message, tag="first_pass_residual", frozen=True):
+    """How badly the newest frames of a perspective are explained by what the edge made of them on arrival.
+
+    It needs no ground truth; the regimes look at it too.
+    """
+
+    perspective: int
+    frames: int
+    """Of the perspective that are imaged."""
+    residual: float
+    """Median over the newest frames: the share of a frame's energy that patch times probe, propagated, leaves over."""
+
+
+ControlMessage = Hello | Acknowledge | FirstPassScore | FirstPassResidual
 
 
 class Taken(Message, tag="taken", frozen=True):

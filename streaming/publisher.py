@@ -21,6 +21,7 @@ from ptychoflow.streaming.messages import (
     Acknowledge,
     ControlMessage,
     DataMessage,
+    FirstPassResidual,
     FirstPassScore,
     Hello,
     Samples,
@@ -60,7 +61,7 @@ class Publisher:
         self._network = network
         self._trainer = trainer
         self.spool = Spool(spool_dir, memory_bytes=memory_bytes)
-        self.scores: deque[FirstPassScore] = deque()
+        self.scores: deque[FirstPassScore | FirstPassResidual] = deque()
         """What the edge has told, oldest first, possibly more than once; for the caller to take."""
         self._codec: ReceivingCodec[ControlMessage] = ReceivingCodec(ControlMessage, "acknowledgements")
         self._sockets = Sockets(network, fans_out=True)
@@ -195,7 +196,7 @@ class Publisher:
                     if outbox.consumer == consumer:
                         self._handle_acknowledgement(message, outbox)
                         self._say_if_complete(outbox)
-            case FirstPassScore():
+            case FirstPassScore() | FirstPassResidual():
                 self.scores.append(message)
 
     def _handle_hello(self, hello: Hello) -> None:

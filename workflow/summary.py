@@ -127,7 +127,12 @@ def _regime(regime: RegimeHistory) -> Summary:
         "perspectives_skipped": regime.skipped,
         "thresholds": {"psnr_db": rules.psnr_db, "ssim": rules.ssim} if rules else None,
         "changes": [
-            {"regime": str(change.regime), "perspective": change.perspective, "reason": change.reason}
+            {
+                "regime": str(change.regime),
+                "perspective": change.perspective,
+                "reason": change.reason,
+                "acquired": change.acquired,
+            }
             for _, change in regime.changes
         ],
     }

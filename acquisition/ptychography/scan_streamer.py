@@ -48,7 +48,7 @@ from ptychoflow.streaming.events import (
     Unlabelled,
 )
 from ptychoflow.streaming.frame_memory import PART_BYTES, frames_within
-from ptychoflow.streaming.messages import Frames, NoReference, PerspectiveEnd, Samples, ScanStart
+from ptychoflow.streaming.messages import Frames, NoReference, PerspectiveEnd, Probe, Samples, ScanStart
 from ptychoflow.streaming.settings import RunContext
 
 log = logging.getLogger(__name__)
@@ -212,6 +212,7 @@ class ScanStreamer(SourceStreamer):
         if self._recorder is not None:
             self._recorder.start_perspective(perspective)
         self._view.start(perspective)
+        self._publish_probe(perspective)
         again = self._journal.was_acquired(perspective.index)
         taken = TakenFrames(perspective, self._when_disk_allows(self._worker.folder_of_job))
         if self._regime.would_want(perspective.index) and self._journal.result(perspective.index) is None:
@@ -229,6 +230,14 @@ class ScanStreamer(SourceStreamer):
         self._publisher.post_to_edge(acquired.end())
         self._record(lambda: self._journal.mark_acquired(perspective.index))
         self._request_ground_truth(acquired)
+
+    def _publish_probe(self, perspective: OpenEndedPerspective) -> None:
+        """Tell the edge what lights the object, as far as the source does."""
+        if perspective.probe is not None:
+            arrays: Arrays = {"probe": perspective.probe}
+            if perspective.mask is not None:
+                arrays["mask"] = perspective.mask
+            self._publisher.post_to_edge(Probe(perspective.index, perspective.angle_deg), arrays)
 
     def _tell(self, perspective: OpenEndedPerspective, text: str) -> None:
         """Tell something of a perspective, unless an earlier process of the run acquired it and told that."""
@@ -355,7 +364,7 @@ class ScanStreamer(SourceStreamer):
             waiting = [perspective for perspective in pending[1:] if not self._awaiting[perspective].is_judged]
             withdrawn = self._regime.reconsider(under_way=pending[0], waiting=waiting)
         first = min(withdrawn, default=self._perspective)
-        self._loop.send(RegimeChanged(self._regime.regime, first, change))
+        self._loop.send(RegimeChanged(self._regime.regime, first, change, self._ledger.acquired))
         for perspective in withdrawn:
             self._worker.withdraw(perspective)
             self._skip_ground_truth(self._awaiting.pop(perspective))

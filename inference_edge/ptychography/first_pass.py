@@ -87,7 +87,8 @@ class FirstPass:
         while self._may_submit():
             portions = self._queue.next_batch(self._reconstructor.sizer.frames)
             block = DiffractionBlock.join([portion.block for portion in portions])
-            self._submitted.append(_Batch(portions, self._reconstructor.submit(model, block)))
+            submitted = self._reconstructor.submit(model, block, portions[0].batch.section.illumination)
+            self._submitted.append(_Batch(portions, submitted))
 
     def _may_submit(self) -> bool:
         if not self._submitted:
@@ -98,7 +99,7 @@ class FirstPass:
     def _stitch(self, batch: _Batch) -> None:
         perspective, frames = batch.perspective, len(batch.submitted.block)
         placed = self._reconstructor.place(batch.submitted)
-        out_of_reach = perspective.stitch(placed.block, placed.patches, placed.version)
+        out_of_reach = perspective.stitch(placed.block, placed.patches, placed.version, placed.residuals)
         self._counter.unstitched += frames - len(placed.block) + out_of_reach
         if out_of_reach:
             self._warn(

@@ -8,13 +8,14 @@ from collections.abc import Callable, Iterable
 from ptychoflow.inference_edge.counter import EdgeCounter
 from ptychoflow.inference_edge.frame_queue import FrameQueue
 from ptychoflow.inference_edge.ptychography.diffraction_block import DiffractionBlock, diffraction_block
+from ptychoflow.inference_edge.ptychography.illumination import illumination_from_arrays
 from ptychoflow.inference_edge.ptychography.perspective import Perspective
 from ptychoflow.inference_edge.stitching.quality import reference_from_arrays
 from ptychoflow.inference_edge.stitching.row_bands import ONE_BAND, RowBands
 from ptychoflow.inference_edge.stream_receiver import StreamReceiver
-from ptychoflow.streaming.codec import Arrays
+from ptychoflow.streaming.codec import Arrays, MalformedMessage
 from ptychoflow.streaming.inbox import Delivery, Inbox
-from ptychoflow.streaming.messages import NoReference, Reference, ScanStart
+from ptychoflow.streaming.messages import NoReference, Probe, Reference, ScanStart
 
 
 class FrameReceiver(StreamReceiver[ScanStart, Perspective, DiffractionBlock]):
@@ -67,6 +68,8 @@ class FrameReceiver(StreamReceiver[ScanStart, Perspective, DiffractionBlock]):
 
     def _handle_other(self, delivery: Delivery) -> list[int]:
         match delivery.message:
+            case Probe():
+                return self._receive_probe(delivery.message, delivery)
             case Reference():
                 return self._receive_reference(delivery.message, delivery)
             case NoReference(perspective=index) if index in self._closed:
@@ -76,6 +79,17 @@ class FrameReceiver(StreamReceiver[ScanStart, Perspective, DiffractionBlock]):
                 perspective.reference_due = False
                 return self._note_reference(perspective, delivery.sequence)
         return [delivery.sequence]
+
+    def _receive_probe(self, message: Probe, delivery: Delivery) -> list[int]:
+        if self.start is None:
+            raise MalformedMessage("a probe came before the announcement of the frames that it makes")
+        illumination = illumination_from_arrays(delivery.arrays, self.start.frame_shape_px)
+        if message.perspective in self._closed:
+            return self._drop(delivery.sequence)
+        perspective = self._section(message.perspective, message.angle_deg)
+        perspective.illumination = illumination
+        self.hold(perspective, [delivery.sequence])
+        return []
 
     def _receive_reference(self, message: Reference, delivery: Delivery) -> list[int]:
         reference = reference_from_arrays(delivery.arrays, message.origin_px)

@@ -9,11 +9,15 @@ import numpy as np
 import numpy.typing as npt
 
 from ptychoflow.inference_edge.ptychography.diffraction_block import DiffractionBlock
+from ptychoflow.inference_edge.ptychography.frame_residuals import FrameResiduals
+from ptychoflow.inference_edge.ptychography.illumination import Illumination
 from ptychoflow.inference_edge.section import Section
 from ptychoflow.inference_edge.stitching.mosaic import Mosaic, PlacedPatches
 from ptychoflow.inference_edge.stitching.quality import ReferenceImage
 from ptychoflow.inference_edge.stitching.row_bands import ONE_BAND, RowBands
 from ptychoflow.streaming.events import MosaicKind
+
+Residuals = npt.NDArray[np.float64]
 
 
 class Rendering:
@@ -28,10 +32,15 @@ class Rendering:
         self.held_out = Mosaic(bands)
         self.versions: set[int] = set()
         """Model versions that contributed."""
+        self.residuals = FrameResiduals()
 
-    def stitch(self, patches: PlacedPatches, *, held_out: npt.NDArray[np.bool_], version: int) -> int:
-        """Stitch patches that `version` predicted; `held_out` is bool (n,). Return how many were out of reach."""
+    def stitch(self, block: DiffractionBlock, patches: PlacedPatches, version: int, residuals: Residuals | None) -> int:
+        """Stitch the patches of frames that `version` predicted; return how many were out of reach."""
+        held_out = block.held_out
         out_of_reach = self.whole.stitch(patches)
+        if residuals is not None:
+            height, width = patches.phase.shape[1:]
+            self.residuals.add(residuals, block.position_px, patch_shape_px=(height, width))
         if held_out.any():
             self.held_out.stitch(patches.select(held_out))
         self.versions.add(version)
@@ -72,6 +81,8 @@ class Perspective(Section):
         super().__init__(index)
         self._bands = bands
         self.angle_deg = angle_deg
+        self.illumination: Illumination | None = None
+        """None where nothing is known of it."""
         self.reference: ReferenceImage | None = None
         self.references = 0
         """How many references have come; the newest counts."""
@@ -128,10 +139,15 @@ class Perspective(Section):
             self._known.add(one)
         return new
 
-    def stitch(self, block: DiffractionBlock, patches: PlacedPatches, version: int) -> int:
-        """Stitch frames imaged for the first time and keep them for later; return how many were out of reach."""
+    def stitch(
+        self, block: DiffractionBlock, patches: PlacedPatches, version: int, residuals: Residuals | None = None
+    ) -> int:
+        """Stitch frames imaged for the first time and keep them for later; return how many were out of reach.
+
+        `residuals`: (n,), NaN of frames that were not scored.
+        """
         renderings = set(self._renderings.values()) | ({self._pass.rendering} if self._pass else set())
-        out_of_reach = [one.stitch(patches, held_out=block.held_out, version=version) for one in renderings]
+        out_of_reach = [one.stitch(block, patches, version, residuals) for one in renderings]
         if not self.released:
             self._blocks.append(block)
         self._placed.append((block.position_px, block.held_out))
@@ -152,11 +168,13 @@ class Perspective(Section):
             taken.append(waiting.popleft())
         return DiffractionBlock.join(taken)
 
-    def stitch_refreshed(self, block: DiffractionBlock, patches: PlacedPatches, version: int) -> None:
+    def stitch_refreshed(
+        self, block: DiffractionBlock, patches: PlacedPatches, version: int, residuals: Residuals | None = None
+    ) -> None:
         """Stitch frames imaged again; the refreshed image is replaced after the last of a pass."""
         if self._pass is None:
             raise RuntimeError("frames were imaged again outside of a refresh pass")
-        self._pass.rendering.stitch(patches, held_out=block.held_out, version=version)
+        self._pass.rendering.stitch(block, patches, version, residuals)
         if not self._pass.waiting:
             self._renderings[MosaicKind.REFRESHED] = self._pass.rendering
             self._pass = None

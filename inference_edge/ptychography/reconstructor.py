@@ -15,7 +15,9 @@ from ptychoflow.inference_edge.backends.base import Runner, run_in_batches
 from ptychoflow.inference_edge.backends.prediction import Prediction
 from ptychoflow.inference_edge.ptychography.batch_sizer import BatchSizer
 from ptychoflow.inference_edge.ptychography.diffraction_block import DiffractionBlock
+from ptychoflow.inference_edge.ptychography.illumination import Illumination
 from ptychoflow.inference_edge.ptychography.model import Model
+from ptychoflow.inference_edge.ptychography.residual_meter import ResidualMeter
 from ptychoflow.inference_edge.settings import EdgeSettings
 from ptychoflow.inference_edge.stitching.mosaic import PlacedPatches, crop_centre, place_patches
 from ptychoflow.inference_edge.wake_up import WakeUp
@@ -23,9 +25,11 @@ from ptychoflow.inference_edge.weights_receiver import WeightsReceiver
 
 
 class Predicted(NamedTuple):
-    """What a network said, and how long it took to say it."""
+    """What a network said, and how long it took to say it and to look how well that explains the frames."""
 
     prediction: Prediction
+    residuals: npt.NDArray[np.float64] | None
+    """(n,), NaN of frames that were not scored; None where nothing is known of the light."""
     seconds: float
 
 
@@ -50,6 +54,7 @@ class ReconstructedFrames:
     block: DiffractionBlock
     patches: PlacedPatches
     version: int
+    residuals: npt.NDArray[np.float64] | None
 
 
 class Reconstructor:
@@ -76,13 +81,16 @@ class Reconstructor:
         """How many frames to submit at once."""
         self._weights, self._wake_up, self._warn = weights, wake_up, warn
         self._batch_max, self._patch_crop_px = settings.batch_max, settings.patch_crop_px
+        self._meter = ResidualMeter(settings.residual_share)
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="inference")
 
-    def submit(self, model: Model, block: DiffractionBlock) -> SubmittedFrames:
-        """Give frames to the model; returns at once."""
+    def submit(
+        self, model: Model, block: DiffractionBlock, illumination: Illumination | None = None
+    ) -> SubmittedFrames:
+        """Give frames to the model; returns at once. Where the light is known, some are scored by it."""
         # converted here, beside the batch that is computed now
         counts = block.diffraction.astype(np.float32)
-        predicted = self._thread.submit(self._run, model.runner, counts)
+        predicted = self._thread.submit(self._run, model.runner, counts, illumination)
         predicted.add_done_callback(lambda _: self._wake_up.set())
         return SubmittedFrames(model, block, predicted)
 
@@ -97,9 +105,10 @@ class Reconstructor:
         Waits until the model is done. Weights that give no finite image where those before do are discarded.
         """
         model, block = submitted.model, submitted.block
-        prediction = submitted.predicted.result().prediction
+        prediction, residuals, _ = submitted.predicted.result()
         finite = prediction.finite()
         if not finite.all():
+            residuals = None
             model, prediction = self._without_failed_weights(submitted, prediction)
             finite = prediction.finite()
         if not finite.all():
@@ -107,11 +116,13 @@ class Reconstructor:
             block, prediction = block.select(finite), prediction.select(finite)
         amplitude = None if prediction.amplitude is None else crop_centre(prediction.amplitude, self._patch_crop_px)
         phase = crop_centre(prediction.phase, self._patch_crop_px)
-        return ReconstructedFrames(block, place_patches(amplitude, phase, block.position_px), model.version)
+        return ReconstructedFrames(block, place_patches(amplitude, phase, block.position_px), model.version, residuals)
 
-    def reconstruct(self, model: Model, block: DiffractionBlock) -> ReconstructedFrames:
+    def reconstruct(
+        self, model: Model, block: DiffractionBlock, illumination: Illumination | None = None
+    ) -> ReconstructedFrames:
         """Submit frames and return them as `place` does. Blocks."""
-        submitted = self.submit(model, block)
+        submitted = self.submit(model, block, illumination)
         self.record_time(submitted)
         return self.place(submitted)
 
@@ -123,10 +134,11 @@ class Reconstructor:
         """Wait for the batch that is computed now; drop those that wait."""
         self._thread.shutdown(cancel_futures=True)
 
-    def _run(self, runner: Runner, frames: npt.NDArray[Any]) -> Predicted:
+    def _run(self, runner: Runner, frames: npt.NDArray[Any], illumination: Illumination | None = None) -> Predicted:
         began_s = time.perf_counter()
         prediction = run_in_batches(runner, frames, batch_max=self._batch_max)
-        return Predicted(prediction, time.perf_counter() - began_s)
+        residuals = None if illumination is None else self._meter.measure(frames, prediction, illumination)
+        return Predicted(prediction, residuals, time.perf_counter() - began_s)
 
     def _without_failed_weights(self, submitted: SubmittedFrames, prediction: Prediction) -> tuple[Model, Prediction]:
         """Return what other weights make of frames, if more of it is finite: those in use by now, or those before."""

@@ -10,10 +10,11 @@ from ptychoflow.inference_edge.counter import Cadence, EdgeCounter
 from ptychoflow.inference_edge.ptychography.model import Model
 from ptychoflow.inference_edge.ptychography.mosaic_feed import MosaicFeed
 from ptychoflow.inference_edge.ptychography.perspective import Perspective
+from ptychoflow.inference_edge.ptychography.residual_reporting import ResidualReporter
 from ptychoflow.inference_edge.ptychography.scores import Scorer
 from ptychoflow.inference_edge.settings import EdgeSettings
 from ptychoflow.streaming.events import MosaicImage, MosaicKind
-from ptychoflow.streaming.messages import FirstPassScore
+from ptychoflow.streaming.messages import FirstPassResidual, FirstPassScore
 from ptychoflow.streaming.telemetry import TelemetrySender
 
 STITCHED = (MosaicKind.FIRST_PASS, MosaicKind.REFRESHED)
@@ -26,14 +27,21 @@ class Reporter:
         telemetry: where events go.
         settings: how often.
         on_first_pass: told once how good a whole perspective was on arrival.
+        on_residual: told how well the newest frames are explained, every few frames.
     """
 
     def __init__(
-        self, telemetry: TelemetrySender, settings: EdgeSettings, *, on_first_pass: Callable[[FirstPassScore], None]
+        self,
+        telemetry: TelemetrySender,
+        settings: EdgeSettings,
+        *,
+        on_first_pass: Callable[[FirstPassScore], None],
+        on_residual: Callable[[FirstPassResidual], None],
     ) -> None:
         self.counter = EdgeCounter()
         self._telemetry = telemetry
         self._on_first_pass = on_first_pass
+        self._residuals = ResidualReporter(telemetry, settings, on_residual=on_residual)
         self._mosaics = MosaicFeed(telemetry, whole_period_s=settings.whole_image_period_s)
         self._counts = Cadence(settings.report_period_s)
         self._images = Cadence(settings.image_period_s)
@@ -56,6 +64,7 @@ class Reporter:
             key, state = (perspective.index, kind), rendering.state()
             if self._images.due(key, state, at_once=at_once):
                 self._mosaics.send(perspective, kind, pixel_size_m=pixel_size_m, whole=at_once)
+            self._residuals.report(perspective, kind, at_once=at_once)
             scored = state, perspective.references
             if perspective.reference is not None and self._scores.due(key, scored, at_once=at_once):
                 self._send_scores(perspective, kind, model)
@@ -64,6 +73,7 @@ class Reporter:
         """Let go of what is held of a perspective that no longer changes."""
         self._mosaics.forget(perspective.index)
         self._scorer.forget(perspective.index)
+        self._residuals.forget(perspective.index)
 
     def report_reference(self, perspective: Perspective, *, pixel_size_m: tuple[float, float]) -> None:
         """Report the reference image, once, when it came."""
@@ -87,6 +97,8 @@ class Reporter:
         if scores is None:
             return
         self._telemetry.send(scores)
+        if perspective.complete:
+            self._residuals.learn(perspective, kind)
         if kind is MosaicKind.FIRST_PASS and perspective.complete:
             self._on_first_pass(
                 FirstPassScore(
@@ -94,5 +106,6 @@ class Reporter:
                     psnr_db=scores.quality.psnr_db.phase,
                     ssim=scores.quality.ssim.phase,
                     constant_psnr_db=scores.constant.psnr_db.phase,
+                    residual=perspective.rendering(kind).residuals.worst,
                 )
             )

@@ -107,7 +107,12 @@ class ScanEdge(Edge[ScanStart, Model]):
     ) -> None:
         self._settings, self._factory, self._archive = settings, factory, archive
         self._reconstructor, self._queue = reconstructor, queue
-        self._report = Reporter(links.telemetry, settings, on_first_pass=links.inbox.report_score)
+        self._report = Reporter(
+            links.telemetry,
+            settings,
+            on_first_pass=links.inbox.report_score,
+            on_residual=links.inbox.report_residual,
+        )
         closed = archive.closed()
         self._counter = self._report.counter
         self._counter.inferred = sum(closed.values())
@@ -236,8 +241,8 @@ class ScanEdge(Edge[ScanStart, Model]):
             return
         began_s = time.monotonic()
         block = perspective.next_to_refresh(self._reconstructor.sizer.frames)
-        again = self._reconstructor.reconstruct(model, block)
-        perspective.stitch_refreshed(again.block, again.patches, again.version)
+        again = self._reconstructor.reconstruct(model, block, perspective.illumination)
+        perspective.stitch_refreshed(again.block, again.patches, again.version, again.residuals)
         self._counter.refreshed += len(again.block)
         ended_s = time.monotonic()
         self._refresh_from_s = ended_s + (ended_s - began_s) * (1 / self._settings.refresh_share - 1)

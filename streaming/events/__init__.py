@@ -34,6 +34,9 @@ from ptychoflow.streaming.events.edge import (
     MosaicKind,
     PerspectiveScores,
     Quality,
+    ResidualCalibrated,
+    ResidualMapped,
+    ResidualScores,
     WeightsApplied,
     WeightsRejected,
 )
@@ -74,6 +77,9 @@ AnyEvent = (
     | EdgeCounts
     | PerspectiveScores
     | HeldOutScores
+    | ResidualScores
+    | ResidualCalibrated
+    | ResidualMapped
     | MosaicImage
     | MosaicArea
     | ClassificationInfo
@@ -125,6 +131,9 @@ __all__ = [
     "Regime",
     "RegimeChanged",
     "RegimeRules",
+    "ResidualCalibrated",
+    "ResidualMapped",
+    "ResidualScores",
     "ScanInfo",
     "StepBreakdown",
     "TaskAccuracies",

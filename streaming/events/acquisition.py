@@ -155,3 +155,5 @@ class RegimeChanged(Event, tag="regime_changed", frozen=True):
     perspective: Whole
     reason: str
     """Why, in words for a person."""
+    acquired: Whole = 0
+    """Frames of the run that had been acquired by then."""

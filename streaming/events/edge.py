@@ -101,6 +101,51 @@ class HeldOutScores(Event, tag="held_out_scores", frozen=True, omit_defaults=Tru
     """Of giving each frame the ground truth of that frame of the edge's which looks most alike; None if unknown."""
 
 
+class ResidualScores(Event, tag="residual_scores", frozen=True, omit_defaults=True):  # null would be read as NaN
+    """How badly the frames of an image are explained by what the network made of them; it needs no ground truth."""
+
+    perspective: Whole
+    kind: MosaicKind
+    frames: Whole
+    """In the image."""
+    scored: Whole
+    """Those looked at, as many as fit into a share of the edge's time."""
+    residual: float
+    """Median: the share of a frame's energy that patch times probe, propagated, leaves over; 0 is perfect."""
+    newest: float | None = None
+    """Median of the newest frames; None while there are too few."""
+    error_rad: float | None = None
+    """Root mean square phase error that goes with it; None while it is not calibrated."""
+
+
+class ResidualCalibrated(Event, tag="residual_calibrated", frozen=True):
+    """What residuals say about the error, learned from the images that have a reference."""
+
+    frames: Whole
+    images: Whole
+    """That the frames are from."""
+    correlation: float
+    """Spearman's, of a frame's residual and the image's phase error under its patch."""
+    spread: float
+    """Errors are within this factor of what is said for two frames in three."""
+    usable: bool
+    """Whether there are frames enough and residuals rank them, so that an error is said."""
+
+
+class ResidualMapped(Event, tag="residual_map", frozen=True):
+    """Where the frames of an image are explained badly.
+
+    Array: `residual` float32 (y, x), the mean over the frames whose patch lies over a cell; NaN where there is none.
+    """
+
+    perspective: Whole
+    kind: MosaicKind
+    origin_px: tuple[Whole, Whole]
+    """Position of the first cell's first pixel."""
+    cell_px: Whole
+    """Height and width of a cell, in pixels of the image."""
+
+
 class MosaicImage(Event, tag="mosaic_image", frozen=True):
     """A stitched image. Arrays: `amplitude`, `phase` float32 (y, x), NaN where nothing covers the pixel."""
 

@@ -27,6 +27,7 @@ from ptychoflow.streaming.messages import (
     Frames,
     GroundTruthSource,
     PerspectiveEnd,
+    Probe,
     Reference,
     Samples,
     ScanEnd,
@@ -54,6 +55,8 @@ class Receiver:
     differing: list[Id] = field(default_factory=list)
     """Frames that came again otherwise than before."""
     ends: list[int] = field(default_factory=list)
+    probes: dict[int, npt.NDArray[Any]] = field(default_factory=dict)
+    """By perspective, those that came before its frames."""
     references: dict[int, tuple[Reference, npt.NDArray[Any]]] = field(default_factory=dict)
     psnr_db: Mapping[int, float] = field(default_factory=dict)
     """What an edge says of each perspective once it has the reference."""
@@ -71,6 +74,8 @@ class Receiver:
 
     def _take(self, message: object, arrays: dict[str, npt.NDArray[Any]]) -> None:
         match message:
+            case Probe() if all(perspective != message.perspective for perspective, _ in self.frames):
+                self.probes[message.perspective] = arrays["probe"].copy()
             case Frames() | Samples():
                 self._take_frames(message.perspective, arrays)
             case Reference():

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from ptychoflow.acquisition.ptychography.regime import RegimeControl
 from ptychoflow.acquisition.settings import AcquisitionSettings, RegimeSettings
 from ptychoflow.streaming.events import Regime
-from ptychoflow.streaming.messages import FirstPassScore
+from ptychoflow.streaming.messages import FirstPassResidual, FirstPassScore
 
 RULES = RegimeSettings(psnr_db=20.0, ssim=0.6, consecutive=3, one_in=4)
 
@@ -103,3 +103,71 @@ def test_without_a_threshold_the_regime_changes_by_command_alone() -> None:
 def test_a_threshold_without_an_edge_is_refused() -> None:
     with pytest.raises(ValidationError, match="need an edge"):
         AcquisitionSettings(regime=RULES, edge=False)
+
+
+def residual(perspective: int, value: float, frames: int = 48) -> FirstPassResidual:
+    return FirstPassResidual(perspective, frames, value)
+
+
+def scored_well(perspective: int, value: float | None) -> FirstPassScore:
+    return FirstPassScore(perspective, 22.0, 0.8, 18.0, value)
+
+
+def monitoring_with_residuals(rules: RegimeSettings = RULES) -> RegimeControl:
+    """The largest residual of the last three good perspectives is 0.05."""
+    control = RegimeControl(rules)
+    judge(control, *[scored_well(perspective, value) for perspective, value in enumerate((0.04, 0.05, 0.03))])
+    assert control.regime is Regime.MONITORING
+    return control
+
+
+def test_badly_explained_frames_bring_learning_back_within_their_perspective() -> None:
+    control = monitoring_with_residuals()
+    assert control.wants_ground_truth(3)
+    assert judge(control, residual(4, 0.059), residual(4, math.nan), residual(4, 0.045)) == [None] * 3
+    assert not control.would_want(4)
+    assert control.judge(residual(4, 0.0601, frames=36)) == (
+        "perspective 4: after 36 frames the residual 0.0601 is more than 1.2 times the 0.05 of perspectives that were "
+        "good enough"
+    )
+    assert control.regime is Regime.LEARNING
+    assert control.wants_ground_truth(4)
+
+
+def test_nothing_leads_to_monitoring_while_the_newest_frames_are_badly_explained() -> None:
+    control = RegimeControl(RULES)
+    judge(control, residual(2, 0.04), residual(7, 0.2), residual(6, 0.04))
+    scores = [scored_well(perspective, 0.05) for perspective in range(4)]
+    assert judge(control, *scores) == [None] * 4
+    judge(control, residual(7, 0.05))
+    assert control.judge(scored_well(4, 0.05)) is not None
+    assert control.regime is Regime.MONITORING
+
+
+def test_a_false_alarm_is_learned_from() -> None:
+    """A perspective that was good enough after all: what its frames had is no alarm again."""
+    control = monitoring_with_residuals()
+    assert control.judge(residual(4, 0.07)) is not None
+    judge(control, *[scored_well(perspective, value) for perspective, value in enumerate((0.07, 0.04, 0.04), 4)])
+    assert control.regime is Regime.MONITORING
+    assert judge(control, residual(7, 0.07), residual(8, 0.08)) == [None, None]
+    assert control.judge(residual(9, 0.085)) is not None
+
+
+@pytest.mark.parametrize("known", [(None, None, None), (0.05, None, 0.05)])
+def test_with_too_few_residuals_of_good_perspectives_they_decide_nothing(
+    known: tuple[float | None, ...],
+) -> None:
+    control = RegimeControl(RULES)
+    judge(control, *[scored_well(perspective, value) for perspective, value in enumerate(known)])
+    assert judge(control, residual(3, 1.0), residual(4, 1.0)) == [None, None]
+    assert control.regime is Regime.MONITORING
+
+
+def test_residuals_decide_nothing_without_a_ratio_or_when_people_have_chosen() -> None:
+    control = monitoring_with_residuals(RULES.model_copy(update={"residual_ratio": None}))
+    assert control.judge(residual(4, 1.0)) is None
+    control = monitoring_with_residuals()
+    control.set_chosen(Regime.MONITORING)
+    assert control.judge(residual(4, 1.0)) is None
+    assert control.regime is Regime.MONITORING

@@ -60,6 +60,7 @@ def test_frames_are_those_of_the_source_and_patches_show_the_reference_around_th
     perspective = scan.perspective(1)
     frames = perspective.read(0, len(perspective))
     (rank,) = outcome.ranks
+    np.testing.assert_array_equal(outcome.edge.probes[1], perspective.probe)
     reference, phase = outcome.edge.references[1]
     compared = 0
     for (which, index), patch in rank.phases.items():

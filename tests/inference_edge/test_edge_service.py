@@ -8,11 +8,24 @@ import time
 import h5py
 import numpy as np
 import pytest
-from edge_run import BATCH, FRAMES_EACH, HELD_OUT_FROM, SETTINGS, Run, assert_shows, batch_of, expected_image
-from edge_weights import weights
+from edge_run import (
+    BATCH,
+    FRAMES_EACH,
+    HELD_OUT_FROM,
+    SETTINGS,
+    Run,
+    assert_shows,
+    batch_of,
+    expected_image,
+    frames_of,
+)
+from edge_weights import network_of, weights
 from support import wait_until
 
+from ptychoflow.inference_edge.backends.base import run_in_batches
+from ptychoflow.inference_edge.backends.runner_factory import RunnerFactory
 from ptychoflow.inference_edge.ptychography.archive import CLOSED_FRAMES
+from ptychoflow.inference_edge.ptychography.residual import forward_residuals
 from ptychoflow.inference_edge.ptychography.service import serve_edge
 from ptychoflow.streaming.errors import UserError
 from ptychoflow.streaming.events import (
@@ -23,11 +36,14 @@ from ptychoflow.streaming.events import (
     PartState,
     PartStatus,
     PerspectiveScores,
+    ResidualCalibrated,
+    ResidualMapped,
+    ResidualScores,
     WarningRaised,
     WeightsApplied,
     WeightsRejected,
 )
-from ptychoflow.streaming.messages import FirstPassScore, Frames, NoReference, ScanEnd
+from ptychoflow.streaming.messages import FirstPassResidual, FirstPassScore, Frames, NoReference, Probe, ScanEnd
 from ptychoflow.streaming.run_folder import RunFolder
 from ptychoflow.streaming.settings import RunContext
 
@@ -88,6 +104,39 @@ def test_a_whole_scan(run):
     assert held_out[1].quality != run.scores(1, MosaicKind.REFRESHED).quality
     assert {one.kind for one in run.of(MosaicImage)} == set(MosaicKind) - {MosaicKind.PREVIEW}
     wait_until(lambda: run.unacknowledged == 0)
+
+
+def test_frames_are_scored_without_ground_truth_where_the_light_is_known(run):
+    run.start_edge(SETTINGS.model_copy(update={"residual_share": 1.0}))
+    run.trainer.publish(*weights(1))
+    probe = np.random.default_rng(1).normal(size=(2, 32, 32)).astype(np.complex64)
+    run.post_perspective(0)
+    for perspective in (1, 2):
+        run.post(Probe(perspective, float(perspective)), {"probe": probe})
+        run.post_perspective(perspective)
+    wait_until(lambda: any((one.perspective, one.scored) == (2, FRAMES_EACH) for one in run.of(ResidualScores)))
+    run.post_reference(2)
+    wait_until(lambda: run.of(ResidualCalibrated) != [])
+    run.trainer.publish(*weights(3, final=True))
+    run.post(ScanEnd(3 * FRAMES_EACH))
+    run.wait_for_end()
+
+    for version, kind in ((1, MosaicKind.FIRST_PASS), (3, MosaicKind.REFRESHED)):
+        prediction = run_in_batches(
+            RunnerFactory(SETTINGS).prepare(network_of(version)), frames_of(2), batch_max=SETTINGS.batch_max
+        )
+        expected = np.median(forward_residuals(frames_of(2), *prediction, probe))
+        told = [one for one in run.of(ResidualScores) if (one.perspective, one.kind) == (2, kind)][-1]
+        assert (told.frames, told.scored) == (FRAMES_EACH, FRAMES_EACH)
+        assert told.residual == told.newest == pytest.approx(expected, rel=1e-3)
+        assert told.error_rad is None, "too few frames to be calibrated"
+    kinds = MosaicKind.FIRST_PASS, MosaicKind.REFRESHED
+    expected_maps = {(perspective, kind) for perspective in (1, 2) for kind in kinds}
+    assert {(one.perspective, one.kind) for one in run.of(ResidualMapped)} == expected_maps
+    residuals = [one for one in run.publisher.scores if isinstance(one, FirstPassResidual)]
+    assert (residuals[-1].perspective, residuals[-1].frames) == (2, FRAMES_EACH)
+    (score,) = (one for one in run.publisher.scores if isinstance(one, FirstPassScore))
+    assert score.residual == residuals[-1].residual
 
 
 def test_frames_wait_for_the_first_weights_and_the_publisher_holds_the_rest(run):

@@ -10,7 +10,15 @@ from posted_messages import Messages
 from ptychoflow.inference_edge.counter import EdgeCounter
 from ptychoflow.inference_edge.ptychography.deferring_queue import DeferringQueue
 from ptychoflow.inference_edge.ptychography.frame_receiver import FrameReceiver
-from ptychoflow.streaming.messages import Frames, GroundTruthSource, NoReference, PerspectiveEnd, Reference, ScanEnd
+from ptychoflow.streaming.messages import (
+    Frames,
+    GroundTruthSource,
+    NoReference,
+    PerspectiveEnd,
+    Probe,
+    Reference,
+    ScanEnd,
+)
 
 
 @pytest.fixture
@@ -95,3 +103,52 @@ def test_frames_without_a_shape_are_refused_and_do_not_end_the_edge(messages, tm
     assert messages.acknowledged == [malformed]
     assert (counter.refused, len(warnings)) == (1, 1)
     assert receiver.sections[0].queued == BATCH
+
+
+LIGHT = {"probe": np.ones((2, 32, 32), np.complex64), "mask": np.zeros((32, 32), bool)}
+
+
+def test_the_light_of_a_perspective_is_kept_and_its_message_too_until_the_images_are(messages, receiver):
+    messages.post(SCAN_START)
+    sequence = messages.post(Probe(0, 3.0), LIGHT)
+    post_perspective(messages)
+    receiver.receive(0.0)
+    perspective = receiver.sections[0]
+    assert perspective.illumination.probe.shape == (2, 32, 32)
+    assert sequence in perspective.held
+    receiver.close_section(perspective)
+    again = messages.post(Probe(0, 3.0), LIGHT)
+    receiver.receive(0.0)
+    assert {sequence, again} <= set(receiver.final)
+    assert receiver.sections == {}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"probe": None},
+        {"probe": np.ones((2, 32, 31), np.complex64)},
+        {"probe": np.ones((32, 32), np.complex64)},
+        {"probe": np.ones((0, 32, 32), np.complex64)},
+        {"probe": np.ones((65, 32, 32), np.complex64)},
+        {"probe": np.ones((2, 32, 32), np.float32)},
+        {"probe": np.zeros((2, 32, 32), np.complex64)},
+        {"probe": np.full((2, 32, 32), np.nan, np.complex64)},
+        {"mask": np.zeros((32, 31), bool)},
+        {"mask": np.zeros((32, 32))},
+    ],
+)
+def test_a_probe_that_is_none_is_dropped_and_said(messages, receiver, warnings, change):
+    messages.post(SCAN_START)
+    arrays = {name: array for name, array in (LIGHT | change).items() if array is not None}
+    malformed = messages.post(Probe(0, 0.0), arrays)
+    receiver.receive(0.0)
+    assert messages.acknowledged == [malformed]
+    assert len(warnings) == 1
+    assert receiver.sections == {}
+
+
+def test_a_probe_before_the_announcement_is_dropped(messages, receiver, warnings):
+    messages.post(Probe(0, 0.0), LIGHT)
+    receiver.receive(0.0)
+    assert len(warnings) == 1

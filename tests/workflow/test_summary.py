@@ -152,8 +152,8 @@ def test_what_monitoring_saved_is_the_median_time_of_the_perspectives_that_did_w
         "name": "learning", "switches": 2, "ground_truth_seconds": 20.5, "ground_truth_seconds_saved": 6.0,
         "perspectives_skipped": [3, 4], "thresholds": {"psnr_db": 20.0, "ssim": None},
         "changes": [
-            {"regime": "monitoring", "perspective": 3, "reason": "good"},
-            {"regime": "learning", "perspective": 6, "reason": "drift"},
+            {"regime": "monitoring", "perspective": 3, "reason": "good", "acquired": 0},
+            {"regime": "learning", "perspective": 6, "reason": "drift", "acquired": 0},
         ],
     }  # fmt: skip
     assert summarise((0, changes[0]))["regime"]["name"] == "monitoring"

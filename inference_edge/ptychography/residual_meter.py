@@ -1,0 +1,89 @@
+"""Scoring predictions against their frames in a bounded share of the time."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ptychoflow.inference_edge.backends.prediction import Prediction
+from ptychoflow.inference_edge.ptychography.illumination import Illumination
+from ptychoflow.inference_edge.ptychography.residual import forward_residuals
+
+FIRST_FRAMES = 8
+"""Scored to learn what scoring takes."""
+SAVED_S = 10.0
+"""Time of so many seconds that was not used may be used later."""
+PIXELS_AT_ONCE = 1 << 19
+"""Of all modes together: what fits into a processor's cache or little more."""
+NEWEST_SHARE = 0.2
+"""Weight of the newest frames in the mean time per frame."""
+
+
+class ResidualMeter:
+    """Scores as many frames as fit into a share of the time, evenly chosen of those that are imaged.
+
+    Use it from one thread.
+
+    Args:
+        share: of the time between calls, and while there are none; 0 scores nothing.
+    """
+
+    def __init__(self, share: float) -> None:
+        self._share = share
+        self._left_s = 0.0
+        self._asked_at_s = time.perf_counter()
+        self._frame_s: float | None = None
+
+    def measure(
+        self, counts: npt.NDArray[Any], prediction: Prediction, illumination: Illumination
+    ) -> npt.NDArray[np.float64]:
+        """Return the residuals (n,) of frames (n, y, x), NaN for those that are not scored. Blocks for its share."""
+        residuals = np.full(len(counts), np.nan)
+        chosen = self._choose(len(counts))
+        if not chosen.any():
+            return residuals
+        began_s = time.perf_counter()
+        residuals[chosen] = _residuals(counts[chosen], prediction.select(chosen), illumination)
+        self._record(int(chosen.sum()), time.perf_counter() - began_s)
+        return residuals
+
+    def _choose(self, frames: int) -> npt.NDArray[np.bool_]:
+        now_s = time.perf_counter()
+        earned_s = self._share * (now_s - self._asked_at_s)
+        self._left_s, self._asked_at_s = min(self._left_s + earned_s, self._share * SAVED_S), now_s
+        if self._share == 0:
+            affordable = 0
+        elif self._frame_s is None:
+            affordable = FIRST_FRAMES
+        else:
+            affordable = int(max(0.0, self._left_s) / self._frame_s)
+        number = min(frames, affordable)
+        chosen = np.zeros(frames, bool)
+        chosen[(np.arange(number) * frames + frames // 2) // max(number, 1)] = True
+        return chosen
+
+    def _record(self, frames: int, seconds: float) -> None:
+        newest_s = seconds / frames
+        if self._frame_s is None:
+            # what the first ones take, libraries that wake up, is nobody's debt
+            self._frame_s, self._left_s = newest_s, self._share * SAVED_S
+            return
+        self._left_s -= seconds
+        self._frame_s += NEWEST_SHARE * (newest_s - self._frame_s)
+
+
+def _residuals(counts: npt.NDArray[Any], prediction: Prediction, illumination: Illumination) -> npt.NDArray[np.float64]:
+    amplitude = np.ones_like(prediction.phase) if prediction.amplitude is None else prediction.amplitude
+    at_once = max(1, PIXELS_AT_ONCE // illumination.probe.size)
+    parts = [slice(start, start + at_once) for start in range(0, len(counts), at_once)]
+    return np.concatenate(
+        [
+            forward_residuals(
+                counts[part], amplitude[part], prediction.phase[part], illumination.probe, illumination.mask
+            )
+            for part in parts
+        ]
+    )

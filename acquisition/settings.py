@@ -35,9 +35,9 @@ class RegimeSettings(Settings):
     one_in: Annotated[int, Field(ge=2)] = 4
     """In *monitoring*, one in so many perspectives gets ground truth (m). One that is held out as a whole always does:
     the result is judged there."""
-    residual_ratio: Annotated[float, Field(gt=1.0)] | None = 1.2
+    residual_ratio: Annotated[FiniteFloat, Field(gt=1.0)] = 1.2
     """*Learning* comes back as soon as the score without ground truth, over the newest frames, is so many times the
-    largest that any of the last good perspectives had; None waits for the next perspective with ground truth."""
+    largest that any of the last good perspectives had; with a very large one, ground truth decides alone."""
 
     @property
     def automatic(self) -> bool:

@@ -99,7 +99,7 @@ class RegimeControl:
     def _excess(self) -> str:
         """Say how badly the newest frames are explained; empty if well enough, or if too little is known to tell."""
         newest, ratio, good = self._newest, self._settings.residual_ratio, self._good_residuals
-        if newest is None or ratio is None or len(good) < self._settings.consecutive:
+        if newest is None or len(good) < self._settings.consecutive:
             return ""
         if not newest.residual > ratio * max(good):
             return ""

@@ -164,8 +164,8 @@ def test_with_too_few_residuals_of_good_perspectives_they_decide_nothing(
     assert control.regime is Regime.MONITORING
 
 
-def test_residuals_decide_nothing_without_a_ratio_or_when_people_have_chosen() -> None:
-    control = monitoring_with_residuals(RULES.model_copy(update={"residual_ratio": None}))
+def test_residuals_decide_nothing_below_the_ratio_or_when_people_have_chosen() -> None:
+    control = monitoring_with_residuals(RULES.model_copy(update={"residual_ratio": 1000.0}))
     assert control.judge(residual(4, 1.0)) is None
     control = monitoring_with_residuals()
     control.set_chosen(Regime.MONITORING)

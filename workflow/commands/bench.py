@@ -62,6 +62,19 @@ def edge(
 
 
 @app.command()
+def drift(
+    *,
+    seeds: Annotated[int, typer.Option(min=1, help="Scans, each with specimens of its own.")] = 3,
+    json_file: JsonOption = None,
+) -> int:
+    """Frames until a run that monitors sees another specimen, without ground truth and with; about 3 min."""
+    from ptychoflow.workflow.benchmarks.drift import bench_drift
+    from ptychoflow.workflow.benchmarks.results import tell
+
+    return tell(bench_drift(seeds=seeds), json_file)
+
+
+@app.command()
 def classification(
     *,
     preset: Annotated[

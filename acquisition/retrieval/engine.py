@@ -30,6 +30,8 @@ class Measurement:
     """(y, x), True for pixels that must be ignored."""
     object_image: ObjectImage | None = None
     """Object to start from, of any size; None starts from void."""
+    enough_loss: float | None = None
+    """No more epochs after one whose loss is not above this, from an engine that tells losses."""
 
 
 class Interrupted(Exception):
@@ -43,6 +45,10 @@ class Reconstruction:
     object_image: ObjectImage
     probe: npt.NDArray[np.complex64]
     """Refined probe (mode, y, x), in the square root of counts per pixel under a unitary transform."""
+    epochs: int = 0
+    """How many it took; 0 where nothing was retrieved."""
+    loss: float | None = None
+    """Of the last epoch, comparable within a scan; None from an engine that does not tell."""
 
 
 def never() -> bool:
@@ -54,7 +60,7 @@ class Engine(Protocol):
     """An iterative phase-retrieval algorithm."""
 
     def reconstruct(self, measurement: Measurement, *, interrupted: Callable[[], bool] = never) -> Reconstruction:
-        """Return object and probe. Blocks until all epochs are done.
+        """Return object and probe. Blocks until all epochs are done, or the loss is low enough.
 
         Raises:
             Interrupted: `interrupted`, which is asked now and then, has become true.

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -46,6 +46,8 @@ class GroundTruthJob:
     """The object as recorded or simulated, in any gauge."""
     target_shape_px: tuple[int, int]
     """Shape of the central patch of each frame."""
+    start: ObjectImage | None = None
+    """What phase retrieval starts from, in any gauge; None starts from void."""
 
 
 @dataclass(frozen=True)
@@ -67,16 +69,24 @@ class GroundTruth:
     source: GroundTruthSource
     seconds: float
     """Wall time of phase retrieval; 0 for an object that was recorded or simulated."""
+    epochs: int = 0
+    """Of phase retrieval."""
+    loss: float | None = None
+    """See `Reconstruction.loss`."""
 
 
-def compute_ground_truth(job: GroundTruthJob, settings: RetrievalSettings) -> GroundTruth:
+def compute_ground_truth(
+    job: GroundTruthJob, settings: RetrievalSettings, *, enough_loss: float | None = None
+) -> GroundTruth:
     """Return the ground truth of one perspective. Blocks for as long as phase retrieval takes.
+
+    With `enough_loss` it takes no more epochs once its loss is not above this.
 
     Raises:
         UserError: the source asked for has no object, an object that leaves frames uncovered, or no engine.
     """
     started_s = time.monotonic()
-    found = _find_object(job, settings)
+    found = _find_object(job, settings, enough_loss)
     seconds = time.monotonic() - started_s if settings.source in RETRIEVING else 0.0
     image = in_common_gauge(found, job, settings)
     patches = _patches(image, job)
@@ -91,13 +101,16 @@ def compute_ground_truth(job: GroundTruthJob, settings: RetrievalSettings) -> Gr
         origin_px=reference.origin_px,
         source=settings.source,
         seconds=seconds,
+        epochs=found.epochs,
+        loss=found.loss,
     )
 
 
-def _find_object(job: GroundTruthJob, settings: RetrievalSettings) -> Reconstruction:
+def _find_object(job: GroundTruthJob, settings: RetrievalSettings, enough_loss: float | None) -> Reconstruction:
     probe = starting_probe(job)
     if settings.source in RETRIEVING:
-        return make_engine(settings).reconstruct(measurement_of(job, probe))
+        measurement = replace(measurement_of(job, probe), object_image=job.start, enough_loss=enough_loss)
+        return make_engine(settings).reconstruct(measurement)
     if job.recorded is None:
         raise UserError(
             f"perspective {job.perspective} carries no {settings.source.value} object: "

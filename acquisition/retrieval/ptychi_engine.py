@@ -53,10 +53,12 @@ class PtychiEngine:
         canvas = canvas_for(measurement.positions_px, _frame_shape(measurement))
         log.info("%s of %d frames on %s", self._settings.algorithm.value, len(measurement.frames), self._device.value)
         task = self._make_task(measurement, canvas)
-        for _ in range(self._settings.epochs):
+        epochs, loss = 0, float("inf")
+        while epochs < self._settings.epochs and not _is_enough(loss, measurement.enough_loss):
             if interrupted():
                 raise Interrupted
             task.run(1)
+            epochs, loss = epochs + 1, _loss_of(task)
         values = task.get_data("object").cpu().numpy()[0]
         probe = task.get_data("probe").cpu().numpy()[0]
         origin_y, origin_x = canvas.origin_px
@@ -64,6 +66,8 @@ class PtychiEngine:
         return Reconstruction(
             ObjectImage(values.astype(np.complex64), (float(origin_y), float(origin_x))),
             (probe * unitary).astype(np.complex64),
+            epochs,
+            None if self._settings.algorithm is Algorithm.DM else loss,  # whose error says little about the frames
         )
 
     def _make_task(self, measurement: Measurement, canvas: Canvas) -> PtychographyTask:
@@ -98,6 +102,16 @@ class PtychiEngine:
         reconstructor.random_seed = self._settings.seed
         reconstructor.allow_nondeterministic_algorithms = self._device is not Device.CUDA
         return options
+
+
+def _loss_of(task: PtychographyTask) -> float:
+    """Return the loss of the last epoch, the mean over its batches."""
+    assert task.reconstructor is not None  # noqa: S101
+    return float(task.reconstructor.loss_tracker.table["loss"].iloc[-1])
+
+
+def _is_enough(loss: float, enough: float | None) -> bool:
+    return enough is not None and loss <= enough
 
 
 def _options_of(settings: RetrievalSettings) -> Options:

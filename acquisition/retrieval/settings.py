@@ -46,6 +46,10 @@ class RetrievalSettings(Settings):
     """Epochs of each preview: while a detector's series is still being taken, phase retrieval goes over what has come
     so far whenever it has nothing else to do, and starts from the preview before. 0 makes no previews. Nothing is
     learnt from them."""
+    warm_start: bool = False
+    """Start from what the edge has made of the perspective, and end as soon as the frames are explained as well as at
+    the end of the last retrieval that started from nothing; `epochs` is then the most. Needs pty-chi's
+    LSQML or RPIE, and an edge. Only the image of the first pass is taken, and only if it comes within seconds."""
     batch_size: PositiveInt = 50
     """Frames per update of object and probe."""
     refine_probe: bool = True

@@ -68,6 +68,7 @@ class TikeEngine:
         return Reconstruction(
             ObjectImage(result.psi[0].astype(np.complex64), (float(origin_y), float(origin_x))),
             result.probe[0, 0].astype(np.complex64),
+            self._settings.epochs,
         )
 
     def _parameters(self, measurement: Measurement, canvas: Canvas, valid: npt.NDArray[np.bool_]) -> Any:

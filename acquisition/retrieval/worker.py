@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 import tempfile
+import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,10 +27,12 @@ from ptychoflow.acquisition.retrieval.worker_messages import (
     FailedMessage,
     JobMessage,
     PreviewedMessage,
+    add_start,
     read_ground_truth,
     read_preview,
     write_job,
 )
+from ptychoflow.acquisition.scan import ObjectImage
 from ptychoflow.streaming.device import only_gpu
 from ptychoflow.streaming.errors import UserError
 
@@ -38,6 +41,8 @@ log = logging.getLogger(__name__)
 WORKER_MODULE = "ptychoflow.acquisition.retrieval.worker_process"
 PREVIEW = "preview"
 """Folder of the preview under way."""
+STARTS_WITHIN_S = 5.0
+"""How long a job waits for what it may start from, while nothing else is to be done."""
 ATTEMPTS = 2
 """How often a job is given to a worker that does not survive it: what killed one (another process's memory, say) may
 be over by now, and a job that kills every worker must not be tried for ever."""
@@ -85,6 +90,10 @@ class GroundTruthWorker:
         self._lost = 0
         """Workers that did not survive the first job that waits."""
         self._previewing = False
+        self._begun = False
+        """The worker is at the first job that waits."""
+        self._begin_at_s = 0.0
+        self._starts_come = False
         self._child = self._start()
 
     def __enter__(self) -> Self:
@@ -130,8 +139,22 @@ class GroundTruthWorker:
         folder = job.frames.path.parent if isinstance(job.frames, StoredFrames) else self.folder_of_job()
         message = write_job(job, folder)
         self._waiting.append(message)
-        if len(self._waiting) == 1:
-            self._begin_next()
+        self._begin_at_s = time.monotonic() + (STARTS_WITHIN_S if self._starts_come else 0.0)
+        self._begin_next()
+
+    def offer_start(self, perspective: int, start: ObjectImage) -> None:
+        """Have the job of a perspective start from this object, unless it has begun.
+
+        Once one has been offered, a worker with nothing else to do waits for those to come, for seconds.
+
+        Raises:
+            OSError: the disk does not take it; the job starts from nothing.
+        """
+        self._starts_come = True
+        for place, message in enumerate(self._waiting):
+            if message.perspective == perspective and message.start_origin_px is None and (place or not self._begun):
+                self._waiting[place] = add_start(message, start)
+        self._begin_next()
 
     def preview(self, job: GroundTruthJob) -> None:
         """Have a preview made of what there is of a perspective; a job that is submitted meanwhile interrupts it.
@@ -163,6 +186,7 @@ class GroundTruthWorker:
         """Return the next result or preview; None when none came within `timeout_s`, or nothing is under way."""
         if self.idle:
             return None
+        self._begin_next()
         try:
             line = self._child.receive(timeout_s)
         except ChildEnded as end:
@@ -193,9 +217,10 @@ class GroundTruthWorker:
         """Start another worker, which tries the job once more; return its result if it was tried often enough."""
         self._child.close()
         self._child = self._start()
-        if self._previewing:
+        at_a_job, self._begun = self._begun and not self._previewing, False
+        if not at_a_job:
             self._previewing = False
-            log.warning("the ground-truth worker is gone (%s); it was at a preview, which is left out", end)
+            log.warning("the ground-truth worker is gone (%s); it was at no more than a preview", end)
             self._begin_next()
             return None
         self._lost += 1
@@ -208,12 +233,21 @@ class GroundTruthWorker:
         return self._finish(FailedMessage(perspective, reason), worker_lost=True)
 
     def _begin_next(self) -> None:
-        """Send the worker its next job; those behind it stay here, where they can be withdrawn."""
-        if self._waiting:
-            self._child.send(msgspec.json.encode(self._waiting[0]))
+        """Send the worker its next job; those behind it stay here, where they can be withdrawn.
+
+        The last one that waits may still get something to start from.
+        """
+        if self._begun or not self._waiting:
+            return
+        first, last = self._waiting[0], len(self._waiting) == 1
+        if last and first.start_origin_px is None and time.monotonic() < self._begin_at_s:
+            return
+        self._child.send(msgspec.json.encode(first))
+        self._begun = True
 
     def _finish(self, answer: DoneMessage | FailedMessage, *, worker_lost: bool = False) -> GroundTruthResult:
         directory = Path(self._waiting.popleft().directory)
+        self._begun = False
         truth, reason = None, None
         if isinstance(answer, FailedMessage):
             reason = answer.reason

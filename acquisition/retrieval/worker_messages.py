@@ -30,6 +30,7 @@ class JobMessage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     target_shape_px: tuple[int, int]
     recorded_origin_px: tuple[float, float] | None
     preview: bool = False
+    start_origin_px: tuple[float, float] | None = None
 
 
 class DoneMessage(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="done"):
@@ -39,6 +40,8 @@ class DoneMessage(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="
     origin_px: tuple[float, float]
     source: GroundTruthSource
     seconds: float
+    epochs: int = 0
+    loss: float | None = None
 
 
 class FailedMessage(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="failed"):
@@ -62,7 +65,7 @@ ADVICE = "remove its folder to have this ground truth computed again"
 JOB_ARRAYS = ("positions_px", "probe", "mask")
 PREVIEW_ARRAYS = ("amplitude", "phase")
 TRUTH_ARRAYS = ("amplitude", "phase", "void", "reference_amplitude", "reference_phase")
-RECORDED = "recorded"
+RECORDED, START = "recorded", "start"
 PLACES = "places"
 FRAMES = "frames"
 
@@ -92,12 +95,21 @@ def write_job(job: GroundTruthJob, directory: Path, *, preview: bool = False) ->
     )
 
 
+def add_start(message: JobMessage, start: ObjectImage) -> JobMessage:
+    """Write what a job starts from beside its other arrays, and return the message that names it too."""
+    _write(Path(message.directory), START, start.values)
+    return msgspec.structs.replace(message, start_origin_px=start.origin_px)
+
+
 def read_job(message: JobMessage) -> GroundTruthJob:
     """Invert `write_job`."""
     directory, path = Path(message.directory), Path(message.frames_path)
     recorded = None
     if message.recorded_origin_px is not None:
         recorded = ObjectImage(_read(directory, RECORDED), message.recorded_origin_px)
+    start = None
+    if message.start_origin_px is not None:
+        start = ObjectImage(_read(directory, START), message.start_origin_px)
     return GroundTruthJob(
         perspective=message.perspective,
         frames=StoredFrames(
@@ -108,6 +120,7 @@ def read_job(message: JobMessage) -> GroundTruthJob:
         mask=_read_optional(directory, "mask"),
         recorded=recorded,
         target_shape_px=message.target_shape_px,
+        start=start,
     )
 
 
@@ -115,7 +128,7 @@ def write_ground_truth(truth: GroundTruth, perspective: int, directory: Path) ->
     """Write the arrays of `truth` to `directory` and return the message that names them."""
     for name in TRUTH_ARRAYS:
         _write(directory, name, getattr(truth, name))
-    return DoneMessage(perspective, truth.origin_px, truth.source, truth.seconds)
+    return DoneMessage(perspective, truth.origin_px, truth.source, truth.seconds, truth.epochs, truth.loss)
 
 
 def read_ground_truth(message: DoneMessage, directory: Path) -> GroundTruth:
@@ -134,7 +147,14 @@ def read_ground_truth(message: DoneMessage, directory: Path) -> GroundTruth:
         or void.dtype != np.bool_
     ):
         raise UserError(f"{directory} is damaged: its arrays do not fit together; {ADVICE}")
-    return GroundTruth(origin_px=message.origin_px, source=message.source, seconds=message.seconds, **arrays)
+    return GroundTruth(
+        origin_px=message.origin_px,
+        source=message.source,
+        seconds=message.seconds,
+        epochs=message.epochs,
+        loss=message.loss,
+        **arrays,
+    )
 
 
 def write_preview(preview: Preview, directory: Path) -> PreviewedMessage:

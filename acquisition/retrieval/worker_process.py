@@ -11,6 +11,7 @@ import shutil
 import sys
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -23,6 +24,7 @@ from ptychoflow.acquisition.retrieval.preview import Previewer
 from ptychoflow.acquisition.retrieval.settings import RetrievalSettings
 from ptychoflow.acquisition.retrieval.worker_messages import (
     AnswerMessage,
+    DoneMessage,
     FailedMessage,
     JobMessage,
     PreviewedMessage,
@@ -46,20 +48,28 @@ def main() -> None:
         # The engine's libraries load while the first frames are taken; what is missing is said with the first job.
         with contextlib.suppress(UserError):
             make_engine(settings)
+    from_nothing: float | None = None
     while True:
         message = msgspec.json.decode(jobs.get(), type=JobMessage)
         answer: AnswerMessage
         if message.preview:
             answer = _preview(message, previewer, interrupted=lambda: not jobs.empty())
         else:
-            answer = _do(message, settings)
+            answer = _do(message, settings, enough_loss=from_nothing)
+            if isinstance(answer, DoneMessage) and (message.start_origin_px is None or from_nothing is None):
+                from_nothing = answer.loss
         answers.write(msgspec.json.encode(answer) + b"\n")
         answers.flush()
 
 
-def _do(message: JobMessage, settings: RetrievalSettings) -> AnswerMessage:
+def _do(message: JobMessage, settings: RetrievalSettings, *, enough_loss: float | None) -> AnswerMessage:
+    """Do a job. One that has something to start from ends where the last one from nothing did, `enough_loss`."""
     try:
-        truth = compute_ground_truth(read_job(message), settings)
+        job = read_job(message)
+        if job.start is None or enough_loss is None:  # how good is good enough is only known from one from nothing
+            truth = compute_ground_truth(replace(job, start=None), settings)
+        else:
+            truth = compute_ground_truth(job, settings, enough_loss=enough_loss)
         return write_ground_truth(truth, message.perspective, Path(message.directory))
     except UserError as error:
         return FailedMessage(message.perspective, str(error))

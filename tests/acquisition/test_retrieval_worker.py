@@ -15,6 +15,7 @@ from support import wait_until
 
 from ptychoflow.acquisition.propagation import far_field_intensity
 from ptychoflow.acquisition.retrieval import stored_frames
+from ptychoflow.acquisition.retrieval import worker as worker_module
 from ptychoflow.acquisition.retrieval.ground_truth import GroundTruthJob, compute_ground_truth
 from ptychoflow.acquisition.retrieval.preview import Previewer
 from ptychoflow.acquisition.retrieval.settings import RetrievalSettings
@@ -330,3 +331,54 @@ def test_the_worker_ends_when_its_parent_is_killed(tmp_path):
         parent.stdout.close()
     wait_until(lambda: not is_running(worker_pid))
     assert list(tmp_path.iterdir()) == []
+
+
+RETRIEVED = RetrievalSettings(source="ptychi", epochs=12, warm_start=True)
+
+
+def test_a_job_that_starts_near_the_truth_ends_as_soon_as_it_explains_as_much(tmp_path, monkeypatch):
+    monkeypatch.setattr(worker_module, "STARTS_WITHIN_S", 60.0)
+    first, second, third = (make_job(perspective) for perspective in (4, 2, 7))
+    void = ObjectImage(np.ones((9, 9), np.complex64), (300.0, 300.0))
+    with GroundTruthWorker(RETRIEVED, spool_dir=tmp_path) as worker:
+        worker.submit(first)
+        cold = worker.poll(60.0).ground_truth
+        worker.offer_start(4, void)  # too late, but they come
+        worker.submit(second)
+        assert worker.poll(0.0) is None
+        worker.offer_start(2, second.recorded)
+        warm = worker.poll(60.0).ground_truth
+        worker.submit(third)
+        worker.offer_start(7, void)
+        useless = worker.poll(60.0).ground_truth
+    assert cold.epochs == useless.epochs == 12
+    assert warm.epochs < 12
+    assert warm.loss <= cold.loss < useless.loss
+    found = compute_ground_truth(replace(second, recorded=None), RETRIEVED)
+    truth = compute_ground_truth(second, RetrievalSettings(source="recorded"))
+    lit = ~truth.void
+    errors = [np.abs(one.phase[lit].astype(float) - truth.phase[lit]).mean() for one in (warm, found)]
+    assert errors[0] < errors[1]
+
+
+def test_a_job_without_anything_to_start_from_begins_all_the_same(tmp_path, monkeypatch):
+    monkeypatch.setattr(worker_module, "STARTS_WITHIN_S", 0.3)
+    with GroundTruthWorker(RETRIEVED, spool_dir=tmp_path) as worker:
+        for perspective in (0, 1):
+            worker.submit(make_job(perspective))
+        worker.offer_start(1, make_job(1).recorded)  # it is not at that one yet
+        first, second = (worker.poll(60.0).ground_truth for _ in range(2))
+        assert first.epochs == 12 > second.epochs
+        worker.submit(make_job(2))
+        wait_until(lambda: (result := worker.poll(0.1)) is not None and result.perspective == 2, timeout_s=60)
+
+
+@pytest.mark.parametrize("algorithm", ["lsqml", "rpie"])
+def test_algorithms_tell_a_loss_that_falls(algorithm):
+    settings = RetrievalSettings(source="ptychi", algorithm=algorithm, batch_size=6)
+    losses = [compute_ground_truth(make_job(), replace_epochs(settings, epochs)).loss for epochs in (1, 6)]
+    assert losses[0] > losses[1] > 0
+
+
+def replace_epochs(settings, epochs):
+    return settings.model_copy(update={"epochs": epochs})

@@ -9,10 +9,11 @@ import threading
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
+import numpy.typing as npt
 import zmq
 
 from ptychoflow.streaming.access import ACKNOWLEDGEMENTS, FRAMES, SAMPLES, Access, Role
@@ -30,6 +31,7 @@ from ptychoflow.streaming.messages import (
     Complete,
     ControlMessage,
     DataMessage,
+    FirstPassImage,
     FirstPassResidual,
     FirstPassScore,
     Hello,
@@ -158,6 +160,12 @@ class Inbox:
     def report_residual(self, residual: FirstPassResidual) -> None:
         """Tell the publisher how well the newest frames are explained; the next one makes up for one that is lost."""
         self._send(residual)
+
+    def send_image(self, image: FirstPassImage, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Send the publisher an image, unless it is away: it can do without."""
+        if not self._unsent:
+            self._unsent.append(self._control.encode(image, arrays))
+            self._send_waiting()
 
     def wait_until_complete(self, stop: threading.Event, patience_s: float = LEAVE_PATIENCE_S) -> None:
         """Stay until the publisher has every acknowledgement, for a consumer that has finished with the whole stream.

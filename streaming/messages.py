@@ -54,6 +54,8 @@ class ScanStart(Message, tag="scan_start", frozen=True):
     energy_eV: float
     detector_distance_m: float
     detector_pixel_size_m: tuple[float, float]
+    wants_images: bool = False
+    """The edge is to send a `FirstPassImage` of every perspective."""
 
 
 class ClassificationStart(Message, tag="classification_start", frozen=True):
@@ -245,7 +247,18 @@ class FirstPassResidual(Message, tag="first_pass_residual", frozen=True):
     """Median over the newest frames: the share of a frame's energy that patch times probe, propagated, leaves over."""
 
 
-ControlMessage = Hello | Acknowledge | FirstPassScore | FirstPassResidual
+class FirstPassImage(Message, tag="first_pass_image", frozen=True):
+    """What the edge made of a whole perspective on arrival, for phase retrieval to start from; sent once.
+
+    Arrays: `amplitude`, `phase` float16 (y, x), NaN where nothing covers the pixel.
+    """
+
+    perspective: int
+    origin_px: tuple[int, int]
+    """Position of pixel (0, 0)."""
+
+
+ControlMessage = Hello | Acknowledge | FirstPassScore | FirstPassResidual | FirstPassImage
 
 
 class Taken(Message, tag="taken", frozen=True):

@@ -16,11 +16,12 @@ import numpy.typing as npt
 import zmq
 
 from ptychoflow.streaming.access import ACKNOWLEDGEMENTS, FRAMES, SAMPLES, Access
-from ptychoflow.streaming.codec import ReceivingCodec
+from ptychoflow.streaming.codec import Arrays, ReceivingCodec
 from ptychoflow.streaming.messages import (
     Acknowledge,
     ControlMessage,
     DataMessage,
+    FirstPassImage,
     FirstPassResidual,
     FirstPassScore,
     Hello,
@@ -40,6 +41,9 @@ HIGHEST_PORT = 65_535
 def rank_name(rank: int) -> str:
     """Return the consumer name of a trainer rank."""
     return f"rank-{rank}"
+
+
+IMAGES_KEPT = 4
 
 
 class Publisher:
@@ -63,6 +67,8 @@ class Publisher:
         self.spool = Spool(spool_dir, memory_bytes=memory_bytes)
         self.scores: deque[FirstPassScore | FirstPassResidual] = deque()
         """What the edge has told, oldest first, possibly more than once; for the caller to take."""
+        self.images: deque[tuple[FirstPassImage, Arrays]] = deque(maxlen=IMAGES_KEPT)
+        """Likewise, the newest ones."""
         self._codec: ReceivingCodec[ControlMessage] = ReceivingCodec(ControlMessage, "acknowledgements")
         self._sockets = Sockets(network, fans_out=True)
         self._control = self._bind(zmq.PULL, network.acknowledgements_port, ACKNOWLEDGEMENTS)
@@ -184,10 +190,10 @@ class Publisher:
             count += 1
             decoded = self._codec.read(parts)
             if decoded is not None:
-                self._handle(decoded.body)
+                self._handle(decoded.body, decoded.arrays)
         return count
 
-    def _handle(self, message: ControlMessage) -> None:
+    def _handle(self, message: ControlMessage, arrays: Arrays) -> None:
         match message:
             case Hello():
                 self._handle_hello(message)
@@ -198,6 +204,8 @@ class Publisher:
                         self._say_if_complete(outbox)
             case FirstPassScore() | FirstPassResidual():
                 self.scores.append(message)
+            case FirstPassImage():
+                self.images.append((message, arrays))
 
     def _handle_hello(self, hello: Hello) -> None:
         consumer, ranks = hello.consumer, hello.world_size

@@ -22,6 +22,7 @@ from ptychoflow.acquisition.ptychography.acquired import AcquiredPerspective, Ta
 from ptychoflow.acquisition.ptychography.previews import Previews
 from ptychoflow.acquisition.ptychography.regime import RegimeControl
 from ptychoflow.acquisition.ptychography.scan_view import ScanView
+from ptychoflow.acquisition.ptychography.warm_start import object_to_start_from
 from ptychoflow.acquisition.publishing.journal import Journal
 from ptychoflow.acquisition.publishing.loop import IDLE_S, AcquisitionLoop, Stopped
 from ptychoflow.acquisition.publishing.streamer import SourceStreamer
@@ -159,6 +160,7 @@ class ScanStreamer(SourceStreamer):
             energy_eV=geometry.energy_eV,
             detector_distance_m=geometry.detector_distance_m,
             detector_pixel_size_m=geometry.detector_pixel_size_m,
+            wants_images=self._retrieval.warm_start,
         )
         self._post_start(start)
         info = ScanInfo(
@@ -346,8 +348,22 @@ class ScanStreamer(SourceStreamer):
         elif come is not None:
             self._record(lambda: self._journal.record_result(come))
             self._publish_ground_truth(come)
+        self._offer_starts()
         self._review_regime()
         self._previews.attend()
+
+    def _offer_starts(self) -> None:
+        """Have phase retrieval start from what the edge has made of the frames."""
+        while self._publisher.images:
+            image, arrays = self._publisher.images.popleft()
+            start = object_to_start_from(image, arrays) if self._retrieval.warm_start else None
+            if start is None:
+                log.warning("the edge's image of perspective %d is none, and is left out", image.perspective)
+                continue
+            try:
+                self._worker.offer_start(image.perspective, start)
+            except OSError as error:
+                log.warning("perspective %d: phase retrieval starts from nothing: %s", image.perspective, error)
 
     def _review_regime(self) -> None:
         """Heed what people chose and what the edge scored."""
@@ -370,7 +386,11 @@ class ScanStreamer(SourceStreamer):
             self._skip_ground_truth(self._awaiting.pop(perspective))
 
     def _publish_reference(self, acquired: AcquiredPerspective, truth: GroundTruth) -> None:
-        self._loop.send(GroundTruthReady(acquired.perspective.index, truth.source, truth.seconds, len(acquired.frames)))
+        self._loop.send(
+            GroundTruthReady(
+                acquired.perspective.index, truth.source, truth.seconds, len(acquired.frames), truth.epochs
+            )
+        )
         self._publisher.post_to_edge(*acquired.reference(truth))
 
     def _publish_samples(self, acquired: AcquiredPerspective, truth: GroundTruth) -> None:

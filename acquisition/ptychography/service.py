@@ -26,6 +26,7 @@ from ptychoflow.acquisition.scan_settings import ScanSourceSettings
 from ptychoflow.acquisition.settings import AcquisitionSettings
 from ptychoflow.acquisition.source_settings import ReplaySettings, SimulationSettings
 from ptychoflow.acquisition.sources import open_scan
+from ptychoflow.streaming.errors import UserError
 from ptychoflow.streaming.freed_memory import keep_freed_memory
 from ptychoflow.streaming.settings import NetworkSettings, RunContext
 
@@ -54,6 +55,8 @@ def acquire(
         UserError: the source cannot be read, a port is in use, the ground truth asked for is not to be had, or the
             earlier process acquired another scan.
     """
+    if retrieval.warm_start and not acquisition.edge:
+        raise UserError("retrieval.warm_start needs an edge: phase retrieval starts from what it images")
     jobs_dir = run.folder.spool / JOBS
     shutil.rmtree(jobs_dir, ignore_errors=True)
     with ExitStack() as stack:

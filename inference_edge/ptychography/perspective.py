@@ -90,6 +90,8 @@ class Perspective(Section):
         """A reference may still come."""
         self.released = False
         """The frames are no longer kept."""
+        self.image_sent = False
+        """Phase retrieval has been sent what was made of the frames on arrival."""
         self._known: set[int] = set()
         self._blocks: list[DiffractionBlock] = []
         self._placed: list[tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]] = []

@@ -9,6 +9,7 @@ from collections import deque
 from contextlib import closing
 from functools import partial
 
+import numpy as np
 import torch
 
 from ptychoflow.inference_edge.backends.runner_factory import RunnerFactory
@@ -28,7 +29,7 @@ from ptychoflow.inference_edge.stitching.spreading import prepare_stitching
 from ptychoflow.inference_edge.weights_receiver import Check
 from ptychoflow.streaming.device import available_processors
 from ptychoflow.streaming.events import MosaicKind, PartState
-from ptychoflow.streaming.messages import ScanStart
+from ptychoflow.streaming.messages import FirstPassImage, ScanStart
 from ptychoflow.streaming.settings import NetworkSettings, RunContext
 
 log = logging.getLogger(__name__)
@@ -257,6 +258,18 @@ class ScanEdge(Edge[ScanStart, Model]):
         pixel_size_m = self._frames.start.object_pixel_size_m
         for perspective in self._kept:
             self._report.report_perspective(perspective, self._weights.model, pixel_size_m=pixel_size_m)
+            if self._frames.start.wants_images:
+                self._send_image(perspective)
+
+    def _send_image(self, perspective: Perspective) -> None:
+        """Send what was made of a perspective on arrival, once, as soon as that is all of it."""
+        mosaic = perspective.rendering(MosaicKind.FIRST_PASS).whole
+        if perspective.image_sent or not perspective.complete or not mosaic.frames:
+            return
+        perspective.image_sent = True
+        image = mosaic.image()
+        arrays = {"amplitude": image.amplitude.astype(np.float16), "phase": image.phase.astype(np.float16)}
+        self._links.inbox.send_image(FirstPassImage(perspective.index, image.origin_px), arrays)
 
     def _retire(self, perspective: Perspective) -> None:
         """Report and write a perspective as it is now; forget it unless its reference is still to come."""

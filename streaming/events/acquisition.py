@@ -133,6 +133,8 @@ class GroundTruthReady(Event, tag="ground_truth_ready", frozen=True):
     source: GroundTruthSource
     seconds: float
     frames: Whole
+    epochs: Whole = 0
+    """Of phase retrieval."""
 
 
 class GroundTruthSkipped(Event, tag="ground_truth_skipped", frozen=True):

@@ -23,6 +23,7 @@ from ptychoflow.streaming.events import (
 )
 from ptychoflow.streaming.inbox import Inbox
 from ptychoflow.streaming.messages import (
+    FirstPassImage,
     FirstPassScore,
     Frames,
     GroundTruthSource,
@@ -31,6 +32,7 @@ from ptychoflow.streaming.messages import (
     Reference,
     Samples,
     ScanEnd,
+    ScanStart,
 )
 from ptychoflow.streaming.publisher import rank_name
 from ptychoflow.streaming.settings import NetworkSettings, RunContext
@@ -60,6 +62,9 @@ class Receiver:
     references: dict[int, tuple[Reference, npt.NDArray[Any]]] = field(default_factory=dict)
     psnr_db: Mapping[int, float] = field(default_factory=dict)
     """What an edge says of each perspective once it has the reference."""
+    images: Mapping[int, tuple[FirstPassImage, Mapping[str, npt.NDArray[Any]]]] = field(default_factory=dict)
+    """What an edge has made of each perspective when it has all of it."""
+    started: list[ScanStart] = field(default_factory=list)
     done: bool = False
 
     def run(self, network: NetworkSettings, port: int, world_size: int) -> None:
@@ -68,6 +73,8 @@ class Receiver:
                 if (delivery := inbox.receive(0.2)) is not None:
                     self._take(delivery.message, delivery.arrays)
                     inbox.acknowledge([delivery.sequence])
+                    if isinstance(delivery.message, PerspectiveEnd) and delivery.message.perspective in self.images:
+                        inbox.send_image(*self.images[delivery.message.perspective])
                     if isinstance(delivery.message, Reference) and delivery.message.perspective in self.psnr_db:
                         perspective = delivery.message.perspective
                         inbox.report_score(FirstPassScore(perspective, self.psnr_db[perspective], 0.9, 10.0))
@@ -82,6 +89,8 @@ class Receiver:
                 self.references[message.perspective] = message, arrays["phase"].copy()
             case PerspectiveEnd():
                 self.ends.append(message.perspective)
+            case ScanStart():
+                self.started.append(message)
             case ScanEnd():
                 self.done = True
 
@@ -157,6 +166,7 @@ def run_acquisition(
     ranks: int = 1,
     edge_port: int | None = None,
     psnr_db: Mapping[int, float] | None = None,
+    images: Mapping[int, tuple[FirstPassImage, Mapping[str, npt.NDArray[Any]]]] | None = None,
     keep_frames: bool = False,
 ) -> Outcome:
     directory.mkdir(exist_ok=True)
@@ -165,7 +175,7 @@ def run_acquisition(
         network, jsonl=directory / "telemetry.jsonl", on_event=lambda event, _: events.append(event.event)
     )
     with receivers(network, ranks, edge_port) as (edge, *others):
-        edge.psnr_db = psnr_db or {}
+        edge.psnr_db, edge.images = psnr_db or {}, images or {}
         acquire(
             source,
             settings or AcquisitionSettings(),

@@ -27,7 +27,7 @@ from ptychoflow.streaming.weights_channel import WeightsServer
 from ptychoflow.trainer.models.precision import Precision
 
 PIXEL_SIZE_M = (2e-8, 2e-8)
-SCAN_START = ScanStart("test", None, (32, 32), (16, 16), PIXEL_SIZE_M, 9000.0, 1.0, (75e-6, 75e-6))
+SCAN_START = ScanStart("test", None, (32, 32), (16, 16), PIXEL_SIZE_M, 9000.0, 1.0, (75e-6, 75e-6), wants_images=True)
 FRAMES_EACH = 24
 BATCH = 6
 HELD_OUT_FROM = 15

@@ -98,6 +98,11 @@ def test_a_whole_scan(run):
         FirstPassScore(one.perspective, one.quality.psnr_db.phase, one.quality.ssim.phase, one.constant.psnr_db.phase)
         for one in firsts
     ]
+    for (message, arrays), perspective in zip(run.publisher.images, (0, 1), strict=True):
+        expected = expected_image(perspective, 1)
+        assert (message.perspective, message.origin_px) == (perspective, expected.origin_px)
+        np.testing.assert_allclose(arrays["phase"], expected.phase, atol=2e-3)
+        np.testing.assert_allclose(arrays["amplitude"], expected.amplitude, rtol=2e-3)
     held_out = {one.perspective: one for one in run.of(HeldOutScores)}
     assert held_out.keys() == {0, 1}
     assert (held_out[1].frames, held_out[1].model_version) == (FRAMES_EACH - HELD_OUT_FROM, 3)

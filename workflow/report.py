@@ -52,6 +52,7 @@ UNLABELLED: dict[str, str] = {
     Unlabelled.RETRIEVAL_FAILED: "phase retrieval failed",
     Unlabelled.WORKER_LOST: "phase retrieval was killed",
     Unlabelled.MONITORING: "the run was monitoring",
+    Unlabelled.SPARED: "acquisition.regime.learning_one_in spared them",
     Unlabelled.NO_TRAINER: "there was no trainer",
     Unlabelled.STOPPED: "the run was stopped",
 }

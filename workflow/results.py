@@ -62,7 +62,8 @@ def _unlearnt(frames: Summary, because: Summary) -> str | None:
         )
     failed = because.get(Unlabelled.RETRIEVAL_FAILED, 0)
     unusable = frames["void"] + frames["rejected"] + failed
-    if unusable == 0 or frames["trained"] + frames["validation"] > 0 or because.get(Unlabelled.MONITORING, 0):
+    spared = because.get(Unlabelled.MONITORING, 0) + because.get(Unlabelled.SPARED, 0)
+    if unusable == 0 or frames["trained"] + frames["validation"] > 0 or spared:
         return None
     return (
         f"none of the {frames['acquired']} frames could be learnt from: {frames['void']} void, "

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Sequence
 
 from ptychoflow.acquisition.settings import RegimeSettings
-from ptychoflow.streaming.events import Regime
+from ptychoflow.streaming.events import Regime, Unlabelled
 from ptychoflow.streaming.messages import FirstPassResidual, FirstPassScore
 
 log = logging.getLogger(__name__)
@@ -41,9 +41,15 @@ class RegimeControl:
 
     def would_want(self, perspective: int) -> bool:
         """Tell how it would be decided on the next perspective now."""
-        last = self._last_wanted
-        rests = last is not None and perspective - last < self._settings.one_in
-        return not (self.regime is Regime.MONITORING and rests)
+        rules, last = self._settings, self._last_wanted
+        one_in = rules.one_in if self.regime is Regime.MONITORING else rules.learning_one_in
+        return last is None or perspective - last >= one_in
+
+    @property
+    def spares_because(self) -> Unlabelled:
+        """Why a perspective goes without ground truth now."""
+        learning_spares = self.regime is Regime.LEARNING and self._settings.learning_one_in > 1
+        return Unlabelled.SPARED if learning_spares else Unlabelled.MONITORING
 
     def reconsider(self, *, under_way: int, waiting: Sequence[int]) -> list[int]:
         """Decide again on perspectives whose phase retrieval has not begun; return those that do without it now."""
@@ -125,5 +131,7 @@ class RegimeControl:
     def _change(self, regime: Regime, reason: str) -> str:
         self.regime = regime
         self._good_in_a_row = 0
+        if regime is Regime.LEARNING:
+            self._last_wanted = None  # what is new is learnt from the next perspective on
         log.info("regime %s: %s", regime.value, reason)
         return reason

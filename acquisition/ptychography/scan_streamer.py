@@ -330,7 +330,7 @@ class ScanStreamer(SourceStreamer):
     def _skip_ground_truth(self, acquired: AcquiredPerspective) -> None:
         """Set the frames of a perspective aside that the regime spares the phase retrieval."""
         self._record(lambda: self._journal.mark_skipped(acquired.perspective.index))
-        self._ledger.count_unlabelled(int(acquired.learned_from.sum()), Unlabelled.MONITORING)
+        self._ledger.count_unlabelled(int(acquired.learned_from.sum()), self._regime.spares_because)
         self._publisher.post_to_edge(NoReference(acquired.perspective.index))
         self._loop.send(GroundTruthSkipped(acquired.perspective.index))
         self._end_perspectives()

@@ -72,7 +72,7 @@ class Ledger:
 
     def why_no_sample(self) -> str | None:
         """Return in words what became of the frames if none of them is a sample although some should have been."""
-        spared = self.unlabelled_because[Unlabelled.MONITORING]
+        spared = self.unlabelled_because[Unlabelled.MONITORING] + self.unlabelled_because[Unlabelled.SPARED]
         lost = {
             "show nothing but void": self.void,
             "are without ground truth, because phase retrieval failed": self.unlabelled_because[

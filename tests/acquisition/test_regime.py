@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from ptychoflow.acquisition.ptychography.regime import RegimeControl
 from ptychoflow.acquisition.settings import AcquisitionSettings, RegimeSettings
-from ptychoflow.streaming.events import Regime
+from ptychoflow.streaming.events import Regime, Unlabelled
 from ptychoflow.streaming.messages import FirstPassResidual, FirstPassScore
 
 RULES = RegimeSettings(psnr_db=20.0, ssim=0.6, consecutive=3, one_in=4)
@@ -66,6 +66,17 @@ def test_learning_wants_every_perspective_and_monitoring_one_in_m() -> None:
     assert all(control.wants_ground_truth(perspective) for perspective in range(5))
     judge(control, *map(score, range(3)))
     assert [perspective for perspective in range(5, 18) if control.wants_ground_truth(perspective)] == [8, 12, 16]
+
+
+def test_learning_can_want_fewer_and_begins_anew_when_it_comes_back() -> None:
+    control = RegimeControl(RULES.model_copy(update={"learning_one_in": 3}))
+    assert [control.wants_ground_truth(index) for index in range(7)] == [True, False, False, True, False, False, True]
+    assert control.spares_because is Unlabelled.SPARED
+    assert control.set_chosen(Regime.MONITORING) is not None
+    assert control.spares_because is Unlabelled.MONITORING
+    assert [control.wants_ground_truth(index) for index in (7, 8, 9, 10)] == [False, False, False, True]
+    assert control.set_chosen(Regime.LEARNING) is not None
+    assert [control.wants_ground_truth(index) for index in (11, 12, 13, 14)] == [True, False, False, True]
 
 
 def test_what_waits_for_phase_retrieval_is_thinned_out_behind_the_one_under_way() -> None:

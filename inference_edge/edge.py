@@ -146,6 +146,7 @@ class Edge(ABC, Generic[StartT, ModelT]):
         self._end(finished=self._finished())
         if self._finished():
             self._links.wake_up.clear()
+            self._weights.leave()
             self._links.inbox.wait_until_complete(stop)
 
     @abstractmethod

@@ -164,6 +164,10 @@ class WeightsReceiver(Generic[ModelT]):
         if failed is self.model and before is not None:
             self._use(before)
 
+    def leave(self) -> None:
+        """Tell the trainer, if it is there, not to wait for this edge."""
+        self._client.leave()
+
     def close(self) -> None:
         """Wait for a check that is running."""
         self._checker.shutdown(cancel_futures=True)

@@ -27,6 +27,8 @@ ASK_AGAIN_S = 5.0
 """A request is repeated after this long, in case the trainer restarted and forgot it."""
 LOADING_S = 60.0
 """An edge that is still loading asks within this time."""
+NOTHING_MORE = 2**53
+"""What an edge asks for newer ones than when it has finished, whatever comes."""
 EDGES_AWAITED = 64
 """Edges that are known by name; a run has one or a few."""
 WATCHED = zmq.Event.HANDSHAKE_SUCCEEDED | zmq.Event.DISCONNECTED
@@ -80,17 +82,20 @@ class WeightsServer:
         with self._changed:
             return sorted(self._edges - self._have_final)
 
-    def wait_until_served(self, timeout_s: float, stop: threading.Event | None = None) -> bool:
+    def wait_until_served(
+        self, timeout_s: float, stop: threading.Event | None = None, *, loading_s: float = LOADING_S
+    ) -> bool:
         """Wait until every edge that has ever asked says that it has the final version; return whether all have it.
 
         Args:
-            timeout_s: to wait at most; a minute at most where no edge has asked.
+            timeout_s: to wait at most.
             stop: ends the waiting.
+            loading_s: to wait at most where no edge has asked.
         """
         began_s = time.monotonic()
         with self._changed:
             while not self._all_have_final():
-                limit_s = timeout_s if self._edges else min(timeout_s, LOADING_S)
+                limit_s = timeout_s if self._edges else min(timeout_s, loading_s)
                 remaining_s = began_s + limit_s - time.monotonic()
                 if remaining_s <= 0 or (stop is not None and stop.is_set()):
                     return False
@@ -210,15 +215,20 @@ class WeightsClient:
         """How long there has been no connection to the trainer, as far as `poll` has seen; 0 while there is one."""
         return 0.0 if self._away_since_s is None else time.monotonic() - self._away_since_s
 
+    def leave(self) -> None:
+        """Tell the trainer, if it is there, not to wait for this edge, which has finished with final weights."""
+        self.skip_to(NOTHING_MORE)
+        self.poll()
+
     def skip_to(self, version: int) -> None:
         """Ask only for what is newer than this version, which the edge has from elsewhere."""
         self._version = version
         self._asked_at_s = float("-inf")
 
     def close(self) -> None:
-        """Close the socket."""
+        """Close the socket; what was told last gets a second to leave, if the trainer is there."""
         self._socket.disable_monitor()
-        self._sockets.close()
+        self._sockets.close(linger_s=1.0 if self._away_since_s is None else 0.0)
 
     def _connect(self) -> None:
         host, port = self._network.trainer_host, self._network.weights_port

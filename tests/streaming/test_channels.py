@@ -102,6 +102,19 @@ def test_closing_does_not_wait_for_an_edge_that_was_killed_and_has_a_successor(n
     successor.close()
 
 
+def test_nobody_waits_for_an_edge_that_has_finished_before_the_final_weights(network: NetworkSettings) -> None:
+    server = WeightsServer(network)
+    server.publish(*weights(1))
+    client = WeightsClient(network, edge="edge")
+    assert fetch(client) == weights(1)
+    client.leave()
+    client.close()
+    server.publish(*weights(2, final=True))
+    assert server.wait_until_served(60.0)
+    assert server.unserved == []
+    server.close()
+
+
 def test_what_was_sent_and_never_read_is_not_served(network: NetworkSettings) -> None:
     server = WeightsServer(network)
     server.publish(*weights(1))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -14,7 +15,7 @@ from ptychoflow.streaming.events import WarningRaised, WeightsPublished
 from ptychoflow.streaming.messages import Weights
 from ptychoflow.streaming.run_folder import RunFolder
 from ptychoflow.streaming.settings import NetworkSettings
-from ptychoflow.streaming.weights_channel import WeightsServer
+from ptychoflow.streaming.weights_channel import LOADING_S, WeightsServer
 from ptychoflow.trainer.models.tensor_file import Stamp, Writer, digest
 
 log = logging.getLogger(__name__)
@@ -67,16 +68,23 @@ class Publication:
     def wait_until_served(self, timeout_s: float, stop: threading.Event) -> None:
         """Wait until every edge has the final version, for so long at most or until `stop` is set; warn if one has not.
 
+        In a run that is resumed an edge may have had final weights before, and be gone already: it has kept them in the
+        run's folder, and nobody is waited for who does not ask.
+
         Args:
             timeout_s: to wait at most.
             stop: ends the waiting.
         """
         self._finish_last()
-        if timeout_s == 0.0 or self._server.wait_until_served(timeout_s, stop) or stop.is_set():
+        began_s = time.monotonic()
+        kept = self._folder.final_weights.exists()
+        served = self._server.wait_until_served(timeout_s, stop, loading_s=0.0 if kept else LOADING_S)
+        if timeout_s == 0.0 or served or stop.is_set() or (kept and not self._server.unserved):
             return
         who = ", ".join(self._server.unserved) or "any edge"
+        waited_s = time.monotonic() - began_s
         reason = (
-            f"the final weights were not fetched by {who} within {timeout_s:.0f} s; they are in "
+            f"the final weights were not fetched by {who} within {waited_s:.0f} s; they are in "
             f"{self._folder.weights}, and `ptychoflow resume` serves them again"
         )
         log.warning("%s", reason)

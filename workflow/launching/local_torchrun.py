@@ -15,7 +15,6 @@ from functools import partial
 from pathlib import Path
 
 import torch.distributed as dist
-from torch.distributed import run
 from torch.distributed.elastic.rendezvous import (
     RendezvousHandler,
     RendezvousInfo,
@@ -26,6 +25,7 @@ from torch.distributed.elastic.rendezvous import (
 
 from ptychoflow.streaming.private_folder import private_folder
 from ptychoflow.trainer.meeting import MEETING_VARIABLE
+from ptychoflow.workflow.launching import orderly_torchrun
 from ptychoflow.workflow.launching.torchrun import SCRATCH_VARIABLE
 
 BACKEND = "one-host"
@@ -82,7 +82,7 @@ def main(arguments: list[str]) -> None:
     with private_folder() if given is None else nullcontext(Path(given)) as folder:
         rendezvous_handler_registry.register(BACKEND, partial(OneHost, folder=folder))
         own = (f"--rdzv-backend={BACKEND}", f"--rdzv-endpoint={LOOPBACK}", f"--local-addr={LOOPBACK}")
-        run.main([*own, *arguments])
+        orderly_torchrun.main([*own, *arguments])
 
 
 if __name__ == "__main__":

@@ -38,7 +38,7 @@ class RegimeSettings(Settings):
     learning_one_in: PositiveInt = 1
     """In *learning*, one in so many perspectives gets ground truth, the first one always. Neighbouring perspectives are
     much alike, so that fewer cost little; what was learnt is rehearsed meanwhile."""
-    residual_ratio: Annotated[FiniteFloat, Field(gt=1.0)] = 1.2
+    residual_ratio: Annotated[FiniteFloat, Field(gt=1.0)] = 1.3
     """*Learning* comes back as soon as the score without ground truth, over the newest frames, is so many times the
     largest that any of the last good perspectives had; with a very large one, ground truth decides alone."""
 

@@ -1,7 +1,7 @@
 """The stitched images in a run's folder: perspectives that are no longer at hand, and those of earlier runs.
 
 The edge writes `images/perspective_NNNN.h5` with a group per kind of image, each with the datasets `amplitude` and
-`phase` and the attribute `origin_px`.
+`phase` and the attribute `origin_px`, and `residual` with `origin_px` and `cell_px` where frames were scored.
 """
 
 from __future__ import annotations
@@ -13,13 +13,14 @@ import h5py
 import numpy as np
 
 from ptychoflow.dashboard.cache import Cache
-from ptychoflow.dashboard.mosaics import Channel, Mosaic
+from ptychoflow.dashboard.mosaics import MAX_CELL_PX, Channel, Mosaic, ResidualLayer
 from ptychoflow.streaming.events import MosaicImage, MosaicKind
 from ptychoflow.streaming.run_folder import RunFolder
 
 log = logging.getLogger(__name__)
 
 FILES_KEPT = 3
+RESIDUAL = "residual"
 MAXIMUM_PIXELS = 2**28
 """Of an image that is shown; the largest that an edge writes have a tenth of that."""
 UNREADABLE = (OSError, RuntimeError, KeyError, ValueError, TypeError, OverflowError, MemoryError)
@@ -69,7 +70,17 @@ def _read_image(file: h5py.File, kind: MosaicKind, perspective: int, revision: i
     pixel_y, pixel_x = (float(value) for value in file.attrs["pixel_size_m"])
     info = MosaicImage(perspective, kind, int(max(versions, default=0)), (origin_y, origin_x), (pixel_y, pixel_x))
     channels = {channel: _kept_in(file, f"{kind}/{channel}")[()].astype(np.float32) for channel in Channel}
-    return Mosaic(info, channels, revision)
+    return Mosaic(info, channels, revision, _read_residual(file, kind))
+
+
+def _read_residual(file: h5py.File, kind: MosaicKind) -> ResidualLayer | None:
+    if RESIDUAL not in file[kind]:
+        return None
+    dataset = _kept_in(file, f"{kind}/{RESIDUAL}")
+    (origin_y, origin_x), cell_px = (int(one) for one in dataset.attrs["origin_px"]), int(dataset.attrs["cell_px"])
+    if not 1 <= cell_px <= MAX_CELL_PX or not dataset.size:
+        raise ValueError(f"{kind}/{RESIDUAL} is no map of cells of {cell_px} px")
+    return ResidualLayer(dataset[()].astype(np.float32), (origin_y, origin_x), cell_px)
 
 
 def _kept_in(file: h5py.File, name: str) -> h5py.Dataset:

@@ -18,7 +18,7 @@ from ptychoflow.dashboard.cache import Cache
 from ptychoflow.dashboard.exports import npy_file, product_file, tiff_file
 from ptychoflow.dashboard.frame_picture import frame_png
 from ptychoflow.dashboard.mosaics import Channel, Mosaic
-from ptychoflow.dashboard.pictures import DIFFERENCES, Picture, PictureKind, make_picture
+from ptychoflow.dashboard.pictures import DIFFERENCES, RESIDUALS, Picture, PictureKind, make_picture
 from ptychoflow.dashboard.png import ColourMap, colour_bar_png, encode_png
 from ptychoflow.dashboard.rows import mosaic_row
 from ptychoflow.dashboard.runs import NAME_PATTERN, Run, Runs
@@ -259,6 +259,8 @@ def colours_of(
     """Return the limits and colour map for a picture: diverging for differences, cyclic for phases that wrap."""
     if kind in DIFFERENCES:
         return limits, ColourMap.BLUE_RED
+    if kind in RESIDUALS:
+        return limits, ColourMap.MAGMA
     if channel is Channel.AMPLITUDE:
         return limits, ColourMap.GRAY
     if limits[1] - limits[0] > WRAPPING_RANGE_RAD:

@@ -221,6 +221,37 @@ class PerspectiveRow(Model):
     """Of always predicting the mean training patch; from the newest score."""
     validation_loss: float | None = None
     """Newest validation loss on this perspective."""
+    residual_first_pass: float | None = None
+    """Median share of a frame's energy that is not explained; needs no ground truth."""
+    residual_refreshed: float | None = None
+
+
+class Calibration(Model):
+    """What residuals say about the error."""
+
+    frames: int
+    images: int
+    """That the frames are from."""
+    correlation: float
+    """Spearman's, of residual and phase error."""
+    spread: float
+    """Errors are within this factor of what is said for two frames in three."""
+    usable: bool
+    """Whether an error is said."""
+
+
+class Residual(Model):
+    """The score without ground truth of the newest first pass."""
+
+    perspective: int
+    frames: int
+    scored: int
+    residual: float
+    """Median over the frames scored: the share of a frame's energy that patch times probe does not explain."""
+    newest: float | None
+    """Median of the newest frames."""
+    error_rad: float | None
+    """Root mean square phase error that goes with it; None while it is not calibrated."""
 
 
 class TaskRow(Model):
@@ -281,6 +312,8 @@ class MosaicRow(Model):
     pixel_size_m: tuple[float, float]
     frames: int
     """That a preview was made of."""
+    residual: bool
+    """Whether there is a map of what is not explained of the frames."""
 
 
 class Present(Model):
@@ -310,6 +343,9 @@ class Present(Model):
     weights: WeightsHistory
     ground_truth: GroundTruth
     regime: RegimeState
+    residual: Residual | None
+    calibration: Calibration | None
+    """None before an image with a reference was compared."""
     held_out: list[HeldOut]
     mosaics: list[MosaicRow]
     """Images at hand; those of other perspectives may be in the run's folder."""

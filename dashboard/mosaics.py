@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
@@ -14,11 +14,12 @@ import numpy as np
 import numpy.typing as npt
 
 from ptychoflow.dashboard.arrays import is_image
-from ptychoflow.streaming.events import MosaicArea, MosaicImage, MosaicKind
+from ptychoflow.streaming.events import MosaicArea, MosaicImage, MosaicKind, ResidualMapped
 
 log = logging.getLogger(__name__)
 
 MAX_IMAGE_PX = 1 << 26
+MAX_CELL_PX = 1 << 12
 FloatImage = npt.NDArray[np.float32]
 
 
@@ -30,6 +31,27 @@ class Channel(StrEnum):
 
 
 @dataclass(frozen=True)
+class ResidualLayer:
+    """What is not explained of the frames over each cell, float32 (y, x); NaN where there is none."""
+
+    values: FloatImage
+    origin_px: tuple[int, int]
+    cell_px: int
+
+    def on_grid_of(self, mosaic: Mosaic) -> FloatImage:
+        """Return it pixel by pixel of an image, NaN where the image is empty."""
+        picked = [
+            (round(origin) + np.arange(length) - own_origin) // self.cell_px
+            for origin, length, own_origin in zip(mosaic.info.origin_px, mosaic.shape_px, self.origin_px, strict=True)
+        ]
+        known = [(at >= 0) & (at < length) for at, length in zip(picked, self.values.shape, strict=True)]
+        rows, columns = (np.where(there, at, 0) for there, at in zip(known, picked, strict=True))
+        shown = self.values[rows[:, np.newaxis], columns]
+        covered = np.isfinite(mosaic.channels[Channel.PHASE]) & known[0][:, np.newaxis] & known[1]
+        return np.where(covered, shown, np.float32(np.nan))
+
+
+@dataclass(frozen=True)
 class Mosaic:
     """One stitched image as the edge sent it: float32 (y, x) per channel, NaN where nothing covers the pixel."""
 
@@ -37,6 +59,7 @@ class Mosaic:
     channels: dict[Channel, FloatImage]
     revision: int
     """Counts the images that a store has taken in."""
+    residual: ResidualLayer | None = None
 
     @property
     def shape_px(self) -> tuple[int, int]:
@@ -76,12 +99,22 @@ class MosaicStore:
             return None
         return self._put_area(event, arrays) if isinstance(event, MosaicArea) else self._put(event, arrays)
 
+    def take_residual(self, event: ResidualMapped, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Take in where the frames of an image at hand are explained badly."""
+        before, values = self._perspectives.get(event.perspective, {}).get(event.kind), arrays.get("residual")
+        if before is None or not is_image(values) or not 1 <= event.cell_px <= MAX_CELL_PX:
+            return
+        self._revision += 1
+        layer = ResidualLayer(values.astype(np.float32, copy=False), event.origin_px, event.cell_px)
+        self._perspectives[event.perspective][event.kind] = replace(before, residual=layer, revision=self._revision)
+
     def _put(self, info: MosaicImage, arrays: Mapping[str, npt.NDArray[Any]]) -> Mosaic:
         """Take in an image; it replaces the one of the same perspective and kind."""
         self._revision += 1
         channels = {channel: arrays[channel].astype(np.float32, copy=False) for channel in Channel}
-        mosaic = Mosaic(info, channels, self._revision)
         images = self._perspectives.setdefault(info.perspective, {})
+        before = images.get(info.kind)
+        mosaic = Mosaic(info, channels, self._revision, None if before is None else before.residual)
         images[info.kind] = mosaic
         if info.kind is MosaicKind.REFERENCE:
             images.pop(MosaicKind.PREVIEW, None)

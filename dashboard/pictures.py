@@ -26,6 +26,8 @@ class PictureKind(StrEnum):
     PREVIEW = "preview"
     DIFFERENCE_FIRST_PASS = "difference_first_pass"
     DIFFERENCE_REFRESHED = "difference_refreshed"
+    RESIDUAL_FIRST_PASS = "residual_first_pass"
+    RESIDUAL_REFRESHED = "residual_refreshed"
 
 
 PREDICTION_OF = {
@@ -33,9 +35,12 @@ PREDICTION_OF = {
     PictureKind.REFRESHED: MosaicKind.REFRESHED,
     PictureKind.DIFFERENCE_FIRST_PASS: MosaicKind.FIRST_PASS,
     PictureKind.DIFFERENCE_REFRESHED: MosaicKind.REFRESHED,
+    PictureKind.RESIDUAL_FIRST_PASS: MosaicKind.FIRST_PASS,
+    PictureKind.RESIDUAL_REFRESHED: MosaicKind.REFRESHED,
 }
 RETRIEVED = {PictureKind.REFERENCE: MosaicKind.REFERENCE, PictureKind.PREVIEW: MosaicKind.PREVIEW}
 DIFFERENCES = frozenset((PictureKind.DIFFERENCE_FIRST_PASS, PictureKind.DIFFERENCE_REFRESHED))
+RESIDUALS = frozenset((PictureKind.RESIDUAL_FIRST_PASS, PictureKind.RESIDUAL_REFRESHED))
 
 
 @dataclass(frozen=True)
@@ -52,7 +57,7 @@ def make_picture(images: Mapping[MosaicKind, Mosaic], kind: PictureKind, channel
     """Return what to show of one perspective, or None while an image that it needs is not there.
 
     The reference and its preview are shown on the grid of the newest prediction, so that both lie side by side pixel
-    by pixel.
+    by pixel. A residual is the same in both channels.
     """
     reference = images.get(MosaicKind.REFERENCE)
     if kind in RETRIEVED:
@@ -62,9 +67,18 @@ def make_picture(images: Mapping[MosaicKind, Mosaic], kind: PictureKind, channel
     prediction = images.get(PREDICTION_OF[kind])
     if prediction is None:
         return None
+    if kind in RESIDUALS:
+        return _residual_picture(prediction)
     if kind not in DIFFERENCES:
         return _prediction_picture(prediction, reference, channel)
     return None if reference is None else _difference_picture(prediction, reference, channel)
+
+
+def _residual_picture(prediction: Mosaic) -> Picture | None:
+    if prediction.residual is None:
+        return None
+    values = prediction.residual.on_grid_of(prediction)
+    return Picture(values, colour_limits(values), prediction.revision)
 
 
 def _reference_picture(reference: Mosaic, prediction: Mosaic | None, channel: Channel) -> Picture:

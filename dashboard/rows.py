@@ -38,6 +38,8 @@ def _perspective(row: Perspective) -> models.PerspectiveRow:
         refreshed=_scores(row.refreshed),
         constant=_figures(newest.constant) if newest else None,
         validation_loss=row.validation_loss,
+        residual_first_pass=row.first_pass_residual.residual if row.first_pass_residual else None,
+        residual_refreshed=row.refreshed_residual.residual if row.refreshed_residual else None,
     )
 
 
@@ -171,4 +173,5 @@ def mosaic_row(mosaic: Mosaic) -> models.MosaicRow:
         origin_px=info.origin_px,
         pixel_size_m=info.pixel_size_m,
         frames=info.frames,
+        residual=mosaic.residual is not None,
     )

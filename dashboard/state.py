@@ -21,6 +21,7 @@ from ptychoflow.streaming.events import (
     MosaicKind,
     PerspectiveStarted,
     PositionsTaken,
+    ResidualMapped,
     Telemetry,
 )
 from ptychoflow.streaming.state.run import RunState
@@ -126,6 +127,8 @@ class DashboardState:
         match event:
             case MosaicImage() | MosaicArea():
                 self._mosaics.take(event, arrays)
+            case ResidualMapped():
+                self._mosaics.take_residual(event, arrays)
             case PerspectiveStarted():
                 self._probe.start(event, arrays)
             case PositionsTaken():
@@ -160,6 +163,8 @@ class DashboardState:
                 skipped=len(state.regime.skipped),
             ),
             regime=rows.regime_row(state.regime),
+            residual=None if state.residual is None else models.Residual.model_validate(state.residual),
+            calibration=None if state.calibration is None else models.Calibration.model_validate(state.calibration),
             held_out=rows.held_out_rows(state),
             mosaics=[rows.mosaic_row(mosaic) for mosaic in self._mosaics.all()],
             paths=self._probe.lengths,

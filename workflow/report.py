@@ -20,6 +20,7 @@ from ptychoflow.streaming.state.run import RunState
 from ptychoflow.streaming.telemetry_log import TelemetryLog
 from ptychoflow.workflow.loss_plot import loss_plot
 from ptychoflow.workflow.quality_plot import quality_plot
+from ptychoflow.workflow.residual_plot import residual_plot
 from ptychoflow.workflow.step_plot import step_plot
 
 Summary = dict[str, Any]
@@ -88,7 +89,7 @@ def write_report(folder: RunFolder, state: RunState | None = None) -> Path:
         UserError: the folder holds no readable `summary.json`, or telemetry of another version; or it cannot be
             written.
     """
-    summary = {"classification": None} | _read_json(folder.summary)
+    summary = {"classification": None, "residuals": None} | _read_json(folder.summary)
     if state is None:
         state = RunState().apply_all(TelemetryLog(folder.telemetry) if folder.telemetry.exists() else ())
     try:
@@ -199,6 +200,7 @@ def _render(folder: RunFolder, summary: Summary, state: RunState) -> str:
         steps=_markup(step_plot(state)),
         psnr=_markup(quality_plot(summary, "psnr_db", "phase PSNR in dB")),
         ssim=_markup(quality_plot(summary, "ssim", "phase SSIM")),
+        residuals=_markup(residual_plot(summary)),
         config=_read_text(folder.config),
         environment=_read_json(folder.environment, missing={}),
     )
@@ -209,7 +211,12 @@ def _images(folder: RunFolder, summary: Summary) -> list[Summary]:
     shown = []
     for index in _perspectives_shown(folder, summary):
         rows = [[(kind, channel, title) for kind, title in PICTURES.items()] for channel in CHANNELS]
-        rows.append([("first_pass", channel, "Network, first pass") for channel in CHANNELS])
+        rows.append(
+            [
+                *(("first_pass", channel, "Network, first pass") for channel in CHANNELS),
+                ("refreshed", "residual", "share of the frames not explained, refreshed"),
+            ]
+        )
         shown.append({"index": index, "rows": [_pictures(folder, index, row) for row in rows]})
     return shown
 

@@ -8,7 +8,15 @@ from typing import Any
 
 import msgspec
 
-from ptychoflow.streaming.events import BufferReport, Channels, PerspectiveScores, Quality, TaskScores, chance
+from ptychoflow.streaming.events import (
+    BufferReport,
+    Channels,
+    PerspectiveScores,
+    Quality,
+    ResidualScores,
+    TaskScores,
+    chance,
+)
 from ptychoflow.streaming.state.classification import TaskHistory
 from ptychoflow.streaming.state.perspectives import Perspective
 from ptychoflow.streaming.state.regime import RegimeHistory
@@ -52,6 +60,7 @@ def _sections(state: RunState) -> Summary:
         "held_out": _held_out(state),
         "classification": _classification(state.tasks),
         "perspectives": [_perspective(row) for row in scored],
+        "residuals": _residuals(state, perspectives),
         "validation_loss": [asdict(row) for row in state.training.evaluations.all()],
         "weights": {
             "published": weights.published.count,
@@ -99,6 +108,31 @@ def _perspective(row: Perspective) -> Summary:
         "constant": {"model_versions": [], **_mean_scores([newest.constant])} if newest else None,
         "ground_truth": str(row.ground_truth) if row.ground_truth else None,
     }
+
+
+def _residuals(state: RunState, perspectives: Sequence[Perspective]) -> Summary | None:
+    """Return the score without ground truth of every perspective that has one, also of those without ground truth."""
+    scored = [row for row in perspectives if row.first_pass_residual is not None]
+    if not scored:
+        return None
+    return {
+        "calibration": None if state.calibration is None else msgspec.structs.asdict(state.calibration),
+        "perspectives": [
+            {
+                "index": row.index,
+                "first_pass": _residual(row.first_pass_residual),
+                "refreshed": _residual(row.refreshed_residual),
+            }
+            for row in scored
+        ],
+    }
+
+
+def _residual(residual: ResidualScores | None) -> Summary | None:
+    if residual is None:
+        return None
+    figures = ("frames", "scored", "residual", "error_rad")
+    return {name: getattr(residual, name) for name in figures}
 
 
 def _scores(scores: PerspectiveScores | None) -> Summary | None:

@@ -98,7 +98,7 @@ function nextTheme() {
 
 const KEYS = {
   "[": () => leaf(-1), "]": () => leaf(1), r: () => toggle("pass"), v: () => toggle("compare"), c: () => toggle("channel"),
-  x: () => toggle("across"), o: () => byId("show-path").click(), t: nextTheme, "+": () => zoomBy(1.5), "-": () => zoomBy(1 / 1.5), 0: fit,
+  x: () => toggle("across"), o: () => byId("show-path").click(), e: () => byId("show-residual").click(), t: nextTheme, "+": () => zoomBy(1.5), "-": () => zoomBy(1 / 1.5), 0: fit,
 };
 
 // Arrows move enlarged images; at full view they scroll the page.

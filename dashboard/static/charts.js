@@ -14,6 +14,7 @@ const CHARTS = [
   { id: "remembered", only: "classification", title: () => "Accuracy matrix: top-1 on each task after each task", draw: accuracyMatrix },
   { id: "psnr", only: "scan", title: () => "PSNR, dB", draw: () => quality((channel) => `psnr_${channel}_db`, "threshold_psnr_phase_db") },
   { id: "ssim", only: "scan", title: () => "SSIM", draw: () => quality((channel) => `ssim_${channel}`, "threshold_ssim_phase") },
+  { id: "residual", only: "scan", title: () => "Residual: not explained of the newest frames, %", draw: residuals },
   { id: "loss", title: () => "Loss", draw: losses },
   { id: "forgetting", title: () => `Validation loss on each ${word("section")} after each ${word("section")}`, draw: validationMatrix },
   { id: "rate", title: () => "Throughput, 1/s", draw: rates },
@@ -183,6 +184,12 @@ function onlineAccuracy() {
   const guesses = [["guessing, top-1", one], ["guessing, top-5", five]].map(([name, value]) => (
     { x: [x[0], x.at(-1)], y: [value, value], name, mode: "lines", ...stroke("--constant", "dash") }));
   return { traces: [...traces.map(broken), ...guesses], layout: { ...timeAxis(), yaxis: { range: [0, 1.02] } } };
+}
+
+// The score without ground truth, as it comes.
+function residuals() {
+  const trace = line("residual", "newest", "first pass", "--first-pass");
+  return { traces: [{ ...trace, y: trace.y.map((value) => 100 * value) }], layout: { ...timeAxis(), yaxis: { rangemode: "tozero" }, showlegend: false } };
 }
 
 function losses() {

@@ -6,6 +6,7 @@ import { askRedraw, byId, chosen, element, setText } from "./dom.js";
 import { fixed, length, signed } from "./format.js";
 import { loadPicture } from "./pictures.js";
 import { drawProbe } from "./probe.js";
+import { drawResidual, loadResidual, residualNote } from "./residual.js";
 import { drawSaving } from "./saving.js";
 import { drawScaleBar } from "./scalebar.js";
 import { address, store } from "./store.js";
@@ -41,7 +42,7 @@ export function drawImages() {
   const [height, width] = grid?.shape_px ?? [1, 1];
   byId("figures").style.setProperty("--aspect", String(width / height));
   for (const figure of figures.values()) showFigure(figure, { rows, pass, grid, mode });
-  drawNote(rows, pass, grid);
+  drawNote(rows, pass, grid, figures.get("network-phase").layer);
   drawSaving(perspective, rows, pass);
 }
 
@@ -124,7 +125,7 @@ function label(perspective) {
   return angle == null ? `Perspective ${perspective}` : `Perspective ${perspective} at ${fixed(angle, 1)}°`;
 }
 
-function drawNote(rows, pass, grid) {
+function drawNote(rows, pass, grid, layer) {
   const shown = rows.find((row) => row.kind === pass);
   if (!shown) {
     setText("images-note", `Images appear as soon as the edge has weights and frames.${previewed(rows)}`);
@@ -140,7 +141,7 @@ function drawNote(rows, pass, grid) {
   const source = store.present.scan?.source.split("/").at(-1) ?? "";
   const name = source ? `${source}, ${label(shown.perspective).toLowerCase()}` : label(shown.perspective);
   setText("images-note", `${name}, up to model version ${shown.model_version}. ${height} × ${width} pixels of ${length(sizeX)}.` +
-    `${pending || ` Network and reference (${truth}) share their colours.`}${substitute}${where}`);
+    `${pending || ` Network and reference (${truth}) share their colours.`}${residualNote(layer)}${substitute}${where}`);
 }
 
 function previewed(rows) {
@@ -173,7 +174,7 @@ function makeFigure(channel, part) {
     element("div", { className: "frame" }, canvas, left, right, scaleBar, waiting),
     element("div", { className: "colour-bar" }, lower, bar, upper),
   );
-  return { node, canvas, scaleBar, title, waiting, left, right, value, bar, lower, upper, channel, view: part, picture: null, shape: null };
+  return { node, canvas, scaleBar, title, waiting, left, right, value, bar, lower, upper, channel, view: part, picture: null, layer: null, shape: null };
 }
 
 function showFigure(figure, { rows, pass, grid, mode }) {
@@ -198,6 +199,7 @@ function showFigure(figure, { rows, pass, grid, mode }) {
   figure.picture = loadPicture({ grid, rows, kind, channel: figure.channel.name, limits }) ?? figure.picture;
   figure.other = mode !== "side" && part === "network" && retrieved(rows)
     ? loadPicture({ grid, rows, kind: reference, channel: figure.channel.name, limits }) : null;
+  figure.layer = part === "network" ? loadResidual({ grid, rows, pass }) : null;
   if (figure.picture) paint(figure, grid);
 }
 
@@ -216,6 +218,7 @@ function paint(figure, grid) {
   const draw = (shown) => (context) => drawPicture(context, shown, grid.shape_px, place);
   const tags = other ? drawCompared(canvas, draw(picture), draw(other), figure.otherName) : (draw(picture)(canvas.getContext("2d")), ["", ""]);
   [figure.left.textContent, figure.right.textContent] = tags;
+  drawResidual(canvas.getContext("2d"), figure.layer, grid.shape_px, place);
   if (figure.view.name === "network") drawProbe(canvas.getContext("2d"), grid, place);
   drawScaleBar(figure.scaleBar, (grid.pixel_size_m[1] / place.scale) * devicePixelRatio, canvas.clientWidth);
   drawColours(figure);

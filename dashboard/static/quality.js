@@ -3,6 +3,7 @@
 import { chosen, element, refill } from "./dom.js";
 import { count, fixed, missing, signed } from "./format.js";
 import { chosenPerspective } from "./images.js";
+import { residualBlock } from "./residual.js";
 import { store } from "./store.js";
 
 const TITLES = { refreshed: "refreshed", first_pass: "first pass" };
@@ -12,7 +13,8 @@ export function drawQuality() {
   const scores = store.perspectives.get(perspective);
   const pass = scores?.[chosen("pass")] ? chosen("pass") : "first_pass";
   const held = store.present.held_out.slice(-1);
-  refill("quality", [perspective, pass, scores, held], () => tables(perspective, pass, scores, held));
+  const { residual, calibration } = store.present;
+  refill("quality", [perspective, pass, scores, held, residual, calibration], () => [...tables(perspective, pass, scores, held), ...residualBlock()]);
 }
 
 function tables(perspective, pass, scores, held) {

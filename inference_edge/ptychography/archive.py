@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,13 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
+from ptychoflow.inference_edge.ptychography.frame_residuals import ResidualMap
 from ptychoflow.inference_edge.stitching.figures import (
     ColourScale,
     amplitude_scale,
     difference_scale,
     phase_scale,
+    residual_scale,
     write_picture,
 )
 from ptychoflow.inference_edge.stitching.mosaic import StitchedImage
@@ -39,6 +41,8 @@ UNREADABLE = (OSError, RuntimeError, KeyError, ValueError, TypeError, OverflowEr
 WAITING_MAX = 8
 """Perspectives that wait for the disk; with more, imaging waits too."""
 LABELS = {"amplitude": "amplitude", "phase": "phase (rad)"}
+RESIDUAL = "residual"
+PICTURE_LABELS = LABELS | {RESIDUAL: "share of the frames not explained"}
 Channel = npt.NDArray[np.floating]
 
 
@@ -56,6 +60,8 @@ class PerspectiveImages:
     reference: ReferenceImage | None
     closed_frames: int | None = None
     """Frames received, if the perspective will not change any more."""
+    residuals: dict[MosaicKind, ResidualMap] = field(default_factory=dict)
+    """Of the images whose frames were scored."""
 
 
 class Archive:
@@ -89,6 +95,7 @@ class Archive:
                 with h5py.File(path) as file:
                     closed_frames = int(file.attrs.get(CLOSED_FRAMES, -1))
                     names = [f"{kind}_{channel}" for kind in file for channel in LABELS if file[kind][channel].size]
+                    names += [f"{kind}_{RESIDUAL}" for kind in file if RESIDUAL in file[kind]]
             except UNREADABLE as error:
                 log.warning("%s is not counted as written, it cannot be read: %s", path, error)
                 continue
@@ -194,7 +201,7 @@ class Archive:
             return
         for name, values, scale in pictures:
             with durable_file(self._picture(perspective, name)) as unfinished:
-                label = LABELS[name.rpartition("_")[2]]
+                label = PICTURE_LABELS[name.rpartition("_")[2]]
                 write_picture(unfinished, values, scale=scale, label=label, pixel_size_m=(pixel_y_m, pixel_x_m))
         log.info("wrote the images of perspective %d", perspective)
 
@@ -224,6 +231,9 @@ def _write_arrays(file: h5py.File, images: PerspectiveImages, comparison: Compar
         group = _write_image(file, kind.value, image, images.pixel_size_m)
         group["coverage"] = image.coverage
         group.attrs["model_versions"] = np.array(images.model_versions[kind], dtype=np.int64)
+        if (residual := images.residuals.get(kind)) is not None:
+            group[RESIDUAL] = residual.values
+            group[RESIDUAL].attrs.update(origin_px=residual.origin_px, cell_px=residual.cell_px)
     if images.reference is not None:
         _write_image(file, MosaicKind.REFERENCE.value, images.reference, images.pixel_size_m)
     if comparison is not None:
@@ -280,10 +290,27 @@ def _pictures(file: h5py.File) -> list[tuple[str, Channel, ColourScale]]:
         for name, values in images.items()
         if values.size
     ]
+    for kind in shown["phase"]:
+        if RESIDUAL in file[kind]:
+            values = _residual(file[kind])
+            pictures.append((f"{kind}_{RESIDUAL}", values, residual_scale(values)))
     compared = {} if differences is None else {channel: _image(differences, channel) for channel in LABELS}
     return pictures + [
         (f"difference_{name}", values, difference_scale(values)) for name, values in compared.items() if values.size
     ]
+
+
+def _residual(group: h5py.Group) -> Channel:
+    """Return the residuals pixel by pixel of the image, NaN where that is empty."""
+    cell_px, phase = int(group[RESIDUAL].attrs["cell_px"]), _image(group, "phase")
+    cells = _image(group, RESIDUAL)
+    if not 1 <= cell_px <= max(phase.shape):
+        raise ValueError(f"cells of {cell_px} px")
+    rows, columns = (
+        np.minimum(np.arange(length) // cell_px, whole - 1)
+        for length, whole in zip(phase.shape, cells.shape, strict=True)
+    )
+    return np.where(np.isfinite(phase), cells[rows[:, np.newaxis], columns], np.nan)
 
 
 def _image(group: h5py.Group, name: str) -> Channel:

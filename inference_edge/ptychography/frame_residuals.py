@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from ptychoflow.inference_edge.stitching.area import Area
 
-WINDOW = 24
+WINDOW = 32
 """Frames of which the median is taken: a few that are bad in themselves do not change it."""
 CELLS_IN_PATCH = 4
 

@@ -14,7 +14,7 @@ from ptychoflow.streaming.events import MosaicKind, ResidualCalibrated, Residual
 from ptychoflow.streaming.messages import FirstPassResidual
 from ptychoflow.streaming.telemetry import TelemetrySender
 
-TOLD_EVERY_FRAMES = WINDOW // 2
+TOLD_EVERY_FRAMES = WINDOW // 4
 
 
 class ResidualReporter:

@@ -293,6 +293,11 @@ class ScanEdge(Edge[ScanStart, Model]):
             images={kind: perspective.rendering(kind).whole.image() for kind in STITCHED},
             model_versions={kind: sorted(perspective.rendering(kind).versions) for kind in STITCHED},
             reference=perspective.reference,
+            residuals={
+                kind: perspective.rendering(kind).residuals.map(perspective.rendering(kind).whole.covered)
+                for kind in STITCHED
+                if perspective.rendering(kind).residuals.scored
+            },
             closed_frames=perspective.received if final else None,
         )
 

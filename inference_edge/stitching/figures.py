@@ -46,6 +46,11 @@ def difference_scale(values: npt.NDArray[np.floating]) -> ColourScale:
     return ColourScale(-largest, largest, "RdBu_r")
 
 
+def residual_scale(values: npt.NDArray[np.floating]) -> ColourScale:
+    """Dark where frames are explained well, bright where they are not."""
+    return ColourScale(*_robust_limits(values), "magma")
+
+
 def write_picture(
     path: Path, values: npt.NDArray[np.floating], *, scale: ColourScale, label: str, pixel_size_m: tuple[float, float]
 ) -> None:

@@ -12,6 +12,7 @@ from ptychoflow.streaming.events import (
     HeldOutScores,
     MosaicKind,
     PerspectiveScores,
+    ResidualScores,
     Telemetry,
     ValidationLoss,
 )
@@ -30,6 +31,8 @@ class Perspective:
     index: int
     first_pass: PerspectiveScores | None = None
     refreshed: PerspectiveScores | None = None
+    first_pass_residual: ResidualScores | None = None
+    refreshed_residual: ResidualScores | None = None
     ground_truth: GroundTruthSource | None = None
     validation_loss: float | None = None
     """The newest on this perspective."""
@@ -63,6 +66,10 @@ class Perspectives:
                     self.rows.put(index, replace(row, first_pass=scores), event=number)
                 elif kind is MosaicKind.REFRESHED:
                     self.rows.put(index, replace(row, refreshed=scores), event=number)
+            case ResidualScores(perspective=index, kind=MosaicKind.FIRST_PASS) as residual:
+                self.rows.put(index, replace(self._row(index), first_pass_residual=residual), event=number)
+            case ResidualScores(perspective=index, kind=MosaicKind.REFRESHED) as residual:
+                self.rows.put(index, replace(self._row(index), refreshed_residual=residual), event=number)
             case GroundTruthReady(perspective=index, source=source):
                 self.rows.put(index, replace(self._row(index), ground_truth=source), event=number)
             case ValidationLoss(per_perspective=losses):

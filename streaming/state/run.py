@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Iterable
 
@@ -10,8 +11,11 @@ import msgspec
 from ptychoflow.streaming.events import (
     Channels,
     EdgeCounts,
+    MosaicKind,
     PerspectiveScores,
     Quality,
+    ResidualCalibrated,
+    ResidualScores,
     ScanInfo,
     Telemetry,
     TrainingResumed,
@@ -38,6 +42,7 @@ SERIES_COLUMNS = {
     "validation": ("step", "mean_over_seen", "constant"),
     "first_pass": ("model_version", *SCORE_COLUMNS, *(f"constant_{name}" for name in SCORE_COLUMNS)),
     "refreshed": ("model_version", *SCORE_COLUMNS, *(f"constant_{name}" for name in SCORE_COLUMNS)),
+    "residual": ("perspective", "newest", "error_rad"),
     "edge": ("frames_per_s", "frame_to_image_p50_ms", "frame_to_image_p99_ms"),
     "buffer": ("size", "capacity", "hidden_fraction"),
     "tasks": ("task", "top1", "top5"),
@@ -61,6 +66,9 @@ class RunState:
         self.series = {name: Series(columns, capacity=series_points) for name, columns in SERIES_COLUMNS.items()}
         self.scan: ScanInfo | None = None
         self.edge: EdgeCounts | None = None
+        self.residual: ResidualScores | None = None
+        """Of first passes, the newest."""
+        self.calibration: ResidualCalibrated | None = None
         self.imaged = Rate()
         self.ledger = FrameLedger()
         self.parts = PartsHealth()
@@ -120,6 +128,14 @@ class RunState:
                 constant = {f"constant_{name}": value for name, value in figures_of(scores.constant).items()}
                 version = max(scores.model_versions, default=0)
                 self.series[kind].append(at_s, {"model_version": version, **figures_of(scores.quality), **constant})
+            case ResidualScores(kind=MosaicKind.FIRST_PASS) as residual:
+                self.residual = residual
+                newest = residual.residual if residual.newest is None else residual.newest
+                error_rad = math.nan if residual.error_rad is None else residual.error_rad
+                figures = {"perspective": residual.perspective, "newest": newest, "error_rad": error_rad}
+                self.series["residual"].append(at_s, figures)
+            case ResidualCalibrated() as calibration:
+                self.calibration = calibration
             case TrainingResumed():
                 self.perspectives.go_back(self.training.validation.all(), number=self.events)
             case _:

@@ -12,7 +12,7 @@ from ptychoflow.acquisition.settings import AcquisitionSettings, RegimeSettings
 from ptychoflow.streaming.events import Regime, Unlabelled
 from ptychoflow.streaming.messages import FirstPassResidual, FirstPassScore
 
-RULES = RegimeSettings(psnr_db=20.0, ssim=0.6, consecutive=3, one_in=4)
+RULES = RegimeSettings(psnr_db=20.0, ssim=0.6, consecutive=3, one_in=4, residual_ratio=1.2)
 
 
 def score(perspective: int, *, psnr_db: float = 22.0, ssim: float = 0.8, constant: float = 18.0) -> FirstPassScore:

@@ -29,6 +29,9 @@ from ptychoflow.streaming.events import (
     PerspectiveStarted,
     PositionsTaken,
     RankCounts,
+    ResidualCalibrated,
+    ResidualMapped,
+    ResidualScores,
     ScanInfo,
     StepBreakdown,
     TaskAccuracies,
@@ -123,6 +126,11 @@ def _scanned(number: int, angle: float) -> Story:
         psnr_db = 15.0 + number + gain
         yield PerspectiveScores(number, angle, FRAMES, kind, quality(psnr_db), quality(15.2), [number + 1]), {}
         yield MosaicImage(number, kind, number + 1, (0.0, 0.0), (8.6e-9, 8.6e-9)), _noisy(image, noise, number)
+        residual = 0.4 * noise / (1 + 0.2 * number)
+        error_rad = 3 * residual if number else None
+        yield ResidualScores(number, kind, FRAMES, FRAMES - 30, residual, 1.1 * residual, error_rad), {}
+        yield ResidualMapped(number, kind, (0, 0), 16), {"residual": _badly_explained(residual)}
+    yield ResidualCalibrated(370 * (number + 1), 2 * (number + 1), 0.82, 1.3, usable=True), {}
     yield MosaicImage(number, MosaicKind.REFERENCE, 0, (0.0, 0.0), (8.6e-9, 8.6e-9)), _noisy(image, 0.0, number)
 
 
@@ -159,6 +167,11 @@ def _noisy(image: npt.NDArray[np.float32], noise: float, seed: int) -> Arrays:
     phase = -0.6 * image + noise * rng.normal(size=image.shape)
     amplitude = 1.0 - 0.3 * image + 0.4 * noise * rng.normal(size=image.shape)
     return {"phase": phase.astype(np.float32), "amplitude": amplitude.astype(np.float32)}
+
+
+def _badly_explained(residual: float) -> npt.NDArray[np.float32]:
+    y, x = np.mgrid[-1:1:13j, -1:1:17j]
+    return np.asarray(residual * (1 + np.exp(-8 * ((y - 0.3) ** 2 + (x + 0.2) ** 2))), np.float32)
 
 
 def _diffraction() -> npt.NDArray[np.float32]:

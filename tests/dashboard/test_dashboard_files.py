@@ -24,9 +24,10 @@ from ptychoflow.dashboard.runs import Runs
 from ptychoflow.dashboard.settings import DashboardSettings
 from ptychoflow.dashboard.state import DashboardState
 from ptychoflow.inference_edge.ptychography.archive import Archive, PerspectiveImages
+from ptychoflow.inference_edge.ptychography.frame_residuals import ResidualMap
 from ptychoflow.inference_edge.stitching.mosaic import StitchedImage
 from ptychoflow.inference_edge.stitching.quality import ReferenceImage
-from ptychoflow.streaming.events import FrameTaken, MosaicKind, PerspectiveStarted, ScanInfo
+from ptychoflow.streaming.events import FrameTaken, MosaicKind, PerspectiveStarted, ResidualMapped, ScanInfo
 from ptychoflow.streaming.messages import GroundTruthSource
 from ptychoflow.streaming.run_folder import RunFolder
 
@@ -67,6 +68,7 @@ def write_images(folder: Path, perspective: int, phase: np.ndarray) -> None:
             images={MosaicKind.FIRST_PASS: image, MosaicKind.REFRESHED: image},
             model_versions={MosaicKind.FIRST_PASS: [1], MosaicKind.REFRESHED: [4, 5]},
             reference=ReferenceImage(phase + 2, phase / 2, (2.0, 3.0)),
+            residuals={MosaicKind.REFRESHED: ResidualMap(phase[::2, ::2] / 1000, (2, 3), 2)},
         )
     )
     archive.close()
@@ -304,3 +306,25 @@ def test_tiles_hold_every_pixel_and_change_only_where_the_image_does(client: Tes
     put(state, MosaicKind.REFRESHED, 0, image)
     assert [fetch(place, etag).status_code for place, etag in etags.items()] == [304, 200]
     assert [fetch(place).status_code for place in ("0/3/0", "0/0/3", "7/0/0", "0/-1/0")] == [404, 404, 422, 422]
+
+
+def test_residuals_are_shown_of_images_at_hand_and_of_those_in_the_folder(
+    client: TestClient, state: DashboardState, tmp_path: Path
+) -> None:
+    put(state, MosaicKind.REFRESHED, 3, ramp())
+    event = ResidualMapped(3, MosaicKind.REFRESHED, (-3, 4), 2)
+    state.apply(telemetry(event), {"residual": ramp()[::2, ::2] / 1000})
+    write_images(tmp_path / "night", 2, ramp())
+    for perspective in (2, 3):
+        rows = client.get(f"/api/mosaics/{perspective}").json()
+        assert [row["residual"] for row in rows if row["kind"] == "refreshed"] == [True]
+        answer = client.get(f"/api/mosaics/{perspective}/residual_refreshed/phase.png")
+        assert answer.headers["X-Colour-Map"] == "magma"
+        assert 0 <= float(answer.headers["X-Lower"]) < float(answer.headers["X-Upper"]) <= 0.048
+        pixels = np.asarray(Image.open(io.BytesIO(answer.content)).convert("RGBA")).astype(int)
+        assert pixels.shape == (6, 8, 4)
+        assert (pixels[::2, ::2] == pixels[1::2, 1::2]).all(), "a cell has one colour"
+        assert pixels[-1, -1].sum() > pixels[0, 0].sum()
+    assert client.get("/api/mosaics/2/residual_first_pass/phase.png").status_code == 404
+    (picture,) = (tmp_path / "night" / "images").glob("*_refreshed_residual.png")
+    assert picture.stat().st_size > 1000

@@ -178,7 +178,7 @@ def test_mosaics_are_listed_with_their_geometry():
     state.apply(telemetry(event), arrays)
     assert whole(state)["present"]["mosaics"] == [{
         "perspective": 2, "kind": "refreshed", "model_version": 7, "revision": 1, "shape_px": [6, 8],
-        "origin_px": [-3.0, 4.5], "pixel_size_m": [9e-9, 8e-9], "frames": 0,
+        "origin_px": [-3.0, 4.5], "pixel_size_m": [9e-9, 8e-9], "frames": 0, "residual": False,
     }]  # fmt: skip
     assert state.images(2)[MosaicKind.REFRESHED].nbytes == 2 * 6 * 8 * 4
 

@@ -2,7 +2,7 @@ import numpy as np
 from telemetry_samples import PIXEL_SIZE_M, mosaic, ramp
 
 from ptychoflow.dashboard.mosaics import Channel, MosaicStore
-from ptychoflow.streaming.events import MosaicArea, MosaicImage, MosaicKind
+from ptychoflow.streaming.events import MosaicArea, MosaicImage, MosaicKind, ResidualMapped
 
 FIRST_PASS, REFRESHED = MosaicKind.FIRST_PASS, MosaicKind.REFRESHED
 
@@ -69,3 +69,24 @@ def test_an_image_grows_from_the_parts_that_changed():
     assert images.of(0)[FIRST_PASS].info.revision == 6
     images.take(MosaicArea(1, FIRST_PASS, 1, (0, 0), (0, 0), (2, 2), 1), part)
     assert images.of(1) == {}
+
+
+def test_residuals_lie_over_the_pixels_of_their_cells_and_stay_while_the_image_is_replaced():
+    images = store()
+    cells = {"residual": np.array([[1, 2], [3, np.nan]], np.float32)}
+    event = ResidualMapped(0, REFRESHED, (0, 2), 2)
+    images.take_residual(event, cells)
+    assert images.of(0) == {}
+    phase = np.zeros((3, 5), np.float32)
+    phase[0, 1] = np.nan
+    put(images, 0, REFRESHED, phase, origin_px=(-1, 1))
+    assert images.of(0)[REFRESHED].residual is None
+    images.take_residual(event, cells)
+    put(images, 0, REFRESHED, phase, origin_px=(-1, 1))
+    mosaic = images.of(0)[REFRESHED]
+    nan = np.nan
+    np.testing.assert_array_equal(mosaic.residual.on_grid_of(mosaic), [[nan] * 5, [nan, 1, 1, 2, 2], [nan, 1, 1, 2, 2]])
+    for cell_px, array in ((0, cells["residual"]), (2, np.zeros((0, 2))), (2, np.zeros(3)), (1 << 20, np.ones((1, 1)))):
+        images.take_residual(ResidualMapped(0, REFRESHED, (0, 2), cell_px), {"residual": array})
+    images.take_residual(event, {})
+    assert images.of(0)[REFRESHED].residual is mosaic.residual

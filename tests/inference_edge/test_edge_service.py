@@ -24,6 +24,7 @@ from support import wait_until
 
 from ptychoflow.inference_edge.backends.base import run_in_batches
 from ptychoflow.inference_edge.backends.runner_factory import RunnerFactory
+from ptychoflow.inference_edge.ptychography import frame_residuals
 from ptychoflow.inference_edge.ptychography.archive import CLOSED_FRAMES
 from ptychoflow.inference_edge.ptychography.residual import forward_residuals
 from ptychoflow.inference_edge.ptychography.service import serve_edge
@@ -111,7 +112,8 @@ def test_a_whole_scan(run):
     wait_until(lambda: run.unacknowledged == 0)
 
 
-def test_frames_are_scored_without_ground_truth_where_the_light_is_known(run):
+def test_frames_are_scored_without_ground_truth_where_the_light_is_known(run, monkeypatch):
+    monkeypatch.setattr(frame_residuals, "WINDOW", FRAMES_EACH)
     run.start_edge(SETTINGS.model_copy(update={"residual_share": 1.0}))
     run.trainer.publish(*weights(1))
     probe = np.random.default_rng(1).normal(size=(2, 32, 32)).astype(np.complex64)
@@ -138,6 +140,11 @@ def test_frames_are_scored_without_ground_truth_where_the_light_is_known(run):
     kinds = MosaicKind.FIRST_PASS, MosaicKind.REFRESHED
     expected_maps = {(perspective, kind) for perspective in (1, 2) for kind in kinds}
     assert {(one.perspective, one.kind) for one in run.of(ResidualMapped)} == expected_maps
+    with h5py.File(run.folder / "images" / "perspective_0002.h5") as file:
+        shown = file["refreshed/residual"][()]
+        assert np.nanmin(shown) > 0
+        assert -(-file["refreshed/phase"].shape[0] // file["refreshed/residual"].attrs["cell_px"]) == len(shown)
+    assert (run.folder / "images" / "perspective_0002_refreshed_residual.png").stat().st_size
     residuals = [one for one in run.publisher.scores if isinstance(one, FirstPassResidual)]
     assert (residuals[-1].perspective, residuals[-1].frames) == (2, FRAMES_EACH)
     (score,) = (one for one in run.publisher.scores if isinstance(one, FirstPassScore))

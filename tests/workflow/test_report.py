@@ -26,6 +26,8 @@ from ptychoflow.streaming.events import (
     Regime,
     RegimeChanged,
     RegimeRules,
+    ResidualCalibrated,
+    ResidualScores,
     ScanInfo,
     StepBreakdown,
     TrainingStep,
@@ -228,6 +230,42 @@ def test_a_run_without_regimes_says_nothing_of_them(tmp_path):
     page = page_of(tmp_path, *(scores(index, MosaicKind.FIRST_PASS, 20.0) for index in (0, 1)))
     assert "Regimes" not in page.text
     assert not {"monitoring", "without ground truth", "good enough"} & set(page.comments)
+
+
+def residual_of(perspective: int, kind: MosaicKind, residual: float, error_rad: float | None = None) -> ResidualScores:
+    return ResidualScores(perspective, kind, 400, 380, residual, 2 * residual, error_rad)
+
+
+def test_the_score_without_ground_truth_is_told_also_of_perspectives_that_nothing_else_is_known_of(tmp_path):
+    told = [
+        residual_of(0, MosaicKind.FIRST_PASS, 0.05),
+        residual_of(0, MosaicKind.REFRESHED, 0.03, 0.2),
+        residual_of(1, MosaicKind.FIRST_PASS, 0.064, 0.31),
+    ]
+    summary = summary_of(*told, ResidualCalibrated(760, 2, 0.81, 1.24, usable=True))
+    assert summary["perspectives"] == []
+    assert summary["residuals"] == {
+        "calibration": {"frames": 760, "images": 2, "correlation": 0.81, "spread": 1.24, "usable": True},
+        "perspectives": [
+            {
+                "index": 0,
+                "first_pass": {"frames": 400, "scored": 380, "residual": 0.05, "error_rad": None},
+                "refreshed": {"frames": 400, "scored": 380, "residual": 0.03, "error_rad": 0.2},
+            },
+            {
+                "index": 1,
+                "first_pass": {"frames": 400, "scored": 380, "residual": 0.064, "error_rad": 0.31},
+                "refreshed": None,
+            },
+        ],
+    }
+    page = page_of(tmp_path, *told, ResidualCalibrated(760, 2, 0.81, 1.24, usable=True))
+    assert "Over 760 frames with a reference its rank correlation with the phase error is 0.81" in page.text
+    last = "Perspective 1 in the end: 6.4 % not explained, a phase error of about 0.31 rad (380 of 400 frames scored)."
+    assert last in page.text
+    assert "not explained of a frame, %" in page.comments
+    assert "It is not calibrated: no image" in page_of(tmp_path, *told).text
+    assert "too few frames" in page_of(tmp_path, *told, ResidualCalibrated(9, 1, 0.9, 1.0, usable=False)).text
 
 
 @pytest.mark.parametrize(

@@ -39,6 +39,7 @@ from ptychoflow.workflow.loss_plot import loss_plot
 from ptychoflow.workflow.progress import describe
 from ptychoflow.workflow.quality_plot import quality_plot
 from ptychoflow.workflow.report import judge
+from ptychoflow.workflow.residual_plot import residual_plot
 from ptychoflow.workflow.results import headline
 from ptychoflow.workflow.step_plot import step_plot
 from ptychoflow.workflow.summary import summarise
@@ -118,6 +119,7 @@ def test_no_event_crashes_the_figures_of_the_report(told: list[Telemetry]) -> No
     summary = json.loads(json.dumps(summarise(state), allow_nan=False))
     for metric in ("psnr_db", "ssim"):
         quality_plot(summary, metric, metric)
+    residual_plot(summary)
 
 
 def test_what_is_kept_stays_bounded_whatever_comes() -> None:

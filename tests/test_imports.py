@@ -49,6 +49,7 @@ TRAINER_ROOMS = (
 WORKFLOW_ROOMS = (
     ("exit_status", "former_names", "logs", "environment", "drawing", "target", "progress_bar", "summary"),
     ("configuration", "contained", "progress", "json_results", "loss_plot", "quality_plot", "step_plot"),
+    ("residual_plot",),
     ("report",),
     ("results",),
     ("launching",),

@@ -125,7 +125,8 @@ def test_a_message_is_settled_once_all_its_training_samples_are_trained_on(inges
     ingest.queue.mark_trained()
     assert ingest.queue.pop_acknowledgeable() == [1, 2], "validation samples are done with when they are stored"
     ingest.queue.next_minibatch(2, timeout_s=0.0)
-    ingest.queue.mark_refused("test")
+    ingest.queue.mark_trained()
+    ingest.queue.mark_refused("test", 2)
     assert ingest.queue.pop_acknowledgeable() == [3]
     assert (ingest.counts.trained, refused(ingest)) == (3, 2)
 

@@ -226,6 +226,65 @@ def test_a_step_that_is_not_finite_changes_nothing() -> None:
     assert all(tensor.isfinite().all() for tensor in trained.averaged.network.state_dict().values())
 
 
+def test_a_step_is_that_of_plain_code_also_after_one_that_is_not_finite() -> None:
+    trained, strategy = learner(batch_norm=True), Incremental(PIPELINE, device=CPU)
+    plain = trained.averaged.snapshot().train().requires_grad_(True)
+    optimizer = torch.optim.Adam(plain.parameters(), lr=1e-3)
+    average = trained.averaged.snapshot()
+    good = [batch(range(4 * number, 4 * number + 4)) for number in range(4)]
+    assert good[0] is not None
+    bad = replace(good[0], inputs=good[0].inputs.float() * float("nan"))
+    for one in (bad, good[0], good[1], bad, bad, good[2], good[3]):
+        assert one is not None
+        step = trained.begin(one, strategy, agree(propose(4)))
+        if one is bad:
+            trained.settle()
+            assert not step.made
+            averaged = average.state_dict()
+            running = {name: value for name, value in averaged.items() if "running" in name}
+            plain.load_state_dict(running, strict=False)
+            continue
+        error = PIPELINE.error(plain(one.inputs), one.target).sum(dim=0) / 4
+        torch.testing.assert_close(step.share, error.detach(), rtol=1e-4, atol=1e-5)
+        optimizer.zero_grad()
+        error.sum().backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        made = optimizer.state[next(plain.parameters())]["step"].item()
+        decay = min(0.5, made / (made + WARM_UP_STEPS))
+        states = average.state_dict(), plain.state_dict()
+        for mine, now in zip(*(state.values() for state in states), strict=True):
+            if mine.is_floating_point():
+                mine.lerp_(now, 1 - decay)
+        assert made == trained.steps
+    trained.settle()
+    assert trained.steps == 4
+    for (name, expected), found in zip(
+        average.state_dict().items(), trained.averaged.network.state_dict().values(), strict=True
+    ):
+        if expected.is_floating_point():
+            torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5, msg=name)
+
+
+@pytest.mark.parametrize("kind", [OptimizerKind.ADAM, OptimizerKind.SGD])
+def test_a_first_step_that_is_not_finite_leaves_nothing_behind(kind: OptimizerKind) -> None:
+    optimizer = OptimizerSettings(kind=kind, momentum=0.9)
+    one, other = (learner(batch_norm=False, optimizer=optimizer) for _ in range(2))
+    good = batch(range(4))
+    assert good is not None
+    bad = replace(good, inputs=good.inputs.float() * float("nan"))
+    strategy = Incremental(PIPELINE, device=CPU)
+    assert one.train(bad, strategy, agree(propose(4))) is None
+    for trained in (one, other):
+        for _ in range(3):
+            trained.train(good, strategy, agree(propose(4)))
+    mine, its = (trained.state() for trained in (one, other))
+    for name in ("network", "averaged"):
+        theirs = its[name] if name == "network" else its[name]["network"]
+        for key, tensor in (mine[name] if name == "network" else mine[name]["network"]).items():
+            assert torch.equal(tensor, theirs[key]), key
+    assert mine["steps"] == its["steps"] == 3
+
+
 def test_the_average_follows_the_network() -> None:
     torch.manual_seed(0)
     network = FrameNetwork(NetworkConfig(model=ModelSettings(width=1), frame_shape_px=FRAME, target_shape_px=TARGET))

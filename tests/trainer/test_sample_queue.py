@@ -91,7 +91,8 @@ def test_a_minibatch_is_settled_by_the_ids_of_its_frames_whichever_messages_they
     assert queue.pop_acknowledgeable() == [5]
     put(queue, 9, sequence=7)
     queue.next_minibatch(1, timeout_s=0.0)
-    queue.mark_refused("test")
+    queue.mark_trained()
+    queue.mark_refused("test", 1)
     assert (queue.counts.trained, queue.counts.rejected) == (4, {"test": 1})
     assert queue.pop_acknowledgeable() == [6]
 
@@ -106,5 +107,5 @@ def test_a_minibatch_that_was_not_marked_is_not_forgotten() -> None:
 
 def test_nothing_is_refused_where_there_was_no_minibatch() -> None:
     queue = SampleQueue(limit=100)
-    queue.mark_refused("test")
+    queue.mark_refused("test", 0)
     assert not queue.counts.rejected

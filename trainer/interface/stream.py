@@ -27,7 +27,7 @@ class Stream(ABC):
     def next_minibatch(self, size: int, *, timeout_s: float) -> Minibatch | None:
         """Return `size` samples, or fewer only if they are the last before an end.
 
-        The minibatch before has been marked as trained on or refused. Blocks up to `timeout_s`; None if too few have
+        The minibatch before has been marked as trained on. Blocks up to `timeout_s`; None if too few have
         come by then, or if an end is at the front.
         """
 
@@ -46,5 +46,5 @@ class Stream(ABC):
     def mark_trained(self) -> None:
         """Note that the samples of the last minibatch were trained on."""
 
-    def mark_refused(self, reason: str) -> None:
-        """Note that the samples of the last minibatch were not learnt; they are not made up for."""
+    def mark_refused(self, reason: str, samples: int) -> None:
+        """Note that so many samples were not learnt that were marked as trained on; they are not made up for."""

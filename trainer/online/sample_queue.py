@@ -202,11 +202,12 @@ class SampleQueue(Stream):
         with self.lock:
             self.counts.trained += self._settle()
 
-    def mark_refused(self, reason: str) -> None:
-        """Count the samples of the last minibatch as refused."""
+    def mark_refused(self, reason: str, samples: int) -> None:
+        """Count so many samples as refused that were counted as trained on."""
         with self.lock:
-            if refused := self._settle():
-                self.counts.rejected[reason] += refused
+            if samples > 0:
+                self.counts.trained -= samples
+                self.counts.rejected[reason] += samples
 
     def pending_frames(self) -> dict[int, set[int]]:
         """Return the frames by perspective that have arrived and are neither trained on nor refused."""

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import copy
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from ptychoflow.trainer.checkpoints.state_file import State, copies
+from ptychoflow.trainer.training.flat import flatten
 
 NetworkT = TypeVar("NetworkT", bound=nn.Module)
 
@@ -33,25 +33,31 @@ class AveragedNetwork(Generic[NetworkT]):
         self.network = copy.deepcopy(network).eval().requires_grad_(False)
         self._decay = decay
         self._steps = 0
-        source, average = network.state_dict(keep_vars=True), self.network.state_dict(keep_vars=True)
-        names = [name for name, tensor in average.items() if tensor.is_floating_point()]
-        self._source = [source[name].detach() for name in names]
-        self._average = [average[name] for name in names]
         self._statistics = _running_statistics(self.network)
         self._source_statistics = _running_statistics(network)
+        self._average = _flat_state(self.network, self._statistics)
+        self._source = _flat_state(network, self._source_statistics)
 
     @torch.no_grad()
-    def update(self) -> None:
-        """Take in the network after a step."""
+    def update(self, made: Tensor | None = None) -> None:
+        """Take in the network after a step.
+
+        Args:
+            made: bool, on the device. Where it is false, the step is none: the average stays as it is, and the network
+                gets its batch-norm statistics instead of those that the step spoilt. Say `take_back` once that is
+                known. None is true.
+        """
         self._steps += 1
         decay = min(self._decay, self._steps / (self._steps + WARM_UP_STEPS))
-        get_ema_multi_avg_fn(decay)(self._average, self._source, self._steps)  # type: ignore[no-untyped-call]
+        if made is None:
+            made = torch.ones((), dtype=torch.bool, device=self._average.weights.device)
+        torch.where(made, self._source.statistics, self._average.statistics, out=self._source.statistics)
+        for average, source in zip(self._average, self._source, strict=True):
+            average.lerp_(source, (1.0 - decay) * made.to(average.dtype))
 
-    @torch.no_grad()
-    def restore_statistics(self) -> None:
-        """Give the network the averaged batch-norm statistics, after a step that spoilt its own."""
-        for own, averaged in zip(self._source_statistics, self._statistics, strict=True):
-            own.copy_(averaged)
+    def take_back(self) -> None:
+        """Count the last step as none."""
+        self._steps -= 1
 
     @torch.no_grad()
     def share_statistics(self) -> None:
@@ -62,12 +68,8 @@ class AveragedNetwork(Generic[NetworkT]):
         """
         if not dist.is_initialized() or not self._statistics:
             return
-        flat = torch.cat([statistic.flatten() for statistic in self._statistics])
-        dist.all_reduce(flat)
-        flat /= dist.get_world_size()
-        parts = torch.split(flat, [statistic.numel() for statistic in self._statistics])
-        for statistic, part in zip(self._statistics, parts, strict=True):
-            statistic.copy_(part.view_as(statistic))
+        dist.all_reduce(self._average.statistics)
+        self._average.statistics.div_(dist.get_world_size())
 
     def state(self) -> State:
         """Return the average, as copies on the CPU."""
@@ -92,6 +94,20 @@ class AveragedNetwork(Generic[NetworkT]):
     def snapshot(self) -> NetworkT:
         """Return a copy on the CPU that training does not touch."""
         return copy.deepcopy(self.network).to("cpu")
+
+
+class _FlatState(NamedTuple):
+    """All floating-point tensors of a network's state, each kind in one piece of memory."""
+
+    weights: Tensor
+    statistics: Tensor
+    others: Tensor
+
+
+def _flat_state(network: nn.Module, statistics: list[Tensor]) -> _FlatState:
+    known = {id(tensor) for tensor in statistics}
+    others = [one for one in network.buffers() if one.is_floating_point() and id(one) not in known]
+    return _FlatState(flatten(list(network.parameters())), flatten(statistics), flatten(others))
 
 
 def _running_statistics(network: nn.Module) -> list[Tensor]:

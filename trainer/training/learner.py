@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import inspect
 import logging
 from collections.abc import Iterator
 from typing import Any, Generic
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
+from torch import Tensor
 
 from ptychoflow.trainer.checkpoints.state_file import State, copies
 from ptychoflow.trainer.interface.agreement import Agreed
@@ -22,23 +20,19 @@ from ptychoflow.trainer.models.precision import Precision
 from ptychoflow.trainer.settings import LearningSettings
 from ptychoflow.trainer.strategies.strategy import Strategy
 from ptychoflow.trainer.training.averaging import AveragedNetwork, NetworkT
-from ptychoflow.trainer.training.optimizer import make_optimizer, optimizer_state, restore_optimizer
+from ptychoflow.trainer.training.flat import flat_gradient
+from ptychoflow.trainer.training.optimizer import make_optimizer, optimizer_state, restore_optimizer, step_if
 from ptychoflow.trainer.training.schedule import Schedule
+from ptychoflow.trainer.training.step_under_way import StepUnderWay
 
 log = logging.getLogger(__name__)
-
-NO_BUFFER_EXCHANGE: dict[str, Any] = {
-    "forward_sync_buffers"
-    if "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters
-    else "broadcast_buffers": False
-}
-"""The argument was renamed in PyTorch 2.13."""
 
 
 class Learner(Generic[NetworkT]):
     """Holds the network, its optimiser and its moving average. Its constructor and `train` are collective.
 
-    The network is replicated with DistributedDataParallel where there are several ranks; otherwise it is used as it is.
+    All gradients lie in one piece of memory: one operation clears them, one says whether they are finite, and one
+    exchange adds them up over all ranks.
 
     Args:
         network: the same on all ranks, or rank 0's is taken; its output has the pipeline's heads.
@@ -64,39 +58,55 @@ class Learner(Generic[NetworkT]):
         self._schedule, self._device, self._precision = schedule, device, precision
         self._network = network.to(device).to(memory_format=torch.channels_last).train()
         self._world_size = dist.get_world_size() if dist.is_initialized() else 1
-        self._parallel: nn.Module = self._network
         if self._world_size > 1:
-            self._parallel = DistributedDataParallel(self._network, **NO_BUFFER_EXCHANGE)
+            for tensor in self._network.state_dict().values():
+                dist.broadcast(tensor, src=0)
         self._optimizer = make_optimizer(settings.optimizer, self._network, rate=settings.learning_rate)
         self._accumulate, self._accumulated = settings.optimizer.accumulate, 0
         self.averaged = AveragedNetwork(self._network, decay=settings.averaging)
-        seen = pipeline.fields[pipeline.network_input]
-        self._nothing = torch.zeros(1, *seen.shape, dtype=seen.torch_dtype, device=device)
+        self._gradient = flat_gradient(list(self._network.parameters()))
+        self._nothing = torch.zeros(len(pipeline.activations), device=device)
+        self._under_way: StepUnderWay | None = None
 
     def train(self, batch: Batch | None, strategy: Strategy, agreed: Agreed) -> Tensor | None:
-        """Go down the loss that the strategy's shares on all ranks add up to.
-
-        A rank without a batch has no share. The optimiser makes its step when as many gradients as the settings ask
-        for have been averaged. If they are not finite, which all ranks find alike because they share them, the weights
-        stay as they are.
+        """Begin a step, and wait until it is known whether it was made; see `begin`.
 
         Returns:
             This rank's share of the loss, (terms,), or None if the step was skipped.
         """
+        step = self.begin(batch, strategy, agreed)
+        self.settle()
+        return step.share if step.made else None
+
+    def begin(self, batch: Batch | None, strategy: Strategy, agreed: Agreed) -> StepUnderWay:
+        """Go down the loss that the strategy's shares on all ranks add up to; a GPU is not waited for.
+
+        A rank without a batch has no share. The optimiser makes its step when as many gradients as the settings ask
+        for have been averaged. If they are not finite, which all ranks find alike because they share them, the device
+        leaves weights, moments and average as they are, and `steps` counts one too many until `settle`.
+        """
         if self._accumulated == 0:
-            self._optimizer.zero_grad()
-        completes = self._accumulated + 1 == self._accumulate
-        with contextlib.nullcontext() if completes else self._without_exchange():
-            share = self._share(batch, strategy, agreed)
+            self._gradient.zero_()
+        share = self._nothing if batch is None else self._share(batch, strategy, agreed)
+        if batch is not None:
             self._add_gradient(share.sum())
-        self._accumulated = 0 if completes else self._accumulated + 1
-        if not completes:
-            return share.detach()
-        if not self._gradient_is_finite():
-            self.averaged.restore_statistics()
-            return None
-        self._step(agreed.finish)
-        return share.detach()
+        self._accumulated = (self._accumulated + 1) % self._accumulate
+        if self._accumulated > 0:
+            return StepUnderWay(share.detach(), made=None)
+        if self._world_size > 1:
+            dist.all_reduce(self._gradient)
+        self.settle()  # rate and average go by the steps that were made
+        made = torch.linalg.vector_norm(self._gradient).isfinite()
+        self._step(agreed.finish, made)
+        self._under_way = StepUnderWay(share.detach(), made)
+        return self._under_way
+
+    def settle(self) -> None:
+        """Count the last step as none if it was skipped; waits until that is known."""
+        if self._under_way is not None and not self._under_way.made:
+            self.steps -= 1
+            self.averaged.take_back()
+        self._under_way = None
 
     @contextlib.contextmanager
     def resting(self) -> Iterator[NetworkT]:
@@ -114,6 +124,7 @@ class Learner(Generic[NetworkT]):
 
     def state(self) -> State:
         """Return what is the same on all ranks: network, average, optimiser, steps. Copies on the CPU."""
+        self.settle()
         return {
             "steps": self.steps,
             "rate": self.rate,
@@ -154,45 +165,27 @@ class Learner(Generic[NetworkT]):
             self._accumulated = pending["minibatches"]
             parameters = list(self._network.parameters())
             for number, gradient in pending["gradients"].items():
-                parameters[int(number)].grad = torch.empty_like(parameters[int(number)]).copy_(gradient)
+                waiting = parameters[int(number)].grad
+                assert waiting is not None  # noqa: S101  # part of the flat gradient
+                waiting.copy_(gradient)
         elif pending is not None:
             log.warning("other ranks than before: the gradients of %d minibatches are left out", pending["minibatches"])
 
-    def _without_exchange(self) -> contextlib.AbstractContextManager[None]:
-        """Keep gradients on their rank; the exchange that completes the step takes them along."""
-        if isinstance(self._parallel, DistributedDataParallel):
-            return self._parallel.no_sync()
-        return contextlib.nullcontext()
-
     def _add_gradient(self, share: Tensor) -> None:
-        # DDP divides the sum of the ranks' gradients by their number.
-        loss = share * (self._world_size / self._accumulate)
+        loss = share / self._accumulate
         # A loss that is not finite must show in the gradient, which all ranks share; clamped heads could hide it.
         torch.autograd.backward(loss, 1.0 + 0.0 * loss.detach())
 
-    def _share(self, batch: Batch | None, strategy: Strategy, agreed: Agreed) -> Tensor:
-        if batch is None:
-            return self._share_of_nothing()
+    def _share(self, batch: Batch, strategy: Strategy, agreed: Agreed) -> Tensor:
         with autocast(self._precision, self._device):
-            output: Output = self._parallel(batch.inputs)
+            output: Output = self._network(batch.inputs)
         strategy.after_forward(batch, output)
         return strategy.loss(batch, output, agreed)
 
-    def _share_of_nothing(self) -> Tensor:
-        """Take part in the gradient's reduction with zeros, and leave the batch-norm statistics alone."""
-        self._network.eval()
-        output: Output = self._parallel(self._nothing)
-        self._network.train()
-        return torch.stack([0.0 * head.sum() for head in output])
-
-    def _gradient_is_finite(self) -> bool:
-        gradients = [parameter.grad for parameter in self._network.parameters() if parameter.grad is not None]
-        return bool(torch.nn.utils.get_total_norm(gradients).isfinite())
-
-    def _step(self, finish: float) -> None:
+    def _step(self, finish: float, made: Tensor) -> None:
         self.rate = self._schedule.rate(self.steps, finish)
         for group in self._optimizer.param_groups:
             group["lr"] = self.rate
-        self._optimizer.step()
-        self.averaged.update()
+        step_if(made, self._optimizer)
+        self.averaged.update(made)
         self.steps += 1

@@ -2,6 +2,9 @@
 
 Each step: fetch what of the stream is waiting, join representatives to it, agree with the other ranks on the kind of
 step, train. When all ranks have reached the end of a section: evaluate and publish.
+
+A GPU is still computing a step while the loop fetches and agrees on the next one. Whether the step was made, or skipped
+because its gradient was not finite, is read and told once the next one was begun, and before anything else is done.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ from ptychoflow.trainer.settings import LearningSettings, Pace
 from ptychoflow.trainer.strategies.strategy import Strategy
 from ptychoflow.trainer.training.learner import Learner
 from ptychoflow.trainer.training.report import Report
+from ptychoflow.trainer.training.step_under_way import StepUnderWay
 
 IDLE_WAIT_S = 0.05
 """How long a rank with nothing to train on waits for its stream before it joins the others' step without samples."""
@@ -78,6 +82,7 @@ class TrainingLoop:
         self._stream_ended_s: float | None = None
         self._finished_before = 0.0
         self._skipped_steps = 0
+        self._under_way: tuple[StepUnderWay, Batch | None, Agreed] | None = None
         self._leads = not dist.is_initialized() or dist.get_rank() == 0
 
     def restore(self, memory: State) -> None:
@@ -92,6 +97,7 @@ class TrainingLoop:
             agreed = agree(self._propose(batch))
             if agreed.stop or self._step(batch, agreed):
                 break
+        self._settle()
         self._callback.on_training_end(stopped=agreed.stop)
         self._report.close()
         if self._checkpoints is not None:
@@ -101,11 +107,14 @@ class TrainingLoop:
         """Do what was agreed; return whether training is finished."""
         if agreed.samples > 0:
             self._train(batch, agreed)
+        if agreed.samples == 0 or agreed.publish or agreed.section_ended or agreed.checkpoint:
+            self._settle()
         if agreed.publish:
             self._callback.publish()
         if agreed.section_ended:
             self._end_section()
         if agreed.stream_ended and self._is_finished(agreed):
+            self._settle()
             self._callback.on_stream_end()
             return True
         if agreed.checkpoint and self._checkpoints is not None:
@@ -137,20 +146,32 @@ class TrainingLoop:
 
     def _train(self, batch: Batch | None, agreed: Agreed) -> None:
         with self._report.train.running():
-            loss = self._learner.train(batch, self._strategy, agreed)
+            step = self._learner.begin(batch, self._strategy, agreed)
         self._stepping = True
-        if loss is None:
-            self._skip()
-            return
-        if batch is not None and batch.stream > 0:
-            self._callback.on_step_end(batch)
-            self._stream.mark_trained()
-        self._report.step_done(self._learner, loss, batch, agreed)
+        self._stream.mark_trained()
+        before, self._under_way = self._under_way, (step, batch, agreed)
+        if before is not None:
+            self._tell(*before)
+        if step.is_known:
+            self._settle()
 
-    def _skip(self) -> None:
-        self._skipped_steps += 1
-        self._stream.mark_refused(NOT_FINITE)
-        self._report.warn(f"{NOT_FINITE}; {self._skipped_steps} steps skipped so far")
+    def _settle(self) -> None:
+        """Wait for the step under way, and tell what became of it."""
+        if self._under_way is not None:
+            self._learner.settle()
+            step, self._under_way = self._under_way, None
+            self._tell(*step)
+
+    def _tell(self, step: StepUnderWay, batch: Batch | None, agreed: Agreed) -> None:
+        learnt = 0 if batch is None else batch.stream
+        if not step.made:
+            self._skipped_steps += 1
+            self._stream.mark_refused(NOT_FINITE, learnt)
+            self._report.warn(f"{NOT_FINITE}; {self._skipped_steps} steps skipped so far")
+            return
+        if batch is not None and learnt > 0:
+            self._callback.on_step_end(batch)
+        self._report.step_done(self._learner, step.share, batch, agreed)
 
     def _end_section(self) -> None:
         end = self._stream.end
@@ -164,6 +185,7 @@ class TrainingLoop:
         """Whether the training after the end of the stream is done; it begins with the first call."""
         if self._stream_ended_s is None:
             self._stream_ended_s = time.monotonic()
+            self._settle()
             self._callback.on_finish_start()
             if self._checkpoints is not None:
                 self._checkpoints.request()

@@ -16,14 +16,27 @@ def load_optimizers() -> None:
     torch.optim.SGD([torch.zeros(1)])
 
 
-def make_optimizer(settings: OptimizerSettings, network: nn.Module, *, rate: float) -> torch.optim.Optimizer:
-    """Return an optimiser of all the network's parameters."""
-    parameters, decay = network.parameters(), settings.weight_decay
+def make_optimizer(
+    settings: OptimizerSettings, network: nn.Module, *, rate: float, fused: bool = True
+) -> torch.optim.Optimizer:
+    """Return an optimiser of all the network's parameters; `fused`: its step is one operation."""
+    parameters, decay = list(network.parameters()), settings.weight_decay
     match settings.kind:
         case OptimizerKind.ADAM:
-            return torch.optim.Adam(parameters, lr=rate, weight_decay=decay)
+            return torch.optim.Adam(parameters, lr=rate, weight_decay=decay, fused=fused)
         case OptimizerKind.SGD:
-            return torch.optim.SGD(parameters, lr=rate, momentum=settings.momentum, weight_decay=decay)
+            sgd = torch.optim.SGD(parameters, lr=rate, momentum=settings.momentum, weight_decay=decay, fused=fused)
+            if settings.momentum > 0.0:
+                # PyTorch leaves them uninitialised where the first step is not made
+                for parameter in parameters:
+                    sgd.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter, requires_grad=False)
+            return sgd
+
+
+def step_if(made: Tensor, optimizer: torch.optim.Optimizer) -> None:
+    """Make the optimiser's step where `made`, a bool on the device, is true; nothing waits for it."""
+    optimizer.found_inf = (~made).to(torch.float32)  # type: ignore[attr-defined]  # what fused steps look at
+    optimizer.step()
 
 
 def optimizer_state(optimizer: torch.optim.Optimizer) -> State:
@@ -38,7 +51,8 @@ def optimizer_state(optimizer: torch.optim.Optimizer) -> State:
 def restore_optimizer(optimizer: torch.optim.Optimizer, state: State) -> None:
     """Go on from what `optimizer_state` returned."""
     moments = {int(number): dict(tensors) for number, tensors in state["moments"].items()}
-    optimizer.load_state_dict({"state": moments, "param_groups": state["groups"]})
+    groups = [group | {"fused": True} for group in state["groups"]]  # an earlier version's are not
+    optimizer.load_state_dict({"state": moments, "param_groups": groups})
     for parameter, values in optimizer.state.items():
         for name, value in _tensors(values).items():
             # in the parameter's memory layout: every step would pay for another

@@ -26,7 +26,7 @@ Run = Callable[[int], float]
 
 
 class BareLoop:
-    """A plain PyTorch loop.
+    """A plain PyTorch loop, with the optimiser as PyTorch makes it by default.
 
     Args:
         network: trained by this loop alone.
@@ -46,7 +46,7 @@ class BareLoop:
         device: torch.device,
     ) -> None:
         self._network = network.to(device).to(memory_format=torch.channels_last).train()
-        self._optimizer = make_optimizer(settings.optimizer, self._network, rate=settings.learning_rate)
+        self._optimizer = make_optimizer(settings.optimizer, self._network, rate=settings.learning_rate, fused=False)
         self._precision, self._device, self._pipeline = resolve(settings.precision, device), device, pipeline
         self._batches = [join(minibatch, None, pipeline=pipeline, device=device) for minibatch in minibatches]
 

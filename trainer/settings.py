@@ -145,6 +145,9 @@ class LearningSettings(Settings):
     """A host's first rank uses this one of its GPUs, the others the following ones. Where there are fewer GPUs than
     ranks, these share them, and gradients travel through the host's memory."""
     precision: Precision = Precision.AUTO
+    record_passes: bool = False
+    """On a GPU, replay forward and backward passes as CUDA graphs. `ptychoflow bench gpu` says whether that gives the
+    same and how much time it saves."""
     threads: NonNegativeInt = 0
     """CPU threads per rank; 0 shares the cores evenly between the ranks of this host. More than one needs
     OMP_WAIT_POLICY=passive in the environment: on busy cores, threads that spin while they wait for each other made

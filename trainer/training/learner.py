@@ -22,6 +22,7 @@ from ptychoflow.trainer.strategies.strategy import Strategy
 from ptychoflow.trainer.training.averaging import AveragedNetwork, NetworkT
 from ptychoflow.trainer.training.flat import flat_gradient
 from ptychoflow.trainer.training.optimizer import make_optimizer, optimizer_state, restore_optimizer, step_if
+from ptychoflow.trainer.training.recorded_passes import RecordedPasses
 from ptychoflow.trainer.training.schedule import Schedule
 from ptychoflow.trainer.training.step_under_way import StepUnderWay
 
@@ -67,6 +68,11 @@ class Learner(Generic[NetworkT]):
         self._gradient = flat_gradient(list(self._network.parameters()))
         self._nothing = torch.zeros(len(pipeline.activations), device=device)
         self._under_way: StepUnderWay | None = None
+        self._recorded: RecordedPasses | None = None
+        if settings.record_passes and device.type == "cuda":
+            self._recorded = RecordedPasses(self._network, precision=precision, device=device)
+        elif settings.record_passes:
+            log.info("passes are not recorded: the network is trained on %s", device)
 
     def train(self, batch: Batch | None, strategy: Strategy, agreed: Agreed) -> Tensor | None:
         """Begin a step, and wait until it is known whether it was made; see `begin`.
@@ -177,10 +183,16 @@ class Learner(Generic[NetworkT]):
         torch.autograd.backward(loss, 1.0 + 0.0 * loss.detach())
 
     def _share(self, batch: Batch, strategy: Strategy, agreed: Agreed) -> Tensor:
-        with autocast(self._precision, self._device):
-            output: Output = self._network(batch.inputs)
+        output = self._forward(batch.inputs)
         strategy.after_forward(batch, output)
         return strategy.loss(batch, output, agreed)
+
+    def _forward(self, inputs: Tensor) -> Output:
+        if self._recorded is not None:
+            return self._recorded(inputs)
+        with autocast(self._precision, self._device):
+            output: Output = self._network(inputs)
+        return output
 
     def _step(self, finish: float, made: Tensor) -> None:
         self.rate = self._schedule.rate(self.steps, finish)

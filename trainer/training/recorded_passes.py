@@ -1,0 +1,71 @@
+"""Forward and backward passes as CUDA graphs: one launch each, where a small network otherwise takes hundreds."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from ptychoflow.trainer.interface.pipeline import Output
+from ptychoflow.trainer.models.arithmetic import autocast
+from ptychoflow.trainer.models.precision import Precision
+
+STEADY_AFTER = 8
+"""Steps of one size before it is recorded: sizes change while the rehearsal buffer fills."""
+MOST_RECORDINGS = 3
+
+
+class RecordedPasses:
+    """Runs a network in training mode, and replays batches of sizes that came often; on CUDA only.
+
+    What a replay returns is overwritten by the next one of its size.
+
+    Args:
+        network: its parameters and buffers stay where they are in memory.
+        precision: FLOAT32 or BFLOAT16.
+        device: where the network is.
+    """
+
+    def __init__(self, network: nn.Module, *, precision: Precision, device: torch.device) -> None:
+        self._network, self._precision, self._device = network, precision, device
+        self._seen: Counter[torch.Size] = Counter()
+        self._recordings: dict[torch.Size, Callable[[Tensor], Output]] = {}
+
+    def __call__(self, inputs: Tensor) -> Output:
+        """Return the network's output for inputs (n, *shape)."""
+        shape = inputs.shape
+        self._seen[shape] += 1
+        steady = self._seen[shape] > STEADY_AFTER and len(self._recordings) < MOST_RECORDINGS
+        if steady and shape not in self._recordings:
+            self._recordings[shape] = self._record(inputs)
+        if shape in self._recordings:
+            return self._recordings[shape](inputs)
+        with autocast(self._precision, self._device):
+            output: Output = self._network(inputs)
+        return output
+
+    def _record(self, inputs: Tensor) -> Callable[[Tensor], Output]:
+        """Record both passes; the runs that this takes leave the batch-norm statistics as they were."""
+        kept = [buffer.clone() for buffer in self._network.buffers()]
+        passes = _Passes(self._network, self._precision, self._device).train()
+        recorded = torch.cuda.make_graphed_callables(passes, (inputs.clone(),))
+        with torch.no_grad():
+            for buffer, value in zip(self._network.buffers(), kept, strict=True):
+                buffer.copy_(value)
+        return cast("Callable[[Tensor], Output]", recorded)
+
+
+class _Passes(nn.Module):
+    """Is recorded in place of the network, whose own `forward` takes batches of every size."""
+
+    def __init__(self, network: nn.Module, precision: Precision, device: torch.device) -> None:
+        super().__init__()
+        self.network, self._precision, self._device = network, precision, device
+
+    def forward(self, inputs: Tensor) -> Output:
+        with autocast(self._precision, self._device, cached=False):
+            output: Output = self.network(inputs)
+        return output

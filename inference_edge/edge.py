@@ -31,6 +31,8 @@ from ptychoflow.streaming.weights_channel import WeightsClient
 log = logging.getLogger(__name__)
 
 IDLE_S = 0.02
+LOOKS_AROUND_EVERY_S = 0.05
+"""How often commands, weights and reports are seen to while frames come in; each look costs as much as some frames."""
 LOOKS_EVERY_S = 1.0
 """How often final weights are looked for in the run's folder."""
 
@@ -115,7 +117,7 @@ class Edge(ABC, Generic[StartT, ModelT]):
         self._receiver = receiver
         self._announced: StartT | None = None
         self._ended_s: float | None = None
-        self._look_at_s = 0.0
+        self._look_at_s = self._look_around_at_s = 0.0
 
     def run(self, stop: threading.Event) -> None:
         """Work until everything is done, or until `stop` is set.
@@ -131,18 +133,15 @@ class Edge(ABC, Generic[StartT, ModelT]):
             else:
                 self._links.wake_up.wait(IDLE_S)
             self._links.wake_up.clear()
-            if self._weights.apply_commands(self._links.commands):
-                self._use_other_weights()
-            waited_s = self._waited_for_trainer_s()
-            self._update_weights(published=self._looks_for_published(waited_s))
+            looks_around = time.monotonic() >= self._look_around_at_s
+            if looks_around:
+                self._see_to_weights()
             self._advance()
-            if waited_s > self._links.trainer_patience_s and not self._weights.final_seen:
-                self._end(finished=False)
-                raise UserError(
-                    "edge: the final weights have not come, and the trainer has been away for "
-                    f"{self._links.trainer_patience_s:.0f} s; the images made until then are kept; "
-                    "start the trainer again, or resume the run"
-                )
+            if looks_around or not self._unimaged():
+                self._receiver.tell_held()
+            if looks_around:
+                self._report()
+                self._look_around_at_s = time.monotonic() + LOOKS_AROUND_EVERY_S
         self._end(finished=self._finished())
         if self._finished():
             self._links.wake_up.clear()
@@ -154,7 +153,7 @@ class Edge(ABC, Generic[StartT, ModelT]):
         """Return how many frames are received and not yet imaged."""
 
     def _may_receive(self) -> bool:
-        """Whether more of the stream can be taken; the base class always takes it."""
+        """Whether more of the stream is to be taken now; the base class always takes it."""
         return True
 
     @abstractmethod
@@ -167,11 +166,28 @@ class Edge(ABC, Generic[StartT, ModelT]):
 
     @abstractmethod
     def _advance(self) -> None:
-        """Image a batch, if frames wait and there are weights, and report what has changed; must not wait for long."""
+        """Image a batch, if frames wait and there are weights; must not wait for long."""
+
+    @abstractmethod
+    def _report(self) -> None:
+        """Report what has changed, each thing not too often."""
 
     @abstractmethod
     def _end(self, *, finished: bool) -> None:
         """Report and write what is left; acknowledge everything if it is `finished`."""
+
+    def _see_to_weights(self) -> None:
+        if self._weights.apply_commands(self._links.commands):
+            self._use_other_weights()
+        waited_s = self._waited_for_trainer_s()
+        self._update_weights(published=self._looks_for_published(waited_s))
+        if waited_s > self._links.trainer_patience_s and not self._weights.final_seen:
+            self._end(finished=False)
+            raise UserError(
+                "edge: the final weights have not come, and the trainer has been away for "
+                f"{self._links.trainer_patience_s:.0f} s; the images made until then are kept; "
+                "start the trainer again, or resume the run"
+            )
 
     def _finished(self) -> bool:
         return self._receiver.ended and self._weights.final_seen and not self._unimaged()

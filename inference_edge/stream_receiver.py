@@ -54,6 +54,8 @@ class StreamReceiver(ABC, Generic[StartT, SectionT, BlockT]):
         """What the stream was announced as last."""
         self.ended = False
         """Nothing more will come."""
+        self.emptied = False
+        """All that had arrived was taken the last time."""
         self.sections: dict[int, SectionT] = {}
         """Those that can still change, by their index."""
         self.newest: BlockT | None = None
@@ -64,25 +66,36 @@ class StreamReceiver(ABC, Generic[StartT, SectionT, BlockT]):
         self._queue_max, self._counter, self._warn, self._pause = queue_max, counter, warn, pause
         self._closed = set(closed)
         self._bounds: list[int] = []
+        self._to_hold: list[int] = []
 
     def receive(self, timeout_s: float) -> None:
         """Receive what has arrived; wait at most `timeout_s` seconds for the first message."""
         finished: list[int] = []
+        self.emptied = False
         for _ in range(DELIVERIES_AT_ONCE):
             if self._queue.in_turn >= self._queue_max:
                 self._pause(timeout_s)
                 break
             delivery = self._inbox.receive(timeout_s)
             if delivery is None:
+                self.emptied = True
                 break
             finished += self._finished_with(delivery)
             timeout_s = 0.0
         self._inbox.acknowledge(finished)
 
     def hold(self, section: SectionT, sequences: list[int]) -> None:
-        """Have messages kept for an edge that is started again, until what is made of the section is final."""
+        """Have messages kept for an edge that is started again, until what is made of the section is final.
+
+        The publisher knows with the next `tell_held`.
+        """
         section.held += sequences
-        self._inbox.hold(sequences)
+        self._to_hold += sequences
+
+    def tell_held(self) -> None:
+        """Tell the publisher what to keep for an edge that is started again alone; one message for many is cheaper."""
+        self._inbox.hold(self._to_hold)
+        self._to_hold = []
 
     def close_section(self, section: SectionT) -> None:
         """Forget a section; what still comes for it is dropped."""
@@ -92,11 +105,13 @@ class StreamReceiver(ABC, Generic[StartT, SectionT, BlockT]):
 
     def acknowledge_final(self) -> None:
         """Let the publisher forget what led to results that the disk holds."""
+        self.tell_held()
         self._inbox.acknowledge(self.final)
         self.final = []
 
     def acknowledge_all(self) -> None:
         """Acknowledge the stream's start and end too; until then an edge that is started again is sent them again."""
+        self.tell_held()
         self._inbox.acknowledge([*self.final, *self._bounds])
 
     @abstractmethod

@@ -6,7 +6,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
-import numpy as np
 import numpy.typing as npt
 import torch
 
@@ -15,14 +14,14 @@ from ptychoflow.inference_edge.backends.prediction import Prediction, join_predi
 from ptychoflow.trainer.models.frame_network import FrameNetwork
 from ptychoflow.trainer.models.precision import Precision
 
-Runner: TypeAlias = Callable[[npt.NDArray[np.float32]], Prediction]
-"""Maps counts float32 (n, y, x) to patches that nobody else will write to. Use each from one thread at a time."""
+Runner: TypeAlias = Callable[[npt.NDArray[Any]], Prediction]
+"""Maps counts (n, y, x) of any real dtype to patches that nobody else will write to. Not thread-safe."""
 
 
 def run_in_batches(runner: Runner, frames: npt.NDArray[Any], *, batch_max: int) -> Prediction:
     """Run a network on any number of frames (n, y, x) of counts, `batch_max` at a time. Blocks."""
     starts = range(0, max(len(frames), 1), batch_max)
-    return join_predictions([runner(frames[i : i + batch_max].astype(np.float32, copy=False)) for i in starts])
+    return join_predictions([runner(frames[i : i + batch_max]) for i in starts])
 
 
 class Backend(ABC):

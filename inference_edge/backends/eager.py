@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import numpy as np
+from typing import Any
+
 import numpy.typing as npt
 import torch
 
 from ptychoflow.inference_edge.backends.base import Backend, Runner
 from ptychoflow.inference_edge.backends.name import BackendName
 from ptychoflow.inference_edge.backends.prediction import PredictedChannels, Prediction, prediction_of
+from ptychoflow.inference_edge.backends.staging import Staging
 from ptychoflow.trainer.models.arithmetic import autocast
 from ptychoflow.trainer.models.frame_network import FrameNetwork
 
@@ -25,12 +27,13 @@ class EagerBackend(Backend):
 
     def prepare(self, network: FrameNetwork) -> Runner:
         """Move the network to the device."""
+        staging = Staging(self.device, self.batch_max)
         ready = PredictedChannels(network).eval().to(self.device).to(memory_format=torch.channels_last)
 
         @torch.inference_mode()
-        def run(counts: npt.NDArray[np.float32]) -> Prediction:
+        def run(counts: npt.NDArray[Any]) -> Prediction:
             with autocast(self.precision, self.device):
-                channels = ready(torch.from_numpy(counts).to(self.device))
+                channels = ready(staging.float32(counts))
             return prediction_of([channel.float().cpu().numpy() for channel in channels])
 
         return run

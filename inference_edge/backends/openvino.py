@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib.util import find_spec
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +12,7 @@ import torch
 from ptychoflow.inference_edge.backends.base import Backend, Runner
 from ptychoflow.inference_edge.backends.name import BackendName
 from ptychoflow.inference_edge.backends.prediction import Prediction, prediction_of
+from ptychoflow.inference_edge.backends.staging import Staging
 from ptychoflow.inference_edge.backends.torchscript import trace
 from ptychoflow.trainer.models.frame_network import FrameNetwork
 from ptychoflow.trainer.models.precision import Precision
@@ -57,10 +59,11 @@ class OpenVinoBackend(Backend):
                 "INFERENCE_PRECISION_HINT": "bf16" if self.precision is Precision.BFLOAT16 else "f32",
             },
         )
+        staging = Staging(self.device, self.batch_max)
         request, channels = compiled.create_infer_request(), len(compiled.outputs)
 
-        def run(counts: npt.NDArray[np.float32]) -> Prediction:
-            request.infer([counts], share_inputs=True)
+        def run(counts: npt.NDArray[Any]) -> Prediction:
+            request.infer([staging.float32(counts).numpy()], share_inputs=True)
             return prediction_of([np.array(request.get_output_tensor(channel).data) for channel in range(channels)])
 
         return run

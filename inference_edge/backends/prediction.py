@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor, nn
 
+from ptychoflow.streaming.finite import finite_rows
 from ptychoflow.trainer.models.frame_network import FrameNetwork
 from ptychoflow.trainer.models.ptychonn_settings import Heads
 
@@ -22,7 +23,7 @@ class Prediction(NamedTuple):
 
     def finite(self) -> npt.NDArray[np.bool_]:
         """Return which patches are finite throughout, bool (n,)."""
-        channels = [np.isfinite(channel).all(axis=(1, 2)) for channel in self if channel is not None]
+        channels = [finite_rows(channel) for channel in self if channel is not None]
         return np.asarray(np.logical_and.reduce(channels))
 
     def select(self, chosen: npt.NDArray[np.bool_]) -> Prediction:

@@ -96,7 +96,6 @@ class ClassificationEdge(Edge[ClassificationStart, Classifier]):
     def _advance(self) -> None:
         self._classify_waiting()
         self._close_complete()
-        self._report()
 
     def _end(self, *, finished: bool) -> None:
         self._report(final=True)
@@ -131,6 +130,7 @@ class ClassificationEdge(Edge[ClassificationStart, Classifier]):
         """Let the publisher forget what was classified, once the disk holds that it was."""
         for tally in self._images.sections.values():
             self._records.write(tally.record())
+        self._images.tell_held()
         self._links.inbox.acknowledge([*self._classified, *self._images.recorded()])
         self._classified = []
 

@@ -12,6 +12,8 @@ from ptychoflow.inference_edge.frame_block import Column, FrameBlock
 from ptychoflow.streaming.codec import Arrays, MalformedMessage
 from ptychoflow.streaming.messages import FrameRole
 
+_HELD_OUT = np.uint8(FrameRole.HELD_OUT)
+
 
 @dataclass(frozen=True)
 class DiffractionBlock(FrameBlock):
@@ -25,7 +27,7 @@ class DiffractionBlock(FrameBlock):
     @property
     def held_out(self) -> npt.NDArray[np.bool_]:
         """Which frames are held out, bool (n,)."""
-        return np.equal(self.role, FrameRole.HELD_OUT)
+        return np.equal(self.role, _HELD_OUT)
 
 
 def diffraction_block(arrays: Arrays, frame_shape_px: tuple[int, int]) -> DiffractionBlock:

@@ -53,18 +53,20 @@ class FirstPass:
     ) -> None:
         self._queue, self._reconstructor = queue, reconstructor
         self._counter, self._hold, self._warn = counter, hold, warn
+        self.under_way = 0
+        """How many frames the network has that are not stitched yet."""
         self._submitted: deque[_Batch] = deque()
         self._stitching_frame_s = 0.0
-
-    @property
-    def under_way(self) -> int:
-        """How many frames the network has that are not stitched yet."""
-        return sum(len(batch.submitted.block) for batch in self._submitted)
 
     @property
     def can_advance(self) -> bool:
         """Whether `advance` has something to do, once there is a model."""
         return bool(self._submitted and self._submitted[0].submitted.done) or self._may_submit()
+
+    @property
+    def supplied(self) -> bool:
+        """Whether the network is at work and has the next batch already: until it is done, it can take no more."""
+        return len(self._submitted) > 1 and not self._submitted[0].submitted.done
 
     def advance(self, model: Model) -> Perspective | None:
         """Give the network what waits, as far as it can take more, and stitch a batch that it is done with.
@@ -76,6 +78,7 @@ class FirstPass:
         if not self._submitted or not self._submitted[0].submitted.done:
             return None
         batch = self._submitted.popleft()
+        self.under_way -= len(batch.submitted.block)
         self._reconstructor.record_time(batch.submitted, stitching_frame_s=self._stitching_frame_s)
         self._submit(model)
         began_s = time.perf_counter()
@@ -87,6 +90,7 @@ class FirstPass:
         while self._may_submit():
             portions = self._queue.next_batch(self._reconstructor.sizer.frames)
             block = DiffractionBlock.join([portion.block for portion in portions])
+            self.under_way += len(block)
             submitted = self._reconstructor.submit(model, block, portions[0].batch.section.illumination)
             self._submitted.append(_Batch(portions, submitted))
 

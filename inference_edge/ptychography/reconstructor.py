@@ -28,6 +28,8 @@ class Predicted(NamedTuple):
     """What a network said, and how long it took to say it and to look how well that explains the frames."""
 
     prediction: Prediction
+    finite: npt.NDArray[np.bool_]
+    """(n,), which patches are finite throughout."""
     residuals: npt.NDArray[np.float64] | None
     """(n,), NaN of frames that were not scored; None where nothing is known of the light."""
     seconds: float
@@ -88,9 +90,7 @@ class Reconstructor:
         self, model: Model, block: DiffractionBlock, illumination: Illumination | None = None
     ) -> SubmittedFrames:
         """Give frames to the model; returns at once. Where the light is known, some are scored by it."""
-        # converted here, beside the batch that is computed now
-        counts = block.diffraction.astype(np.float32)
-        predicted = self._thread.submit(self._run, model.runner, counts, illumination)
+        predicted = self._thread.submit(self._run, model.runner, block.diffraction, illumination)
         predicted.add_done_callback(lambda _: self._wake_up.set())
         return SubmittedFrames(model, block, predicted)
 
@@ -105,8 +105,7 @@ class Reconstructor:
         Waits until the model is done. Weights that give no finite image where those before do are discarded.
         """
         model, block = submitted.model, submitted.block
-        prediction, residuals, _ = submitted.predicted.result()
-        finite = prediction.finite()
+        prediction, finite, residuals, _ = submitted.predicted.result()
         if not finite.all():
             residuals = None
             model, prediction = self._without_failed_weights(submitted, prediction)
@@ -137,8 +136,10 @@ class Reconstructor:
     def _run(self, runner: Runner, frames: npt.NDArray[Any], illumination: Illumination | None = None) -> Predicted:
         began_s = time.perf_counter()
         prediction = run_in_batches(runner, frames, batch_max=self._batch_max)
+        # tested here, where they are still in the cache
+        finite = prediction.finite()
         residuals = None if illumination is None else self._meter.measure(frames, prediction, illumination)
-        return Predicted(prediction, residuals, time.perf_counter() - began_s)
+        return Predicted(prediction, finite, residuals, time.perf_counter() - began_s)
 
     def _without_failed_weights(self, submitted: SubmittedFrames, prediction: Prediction) -> tuple[Model, Prediction]:
         """Return what other weights make of frames, if more of it is finite: those in use by now, or those before."""

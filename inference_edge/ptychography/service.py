@@ -108,14 +108,14 @@ class ScanEdge(Edge[ScanStart, Model]):
     ) -> None:
         self._settings, self._factory, self._archive = settings, factory, archive
         self._reconstructor, self._queue = reconstructor, queue
-        self._report = Reporter(
+        self._reporter = Reporter(
             links.telemetry,
             settings,
             on_first_pass=links.inbox.report_score,
             on_residual=links.inbox.report_residual,
         )
         closed = archive.closed()
-        self._counter = self._report.counter
+        self._counter = self._reporter.counter
         self._counter.inferred = sum(closed.values())
         self._frames = FrameReceiver(
             links.inbox,
@@ -142,8 +142,11 @@ class ScanEdge(Edge[ScanStart, Model]):
         return self._queue.frames + self._first_pass.under_way
 
     def _may_receive(self) -> bool:
-        """With a disk that does not keep up, frames wait where they are kept on one: at the acquisition."""
-        return not self._archive.full
+        """With a disk that does not keep up, frames wait where they are kept on one: at the acquisition.
+
+        While the network has enough to do, nothing is gained by taking one message at a time; that it is done wakes.
+        """
+        return not (self._archive.full or (self._frames.emptied and self._first_pass.supplied))
 
     def _busy(self) -> bool:
         """Whether there is something to do at once; what the network is computing tells when it is done."""
@@ -159,7 +162,6 @@ class ScanEdge(Edge[ScanStart, Model]):
             self._overload.check(self._reconstructor.sizer, under_way=self._first_pass.under_way)
             if not self._image_waiting():
                 self._refresh_some()
-        self._report_progress()
         if self._archive.saved and self._frames.final:
             self._frames.acknowledge_final()
 
@@ -194,7 +196,7 @@ class ScanEdge(Edge[ScanStart, Model]):
             return
         while self._frames.new_references:
             perspective = self._frames.new_references.pop(0)
-            self._report.report_reference(perspective, pixel_size_m=self._frames.start.object_pixel_size_m)
+            self._reporter.report_reference(perspective, pixel_size_m=self._frames.start.object_pixel_size_m)
             if perspective.released and perspective.complete:
                 self._retire(perspective)
 
@@ -250,14 +252,17 @@ class ScanEdge(Edge[ScanStart, Model]):
 
     # Reporting
 
-    def _report_progress(self) -> None:
+    def _report_counts(self, *, final: bool = False) -> None:
         self._counter.waiting, self._counter.put_off = self._unimaged(), self._overload.put_off
-        self._report.report_counts()
+        self._reporter.report_counts(final=final)
+
+    def _report(self) -> None:
+        self._report_counts()
         if self._frames.start is None or self._weights.model is None:
             return
         pixel_size_m = self._frames.start.object_pixel_size_m
         for perspective in self._kept:
-            self._report.report_perspective(perspective, self._weights.model, pixel_size_m=pixel_size_m)
+            self._reporter.report_perspective(perspective, self._weights.model, pixel_size_m=pixel_size_m)
             if self._frames.start.wants_images:
                 self._send_image(perspective)
 
@@ -276,11 +281,11 @@ class ScanEdge(Edge[ScanStart, Model]):
         if self._frames.start is None or self._weights.model is None:
             return
         pixel_size_m = self._frames.start.object_pixel_size_m
-        self._report.report_perspective(perspective, self._weights.model, pixel_size_m=pixel_size_m, at_once=True)
+        self._reporter.report_perspective(perspective, self._weights.model, pixel_size_m=pixel_size_m, at_once=True)
         closes = perspective.reference is not None or not perspective.reference_due
         final = closes and perspective.released and perspective.complete
         self._archive.write(self._images(perspective, pixel_size_m, final=final))
-        self._report.forget(perspective)
+        self._reporter.forget(perspective)
         if closes:
             self._frames.close_section(perspective)
 
@@ -320,9 +325,9 @@ class ScanEdge(Edge[ScanStart, Model]):
                 self._archive.write(self._images(perspective, pixel_size_m, final=False))
         for perspective in unwritten:
             if self._weights.final_seen and model is not None:
-                self._report.report_held_out(perspective, model, kept=self._kept)
+                self._reporter.report_held_out(perspective, model, kept=self._kept)
             self._retire(perspective)
-        self._report.report_counts(final=True)
+        self._report_counts(final=True)
         unscored = f"; perspectives without a reference: {len(without_reference)}" if without_reference else ""
         done = f"{self._counter.inferred} frames imaged, {self._counter.refreshed} times again{unscored}"
         undrawn = self._archive.undrawn

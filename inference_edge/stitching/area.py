@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True)
-class Area:
+class Area(NamedTuple):
     """Pixels from (top, left) up to and without (bottom, right), in the coordinates of `position_px`."""
 
     top: int
@@ -31,6 +30,15 @@ class Area:
     def pixels(self) -> int:
         """How many it holds."""
         return (self.bottom - self.top) * (self.right - self.left)
+
+    def holds(self, other: Area) -> bool:
+        """Whether all of `other` lies within."""
+        return (
+            self.top <= other.top
+            and self.left <= other.left
+            and self.bottom >= other.bottom
+            and self.right >= other.right
+        )
 
     def union(self, other: Area) -> Area:
         """Return the smallest area that holds both."""

@@ -184,9 +184,9 @@ class Mosaic:
 
     def _all_near(self, patches: PlacedPatches) -> bool:
         """Whether nothing needs to be looked at patch by patch, as usually."""
-        near = self._covered.widened(MAX_GAP_PX)
-        union = self._covered.union(patches.extent)
-        return bool(self._covered) and near.union(patches.extent) == near and union.pixels <= MAX_CANVAS_PX
+        if not (self._covered and self._covered.widened(MAX_GAP_PX).holds(patches.extent)):
+            return False
+        return self._covered.union(patches.extent).pixels <= MAX_CANVAS_PX
 
     def _within_reach(self, patches: PlacedPatches) -> npt.NDArray[np.bool_]:
         corners = patches.corners_px
@@ -232,6 +232,8 @@ class Mosaic:
 
     def _make_room(self, needed: Area) -> None:
         """Enlarge the canvas with a margin on the sides that need it, so that growing stays rare."""
+        if self._canvas.holds(needed) and self._canvas:
+            return
         old = self._canvas or Area(needed.top, needed.left, needed.top, needed.left)
         margin_y, margin_x = (max(GROWTH_MARGIN_PX, length // 2) for length in old.union(needed).shape_px)
         new = Area(
@@ -240,8 +242,6 @@ class Mosaic:
             needed.bottom + margin_y if needed.bottom > old.bottom else old.bottom,
             needed.right + margin_x if needed.right > old.right else old.right,
         )
-        if new == self._canvas:
-            return
         sums, coverage = np.zeros((len(self._sums), *new.shape_px)), np.zeros(new.shape_px, dtype=np.int32)
         drawn = np.full((2, *new.shape_px), np.nan, dtype=np.float32)
         kept = old.slices(new.origin_px)

@@ -14,7 +14,8 @@ END = SectionEnd(0)
 
 
 def put(queue: SampleQueue, *frames: int, sequence: int = 0) -> None:
-    queue.put_samples(sequence, 0, list(frames), numbered(*frames))
+    staged = queue.stage(numbered(*frames), np.ones(len(frames), bool))
+    queue.put_samples(sequence, 0, list(frames), staged)
 
 
 def numbered(*values: int) -> Arrays:
@@ -109,3 +110,51 @@ def test_nothing_is_refused_where_there_was_no_minibatch() -> None:
     queue = SampleQueue(limit=100)
     queue.mark_refused("test", 0)
     assert not queue.counts.rejected
+
+
+def test_samples_lie_where_their_minibatch_does_before_it_is_asked_for() -> None:
+    queue = SampleQueue(limit=1000)
+    put(queue, *range(5), sequence=1)
+    first = queue.next_minibatch(3, timeout_s=0.0)
+    assert first is not None
+    assert first["diffraction"][:, 0, 0].tolist() == [0, 1, 2]
+    queue.mark_trained()
+    for number in range(12):
+        put(queue, *range(5 + 4 * number, 9 + 4 * number), sequence=2 + number)
+    found, memory = [], []
+    while (minibatch := queue.next_minibatch(3, timeout_s=0.0)) is not None:
+        found += minibatch["diffraction"][:, 0, 0].tolist()
+        memory.append(minibatch["phase"].untyped_storage().nbytes() // minibatch["phase"].nbytes)
+        queue.mark_trained()
+    assert found == list(range(3, 51))
+    assert memory[12:] == [1] * 4, "no longer cut out of a larger slot, once those of before are used up"
+    queue.put_section_end(20, END)
+    put(queue, *range(100, 104), sequence=21)
+    assert drain(queue, 3) == [[51, 52]]
+    queue.begin_next_section()
+    assert drain(queue, 3) == [[100, 101, 102]], "the next section begins with a minibatch of its own"
+
+
+def test_rows_that_are_left_out_leave_no_gap_and_what_came_may_be_written_to() -> None:
+    queue = SampleQueue(limit=100)
+    arrays = numbered(*range(10)) | {"diffraction": numbered(*range(10))["diffraction"].copy()}
+    expected = {name: array.copy() for name, array in arrays.items()}
+    chosen = np.array([True, False, True, True, False, False, True, True, True, False])
+    queue.put_samples(0, 0, np.flatnonzero(chosen).tolist(), queue.stage(arrays, chosen))
+    queue.put_stream_end()
+    for array in arrays.values():
+        array[:] = 0
+    queue.stage(arrays, chosen)
+    minibatch = queue.next_minibatch(10, timeout_s=0.0)
+    assert minibatch is not None
+    for name, tensor in minibatch.items():
+        np.testing.assert_array_equal(tensor.numpy(), expected[name][chosen], strict=True)
+
+
+def test_a_minibatch_larger_than_a_slot_is_joined() -> None:
+    queue = SampleQueue(limit=5000)
+    queue.next_minibatch(1500, timeout_s=0.0)
+    put(queue, *range(2000))
+    minibatch = queue.next_minibatch(1500, timeout_s=0.0)
+    assert minibatch is not None
+    assert minibatch["diffraction"][:, 0, 0].tolist() == list(range(1500))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
@@ -10,7 +11,7 @@ import numpy.typing as npt
 from ptychoflow.streaming.codec import Arrays
 from ptychoflow.streaming.messages import FrameRole
 
-LEARNT_FROM = (FrameRole.TRAIN, FrameRole.VALIDATION)
+TRAIN, VALIDATION = int(FrameRole.TRAIN), int(FrameRole.VALIDATION)
 
 
 class SampleFormat(ABC):
@@ -36,8 +37,15 @@ class SampleFormat(ABC):
 
     def usable(self, arrays: Arrays) -> npt.NDArray[np.bool_]:
         """Return which samples can be used and are to train or to validate, bool (n,)."""
-        learnt_from: npt.NDArray[np.bool_] = np.isin(arrays["role"], LEARNT_FROM)
+        role = arrays["role"]
+        learnt_from: npt.NDArray[np.bool_] = (role == TRAIN) | (role == VALIDATION)
         return self.values_usable(arrays) & learnt_from
+
+
+@cache
+def dtype_name(dtype: np.dtype[np.generic]) -> str:
+    """Return NumPy's name of a dtype, which takes NumPy as long as a test of a small array."""
+    return dtype.name
 
 
 def shape_fault(arrays: Arrays, shapes: dict[str, tuple[int, ...]]) -> str | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import msgspec
@@ -23,7 +23,7 @@ from ptychoflow.streaming.messages import (
     ScanStart,
     StreamStart,
 )
-from ptychoflow.trainer.interface.sample_format import SampleFormat
+from ptychoflow.trainer.interface.sample_format import SampleFormat, dtype_name
 from ptychoflow.trainer.interface.stream import SectionEnd
 from ptychoflow.trainer.online.sample_queue import SampleCounts, SampleQueue
 
@@ -63,6 +63,7 @@ class SampleIngest:
         until_checkpoint: nothing is acknowledged before a checkpoint holds it.
         earlier: what a checkpoint held; this object goes on with it.
         validation: the validation samples that go with it, by perspective.
+        pinned: minibatches lie in page-locked memory, for a GPU.
     """
 
     def __init__(
@@ -73,6 +74,7 @@ class SampleIngest:
         until_checkpoint: bool = False,
         earlier: Progress | None = None,
         validation: Mapping[int, list[Arrays]] | None = None,
+        pinned: bool = False,
     ) -> None:
         earlier = earlier or Progress()
         self.counts = earlier.counts
@@ -81,6 +83,7 @@ class SampleIngest:
             until_checkpoint=until_checkpoint,
             counts=earlier.counts,
             passed_sections=earlier.ended_perspectives,
+            pinned=pinned,
         )
         self.scan = earlier.scan
         self.frame_dtype = earlier.frame_dtype
@@ -164,20 +167,22 @@ class SampleIngest:
         fault = sample_format.fault(arrays, dtype=self.frame_dtype)
         if fault is None:
             good = fresh & sample_format.usable(arrays)
-            self.frame_dtype = arrays[sample_format.network_input].dtype.name
+            self.frame_dtype = dtype_name(arrays[sample_format.network_input].dtype)
         else:
             good = np.zeros_like(fresh)
-        validation, training = (
-            _of_role(arrays, good, role, sample_format.fields) for role in (FrameRole.VALIDATION, FrameRole.TRAIN)
-        )
+        validation = _rows_of(arrays, good, FrameRole.VALIDATION)
+        training = _rows_of(arrays, good, FrameRole.TRAIN)
+        samples = {name: arrays[name] for name in sample_format.fields} if good.any() else {}
+        kept = {name: array[validation] for name, array in samples.items()} if validation.any() else {}
+        staged = self.queue.stage(samples, training)
         # What took long is done: a checkpoint sees all of a message or nothing, and never waits.
         with self.queue.lock:
             self._seen[perspective].update(index.tolist())
             self.counts.duplicates += int((~fresh).sum())
             self._refuse(int((fresh & ~good).sum()), fault or NOT_USABLE)
-            self._store(perspective, *validation)
-            self.queue.put_samples(sequence, perspective, *training)
-            self.has_samples |= bool(training[0])
+            self._store(perspective, kept, count=int(validation.sum()))
+            self.queue.put_samples(sequence, perspective, index[training].tolist(), staged)
+            self.has_samples |= bool(training.any())
 
     def _fresh(self, perspective: int, index: npt.NDArray[np.int32]) -> npt.NDArray[np.bool_]:
         """Return bool (n,): frames that had not come before."""
@@ -193,20 +198,15 @@ class SampleIngest:
             self.counts.rejected[reason] += samples
             log.warning("refused %d samples: %s", samples, reason)
 
-    def _store(self, perspective: int, frames: list[int], samples: Arrays) -> None:
-        if not frames:
+    def _store(self, perspective: int, samples: Arrays, *, count: int) -> None:
+        if not count:
             return
         self._validation[perspective].append(samples)
         if self._until_checkpoint:
             self._new_validation[perspective].append(samples)
-        self.counts.validation += len(frames)
+        self.counts.validation += count
 
 
-def _of_role(
-    arrays: Arrays, good: npt.NDArray[np.bool_], role: FrameRole, fields: Sequence[str]
-) -> tuple[list[int], Arrays]:
-    """Return the indices and the samples of one role among those that are good."""
-    if not good.any():
-        return [], {}
-    rows = good & (arrays["role"] == role)
-    return arrays["index"][rows].tolist(), {name: arrays[name][rows] for name in fields}
+def _rows_of(arrays: Arrays, good: npt.NDArray[np.bool_], role: FrameRole) -> npt.NDArray[np.bool_]:
+    """Return which samples, (n,), have one role, among those that are good."""
+    return good & (arrays["role"] == int(role)) if good.any() else good

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import threading
 from collections import Counter, defaultdict, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import takewhile
 
 import numpy as np
-import torch
+import numpy.typing as npt
 
 from ptychoflow.streaming.codec import Arrays
 from ptychoflow.trainer.interface.pipeline import Minibatch
 from ptychoflow.trainer.interface.stream import SectionEnd, Stream, StreamEnd
+from ptychoflow.trainer.online.batch_slots import BatchSlots, SlotRows, join_rows
 
 
 @dataclass
@@ -51,15 +53,12 @@ class Receipt:
 class _Samples:
     receipt: Receipt
     frames: list[int]
-    arrays: Arrays
+    rows: SlotRows
 
     def split(self, count: int) -> tuple[_Samples, _Samples]:
         """Return the first `count` samples, and the rest."""
-        return self._rows(slice(count)), self._rows(slice(count, None))
-
-    def _rows(self, rows: slice) -> _Samples:
-        arrays = {name: array[rows] for name, array in self.arrays.items()}
-        return replace(self, frames=self.frames[rows], arrays=arrays)
+        first, rest = self.rows.split(count)
+        return _Samples(self.receipt, self.frames[:count], first), _Samples(self.receipt, self.frames[count:], rest)
 
 
 @dataclass(frozen=True)
@@ -71,6 +70,8 @@ class _End:
 class SampleQueue(Stream):
     """A first-in first-out queue of samples, divided by the ends of sections and of the stream. Thread-safe.
 
+    One thread puts, into the minibatches that another one will take.
+
     An end stays at the front until `begin_next_section`, so no minibatch mixes sections and none of a section's samples
     is left behind. Every entry knows its message, which may be acknowledged once all its frames, and those of all
     messages before it, are trained on or refused.
@@ -80,6 +81,7 @@ class SampleQueue(Stream):
         until_checkpoint: what is settled may be acknowledged only when it is released, by a checkpoint that holds it.
         counts: gone on with.
         passed_sections: gone on with.
+        pinned: minibatches lie in page-locked memory, for a GPU.
     """
 
     def __init__(
@@ -89,6 +91,7 @@ class SampleQueue(Stream):
         until_checkpoint: bool = False,
         counts: SampleCounts | None = None,
         passed_sections: Iterable[int] = (),
+        pinned: bool = False,
     ) -> None:
         self.counts = counts or SampleCounts()
         self.passed_sections = set(passed_sections)
@@ -100,6 +103,7 @@ class SampleQueue(Stream):
         self.lock = threading.RLock()
         self._changed = threading.Condition(self.lock)
         self._limit, self._until_checkpoint = limit, until_checkpoint
+        self._slots = BatchSlots(pinned=pinned)
         self._entries: deque[_Samples | _End] = deque()
         self._waiting = 0
         self._in_hand: list[_Samples] = []
@@ -109,20 +113,32 @@ class SampleQueue(Stream):
         self._released: list[int] = []
         self._kept: list[int] = []
 
-    def put_samples(self, sequence: int, perspective: int, frames: list[int], arrays: Arrays) -> None:
-        """Append the training samples of a message, arrays of equal length; returns at once, full or not.
+    def stage(self, arrays: Arrays, rows: npt.NDArray[np.bool_]) -> list[SlotRows]:
+        """Copy the training samples of a message to where their minibatches are put together; they do not wait yet.
+
+        Args:
+            arrays: the samples (n, …), of equal length.
+            rows: bool (n,), which of them to take.
+        """
+        return self._slots.put(arrays, rows)
+
+    def put_samples(self, sequence: int, perspective: int, frames: list[int], staged: Sequence[SlotRows]) -> None:
+        """Append the training samples of a message; returns at once, full or not.
 
         Args:
             sequence: of the message, which is settled at once if there are no frames.
             perspective: of the frames.
             frames: indices, one per sample.
-            arrays: the samples.
+            staged: the samples, as `stage` returned them.
         """
         with self._changed:
             receipt = Receipt(sequence, perspective, set(frames))
             self._receipts.append(receipt)
             if frames:
-                self._entries.append(_Samples(receipt, frames, arrays))
+                first = 0
+                for rows in staged:
+                    self._entries.append(_Samples(receipt, frames[first : first + len(rows)], rows))
+                    first += len(rows)
                 self._waiting += len(frames)
                 self._changed.notify_all()
 
@@ -137,6 +153,7 @@ class SampleQueue(Stream):
             receipt = Receipt(sequence, ends_section=end.number not in self.passed_sections)
             self._receipts.append(receipt)
             if receipt.ends_section:
+                self._slots.close()
                 self._entries.append(_End(end, receipt))
                 self._changed.notify_all()
 
@@ -155,7 +172,9 @@ class SampleQueue(Stream):
     def first_samples(self) -> Arrays | None:
         """Return samples of the first message that waits, without removing them, or None if there are none."""
         with self.lock:
-            return next((entry.arrays for entry in self._entries if isinstance(entry, _Samples)), None)
+            waiting = [entry for entry in self._entries if isinstance(entry, _Samples)]
+            first = [entry.rows for entry in takewhile(lambda entry: entry.receipt is waiting[0].receipt, waiting)]
+        return {name: tensor.numpy() for name, tensor in join_rows(first).items()} if first else None
 
     def check(self) -> None:
         """Raise what keeps samples from coming, if anything does."""
@@ -168,6 +187,7 @@ class SampleQueue(Stream):
         Blocks up to `timeout_s`; None if too few have arrived by then, or if an end is at the front.
         """
         with self._changed:
+            self._slots.size = size
             if self._in_hand:
                 raise RuntimeError("the minibatch before was marked neither as trained on nor as refused")
             if not self._changed.wait_for(lambda: self._is_ready(size), timeout_s):
@@ -175,10 +195,7 @@ class SampleQueue(Stream):
             self._in_hand = parts = list(self._pop(size))
             self._waiting -= sum(len(part.frames) for part in parts)
             self._changed.notify_all()
-        if not parts:
-            return None
-        names = parts[0].arrays
-        return {name: torch.from_numpy(np.concatenate([part.arrays[name] for part in parts])) for name in names}
+        return join_rows([part.rows for part in parts]) if parts else None
 
     @property
     def end(self) -> SectionEnd | StreamEnd | None:

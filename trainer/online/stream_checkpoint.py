@@ -38,8 +38,11 @@ def open_ingest(
     """
     checkpoint = _agree_on_newest(folder, rank) if settings.checkpoint.enabled else None
     queue_samples, until_checkpoint = settings.queue_samples, settings.checkpoint.enabled
+    pinned = rank.device.type == "cuda"
     if checkpoint is None:
-        return None, SampleIngest(format_of, queue_samples=queue_samples, until_checkpoint=until_checkpoint)
+        return None, SampleIngest(
+            format_of, queue_samples=queue_samples, until_checkpoint=until_checkpoint, pinned=pinned
+        )
     streams = [shard["stream"] for shard in checkpoint.shards()]
     return checkpoint, SampleIngest(
         format_of,
@@ -47,6 +50,7 @@ def open_ingest(
         until_checkpoint=until_checkpoint,
         earlier=join_progress(streams, rank=rank.rank, ranks=rank.world_size),
         validation=load_validation(checkpoint, validation_files(checkpoint, rank)),
+        pinned=pinned,
     )
 
 

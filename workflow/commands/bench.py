@@ -46,6 +46,15 @@ def train(assignments: SetOption = None, json_file: JsonOption = None) -> int:
 
 
 @app.command()
+def intake(json_file: JsonOption = None) -> int:
+    """Samples per second that a rank takes in between its socket and the training step, beside plain copies."""
+    from ptychoflow.workflow.benchmarks.intake import bench_intake
+    from ptychoflow.workflow.benchmarks.results import tell
+
+    return tell(bench_intake(), json_file)
+
+
+@app.command()
 def edge(
     *,
     endurance: Annotated[

@@ -6,8 +6,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ptychoflow.streaming.codec import Arrays
+from ptychoflow.streaming.finite import finite_rows
 from ptychoflow.streaming.messages import ScanStart
-from ptychoflow.trainer.interface.sample_format import SampleFormat, shape_fault
+from ptychoflow.trainer.interface.sample_format import SampleFormat, dtype_name, shape_fault
 from ptychoflow.trainer.pipelines.ptychography.pipeline import FIELDS
 
 REJECTED_DTYPES = ("bool", "complex64", "complex128")
@@ -37,7 +38,7 @@ class FrameSamples(SampleFormat):
         }
         if (fault := shape_fault(arrays, shapes)) is not None:
             return fault
-        found = arrays["diffraction"].dtype.name
+        found = dtype_name(arrays["diffraction"].dtype)
         if found in REJECTED_DTYPES or found != (dtype or found):
             return f"diffraction is {found}, expected {dtype or 'counts'}"
         if arrays["amplitude"].dtype != np.float16 or arrays["phase"].dtype != np.float16:
@@ -46,8 +47,5 @@ class FrameSamples(SampleFormat):
 
     def values_usable(self, arrays: Arrays) -> npt.NDArray[np.bool_]:
         """Return which samples hold finite values throughout, bool (n,)."""
-        mask = np.ones(len(arrays["index"]), bool)
-        for name in FIELDS:
-            if np.issubdtype(arrays[name].dtype, np.floating):
-                mask &= np.isfinite(arrays[name]).all(axis=(1, 2))
-        return mask
+        finite: npt.NDArray[np.bool_] = np.logical_and.reduce([finite_rows(arrays[name]) for name in FIELDS])
+        return finite

@@ -46,6 +46,14 @@ class Experiment(ABC):
             UserError: a source that cannot be used, or a full disk.
         """
 
+    def complete(self, case: Case, figures: dict[str, Any]) -> dict[str, Any]:
+        """Return the figures of a training that is done with those that its ranks could not find; may block.
+
+        Raises:
+            UserError: what the training left cannot be used.
+        """
+        return figures
+
     @abstractmethod
     def conclude(self, content: Content) -> Content:
         """Return what follows from all figures so far; part of the results."""

@@ -120,7 +120,7 @@ class _Ranks:
             figures = folder.figures()
             if figures is None:
                 return
-            self._results.add(case, figures)
+            self._results.add(case, self._experiment.complete(case, figures))
             folder.clear()
             log.info("%s: done, trained for %.0f s", case.name, figures["seconds"])
             del self._remaining[0]

@@ -32,7 +32,7 @@ class PtychographyCase(Case):
     comparison: ComparisonSettings
     """What all methods share."""
     retrieval: RetrievalSettings
-    """How phase retrieval is done that starts from what was learnt."""
+    """How phase retrieval is done that may start from what was learnt."""
     labelled_one_in: PositiveInt = 1
     """One perspective in so many has ground truth."""
     earlier: bool = False
@@ -88,6 +88,11 @@ def labelled_part(one_in: int) -> str:
 def weights_of(folder: CaseFolder) -> Path:
     """Return the file of the trained network."""
     return folder.path / "network.safetensors"
+
+
+def start_of(folder: CaseFolder) -> Path:
+    """Return the file of what phase retrieval may start from."""
+    return folder.path / "start.npz"
 
 
 def held_out_image_of(folder: CaseFolder) -> Path:

@@ -19,12 +19,13 @@ from ptychoflow.workflow.experiments.ptychography.case import (
     all_cases,
     held_out_image_of,
     labelled_part,
+    start_of,
 )
 from ptychoflow.workflow.experiments.ptychography.dataset import open_dataset
 from ptychoflow.workflow.experiments.ptychography.plots import write_plots
 from ptychoflow.workflow.experiments.ptychography.preparation import prepare, prepare_earlier
 from ptychoflow.workflow.experiments.ptychography.settings import PtychographyExperiment
-from ptychoflow.workflow.experiments.ptychography.warm_start import COLD, WARM, epochs_needed
+from ptychoflow.workflow.experiments.ptychography.warm_start import COLD, WARM, compare_starts, epochs_needed
 from ptychoflow.workflow.experiments.table import UNKNOWN, Cell, ResultTable, Run, Runs, spread
 
 log = logging.getLogger(__name__)
@@ -80,6 +81,14 @@ class Ptychography(Experiment):
                 raise UserError(f"the earlier scan has frames of {there} px, this one of {here} px: set earlier.source")
         counts = [len(part.roles) for part in open_dataset(case.dataset)]
         log.info("%s: %d perspectives, %d frames with ground truth", case.name, len(counts), sum(counts))
+
+    def complete(self, case: Case, figures: dict[str, Any]) -> dict[str, Any]:
+        """Compare phase retrieval that starts from what was learnt, if that is asked for."""
+        epochs = self._settings.experiment.warm_start_epochs
+        if not isinstance(case, PtychographyCase) or case.earlier or not epochs:
+            return figures
+        starts = compare_starts(case.samples(), start_of(self.folder_of(case)), case.retrieval, epochs)
+        return figures | {"warm_start": starts}
 
     def conclude(self, content: Content) -> Content:
         """Return the scores of always predicting the mean training patch; all methods on a stream share them."""

@@ -24,13 +24,13 @@ from ptychoflow.trainer.pipelines.ptychography.pipeline import absolute_error
 from ptychoflow.workflow.experiments.case import CaseFolder
 from ptychoflow.workflow.experiments.methods import Method
 from ptychoflow.workflow.experiments.ptychography.callback import LossRecord
-from ptychoflow.workflow.experiments.ptychography.case import PtychographyCase, held_out_image_of
+from ptychoflow.workflow.experiments.ptychography.case import PtychographyCase, held_out_image_of, start_of
 from ptychoflow.workflow.experiments.ptychography.dataset import Dataset, ground_truth_s, validation_samples
 from ptychoflow.workflow.experiments.ptychography.figures import figures
 from ptychoflow.workflow.experiments.ptychography.held_out import image_held_out
 from ptychoflow.workflow.experiments.ptychography.ranking import rank_by_residual
 from ptychoflow.workflow.experiments.ptychography.stream import Rows, places
-from ptychoflow.workflow.experiments.ptychography.warm_start import compare_starts
+from ptychoflow.workflow.experiments.ptychography.warm_start import write_start
 
 
 class Nearest(MostAlike):
@@ -94,11 +94,11 @@ def memorise(case: PtychographyCase, folder: CaseFolder) -> dict[str, Any]:
         held_out.write_image(held_out_image_of(folder))
     recalled = validation.by_perspective(nearest.truth())
     ranking = rank_by_residual(dataset, lambda index, _frames: recalled[index])
-    starts = compare_starts(dataset, recall, case.retrieval, case.comparison.warm_start_epochs)
+    if case.comparison.warm_start_epochs:
+        write_start(dataset, recall, start_of(folder))
     return figures(record, held_out, at_once=False) | {
         "residual_ranks": ranking,
         "ground_truth_s": ground_truth_s(dataset),
-        "warm_start": starts,
     }
 
 

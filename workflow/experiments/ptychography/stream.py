@@ -94,12 +94,12 @@ class SectionStream(Stream):
 
     Args:
         dataset: holds the samples.
-        sections: this rank's, at least one.
+        sections: this rank's; none where all has been learnt already.
     """
 
     def __init__(self, dataset: Dataset, sections: Iterator[Section]) -> None:
         self._dataset, self._sections = dataset, sections
-        self._section: Section | None = next(sections)
+        self._section = next(sections, None)
         self._served = self._passed = 0
 
     def next_minibatch(self, size: int, *, timeout_s: float) -> Minibatch | None:

@@ -41,7 +41,7 @@ from ptychoflow.trainer.training.time_report import TimeReport
 from ptychoflow.workflow.experiments.case import CaseFolder
 from ptychoflow.workflow.experiments.methods import Method
 from ptychoflow.workflow.experiments.ptychography.callback import LossCallback, LossRecord
-from ptychoflow.workflow.experiments.ptychography.case import PtychographyCase, held_out_image_of, weights_of
+from ptychoflow.workflow.experiments.ptychography.case import PtychographyCase, held_out_image_of, start_of, weights_of
 from ptychoflow.workflow.experiments.ptychography.dataset import (
     Dataset,
     PerspectiveSamples,
@@ -58,7 +58,7 @@ from ptychoflow.workflow.experiments.ptychography.stream import (
     everything_at_once,
     in_sequence,
 )
-from ptychoflow.workflow.experiments.ptychography.warm_start import compare_starts
+from ptychoflow.workflow.experiments.ptychography.warm_start import write_start
 
 log = logging.getLogger(__name__)
 
@@ -254,12 +254,9 @@ def _finish(training: Training) -> dict[str, Any]:
         held_out.write_image(held_out_image_of(training.folder))
     at_once = training.case.method is Method.FROM_SCRATCH
     ranking = rank_by_residual(training.dataset, lambda _index, frames: predict(network, frames))
-    case = training.case
-    starts = compare_starts(
-        training.dataset, partial(predict, network), case.retrieval, case.comparison.warm_start_epochs
-    )
+    if training.case.comparison.warm_start_epochs:
+        write_start(training.dataset, partial(predict, network), start_of(training.folder))
     return figures(training.record, held_out, at_once=at_once) | {
         "residual_ranks": ranking,
         "ground_truth_s": ground_truth_s(training.dataset),
-        "warm_start": starts,
     }

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -24,6 +25,7 @@ from ptychoflow.inference_edge.ptychography.residual import forward_residuals
 from ptychoflow.inference_edge.stitching.mosaic import Mosaic, place_patches
 from ptychoflow.inference_edge.stitching.quality import compare, measure
 from ptychoflow.streaming.codec import Arrays
+from ptychoflow.streaming.durable_file import durable_file
 from ptychoflow.streaming.messages import FrameRole, GroundTruthSource
 from ptychoflow.workflow.experiments.ptychography.dataset import Dataset, PerspectiveSamples
 from ptychoflow.workflow.experiments.ptychography.held_out import MIN_COVERAGE
@@ -32,16 +34,38 @@ COLD, WARM = "from_nothing", "from_prediction"
 Predict = Callable[[npt.NDArray[Any]], Arrays]
 
 
-def compare_starts(
-    dataset: Dataset, predict: Predict, settings: RetrievalSettings, epochs: Sequence[int]
-) -> list[dict[str, Any]] | None:
-    """Return, for each number of epochs, what phase retrieval of the held-out perspective has found from both starts.
-
-    Blocks for twice the sum of epochs. Random generators are seeded, as pty-chi does.
+def write_start(dataset: Dataset, predict: Predict, path: Path) -> None:
+    """Predict and stitch the held-out perspective, and write it for `compare_starts`, if there is one that allows it.
 
     Args:
         dataset: the scan.
         predict: makes patches (n, y, x), amplitude and phase, of counts (n, y, x).
+        path: of the file, NumPy's `.npz`.
+
+    Raises:
+        OSError: the disk does not take it.
+    """
+    if (held_out := _held_out(dataset)) is None:
+        return
+    began_s = time.monotonic()
+    image = _stitched(held_out, predict)
+    took_s = time.monotonic() - began_s
+    arrays: dict[str, Any] = {"values": image.values, "origin_px": image.origin_px, "seconds": took_s}
+    with durable_file(path) as unfinished, unfinished.open("wb") as file:
+        np.savez(file, **arrays)
+
+
+def compare_starts(
+    dataset: Dataset, path: Path, settings: RetrievalSettings, epochs: Sequence[int]
+) -> list[dict[str, Any]] | None:
+    """Return, for each number of epochs, what phase retrieval of the held-out perspective has found from both starts.
+
+    Blocks for twice the sum of epochs. Random generators are seeded, as pty-chi does, which also takes ranks of
+    torchrun for its own: not in a process of theirs.
+
+    Args:
+        dataset: the scan.
+        path: what `write_start` has written.
         settings: of phase retrieval, which is done with pty-chi here.
         epochs: numbers of epochs.
 
@@ -50,12 +74,11 @@ def compare_starts(
         the ground truth, and `seconds`, those of prediction and stitching included. None where there is no held-out
         perspective, its positions or its probe.
     """
-    held_out = next((part for part in dataset if len(part.rows(FrameRole.HELD_OUT))), None)
-    if not epochs or held_out is None or held_out.probe is None or held_out.positions_px is None:
+    if (held_out := _held_out(dataset)) is None or not epochs:
         return None
-    began_s = time.monotonic()
-    predicted = _stitched(held_out, predict)
-    predicting_s = time.monotonic() - began_s
+    with np.load(path, allow_pickle=False) as arrays:
+        origin_y, origin_x = arrays["origin_px"]
+        predicted, predicting_s = ObjectImage(arrays["values"], (float(origin_y), float(origin_x))), arrays["seconds"]
     found = []
     for count in epochs:
         asked = settings.model_copy(update={"source": GroundTruthSource.PTYCHI, "epochs": count})
@@ -63,10 +86,15 @@ def compare_starts(
             {
                 "epochs": count,
                 COLD: _retrieve(held_out, None, asked, before_s=0.0),
-                WARM: _retrieve(held_out, predicted, asked, before_s=predicting_s),
+                WARM: _retrieve(held_out, predicted, asked, before_s=float(predicting_s)),
             }
         )
     return found
+
+
+def _held_out(dataset: Dataset) -> PerspectiveSamples | None:
+    part = next((part for part in dataset if len(part.rows(FrameRole.HELD_OUT))), None)
+    return None if part is None or part.probe is None or part.positions_px is None else part
 
 
 def epochs_needed(found: Sequence[dict[str, Any]]) -> int | None:

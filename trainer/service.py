@@ -123,7 +123,9 @@ def _serve_and_publish(session: _Session) -> bool:
 def _serve(session: _Session, *, publication: Publication | None) -> bool:
     """Receive and train; return whether there was anything to learn from, or training was stopped."""
     rank = session.rank
-    checkpoint, ingest = open_ingest(session.settings, session.checkpoints, rank, format_of)
+    checkpoint, ingest = open_ingest(
+        session.settings, session.checkpoints, rank, format_of, spool_dir=session.run.folder.spool
+    )
     receiver = SampleReceiver(
         session.network,
         ingest,

@@ -6,6 +6,7 @@ import logging
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -25,7 +26,9 @@ from ptychoflow.streaming.messages import (
 )
 from ptychoflow.trainer.interface.sample_format import SampleFormat, dtype_name
 from ptychoflow.trainer.interface.stream import SectionEnd
+from ptychoflow.trainer.online.frame_indices import FrameIndices
 from ptychoflow.trainer.online.sample_queue import SampleCounts, SampleQueue
+from ptychoflow.trainer.online.validation_store import ValidationStore
 
 log = logging.getLogger(__name__)
 
@@ -61,6 +64,7 @@ class SampleIngest:
         format_of: chooses the format of samples by the announcement.
         queue_samples: nothing should be received once this many training samples wait.
         until_checkpoint: nothing is acknowledged before a checkpoint holds it.
+        spool_dir: for validation samples that memory does not hold; None keeps all in memory.
         earlier: what a checkpoint held; this object goes on with it.
         validation: the validation samples that go with it, by perspective.
         pinned: minibatches lie in page-locked memory, for a GPU.
@@ -72,6 +76,7 @@ class SampleIngest:
         *,
         queue_samples: int,
         until_checkpoint: bool = False,
+        spool_dir: Path | None = None,
         earlier: Progress | None = None,
         validation: Mapping[int, list[Arrays]] | None = None,
         pinned: bool = False,
@@ -91,10 +96,9 @@ class SampleIngest:
         """A sample to train on has come."""
         self._format_of = format_of
         self._format: SampleFormat | None = None if self.scan is None else format_of(self.scan)
-        self._seen: defaultdict[int, set[int]] = defaultdict(set)
-        for perspective, frames in earlier.done.items():
-            self._seen[perspective].update(frames.tolist())
-        self._validation: defaultdict[int, list[Arrays]] = defaultdict(list, validation or {})
+        self._seen: defaultdict[int, FrameIndices] = defaultdict(FrameIndices)
+        self._seen |= {perspective: FrameIndices(frames) for perspective, frames in earlier.done.items()}
+        self._validation = ValidationStore(validation, spool_dir=spool_dir)
         self._new_validation: defaultdict[int, list[Arrays]] = defaultdict(list)
         self._until_checkpoint = until_checkpoint
 
@@ -114,6 +118,8 @@ class SampleIngest:
             case Samples():
                 self._ingest_samples(sequence, message.perspective, arrays)
             case PerspectiveEnd():
+                with self.queue.lock:
+                    self._seen[message.perspective].sort_in()
                 self.queue.put_section_end(sequence, SectionEnd(message.perspective))
             case _:
                 log.warning("ignored a message %s, which is not for a trainer", type(message).__name__)
@@ -122,10 +128,7 @@ class SampleIngest:
     def validation(self) -> dict[int, Arrays]:
         """Return the validation samples by perspective, as the arrays of the stream's format."""
         with self.queue.lock:
-            for perspective, parts in self._validation.items():
-                joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-                self._validation[perspective] = [joined]
-            return {perspective: parts[0] for perspective, parts in self._validation.items()}
+            return self._validation.joined()
 
     def progress(self) -> tuple[Progress, dict[int, list[Arrays]], list[int]]:
         """Return how far this rank is, the validation samples since the last call, and the messages that are done with.
@@ -154,8 +157,7 @@ class SampleIngest:
 
     def _done(self) -> dict[int, npt.NDArray[np.int32]]:
         pending = self.queue.pending_frames()
-        done = {perspective: seen - pending.get(perspective, set()) for perspective, seen in self._seen.items()}
-        return {perspective: np.fromiter(frames, np.int32, len(frames)) for perspective, frames in done.items()}
+        return {perspective: seen.without(pending.get(perspective, set())) for perspective, seen in self._seen.items()}
 
     def _ingest_samples(self, sequence: int, perspective: int, arrays: Arrays) -> None:
         index, sample_format = arrays.get("index"), self._format
@@ -163,7 +165,7 @@ class SampleIngest:
             self._refuse(0 if index is None else index.size, NO_SCAN)
             self.queue.put_settled(sequence)
             return
-        fresh = self._fresh(perspective, index)
+        fresh = self._seen[perspective].fresh(index)
         fault = sample_format.fault(arrays, dtype=self.frame_dtype)
         if fault is None:
             good = fresh & sample_format.usable(arrays)
@@ -177,21 +179,12 @@ class SampleIngest:
         staged = self.queue.stage(samples, training)
         # What took long is done: a checkpoint sees all of a message or nothing, and never waits.
         with self.queue.lock:
-            self._seen[perspective].update(index.tolist())
+            self._seen[perspective].add(index)
             self.counts.duplicates += int((~fresh).sum())
             self._refuse(int((fresh & ~good).sum()), fault or NOT_USABLE)
             self._store(perspective, kept, count=int(validation.sum()))
             self.queue.put_samples(sequence, perspective, index[training].tolist(), staged)
             self.has_samples |= bool(training.any())
-
-    def _fresh(self, perspective: int, index: npt.NDArray[np.int32]) -> npt.NDArray[np.bool_]:
-        """Return bool (n,): frames that had not come before."""
-        before, here = self._seen[perspective], set[int]()
-        fresh = np.zeros(len(index), bool)
-        for row, frame in enumerate(index.tolist()):
-            fresh[row] = frame not in before and frame not in here
-            here.add(frame)
-        return fresh
 
     def _refuse(self, samples: int, reason: str) -> None:
         if samples > 0:
@@ -201,7 +194,7 @@ class SampleIngest:
     def _store(self, perspective: int, samples: Arrays, *, count: int) -> None:
         if not count:
             return
-        self._validation[perspective].append(samples)
+        self._validation.append(perspective, samples)
         if self._until_checkpoint:
             self._new_validation[perspective].append(samples)
         self.counts.validation += count

@@ -29,7 +29,7 @@ VALIDATION_FILES = "validation_files"
 
 
 def open_ingest(
-    settings: StreamSettings, folder: Path, rank: Rank, format_of: FormatOf
+    settings: StreamSettings, folder: Path, rank: Rank, format_of: FormatOf, *, spool_dir: Path
 ) -> tuple[Checkpoint | None, SampleIngest]:
     """Return the newest checkpoint in a folder, if there is one, and the ingest that goes on from it. Collective.
 
@@ -41,13 +41,18 @@ def open_ingest(
     pinned = rank.device.type == "cuda"
     if checkpoint is None:
         return None, SampleIngest(
-            format_of, queue_samples=queue_samples, until_checkpoint=until_checkpoint, pinned=pinned
+            format_of,
+            queue_samples=queue_samples,
+            until_checkpoint=until_checkpoint,
+            spool_dir=spool_dir,
+            pinned=pinned,
         )
     streams = [shard["stream"] for shard in checkpoint.shards()]
     return checkpoint, SampleIngest(
         format_of,
         queue_samples=queue_samples,
         until_checkpoint=until_checkpoint,
+        spool_dir=spool_dir,
         earlier=join_progress(streams, rank=rank.rank, ranks=rank.world_size),
         validation=load_validation(checkpoint, validation_files(checkpoint, rank)),
         pinned=pinned,

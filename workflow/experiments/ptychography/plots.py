@@ -21,6 +21,7 @@ from ptychoflow.workflow.experiments.methods import Method
 CURVES, PANEL, MATRICES = "validation_loss.png", "held_out.png", "forgetting.png"
 LABELS = "labels.png"
 DPI = 160
+MOST_COLUMNS = 6
 
 
 def write_plots(
@@ -65,7 +66,8 @@ def _curves(results: dict[str, Any]) -> Figure:
             axes.axhline(mean[-1], color=COLOURS[method], ls="--", lw=1.4, label="from scratch, on everything")
             continue
         learnt = np.arange(1, len(mean) + 1)
-        axes.plot(learnt, mean, color=COLOURS[method], lw=1.8, marker="o", ms=3, label=name)
+        label = name.replace("_", " ")
+        axes.plot(learnt, mean, color=COLOURS[method], lw=1.8, marker="o", ms=3, label=label)
         axes.fill_between(learnt, mean - spread, mean + spread, color=COLOURS[method], alpha=0.15, lw=0)
     axes.set_ylim(bottom=0)
     axes.legend(ncols=2)
@@ -88,7 +90,16 @@ def _labels(results: dict[str, Any], labelled: Mapping[int, str]) -> Figure:
             if name in results[part]
         }
         mean, spread = (np.array([getattr(losses, of)() for losses in points.values()]) for of in ("mean", "std"))
-        axes.errorbar(list(points), mean, spread, color=COLOURS[Method(name)], lw=1.8, marker="o", ms=4, label=name)
+        axes.errorbar(
+            list(points),
+            mean,
+            spread,
+            color=COLOURS[Method(name)],
+            lw=1.8,
+            marker="o",
+            ms=4,
+            label=name.replace("_", " "),
+        )
     axes.set_ylim(bottom=0)
     axes.legend()
     return figure
@@ -97,14 +108,16 @@ def _labels(results: dict[str, Any], labelled: Mapping[int, str]) -> Figure:
 def _matrices(results: dict[str, Any]) -> Figure:
     """The loss on every perspective after every perspective, of the first seed."""
     streamed = {name: found[0] for name, found in results["strategies"].items() if name != Method.FROM_SCRATCH}
-    figure = Figure(figsize=(3.0 * max(1, len(streamed)) + 0.8, 3.2), layout="constrained")
+    rows, columns = _grid(len(streamed))
+    figure = Figure(figsize=(2.4 * columns + 0.8, 2.6 * rows), layout="constrained")
     highest = max((np.max(result["validation_matrix"]) for result in streamed.values()), default=1.0)
-    panels = figure.subplots(1, max(1, len(streamed)), squeeze=False)[0]
-    for axes, (name, result) in zip(panels, streamed.items(), strict=False):
+    panels = _panels(figure, len(streamed))
+    for axes, (name, result) in zip(panels, streamed.items(), strict=True):
         image = axes.imshow(
             np.array(result["validation_matrix"]).T, vmin=0, vmax=highest, cmap="viridis_r", origin="upper"
         )
-        axes.set(title=name, xlabel="after perspective", ylabel="loss on perspective")
+        axes.set_title(name.replace("_", " "), fontsize=9)
+        axes.set(xlabel="after perspective", ylabel="loss on perspective")
         axes.grid(visible=False)
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_major_locator(MaxNLocator(integer=True))
@@ -118,13 +131,29 @@ def _panel(images: Mapping[Method, Path]) -> Figure:
     pictures = [(method.value, np.load(path, allow_pickle=False)) for method, path in images.items()]
     reference = pictures[0][1]["reference_phase"]
     scale = phase_scale(reference[np.isfinite(reference)])
-    figure = Figure(figsize=(2.3 * (len(pictures) + 1) + 0.7, 2.7), layout="constrained")
-    panels = figure.subplots(1, len(pictures) + 1)
+    rows, columns = _grid(len(pictures) + 1)
+    figure = Figure(figsize=(2.0 * columns + 0.8, 2.2 * rows), layout="constrained")
+    panels = _panels(figure, len(pictures) + 1)
     shown = [("reference", reference), *((name, arrays["phase"]) for name, arrays in pictures)]
     for axes, (name, phase) in zip(panels, shown, strict=True):
         image = _image(axes, name.replace("_", " "), phase, scale)
     figure.colorbar(image, ax=list(panels), shrink=0.85, label="phase, rad")
     return figure
+
+
+def _grid(panels: int) -> tuple[int, int]:
+    """Return rows and columns for so many panels."""
+    columns = min(max(1, panels), MOST_COLUMNS)
+    return -(-panels // columns) or 1, columns
+
+
+def _panels(figure: Figure, count: int) -> list[Axes]:
+    """Return so many axes, row by row; what is left of the last row stays empty."""
+    rows, columns = _grid(count)
+    axes: list[Axes] = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for unused in axes[count:]:
+        unused.remove()
+    return axes[:count]
 
 
 def _image(axes: Axes, title: str, phase: Any, scale: Any) -> Any:

@@ -66,8 +66,8 @@ class PairedRounds:
             f"bare_{item}_per_s": statistics.median(took.items / took.wall_s for took in self.bare),
             f"ours_{item}_per_cpu_s": statistics.median(took.items / took.cpu_s for took in self.ours),
             f"bare_{item}_per_cpu_s": statistics.median(took.items / took.cpu_s for took in self.bare),
-            "ratio": list(self.by_clock),
-            "cpu_ratio": list(self.by_processor),
+            "ratio": self.by_clock,
+            "cpu_ratio": self.by_processor,
         }
 
     def targets(self, name: str, target: float) -> list[dict[str, Any]]:

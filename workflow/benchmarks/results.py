@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ptychoflow.streaming.errors import UserError
+from ptychoflow.workflow.benchmarks.paired_rounds import Spread
 from ptychoflow.workflow.json_results import write_results
 
 MISSED_STATUS = 1
@@ -37,5 +38,17 @@ def tell(measured: dict[str, Any], json_file: Path | None) -> int:
 def _table(title: str, figures: dict[str, Any]) -> Table:
     table = Table(title=title, title_justify="left", show_header=False)
     for name, value in figures.items():
-        table.add_row(name, f"{value:,.4g}" if isinstance(value, float) else str(value))
+        table.add_row(name, _text(value))
     return table
+
+
+def _text(value: object) -> str:
+    match value:
+        case float():
+            return f"{value:,.4g}"
+        case Spread():
+            return f"{value.median:.3f} ({value.lower:.3f} to {value.upper:.3f})"
+        case dict():
+            return ", ".join(f"{name} {_text(one)}" for name, one in value.items())
+        case _:
+            return str(value)

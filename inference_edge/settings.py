@@ -76,7 +76,7 @@ class EdgeSettings(InferenceSettings):
     """Perspectives kept in memory, beyond those, until their reference comes; older ones are left without scores."""
     refresh_share: float = Field(default=0.3, gt=0, le=1)
     """Largest share of the time spent on imaging again until the final weights come; the trainer may share the host."""
-    residual_share: float = Field(default=0.02, ge=0, le=1)
+    residual_share: float = Field(default=0.03, ge=0, le=1)
     """Largest share of the time spent on the score without ground truth: patch times probe, propagated, against the
     frame's counts. Of the frames imaged as many are scored as fit into it; 0 leaves the score out."""
     image_period_s: PositiveFloat = 0.5

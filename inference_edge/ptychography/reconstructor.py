@@ -138,7 +138,10 @@ class Reconstructor:
         prediction = run_in_batches(runner, frames, batch_max=self._batch_max)
         # tested here, where they are still in the cache
         finite = prediction.finite()
-        residuals = None if illumination is None else self._meter.measure(frames, prediction, illumination)
+        predicted_s = time.perf_counter() - began_s
+        residuals = None
+        if illumination is not None:
+            residuals = self._meter.measure(frames, prediction, illumination, predicted_s=predicted_s)
         return Predicted(prediction, finite, residuals, time.perf_counter() - began_s)
 
     def _without_failed_weights(self, submitted: SubmittedFrames, prediction: Prediction) -> tuple[Model, Prediction]:

@@ -37,17 +37,23 @@ def forward_residuals(
         probe: (mode, y, x), of any brightness; modes add incoherently.
         mask: (y, x), true where a pixel is not to be looked at.
     """
-    frame_shape = counts.shape[1:]
-    patch = _surrounded(amplitude * np.exp(1j * phase.astype(np.float64)), frame_shape)
-    wave = fft.fft2(fft.ifftshift(probe * patch[:, np.newaxis], axes=AXES), norm="ortho")
-    modelled = np.sqrt(fft.fftshift((wave.real**2 + wave.imag**2).sum(axis=1), axes=AXES))
-    measured = np.sqrt(np.maximum(counts.astype(np.float64), 0.0))
+    # single precision is enough where the network's is, and takes half the time
+    dtype = np.result_type(probe.dtype, phase.dtype, np.complex64)
+    patch = np.empty(phase.shape, dtype)
+    patch.real, patch.imag = amplitude * np.cos(phase), amplitude * np.sin(phase)
+    shifted_patch = fft.ifftshift(_surrounded(patch, counts.shape[1:]), axes=AXES)[:, np.newaxis]
+    wave = fft.fft2(fft.ifftshift(probe, axes=AXES).astype(dtype) * shifted_patch, norm="ortho", overwrite_x=True)
+    modelled = (wave.real**2 + wave.imag**2).sum(axis=1)
+    measured = fft.ifftshift(np.maximum(counts, 0), axes=AXES).astype(modelled.dtype)
     if mask is not None:
-        modelled, measured = (np.where(mask, 0.0, one) for one in (modelled, measured))
-    energy, explained = (measured**2).sum(axis=AXES), (measured * modelled).sum(axis=AXES)
+        looked_at = ~fft.ifftshift(mask)
+        modelled, measured = modelled * looked_at, measured * looked_at
+    energy, power, explained = (
+        one.sum(axis=AXES, dtype=np.float64) for one in (measured, modelled, np.sqrt(measured * modelled))
+    )
     with np.errstate(invalid="ignore", divide="ignore"):
-        # of the best brightness s = <measured, modelled> / <modelled, modelled>
-        shares: npt.NDArray[np.float64] = 1.0 - explained**2 / ((modelled**2).sum(axis=AXES) * energy)
+        # of the best brightness s = <√measured, √modelled> / <√modelled, √modelled>
+        shares: npt.NDArray[np.float64] = 1.0 - explained**2 / (power * energy)
     return np.where(energy > 0, np.clip(shares, 0.0, 1.0), np.nan)
 
 

@@ -14,8 +14,10 @@ from ptychoflow.inference_edge.ptychography.residual import forward_residuals
 
 FIRST_FRAMES = 8
 """Scored to learn what scoring takes."""
-SAVED_S = 10.0
+SAVED_S = 60.0
 """Time of so many seconds that was not used may be used later."""
+LARGEST_SHARE = 0.5
+"""Of the time that the network takes for a batch, though more was saved: its frames wait meanwhile."""
 PIXELS_AT_ONCE = 1 << 19
 """Of all modes together: what fits into a processor's cache or little more."""
 NEWEST_SHARE = 0.2
@@ -38,11 +40,14 @@ class ResidualMeter:
         self._frame_s: float | None = None
 
     def measure(
-        self, counts: npt.NDArray[Any], prediction: Prediction, illumination: Illumination
+        self, counts: npt.NDArray[Any], prediction: Prediction, illumination: Illumination, *, predicted_s: float
     ) -> npt.NDArray[np.float64]:
-        """Return the residuals (n,) of frames (n, y, x), NaN for those that are not scored. Blocks for its share."""
+        """Return the residuals (n,) of frames (n, y, x), NaN for those that are not scored. Blocks for its share.
+
+        `predicted_s`: seconds that the network took for them.
+        """
         residuals = np.full(len(counts), np.nan)
-        chosen = self._choose(len(counts))
+        chosen = self._choose(len(counts), predicted_s)
         if not chosen.any():
             return residuals
         began_s = time.perf_counter()
@@ -50,7 +55,7 @@ class ResidualMeter:
         self._record(int(chosen.sum()), time.perf_counter() - began_s)
         return residuals
 
-    def _choose(self, frames: int) -> npt.NDArray[np.bool_]:
+    def _choose(self, frames: int, predicted_s: float) -> npt.NDArray[np.bool_]:
         now_s = time.perf_counter()
         earned_s = self._share * (now_s - self._asked_at_s)
         self._left_s, self._asked_at_s = min(self._left_s + earned_s, self._share * SAVED_S), now_s
@@ -59,7 +64,8 @@ class ResidualMeter:
         elif self._frame_s is None:
             affordable = FIRST_FRAMES
         else:
-            affordable = int(max(0.0, self._left_s) / self._frame_s)
+            at_most_s = max(LARGEST_SHARE * predicted_s, self._frame_s)
+            affordable = int(max(0.0, min(self._left_s, at_most_s)) / self._frame_s)
         number = min(frames, affordable)
         chosen = np.zeros(frames, bool)
         chosen[(np.arange(number) * frames + frames // 2) // max(number, 1)] = True

@@ -65,8 +65,11 @@ class ResidualReporter:
     def learn(self, perspective: Perspective, kind: MosaicKind) -> None:
         """Learn from an image that is whole, and has a reference."""
         rendering = perspective.rendering(kind)
+        is_first_pass = rendering is perspective.rendering(MosaicKind.FIRST_PASS)
         if perspective.reference is None or not rendering.residuals.scored:
             return
+        if kind is MosaicKind.REFRESHED and is_first_pass:
+            return  # nothing was imaged again yet: the same frames would count twice
         comparison = compare(rendering.whole.image(), perspective.reference, min_coverage=self._min_coverage)
         if comparison is None:
             return

@@ -24,7 +24,7 @@ from support import wait_until
 
 from ptychoflow.inference_edge.backends.base import run_in_batches
 from ptychoflow.inference_edge.backends.runner_factory import RunnerFactory
-from ptychoflow.inference_edge.ptychography import frame_residuals
+from ptychoflow.inference_edge.ptychography import frame_residuals, residual_meter
 from ptychoflow.inference_edge.ptychography.archive import CLOSED_FRAMES
 from ptychoflow.inference_edge.ptychography.residual import forward_residuals
 from ptychoflow.inference_edge.ptychography.service import serve_edge
@@ -114,6 +114,7 @@ def test_a_whole_scan(run):
 
 def test_frames_are_scored_without_ground_truth_where_the_light_is_known(run, monkeypatch):
     monkeypatch.setattr(frame_residuals, "WINDOW", FRAMES_EACH)
+    monkeypatch.setattr(residual_meter, "LARGEST_SHARE", 1e6)
     run.start_edge(SETTINGS.model_copy(update={"residual_share": 1.0}))
     run.trainer.publish(*weights(1))
     probe = np.random.default_rng(1).normal(size=(2, 32, 32)).astype(np.complex64)

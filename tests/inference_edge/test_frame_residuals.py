@@ -83,10 +83,29 @@ def test_scoring_keeps_to_its_share_and_scores_every_frame_that_fits(
     light = Illumination(np.ones((1, 2, 2), np.complex64), None)
     for _ in range(2000):
         clock.now_s += batch_s
-        scored += int(np.isfinite(meter.measure(frames, prediction, light)).sum())
+        scored += int(np.isfinite(meter.measure(frames, prediction, light, predicted_s=batch_s)).sum())
     saved_s = share * residual_meter.SAVED_S + residual_meter.FIRST_FRAMES * frame_s
     assert spent_s <= share * clock.now_s + saved_s + frame_s
     assert scored >= min(1999 * batch, 0.95 * share * clock.now_s / frame_s) * (share > 0)
+
+
+def test_a_batch_waits_for_half_of_its_own_time_at_most_however_much_was_saved(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    monkeypatch.setattr(residual_meter, "time", clock)
+
+    def score(counts: np.ndarray, *_: object) -> np.ndarray:
+        clock.now_s += len(counts) * 1e-3
+        return np.zeros(len(counts))
+
+    monkeypatch.setattr(residual_meter, "_residuals", score)
+    meter, frames = ResidualMeter(0.03), np.zeros((64, 2, 2), np.float32)
+    light = Illumination(np.ones((1, 2, 2), np.complex64), None)
+    scored = []
+    for predicted_s in (0.04, 0.04, 0.01, 1e-6, 1.0):
+        clock.now_s += 100.0
+        found = meter.measure(frames, Prediction(None, frames), light, predicted_s=predicted_s)
+        scored.append(int(np.isfinite(found).sum()))
+    assert scored == [residual_meter.FIRST_FRAMES, 20, 5, 1, 64]
 
 
 def test_what_is_scored_is_scored_as_it_is_by_itself() -> None:
@@ -96,12 +115,12 @@ def test_what_is_scored_is_scored_as_it_is_by_itself() -> None:
     probe = RANDOM.normal(size=(3, *shape)).astype(np.complex64)
     mask = RANDOM.uniform(size=shape) < 0.1
     meter = ResidualMeter(1.0)
-    meter.measure(counts, Prediction(amplitude, phase), Illumination(probe, mask))
-    found = meter.measure(counts, Prediction(amplitude, phase), Illumination(probe, mask))
+    meter.measure(counts, Prediction(amplitude, phase), Illumination(probe, mask), predicted_s=60.0)
+    found = meter.measure(counts, Prediction(amplitude, phase), Illumination(probe, mask), predicted_s=60.0)
     assert np.isfinite(found).all()
-    np.testing.assert_allclose(found, forward_residuals(counts, amplitude, phase, probe, mask))
-    phase_only = meter.measure(counts, Prediction(None, phase), Illumination(probe, None))
-    np.testing.assert_allclose(phase_only, forward_residuals(counts, np.ones_like(phase), phase, probe))
+    np.testing.assert_allclose(found, forward_residuals(counts, amplitude, phase, probe, mask), rtol=1e-5)
+    phase_only = meter.measure(counts, Prediction(None, phase), Illumination(probe, None), predicted_s=60.0)
+    np.testing.assert_allclose(phase_only, forward_residuals(counts, np.ones_like(phase), phase, probe), rtol=1e-5)
 
 
 def comparison(error_rad: np.ndarray, area: np.ndarray | None = None) -> Comparison:

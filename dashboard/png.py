@@ -31,9 +31,11 @@ def encode_png(values: npt.NDArray[np.floating], limits: tuple[float, float], co
     Value v gets colour floor(255 · (v − lower) / (upper − lower)), clipped to 0 … 254.
     """
     lower, upper = limits
-    with np.errstate(invalid="ignore"):
+    with np.errstate(invalid="ignore", over="ignore"):
         scaled = np.clip((values - lower) / (upper - lower) * COLOURS, 0, COLOURS - 1)
-    indices = np.where(np.isfinite(values), scaled, TRANSPARENT).astype(np.uint8)
+    # between limits that are infinitely far apart there is no place for a value
+    is_shown = np.isfinite(values) & ~np.isnan(scaled)
+    indices = np.where(is_shown, scaled, TRANSPARENT).astype(np.uint8)
     image = Image.fromarray(indices, mode="P")
     image.putpalette(palette(colour_map).tobytes(), rawmode="RGB")
     file = io.BytesIO()

@@ -3,9 +3,9 @@
     PYTHONPATH=src:tests:tests/dashboard python tests/chaos/mutated_sockets.py --count 1000000 --seed 1
 
 Of every hundred messages one is good: after each round every receiver must be alive, and have taken in each good one,
-and memory must not grow. `--events` go into the state of a page and a summary, `--requests` to the page's interface.
-What does not hold ends the program with a word and the seed. A campaign that was broken off goes on with the round in
-which it was, and prints a table at its end. A short one is a test.
+and memory must not grow. `--events` go into the state of a page and a summary, `--requests` to the page's interface,
+`--viewers` come to a page that is served. What does not hold ends the program with a word and the seed. A campaign that
+was broken off goes on with the round in which it was, and prints a table at its end. A short one is a test.
 """
 
 from __future__ import annotations
@@ -17,18 +17,24 @@ import logging
 import random
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
+from queue import Queue
+from urllib.parse import urlsplit
 
+import msgspec
 import numpy as np
 import psutil
 import zmq
 from broken_messages import ARRAYS, broken
 from fastapi.testclient import TestClient
 from odd_requests import OddRequests
+from odd_viewers import OddViewers
 from speaking import telemetry
 from strangers import edge_by_hand, stranger_at
 from support import free_block, free_ports
@@ -36,6 +42,7 @@ from test_hostile_images import Stranger
 
 from ptychoflow.dashboard.app import create_app
 from ptychoflow.dashboard.runs import Runs
+from ptychoflow.dashboard.server import serve_earlier_run
 from ptychoflow.dashboard.settings import DashboardSettings
 from ptychoflow.dashboard.state import DashboardState, StateCursor
 from ptychoflow.streaming.codec import Codec
@@ -335,6 +342,7 @@ class Done:
     good: dict[str, int] = field(default_factory=dict)
     events: int = 0
     requests: int = 0
+    viewers: int = 0
     first_bytes: int = 0
     last_bytes: int = 0
     most_bytes: int = 0
@@ -350,13 +358,30 @@ class Done:
         mib = [one >> 20 for one in (self.first_bytes, self.last_bytes, self.most_bytes)]
         rows += [
             f"{'all':<20}{sum(self.broken.values()):>12}{sum(self.good.values()):>10}",
-            f"{self.events} events, {self.requests} requests; every good message was taken in",
+            f"{self.events} events, {self.requests} requests, {self.viewers} viewers; every good message was taken in",
             "memory: {} MiB after the first rounds, {} MiB at the end, {} MiB at most".format(*mib),
         ]
         return "\n".join(rows)
 
     def _row(self, name: str) -> str:
         return f"{name:<20}{self.broken[name]:>12}{self.good[name]:>10}"
+
+
+def _odd_viewers(folder: Path, seed: int, stack: ExitStack) -> OddViewers:
+    """Serve the page of a run for odd viewers to come to."""
+    run = RunFolder(folder / "served")
+    run.path.mkdir()
+    run.telemetry.write_bytes(msgspec.json.encode(telemetry(WarningRaised("dark frames"))) + b"\n")
+    stop, addresses = threading.Event(), Queue[str]()
+    settings = DashboardSettings(port=0)
+    served = threading.Thread(
+        target=partial(serve_earlier_run, settings, folder=run, stop=stop, on_served=addresses.put), daemon=True
+    )
+    served.start()
+    stack.callback(served.join, TIME_LIMIT_S)
+    stack.callback(stop.set)
+    url = urlsplit(addresses.get(timeout=TIME_LIMIT_S))
+    return OddViewers(str(url.hostname), int(url.port or 0), seed)
 
 
 class Campaign:
@@ -377,8 +402,9 @@ class Campaign:
         client = TestClient(create_app(runs, settings), base_url="http://127.0.0.1:8421")
         self._requests = OddRequests(client, seed + 1000 * done.rounds)
         self._cursor = StateCursor()
+        self._viewers = stack.enter_context(closing(_odd_viewers(folder, seed + 1000 * done.rounds, stack)))
 
-    def round(self, *, messages: int, events: int, requests: int) -> None:
+    def round(self, *, messages: int, events: int, requests: int, viewers: int) -> None:
         """Send messages to all receivers, and wait until they have had them.
 
         Raises:
@@ -399,7 +425,11 @@ class Campaign:
                 json.loads(update.model_dump_json())
         if faults := list(self._requests.faults(requests)):
             raise NotHeld("; ".join(faults))
+        self._viewers.come(viewers)
+        if viewers and (fault := self._viewers.fault()) is not None:
+            raise NotHeld(fault)
         done.rounds, done.events, done.requests = done.rounds + 1, done.events + events, done.requests + requests
+        done.viewers += viewers
         self._watch_memory()
 
     def _watch_memory(self) -> None:
@@ -419,6 +449,7 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=1_000_000, help="messages in all, those of earlier runs included")
     parser.add_argument("--events", type=float, default=0.1, help="for each message")
     parser.add_argument("--requests", type=float, default=0.1, help="for each message")
+    parser.add_argument("--viewers", type=float, default=0.02, help="for each message")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--work", type=Path, help="folder of what was done")
     options = parser.parse_args()
@@ -433,7 +464,10 @@ def main() -> int:
         while done.messages < options.count:
             try:
                 campaign.round(
-                    messages=ROUND, events=round(ROUND * options.events), requests=round(ROUND * options.requests)
+                    messages=ROUND,
+                    events=round(ROUND * options.events),
+                    requests=round(ROUND * options.requests),
+                    viewers=round(ROUND * options.viewers),
                 )
             except (NotHeld, AssertionError) as error:
                 print(f"seed {options.seed}, round {done.rounds}: {error}", flush=True)

@@ -4,15 +4,16 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 import httpx
 import msgspec
 import numpy as np
 import pytest
+from odd_viewers import OddViewers
 from speaking import telemetry
-from support import free_ports
+from support import free_ports, wait_until
 from telemetry_samples import acquired, mosaic, ramp, step
 from websockets.sync.client import connect
 
@@ -234,3 +235,26 @@ def test_connections_that_ask_for_nothing_shut_nobody_out(network, tmp_path, beg
         assert httpx.get(f"http://{served.address}/api/state", timeout=PATIENCE_S).status_code == 200
         with connect(f"ws://{served.address}/ws", open_timeout=PATIENCE_S) as viewer:
             assert json.loads(viewer.recv(PATIENCE_S))["present"]["run"] == "night"
+
+
+def test_viewers_that_break_the_protocol_say_too_much_or_go_without_a_word_harm_nobody(network, tmp_path, sender):
+    with dashboard(network, tmp_path) as served, ExitStack() as stack:
+        served.wait_until(lambda state: state["present"]["parts"])
+        host, port = served.address.split(":")
+        odd = stack.enter_context(closing(OddViewers(host, int(port), seed=20)))
+        with connect(f"ws://{served.address}/ws", max_size=None) as viewer:
+            for number in range(1, 4):
+                odd.come(40)
+                sender.send(step(number))
+                while (json.loads(viewer.recv(PATIENCE_S))["present"]["training"] or {}).get("step") != number:
+                    pass
+        odd.close()
+        wait_until(lambda: odd.fault() is None)
+
+
+def test_a_flood_of_viewers_that_never_read_shuts_no_request_out(network, tmp_path):
+    with dashboard(network, tmp_path) as served, ExitStack() as stack:
+        served.wait_until(lambda _: True)
+        for _ in range(MAX_CONNECTIONS + 40):
+            stack.enter_context(slow_viewer(served.address))
+        assert httpx.get(f"http://{served.address}/api/state", timeout=PATIENCE_S).status_code == 200

@@ -26,6 +26,12 @@ def test_what_is_not_covered_is_transparent():
     assert decode(encode_png(values, (0, 1), ColourMap.GRAY))[..., 3].tolist() == [[0, 255], [0, 255]]
 
 
+@pytest.mark.filterwarnings("error")
+def test_what_has_no_place_between_limits_that_are_too_far_apart_is_transparent():
+    shown = encode_png(np.array([[0.0, 1.7e308]]), (-1.7e308, 1.7e308), ColourMap.GRAY)
+    assert np.asarray(Image.open(io.BytesIO(shown)).convert("RGBA"))[..., 3].tolist() == [[255, 0]]
+
+
 def test_gray_keeps_row_and_column_order():
     pixels = decode(encode_png(np.array([[0.0, 1.0], [0.5, 0.0]]), (0, 1), ColourMap.GRAY))[..., 0]
     assert pixels.tolist() == [[0, 255], [128, 0]]

@@ -16,7 +16,7 @@ def test_every_receiver_outlives_what_nobody_can_read_and_counts_every_good_mess
     with ExitStack() as stack:
         campaign = Campaign(tmp_path, 20, stack, Done())
         for _ in range(2):
-            campaign.round(messages=1600, events=100, requests=20)
+            campaign.round(messages=1600, events=100, requests=20, viewers=20)
 
 
 def full(_parts: list[bytes]) -> None:

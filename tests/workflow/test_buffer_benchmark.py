@@ -26,6 +26,7 @@ def test_a_small_benchmark_is_complete(transport: str) -> None:
     assert (case["ranks"], case["transport"], case["precision"]) == (2, transport, "compact")
     assert case["background_ms"] == pytest.approx(case["populate_ms"] + case["augment_ms"])
     assert 0 < case["waited_ms"] < case["step_with_ms"]
+    assert 0 < case["step_cpu_slowdown_lower"] <= case["step_cpu_slowdown"] <= case["step_cpu_slowdown_upper"]
     drawn_bytes = 24 * 128 * 128 * 2 * 5
     assert case["draw_alone_gb_per_s"] == pytest.approx(drawn_bytes / case["draw_alone_ms"] / 1e6)
     assert case["memcpy_ms"] < case["draw_alone_ms"] < case["draw_insert_alone_ms"] * 2

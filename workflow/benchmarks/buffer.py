@@ -22,7 +22,8 @@ from ptychoflow.workflow.benchmarks.buffer_rank import Case, Figures, Precision,
 from ptychoflow.workflow.target import make_target
 
 _log = logging.getLogger(__name__)
-_WORST_RANK = ("idle_cpu_fraction", "waited_fraction_of_step", "step_slowdown", "step_with_ms", "waited_ms")
+_SLOWDOWNS = tuple(f"step_{by}slowdown{bound}" for by in ("", "cpu_") for bound in ("", "_lower", "_upper"))
+_WORST_RANK = ("idle_cpu_fraction", "waited_fraction_of_step", *_SLOWDOWNS, "step_with_ms", "waited_ms")
 
 
 def bench_buffer(  # noqa: PLR0913  keyword-only settings, each with one meaning

@@ -18,10 +18,13 @@ from ptychoflow.buffer.memory import ByteRows, byte_rows
 from ptychoflow.buffer.names import TransportName
 from ptychoflow.buffer.sampling import draw_positions
 from ptychoflow.workflow.benchmarks.buffer_step import Tensors, TrainStep, make_train_step
+from ptychoflow.workflow.benchmarks.paired_rounds import Took, spread
 
 Precision = Literal["float32", "compact"]
 _PIXELS = 128
 _ROUNDS = 5
+_BOUNDS = ("", "_lower", "_upper")
+"""Of a median, as `paired_rounds.spread` gives it."""
 
 
 @dataclass(frozen=True)
@@ -198,11 +201,17 @@ def _training(buffer: RehearsalBuffer, minibatch: Tensors, case: Case) -> Figure
     before = buffer.stats()
     pairs = [_timed_pair(works, case, buffer_first=bool(number % 2)) for number in range(case.pairs)]
     after = buffer.stats()
+    slowdown = spread(pair[True].wall_s / pair[False].wall_s for pair in pairs)
+    cpu_slowdown = spread(pair[True].cpu_s / pair[False].cpu_s for pair in pairs)
     steps = case.pairs * case.steps
     figures = {
-        "step_without_ms": 1e3 * statistics.median(pair[False] for pair in pairs),
-        "step_with_ms": 1e3 * statistics.median(pair[True] for pair in pairs),
-        "step_slowdown": statistics.median(pair[True] / pair[False] for pair in pairs),
+        "step_without_ms": 1e3 * statistics.median(pair[False].wall_s for pair in pairs),
+        "step_with_ms": 1e3 * statistics.median(pair[True].wall_s for pair in pairs),
+        "step_without_cpu_ms": 1e3 * statistics.median(pair[False].cpu_s for pair in pairs),
+        "step_with_cpu_ms": 1e3 * statistics.median(pair[True].cpu_s for pair in pairs),
+        **{f"step_slowdown{which}": ratio for which, ratio in zip(_BOUNDS, slowdown, strict=True)},
+        # what other programs on the same cores do to the clock is not ours
+        **{f"step_cpu_slowdown{which}": ratio for which, ratio in zip(_BOUNDS, cpu_slowdown, strict=True)},
         "waited_ms": 1e3 * (after.waited_s - before.waited_s) / steps,
         "offer_ms": 1e3 * (after.offered_s - before.offered_s) / steps,
         "populate_ms": 1e3 * (after.populate_s - before.populate_s) / steps,
@@ -220,12 +229,14 @@ def _training(buffer: RehearsalBuffer, minibatch: Tensors, case: Case) -> Figure
     }
 
 
-def _timed_pair(works: Mapping[bool, Callable[[], None]], case: Case, *, buffer_first: bool) -> dict[bool, float]:
-    """Seconds per step by whether the buffer was used."""
+def _timed_pair(works: Mapping[bool, Callable[[], None]], case: Case, *, buffer_first: bool) -> dict[bool, Took]:
+    """The median step by the clock, and the mean one by processor time, by whether the buffer was used."""
     found = {}
     for with_buffer in (buffer_first, not buffer_first):
         _meet()
-        found[with_buffer] = statistics.median(_timed_steps(works[with_buffer], case.steps, case))
+        used = time.process_time()
+        seconds = statistics.median(_timed_steps(works[with_buffer], case.steps, case))
+        found[with_buffer] = Took(1, seconds, (time.process_time() - used) / case.steps)
     return found
 
 

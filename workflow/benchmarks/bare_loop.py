@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
+from ptychoflow.streaming.device import use_cuda
 from ptychoflow.trainer.interface.batch import join
 from ptychoflow.trainer.interface.pipeline import Minibatch, Output, Pipeline
 from ptychoflow.trainer.models.arithmetic import autocast, resolve
@@ -70,7 +71,9 @@ def prepare_alone(settings: SettingsT) -> tuple[SettingsT, torch.device]:
     """Return the settings for one process without others, and its device; sets the number of threads."""
     if settings.threads:
         torch.set_num_threads(settings.threads)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device(
+        "cuda" if use_cuda(settings.device, found=torch.cuda.device_count(), setting="trainer.device") else "cpu"
+    )
     alone = settings.buffer.model_copy(update={"transport": "local"})
     return settings.model_copy(update={"buffer": alone}), device
 

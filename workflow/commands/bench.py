@@ -139,3 +139,25 @@ def buffer(
         after_case=lambda so_far: write_results(so_far, json_file),
     )
     return tell(measured, json_file)
+
+
+@app.command()
+def gpu(
+    *,
+    device: Annotated[Literal["cuda", "cpu"], typer.Option(help="cpu: what needs no GPU.")] = "cuda",
+    json_file: JsonOption = None,
+) -> int:
+    """Whether everything that a GPU does is right and quick: PASS, FAIL or SKIPPED per section, in 8 min at most."""
+    import torch
+
+    from ptychoflow.streaming.device import Device, use_cuda
+    from ptychoflow.workflow.benchmarks.gpu.bench import bench_gpu
+    from ptychoflow.workflow.benchmarks.gpu.section import Outcome
+    from ptychoflow.workflow.benchmarks.results import tell
+
+    use_cuda(Device(device), found=torch.cuda.device_count(), setting="--device")
+
+    def say(name: str, outcome: Outcome) -> None:
+        typer.echo(f"{outcome.status.value:8}{name} {outcome.seconds:.1f} s {outcome.reason}".rstrip())
+
+    return tell(bench_gpu(torch.device(device), tell=say), json_file)

@@ -262,7 +262,7 @@ ControlMessage = Hello | Acknowledge | FirstPassScore | FirstPassResidual | Firs
 
 
 class Taken(Message, tag="taken", frozen=True):
-    """The hub has written the event whose session and number the header repeats."""
+    """The hub has the event whose session and number the header repeats, in its file as far as the disk takes it."""
 
 
 class WeightsRequest(Message, tag="weights_request", frozen=True):

@@ -5,7 +5,7 @@ import { count, duration, fixed } from "./format.js";
 import { store } from "./store.js";
 
 const MEANS = {
-  learning: "Every perspective gets ground truth and is learned from.",
+  learning: "Perspectives get ground truth and are learned from.",
   monitoring: "The network is good enough: few perspectives get ground truth.",
 };
 

@@ -30,8 +30,7 @@ from ptychoflow.streaming.weights_channel import WeightsClient
 
 log = logging.getLogger(__name__)
 
-IDLE_S = 0.02
-LOOKS_AROUND_EVERY_S = 0.05
+IDLE_S = LOOKS_AROUND_EVERY_S = 0.05
 """How often commands, weights and reports are seen to while frames come in; each look costs as much as some frames."""
 LOOKS_EVERY_S = 1.0
 """How often final weights are looked for in the run's folder."""
@@ -129,7 +128,7 @@ class Edge(ABC, Generic[StartT, ModelT]):
         self._links.report_status(PartState.STARTING, f"waiting for {self.SOURCE}")
         while not (stop.is_set() or self._finished()):
             if self._may_receive():
-                self._receiver.receive(0.0 if self._busy() else IDLE_S)
+                self._receiver.receive(0.0 if self._busy() else self._idle_s())
             else:
                 self._links.wake_up.wait(IDLE_S)
             self._links.wake_up.clear()
@@ -159,6 +158,10 @@ class Edge(ABC, Generic[StartT, ModelT]):
     @abstractmethod
     def _busy(self) -> bool:
         """Whether there is something to do at once."""
+
+    def _idle_s(self) -> float:
+        """Return how long to wait for messages while there is nothing to do; the base class looks around then."""
+        return IDLE_S
 
     @abstractmethod
     def _check(self, start: StartT) -> Check[ModelT]:

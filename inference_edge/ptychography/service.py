@@ -156,6 +156,11 @@ class ScanEdge(Edge[ScanStart, Model]):
             return True
         return not self._first_pass.under_way and self._may_refresh() and self._to_refresh() is not None
 
+    def _idle_s(self) -> float:
+        if self._weights.model is None or self._to_refresh() is None:
+            return super()._idle_s()
+        return min(super()._idle_s(), max(0.0, self._refresh_from_s - time.monotonic()))
+
     def _advance(self) -> None:
         if not self._archive.full:
             self._handle_references()

@@ -30,6 +30,7 @@ def test_the_edge_is_measured_beside_the_bare_model_and_phase_retrieval(monkeypa
     assert 0 < case["frame_to_image_p50_ms"] <= case["frame_to_image_p99_ms"]
     assert (alone["threads"], shared["threads"]) == (1, 2)
     assert alone["memory_patches_per_cpu_s"] > 0
+    assert shared["two_images_patches_per_s"] > 0
     targets = {target["name"]: target for target in measured["targets"]}
     assert targets.keys() == {
         "edge_tiny_32px_ratio",

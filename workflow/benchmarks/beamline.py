@@ -29,6 +29,7 @@ from ptychoflow.trainer.models.weights_file import Manifest, read_weights, write
 from ptychoflow.workflow.benchmarks.results import BenchmarkFailed
 
 DISTINCT_FRAMES = 256
+FRAME_DTYPE = np.dtype(np.uint16)
 SCAN_COLUMNS = 32
 STEP_PX = 6.3
 PIXEL_SIZE_M = (1e-8, 1e-8)
@@ -52,7 +53,7 @@ class Beamline:
         self._ready = False
         self._changed = threading.Condition()
         random = np.random.default_rng(0)
-        self._frames = random.poisson(3.0, (DISTINCT_FRAMES, frame_px, frame_px)).astype(np.uint16)
+        self._frames = random.poisson(3.0, (DISTINCT_FRAMES, frame_px, frame_px)).astype(FRAME_DTYPE)
         self._sent = self._index = self._perspective = 0
 
     def __enter__(self) -> Self:

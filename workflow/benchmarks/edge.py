@@ -15,6 +15,7 @@ import torch
 from ptychoflow.acquisition.retrieval.engine import Measurement
 from ptychoflow.acquisition.retrieval.engines import make_engine
 from ptychoflow.acquisition.retrieval.settings import RetrievalSettings
+from ptychoflow.acquisition.settings import PublishingSettings
 from ptychoflow.acquisition.simulation.scan import SimulatedScan
 from ptychoflow.acquisition.source_settings import SimulationSettings
 from ptychoflow.inference_edge.backends.choice import usable_backends
@@ -25,7 +26,7 @@ from ptychoflow.streaming.device import Device
 from ptychoflow.streaming.private_folder import private_folder
 from ptychoflow.streaming.settings import NetworkSettings
 from ptychoflow.trainer.models.ptychonn import edge_model, original_model
-from ptychoflow.workflow.benchmarks.beamline import Beamline, random_weights
+from ptychoflow.workflow.benchmarks.beamline import FRAME_DTYPE, Beamline, random_weights
 from ptychoflow.workflow.benchmarks.edge_process import EdgeProcess
 from ptychoflow.workflow.benchmarks.edge_stitching import bench_stitching
 from ptychoflow.workflow.benchmarks.paired_rounds import PairedRounds, Took, measure_pairs, processor_time_s
@@ -34,7 +35,6 @@ from ptychoflow.workflow.target import make_target
 
 MODELS = {"original": original_model(), "edge": edge_model()}
 FRAMES_PX = (64, 128)
-MESSAGE_FRAMES = 16
 ROUNDS = 15
 """Of the whole edge and the bare model in turn."""
 FEED_SHARE = 1.5
@@ -42,7 +42,7 @@ FEED_SHARE = 1.5
 all at once, they would take the edge's processor time while it images the first of them."""
 BACKENDS_S = 0.5
 """For each backend, to find the fastest, which an edge chooses too."""
-BATCHES_MIN = 8
+FIRST_BATCHES, BATCHES_MIN = 4, 8
 STEADY_FRAMES_MIN = 96
 STEADY_S = 3.0
 STEADY_SHARE = 0.6
@@ -101,7 +101,7 @@ def _measure_model(
         figures = rounds.figures("frames")
         batch_ms = 1000 * batch_frames / figures["bare_frames_per_s"]
         steady_per_s = STEADY_SHARE * figures["ours_frames_per_s"]
-        with _scan(process, settings, weights, frame_px=frame_px) as line:
+        with _scan(process, settings, weights, frame_px=frame_px, rate_hz=steady_per_s) as line:
             line.send(max(STEADY_FRAMES_MIN, int(STEADY_S * steady_per_s)), frames_per_s=steady_per_s)
             line.wait_until_imaged()
     counts = line.counts()
@@ -141,9 +141,9 @@ def measure_rounds(process: EdgeProcess, line: Beamline, settings: EdgeSettings,
 
     def ours() -> Took:
         began_s, cpu_began_s = time.perf_counter(), processor_time_s([process.pid])
-        # two batches at once, so that it has something to do from the beginning
-        line.send(2 * settings.batch_max)
-        line.send(frames - 2 * settings.batch_max, frames_per_s=FEED_SHARE * newest.items / newest.wall_s)
+        # some batches at once, so that it has something to do until the first message of others comes
+        line.send(FIRST_BATCHES * settings.batch_max)
+        line.send(frames - FIRST_BATCHES * settings.batch_max, frames_per_s=FEED_SHARE * newest.items / newest.wall_s)
         line.wait_until_imaged()
         return Took(frames, time.perf_counter() - began_s, processor_time_s([process.pid]) - cpu_began_s)
 
@@ -155,11 +155,17 @@ def _whole_batches(batches: float, batch_frames: int) -> int:
 
 
 @contextmanager
-def _scan(process: EdgeProcess, settings: EdgeSettings, weights: bytes, *, frame_px: int) -> Iterator[Beamline]:
-    """Have the process serve an edge that is ready to image; the scan ends, and the edge with it, on leaving."""
+def _scan(
+    process: EdgeProcess, settings: EdgeSettings, weights: bytes, *, frame_px: int, rate_hz: float | None = None
+) -> Iterator[Beamline]:
+    """Have the process serve an edge that is ready to image; the scan ends, and the edge with it, on leaving.
+
+    Frames go together as an acquisition sends them, at `rate_hz` if it has one.
+    """
+    message_frames = PublishingSettings(rate_hz=rate_hz).frames_per_message(FRAME_DTYPE.itemsize * frame_px**2)
     with tempfile.TemporaryDirectory() as folder, private_folder() as sockets:
         network = NetworkSettings(sockets_dir=sockets)
-        line = Beamline(network, Path(folder), frame_px=frame_px, message_frames=MESSAGE_FRAMES)
+        line = Beamline(network, Path(folder), frame_px=frame_px, message_frames=message_frames)
         with line:
             process.serve(settings, network, Path(folder))
             line.publish(weights)

@@ -169,7 +169,9 @@ def test_two_ranks_a_host_an_edge_that_comes_late_clocks_an_hour_apart_and_names
         assert buffer["transport"] == "ucx"
 
 
-@pytest.mark.parametrize(("in_mid_scan", "at_the_end"), [(SECOND, ACQUISITION), (HUB, EDGE), (ACQUISITION, SECOND)])
+@pytest.mark.parametrize(
+    ("in_mid_scan", "at_the_end"), [(SECOND, ACQUISITION), (HUB, EDGE), (ACQUISITION, SECOND), (EDGE, HUB)]
+)
 def test_one_host_after_the_other_loses_its_link_for_a_while(five: Site, in_mid_scan: str, at_the_end: str):
     five.acquired(0.3)
     five.pull_cable(in_mid_scan)

@@ -9,7 +9,9 @@ is in `samples.jsonl` beside the run, one line a minute.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import os
 import signal
 import sys
 import time
@@ -74,12 +76,12 @@ def _row(name: str, columns: list[str]) -> str:
 
 
 def _bytes_of(path: Path) -> int:
+    """Return the size of a file or of all in a folder, in which files come and go."""
+    files = [path] if path.is_file() else [Path(folder) / name for folder, _, names in os.walk(path) for name in names]
     total = 0
-    for one in [path, *path.rglob("*")]:
-        try:
-            total += one.stat().st_size if one.is_file() else 0
-        except FileNotFoundError:
-            continue
+    for file in files:
+        with contextlib.suppress(FileNotFoundError):
+            total += file.stat().st_size
     return total
 
 

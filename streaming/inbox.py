@@ -113,7 +113,7 @@ class Inbox:
         self._complete = False
         self._held: set[int] = set()
         self._scores: deque[FirstPassScore] = deque(maxlen=SCORES_REPEATED)
-        self._sockets = Sockets(network)
+        self._sockets = Sockets(network.model_copy(update={"high_water_mark": network.batches_queued}))
         self._poller = zmq.Poller()
         if wake is not None:
             self._poller.register(wake, zmq.POLLIN)

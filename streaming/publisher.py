@@ -70,7 +70,7 @@ class Publisher:
         self.images: deque[tuple[FirstPassImage, Arrays]] = deque(maxlen=IMAGES_KEPT)
         """Likewise, the newest ones."""
         self._codec: ReceivingCodec[ControlMessage] = ReceivingCodec(ControlMessage, "acknowledgements")
-        self._sockets = Sockets(network, fans_out=True)
+        self._sockets = Sockets(network.model_copy(update={"high_water_mark": network.batches_queued}), fans_out=True)
         self._control = self._bind(zmq.PULL, network.acknowledgements_port, ACKNOWLEDGEMENTS)
         self._order = 0
         self._edge = self._open_outbox(EDGE, network.frames_port) if edge else None

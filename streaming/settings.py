@@ -71,8 +71,11 @@ class NetworkSettings(Settings):
     names the ports are (a port that is 0 gets one), and no other user reaches them. Made if it is not there."""
     keys_dir: Path | None = None
     """CURVE keys made by `ptychoflow keys`; required for every host that is not loopback."""
+    batches_queued: PositiveInt = 8
+    """Batches of frames or samples that ZeroMQ queues per socket before the sender spools. What waits in long queues
+    takes memory on both sides, and is out of the processor's caches when it is read."""
     high_water_mark: PositiveInt = 64
-    """Batches that ZeroMQ queues per socket before the sender spools."""
+    """Other messages that ZeroMQ queues per socket."""
     max_message_bytes: PositiveInt = 1 << 30
     """A message that declares more than this is refused before anything is allocated, counted and told."""
 

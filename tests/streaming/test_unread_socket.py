@@ -62,6 +62,8 @@ def test_a_receiver_that_does_not_read_outlives_its_sender(network: NetworkSetti
             sender.setsockopt(zmq.XPUB_NODROP, 1)
             wait_until(lambda: bool(sender.poll(100)))
             sender.recv()
+        else:
+            wait_until(lambda: bool(sender.poll(100, zmq.POLLOUT)))
 
         def full() -> bool:
             try:

@@ -135,13 +135,12 @@ class Reconstructor:
 
     def _run(self, runner: Runner, frames: npt.NDArray[Any], illumination: Illumination | None = None) -> Predicted:
         began_s = time.perf_counter()
+        if illumination is not None:
+            self._meter.begin()
         prediction = run_in_batches(runner, frames, batch_max=self._batch_max)
         # tested here, where they are still in the cache
         finite = prediction.finite()
-        predicted_s = time.perf_counter() - began_s
-        residuals = None
-        if illumination is not None:
-            residuals = self._meter.measure(frames, prediction, illumination, predicted_s=predicted_s)
+        residuals = None if illumination is None else self._meter.measure(frames, prediction, illumination)
         return Predicted(prediction, finite, residuals, time.perf_counter() - began_s)
 
     def _without_failed_weights(self, submitted: SubmittedFrames, prediction: Prediction) -> tuple[Model, Prediction]:

@@ -14,10 +14,10 @@ from ptychoflow.inference_edge.ptychography.residual import forward_residuals
 
 FIRST_FRAMES = 8
 """Scored to learn what scoring takes."""
-SAVED_S = 60.0
+SAVED_S = 10.0
 """Time of so many seconds that was not used may be used later."""
 LARGEST_SHARE = 0.5
-"""Of the time that the network takes for a batch, though more was saved: its frames wait meanwhile."""
+"""Of what the network takes for a batch, though more was saved: its frames wait meanwhile."""
 PIXELS_AT_ONCE = 1 << 19
 """Of all modes together: what fits into a processor's cache or little more."""
 NEWEST_SHARE = 0.2
@@ -27,44 +27,53 @@ NEWEST_SHARE = 0.2
 class ResidualMeter:
     """Scores as many frames as fit into a share of the time, evenly chosen of those that are imaged.
 
-    Use it from one thread.
+    Use it from one thread. On a busy host the network takes longer than it computes: what it computes counts.
 
     Args:
-        share: of the time between calls, and while there are none; 0 scores nothing.
+        share: of the time that the network takes and of its rests; 0 scores nothing.
     """
 
     def __init__(self, share: float) -> None:
         self._share = share
         self._left_s = 0.0
-        self._asked_at_s = time.perf_counter()
+        self._ended_at_s = time.perf_counter()
+        self._rest_s = 0.0
+        self._began_s = self._ended_at_s, time.process_time()
         self._frame_s: float | None = None
 
+    def begin(self) -> None:
+        """Note that the network begins with a batch."""
+        now_s = time.perf_counter()
+        self._rest_s = now_s - self._ended_at_s
+        self._began_s = now_s, time.process_time()
+
     def measure(
-        self, counts: npt.NDArray[Any], prediction: Prediction, illumination: Illumination, *, predicted_s: float
+        self, counts: npt.NDArray[Any], prediction: Prediction, illumination: Illumination
     ) -> npt.NDArray[np.float64]:
         """Return the residuals (n,) of frames (n, y, x), NaN for those that are not scored. Blocks for its share.
 
-        `predicted_s`: seconds that the network took for them.
+        The network began with these frames at the last `begin`, and is done with them now.
         """
         residuals = np.full(len(counts), np.nan)
-        chosen = self._choose(len(counts), predicted_s)
-        if not chosen.any():
-            return residuals
-        began_s = time.perf_counter()
-        residuals[chosen] = _residuals(counts[chosen], prediction.select(chosen), illumination)
-        self._record(int(chosen.sum()), time.perf_counter() - began_s)
+        began_at_s, began_cpu_s = self._began_s
+        network_s = min(time.perf_counter() - began_at_s, time.process_time() - began_cpu_s)
+        chosen = self._choose(len(counts), network_s)
+        if chosen.any():
+            began_s = time.thread_time()
+            residuals[chosen] = _residuals(counts[chosen], prediction.select(chosen), illumination)
+            self._record(int(chosen.sum()), time.thread_time() - began_s)
+        self._ended_at_s = time.perf_counter()
         return residuals
 
-    def _choose(self, frames: int, predicted_s: float) -> npt.NDArray[np.bool_]:
-        now_s = time.perf_counter()
-        earned_s = self._share * (now_s - self._asked_at_s)
-        self._left_s, self._asked_at_s = min(self._left_s + earned_s, self._share * SAVED_S), now_s
+    def _choose(self, frames: int, network_s: float) -> npt.NDArray[np.bool_]:
+        self._left_s += self._share * (self._rest_s + network_s)
+        self._left_s = min(self._left_s, self._share * SAVED_S)
         if self._share == 0:
             affordable = 0
         elif self._frame_s is None:
             affordable = FIRST_FRAMES
         else:
-            at_most_s = max(LARGEST_SHARE * predicted_s, self._frame_s)
+            at_most_s = max(LARGEST_SHARE * network_s, self._frame_s)
             affordable = int(max(0.0, min(self._left_s, at_most_s)) / self._frame_s)
         number = min(frames, affordable)
         chosen = np.zeros(frames, bool)

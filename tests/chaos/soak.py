@@ -28,6 +28,7 @@ SETTINGS: dict[str, Any] = {
     "source.frames_per_perspective": FRAMES_EACH,
     "source.frame_shape_px": [16, 16],
     "acquisition.batch_frames": 64,
+    "dashboard.port": 0,
     "acquisition.spool_memory_bytes": 64 << 20,
     "retrieval.target_shape_px": [8, 8],
     "trainer.batch_size": 64,

@@ -132,7 +132,8 @@ def _panel(images: Mapping[Method, Path]) -> Figure:
     reference = pictures[0][1]["reference_phase"]
     scale = phase_scale(reference[np.isfinite(reference)])
     rows, columns = _grid(len(pictures) + 1)
-    figure = Figure(figsize=(2.0 * columns + 0.8, 2.2 * rows), layout="constrained")
+    height, width = reference.shape
+    figure = Figure(figsize=(2.0 * columns + 0.8, (2.0 * height / width + 0.4) * rows), layout="constrained")
     panels = _panels(figure, len(pictures) + 1)
     shown = [("reference", reference), *((name, arrays["phase"]) for name, arrays in pictures)]
     for axes, (name, phase) in zip(panels, shown, strict=True):
@@ -142,9 +143,9 @@ def _panel(images: Mapping[Method, Path]) -> Figure:
 
 
 def _grid(panels: int) -> tuple[int, int]:
-    """Return rows and columns for so many panels."""
-    columns = min(max(1, panels), MOST_COLUMNS)
-    return -(-panels // columns) or 1, columns
+    """Return rows and columns for so many panels; rows are as long as each other, as far as that goes."""
+    rows = max(1, -(-panels // MOST_COLUMNS))
+    return rows, max(1, -(-panels // rows))
 
 
 def _panels(figure: Figure, count: int) -> list[Axes]:

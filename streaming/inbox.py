@@ -52,6 +52,7 @@ AWAY_S = 1.0
 """A publisher that has been away for so long is looked for."""
 WATCHED_EVERY = 16
 """Messages after which the connections are looked at, should there always be another one."""
+LINGER_S = 1.0
 HELLOS_ANSWERED = 2
 """Messages are taken that answer the last hello, or the one before while nothing is left of an earlier publisher."""
 
@@ -193,10 +194,14 @@ class Inbox:
                 connected_s = time.monotonic()
 
     def close(self) -> None:
-        """Close the sockets; acknowledgements on their way get a second to leave."""
+        """Close the sockets; acknowledgements on their way get a second to leave, and as long to set out."""
+        deadline_s = time.monotonic() + LINGER_S
+        while self._unsent and time.monotonic() < deadline_s:
+            self._control_connection.socket.poll(int(POLL_S * 1000), zmq.POLLOUT)
+            self._send_waiting()
         for connection in (self._control_connection, self._data_connection):
             connection.socket.disable_monitor()
-        self._sockets.close(linger_s=1.0)
+        self._sockets.close(linger_s=LINGER_S)
 
     def __enter__(self) -> Self:
         """Return itself."""

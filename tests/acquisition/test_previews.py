@@ -15,6 +15,7 @@ from ptychoflow.acquisition.ptychography.previews import Previews
 from ptychoflow.acquisition.retrieval.preview import Preview
 from ptychoflow.acquisition.retrieval.settings import RetrievalSettings
 from ptychoflow.acquisition.scan import Ending, FrameBatch, OpenEndedPerspective, OpenEndedScan, Perspective
+from ptychoflow.acquisition.settings import AcquisitionSettings
 from ptychoflow.acquisition.source_settings import SimulationSettings
 from ptychoflow.acquisition.sources import open_scan
 from ptychoflow.streaming.events import GroundTruthReady, MosaicImage, MosaicKind
@@ -65,7 +66,8 @@ def previews(outcome: Outcome) -> list[tuple[int, MosaicImage]]:
 def test_what_has_come_is_shown_and_the_ground_truth_is_the_same(
     network: NetworkSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    closed = run_acquisition(network, tmp_path / "closed", source=SOURCE, retrieval=PTYCHI)
+    few = AcquisitionSettings(batch_frames=16)  # so that half of a perspective can be at hand
+    closed = run_acquisition(network, tmp_path / "closed", source=SOURCE, settings=few, retrieval=PTYCHI)
     assert not previews(closed)
     seen, show = threading.Event(), Previews.show
 
@@ -75,7 +77,7 @@ def test_what_has_come_is_shown_and_the_ground_truth_is_the_same(
 
     monkeypatch.setattr(Previews, "show", show_and_tell)
     monkeypatch.setattr(service, "open_scan", lambda _: ComingScan(seen))
-    outcome = run_acquisition(network, tmp_path / "live", source=SOURCE, retrieval=PTYCHI)
+    outcome = run_acquisition(network, tmp_path / "live", source=SOURCE, settings=few, retrieval=PTYCHI)
     assert outcome.samples == closed.samples
     for perspective, (_, phase) in closed.edge.references.items():
         np.testing.assert_array_equal(outcome.edge.references[perspective][1], phase)

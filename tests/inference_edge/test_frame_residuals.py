@@ -105,13 +105,14 @@ def test_scoring_keeps_to_its_share_and_scores_every_frame_that_fits(
 
 @pytest.mark.parametrize(
     ("rest_s", "predicted_s", "expected"),
-    [(100.0, 0.041, 20), (0.0, 0.041, 20), (0.0, 0.41, 64), (100.0, 1e-6, 1), (0.0, 0.011, 5)],
+    [(100.0, 0.041, 20), (0.0, 0.041, 20), (0.0, 0.41, 64), (100.0, 1e-6, 3), (0.0, 0.011, 5)],
 )
-def test_a_batch_waits_for_half_of_its_own_time_at_most_however_much_was_saved(
+def test_a_batch_waits_for_half_of_its_own_time_or_milliseconds_however_much_was_saved(
     monkeypatch: pytest.MonkeyPatch, rest_s: float, predicted_s: float, expected: int
 ) -> None:
     clock = Clock()
     monkeypatch.setattr(residual_meter, "time", clock)
+    monkeypatch.setattr(residual_meter, "UNNOTICED_S", 3.5e-3)
 
     def score(counts: np.ndarray, *_: object) -> np.ndarray:
         clock.work(len(counts) * 1e-3)

@@ -55,21 +55,22 @@ def main() -> None:
         if message.preview:
             answer = _preview(message, previewer, interrupted=lambda: not jobs.empty())
         else:
-            answer = _do(message, settings, enough_loss=from_nothing)
-            if isinstance(answer, DoneMessage) and (message.start_origin_px is None or from_nothing is None):
+            # how good is good enough is only known from a retrieval from nothing
+            enough_loss = None if message.start_origin_px is None else from_nothing
+            answer = _do(message, settings, enough_loss=enough_loss)
+            if isinstance(answer, DoneMessage) and enough_loss is None:
                 from_nothing = answer.loss
         answers.write(msgspec.json.encode(answer) + b"\n")
         answers.flush()
 
 
 def _do(message: JobMessage, settings: RetrievalSettings, *, enough_loss: float | None) -> AnswerMessage:
-    """Do a job. One that has something to start from ends where the last one from nothing did, `enough_loss`."""
+    """Do a job: from what it brings until the loss is `enough_loss`, or from nothing where that is None."""
     try:
         job = read_job(message)
-        if job.start is None or enough_loss is None:  # how good is good enough is only known from one from nothing
-            truth = compute_ground_truth(replace(job, start=None), settings)
-        else:
-            truth = compute_ground_truth(job, settings, enough_loss=enough_loss)
+        if enough_loss is None:
+            job = replace(job, start=None)
+        truth = compute_ground_truth(job, settings, enough_loss=enough_loss)
         return write_ground_truth(truth, message.perspective, Path(message.directory))
     except UserError as error:
         return FailedMessage(message.perspective, str(error))

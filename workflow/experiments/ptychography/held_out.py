@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ptychoflow.inference_edge.stitching.mosaic import Mosaic, place_patches
+from ptychoflow.inference_edge.stitching.mosaic import Mosaic, StitchedImage, place_patches
 from ptychoflow.inference_edge.stitching.quality import Comparison, compare, measure
 from ptychoflow.streaming.codec import Arrays
 from ptychoflow.streaming.durable_file import durable_file
@@ -64,9 +64,9 @@ def image_held_out(
     if held_out is None or held_out.positions_px is None:
         return None
     frames = held_out.of_role(FrameRole.HELD_OUT)["diffraction"]
-    predicted = _compare(held_out, predict(frames))
+    predicted = compare_held_out(held_out, predict(frames))
     repeated = {name: np.repeat(patch.cpu().numpy()[None], len(frames), axis=0) for name, patch in _named(constant)}
-    flat = _compare(held_out, repeated)
+    flat = compare_held_out(held_out, repeated)
     if predicted is None or flat is None:
         return None
     quality, constant_quality = measure(predicted), measure(flat)
@@ -91,10 +91,19 @@ def predict(network: FrameNetwork, frames: npt.NDArray[Any]) -> Arrays:
     return {name: np.concatenate(part) for name, part in parts.items()}
 
 
-def _compare(perspective: PerspectiveSamples, patches: Mapping[str, npt.NDArray[Any]]) -> Comparison | None:
-    if perspective.positions_px is None or perspective.reference is None:
+def stitch_held_out(perspective: PerspectiveSamples, patches: Mapping[str, npt.NDArray[Any]]) -> StitchedImage | None:
+    """Stitch patches (n, y, x), amplitude and phase, of a perspective's held-out frames; None without positions."""
+    if perspective.positions_px is None:
         return None
     positions_px = perspective.positions_px[perspective.rows(FrameRole.HELD_OUT)]
     mosaic = Mosaic()
     mosaic.stitch(place_patches(patches["amplitude"], patches["phase"], positions_px))
-    return compare(mosaic.image(), perspective.reference, min_coverage=MIN_COVERAGE)
+    return mosaic.image()
+
+
+def compare_held_out(perspective: PerspectiveSamples, patches: Mapping[str, npt.NDArray[Any]]) -> Comparison | None:
+    """Compare them, stitched, with the reference; None where there is none, or nothing is covered by enough frames."""
+    image = stitch_held_out(perspective, patches)
+    if image is None or perspective.reference is None:
+        return None
+    return compare(image, perspective.reference, min_coverage=MIN_COVERAGE)

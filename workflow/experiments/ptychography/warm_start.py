@@ -15,6 +15,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from ptychoflow.acquisition.ptychography.warm_start import as_object
 from ptychoflow.acquisition.retrieval.engine import Measurement, Reconstruction
 from ptychoflow.acquisition.retrieval.engines import make_engine
 from ptychoflow.acquisition.retrieval.ground_truth import GroundTruthJob, in_common_gauge
@@ -22,13 +23,12 @@ from ptychoflow.acquisition.retrieval.patches import cut_patches
 from ptychoflow.acquisition.retrieval.settings import RetrievalSettings
 from ptychoflow.acquisition.scan import ObjectImage
 from ptychoflow.inference_edge.ptychography.residual import forward_residuals
-from ptychoflow.inference_edge.stitching.mosaic import Mosaic, place_patches
-from ptychoflow.inference_edge.stitching.quality import compare, measure
+from ptychoflow.inference_edge.stitching.quality import measure
 from ptychoflow.streaming.codec import Arrays
 from ptychoflow.streaming.durable_file import durable_file
 from ptychoflow.streaming.messages import FrameRole, GroundTruthSource
 from ptychoflow.workflow.experiments.ptychography.dataset import Dataset, PerspectiveSamples
-from ptychoflow.workflow.experiments.ptychography.held_out import MIN_COVERAGE
+from ptychoflow.workflow.experiments.ptychography.held_out import compare_held_out, stitch_held_out
 
 COLD, WARM = "from_nothing", "from_prediction"
 Predict = Callable[[npt.NDArray[Any]], Arrays]
@@ -48,9 +48,12 @@ def write_start(dataset: Dataset, predict: Predict, path: Path) -> None:
     if (held_out := _held_out(dataset)) is None:
         return
     began_s = time.monotonic()
-    image = _stitched(held_out, predict)
+    image = stitch_held_out(held_out, predict(held_out.of_role(FrameRole.HELD_OUT)["diffraction"]))
+    if image is None:
+        return
+    start = as_object(image.amplitude, image.phase, image.origin_px)
     took_s = time.monotonic() - began_s
-    arrays: dict[str, Any] = {"values": image.values, "origin_px": image.origin_px, "seconds": took_s}
+    arrays: dict[str, Any] = {"values": start.values, "origin_px": start.origin_px, "seconds": took_s}
     with durable_file(path) as unfinished, unfinished.open("wb") as file:
         np.savez(file, **arrays)
 
@@ -103,62 +106,36 @@ def epochs_needed(found: Sequence[dict[str, Any]]) -> int | None:
     return next((one["epochs"] for one in found if one[WARM]["residual"] <= goal), None)
 
 
-def _frames(part: PerspectiveSamples) -> npt.NDArray[Any]:
-    return np.array(part.samples["diffraction"][part.rows(FrameRole.HELD_OUT)])
-
-
-def _positions_px(part: PerspectiveSamples) -> npt.NDArray[np.float64]:
-    assert part.positions_px is not None  # noqa: S101
-    return part.positions_px[part.rows(FrameRole.HELD_OUT)]
-
-
-def _stitched(part: PerspectiveSamples, predict: Predict) -> ObjectImage:
-    patches, mosaic = predict(_frames(part)), Mosaic()
-    mosaic.stitch(place_patches(patches["amplitude"], patches["phase"], _positions_px(part)))
-    image = mosaic.image()
-    covered = image.coverage > 0
-    values = np.ones(covered.shape, np.complex64)
-    values[covered] = image.amplitude[covered] * np.exp(1j * image.phase[covered])
-    return ObjectImage(values, (float(image.origin_px[0]), float(image.origin_px[1])))
-
-
 def _retrieve(
     part: PerspectiveSamples, start: ObjectImage | None, settings: RetrievalSettings, *, before_s: float
 ) -> dict[str, Any]:
-    assert part.probe is not None  # noqa: S101
-    frames, positions_px = _frames(part), _positions_px(part)
-    began_s = time.monotonic()
-    found = make_engine(settings).reconstruct(Measurement(frames, positions_px, part.probe, None, start))
-    seconds = before_s + time.monotonic() - began_s
-    return {
-        "residual": _residual(frames, positions_px, found),
-        "psnr_db": _psnr_db(part, found, settings),
-        "seconds": seconds,
-    }
-
-
-def _residual(frames: npt.NDArray[Any], positions_px: npt.NDArray[np.float64], found: Reconstruction) -> float:
-    height, width = frames.shape[1:]
-    under = cut_patches(found.object_image, positions_px, (height, width))
-    return float(np.nanmean(forward_residuals(frames, np.abs(under), np.angle(under), found.probe)))
-
-
-def _psnr_db(part: PerspectiveSamples, found: Reconstruction, settings: RetrievalSettings) -> dict[str, float] | None:
-    if part.reference is None:
-        return None
+    assert part.probe is not None and part.positions_px is not None  # noqa: S101
+    rows = part.rows(FrameRole.HELD_OUT)
     height, width = part.samples["phase"].shape[1:]
-    positions_px = _positions_px(part)
     job = GroundTruthJob(
         perspective=part.index,
-        frames=_frames(part),
-        positions_px=positions_px,
+        frames=np.array(part.samples["diffraction"][rows]),
+        positions_px=part.positions_px[rows],
         probe=part.probe,
         mask=None,
         recorded=None,
         target_shape_px=(height, width),
     )
-    patches, mosaic = cut_patches(in_common_gauge(found, job, settings), positions_px, (height, width)), Mosaic()
-    mosaic.stitch(place_patches(np.abs(patches), np.angle(patches), positions_px))
-    comparison = compare(mosaic.image(), part.reference, min_coverage=MIN_COVERAGE)
-    quality = measure(comparison) if comparison is not None else None
-    return None if quality is None else msgspec.to_builtins(quality.psnr_db)
+    began_s = time.monotonic()
+    found = make_engine(settings).reconstruct(Measurement(job.frames[:], job.positions_px, part.probe, None, start))
+    seconds = before_s + time.monotonic() - began_s
+    patches = cut_patches(in_common_gauge(found, job, settings), job.positions_px, job.target_shape_px)
+    comparison = compare_held_out(part, {"amplitude": np.abs(patches), "phase": np.angle(patches)})
+    quality = None if comparison is None else measure(comparison)
+    return {
+        "residual": _residual(job, found),
+        "psnr_db": None if quality is None else msgspec.to_builtins(quality.psnr_db),
+        "seconds": seconds,
+    }
+
+
+def _residual(job: GroundTruthJob, found: Reconstruction) -> float:
+    frames = job.frames[:]
+    height, width = frames.shape[1:]
+    under = cut_patches(found.object_image, job.positions_px, (height, width))
+    return float(np.nanmean(forward_residuals(frames, np.abs(under), np.angle(under), found.probe)))

@@ -337,6 +337,8 @@ class Present(Model):
     """How the tasks stand where images are streamed instead of a scan."""
     parts: list[PartHealth]
     frames: Frames
+    unheard: list[str]
+    """Who counts frames and has sent no last count; of a run that is over, what they ended with is not known."""
     training: Training | None
     inference: Inference | None
     buffer: list[RankBuffer]

@@ -153,6 +153,7 @@ class DashboardState:
             classification=rows.classification_row(state.tasks),
             parts=[models.PartHealth.model_validate(part) for part in state.parts.all()],
             frames=models.Frames.model_validate(state.ledger.counts()),
+            unheard=state.ledger.unheard,
             training=None if training is None else models.Training.model_validate(training),
             inference=None if inference is None else models.Inference.model_validate(inference),
             buffer=rows.buffer_rows(state),

@@ -41,7 +41,7 @@ export function drawLedger() {
   const list = element("dl", { className: "rows ledger" },
     row("Acquired", count(frames.acquired), { end: "acquired" }),
     ...parts.map(([name, title]) => row(title, count(frames[name]), { end: name })),
-    row(isOver() ? "Lost" : "On the way", count(frames.lost), { end: "lost" }),
+    row(missingWord(), count(frames.lost), { end: "lost" }),
     ...(frames.missing ? [row("Never came", count(frames.missing), { end: "missing" })] : []));
   if (!frames.acquired && !frames.accounted) {
     byId("ledger").replaceChildren(element("p", { className: "note", textContent: `No ${word("frame")} yet.` }));
@@ -71,10 +71,17 @@ function exceptions() {
   return texts.length ? ` ${texts.join(", ")}.` : "";
 }
 
+// What a part that was killed ended with is not known to be lost.
+function missingWord() {
+  if (!isOver()) return "On the way";
+  return store.present.unheard.length ? "Not known of" : "Lost";
+}
+
 function balance(frames) {
   const says = (verdict, textContent) => ({ textContent, dataset: { verdict } });
   if (frames.lost < 0) return says("wrong", `Out of balance: ${count(-frames.lost)} counted twice.`);
   if (frames.lost === 0) return says("balanced", `Balanced: every ${word("frame")} is accounted for.`);
+  if (isOver() && store.present.unheard.length) return says("wrong", `Out of balance: the end of ${count(frames.lost)} is not known, as no last count came from ${store.present.unheard.join(" and ")}.`);
   if (isOver()) return says("wrong", `Out of balance: ${count(frames.lost)} lost.`);
   return says("open", `${count(frames.lost)} wait for ${pipeline() === "scan" ? "ground truth or training" : "training"}.`);
 }

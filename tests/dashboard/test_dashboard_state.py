@@ -58,6 +58,11 @@ def test_the_ledger_is_summed_over_parts():
     assert present["inference"] == rates | {"waiting": 4, "put_off": 3, "refused": 1, "unstitched": 2}
 
 
+def test_whose_last_counts_have_not_come_is_told():
+    present = whole(state_of(acquired(100), EdgeCounts(99, 0, 0, 1.0, 2.0, 3.0, final=True)))["present"]
+    assert (present["frames"]["lost"], present["unheard"]) == (80, ["the acquisition"])
+
+
 def test_a_new_state_knows_nothing_and_says_so():
     content = whole(state_of())
     assert content["present"]["state"] == "starting"

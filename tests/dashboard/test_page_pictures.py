@@ -12,14 +12,23 @@ import pytest
 import uvicorn
 from browser import Browser, find_chromium
 from page_stories import Story, classification_story, live_story, scan_story
-from speaking import telemetry
+from speaking import of, telemetry
 from support import free_ports, wait_until
+from telemetry_samples import acquired
 
 from ptychoflow.dashboard.app import create_app
 from ptychoflow.dashboard.runs import Runs
 from ptychoflow.dashboard.settings import DashboardSettings
 from ptychoflow.dashboard.state import DashboardState
-from ptychoflow.streaming.events import TaskAccuracies, TrainingResumed, ValidationLoss
+from ptychoflow.streaming.events import (
+    Part,
+    PartState,
+    PartStatus,
+    RankCounts,
+    TaskAccuracies,
+    TrainingResumed,
+    ValidationLoss,
+)
 from ptychoflow.streaming.run_folder import RunFolder
 
 PHONE_PX, DESKTOP_PX, HEIGHT_PX = 390, 1440, 900
@@ -143,6 +152,18 @@ def test_a_run_that_has_said_nothing_yet_says_what_it_waits_for(browser: Browser
             assert waiting in text
         assert browser.value(f"{CHARTS_SHOWN}.length") == 0
         assert browser.complaints == []
+
+
+def test_what_a_killed_part_ended_with_is_not_called_lost(browser: Browser, tmp_path: Path) -> None:
+    with served("cut", empty_story, tmp_path) as (url, state):
+        opened(browser, url, "cut", width_px=PHONE_PX)
+        killed = of(Part.TRAINER, PartStatus(PartState.FAILED, "a rank was killed"))
+        for number, said in enumerate((acquired(100), RankCounts(70, 0, 0, 0), killed)):
+            state.apply(telemetry(said, 1.7e9 + number))
+        browser.wait_for("document.querySelector('.verdict')?.dataset.verdict === 'wrong'")
+        ledger = browser.value("document.getElementById('ledger').innerText")
+        assert "Not known of\n10" in ledger
+        assert "the end of 10 is not known, as no last count came from the acquisition and rank 0 of the" in ledger
 
 
 def test_a_style_written_as_text_is_refused_wherever_it_comes_from(browser: Browser, tmp_path: Path) -> None:

@@ -186,7 +186,8 @@ def test_a_lost_frame_and_a_failed_part_come_first(tmp_path):
     failed = of(Part.TRAINER, PartStatus(PartState.FAILED, "rank 1 ran out of memory"))
     page = page_of(tmp_path, counts(98), of_rank(0, RankCounts(82, 10, 0, 0)), failed)
     assert "The trainer failed: rank 1 ran out of memory" in page.text
-    assert "does not balance: 1 of 98 frames are unaccounted for" in page.text
+    assert "does not balance: 1 of 98 frames are unaccounted for; whether they are lost is not known" in page.text
+    assert "Not known of 1 Acquired 98" in page.text
 
 
 def test_the_report_needs_nothing_else_and_embeds_the_pictures_as_they_are(tmp_path):

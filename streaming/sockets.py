@@ -30,6 +30,8 @@ PROBED_AFTER_S, PROBED_EVERY_S, PROBES = 10, 5, 2
 """When the kernel asks whether a silent peer is still there, and how often in vain before it is disconnected."""
 
 MOST_IO_THREADS = 4
+PLAIN = b"plain"
+"""Domain of sockets without keys, for which nobody is asked."""
 READABLE, WRITABLE = int(zmq.POLLIN), int(zmq.POLLOUT)
 
 Socket = zmq.Socket[bytes]
@@ -67,9 +69,12 @@ class Sockets:
         with self._opening(kind, host) as socket:
             if folder is not None:
                 self._claim(folder / f"{port}.lock")
-            elif self.network.keys_dir is not None:
+            if folder is None and self.network.keys_dir is not None:
                 apply_server_keys(socket, self.network.keys_dir, access)
                 self._admit(access, admitted(self.network.keys_dir, access))
+            else:
+                # without a domain, whatever connects is served as a peer of ZMTP 1, whose messages go astray
+                socket.zap_domain = PLAIN
             try:
                 socket.bind(self.network.endpoint(host, port))
             except zmq.ZMQError as error:

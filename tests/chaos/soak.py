@@ -1,6 +1,6 @@
 """A long run of many small frames: how large is every process, telemetry and spool at its start, middle and end?
 
-    PYTHONPATH=src:tests python tests/chaos/soak.py --frames 10000000 --rate-hz 4000 --work soak
+    PYTHONPATH=src:tests python tests/chaos/soak.py --frames 10000000 --rate-hz 2500 --work soak
 
 It ends when all frames are through, or in order after `--hours`; broken off, it goes on where it was. What was measured
 is in `samples.jsonl` beside the run, one line a minute.
@@ -23,7 +23,7 @@ import psutil
 from run import Run
 from victims import processes_of, victims
 
-FRAMES_EACH = 1_000
+FRAMES_EACH = 4_000
 SETTINGS: dict[str, Any] = {
     "source.frames_per_perspective": FRAMES_EACH,
     "source.frame_shape_px": [16, 16],
@@ -34,6 +34,7 @@ SETTINGS: dict[str, Any] = {
     "acquisition.spool_memory_bytes": 64 << 20,
     "retrieval.target_shape_px": [8, 8],
     "trainer.batch_size": 64,
+    "trainer.threads": 1,
     "trainer.publish_every_s": 10.0,
     "trainer.model.width": 2,
     "trainer.model.levels": 2,
@@ -103,7 +104,7 @@ def main() -> int:
     """Run the command; return its exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--frames", type=int, default=10_000_000)
-    parser.add_argument("--rate-hz", type=float, default=4_000.0)
+    parser.add_argument("--rate-hz", type=float, default=2_500.0)
     parser.add_argument("--hours", type=float, default=24.0)
     parser.add_argument("--every-s", type=float, default=60.0, help="seconds between measurements")
     parser.add_argument("--work", type=Path, required=True, help="folder of the run and of what is measured")

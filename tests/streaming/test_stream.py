@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -93,6 +95,30 @@ def test_batches_arrive_in_order_and_are_forgotten_when_acknowledged(
         assert numbers(collect(publisher, inbox, 200)) == list(range(200))
         settle(publisher)
         assert (inbox.duplicates, publisher.resent) == (0, 0)
+
+
+@pytest.mark.parametrize("private", [False, True])
+@pytest.mark.parametrize(
+    "greeting", [b"GET / HTTP/1.1\r\n\r\n", b"\x01\x00", b"\xff" + bytes(8) + b"\x7f\x01\x00" + bytes(2)]
+)
+def test_who_connects_and_does_not_speak_as_we_do_is_dealt_no_batch(
+    network: NetworkSettings, tmp_path: Path, greeting: bytes, private: bool
+) -> None:
+    if private:
+        network = network.model_copy(update={"sockets_dir": tmp_path / "sockets"})
+    with (
+        Publisher(network, spool_dir=tmp_path / "spool", memory_bytes=1 << 30, trainer=False) as publisher,
+        socket.socket(socket.AF_UNIX if private else socket.AF_INET) as stranger,
+    ):
+        endpoint = network.endpoint(network.acquisition_host, network.frames_port).partition("://")[2]
+        stranger.connect(endpoint if private else (network.acquisition_host, network.frames_port))
+        stranger.sendall(greeting)
+        stranger.settimeout(10.0)
+        with contextlib.suppress(ConnectionError):
+            stranger.recv(100)  # it is greeted, or turned away at once
+        post_batches(publisher, 10)
+        with edge_inbox(network) as inbox:
+            assert numbers(collect(publisher, inbox, 10)) == list(range(10))
 
 
 def test_a_connection_cut_in_the_middle_loses_and_repeats_nothing(

@@ -16,6 +16,7 @@ from ptychoflow.streaming.errors import UserError
 from ptychoflow.streaming.messages import FrameRole, PerspectiveEnd, Samples, ScanEnd
 from ptychoflow.trainer.checkpoints.checkpoint import Checkpoint, Marker
 from ptychoflow.trainer.checkpoints.state_file import read_state, write_state
+from ptychoflow.trainer.online.frame_indices import indices_in, runs_of
 from ptychoflow.trainer.online.ingest import Progress, SampleIngest
 from ptychoflow.trainer.online.stream_checkpoint import (
     join_progress,
@@ -42,7 +43,7 @@ def train_on(ingest: SampleIngest, count: int) -> None:
 
 
 def done(progress: Progress) -> dict[int, list[int]]:
-    return {perspective: sorted(frames.tolist()) for perspective, frames in progress.done.items()}
+    return {perspective: sorted(set(indices_in(runs).tolist())) for perspective, runs in progress.done.items()}
 
 
 def waiting(ingest: SampleIngest) -> int:
@@ -119,7 +120,7 @@ def test_frames_that_come_again_are_trained_on_if_the_checkpoint_does_not_hold_t
 
 def progress_of(frames: list[int], trained: int, rejected: int) -> Progress:
     progress = opened().progress()[0]
-    progress.done = {0: np.array(frames, np.int32)}
+    progress.done = {0: runs_of(np.array(frames, np.int32))}
     progress.frame_dtype = "uint16"
     progress.ended_perspectives = {0}
     progress.counts.trained, progress.counts.rejected = trained, Counter({"not finite": rejected})

@@ -12,7 +12,6 @@ import pytest
 
 from ptychoflow.streaming.codec import Arrays
 from ptychoflow.trainer.online import validation_store
-from ptychoflow.trainer.online.frame_indices import FrameIndices
 from ptychoflow.trainer.online.validation_store import ValidationStore
 
 PERSPECTIVES = 40
@@ -71,30 +70,3 @@ def test_a_disk_that_does_not_take_them_is_told_and_they_stay_in_memory(
     require_all(filled(ValidationStore(spool_dir=tmp_path / "spool")).joined())
     assert len(caplog.records) == 1
     assert "stay in memory" in caplog.text
-
-
-def test_indices_of_many_frames_take_four_bytes_each() -> None:
-    indices = FrameIndices()
-    tracemalloc.start()
-    for start in range(0, 10**5, 5000):
-        batch = np.arange(start, start + 5000, dtype=np.int32)
-        assert indices.fresh(batch).all()
-        indices.add(batch)
-    held_bytes = tracemalloc.get_traced_memory()[0]
-    tracemalloc.stop()
-    assert held_bytes < 5 * 10**5
-    assert indices.fresh(np.array([5, 10**6, 99_999, 10**6, -1], np.int32)).tolist() == [
-        False,
-        True,
-        False,
-        False,
-        True,
-    ]
-    assert indices.without({0, 2, 10**7})[:2].tolist() == [1, 3]
-
-
-def test_indices_come_sorted_in_or_not() -> None:
-    indices = FrameIndices([7, 3])
-    indices.add(np.array([5, 3], np.int32))
-    assert indices.fresh(np.array([3, 4, 5, 4, 7], np.int32)).tolist() == [False, True, False, False, False]
-    assert indices.without(set()).tolist() == [3, 5, 7]

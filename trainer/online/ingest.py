@@ -26,7 +26,7 @@ from ptychoflow.streaming.messages import (
 )
 from ptychoflow.trainer.interface.sample_format import SampleFormat, dtype_name
 from ptychoflow.trainer.interface.stream import SectionEnd
-from ptychoflow.trainer.online.frame_indices import FrameIndices
+from ptychoflow.trainer.online.frame_indices import FrameIndices, Runs
 from ptychoflow.trainer.online.sample_queue import SampleCounts, SampleQueue
 from ptychoflow.trainer.online.validation_store import ValidationStore
 
@@ -47,8 +47,8 @@ class Progress:
     """The scan's announcement, once it has come."""
     frame_dtype: str | None = None
     """Numpy name of the frames' dtype, once the first sample has come."""
-    done: dict[int, npt.NDArray[np.int32]] = field(default_factory=dict)
-    """Indices by perspective of the frames that are trained on, kept for validation, or refused."""
+    done: dict[int, Runs] = field(default_factory=dict)
+    """By perspective, the frames that are trained on, kept for validation, or refused."""
     counts: SampleCounts = field(default_factory=SampleCounts)
     ended_perspectives: set[int] = field(default_factory=set)
     """Those whose end the loop has passed."""
@@ -97,7 +97,7 @@ class SampleIngest:
         self._format_of = format_of
         self._format: SampleFormat | None = None if self.scan is None else format_of(self.scan)
         self._seen: defaultdict[int, FrameIndices] = defaultdict(FrameIndices)
-        self._seen |= {perspective: FrameIndices(frames) for perspective, frames in earlier.done.items()}
+        self._seen |= {perspective: FrameIndices(runs) for perspective, runs in earlier.done.items()}
         self._validation = ValidationStore(validation, spool_dir=spool_dir)
         self._new_validation: defaultdict[int, list[Arrays]] = defaultdict(list)
         self._until_checkpoint = until_checkpoint
@@ -155,7 +155,7 @@ class SampleIngest:
             )
         self.scan, self._format = scan, self._format_of(scan)
 
-    def _done(self) -> dict[int, npt.NDArray[np.int32]]:
+    def _done(self) -> dict[int, Runs]:
         pending = self.queue.pending_frames()
         return {perspective: seen.without(pending.get(perspective, set())) for perspective, seen in self._seen.items()}
 

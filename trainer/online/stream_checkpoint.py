@@ -83,7 +83,7 @@ def progress_state(progress: Progress) -> State:
     return {
         "scan": None if progress.scan is None else msgspec.json.encode(progress.scan).decode(),
         "frame_dtype": progress.frame_dtype,
-        "done": {str(perspective): torch.from_numpy(frames) for perspective, frames in progress.done.items()},
+        "done": {str(perspective): torch.from_numpy(runs) for perspective, runs in progress.done.items()},
         "trained": progress.counts.trained,
         "validation": progress.counts.validation,
         "duplicates": progress.counts.duplicates,
@@ -112,8 +112,9 @@ def join_progress(shards: Sequence[State], *, rank: int, ranks: int) -> Progress
     first = shards[0]
     done: defaultdict[int, list[torch.Tensor]] = defaultdict(list)
     for shard in shards:
-        for perspective, frames in shard["done"].items():
-            done[int(perspective)].append(frames)
+        for perspective, runs in shard["done"].items():
+            # a checkpoint of an earlier version has every index by itself
+            done[int(perspective)].append(runs if runs.ndim == 2 else torch.stack([runs, runs], dim=1))
     return Progress(
         scan=None if first["scan"] is None else msgspec.json.decode(first["scan"], type=StreamStart),
         frame_dtype=next((shard["frame_dtype"] for shard in shards if shard["frame_dtype"]), None),

@@ -38,6 +38,11 @@ class AveragedNetwork(Generic[NetworkT]):
         self._average = _flat_state(self.network, self._statistics)
         self._source = _flat_state(network, self._source_statistics)
 
+    @property
+    def source_weights(self) -> Tensor:
+        """All parameters of the network being trained, (n,): they are views of it."""
+        return self._source.weights
+
     @torch.no_grad()
     def update(self, made: Tensor | None = None) -> None:
         """Take in the network after a step.

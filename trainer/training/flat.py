@@ -18,7 +18,7 @@ def flatten(tensors: Sequence[Tensor]) -> Tensor:
     Each keeps its values and its memory layout. Between them lie a few zeros.
     """
     flat = _zeros_for(tensors)
-    for tensor, view in zip(tensors, _views(flat, tensors), strict=True):
+    for tensor, view in zip(tensors, views(flat, tensors), strict=True):
         tensor.data = view.copy_(tensor)
     return flat
 
@@ -26,7 +26,7 @@ def flatten(tensors: Sequence[Tensor]) -> Tensor:
 def flat_gradient(parameters: Sequence[nn.Parameter]) -> Tensor:
     """Give parameters gradients of zero that are views of one tensor, (n,), which is returned; keep them there."""
     flat = _zeros_for(parameters)
-    for parameter, view in zip(parameters, _views(flat, parameters), strict=True):
+    for parameter, view in zip(parameters, views(flat, parameters), strict=True):
         parameter.grad = view
     return flat
 
@@ -38,13 +38,14 @@ def _zeros_for(tensors: Sequence[Tensor]) -> Tensor:
     return torch.zeros(size, dtype=tensors[0].dtype, device=tensors[0].device)
 
 
-def _views(flat: Tensor, tensors: Sequence[Tensor]) -> list[Tensor]:
-    views, start = [], 0
+def views(flat: Tensor, tensors: Sequence[Tensor]) -> list[Tensor]:
+    """Return what of `flat`, (n,), belongs to each of `tensors`, which were put into one piece likewise."""
+    parts, start = [], 0
     for tensor in tensors:
         strides = torch.empty_like(tensor, device="meta").stride()  # dense, also where the tensor's own are not
-        views.append(flat.as_strided(tensor.shape, strides, start))
+        parts.append(flat.as_strided(tensor.shape, strides, start))
         start += _room(tensor)
-    return views
+    return parts
 
 
 def _room(tensor: Tensor) -> int:

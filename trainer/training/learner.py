@@ -21,7 +21,7 @@ from ptychoflow.trainer.settings import LearningSettings
 from ptychoflow.trainer.strategies.strategy import Strategy
 from ptychoflow.trainer.training.averaging import AveragedNetwork, NetworkT
 from ptychoflow.trainer.training.flat import flat_gradient
-from ptychoflow.trainer.training.optimizer import make_optimizer, optimizer_state, restore_optimizer, step_if
+from ptychoflow.trainer.training.optimizer import FlatOptimizer
 from ptychoflow.trainer.training.recorded_passes import RecordedPasses
 from ptychoflow.trainer.training.schedule import Schedule
 from ptychoflow.trainer.training.step_under_way import StepUnderWay
@@ -32,8 +32,8 @@ log = logging.getLogger(__name__)
 class Learner(Generic[NetworkT]):
     """Holds the network, its optimiser and its moving average. Its constructor and `train` are collective.
 
-    All gradients lie in one piece of memory: one operation clears them, one says whether they are finite, and one
-    exchange adds them up over all ranks.
+    All weights lie in one piece of memory, and so do all gradients: one operation clears these, one says whether they
+    are finite, one exchange adds them up over all ranks, and one makes the optimiser's step.
 
     Args:
         network: the same on all ranks, or rank 0's is taken; its output has the pipeline's heads.
@@ -62,10 +62,17 @@ class Learner(Generic[NetworkT]):
         if self._world_size > 1:
             for tensor in self._network.state_dict().values():
                 dist.broadcast(tensor, src=0)
-        self._optimizer = make_optimizer(settings.optimizer, self._network, rate=settings.learning_rate)
         self._accumulate, self._accumulated = settings.optimizer.accumulate, 0
         self.averaged = AveragedNetwork(self._network, decay=settings.averaging)
-        self._gradient = flat_gradient(list(self._network.parameters()))
+        parameters = list(self._network.parameters())
+        self._gradient = flat_gradient(parameters)
+        self._optimizer = FlatOptimizer(
+            settings.optimizer,
+            parameters,
+            weights=self.averaged.source_weights,
+            gradient=self._gradient,
+            rate=settings.learning_rate,
+        )
         self._nothing = torch.zeros(len(pipeline.activations), device=device)
         self._under_way: StepUnderWay | None = None
         self._recorded: RecordedPasses | None = None
@@ -136,7 +143,7 @@ class Learner(Generic[NetworkT]):
             "rate": self.rate,
             "network": copies(self._network.state_dict()),
             "averaged": self.averaged.state(),
-            "optimizer": optimizer_state(self._optimizer),
+            "optimizer": self._optimizer.state(),
         }
 
     def restore(self, state: State) -> None:
@@ -144,7 +151,7 @@ class Learner(Generic[NetworkT]):
         self.steps, self.rate = state["steps"], state["rate"]
         self._network.load_state_dict(dict(state["network"]))
         self.averaged.restore(state["averaged"])
-        restore_optimizer(self._optimizer, state["optimizer"])
+        self._optimizer.restore(state["optimizer"])
 
     def rank_state(self) -> State:
         """Return what this rank alone has: batch-norm statistics, torch's random state, gradients that wait."""
@@ -196,8 +203,6 @@ class Learner(Generic[NetworkT]):
 
     def _step(self, finish: float, made: Tensor) -> None:
         self.rate = self._schedule.rate(self.steps, finish)
-        for group in self._optimizer.param_groups:
-            group["lr"] = self.rate
-        step_if(made, self._optimizer)
+        self._optimizer.step_if(made, rate=self.rate)
         self.averaged.update(made)
         self.steps += 1

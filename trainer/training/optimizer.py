@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 
 from ptychoflow.trainer.checkpoints.state_file import State, copies
 from ptychoflow.trainer.settings import OptimizerKind, OptimizerSettings
+from ptychoflow.trainer.training.flat import views
 
 
 def load_optimizers() -> None:
@@ -17,49 +19,89 @@ def load_optimizers() -> None:
 
 
 def make_optimizer(
-    settings: OptimizerSettings, network: nn.Module, *, rate: float, fused: bool = True
+    settings: OptimizerSettings, parameters: Iterable[nn.Parameter], *, rate: float, fused: bool = True
 ) -> torch.optim.Optimizer:
-    """Return an optimiser of all the network's parameters; `fused`: its step is one operation."""
-    parameters, decay = list(network.parameters()), settings.weight_decay
+    """Return an optimiser of `parameters`; `fused`: its step is one operation."""
+    weights, decay = list(parameters), settings.weight_decay
     match settings.kind:
         case OptimizerKind.ADAM:
-            return torch.optim.Adam(parameters, lr=rate, weight_decay=decay, fused=fused)
+            return torch.optim.Adam(weights, lr=rate, weight_decay=decay, fused=fused)
         case OptimizerKind.SGD:
-            sgd = torch.optim.SGD(parameters, lr=rate, momentum=settings.momentum, weight_decay=decay, fused=fused)
+            sgd = torch.optim.SGD(weights, lr=rate, momentum=settings.momentum, weight_decay=decay, fused=fused)
             if settings.momentum > 0.0:
                 # PyTorch leaves them uninitialised where the first step is not made
-                for parameter in parameters:
-                    sgd.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter, requires_grad=False)
+                for weight in weights:
+                    sgd.state[weight]["momentum_buffer"] = torch.zeros_like(weight, requires_grad=False)
             return sgd
 
 
-def step_if(made: Tensor, optimizer: torch.optim.Optimizer) -> None:
-    """Make the optimiser's step where `made`, a bool on the device, is true; nothing waits for it."""
-    optimizer.found_inf = (~made).to(torch.float32)  # type: ignore[attr-defined]  # what fused steps look at
-    optimizer.step()
+class FlatOptimizer:
+    """An optimiser of parameters that lie in one piece of memory and are one to it: a step costs the same for many.
 
+    Each element is treated as it would be in its own parameter, and the state is told by parameter.
 
-def optimizer_state(optimizer: torch.optim.Optimizer) -> State:
-    """Return the optimiser's state as nested text keys, copies on the CPU."""
-    state = optimizer.state_dict()
-    return {
-        "moments": {str(number): copies(_tensors(values)) for number, values in state["state"].items()},
-        "groups": state["param_groups"],
-    }
+    Args:
+        settings: kind and figures.
+        parameters: views of `weights`, as `flatten` makes them.
+        weights: all parameters, (n,).
+        gradient: theirs, as `flat_gradient` returns it.
+        rate: to begin with.
+    """
 
+    def __init__(
+        self,
+        settings: OptimizerSettings,
+        parameters: Sequence[nn.Parameter],
+        *,
+        weights: Tensor,
+        gradient: Tensor,
+        rate: float,
+    ) -> None:
+        self._parameters = parameters
+        self._weights = nn.Parameter(weights)
+        self._weights.grad = gradient
+        self._optimizer = make_optimizer(settings, [self._weights], rate=rate)
 
-def restore_optimizer(optimizer: torch.optim.Optimizer, state: State) -> None:
-    """Go on from what `optimizer_state` returned."""
-    moments = {int(number): dict(tensors) for number, tensors in state["moments"].items()}
-    groups = [group | {"fused": True} for group in state["groups"]]  # an earlier version's are not
-    optimizer.load_state_dict({"state": moments, "param_groups": groups})
-    for parameter, values in optimizer.state.items():
-        for name, value in _tensors(values).items():
-            # in the parameter's memory layout: every step would pay for another
-            if value.shape == parameter.shape:
-                values[name] = torch.empty_like(parameter, dtype=value.dtype, requires_grad=False).copy_(value)
+    def step_if(self, made: Tensor, *, rate: float) -> None:
+        """Make a step where `made`, a bool on the device, is true; nothing waits for it."""
+        self._group["lr"] = rate
+        self._optimizer.found_inf = (~made).to(torch.float32)  # type: ignore[attr-defined]  # what fused steps look at
+        self._optimizer.step()
 
+    def state(self) -> State:
+        """Return the state as nested text keys, copies on the CPU."""
+        moments: dict[str, dict[str, Tensor]] = {}
+        # an optimiser has not computed all of it before its first step
+        for name, value in self._optimizer.state[self._weights].items():
+            if isinstance(value, Tensor):
+                for number, part in enumerate(self._by_parameter(value)):
+                    moments.setdefault(str(number), {})[name] = part
+        return {
+            "moments": {number: copies(tensors) for number, tensors in moments.items()},
+            "groups": self._optimizer.state_dict()["param_groups"],
+        }
 
-def _tensors(values: dict[str, Any]) -> dict[str, Tensor]:
-    """Leave out what an optimiser has not computed yet."""
-    return {name: value for name, value in values.items() if isinstance(value, Tensor)}
+    def restore(self, state: State) -> None:
+        """Go on from what `state` returned."""
+        saved = [state["moments"][str(number)] for number in range(len(state["moments"]))]
+        whole: dict[str, Tensor] = {}
+        for name in saved[0] if saved else ():
+            values = [tensors[name] for tensors in saved]
+            if values[0].shape == self._parameters[0].shape:
+                whole[name] = torch.zeros_like(self._weights, requires_grad=False)
+                for part, value in zip(views(whole[name], self._parameters), values, strict=True):
+                    part.copy_(value)
+            else:
+                whole[name] = values[0]  # the same for all, such as the number of steps
+        # an earlier version's are not fused, and know each parameter by itself
+        groups = [group | {"fused": True, "params": [0]} for group in state["groups"]]
+        self._optimizer.load_state_dict({"state": {0: whole} if whole else {}, "param_groups": groups})
+
+    @property
+    def _group(self) -> dict[str, Any]:
+        return self._optimizer.param_groups[0]
+
+    def _by_parameter(self, value: Tensor) -> list[Tensor]:
+        if value.shape == self._weights.shape:
+            return views(value, self._parameters)
+        return [value] * len(self._parameters)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import statistics
-import time
-from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Sequence
+from typing import TypeVar
 
 import torch
 from torch import nn
@@ -16,14 +14,11 @@ from ptychoflow.trainer.interface.pipeline import Minibatch, Output, Pipeline
 from ptychoflow.trainer.models.arithmetic import autocast, resolve
 from ptychoflow.trainer.settings import LearningSettings, StrategyName
 from ptychoflow.trainer.training.optimizer import make_optimizer
-from ptychoflow.workflow.target import make_target
+from ptychoflow.workflow.benchmarks.paired_rounds import Took, timed
 
-TARGET_RATIO = 0.95
 DISTINCT_BATCHES = 8
 
 SettingsT = TypeVar("SettingsT", bound=LearningSettings)
-Run = Callable[[int], float]
-"""Makes so many steps and returns samples per second."""
 
 
 class BareLoop:
@@ -47,13 +42,17 @@ class BareLoop:
         device: torch.device,
     ) -> None:
         self._network = network.to(device).to(memory_format=torch.channels_last).train()
-        self._optimizer = make_optimizer(settings.optimizer, self._network, rate=settings.learning_rate, fused=False)
+        self._optimizer = make_optimizer(
+            settings.optimizer, self._network.parameters(), rate=settings.learning_rate, fused=False
+        )
         self._precision, self._device, self._pipeline = resolve(settings.precision, device), device, pipeline
         self._batches = [join(minibatch, None, pipeline=pipeline, device=device) for minibatch in minibatches]
 
-    def run(self, steps: int) -> float:
-        """Return samples per second over `steps` steps."""
-        samples, started_s = 0, time.perf_counter()
+    def run(self, steps: int) -> Took:
+        """Return what `steps` steps took; samples are counted. Blocks."""
+        return timed(lambda: self._make(steps), items=steps * len(self._batches[0]))
+
+    def _make(self, steps: int) -> None:
         for step in range(steps):
             batch = self._batches[step % len(self._batches)]
             with autocast(self._precision, self._device):
@@ -62,9 +61,7 @@ class BareLoop:
             self._optimizer.zero_grad()
             torch.autograd.backward(loss)
             self._optimizer.step()
-            samples += len(batch)
         loss.item()
-        return samples / (time.perf_counter() - started_s)
 
 
 def prepare_alone(settings: SettingsT) -> tuple[SettingsT, torch.device]:
@@ -86,15 +83,3 @@ def samples_per_step(settings: LearningSettings) -> int:
 def representatives(settings: LearningSettings) -> int:
     """Return how many representatives a step trains on."""
     return 0 if settings.strategy is StrategyName.INCREMENTAL else settings.buffer.representatives
-
-
-def measure_in_turn(name: str, ours: Run, bare: Run, *, steps: int, rounds: int) -> tuple[dict[str, float], Any]:
-    """Return samples/s of both loops and their ratio, medians over the rounds, and the target `name` for the ratio."""
-    measured = [(ours(steps), bare(steps)) for _ in range(rounds)]
-    ratio = statistics.median(mine / other for mine, other in measured)
-    figures = {
-        "ours_samples_per_s": statistics.median(mine for mine, _ in measured),
-        "bare_samples_per_s": statistics.median(other for _, other in measured),
-        "ratio": ratio,
-    }
-    return figures, make_target(name, ratio, TARGET_RATIO, "min")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import threading
-import time
 from contextlib import closing
 from typing import Any
 
@@ -25,27 +24,26 @@ from ptychoflow.trainer.training.time_report import TimeReport
 from ptychoflow.workflow.benchmarks.bare_loop import (
     DISTINCT_BATCHES,
     BareLoop,
-    measure_in_turn,
     prepare_alone,
     representatives,
     samples_per_step,
 )
+from ptychoflow.workflow.benchmarks.paired_rounds import Took, measure_pairs, timed
+
+TARGET_RATIO = 0.95
 
 
 def bench_images(
     settings: ClassificationSettings, images: ImageSettings, *, classes: int = 1000, steps: int = 20, rounds: int = 7
 ) -> dict[str, Any]:
-    """Measure this process's loop, fed from memory and with its buffer, and a bare loop in turn.
+    """Return `results` and `targets` of this process's loop, fed from memory and with its buffer, beside a bare loop.
 
     Args:
         settings: strategy, network, batch size, buffer, precision.
         images: shape of the stored images and of what the network sees.
         classes: outputs of the network.
         steps: steps per round of either loop.
-        rounds: rounds of each; medians are reported, the ratio is the median of the rounds' ratios.
-
-    Returns:
-        `results` with samples/s of both, hidden fraction and memory; `targets` with their ratio.
+        rounds: measurements of each, in turn.
     """
     settings, device = prepare_alone(settings)
     torch.manual_seed(0)
@@ -59,8 +57,7 @@ def bench_images(
     with closing(_OurLoop(network, settings, pipeline, minibatches, device=device)) as ours:
         ours.run(2 + settings.buffer.representatives // settings.buffer.candidates)
         bare.run(2)
-        name = "classification_ratio_to_bare"
-        figures, target = measure_in_turn(name, ours.run, bare.run, steps=steps, rounds=rounds)
+        measured = measure_pairs(lambda: ours.run(steps), lambda: bare.run(steps), rounds=rounds)
         buffer = ours.report.buffer_figures()
     result = {
         "strategy": settings.strategy.value,
@@ -70,11 +67,11 @@ def bench_images(
         "representatives": representatives(settings),
         "precision": resolve(settings.precision, device).value,
         "device": str(device),
-        **figures,
+        **measured.figures("samples"),
         "hidden_fraction": buffer["hidden_fraction"] if buffer is not None else None,
         "device_memory_bytes": torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None,
     }
-    return {"results": [result], "targets": [target]}
+    return {"results": [result], "targets": measured.targets("classification", TARGET_RATIO)}
 
 
 class _MemoryStream(Stream):
@@ -119,10 +116,10 @@ class _OurLoop:
     def close(self) -> None:
         self._strategy.close()
 
-    def run(self, steps: int) -> float:
-        """Return samples per second over `steps` minibatches."""
-        before, started_s = self.report.samples, time.perf_counter()
-        TrainingLoop(
+    def run(self, steps: int) -> Took:
+        """Return what `steps` minibatches took; samples are counted. Blocks."""
+        before = self.report.samples
+        loop = TrainingLoop(
             self._settings,
             stream=_MemoryStream(self._minibatches, steps),
             strategy=self._strategy,
@@ -130,8 +127,8 @@ class _OurLoop:
             callback=Callback(),
             report=self.report,
             stop=threading.Event(),
-        ).run()
-        return (self.report.samples - before) / (time.perf_counter() - started_s)
+        )
+        return timed(loop.run, items=1.0)._replace(items=self.report.samples - before)
 
 
 def _minibatch(count: int, images: ImageSettings, *, classes: int) -> Minibatch:

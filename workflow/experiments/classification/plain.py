@@ -64,7 +64,7 @@ def train_plainly(
     evaluator = AccuracyEvaluator(data, tasks, rank=rank)
     torch.manual_seed(seed)
     network = ImageClassifier(images.classifier(settings.model, classes=data.classes)).to(rank.device)
-    optimizer = make_optimizer(settings.optimizer, network, rate=settings.learning_rate)
+    optimizer = make_optimizer(settings.optimizer, network.parameters(), rate=settings.learning_rate)
     schedule = TaskSchedule(settings.schedule, settings.learning_rate, minibatches=ranks)
     reservoir = Reservoir(settings.buffer.capacity, seed=seed)
     record = TrainingRecord(untrained=evaluator.evaluate(network.eval()))

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import msgspec
 
-from ptychoflow.acquisition.child import Child, ChildEnded
 from ptychoflow.acquisition.detectors.receiver_messages import ReceiverAnswer, ReceiverFailed, ReceiverJob
 from ptychoflow.acquisition.detectors.settings import LiveSettings
+from ptychoflow.streaming.child import Child, ChildEnded
 from ptychoflow.streaming.errors import UserError
 
 MODULE = "ptychoflow.acquisition.detectors.receiver_process"

@@ -23,12 +23,12 @@ from typing import BinaryIO
 
 import msgspec
 
-from ptychoflow.acquisition.child_process import begin_child
 from ptychoflow.acquisition.detectors.arrivals_file import DROPPED, LISTENING, STOPPED, ArrivalsReader, ArrivalsWriter
 from ptychoflow.acquisition.detectors.interface import POLL_S, Connection, Part
 from ptychoflow.acquisition.detectors.message import Message
 from ptychoflow.acquisition.detectors.receiver_messages import ReceiverFailed, ReceiverJob, ReceiverStatus
 from ptychoflow.acquisition.detectors.sources import make_connection
+from ptychoflow.streaming.child_process import begin_child
 from ptychoflow.streaming.errors import UserError
 from ptychoflow.streaming.freed_memory import keep_freed_memory
 

@@ -23,7 +23,6 @@ import numpy as np
 import numpy.typing as npt
 from scipy.spatial import KDTree
 
-from ptychoflow.acquisition.child import Child, ChildEnded
 from ptychoflow.acquisition.frame_check import usable
 from ptychoflow.acquisition.orientation import Orientation
 from ptychoflow.acquisition.preprocess import FilePerspective, FrameTransform
@@ -40,6 +39,7 @@ from ptychoflow.acquisition.retrieval.trial_messages import (
     write_trial,
 )
 from ptychoflow.acquisition.source_settings import PreprocessSettings
+from ptychoflow.streaming.child import Child, ChildEnded
 from ptychoflow.streaming.device import Device
 from ptychoflow.streaming.errors import UserError
 

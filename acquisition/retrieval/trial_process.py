@@ -15,7 +15,6 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from ptychoflow.acquisition.child_process import begin_child, requests_of_parent
 from ptychoflow.acquisition.propagation import far_field_intensity
 from ptychoflow.acquisition.retrieval.engine import FAILURES, Engine, Measurement
 from ptychoflow.acquisition.retrieval.engines import make_engine
@@ -30,6 +29,7 @@ from ptychoflow.acquisition.retrieval.trial_messages import (
     read_part,
     read_trial,
 )
+from ptychoflow.streaming.child_process import begin_child, requests_of_parent
 from ptychoflow.streaming.errors import UserError
 
 

@@ -15,7 +15,6 @@ from typing import Self
 
 import msgspec
 
-from ptychoflow.acquisition.child import Child, ChildEnded
 from ptychoflow.acquisition.retrieval.engines import check_installed
 from ptychoflow.acquisition.retrieval.ground_truth import GroundTruth, GroundTruthJob
 from ptychoflow.acquisition.retrieval.preview import Preview
@@ -33,6 +32,7 @@ from ptychoflow.acquisition.retrieval.worker_messages import (
     write_job,
 )
 from ptychoflow.acquisition.scan import ObjectImage
+from ptychoflow.streaming.child import Child, ChildEnded
 from ptychoflow.streaming.device import only_gpu
 from ptychoflow.streaming.errors import UserError
 

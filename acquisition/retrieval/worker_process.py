@@ -6,9 +6,11 @@ It ends as soon as standard input is closed, so also when its parent is killed, 
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import shutil
 import sys
+import time
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,10 +18,9 @@ from pathlib import Path
 
 import msgspec
 
-from ptychoflow.acquisition.child_process import begin_child, requests_of_parent
 from ptychoflow.acquisition.retrieval.engine import FAILURES, Interrupted
 from ptychoflow.acquisition.retrieval.engines import RETRIEVING, make_engine
-from ptychoflow.acquisition.retrieval.ground_truth import compute_ground_truth
+from ptychoflow.acquisition.retrieval.ground_truth import GroundTruth, compute_ground_truth
 from ptychoflow.acquisition.retrieval.preview import Previewer
 from ptychoflow.acquisition.retrieval.settings import RetrievalSettings
 from ptychoflow.acquisition.retrieval.worker_messages import (
@@ -32,9 +33,13 @@ from ptychoflow.acquisition.retrieval.worker_messages import (
     write_ground_truth,
     write_preview,
 )
+from ptychoflow.streaming.child_process import begin_child, requests_of_parent
 from ptychoflow.streaming.errors import UserError
 
 log = logging.getLogger(__name__)
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+FULL_RETRY_S = 0.5
 
 
 def main() -> None:
@@ -71,12 +76,31 @@ def _do(message: JobMessage, settings: RetrievalSettings, *, enough_loss: float 
         if enough_loss is None:
             job = replace(job, start=None)
         truth = compute_ground_truth(job, settings, enough_loss=enough_loss)
-        return write_ground_truth(truth, message.perspective, Path(message.directory))
+        return write_when_there_is_room(truth, message.perspective, Path(message.directory))
     except UserError as error:
         return FailedMessage(message.perspective, str(error))
     except FAILURES as error:
         log.exception("perspective %d", message.perspective)
         return FailedMessage(message.perspective, f"{type(error).__name__}: {error}")
+
+
+def write_when_there_is_room(truth: GroundTruth, perspective: int, directory: Path) -> DoneMessage:
+    """Write ground truth as `write_ground_truth`; while the disk is full, wait: it was dear to compute.
+
+    Raises:
+        OSError: the disk does not take it for another reason.
+    """
+    waits = False
+    while True:
+        try:
+            return write_ground_truth(truth, perspective, directory)
+        except OSError as error:
+            if error.errno not in FULL:
+                raise
+            if not waits:
+                log.warning("the ground truth of perspective %d waits for room on the disk: %s", perspective, error)
+            waits = True
+            time.sleep(FULL_RETRY_S)
 
 
 def _preview(message: JobMessage, previewer: Previewer, *, interrupted: Callable[[], bool]) -> PreviewedMessage:

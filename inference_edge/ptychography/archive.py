@@ -1,7 +1,8 @@
 """What stays of a perspective in the run's folder: an HDF5 file with the arrays, and pictures.
 
 Arrays are written at once, pictures when there is time: drawing eight of them may take longer than the next perspective
-does. They are drawn from the file, so that no image waits in memory for them.
+does. They are drawn from the file, so that no image waits in memory for them, and by a process of their own, so that
+imaging does not wait for Python's lock.
 """
 
 from __future__ import annotations
@@ -17,15 +18,9 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
+from ptychoflow.inference_edge.ptychography.archive_file import LABELS, RESIDUAL, UNREADABLE
 from ptychoflow.inference_edge.ptychography.frame_residuals import ResidualMap
-from ptychoflow.inference_edge.stitching.figures import (
-    ColourScale,
-    amplitude_scale,
-    difference_scale,
-    phase_scale,
-    residual_scale,
-    write_picture,
-)
+from ptychoflow.inference_edge.ptychography.picture_drawer import PictureDrawer
 from ptychoflow.inference_edge.stitching.mosaic import StitchedImage
 from ptychoflow.inference_edge.stitching.quality import Comparison, ReferenceImage, compare
 from ptychoflow.streaming.durable_file import durable_file, make_folder_durably
@@ -36,14 +31,8 @@ from ptychoflow.streaming.run_folder import RunFolder
 log = logging.getLogger(__name__)
 
 CLOSED_FRAMES = "closed_frames"
-UNREADABLE = (OSError, RuntimeError, KeyError, ValueError, TypeError, OverflowError)
-"""What h5py raises for files that are damaged, or are not what an edge writes."""
 WAITING_MAX = 8
 """Perspectives that wait for the disk; with more, imaging waits too."""
-LABELS = {"amplitude": "amplitude", "phase": "phase (rad)"}
-RESIDUAL = "residual"
-PICTURE_LABELS = LABELS | {RESIDUAL: "share of the frames not explained"}
-Channel = npt.NDArray[np.floating]
 
 
 @dataclass(frozen=True)
@@ -79,6 +68,7 @@ class Archive:
         with writing(f"images to {folder.images}"):
             make_folder_durably(folder.images)
         self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="image-archive")
+        self._drawer = PictureDrawer(folder)
         self._pending: list[Future[None]] = []
         self._lock = threading.Lock()
         self._waiting: dict[int, PerspectiveImages] = {}
@@ -158,6 +148,7 @@ class Archive:
             self.wait()
         finally:
             self._writer.shutdown()
+            self._drawer.close()
 
     def _raise_failures(self, finished: list[Future[None]]) -> None:
         for future in finished:
@@ -191,19 +182,7 @@ class Archive:
     def _draw(self, perspective: int) -> None:
         with self._lock:
             self._undrawn.pop(perspective)
-        path = self._folder.image_file(perspective)
-        try:
-            with h5py.File(path) as file:
-                pixel_y_m, pixel_x_m = (float(length_m) for length_m in file.attrs["pixel_size_m"])
-                pictures = _pictures(file)
-        except UNREADABLE as error:
-            log.warning("no pictures of perspective %d are drawn, %s cannot be read: %s", perspective, path, error)
-            return
-        for name, values, scale in pictures:
-            with durable_file(self._picture(perspective, name)) as unfinished:
-                label = PICTURE_LABELS[name.rpartition("_")[2]]
-                write_picture(unfinished, values, scale=scale, label=label, pixel_size_m=(pixel_y_m, pixel_x_m))
-        log.info("wrote the images of perspective %d", perspective)
+        self._drawer.draw(perspective)
 
     def _picture(self, perspective: int, name: str) -> Path:
         kind, _, channel = name.rpartition("_")
@@ -265,56 +244,3 @@ def _differences(comparison: Comparison) -> dict[str, npt.NDArray[np.float32]]:
         "phase": comparison.phase - comparison.reference_phase,
     }
     return {name: np.where(comparison.area, values, np.nan).astype(np.float32) for name, values in pairs.items()}
-
-
-def _pictures(file: h5py.File) -> list[tuple[str, Channel, ColourScale]]:
-    """Return name, values and colours of each picture; those of one channel share their colours.
-
-    Phases are shown with the global phase of the reference, as far as there is one.
-    """
-    differences = file.get("difference")
-    turn_rad = 0.0 if differences is None else float(differences.attrs["global_phase_rad"])
-    shown: dict[str, dict[str, Channel]] = {channel: {} for channel in LABELS}
-    for kind in (kind.value for kind in MosaicKind if kind in file):
-        phase = _image(file, f"{kind}/phase")
-        shown["amplitude"][kind] = _image(file, f"{kind}/amplitude")
-        shown["phase"][kind] = phase if kind == MosaicKind.REFERENCE else np.angle(np.exp(1j * (phase - turn_rad)))
-    standard = MosaicKind.REFERENCE if MosaicKind.REFERENCE in shown["phase"] else MosaicKind.REFRESHED
-    scales = {
-        "amplitude": amplitude_scale(shown["amplitude"][standard]),
-        "phase": phase_scale(shown["phase"][standard]),
-    }
-    pictures = [
-        (f"{name}_{channel}", values, scales[channel])
-        for channel, images in shown.items()
-        for name, values in images.items()
-        if values.size
-    ]
-    for kind in shown["phase"]:
-        if RESIDUAL in file[kind]:
-            values = _residual(file[kind])
-            pictures.append((f"{kind}_{RESIDUAL}", values, residual_scale(values)))
-    compared = {} if differences is None else {channel: _image(differences, channel) for channel in LABELS}
-    return pictures + [
-        (f"difference_{name}", values, difference_scale(values)) for name, values in compared.items() if values.size
-    ]
-
-
-def _residual(group: h5py.Group) -> Channel:
-    """Return the residuals pixel by pixel of the image, NaN where that is empty."""
-    cell_px, phase = int(group[RESIDUAL].attrs["cell_px"]), _image(group, "phase")
-    cells = _image(group, RESIDUAL)
-    if not 1 <= cell_px <= max(phase.shape):
-        raise ValueError(f"cells of {cell_px} px")
-    rows, columns = (
-        np.minimum(np.arange(length) // cell_px, whole - 1)
-        for length, whole in zip(phase.shape, cells.shape, strict=True)
-    )
-    return np.where(np.isfinite(phase), cells[rows[:, np.newaxis], columns], np.nan)
-
-
-def _image(group: h5py.Group, name: str) -> Channel:
-    values: Channel = np.asarray(group[name][()])
-    if values.ndim != 2 or values.dtype.kind != "f":
-        raise ValueError(f"{name} is no image")
-    return values

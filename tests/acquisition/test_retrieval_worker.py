@@ -1,5 +1,6 @@
 """The ground-truth worker: a real process that answers in order, dies loudly, and never outlives its parent."""
 
+import errno
 import os
 import resource
 import signal
@@ -14,14 +15,14 @@ import pytest
 from support import wait_until
 
 from ptychoflow.acquisition.propagation import far_field_intensity
-from ptychoflow.acquisition.retrieval import stored_frames
+from ptychoflow.acquisition.retrieval import stored_frames, worker_process
 from ptychoflow.acquisition.retrieval import worker as worker_module
 from ptychoflow.acquisition.retrieval.ground_truth import GroundTruthJob, compute_ground_truth
 from ptychoflow.acquisition.retrieval.preview import Previewer
 from ptychoflow.acquisition.retrieval.settings import RetrievalSettings
 from ptychoflow.acquisition.retrieval.stored_frames import FrameFile
 from ptychoflow.acquisition.retrieval.worker import GroundTruthWorker
-from ptychoflow.acquisition.retrieval.worker_messages import TRUTH_ARRAYS
+from ptychoflow.acquisition.retrieval.worker_messages import TRUTH_ARRAYS, read_ground_truth
 from ptychoflow.acquisition.scan import ObjectImage
 from ptychoflow.streaming.errors import UserError
 
@@ -205,6 +206,25 @@ def test_ground_truth_that_the_disk_does_not_give_back_is_told_of_and_left_for_a
     assert (damaged.ground_truth, damaged.worker_lost) == (None, True)
     assert "is damaged" in damaged.error
     assert whole.ground_truth is not None
+
+
+def test_ground_truth_that_was_computed_waits_while_the_disk_is_full(tmp_path, monkeypatch, caplog):
+    truth = compute_ground_truth(make_job(), RetrievalSettings(source="simulated"))
+    write, faults = worker_process.write_ground_truth, [errno.ENOSPC, errno.EDQUOT]
+
+    def fails_at_first(*arguments):
+        if faults:
+            raise OSError(faults.pop(0), "no room")
+        return write(*arguments)
+
+    monkeypatch.setattr(worker_process, "write_ground_truth", fails_at_first)
+    monkeypatch.setattr(worker_process, "FULL_RETRY_S", 0.01)
+    found = read_ground_truth(worker_process.write_when_there_is_room(truth, 3, tmp_path), tmp_path)
+    assert_same(found, truth)
+    assert caplog.text.count("the ground truth of perspective 3 waits for room on the disk") == 1
+    faults.append(errno.EACCES)
+    with pytest.raises(PermissionError):
+        worker_process.write_when_there_is_room(truth, 3, tmp_path)
 
 
 def test_a_job_that_no_worker_survives_has_failed_and_the_next_ones_are_tried_as_often(tmp_path):

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 import weakref
 from dataclasses import replace
 
 import h5py
 import numpy as np
+import psutil
 import pytest
 from held_disk import hold_disk
 from matplotlib.image import imread
@@ -15,6 +18,7 @@ from scipy import ndimage
 from support import wait_until
 
 from ptychoflow.inference_edge.ptychography.archive import WAITING_MAX, Archive, PerspectiveImages
+from ptychoflow.inference_edge.ptychography.picture_drawer import PROCESS, PictureDrawer
 from ptychoflow.inference_edge.stitching.figures import amplitude_scale, difference_scale, phase_scale
 from ptychoflow.inference_edge.stitching.mosaic import StitchedImage
 from ptychoflow.inference_edge.stitching.quality import ReferenceImage
@@ -85,22 +89,15 @@ def test_a_folder_that_cannot_be_written_is_the_users_to_mend(tmp_path):
         archive.close()
 
 
-def test_pictures_that_an_edge_has_not_drawn_are_drawn_by_one_that_is_started_again(tmp_path, monkeypatch):
-    drawn = []
-
-    def fail(path, *_arguments, **_options):
-        if len(drawn) == 3:
-            raise OSError(f"ended before {path.name}")
-        drawn.append(path)
-        path.write_bytes(b"a picture")
-
-    monkeypatch.setattr("ptychoflow.inference_edge.ptychography.archive.write_picture", fail)
+def test_pictures_that_an_edge_has_not_drawn_are_drawn_by_one_that_is_started_again(tmp_path):
+    in_the_way = RunFolder(tmp_path).picture(7, "refreshed", "amplitude")
+    in_the_way.mkdir(parents=True)
     archive = Archive(RunFolder(tmp_path))
     archive.write(replace(images(reference=True), closed_frames=40))
-    with pytest.raises(UserError, match="ended before"):
+    with pytest.raises(UserError, match=f"{in_the_way.name}.*directory"):
         archive.close()
-    assert len(list((tmp_path / "images").glob("*.png"))) == 3
-    monkeypatch.undo()
+    in_the_way.rmdir()
+    assert 0 < len(list((tmp_path / "images").glob("*.png"))) < 8
     for _ in range(2):
         archive = Archive(RunFolder(tmp_path))
         assert archive.closed() == {7: 40}
@@ -120,10 +117,8 @@ def test_pictures_that_an_edge_has_not_drawn_are_drawn_by_one_that_is_started_ag
 def test_arrays_are_saved_before_any_pictures_and_pictures_need_no_memory(tmp_path, monkeypatch):
     """While drawing takes for ever, arrays of what was waiting then are all written, and no image is held any more."""
     may_draw = threading.Event()
-    monkeypatch.setattr(
-        "ptychoflow.inference_edge.ptychography.archive.write_picture",
-        lambda path, *_arguments, **_options: (may_draw.wait(60), path.write_bytes(b"a picture")),
-    )
+    drawn = []
+    monkeypatch.setattr(PictureDrawer, "draw", lambda _, number: (may_draw.wait(60), drawn.append(number)))
     archive = Archive(RunFolder(tmp_path))
     held = []
     with hold_disk(monkeypatch) as disk:
@@ -143,7 +138,26 @@ def test_arrays_are_saved_before_any_pictures_and_pictures_need_no_memory(tmp_pa
     may_draw.set()
     archive.close()
     assert archive.undrawn == 0
-    assert len(list((tmp_path / "images").glob("*.png"))) == 30 * 8
+    assert sorted(drawn) == list(range(30))
+
+
+def test_pictures_are_drawn_though_the_process_that_draws_them_is_killed(tmp_path, caplog):
+    archive = Archive(RunFolder(tmp_path))
+    archive.write(images(reference=False))
+    archive.wait()
+    (drawing,) = (one for one in psutil.Process().children() if PROCESS in one.cmdline())
+    drawing.kill()
+    archive.write(replace(images(reference=False), perspective=8))
+    archive.close()
+    assert len(list((tmp_path / "images").glob("perspective_0008*.png"))) == 4
+    assert "were not drawn to their end: it was ended by SIGKILL" in caplog.text
+    assert not [one for one in psutil.Process().children() if PROCESS in one.cmdline()]
+
+
+def test_imaging_does_not_share_its_lock_with_drawing():
+    command = "import sys, ptychoflow.inference_edge.ptychography.service; print('matplotlib' in sys.modules)"
+    asked = subprocess.run([sys.executable, "-c", command], capture_output=True, text=True, check=True)
+    assert asked.stdout == "False\n"
 
 
 @pytest.mark.parametrize(

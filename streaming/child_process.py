@@ -23,7 +23,7 @@ def begin_child() -> BinaryIO:
     handler = logging.StreamHandler()
     handler.setFormatter(PrintableFormatter("%(asctime)s %(name)s: %(message)s"))
     logging.basicConfig(handlers=[handler], level=logging.WARNING)
-    logging.getLogger("ptychoflow.acquisition").setLevel(logging.INFO)
+    logging.getLogger("ptychoflow").setLevel(logging.INFO)
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     return answers

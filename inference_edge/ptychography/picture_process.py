@@ -13,7 +13,7 @@ from ptychoflow.inference_edge.ptychography.pictures import draw_pictures
 from ptychoflow.streaming.child_process import begin_child, requests_of_parent
 from ptychoflow.streaming.run_folder import RunFolder
 
-NICENESS = 10
+NICENESS = 5
 
 
 def main(folder: RunFolder) -> None:

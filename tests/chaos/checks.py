@@ -22,6 +22,7 @@ from ptychoflow.streaming.events import TrainingResumed
 from ptychoflow.streaming.run_folder import RunFolder
 from ptychoflow.streaming.telemetry_log import TelemetryLog
 from ptychoflow.trainer.checkpoints.checkpoint import newest
+from ptychoflow.trainer.online.frame_indices import indices_in
 
 SHARED_MEMORY = Path("/dev/shm")
 TRANSIENT = ("spool/stream/", "spool/ground_truth/", "logs/")
@@ -107,7 +108,12 @@ def not_once(folder: RunFolder) -> Iterator[str]:
         yield "there is no checkpoint"
         return
     shards = [shard["stream"] for shard in checkpoint.shards()]
-    ids = {(int(index), frame) for shard in shards for index, done in shard["done"].items() for frame in done.tolist()}
+    ids = {
+        (int(index), frame)
+        for shard in shards
+        for index, runs in shard["done"].items()
+        for frame in indices_in(runs.numpy()).tolist()
+    }
     trained, validation = (sum(shard[key] for shard in shards) for key in ("trained", "validation"))
     if (trained, validation) != (frames["trained"], frames["validation"]):
         yield f"the model was trained on {trained} and validated with {validation}, the ledger says {frames}"

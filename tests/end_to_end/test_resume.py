@@ -22,6 +22,7 @@ from ptychoflow.acquisition.simulate import simulate_to_file
 from ptychoflow.acquisition.source_settings import SimulationSettings
 from ptychoflow.streaming.errors import UserError
 from ptychoflow.trainer.checkpoints.checkpoint import newest
+from ptychoflow.trainer.online.frame_indices import indices_in
 from ptychoflow.workflow.launching.resuming import resumed_config
 
 FRAMES, HELD_OUT = 240, 60
@@ -116,7 +117,12 @@ def require_every_frame_once(summary: dict[str, Any], folder: Path) -> None:
     assert checkpoint is not None
     shards = [shard["stream"] for shard in checkpoint.shards()]
     assert sum(shard["trained"] for shard in shards) == frames["trained"]
-    done = {(index, frame) for shard in shards for index, ids in shard["done"].items() for frame in ids.tolist()}
+    done = {
+        (index, frame)
+        for shard in shards
+        for index, runs in shard["done"].items()
+        for frame in indices_in(runs.numpy()).tolist()
+    }
     assert len(done) == frames["trained"] + frames["validation"]
     assert summary["training"]["stream_samples"] == frames["trained"]
     assert summary["training"]["steps"] > summary["training"]["resumed_from_steps"][-1]

@@ -80,4 +80,4 @@ class FrameBlock:
         return cls(*(np.concatenate(column) for column in columns))
 
     def _cut(self, chosen: slice | npt.NDArray[np.bool_]) -> Self:
-        return type(self)(*(getattr(self, field.name)[chosen] for field in fields(self)))
+        return type(self)(*(column[chosen] for column in vars(self).values()))

@@ -29,7 +29,8 @@ NEWEST_SHARE = 0.2
 class ResidualMeter:
     """Scores as many frames as fit into a share of the time, evenly chosen of those that are imaged.
 
-    Use it from one thread. On a busy host the network takes longer than it computes: what it computes counts.
+    Use it from one thread. On a busy host the network takes longer than it computes: what it computes counts, and of
+    its rests the same part.
 
     Args:
         share: of the time that the network takes and of its rests; 0 scores nothing.
@@ -58,8 +59,11 @@ class ResidualMeter:
         """
         residuals = np.full(len(counts), np.nan)
         began_at_s, began_cpu_s = self._began_s
-        network_s = min(time.perf_counter() - began_at_s, time.process_time() - began_cpu_s)
-        chosen = self._choose(len(counts), network_s)
+        took_s = time.perf_counter() - began_at_s
+        network_s = min(took_s, time.process_time() - began_cpu_s)
+        # on a busy host a rest is no longer than what could be computed in it
+        rest_s = self._rest_s * network_s / took_s if took_s > 0 else 0.0
+        chosen = self._choose(len(counts), network_s, rest_s)
         if chosen.any():
             began_s = time.thread_time()
             residuals[chosen] = _residuals(counts[chosen], prediction.select(chosen), illumination)
@@ -67,8 +71,8 @@ class ResidualMeter:
         self._ended_at_s = time.perf_counter()
         return residuals
 
-    def _choose(self, frames: int, network_s: float) -> npt.NDArray[np.bool_]:
-        self._left_s += self._share * (self._rest_s + network_s)
+    def _choose(self, frames: int, network_s: float, rest_s: float) -> npt.NDArray[np.bool_]:
+        self._left_s += self._share * (rest_s + network_s)
         self._left_s = min(self._left_s, self._share * SAVED_S)
         if self._share == 0:
             affordable = 0

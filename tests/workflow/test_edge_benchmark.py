@@ -13,6 +13,7 @@ def test_the_edge_is_measured_beside_the_bare_model_and_phase_retrieval(monkeypa
     for name, value in {
         "MODELS": {"tiny": ModelSettings(width=2)},
         "ROUNDS": 2,
+        "SCORED_ROUNDS": 1,
         "BACKENDS_S": 0.05,
         "STEADY_FRAMES_MIN": 16,
         "STEADY_S": 0.1,
@@ -27,6 +28,9 @@ def test_the_edge_is_measured_beside_the_bare_model_and_phase_retrieval(monkeypa
     assert (case["model"], case["backend"], case["frame_px"], case["batch_frames"]) == ("tiny", "eager", 32, 4)
     for figure in ("ours_frames_per_s", "bare_frames_per_s", "ours_frames_per_cpu_s", "ptychi_frame_ms"):
         assert case[figure] > 0
+    assert case["scored_ratio"].median > 0
+    assert case["scored_cpu_ratio"].median > 0
+    assert 0 < case["scored_fraction"] <= 1, "frames were scored where the probe was known"
     assert 0 < case["frame_to_image_p50_ms"] <= case["frame_to_image_p99_ms"]
     assert (alone["threads"], shared["threads"]) == (1, 2)
     assert alone["memory_patches_per_cpu_s"] > 0

@@ -15,8 +15,17 @@ import numpy.typing as npt
 import torch
 
 from ptychoflow.streaming.codec import Arrays
-from ptychoflow.streaming.events import AnyEvent, EdgeCounts, Telemetry, WeightsApplied
-from ptychoflow.streaming.messages import FrameRole, Frames, PerspectiveEnd, Reference, ScanEnd, ScanStart, Weights
+from ptychoflow.streaming.events import AnyEvent, EdgeCounts, ResidualScores, Telemetry, WeightsApplied
+from ptychoflow.streaming.messages import (
+    FrameRole,
+    Frames,
+    PerspectiveEnd,
+    Probe,
+    Reference,
+    ScanEnd,
+    ScanStart,
+    Weights,
+)
 from ptychoflow.streaming.publisher import Publisher
 from ptychoflow.streaming.settings import NetworkSettings
 from ptychoflow.streaming.telemetry import TelemetryHub
@@ -50,6 +59,7 @@ class Beamline:
         self._frame_px, self._message_frames = frame_px, message_frames
         self._network, self._folder = network, folder
         self._counts: EdgeCounts | None = None
+        self._residuals: ResidualScores | None = None
         self._ready = False
         self._changed = threading.Condition()
         random = np.random.default_rng(0)
@@ -88,6 +98,11 @@ class Beamline:
             BenchmarkFailed: it does not within five minutes.
         """
         self._pump_until(lambda: self._ready, "the edge to use the weights")
+
+    def send_probe(self) -> None:
+        """Tell the edge what lights the frames of the perspective, so that it scores them without ground truth."""
+        probe = np.ones((1, self._frame_px, self._frame_px), np.complex64)
+        self._publisher.post_to_edge(Probe(self._perspective, 0.0), {"probe": probe})
 
     def send(self, frames: int, *, frames_per_s: float | None = None) -> None:
         """Send more frames, as fast as it goes or at a steady rate; a frame is acquired when it is due."""
@@ -133,6 +148,11 @@ class Beamline:
                 raise BenchmarkFailed("the edge told nothing")
             return self._counts
 
+    def scored_fraction(self) -> float:
+        """Return of how many frames the edge told a score without ground truth; all there is as with `counts`."""
+        with self._changed:
+            return self._residuals.scored / self._residuals.frames if self._residuals is not None else 0.0
+
     def _pump_until(self, condition: Callable[[], bool], awaited: str) -> None:
         deadline_s = time.monotonic() + TIMEOUT_S
         while not condition():
@@ -155,6 +175,8 @@ class Beamline:
         with self._changed:
             if isinstance(event, EdgeCounts):
                 self._counts = event
+            elif isinstance(event, ResidualScores):
+                self._residuals = event
             elif isinstance(event, WeightsApplied):
                 self._ready = True
 

@@ -37,6 +37,8 @@ MODELS = {"original": original_model(), "edge": edge_model()}
 FRAMES_PX = (64, 128)
 ROUNDS = 15
 """Of the whole edge and the bare model in turn."""
+SCORED_ROUNDS = 5
+"""Likewise, while the edge scores frames without ground truth."""
 FEED_SHARE = 1.5
 """Of the bare model's rate: frames come faster than they can be imaged, yet at a steady rate, as from a detector. Sent
 all at once, they would take the edge's processor time while it images the first of them."""
@@ -56,7 +58,7 @@ LATENCY_ALLOWANCE_MS = 50.0
 def bench_edge(
     *, batch_frames: int = 16, round_s: float = 0.8, frames_px: tuple[int, ...] = FRAMES_PX
 ) -> dict[str, Any]:
-    """Return `results` and `targets` as the design names them; takes about three minutes on a CPU.
+    """Return `results` and `targets` as the design names them; takes about four minutes on a CPU.
 
     Args:
         batch_frames: frames imaged at once, by the bare model and at most by the edge.
@@ -97,7 +99,10 @@ def _measure_model(
         fastest = max(backends_per_s, key=backends_per_s.__getitem__)
         settings = EdgeSettings(backend=fastest, batch_max=batch_frames)
         with _scan(process, settings, weights, frame_px=frame_px) as line:
-            rounds = measure_rounds(process, line, settings, round_s=round_s)
+            rounds = measure_rounds(process, line, settings, round_s=round_s, rounds=ROUNDS)
+        with _scan(process, settings, weights, frame_px=frame_px) as scored_line:
+            scored_line.send_probe()
+            scored = measure_rounds(process, scored_line, settings, round_s=round_s, rounds=SCORED_ROUNDS)
         figures = rounds.figures("frames")
         batch_ms = 1000 * batch_frames / figures["bare_frames_per_s"]
         steady_per_s = STEADY_SHARE * figures["ours_frames_per_s"]
@@ -115,6 +120,9 @@ def _measure_model(
         **figures,
         "beside_bare_cpu_us_per_frame": 1e6
         * (1 / figures["ours_frames_per_cpu_s"] - 1 / figures["bare_frames_per_cpu_s"]),
+        "scored_ratio": scored.by_clock,
+        "scored_cpu_ratio": scored.by_processor,
+        "scored_fraction": scored_line.scored_fraction(),
         "bare_batch_ms": batch_ms,
         "bare_backends_frames_per_s": {backend.value: rate for backend, rate in backends_per_s.items()},
         "steady_frames_per_s": steady_per_s,
@@ -129,7 +137,9 @@ def _measure_model(
     ]
 
 
-def measure_rounds(process: EdgeProcess, line: Beamline, settings: EdgeSettings, *, round_s: float) -> PairedRounds:
+def measure_rounds(
+    process: EdgeProcess, line: Beamline, settings: EdgeSettings, *, round_s: float, rounds: int
+) -> PairedRounds:
     """Return what rounds of the whole edge, which waits for frames, and of the bare model gave."""
     newest = process.bare(settings, seconds=round_s / 2)
     frames = _whole_batches(round_s * newest.items / newest.wall_s / settings.batch_max, settings.batch_max)
@@ -147,7 +157,7 @@ def measure_rounds(process: EdgeProcess, line: Beamline, settings: EdgeSettings,
         line.wait_until_imaged()
         return Took(frames, time.perf_counter() - began_s, processor_time_s([process.pid]) - cpu_began_s)
 
-    return measure_pairs(ours, bare, rounds=ROUNDS)
+    return measure_pairs(ours, bare, rounds=rounds)
 
 
 def _whole_batches(batches: float, batch_frames: int) -> int:

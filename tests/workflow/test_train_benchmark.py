@@ -9,7 +9,14 @@ from ptychoflow.workflow.benchmarks.train import bench_train
 
 
 @pytest.mark.parametrize(
-    ("strategy", "representatives"), [(StrategyName.ER, 6), (StrategyName.DERPP, 6), (StrategyName.INCREMENTAL, 0)]
+    ("strategy", "representatives"),
+    [
+        (StrategyName.ER, 6),
+        (StrategyName.DER, 6),
+        (StrategyName.DERPP, 6),
+        (StrategyName.DERPP_TWO_DRAWS, 12),
+        (StrategyName.INCREMENTAL, 0),
+    ],
 )
 def test_the_benchmark_measures_both_loops_and_judges_their_ratio(strategy: StrategyName, representatives: int) -> None:
     settings = TrainerSettings(

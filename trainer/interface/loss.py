@@ -44,7 +44,9 @@ def _huber(output: Tensor, activation: Tensor) -> Tensor:
 
 def _usable(output: Tensor, activation: Tensor) -> Tensor:
     # A skipped step may have left activations that are not finite; they must not spoil the steps that draw them.
-    return torch.where(activation.isfinite(), activation.float(), output.detach())
+    values = activation.float()
+    # finite numbers alone are nothing less themselves; `isfinite` takes several times as long
+    return torch.where(values - values == 0, values, output.detach())
 
 
 DISTANCES: Mapping[Distance, Elementwise] = {

@@ -1,4 +1,4 @@
-"""What a training loop is measured against: forward, backward and optimiser over batches in memory, nothing else."""
+"""What a training loop is measured against: forward, loss, backward, optimiser, over batches in memory."""
 
 from __future__ import annotations
 
@@ -6,13 +6,17 @@ from collections.abc import Sequence
 from typing import TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from ptychoflow.buffer import Representatives
 from ptychoflow.streaming.device import use_cuda
-from ptychoflow.trainer.interface.batch import join
+from ptychoflow.trainer.interface.agreement import Agreed
+from ptychoflow.trainer.interface.batch import Batch, join
 from ptychoflow.trainer.interface.pipeline import Minibatch, Output, Pipeline
 from ptychoflow.trainer.models.arithmetic import autocast, resolve
 from ptychoflow.trainer.settings import LearningSettings, StrategyName
+from ptychoflow.trainer.strategies.derpp_two_draws import TwoDrawDarkExperienceReplayPlusPlus
+from ptychoflow.trainer.strategies.strategy import Rehearsal, Strategy
 from ptychoflow.trainer.training.optimizer import make_optimizer
 from ptychoflow.workflow.benchmarks.paired_rounds import Took, timed
 
@@ -22,13 +26,14 @@ SettingsT = TypeVar("SettingsT", bound=LearningSettings)
 
 
 class BareLoop:
-    """A plain PyTorch loop, with the optimiser as PyTorch makes it by default.
+    """A plain PyTorch loop with the same loss, and with the optimiser as PyTorch makes it by default.
 
     Args:
         network: trained by this loop alone.
-        settings: optimiser, rate, precision.
-        pipeline: says what the network sees and how far its outputs are off.
-        minibatches: served in turn, each as large as one of the other loop with its representatives.
+        settings: batch size, optimiser, rate, precision.
+        pipeline: says what the network sees.
+        strategy: of the other loop; says what the loss is.
+        minibatches: served in turn, each as large as one of the other loop with its representatives, which come last.
         device: where the network is trained.
     """
 
@@ -37,6 +42,7 @@ class BareLoop:
         network: nn.Module,
         settings: LearningSettings,
         pipeline: Pipeline,
+        strategy: Strategy,
         minibatches: Sequence[Minibatch],
         *,
         device: torch.device,
@@ -45,8 +51,11 @@ class BareLoop:
         self._optimizer = make_optimizer(
             settings.optimizer, self._network.parameters(), rate=settings.learning_rate, fused=False
         )
-        self._precision, self._device, self._pipeline = resolve(settings.precision, device), device, pipeline
-        self._batches = [join(minibatch, None, pipeline=pipeline, device=device) for minibatch in minibatches]
+        self._precision, self._device, self._strategy = resolve(settings.precision, device), device, strategy
+        self._batches = [
+            _batch(minibatch, settings.batch_size, strategy, pipeline=pipeline, device=device)
+            for minibatch in minibatches
+        ]
 
     def run(self, steps: int) -> Took:
         """Return what `steps` steps took; samples are counted. Blocks."""
@@ -57,11 +66,43 @@ class BareLoop:
             batch = self._batches[step % len(self._batches)]
             with autocast(self._precision, self._device):
                 output: Output = self._network(batch.inputs)
-            loss = self._pipeline.error(output, batch.target).sum() / len(batch)
+            loss = self._strategy.loss(batch, output, _alone(batch)).sum()
             self._optimizer.zero_grad()
             torch.autograd.backward(loss)
             self._optimizer.step()
         loss.item()
+
+
+def _batch(minibatch: Minibatch, stream: int, strategy: Strategy, *, pipeline: Pipeline, device: torch.device) -> Batch:
+    """Return a minibatch as the strategy gathers one: behind `stream` samples, all are representatives."""
+    new = {name: tensor[:stream] for name, tensor in minibatch.items()}
+    if not isinstance(strategy, Rehearsal):
+        return join(new, None, pipeline=pipeline, device=device)
+    old = {name: tensor[stream:] for name, tensor in minibatch.items()}
+    count = len(old[pipeline.network_input])
+    kept = {
+        name: old[name] if name in old else _activations(pipeline, name, count) for name in strategy.stored(pipeline)
+    }
+    numbers = torch.zeros(count, dtype=torch.int64)
+    return join(new, Representatives(kept, labels=numbers, ids=numbers), pipeline=pipeline, device=device)
+
+
+def _activations(pipeline: Pipeline, name: str, count: int) -> Tensor:
+    field = pipeline.fields[name]
+    return torch.rand(count, *field.shape).to(field.torch_dtype)
+
+
+def _alone(batch: Batch) -> Agreed:
+    """Return what one rank would agree on with itself."""
+    return Agreed(
+        stream=batch.stream,
+        samples=len(batch),
+        section_ended=False,
+        stream_ended=False,
+        stop=False,
+        publish=False,
+        finish=0.0,
+    )
 
 
 def prepare_alone(settings: SettingsT) -> tuple[SettingsT, torch.device]:
@@ -82,4 +123,10 @@ def samples_per_step(settings: LearningSettings) -> int:
 
 def representatives(settings: LearningSettings) -> int:
     """Return how many representatives a step trains on."""
-    return 0 if settings.strategy is StrategyName.INCREMENTAL else settings.buffer.representatives
+    match settings.strategy:
+        case StrategyName.INCREMENTAL:
+            return 0
+        case StrategyName.DERPP_TWO_DRAWS:
+            return TwoDrawDarkExperienceReplayPlusPlus.draws * settings.buffer.representatives
+        case _:
+            return settings.buffer.representatives

@@ -53,8 +53,9 @@ def bench_images(
         [_minibatch(count, images, classes=classes) for _ in range(DISTINCT_BATCHES)]
         for count in (settings.batch_size, samples_per_step(settings))
     )
-    bare = BareLoop(copy.deepcopy(network), settings, pipeline, batches, device=device)
+    bare_network = copy.deepcopy(network)
     with closing(_OurLoop(network, settings, pipeline, minibatches, device=device)) as ours:
+        bare = BareLoop(bare_network, settings, pipeline, ours.strategy, batches, device=device)
         ours.run(2 + settings.buffer.representatives // settings.buffer.candidates)
         bare.run(2)
         measured = measure_pairs(lambda: ours.run(steps), lambda: bare.run(steps), rounds=rounds)
@@ -110,11 +111,11 @@ class _OurLoop:
         schedule = TaskSchedule(settings.schedule, settings.learning_rate, minibatches=1)
         precision = resolve(settings.precision, device)
         self._learner = Learner(network, pipeline, settings, schedule=schedule, device=device, precision=precision)
-        self._strategy = make_strategy(settings, pipeline, device=device, seed=0)
-        self.report = TimeReport(self._strategy.buffer)
+        self.strategy = make_strategy(settings, pipeline, device=device, seed=0)
+        self.report = TimeReport(self.strategy.buffer)
 
     def close(self) -> None:
-        self._strategy.close()
+        self.strategy.close()
 
     def run(self, steps: int) -> Took:
         """Return what `steps` minibatches took; samples are counted. Blocks."""
@@ -122,7 +123,7 @@ class _OurLoop:
         loop = TrainingLoop(
             self._settings,
             stream=_MemoryStream(self._minibatches, steps),
-            strategy=self._strategy,
+            strategy=self.strategy,
             learner=self._learner,
             callback=Callback(),
             report=self.report,

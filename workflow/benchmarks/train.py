@@ -61,14 +61,10 @@ def bench_train(
     )
     torch.manual_seed(0)
     network = FrameNetwork(config)
-    bare = BareLoop(
-        copy.deepcopy(network),
-        settings,
-        _pipeline(config),
-        [_minibatch(config, samples_per_step(settings), number) for number in range(DISTINCT_BATCHES)],
-        device=device,
-    )
+    minibatches = [_minibatch(config, samples_per_step(settings), number) for number in range(DISTINCT_BATCHES)]
+    bare_network = copy.deepcopy(network)
     with closing(_OurLoop(network, settings, device=device)) as ours:
+        bare = BareLoop(bare_network, settings, _pipeline(config), ours.strategy, minibatches, device=device)
         ours.run(2 + settings.buffer.representatives // settings.buffer.candidates)
         bare.run(2)
         measured = measure_pairs(lambda: ours.run(steps), lambda: bare.run(steps), rounds=rounds)
@@ -101,10 +97,10 @@ class _OurLoop:
         self._learner = Learner(network, pipeline, settings, schedule=schedule, device=device, precision=precision)
         self._evaluator = Evaluator(precision=precision, device=device)
         self._mean_patch = MeanPatch(config.target_shape_px, device=device)
-        self._strategy = make_strategy(settings, pipeline, device=device, seed=0)
+        self.strategy = make_strategy(settings, pipeline, device=device, seed=0)
 
     def close(self) -> None:
-        self._strategy.close()
+        self.strategy.close()
 
     def run(self, steps: int) -> Took:
         """Return what a stream of `steps` minibatches that waits in memory took; samples are counted. Blocks."""
@@ -115,7 +111,7 @@ class _OurLoop:
                 step + 1, Samples(perspective=0), _samples(self._scan, self._settings.batch_size, step)
             )
         ingest.route_message(steps + 1, ScanEnd(frames=0), {})
-        report = StepReport(_Nowhere(), rank=0, counts=ingest.counts, buffer=self._strategy.buffer)
+        report = StepReport(_Nowhere(), rank=0, counts=ingest.counts, buffer=self.strategy.buffer)
         callback = PtychographyCallback(
             self._settings,
             ingest=ingest,
@@ -128,7 +124,7 @@ class _OurLoop:
         loop = TrainingLoop(
             self._settings,
             stream=ingest.queue,
-            strategy=self._strategy,
+            strategy=self.strategy,
             learner=self._learner,
             callback=callback,
             report=report,

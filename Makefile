@@ -24,7 +24,7 @@ demo: $(STAMP)
 
 # more processes than processors: many tests wait for other processes; those of one module share what it sets up
 test: lint
-	$(BIN)/pytest -n 3 --dist loadscope --no-loadscope-reorder
+	$(BIN)/pytest -n 3 --dist loadscope
 
 # one after another: each test has the machine to itself
 hosts: $(STAMP)

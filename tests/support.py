@@ -9,6 +9,8 @@ import threading
 import time
 from collections.abc import Callable
 
+from ptychoflow.streaming.settings import NetworkSettings
+
 
 def free_ports(count: int) -> list[int]:
     """Return ports of loopback that were free a moment ago, all different."""
@@ -40,6 +42,21 @@ def _is_free(port: int) -> bool:
         except OSError:
             return False
     return True
+
+
+def free_network() -> NetworkSettings:
+    """Return a network section for one run on loopback, on free ports."""
+    frames, acknowledgements, weights, telemetry, fanout, commands, commands_fanout = free_ports(7)
+    return NetworkSettings(
+        frames_port=frames,
+        samples_port=free_block(4),
+        acknowledgements_port=acknowledgements,
+        weights_port=weights,
+        telemetry_port=telemetry,
+        fanout_port=fanout,
+        commands_port=commands,
+        commands_fanout_port=commands_fanout,
+    )
 
 
 def wait_until(condition: Callable[[], bool], *, timeout_s: float = 20.0) -> None:

@@ -9,13 +9,14 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import psutil
 import pytest
 from acquisition_runs import Outcome, receivers, run_acquisition
-from support import free_ports, wait_until
+from support import free_network, free_ports, wait_until
 
 from ptychoflow.acquisition.detectors.arrivals_file import arrivals_files
 from ptychoflow.acquisition.detectors.settings import LiveSettings
@@ -45,6 +46,21 @@ def scan_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("scan") / "scan.h5"
     simulate_to_file(SCAN, path)
     return path
+
+
+@dataclass(frozen=True)
+class Closed:
+    """The acquisition of the file as it is."""
+
+    outcome: Outcome
+    folder: Path
+
+
+@pytest.fixture(scope="module")
+def closed(tmp_path_factory: pytest.TempPathFactory, scan_file: Path) -> Closed:
+    folder = tmp_path_factory.mktemp("closed") / "run"
+    source = ReplaySettings(path=scan_file)
+    return Closed(run_acquisition(free_network(), folder, source=source, retrieval=PTYCHI), folder)
 
 
 @contextmanager
@@ -131,24 +147,22 @@ def assert_the_same_scan(outcome: Outcome, closed: Outcome) -> None:
 
 @pytest.mark.parametrize("kind", ["dectris-v2", "dectris-v1"])
 def test_a_file_replayed_as_a_detector_is_the_same_scan(
-    network: NetworkSettings, tmp_path: Path, scan_file: Path, kind: str
+    network: NetworkSettings, tmp_path: Path, scan_file: Path, closed: Closed, kind: str
 ) -> None:
-    closed = run_acquisition(network, tmp_path / "closed", source=ReplaySettings(path=scan_file), retrieval=PTYCHI)
     ports = free_ports(2)
     with ExitStack() as stack:
         for source, port in ((kind, ports[0]), ("panda", ports[1])):
             address = f"{source}://127.0.0.1:{port}"
             stack.enter_context(detector(address, scan_file, "--rate", "150", "--pause", "1.5"))
-        source = live(kind, *ports, tmp_path / "closed")
+        source = live(kind, *ports, closed.folder)
         outcome = run_acquisition(network, tmp_path / "live", source=source, retrieval=PTYCHI)
-    assert_the_same_scan(outcome, closed)
+    assert_the_same_scan(outcome, closed.outcome)
     assert len(arrivals_files(tmp_path / "live" / "arrivals")) >= 2
 
 
 def test_a_file_served_as_ntndarrays_is_the_same_scan(
-    network: NetworkSettings, tmp_path: Path, scan_file: Path
+    network: NetworkSettings, tmp_path: Path, scan_file: Path, closed: Closed
 ) -> None:
-    closed = run_acquisition(network, tmp_path / "closed", source=ReplaySettings(path=scan_file), retrieval=PTYCHI)
     port = free_ports(1)[0]
     frames = {
         "kind": "ntndarray",
@@ -167,51 +181,50 @@ def test_a_file_served_as_ntndarrays_is_the_same_scan(
             "join": {"first_frame": 0, "first_sample": 0, "samples_per_frame": 1},
             "geometry": GEOMETRY,
             "perspectives": 2,
-            "probe": tmp_path / "closed",
+            "probe": closed.folder,
         }
     )
     with detector(f"ntndarray://127.0.0.1:{port}", scan_file, "--rate", "150", "--pause", "2"):
         outcome = run_acquisition(network, tmp_path / "live", source=source, retrieval=PTYCHI)
-    assert_the_same_scan(outcome, closed)
+    assert_the_same_scan(outcome, closed.outcome)
 
 
 def test_a_file_written_anew_frame_by_frame_is_the_same_scan(
-    network: NetworkSettings, tmp_path: Path, scan_file: Path
+    network: NetworkSettings, tmp_path: Path, scan_file: Path, closed: Closed
 ) -> None:
-    closed = run_acquisition(network, tmp_path / "closed", source=ReplaySettings(path=scan_file), retrieval=PTYCHI)
     folder = tmp_path / "files"
     folder.mkdir()
     with detector(f"hdf5-swmr://{folder}", scan_file, "--rate", "25", "--pause", "0.5"):
-        outcome = run_acquisition(
-            network, tmp_path / "live", source=in_files(folder, tmp_path / "closed"), retrieval=PTYCHI
-        )
-    assert_the_same_scan(outcome, closed)
+        outcome = run_acquisition(network, tmp_path / "live", source=in_files(folder, closed.folder), retrieval=PTYCHI)
+    assert_the_same_scan(outcome, closed.outcome)
     arrivals = arrivals_files(tmp_path / "live" / "arrivals")
     assert len(arrivals) >= 2
     frames_bytes = sum(frame.nbytes for frame in outcome.edge.frames.values())
     assert sum(path.stat().st_size for path in arrivals) < frames_bytes / 4, "frames stay in their files"
 
 
-def test_a_scan_told_by_documents_is_the_same_scan(network: NetworkSettings, tmp_path: Path, scan_file: Path) -> None:
+def test_a_scan_told_by_documents_is_the_same_scan(
+    network: NetworkSettings, tmp_path: Path, scan_file: Path, closed: Closed
+) -> None:
     """Energy and angle come in the start document, positions in events, frames are in growing files."""
-    closed = run_acquisition(network, tmp_path / "closed", source=ReplaySettings(path=scan_file), retrieval=PTYCHI)
     folder, port = tmp_path / "files", free_ports(1)[0]
     frames = {"kind": "bluesky-documents", "host": "127.0.0.1", "port": port, "frames": "detector", "folder": folder}
     frames |= {"field_y": "sample_y", "field_x": "sample_x", "energy_key": "energy_eV", "angle_key": "angle_deg"}
-    source = in_files(folder, tmp_path / "closed", frames=frames, geometry=GEOMETRY | {"energy_eV": None})
+    source = in_files(folder, closed.folder, frames=frames, geometry=GEOMETRY | {"energy_eV": None})
     publisher = detector(
         f"bluesky-documents://127.0.0.1:{port}", scan_file, "--rate", "60", "--set", f"simulator.folder={folder}"
     )
     with publisher:
         outcome = run_acquisition(network, tmp_path / "live", source=source, retrieval=PTYCHI)
-    assert_the_same_scan(outcome, closed)
+    assert_the_same_scan(outcome, closed.outcome)
 
 
-def test_files_in_a_watched_folder_are_the_same_scan(network: NetworkSettings, tmp_path: Path, scan_file: Path) -> None:
-    closed = run_acquisition(network, tmp_path / "closed", source=ReplaySettings(path=scan_file), retrieval=PTYCHI)
+def test_files_in_a_watched_folder_are_the_same_scan(
+    network: NetworkSettings, tmp_path: Path, scan_file: Path, closed: Closed
+) -> None:
     folder, port = tmp_path / "files", free_ports(1)[0]
     folder.mkdir()
-    source = live("dectris-v2", 1, port, tmp_path / "closed", geometry=GEOMETRY).model_copy(
+    source = live("dectris-v2", 1, port, closed.folder, geometry=GEOMETRY).model_copy(
         update={"frames": WatchedFolderSettings(folder=folder, series=SeriesBy.FOLDER, files_per_series=64)}
     )
     with ExitStack() as stack:
@@ -225,7 +238,7 @@ def test_files_in_a_watched_folder_are_the_same_scan(network: NetworkSettings, t
         beginning.start()
         outcome = run_acquisition(network, tmp_path / "live", source=source, retrieval=PTYCHI)
         beginning.join()
-    assert_the_same_scan(outcome, closed)
+    assert_the_same_scan(outcome, closed.outcome)
 
 
 def kill_receiver(arrivals: Path, after_bytes: int) -> None:
@@ -236,18 +249,17 @@ def kill_receiver(arrivals: Path, after_bytes: int) -> None:
 
 
 def test_nothing_of_files_is_lost_where_the_receiver_is_killed(
-    network: NetworkSettings, tmp_path: Path, scan_file: Path
+    network: NetworkSettings, tmp_path: Path, scan_file: Path, closed: Closed
 ) -> None:
-    closed = run_acquisition(network, tmp_path / "closed", source=ReplaySettings(path=scan_file), retrieval=PTYCHI)
     folder = tmp_path / "files"
     folder.mkdir()
-    source = in_files(folder, tmp_path / "closed")
+    source = in_files(folder, closed.folder)
     killer = threading.Thread(target=kill_receiver, args=(tmp_path / "live" / "arrivals", 4_000))
     with detector(f"hdf5-swmr://{folder}", scan_file, "--rate", "25", "--pause", "0.5"):
         killer.start()
         outcome = run_acquisition(network, tmp_path / "live", source=source, retrieval=PTYCHI)
         killer.join()
-    assert_the_same_scan(outcome, closed)
+    assert_the_same_scan(outcome, closed.outcome)
     warnings = [event.text for event in outcome.events if isinstance(event, WarningRaised)]
     assert any("the receiver is gone" in text for text in warnings)
     assert not any("came again" in text for text in warnings)

@@ -112,6 +112,8 @@ class Night:
     pauses_s: tuple[float, float] = (0.3, 1.5)
     looked_at: tuple[float, ...] = LOOKED_AT
     """When the page is looked at, as shares of the series; one browser shows it all night."""
+    settings: dict[str, Any] = field(default_factory=dict)
+    """Beside `SETTINGS`."""
     memory_MiB: list[tuple[float, dict[str, float]]] = field(default_factory=list)
     """With the time of each sample."""
     pages: list[str] = field(default_factory=list)
@@ -146,7 +148,8 @@ class Night:
         return json.loads((self.run / "summary.json").read_text())
 
     def _start_run(self) -> subprocess.Popen[bytes]:
-        values = {**SETTINGS, "run.directory": str(self.folder), "source.end_after_idle_s": self.end_after_idle_s}
+        values = {**SETTINGS, **self.settings, "run.directory": str(self.folder)}
+        values["source.end_after_idle_s"] = self.end_after_idle_s
         values["dashboard.enabled"] = bool(self.looked_at)
         values["source.geometry.detector_distance_m"] = SimulationSettings().detector_distance_m
         options = [f"--set={key}={json.dumps(value)}" for key, value in values.items()]

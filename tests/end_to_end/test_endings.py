@@ -36,6 +36,7 @@ SETTINGS = {
     "retrieval.epochs": 5,
     "retrieval.target_shape_px": [16, 16],
     "trainer.batch_size": 8,
+    "trainer.pace": "stream",
     "trainer.finish_s": 0.5,
     "trainer.model.width": 4,
     "trainer.buffer.capacity": 100,
@@ -141,12 +142,9 @@ def test_a_scan_that_shows_nothing_but_void_ends_by_itself_and_says_so(tmp_path:
 
 
 def test_initial_weights_image_a_scan_that_nothing_can_be_learnt_from_and_the_run_has_not_ended_well(
-    tmp_path: Path,
+    killed_twice: tuple[Path, dict[str, Any], str], tmp_path: Path
 ) -> None:
-    learnt = tmp_path / "learnt"
-    with started(*begin(learnt, source__perspectives=1, retrieval__source="simulated")) as process:
-        ended(process, learnt, status=0)
-    folder = tmp_path / "imaged"
+    learnt, folder = killed_twice[0], tmp_path / "imaged"
     void = {"retrieval__source": "simulated", "retrieval__void_threshold": 100.0}
     with started(*begin(folder, "--init-weights", str(learnt), **void)) as process:
         summary, said = ended(process, folder, status=1)

@@ -33,6 +33,7 @@ SETTINGS: dict[str, Any] = {
     "retrieval.epochs": 2,
     "retrieval.target_shape_px": [16, 16],
     "trainer.batch_size": 8,
+    "trainer.pace": "stream",
     "trainer.finish_s": 0.5,
     "trainer.model.width": 4,
     "trainer.buffer.capacity": 100,

@@ -18,7 +18,7 @@ import numpy as np
 import psutil
 import zmq
 from support import free_ports, wait_until
-from test_run import command
+from test_run import QUICK, command
 
 from ptychoflow.acquisition.source_settings import ReplaySettings
 from ptychoflow.acquisition.sources import open_scan
@@ -49,7 +49,7 @@ def test_scores_and_whole_perspectives_go_out_as_the_run_keeps_them(tmp_path: Pa
     settings = {"outputs.bluesky.port": port, "outputs.ptychodus.folder": str(tmp_path / "handed")}
     with subscribed(port) as subscriber:
         done = subprocess.run(
-            command(tmp_path, "first", **settings), capture_output=True, text=True, timeout=200, check=False
+            command(tmp_path, "first", **settings, **QUICK), capture_output=True, text=True, timeout=200, check=False
         )
         assert done.returncode == 0, done.stderr[-3000:]
         came = documents(subscriber)
@@ -101,8 +101,9 @@ def assert_handed_over_again_alike(run: Path, folder: Path) -> None:
 
 
 def test_a_run_goes_on_without_its_outputs_but_has_then_not_ended_well(tmp_path: Path) -> None:
+    settings = {"outputs.ptychodus.folder": str(tmp_path / "handed")}
     started = subprocess.Popen(
-        command(tmp_path, "second", **{"outputs.ptychodus.folder": str(tmp_path / "handed")}),
+        command(tmp_path, "second", retrieval__source="simulated", **settings, **QUICK),
         stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     log = tmp_path / "second" / "logs" / "outputs.log"

@@ -36,10 +36,15 @@ def test_phase_retrieval_rests_until_the_specimen_changes(tmp_path: Path) -> Non
         "trainer": {
             "init_weights": str(weights),
             "model": {"width": 4},
+            "pace": "stream",
             "finish_s": 0.0,
             "buffer": {"capacity": 200},
         },
-        "edge": {"score_period_s": 0.5, "residual_share": 1.0},  # every frame is scored, however busy the host is
+        "edge": {
+            "backend": "eager",
+            "score_period_s": 0.5,
+            "residual_share": 1.0,
+        },  # every frame is scored, however busy the host is
         "dashboard": {"enabled": False},
     }
     configuration = tmp_path / "drift.toml"

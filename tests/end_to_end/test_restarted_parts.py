@@ -36,6 +36,7 @@ SETTINGS = {
     "retrieval.source": "simulated",
     "retrieval.target_shape_px": [16, 16],
     "trainer.batch_size": 8,
+    "trainer.pace": "stream",
     "trainer.finish_s": 0.5,
     "trainer.publish_every_s": 0.5,
     # an edge that is started again has libraries to load first

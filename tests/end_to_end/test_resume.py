@@ -44,6 +44,7 @@ SETTINGS = {
     "trainer.buffer.representatives": 4,
     "trainer.buffer.candidates": 4,
     "trainer.checkpoint.every_s": 0.5,
+    "edge.backend": "eager",
     "edge.refresh_share": 0.2,
     "dashboard.enabled": False,
 }
@@ -177,7 +178,9 @@ def test_a_killed_run_of_several_files_is_resumed_as_one_scan_in_the_order_of_th
     tmp_path: Path, several_files: list[str]
 ) -> None:
     folder = tmp_path / "run"
-    verb, *options = [one for one in begin(folder, 1, retrieval__source="recorded") if "=source." not in one]
+    verb, *options = [
+        one for one in begin(folder, 1, retrieval__source="recorded", trainer__pace="stream") if "=source." not in one
+    ]
     with started(verb, *several_files, *options) as process:
         wait_for_checkpoint(folder, process)
         kill_all(process)

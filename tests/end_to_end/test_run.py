@@ -32,7 +32,7 @@ SMALL = {
     "retrieval.epochs": 5,
     "retrieval.target_shape_px": [16, 16],
     "trainer.batch_size": 8,
-    "trainer.finish_s": 5.0,
+    "trainer.finish_s": 1.0,
     "trainer.publish_every_s": 1.0,
     "trainer.model.width": 4,
     "trainer.buffer.capacity": 200,
@@ -40,6 +40,13 @@ SMALL = {
     "trainer.buffer.candidates": 8,
     "dashboard.port": 0,
 }
+QUICK = {
+    "trainer.pace": "stream",
+    "trainer.finish_s": 0.0,
+    "edge.backend": "eager",
+    "dashboard.enabled": False,
+}
+"""For runs of which what is learnt, how quickly, and the page do not matter."""
 SCORED = ("psnr_db", "ssim", "correlation")
 
 
@@ -166,7 +173,7 @@ def test_what_is_announced_or_acknowledged_is_on_the_disk(calls: RecordedCalls, 
 def test_a_replay_of_the_recording_gives_the_same_reconstruction(recorded: dict[str, Any], runs: Path) -> None:
     path = str(runs / "recorded" / "recording.h5")
     simulation = {key.replace(".", "__"): None for key in SMALL if key.startswith("source.")}
-    replayed = run(runs, "replayed", path, **simulation)
+    replayed = run(runs, "replayed", path, **simulation, **QUICK)
     assert replayed["frames"]["acquired"] == recorded["frames"]["acquired"]
     for key in ("trained", "validation", "void", "held_out"):
         assert replayed["frames"][key] == recorded["frames"][key]
@@ -178,7 +185,7 @@ def test_a_replay_of_the_recording_gives_the_same_reconstruction(recorded: dict[
 
 def test_ctrl_c_ends_everything_in_order_and_keeps_what_was_done(tmp_path: Path) -> None:
     process = subprocess.Popen(
-        command(tmp_path, "stopped", acquisition__rate_hz=5.0),
+        command(tmp_path, "stopped", acquisition__rate_hz=5.0, edge__backend="eager"),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -207,7 +214,8 @@ def test_ctrl_c_ends_everything_in_order_and_keeps_what_was_done(tmp_path: Path)
 
 
 def test_a_run_goes_on_without_its_dashboard_and_says_so(tmp_path: Path) -> None:
-    small = command(tmp_path, "blind", source__perspectives=2, retrieval__source="simulated", trainer__finish_s=0.0)
+    quick = {**QUICK, "dashboard.enabled": True}
+    small = command(tmp_path, "blind", source__perspectives=2, retrieval__source="simulated", **quick)
     process = subprocess.Popen(small, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
     def dashboards() -> list[psutil.Process]:

@@ -25,6 +25,7 @@ ENDLESS = (
     "retrieval.target_shape_px=[16, 16]",
     "acquisition.rate_hz=5",
     "trainer.model.width=4",
+    "edge.backend=eager",
 )
 
 

@@ -124,7 +124,7 @@ with claimed(RunFolder(Path(folder))) as claim, Supervisor(claim=claim) as super
     supervisor.start(PartCommand(Part.EDGE, [sys.executable, "-c", code, config], Path(folder) / "part.log"))
     time.sleep(600)
 """
-DEAF_PART = PART.replace("configure_logging()", "part_process.__globals__['GRACE_S'] = 0.5").replace(
+DEAF_PART = PART.replace("configure_logging()", "part_process.__wrapped__.__globals__['GRACE_S'] = 0.5").replace(
     'print("ending', 'import time; time.sleep(600); print("ending'
 )
 

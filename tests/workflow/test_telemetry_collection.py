@@ -100,7 +100,7 @@ def test_a_run_whose_acquisition_did_not_come_to_its_end_was_interrupted(
 def test_two_hubs_cannot_collect_in_one_folder(
     config: Config, folder: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(claimed, "__defaults__", (0.0,))
+    monkeypatch.setattr(claimed.__wrapped__, "__defaults__", (0.0,))
     other = config.model_copy(update={"network": resolve_ports(load_config("simulated").network, ranks=1)})
     with (
         collected_telemetry(config, folder),

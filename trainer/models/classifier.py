@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import timm
 import torch
-import torchvision
 from torch import Tensor, nn
 
 from ptychoflow.streaming.errors import UserError
@@ -67,26 +65,34 @@ def make_network(settings: ClassifierSettings, *, channels: int, classes: int) -
         case ModelFamily.SMALL:
             return _small(settings.width, channels=channels, classes=classes)
         case ModelFamily.TIMM:
-            if not timm.is_model(settings.name):
-                raise UserError(f"model.name: timm has no model {settings.name!r}; timm.list_models() names all")
-            network: nn.Module = timm.create_model(settings.name, num_classes=classes, in_chans=channels)
-            return network
+            return _timm(settings.name, channels=channels, classes=classes)
         case ModelFamily.TORCHVISION:
             return _torchvision(settings, channels=channels, classes=classes)
 
 
+def _timm(name: str, *, channels: int, classes: int) -> nn.Module:
+    import timm  # noqa: PLC0415 it takes seconds to load
+
+    if not timm.is_model(name):
+        raise UserError(f"model.name: timm has no model {name!r}; timm.list_models() names all")
+    network: nn.Module = timm.create_model(name, num_classes=classes, in_chans=channels)
+    return network
+
+
 def _torchvision(settings: ClassifierSettings, *, channels: int, classes: int) -> nn.Module:
-    if settings.name not in torchvision.models.list_models(torchvision.models):
+    from torchvision import models  # noqa: PLC0415 likewise
+
+    if settings.name not in models.list_models(models):
         raise UserError(f"model.name: torchvision has no model {settings.name!r}; resnet18 and resnet50 are two it has")
-    network: nn.Module = torchvision.models.get_model(settings.name, num_classes=classes)
+    network: nn.Module = models.get_model(settings.name, num_classes=classes)
     if channels != 3 or settings.small_images:
+        if not isinstance(network, models.ResNet):
+            raise UserError(f"model: {settings.name} takes images of three channels and ordinary size only")
         _replace_stem(network, settings, channels=channels)
     return network
 
 
 def _replace_stem(network: nn.Module, settings: ClassifierSettings, *, channels: int) -> None:
-    if not isinstance(network, torchvision.models.ResNet):
-        raise UserError(f"model: {settings.name} takes images of three channels and ordinary size only")
     if settings.small_images:
         network.conv1 = nn.Conv2d(channels, 64, kernel_size=3, padding=1, bias=False)
         network.maxpool = nn.Identity()

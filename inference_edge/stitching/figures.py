@@ -16,6 +16,9 @@ ROBUST_PERCENTILES = (0.5, 99.5)
 CYCLIC_RANGE_RAD = 1.7 * math.pi
 DPI = 120
 IMAGE_WIDTH_IN = 5.0
+MARGIN_IN, BAR_IN = 0.1, 0.2
+BESIDE_IN = 1.5
+"""For the colour bar with its numbers and its label."""
 
 
 @dataclass(frozen=True)
@@ -57,16 +60,19 @@ def write_picture(
     """Write `values` (y, x) as PNG; NaN is left white. Row 0 is at the top."""
     height, width = values.shape
     aspect = pixel_size_m[0] / pixel_size_m[1]
-    figure = Figure(
-        figsize=(IMAGE_WIDTH_IN + 1.2, IMAGE_WIDTH_IN * height * aspect / width + 0.2), layout="constrained"
-    )
+    # a layout that is computed would draw everything twice
+    size_in = IMAGE_WIDTH_IN + BESIDE_IN, IMAGE_WIDTH_IN * height * aspect / width + 2 * MARGIN_IN
+    figure = Figure(figsize=size_in)
     FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
+    axes, beside = (
+        figure.add_axes((left / size_in[0], MARGIN_IN / size_in[1], wide / size_in[0], 1 - 2 * MARGIN_IN / size_in[1]))
+        for left, wide in ((MARGIN_IN, IMAGE_WIDTH_IN), (IMAGE_WIDTH_IN + 2 * MARGIN_IN, BAR_IN))
+    )
     axes.set_axis_off()
     shown = axes.imshow(
         values, cmap=scale.colour_map, vmin=scale.lower, vmax=scale.upper, aspect=aspect, interpolation="nearest"
     )
-    figure.colorbar(shown, ax=axes, label=label, fraction=0.046, pad=0.02)
+    figure.colorbar(shown, cax=beside, label=label)
     length_m = _round_length(width * pixel_size_m[1] / 4)
     length_px = length_m / pixel_size_m[1]
     left, bottom, thickness = 0.04 * width, 0.955 * height, 0.012 * height

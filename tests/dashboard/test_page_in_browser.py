@@ -39,6 +39,7 @@ SETTINGS: dict[str, Any] = {
     "trainer.buffer.capacity": 300,
     "trainer.buffer.representatives": 8,
     "trainer.buffer.candidates": 8,
+    "edge.backend": "eager",
     "dashboard.port": 0,
 }
 START = (sys.executable, "-m", "ptychoflow", "run")

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
 
 from ptychoflow.inference_edge.ptychography.frame_residuals import FrameResiduals
 from ptychoflow.inference_edge.stitching.quality import Comparison
@@ -80,12 +79,26 @@ class Calibrator:
         return Calibration(
             frames=len(residuals),
             images=sum(len(pairs[0]) > 0 for pairs in self._pairs.values()),
-            correlation=float(stats.spearmanr(residuals, errors_rad).statistic),
+            correlation=rank_correlation(residuals, errors_rad),
             exponent=float(exponent),
             factor_rad=float(np.exp(constant)),
             spread=float(np.exp(np.std(y - exponent * x - constant))),
             range=(float(residuals.min()), float(residuals.max())),
         )
+
+
+def rank_correlation(first: npt.NDArray[np.float64], second: npt.NDArray[np.float64]) -> float:
+    """Return Spearman's rank correlation of two (n,) whose values are not all the same.
+
+    `scipy.stats` has it too, and takes a sixth of the time in which an edge starts to load.
+    """
+    return float(np.corrcoef(_ranks(first), _ranks(second))[0, 1])
+
+
+def _ranks(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Return the rank of each value; equal ones share the mean of theirs."""
+    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
+    return np.asarray((np.cumsum(counts) - (counts - 1) / 2)[place])
 
 
 def local_errors_rad(

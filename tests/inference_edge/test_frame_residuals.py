@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from ptychoflow.inference_edge.backends.prediction import Prediction
 from ptychoflow.inference_edge.ptychography import residual_meter
-from ptychoflow.inference_edge.ptychography.calibration import LEAST_FRAMES, Calibrator, local_errors_rad
+from ptychoflow.inference_edge.ptychography.calibration import (
+    LEAST_FRAMES,
+    Calibrator,
+    local_errors_rad,
+    rank_correlation,
+)
 from ptychoflow.inference_edge.ptychography.frame_residuals import WINDOW, FrameResiduals
 from ptychoflow.inference_edge.ptychography.illumination import Illumination
 from ptychoflow.inference_edge.ptychography.residual import forward_residuals
@@ -171,6 +177,13 @@ def graded(frames: int, exponent: float) -> tuple[FrameResiduals, Comparison]:
     positions_px = np.stack([np.full(frames, 14.0), -16.0 + 8 * np.arange(frames)], axis=1)
     residuals = residuals_of(0.1 * errors ** (1 / exponent) if exponent else np.full(frames, 0.1), positions_px)
     return residuals, comparison(image)
+
+
+def test_ranks_are_correlated_as_scipy_does_it_also_where_values_are_equal() -> None:
+    rng = np.random.default_rng(0)
+    first = rng.integers(0, 9, 40).astype(float)
+    second = first + rng.integers(0, 9, 40)
+    assert rank_correlation(first, second) == pytest.approx(stats.spearmanr(first, second).statistic, rel=1e-12)
 
 
 def test_a_power_law_is_found_and_says_the_error_of_other_frames() -> None:

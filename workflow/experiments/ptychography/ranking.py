@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
 
+from ptychoflow.inference_edge.ptychography.calibration import rank_correlation
 from ptychoflow.inference_edge.ptychography.residual import forward_residuals
 from ptychoflow.streaming.codec import Arrays
 from ptychoflow.streaming.messages import FrameRole
@@ -64,7 +64,7 @@ def _spearman(first: npt.NDArray[np.float64], second: npt.NDArray[np.float64]) -
     """Return the rank correlation; None of too few, or of values that are all the same."""
     if len(first) < LEAST or np.ptp(first) == 0 or np.ptp(second) == 0:
         return None
-    return float(stats.spearmanr(first, second).statistic)
+    return rank_correlation(first, second)
 
 
 def _mean(values: list[float | None]) -> float | None:

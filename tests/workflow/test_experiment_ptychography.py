@@ -28,7 +28,9 @@ from ptychoflow.streaming.errors import UserError
 from ptychoflow.streaming.messages import FrameRole
 from ptychoflow.trainer.interface.stream import SectionEnd, StreamEnd
 from ptychoflow.trainer.models.weights_file import read_weights
+from ptychoflow.workflow.cli import run_command_line
 from ptychoflow.workflow.configuration.pipeline_name import PipelineName
+from ptychoflow.workflow.exit_status import USER_ERROR_STATUS
 from ptychoflow.workflow.experiments.case import CaseFolder
 from ptychoflow.workflow.experiments.classification.settings import ClassificationExperiment
 from ptychoflow.workflow.experiments.configuration import load_experiment
@@ -508,6 +510,7 @@ frames_per_perspective = 80
 frame_shape_px = [32, 32]
 specimens = [{kind = "cells", perspectives = 2, seed = 1}, {kind = "integrated_circuit", perspectives = 2, seed = 2}]
 [retrieval]
+epochs = 6
 target_shape_px = [16, 16]
 [earlier]
 until = {max_epochs = 1}
@@ -531,10 +534,10 @@ passes = 3
 """
 
 
-def start(folder: Path, *options: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "ptychoflow", "experiment", "ptychography", "--out", str(folder), *options]
-    command += ["--config", str(folder.parent / "config.toml"), "--method", "derpp"]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+def arguments(folder: Path, *options: str) -> list[str]:
+    config = folder.parent / "config.toml"
+    command = ["experiment", "ptychography", "--out", str(folder), "--config", str(config), "--method", "derpp"]
+    return [*command, *options]
 
 
 def never_interrupted(folder: Path) -> dict[str, Any]:
@@ -551,11 +554,12 @@ def never_interrupted(folder: Path) -> dict[str, Any]:
     return result
 
 
-def test_a_killed_rank_does_not_change_the_result(tmp_path: Path) -> None:
+def test_a_killed_rank_does_not_change_the_result(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The draw that was under way when the checkpoint was taken is another one; all else is the same."""
     (tmp_path / "config.toml").write_text(CONFIG)
     folder = tmp_path / "killed"
-    killed = start(folder, "--json", str(tmp_path / "killed.json"))
+    command = [sys.executable, "-m", "ptychoflow", *arguments(folder, "--json", str(tmp_path / "killed.json"))]
+    killed = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     case = folder / "derpp-seed-0"
     wait_until(lambda: any(case.glob("checkpoints/step-*/complete.json")), timeout_s=120)
     os.kill(rank_of(killed), signal.SIGKILL)
@@ -575,13 +579,12 @@ def test_a_killed_rank_does_not_change_the_result(tmp_path: Path) -> None:
     expected_db = expected["held_out"]["psnr_db"]["phase"]
     assert found["held_out"]["psnr_db"]["phase"] == pytest.approx(expected_db, abs=0.5)
 
-    other = start(tmp_path / "wide", "--set", "earlier.source.frame_shape_px=[64,64]")
-    _, errors = other.communicate(timeout=120)
-    assert other.returncode == 2
+    wide = arguments(tmp_path / "wide", "--set", "earlier.source.frame_shape_px=[64,64]")
+    assert run_command_line(wide) == USER_ERROR_STATUS
+    errors = capsys.readouterr().err
     assert "the earlier scan has frames of (64, 64) px, this one of (32, 32) px: set earlier.source" in errors
-    other = start(folder, "--set", "trainer.learning_rate=0.5")
-    _, errors = other.communicate(timeout=120)
-    assert other.returncode == 2
+    assert run_command_line(arguments(folder, "--set", "trainer.learning_rate=0.5")) == USER_ERROR_STATUS
+    errors = capsys.readouterr().err
     assert errors.strip().splitlines()[-1].endswith("choose another --out, or remove it")
 
 

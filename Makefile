@@ -22,9 +22,10 @@ help:
 demo: $(STAMP)
 	$(BIN)/ptychoflow run --preset demo
 
-# more processes than processors: many tests wait for other processes; those of one module share what it sets up
+# more processes than processors: many tests wait for other processes; those of one module share what it sets up, and the
+# modules come in their order, as large ones at the end would leave the other processes idle
 test: lint
-	$(BIN)/pytest -n 3 --dist loadscope
+	$(BIN)/pytest -n 3 --dist loadscope --no-loadscope-reorder
 
 # one after another: each test has the machine to itself
 hosts: $(STAMP)

@@ -68,9 +68,9 @@ def prepare(folder: Path, changes: Mapping[str, Mapping[str, Any]] | None = None
     make_keys(folder / "keys")
     programs = folder / "programs"
     programs.mkdir()
-    for name, module in (("ptychoflow", "ptychoflow"), ("torchrun", "torch.distributed.run")):
+    for name, module in (("python", ""), ("ptychoflow", "-m ptychoflow"), ("torchrun", "-m torch.distributed.run")):
         program = programs / name
-        program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m {module} "$@"\n')
+        program.write_text(f'#!/bin/sh\nexec "{sys.executable}" {module} "$@"\n')
         program.chmod(0o755)
 
 

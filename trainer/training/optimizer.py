@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -64,7 +63,7 @@ class FlatOptimizer:
 
     def step_if(self, made: Tensor, *, rate: float) -> None:
         """Make a step where `made`, a bool on the device, is true; nothing waits for it."""
-        self._group["lr"] = rate
+        self._optimizer.param_groups[0]["lr"] = rate
         self._optimizer.found_inf = (~made).to(torch.float32)  # type: ignore[attr-defined]  # what fused steps look at
         self._optimizer.step()
 
@@ -96,10 +95,6 @@ class FlatOptimizer:
         # an earlier version's are not fused, and know each parameter by itself
         groups = [group | {"fused": True, "params": [0]} for group in state["groups"]]
         self._optimizer.load_state_dict({"state": {0: whole} if whole else {}, "param_groups": groups})
-
-    @property
-    def _group(self) -> dict[str, Any]:
-        return self._optimizer.param_groups[0]
 
     def _by_parameter(self, value: Tensor) -> list[Tensor]:
         if value.shape == self._weights.shape:

@@ -66,7 +66,7 @@ class BareLoop:
             batch = self._batches[step % len(self._batches)]
             with autocast(self._precision, self._device):
                 output: Output = self._network(batch.inputs)
-            loss = self._strategy.loss(batch, output, _alone(batch)).sum()
+            loss = self._strategy.loss(batch, output, alone(batch)).sum()
             self._optimizer.zero_grad()
             torch.autograd.backward(loss)
             self._optimizer.step()
@@ -92,8 +92,8 @@ def _activations(pipeline: Pipeline, name: str, count: int) -> Tensor:
     return torch.rand(count, *field.shape).to(field.torch_dtype)
 
 
-def _alone(batch: Batch) -> Agreed:
-    """Return what one rank would agree on with itself."""
+def alone(batch: Batch) -> Agreed:
+    """Return what one rank agrees on with itself."""
     return Agreed(
         stream=batch.stream,
         samples=len(batch),

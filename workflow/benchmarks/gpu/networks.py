@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from ptychoflow.trainer.interface.agreement import Agreed
 from ptychoflow.trainer.interface.batch import Batch, join
 from ptychoflow.trainer.interface.pipeline import Minibatch
 from ptychoflow.trainer.models.frame_network import FrameNetwork
@@ -84,16 +83,3 @@ def minibatch_of(setup: Setup, number: int) -> Minibatch:
 def batch_of(setup: Setup, number: int, device: torch.device) -> Batch:
     """Return the same samples as a batch on a device."""
     return join(minibatch_of(setup, number), None, pipeline=pipeline_of(setup), device=device)
-
-
-def alone(batch: Batch) -> Agreed:
-    """Return what one rank agrees on with itself."""
-    return Agreed(
-        stream=batch.stream,
-        samples=len(batch),
-        section_ended=False,
-        stream_ended=False,
-        stop=False,
-        publish=False,
-        finish=0.0,
-    )

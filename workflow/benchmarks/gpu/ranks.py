@@ -18,7 +18,8 @@ from ptychoflow.trainer.models.precision import Precision
 from ptychoflow.trainer.pipelines.ptychography.settings import TrainerSettings
 from ptychoflow.trainer.settings import StrategyName
 from ptychoflow.trainer.strategies.incremental import Incremental
-from ptychoflow.workflow.benchmarks.gpu.networks import alone, batch_of, learner_of, pipeline_of, settings_of
+from ptychoflow.workflow.benchmarks.bare_loop import alone
+from ptychoflow.workflow.benchmarks.gpu.networks import batch_of, learner_of, pipeline_of, settings_of
 from ptychoflow.workflow.benchmarks.gpu.section import ERRORS, Figures, Setup, Skipped, Unmet
 from ptychoflow.workflow.launching.ports import choose_port
 

@@ -14,8 +14,8 @@ from ptychoflow.trainer.settings import StrategyName
 from ptychoflow.trainer.strategies.factory import make_strategy
 from ptychoflow.trainer.strategies.incremental import Incremental
 from ptychoflow.trainer.training.learner import Learner
+from ptychoflow.workflow.benchmarks.bare_loop import alone
 from ptychoflow.workflow.benchmarks.gpu.networks import (
-    alone,
     batch_of,
     learner_of,
     minibatch_of,

@@ -214,6 +214,9 @@ class ProbeSettings(Settings):
     """Diameter of the direct beam on the detector over the detector's width; sets the finest detail of the probe."""
     central_stop_fraction: Fraction = 0.4
     """Diameter of a zone plate's central stop over that of the lens; a defocused lens has none."""
+    measured: Path | None = None
+    """A measured probe in place of a lens: the folder of a run, a `.npy` file, or a scan file. It has the frames'
+    shape; its photons are the simulation's, and the scan's steps follow from its diameter, 4σ."""
 
 
 class SpecimenPhase(Settings):

@@ -1,12 +1,15 @@
-"""Open a scan source: files or a simulation."""
+"""Open a scan source, files or a simulation; and a probe that is given, which may be in such files."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
 
 from ptychoflow.acquisition.position_check import is_scrap
 from ptychoflow.acquisition.preprocess import FilePerspective
@@ -15,14 +18,17 @@ from ptychoflow.acquisition.readers.choosing import choose_reader
 from ptychoflow.acquisition.readers.contents import FileContents
 from ptychoflow.acquisition.readers.hdf5 import damage_told
 from ptychoflow.acquisition.readers.natural import natural_order
+from ptychoflow.acquisition.readers.numpy_arrays import mapped_array
 from ptychoflow.acquisition.readers.outside import links_allowed_to
 from ptychoflow.acquisition.readers.positions import read_positions
+from ptychoflow.acquisition.readers.probes import to_modes
 from ptychoflow.acquisition.readers.reader import ScanFiles
 from ptychoflow.acquisition.readers.stored import StoredPerspective, check
 from ptychoflow.acquisition.scan import Scan
 from ptychoflow.acquisition.simulation.scan import SimulatedScan
 from ptychoflow.acquisition.source_settings import PreprocessSettings, ReplaySettings, SimulationSettings
 from ptychoflow.streaming.errors import UserError
+from ptychoflow.streaming.run_folder import RunFolder
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +39,8 @@ def open_scan(settings: ReplaySettings | SimulationSettings) -> Scan:
     Raises `UserError` for a file that is missing, damaged, of unknown layout, or no far-field ptychographic scan.
     """
     if isinstance(settings, SimulationSettings):
-        return SimulatedScan(settings)
+        given = settings.probe.measured
+        return SimulatedScan(settings, None if given is None else load_probe(given))
     absent = [str(path) for path in settings.paths if not path.exists()]
     if len(absent) > 1:
         raise UserError(
@@ -43,6 +50,28 @@ def open_scan(settings: ReplaySettings | SimulationSettings) -> Scan:
     with ExitStack() as opened:
         files = _in_order([_open_file(path, settings, opened) for path in settings.paths])
         return FileScan(files, settings, opened)
+
+
+def load_probe(path: Path) -> npt.NDArray[np.complex64]:
+    """Return a probe (mode, y, x) of frames as the detector sends them.
+
+    Args:
+        path: the folder of a run, a `.npy` file, or a scan file with a probe.
+
+    Raises:
+        UserError: there is no probe.
+    """
+    if path.is_dir():
+        path = RunFolder(path).probe
+        if not path.exists():
+            raise UserError(f"{path}: this run has kept no probe; give one that has, or leave source.probe out")
+    if path.suffix == ".npy":
+        return to_modes(mapped_array(path), where=str(path))[0]
+    with closing(open_scan(ReplaySettings(path=path))) as scan:
+        probe = scan.perspective(0).probe
+    if probe is None:
+        raise UserError(f"{path}: there is no probe in it, and none can be estimated")
+    return probe
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 
 from ptychoflow.acquisition.detectors.arrivals_file import ArrivalsReader
-from ptychoflow.acquisition.detectors.given_probe import load_probe
 from ptychoflow.acquisition.detectors.live_scan import LiveScan
 from ptychoflow.acquisition.detectors.settings import LiveSettings
 from ptychoflow.acquisition.detectors.sources import make_decoder
@@ -20,7 +19,7 @@ from ptychoflow.acquisition.ptychography.acquired import AcquiredPerspective, Ta
 from ptychoflow.acquisition.publishing.ledger import Ledger
 from ptychoflow.acquisition.scan import OpenEndedPerspective
 from ptychoflow.acquisition.scan_settings import ScanSourceSettings
-from ptychoflow.acquisition.sources import open_scan
+from ptychoflow.acquisition.sources import load_probe, open_scan
 from ptychoflow.streaming.codec import Arrays
 from ptychoflow.streaming.messages import FrameRole
 

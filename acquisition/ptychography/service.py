@@ -10,7 +10,6 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 
 from ptychoflow.acquisition.detectors.arrivals_file import ArrivalsReader
-from ptychoflow.acquisition.detectors.given_probe import load_probe
 from ptychoflow.acquisition.detectors.live_scan import LiveScan
 from ptychoflow.acquisition.detectors.receiver import Receiver
 from ptychoflow.acquisition.detectors.sources import make_decoder
@@ -25,7 +24,7 @@ from ptychoflow.acquisition.scan import OpenEndedScan
 from ptychoflow.acquisition.scan_settings import ScanSourceSettings
 from ptychoflow.acquisition.settings import AcquisitionSettings
 from ptychoflow.acquisition.source_settings import ReplaySettings, SimulationSettings
-from ptychoflow.acquisition.sources import open_scan
+from ptychoflow.acquisition.sources import load_probe, open_scan
 from ptychoflow.streaming.errors import UserError
 from ptychoflow.streaming.freed_memory import keep_freed_memory
 from ptychoflow.streaming.settings import NetworkSettings, RunContext

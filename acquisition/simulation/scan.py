@@ -8,11 +8,13 @@ import numpy as np
 import numpy.typing as npt
 
 from ptychoflow.acquisition.propagation import far_field_intensity, propagate, shift_image
+from ptychoflow.acquisition.readers.stored import probe_diameter_px
 from ptychoflow.acquisition.scan import Geometry, ObjectImage, Perspective, Scan
-from ptychoflow.acquisition.simulation.probe import make_probe
+from ptychoflow.acquisition.simulation.probe import make_probe, with_photons
 from ptychoflow.acquisition.simulation.rotation import RotatingSpecimen
 from ptychoflow.acquisition.simulation.trajectory import field_shape_px, scan_positions
 from ptychoflow.acquisition.source_settings import SimulationSettings
+from ptychoflow.streaming.errors import UserError
 
 FRAMES_PER_BLOCK = 64
 """Frames are made in blocks, each with random numbers of its own, so that a frame does not depend on how it is read."""
@@ -21,9 +23,19 @@ _SPECIMEN_STREAM, _DETECTOR_STREAM, _POSITION_STREAM, _PHOTON_STREAM = range(4)
 
 
 class SimulatedScan(Scan):
-    """Perspectives of one specimen at evenly spaced angles, or of several specimens one after another."""
+    """Perspectives of one specimen at evenly spaced angles, or of several specimens one after another.
 
-    def __init__(self, settings: SimulationSettings) -> None:
+    Args:
+        settings: what is simulated.
+        probe: a measured one (mode, y, x) in place of the lens that the settings describe.
+
+    Raises:
+        UserError: the probe has another shape than the frames.
+    """
+
+    def __init__(self, settings: SimulationSettings, probe: npt.NDArray[np.complex64] | None = None) -> None:
+        if probe is not None:
+            settings = _stepping_by(probe, settings)
         phases = settings.phases
         self.name = f"simulated {', then '.join(phase.kind.value.replace('_', ' ') for phase in phases)}"
         self._notes = ["The scan is simulated; its ground truth is the true object"]
@@ -42,7 +54,8 @@ class SimulatedScan(Scan):
             detector_pixel_size_m=settings.detector_pixel_size_m,
             frame_shape_px=settings.frame_shape_px,
         )
-        self._probe = make_probe(settings.probe, settings.frame_shape_px, photons=settings.photons_per_frame)
+        lens = make_probe(settings.probe, settings.frame_shape_px)
+        self._probe = with_photons(lens if probe is None else probe, settings.photons_per_frame)
         self._mask = _dead_pixels(settings)
 
     def __len__(self) -> int:
@@ -137,6 +150,18 @@ def expected_frames(
     patches = windows[first[:, 0], first[:, 1]]
     probes = shift_image(probe[np.newaxis], (positions_px - nearest)[:, np.newaxis])
     return far_field_intensity(probes, patches)
+
+
+def _stepping_by(probe: npt.NDArray[np.complex64], settings: SimulationSettings) -> SimulationSettings:
+    """Return the settings with the diameter of a measured probe."""
+    if probe.shape[-2:] != settings.frame_shape_px:
+        raise UserError(
+            f"{settings.probe.measured}: the probe has {probe.shape[-2:]} pixels but the simulated frames have "
+            f"{settings.frame_shape_px}; set frame_shape_px to the probe's"
+        )
+    fraction = max(np.array(probe_diameter_px(probe)) / settings.frame_shape_px)
+    lens = settings.probe.model_copy(update={"diameter_fraction": min(float(fraction), 1.0)})
+    return settings.model_copy(update={"probe": lens})
 
 
 def _random(settings: SimulationSettings, *stream: int) -> np.random.Generator:

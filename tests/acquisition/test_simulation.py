@@ -7,7 +7,7 @@ from scipy import stats
 from ptychoflow.acquisition.propagation import far_field_intensity, propagate
 from ptychoflow.acquisition.readers.stored import probe_diameter_px
 from ptychoflow.acquisition.scan import ObjectImage
-from ptychoflow.acquisition.simulation.probe import make_probe
+from ptychoflow.acquisition.simulation.probe import make_probe, with_photons
 from ptychoflow.acquisition.simulation.scan import SimulatedScan, expected_frames
 from ptychoflow.acquisition.simulation.specimen import Balls, Boxes, Material, Specimen
 from ptychoflow.acquisition.simulation.trajectory import scan_positions, step_px
@@ -19,6 +19,8 @@ from ptychoflow.acquisition.source_settings import (
     SpecimenPhase,
     Trajectory,
 )
+from ptychoflow.acquisition.sources import open_scan
+from ptychoflow.streaming.errors import UserError
 
 UNIT = Material(refraction=1.0, absorption=0.5)
 
@@ -59,7 +61,7 @@ def test_frame_is_the_propagated_probe_times_the_patch_centred_on_the_position(f
 
 
 def test_positions_half_a_pixel_apart_give_different_frames():
-    probe = make_probe(ProbeSettings(), (32, 32), photons=1e4)
+    probe = with_photons(make_probe(ProbeSettings(), (32, 32)), 1e4)
     rows, columns = np.arange(80)[:, np.newaxis] - 40.0, np.arange(80) - 40.0
     image = ObjectImage(asymmetric_object(rows, columns).astype(np.complex64), (-40.0, -40.0))
     first, second = expected_frames(probe, image, np.array([[3.0, -4.0], [3.5, -4.0]]))
@@ -167,15 +169,34 @@ def test_counts_are_poisson_distributed_about_the_expected_frames():
 
 
 def test_an_empty_frame_holds_the_photons_asked_for():
-    probe = make_probe(ProbeSettings(), (64, 64), photons=1e6)
+    probe = with_photons(make_probe(ProbeSettings(), (64, 64)), 1e6)
     assert np.sum(np.abs(propagate(probe)) ** 2) == pytest.approx(1e6, rel=1e-5)
+
+
+def test_a_measured_probe_lights_the_simulated_specimen(tmp_path):
+    """It is brighter than asked for, has two modes, and is half as wide as the lens would be."""
+    lens = make_probe(ProbeSettings(diameter_fraction=0.2), (64, 64))
+    measured = np.concatenate([30 * lens, np.roll(lens, 3, axis=2)]).astype(np.complex64)
+    np.save(tmp_path / "probe.npy", measured)
+    settings = SimulationSettings(
+        perspectives=1, frames_per_perspective=25, photons_per_frame=1e5, position_jitter_px=0.0, overlap=0.5
+    )
+    settings = settings.model_copy(update={"probe": ProbeSettings(measured=tmp_path / "probe.npy")})
+    perspective = open_scan(settings).perspective(0)
+    assert np.sum(np.abs(perspective.probe) ** 2) == pytest.approx(1e5, rel=1e-5)
+    assert perspective.probe / np.abs(perspective.probe).max() == pytest.approx(measured / np.abs(measured).max())
+    step_px = np.diff(perspective.positions_px[:2, 1])[0]
+    assert step_px == pytest.approx(0.5 * max(probe_diameter_px(measured)), rel=1e-5)
+    other = settings.model_copy(update={"frame_shape_px": (32, 32)})
+    with pytest.raises(UserError, match=r"probe.npy: the probe has \(64, 64\) pixels but the simulated frames have"):
+        open_scan(other)
 
 
 @pytest.mark.parametrize("kind", list(ProbeKind))
 @pytest.mark.parametrize("shape", [(64, 64), (128, 96)])
 def test_probe_has_about_the_diameter_asked_for(kind, shape):
     small, large = (
-        probe_diameter_px(make_probe(ProbeSettings(kind=kind, diameter_fraction=fraction), shape, photons=1.0))
+        probe_diameter_px(make_probe(ProbeSettings(kind=kind, diameter_fraction=fraction), shape))
         for fraction in (0.3, 0.5)
     )
     assert np.array(small) == pytest.approx(0.3 * np.array(shape), rel=0.4)
@@ -184,7 +205,7 @@ def test_probe_has_about_the_diameter_asked_for(kind, shape):
 
 def test_zone_plate_has_a_central_stop_on_the_detector():
     settings = ProbeSettings(kind=ProbeKind.ZONE_PLATE, central_stop_fraction=0.5)
-    beam = np.abs(propagate(make_probe(settings, (64, 64), photons=1e6))[0]) ** 2
+    beam = np.abs(propagate(with_photons(make_probe(settings, (64, 64)), 1e6))[0]) ** 2
     assert beam[32, 32] < 1e-3
     assert beam[32, 32 + 7] > 100
 

@@ -35,12 +35,12 @@ from broken_messages import TOKENS
 from checkpoint_files import save
 
 from ptychoflow.acquisition.detectors.arrivals_file import ArrivalsReader, ArrivalsWriter
-from ptychoflow.acquisition.detectors.given_probe import load_probe
 from ptychoflow.acquisition.publishing.journal import Journal
 from ptychoflow.acquisition.readers.map_files import load_dataset_map
 from ptychoflow.acquisition.readers.tables import read_table
 from ptychoflow.acquisition.retrieval.ground_truth import GroundTruth
 from ptychoflow.acquisition.retrieval.worker import GroundTruthResult
+from ptychoflow.acquisition.sources import load_probe
 from ptychoflow.dashboard.archive import ImageArchive
 from ptychoflow.dashboard.runs import Runs, read_run
 from ptychoflow.dashboard.settings import DashboardSettings

@@ -18,6 +18,7 @@ from victims import Victim, described
 from ptychoflow.streaming.run_folder import RunFolder
 
 DISK_BYTES = 96 << 20
+DOZEN_RATE_HZ = 8.0
 GONE_S = 45.0
 """Longer than the parts of a killed launcher live on, on a busy host."""
 OVER_PORTS = {"network.telemetry_port": 20_000}
@@ -73,23 +74,27 @@ def make_plan(seed: int, number: int) -> Plan:
 
 
 def make_dozen() -> Plan:
-    """Return a plan of a dozen strikes that share one run: some end it, most it must survive."""
+    """Return a plan of a dozen strikes that share one run: some end it, most it must survive.
+
+    Each that ends the run finds it scanning, slowly, so that the next start has frames left to be struck at.
+    """
     strikes = [
         _strike_at(Moment.STARTED, Kind.BROKEN_MESSAGES),
         _strike_at(Moment.SCANNING, Kind.STOP, Victim.EDGE),
         _strike_at(Moment.SCANNING, Kind.LINK_DOWN),
+        _strike_at(Moment.SCANNING, Kind.KILL, Victim.LAUNCHER, Victim.WATCHDOG),
+        _strike_at(Moment.SCANNING, Kind.KILL, Victim.WATCHDOG),
+        _strike_at(Moment.SCANNING, Kind.STOP, Victim.ACQUISITION),
+        _strike_at(Moment.SCANNING, Kind.INTERRUPT, Victim.LAUNCHER),
         _strike_at(Moment.LEARNING, Kind.FULL_DISK),
         _strike_at(Moment.LEARNING, Kind.STOP, Victim.TRAINER),
-        _strike_at(Moment.SCANNED, Kind.KILL, Victim.LAUNCHER, Victim.WATCHDOG),
-        _strike_at(Moment.SCANNING, Kind.KILL, Victim.WATCHDOG),
-        _strike_at(Moment.SCANNED, Kind.STOP, Victim.ACQUISITION),
-        _strike_at(Moment.SCANNED, Kind.INTERRUPT, Victim.LAUNCHER),
         _strike_at(Moment.LEARNING, Kind.STOP, Victim.LAUNCHER),
         _strike_at(Moment.LEARNING, Kind.KILL, Victim.RANK),
         _strike_at(Moment.LEARNT, Kind.BROKEN_MESSAGES),
     ]
     apart = [strike for strike in strikes if is_apart() or strike.kind not in APART]
-    return Plan({"trainer.ranks": 1, "dashboard.enabled": False, **OVER_PORTS}, apart, ranks_later=2, at_once=True)
+    settings = {"trainer.ranks": 1, "dashboard.enabled": False, "acquisition.rate_hz": DOZEN_RATE_HZ, **OVER_PORTS}
+    return Plan(settings, apart, ranks_later=2, at_once=True)
 
 
 def _strike_at(moment: Moment, kind: Kind, *victims: Victim) -> Strike:

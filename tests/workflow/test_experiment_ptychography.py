@@ -28,6 +28,7 @@ from ptychoflow.streaming.errors import UserError
 from ptychoflow.streaming.messages import FrameRole
 from ptychoflow.trainer.interface.stream import SectionEnd, StreamEnd
 from ptychoflow.trainer.models.weights_file import read_weights
+from ptychoflow.trainer.training.section_checkpoints import SectionCheckpoints
 from ptychoflow.workflow.cli import run_command_line
 from ptychoflow.workflow.configuration.pipeline_name import PipelineName
 from ptychoflow.workflow.exit_status import USER_ERROR_STATUS
@@ -38,6 +39,7 @@ from ptychoflow.workflow.experiments.ptychography.case import all_cases, weights
 from ptychoflow.workflow.experiments.ptychography.dataset import (
     PerspectiveSamples,
     open_dataset,
+    validation_samples,
     with_fewer_labels,
     write_perspective,
 )
@@ -308,6 +310,35 @@ def nearest_by_hand(looked_for: np.ndarray, stored: list[np.ndarray]) -> int:
     return int(np.argmin(distances))
 
 
+def test_a_long_scan_is_evaluated_on_a_few_frames_spread_evenly_and_saved_now_and_then(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved: list[int] = []
+
+    def save(_self: object, _step: int, *_state: object, common: dict[str, Any], **_own: object) -> None:
+        saved.append(common["record"]["sections"][-1])
+
+    monkeypatch.setattr(SectionCheckpoints, "save", save)
+    methods = {"methods": ["memoriser", "incremental"], "validation_frames": 3, "checkpoint_every": 2}
+    settings = experiment(
+        experiment=methods,
+        roles={"hold_out": "last_perspective", "validation_fraction": 0.3},
+        trainer={"model": {"width": 4, "levels": 2}},
+    )
+    prepare(settings, seed=0, folder=all_cases(settings, tmp_path)[0].dataset)
+    dataset = open_dataset(all_cases(settings, tmp_path)[0].dataset)
+    everything, few = validation_samples(dataset, None), validation_samples(dataset, 3)
+    for index, arrays in everything.items():
+        count = len(arrays["diffraction"])
+        assert count > 3
+        rows = [0, round((count - 1) / 2), count - 1]
+        assert all(np.array_equal(few[index][name], array[rows]) for name, array in arrays.items())
+    memoriser, network = trained(settings, tmp_path)
+    assert saved == [1]
+    assert memoriser["perspectives"] == network["perspectives"] == list(few)
+    assert memoriser["constant"]["validation_loss"] == pytest.approx(network["constant"]["validation_loss"], rel=1e-4)
+
+
 @pytest.mark.parametrize("method", ["memoriser", "memoriser_buffer"])
 def test_what_only_remembers_gives_the_ground_truth_of_the_frame_most_alike(tmp_path: Path, method: str) -> None:
     room = 30
@@ -325,8 +356,8 @@ def test_what_only_remembers_gives_the_ground_truth_of_the_frame_most_alike(tmp_
     kept = seen
     if method == "memoriser_buffer":
         lots = np.random.default_rng(3).random(len(seen))
-        kept = [seen[number] for number in np.argsort(lots)[: 2 * room]]
-        assert len(kept) == 2 * room < len(seen), "the buffers of both ranks"
+        kept = [seen[number] for number in np.argsort(lots)[:room]]
+        assert len(kept) == room < len(seen), "as many as the buffers of both ranks hold together"
     stored = [dataset[index].samples["diffraction"][row] for index, row in kept]
     for place, index in enumerate(found["perspectives"]):
         part = dataset[index].of_role(FrameRole.VALIDATION)
@@ -479,11 +510,12 @@ def test_residuals_rank_predictions_as_their_errors_do(tmp_path: Path) -> None:
             found["phase"].append(part["phase"][row].astype(float) * (1 - share))
         return {name: np.stack(patches) for name, patches in found.items()}
 
-    ranks = rank_by_residual(dataset, predict)
+    validation = validation_samples(dataset, None)
+    ranks = rank_by_residual(dataset, validation, predict)
     assert ranks is not None
     assert ranks["per_frame"] > 0.7
     assert ranks["residual_of_truth"] < ranks["residual"]
-    assert rank_by_residual([replace(part, probe=None) for part in dataset], predict) is None
+    assert rank_by_residual([replace(part, probe=None) for part in dataset], validation, predict) is None
 
 
 def run(seed: int, loss: float) -> dict[str, Any]:

@@ -6,12 +6,11 @@ from contextlib import closing
 from functools import partial
 
 from ptychoflow.acquisition.classification.stream_order import order_stream
-from ptychoflow.acquisition.detectors.given_probe import load_probe
 from ptychoflow.acquisition.detectors.settings import LiveSettings
 from ptychoflow.acquisition.detectors.sources import make_connection, make_decoder
 from ptychoflow.acquisition.roles import assign_roles
 from ptychoflow.acquisition.source_settings import HoldOut, ReplaySettings, SimulationSettings
-from ptychoflow.acquisition.sources import open_scan
+from ptychoflow.acquisition.sources import load_probe, open_scan
 from ptychoflow.streaming.errors import UserError
 from ptychoflow.workflow.configuration.config import AnyConfig, ClassificationConfig, Config
 from ptychoflow.workflow.contained import contained

@@ -62,17 +62,31 @@ class PerspectiveSamples:
 
     def of_role(self, role: FrameRole) -> Arrays:
         """Return copies of the samples of a role."""
-        rows = self.rows(role)
+        return self.at(self.rows(role))
+
+    def at(self, rows: npt.NDArray[np.int64]) -> Arrays:
+        """Return copies of the samples of rows."""
         return {name: np.asarray(array[rows]) for name, array in self.samples.items()}
 
 
 Dataset = Sequence[PerspectiveSamples]
 
 
-def validation_samples(dataset: Dataset) -> dict[int, Arrays]:
-    """Return copies of the validation samples by perspective, of those that have some."""
-    samples = {part.index: part.of_role(FrameRole.VALIDATION) for part in dataset}
-    return {index: arrays for index, arrays in samples.items() if len(arrays["diffraction"])}
+def validation_samples(dataset: Dataset, at_most: int | None) -> dict[int, Arrays]:
+    """Return copies of the validation samples by perspective, of those that have some.
+
+    Args:
+        dataset: the scan.
+        at_most: of each perspective, spread evenly over them; None takes all.
+    """
+    samples: dict[int, Arrays] = {}
+    for part in dataset:
+        rows = part.rows(FrameRole.VALIDATION)
+        if at_most is not None:
+            rows = rows[np.linspace(0, len(rows) - 1, min(at_most, len(rows))).round().astype(int)]
+        if len(rows):
+            samples[part.index] = part.at(rows)
+    return samples
 
 
 def with_fewer_labels(dataset: Dataset, one_in: int) -> Dataset:

@@ -106,6 +106,7 @@ class Ptychography(Experiment):
             for name, found in content[part].items()
         }
         columns: dict[str, Cell] = {
+            "before the first step": spread(_first_loss, 4),
             LOSS: spread(_final_loss, 4),
             "raw weights": spread(lambda run: run["raw_loss"], 4),
             "late mean": spread(lambda run: run["late_loss"], 4),
@@ -192,6 +193,11 @@ def _shown(constant: dict[str, Any]) -> dict[str, str]:
         for channel in CHANNELS
     }
     return {LOSS: f"{constant['validation_loss']:.4f}", **scores}
+
+
+def _first_loss(run: Run) -> float | None:
+    """Return the loss of the network that all methods begin with; what only remembers has none."""
+    return None if run["raw_loss"] is None else fmean(run["untrained"])
 
 
 def _final_loss(run: Run) -> float:

@@ -62,7 +62,7 @@ class Nearest(MostAlike):
 def memorise(case: PtychographyCase, folder: CaseFolder) -> dict[str, Any]:
     """Remember perspective after perspective, and return the figures of a training. Blocks."""
     began_s, dataset = time.monotonic(), case.samples()
-    validation = _Validation(dataset)
+    validation = _Validation(validation_samples(dataset, case.comparison.validation_frames))
     mean_patch = MeanPatch(dataset[0].samples["phase"].shape[1:], device=torch.device("cpu"))
     record = LossRecord(validation.perspectives, validation.losses_of_constant(mean_patch.on_this_rank()))
     remembered = _Remembered(case)
@@ -93,7 +93,7 @@ def memorise(case: PtychographyCase, folder: CaseFolder) -> dict[str, Any]:
     if held_out is not None:
         held_out.write_image(held_out_image_of(folder))
     recalled = validation.by_perspective(nearest.truth())
-    ranking = rank_by_residual(dataset, lambda index, _frames: recalled[index])
+    ranking = rank_by_residual(dataset, validation.samples, lambda index, _frames: recalled[index])
     if case.comparison.warm_start_epochs:
         write_start(dataset, recall, start_of(folder))
     return figures(record, held_out, at_once=False) | {
@@ -109,7 +109,7 @@ class _Remembered:
     """
 
     def __init__(self, case: PtychographyCase) -> None:
-        self._room = case.ranks * case.trainer.buffer.capacity if case.method is Method.MEMORISER_BUFFER else None
+        self._room = case.trainer.buffer.capacity if case.method is Method.MEMORISER_BUFFER else None
         self._random = np.random.default_rng(case.seed)
         self.places: Rows = np.empty((0, 2), np.int64)
         """(n, 2): perspective and row."""
@@ -126,11 +126,10 @@ class _Remembered:
 class _Validation:
     """The validation frames of all perspectives that have some, one after the other."""
 
-    def __init__(self, dataset: Dataset) -> None:
-        parts = validation_samples(dataset)
+    def __init__(self, parts: Mapping[int, Arrays]) -> None:
         if not parts:
             raise UserError("no perspective has a validation frame: set roles.validation_fraction")
-        self.perspectives = list(parts)
+        self.samples, self.perspectives = parts, list(parts)
         self.frames = np.concatenate([arrays["diffraction"] for arrays in parts.values()])
         self._truth = _patches(
             {name: np.concatenate([arrays[name] for arrays in parts.values()]) for name in Patches._fields}

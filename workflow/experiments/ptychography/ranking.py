@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from statistics import fmean
 from typing import Any
 
@@ -12,20 +12,22 @@ import numpy.typing as npt
 from ptychoflow.inference_edge.ptychography.calibration import rank_correlation
 from ptychoflow.inference_edge.ptychography.residual import forward_residuals
 from ptychoflow.streaming.codec import Arrays
-from ptychoflow.streaming.messages import FrameRole
 from ptychoflow.workflow.experiments.ptychography.dataset import Dataset
 
 LEAST = 3
 """Values of which a rank correlation says anything."""
 
 
-def rank_by_residual(dataset: Dataset, predict: Callable[[int, npt.NDArray[Any]], Arrays]) -> dict[str, Any] | None:
-    """Return Spearman's rank correlation of residuals and true errors over all validation frames.
+def rank_by_residual(
+    dataset: Dataset, validation: Mapping[int, Arrays], predict: Callable[[int, npt.NDArray[Any]], Arrays]
+) -> dict[str, Any] | None:
+    """Return Spearman's rank correlation of residuals and true errors over validation frames.
 
     The true error of a frame is L1 of the amplitude plus L1 of the phase. Blocks.
 
     Args:
         dataset: the scan.
+        validation: its validation samples by perspective.
         predict: makes patches (n, y, x), amplitude and phase, of a perspective's validation frames, counts (n, y, x).
 
     Returns:
@@ -35,8 +37,8 @@ def rank_by_residual(dataset: Dataset, predict: Callable[[int, npt.NDArray[Any]]
     """
     residuals, errors, best = [], [], []
     for part in dataset:
-        samples = part.of_role(FrameRole.VALIDATION)
-        if part.probe is None or not len(samples["diffraction"]):
+        samples = validation.get(part.index)
+        if part.probe is None or samples is None:
             continue
         found = predict(part.index, samples["diffraction"])
         score = forward_residuals(samples["diffraction"], found["amplitude"], found["phase"], part.probe)

@@ -85,6 +85,10 @@ class ComparisonSettings(Settings):
     and is compared after these numbers of epochs, in rising order; none leaves it out."""
     from_scratch: FromScratchSettings = Field(default_factory=FromScratchSettings)
     """When training on everything has converged."""
+    validation_frames: PositiveInt | None = None
+    """Validation frames of each perspective that losses are measured on, spread evenly over them; None takes all."""
+    checkpoint_every: PositiveInt = 1
+    """Perspectives from one checkpoint to the next; each holds the whole buffer."""
     max_restarts: Annotated[int, Field(ge=0)] = 2
     """How often the ranks of a training are started again from its last checkpoint after one of them was killed."""
 

@@ -81,6 +81,11 @@ class Training:
     record: LossRecord
 
     @property
+    def validation(self) -> dict[int, Arrays]:
+        """The validation samples by perspective, on which losses are measured."""
+        return validation_samples(self.dataset, self.case.comparison.validation_frames)
+
+    @property
     def checkpoints(self) -> SectionCheckpoints:
         """Of this training."""
         return SectionCheckpoints(self.folder.checkpoints, self.rank)
@@ -194,7 +199,7 @@ def _train(training: Training, settings: TrainerSettings, *, first: int) -> None
 
     def after_section(number: int, found: Evaluation) -> None:
         convergence.note(found.mean_over_seen)
-        if not at_once and _frames(training, dataset[number]):
+        if not at_once and _frames(training, dataset[number]) and (number + 1) % case.comparison.checkpoint_every == 0:
             _save(training)
 
     callback = LossCallback(
@@ -202,7 +207,7 @@ def _train(training: Training, settings: TrainerSettings, *, first: int) -> None
         learner=training.learner,
         evaluator=Evaluator(precision=rank.precision, device=rank.device),
         mean_patch=training.mean_patch,
-        validation=_validation(dataset, rank),
+        validation=_validation(training),
         after_section=after_section,
     )
     TrainingLoop(
@@ -216,11 +221,12 @@ def _train(training: Training, settings: TrainerSettings, *, first: int) -> None
     ).run()
 
 
-def _validation(dataset: Dataset, rank: Rank) -> dict[int, Arrays]:
+def _validation(training: Training) -> dict[int, Arrays]:
     """Return this rank's share of the validation samples by perspective."""
+    rank = training.rank
     shares = {
         index: {name: array[rank.rank :: rank.world_size] for name, array in arrays.items()}
-        for index, arrays in validation_samples(dataset).items()
+        for index, arrays in training.validation.items()
     }
     return {index: arrays for index, arrays in shares.items() if len(arrays["diffraction"])}
 
@@ -253,7 +259,7 @@ def _finish(training: Training) -> dict[str, Any]:
     if held_out is not None:
         held_out.write_image(held_out_image_of(training.folder))
     at_once = training.case.method is Method.FROM_SCRATCH
-    ranking = rank_by_residual(training.dataset, lambda _index, frames: predict(network, frames))
+    ranking = rank_by_residual(training.dataset, training.validation, lambda _index, frames: predict(network, frames))
     if training.case.comparison.warm_start_epochs:
         write_start(training.dataset, partial(predict, network), start_of(training.folder))
     return figures(training.record, held_out, at_once=at_once) | {

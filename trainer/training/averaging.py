@@ -43,6 +43,11 @@ class AveragedNetwork(Generic[NetworkT]):
         """All parameters of the network being trained, (n,): they are views of it."""
         return self._source.weights
 
+    @property
+    def averages(self) -> bool:
+        """Whether it is more than a copy of the network; a copy differs where ranks share their statistics."""
+        return self._decay > 0
+
     @torch.no_grad()
     def update(self, made: Tensor | None = None) -> None:
         """Take in the network after a step.

@@ -148,9 +148,17 @@ def _targets(results: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     return [
         *_target("waited_fraction_of_step", (result["waited_fraction_of_step"] for result in trained), 0.01, "max"),
         *_target("idle_cpu_fraction", (result["idle_cpu_fraction"] for result in results), 0.01, "max"),
-        *_target("step_slowdown", (result["step_slowdown"] for result in trained), 1.03, "max"),
-        *_target("draw_insert_over_memcpy", (result["draw_insert_over_memcpy"] for result in ucx), 3, "max"),
-        *_target("ucx_draw_over_memcpy_rate", (result["draw_over_memcpy_rate"] for result in ucx), 0.5, "min"),
+        # what is missed by the clock alone, other programs take
+        *(target for by in ("", "cpu_") for target in _beside_bare(by, trained, ucx)),
+    ]
+
+
+def _beside_bare(by: str, trained: Sequence[dict[str, Any]], ucx: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    insert, draw = f"draw_insert_{by}over_memcpy", f"draw_{by}over_memcpy_rate"
+    return [
+        *_target(f"step_{by}slowdown", (result[f"step_{by}slowdown"] for result in trained), 1.03, "max"),
+        *_target(insert, (result[insert] for result in ucx), 3, "max"),
+        *_target(f"ucx_{draw}", (result[draw] for result in ucx), 0.5, "min"),
     ]
 
 

@@ -85,7 +85,8 @@ class LossCallback(Callback):
         self.record.sections.append(number)
         self.record.matrix.append(list(found.per_perspective.values()))
         self.record.constants.append(list(found.constant_per_perspective.values()))
-        self.record.raw_matrix.append(list(self._evaluate_raw().per_perspective.values()))
+        raw = self._evaluate_raw() if self._learner.averaged.averages else found
+        self.record.raw_matrix.append(list(raw.per_perspective.values()))
         log.info(
             "section %d, step %d: validation loss over all perspectives %.4f, constant prediction %.4f",
             number,

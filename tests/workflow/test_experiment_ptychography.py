@@ -45,6 +45,7 @@ from ptychoflow.workflow.experiments.ptychography.dataset import (
 )
 from ptychoflow.workflow.experiments.ptychography.experiment import Ptychography, _against
 from ptychoflow.workflow.experiments.ptychography.memoriser import Nearest, memorise
+from ptychoflow.workflow.experiments.ptychography.plots import _aligned
 from ptychoflow.workflow.experiments.ptychography.preparation import prepare, prepare_earlier
 from ptychoflow.workflow.experiments.ptychography.ranking import rank_by_residual
 from ptychoflow.workflow.experiments.ptychography.settings import (
@@ -516,6 +517,15 @@ def test_residuals_rank_predictions_as_their_errors_do(tmp_path: Path) -> None:
     assert ranks["per_frame"] > 0.7
     assert ranks["residual_of_truth"] < ranks["residual"]
     assert rank_by_residual([replace(part, probe=None) for part in dataset], validation, predict) is None
+
+
+def test_curves_of_seeds_with_void_perspectives_go_by_their_numbers() -> None:
+    """With the first seed nothing of perspective 1 could be learnt, with the second nothing of perspective 2."""
+    first = {"sections": [0, 2, 3], "validation_loss": [0.5, 0.3, 0.2]}
+    second = {"sections": [0, 1, 3], "validation_loss": [0.7, 0.6, 0.4]}
+    learnt, losses = _aligned([first, second])
+    assert learnt.tolist() == [1, 2, 3, 4]
+    assert np.array_equal(losses, [[0.5, np.nan, 0.3, 0.2], [0.7, 0.6, np.nan, 0.4]], equal_nan=True)
 
 
 def run(seed: int, loss: float) -> dict[str, Any]:

@@ -19,7 +19,7 @@ LATE_SHARE = 4
 
 
 def figures(record: LossRecord, held_out: HeldOut | None, *, at_once: bool) -> dict[str, Any]:
-    """Return plain JSON values; `validation_matrix[i][j]` is the loss on perspective j after perspective i.
+    """Return plain JSON values; `validation_matrix[i][j]` is the loss on perspective j after `sections[i]`.
 
     Args:
         record: what was measured.
@@ -32,6 +32,7 @@ def figures(record: LossRecord, held_out: HeldOut | None, *, at_once: bool) -> d
         "late_loss": fmean(fmean(row) for row in matrix[-max(1, len(matrix) // LATE_SHARE) :]),
         "raw_loss": fmean(record.raw_matrix[-1]) if record.raw_matrix else None,
         "validation_matrix": matrix[-1:] if at_once else matrix,
+        "sections": record.sections,
         "untrained": record.untrained,
         "perspectives": record.perspectives,
         "held_out": {name: scores[name] for name in ("psnr_db", "ssim")} if scores else None,

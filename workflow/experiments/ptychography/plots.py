@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
 import numpy as np
+import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -17,6 +18,9 @@ from ptychoflow.streaming.errors import writing
 from ptychoflow.workflow.drawing import GREY, STYLE
 from ptychoflow.workflow.experiments.colours import COLOURS
 from ptychoflow.workflow.experiments.methods import Method
+from ptychoflow.workflow.experiments.table import Run
+
+FloatArray = npt.NDArray[np.float64]
 
 CURVES, PANEL, MATRICES = "validation_loss.png", "held_out.png", "forgetting.png"
 LABELS = "labels.png"
@@ -60,18 +64,32 @@ def _curves(results: dict[str, Any]) -> Figure:
     constant = results["constant"]["validation_loss"]
     axes.axhline(constant, color=GREY, ls=":", lw=1.2, label="constant prediction")
     for name, found in results["strategies"].items():
-        method, curves = Method(name), np.array([result["validation_loss"] for result in found])
-        mean, spread = curves.mean(axis=0), curves.std(axis=0)
+        method = Method(name)
         if method is Method.FROM_SCRATCH:
-            axes.axhline(mean[-1], color=COLOURS[method], ls="--", lw=1.4, label="from scratch, on everything")
+            mean = np.mean([result["validation_loss"][-1] for result in found])
+            axes.axhline(float(mean), color=COLOURS[method], ls="--", lw=1.4, label="from scratch, on everything")
             continue
-        learnt = np.arange(1, len(mean) + 1)
+        learnt, curves = _aligned(found)
+        mean, spread = np.nanmean(curves, axis=0), np.nanstd(curves, axis=0)
         label = name.replace("_", " ")
         axes.plot(learnt, mean, color=COLOURS[method], lw=1.8, marker="o", ms=3, label=label)
         axes.fill_between(learnt, mean - spread, mean + spread, color=COLOURS[method], alpha=0.15, lw=0)
     axes.set_ylim(bottom=0)
     axes.legend(ncols=2)
     return figure
+
+
+def _aligned(runs: Sequence[Run]) -> tuple[FloatArray, FloatArray]:
+    """Return how many perspectives had come (n,), and each run's losses then (runs, n).
+
+    Where nothing of a perspective was learnt, as all of it was void with that seed, a run has none: NaN.
+    """
+    sections = [run.get("sections", range(len(run["validation_loss"]))) for run in runs]
+    everywhere = sorted(set().union(*sections))
+    losses = np.full((len(runs), len(everywhere)), np.nan)
+    for row, run, own in zip(losses, runs, sections, strict=True):
+        row[np.searchsorted(everywhere, own)] = run["validation_loss"]
+    return np.array(everywhere) + 1.0, losses
 
 
 def _labels(results: dict[str, Any], labelled: Mapping[int, str]) -> Figure:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import select
 import socket
+import threading
 
 
 class WakeUp:
@@ -14,13 +15,14 @@ class WakeUp:
         """Readable from `set` until `clear`."""
         for end in (self.socket, self._signal):
             end.setblocking(False)
+        self._lock, self._is_set = threading.Lock(), False
 
     def set(self) -> None:
         """Wake whoever waits, or would; from any thread."""
-        try:
-            self._signal.send(b"\0")
-        except BlockingIOError:
-            return  # it is full of earlier signals, so that `socket` is readable
+        with self._lock:
+            if not self._is_set:
+                self._signal.send(b"\0")
+                self._is_set = True
 
     def wait(self, timeout_s: float) -> None:
         """Wait for the signal."""
@@ -28,10 +30,10 @@ class WakeUp:
 
     def clear(self) -> None:
         """Forget the signals so far."""
-        try:
-            self.socket.recv(1 << 10)
-        except BlockingIOError:
-            return
+        with self._lock:
+            if self._is_set:
+                self.socket.recv(1)
+                self._is_set = False
 
     def close(self) -> None:
         """Close both ends."""

@@ -35,6 +35,7 @@ from ptychoflow.workflow.exit_status import USER_ERROR_STATUS
 from ptychoflow.workflow.experiments.case import CaseFolder
 from ptychoflow.workflow.experiments.classification.settings import ClassificationExperiment
 from ptychoflow.workflow.experiments.configuration import load_experiment
+from ptychoflow.workflow.experiments.ptychography.callback import LossRecord
 from ptychoflow.workflow.experiments.ptychography.case import all_cases, weights_of
 from ptychoflow.workflow.experiments.ptychography.dataset import (
     PerspectiveSamples,
@@ -44,6 +45,7 @@ from ptychoflow.workflow.experiments.ptychography.dataset import (
     write_perspective,
 )
 from ptychoflow.workflow.experiments.ptychography.experiment import Ptychography, _against
+from ptychoflow.workflow.experiments.ptychography.figures import figures
 from ptychoflow.workflow.experiments.ptychography.memoriser import Nearest, memorise
 from ptychoflow.workflow.experiments.ptychography.plots import _aligned
 from ptychoflow.workflow.experiments.ptychography.preparation import prepare, prepare_earlier
@@ -64,6 +66,7 @@ from ptychoflow.workflow.experiments.ptychography.transfer import (
     forgetting,
     forward_transfer,
     means_over_seen,
+    of_both,
 )
 from ptychoflow.workflow.experiments.ptychography.warm_start import (
     COLD,
@@ -80,11 +83,25 @@ LOSSES = [[0.4, 0.9, 0.8], [0.5, 0.3, 0.7], [0.7, 0.4, 0.2]]
 
 
 def test_figures_of_a_matrix_of_losses() -> None:
-    assert means_over_seen(LOSSES) == pytest.approx([0.4, 0.4, 1.3 / 3])
+    assert means_over_seen(LOSSES, [0, 1, 2], [0, 1, 2]) == pytest.approx({0: 0.4, 1: 0.4, 2: 1.3 / 3})
+    assert of_both(LOSSES, [0, 1, 2], [0, 1, 2]) == LOSSES
     assert forgetting(LOSSES) == pytest.approx(((0.7 - 0.4) + (0.4 - 0.3)) / 2)
     assert backward_transfer(LOSSES) == pytest.approx(((0.4 - 0.7) + (0.3 - 0.4)) / 2)
     assert forward_transfer(LOSSES, [1.0, 1.0, 1.0]) == pytest.approx(((1.0 - 0.9) + (1.0 - 0.7)) / 2)
     assert forgetting([[0.4]]) is None
+
+
+def test_figures_where_perspectives_lack_validation_or_training_frames() -> None:
+    """Learnt were 1, 3, 4 and 6; validation frames have 2, 3 and 6."""
+    losses = [[0.8, 0.9, 1.0], [0.7, 0.3, 0.9], [0.6, 0.5, 0.8], [0.5, 0.4, 0.2]]
+    learnt, validated = [1, 3, 4, 6], [2, 3, 6]
+    assert means_over_seen(losses, learnt, validated) == pytest.approx({3: 0.5, 4: 0.55, 6: 1.1 / 3})
+    assert of_both(losses, learnt, validated) == [[0.3, 0.9], [0.4, 0.2]]
+    record = LossRecord(validated, [1.0, 1.1, 1.2], learnt, losses, [], losses)
+    found = figures(record, None, at_once=False)
+    assert (found["learnt"], found["validation_loss"][-1]) == ([3, 4, 6], pytest.approx(1.1 / 3))
+    assert found["forgetting"] == pytest.approx(0.1)
+    assert found["forward_transfer"] == pytest.approx(1.2 - 0.9)
 
 
 def samples(index: int, frames: int) -> PerspectiveSamples:
@@ -422,9 +439,9 @@ def test_with_less_ground_truth_the_past_is_rehearsed_in_as_many_steps(tmp_path:
     one = Ptychography(settings, folder=tmp_path)
     content = one.head()
     trainings = (er, incremental, memoriser, er_less, incremental_less, memoriser_less)
-    completed = [one.complete(case, figures) for case, figures in zip(cases, trainings, strict=True)]
-    for case, figures in zip(cases, completed, strict=True):
-        content[case.place[0]].setdefault(case.place[1], []).append(case.parameters() | figures)
+    completed = [one.complete(case, run_figures) for case, run_figures in zip(cases, trainings, strict=True)]
+    for case, run_figures in zip(cases, completed, strict=True):
+        content[case.place[0]].setdefault(case.place[1], []).append(case.parameters() | run_figures)
     content |= one.conclude(content)
     table = one.table(content)
     rows = {row[0]: dict(zip(table.columns, row[1:], strict=True)) for row in table.rows()}
@@ -521,8 +538,8 @@ def test_residuals_rank_predictions_as_their_errors_do(tmp_path: Path) -> None:
 
 def test_curves_of_seeds_with_void_perspectives_go_by_their_numbers() -> None:
     """With the first seed nothing of perspective 1 could be learnt, with the second nothing of perspective 2."""
-    first = {"sections": [0, 2, 3], "validation_loss": [0.5, 0.3, 0.2]}
-    second = {"sections": [0, 1, 3], "validation_loss": [0.7, 0.6, 0.4]}
+    first = {"learnt": [0, 2, 3], "validation_loss": [0.5, 0.3, 0.2]}
+    second = {"learnt": [0, 1, 3], "validation_loss": [0.7, 0.6, 0.4]}
     learnt, losses = _aligned([first, second])
     assert learnt.tolist() == [1, 2, 3, 4]
     assert np.array_equal(losses, [[0.5, np.nan, 0.3, 0.2], [0.7, 0.6, np.nan, 0.4]], equal_nan=True)

@@ -12,6 +12,7 @@ from ptychoflow.workflow.experiments.ptychography.transfer import (
     forgetting,
     forward_transfer,
     means_over_seen,
+    of_both,
 )
 
 LATE_SHARE = 4
@@ -19,7 +20,10 @@ LATE_SHARE = 4
 
 
 def figures(record: LossRecord, held_out: HeldOut | None, *, at_once: bool) -> dict[str, Any]:
-    """Return plain JSON values; `validation_matrix[i][j]` is the loss on perspective j after `sections[i]`.
+    """Return plain JSON values.
+
+    `validation_matrix[i][j]` is the loss on the j-th of `perspectives` after the i-th that was learnt;
+    `validation_loss[i]` that on all so far, after `learnt[i]`.
 
     Args:
         record: what was measured.
@@ -28,11 +32,8 @@ def figures(record: LossRecord, held_out: HeldOut | None, *, at_once: bool) -> d
     """
     matrix, scores = record.matrix, held_out.as_json() if held_out is not None else None
     found: dict[str, Any] = {
-        "validation_loss": [fmean(matrix[-1])] if at_once else means_over_seen(matrix),
         "late_loss": fmean(fmean(row) for row in matrix[-max(1, len(matrix) // LATE_SHARE) :]),
         "raw_loss": fmean(record.raw_matrix[-1]) if record.raw_matrix else None,
-        "validation_matrix": matrix[-1:] if at_once else matrix,
-        "sections": record.sections,
         "untrained": record.untrained,
         "perspectives": record.perspectives,
         "held_out": {name: scores[name] for name in ("psnr_db", "ssim")} if scores else None,
@@ -44,9 +45,22 @@ def figures(record: LossRecord, held_out: HeldOut | None, *, at_once: bool) -> d
         },
     }
     if at_once:
-        return found | {"epochs": len(matrix), "loss_after_epoch": [fmean(row) for row in matrix]}
+        return found | {
+            "validation_loss": [fmean(matrix[-1])],
+            "validation_matrix": matrix[-1:],
+            "epochs": len(matrix),
+            "loss_after_epoch": [fmean(row) for row in matrix],
+        }
+    seen = means_over_seen(matrix, record.sections, record.perspectives)
+    # some perspectives, hardly more than void, have no validation frame, or no other
+    both = of_both(matrix, record.sections, record.perspectives)
+    learnt = set(record.sections)
+    untrained = [loss for at, loss in zip(record.perspectives, record.untrained, strict=True) if at in learnt]
     return found | {
-        "forgetting": forgetting(matrix),
-        "backward_transfer": backward_transfer(matrix),
-        "forward_transfer": forward_transfer(matrix, record.untrained),
+        "validation_loss": list(seen.values()),
+        "learnt": list(seen),
+        "validation_matrix": matrix,
+        "forgetting": forgetting(both),
+        "backward_transfer": backward_transfer(both),
+        "forward_transfer": forward_transfer(both, untrained),
     }

@@ -82,12 +82,13 @@ def _curves(results: dict[str, Any]) -> Figure:
 def _aligned(runs: Sequence[Run]) -> tuple[FloatArray, FloatArray]:
     """Return how many perspectives had come (n,), and each run's losses then (runs, n).
 
-    Where nothing of a perspective was learnt, as all of it was void with that seed, a run has none: NaN.
+    Where nothing of a perspective was learnt, as all of it was void with that seed, a run has none: NaN. Results of
+    before do not say which were; all were.
     """
-    sections = [run.get("sections", range(len(run["validation_loss"]))) for run in runs]
-    everywhere = sorted(set().union(*sections))
+    learnt = [run.get("learnt", range(len(run["validation_loss"]))) for run in runs]
+    everywhere = sorted(set().union(*learnt))
     losses = np.full((len(runs), len(everywhere)), np.nan)
-    for row, run, own in zip(losses, runs, sections, strict=True):
+    for row, run, own in zip(losses, runs, learnt, strict=True):
         row[np.searchsorted(everywhere, own)] = run["validation_loss"]
     return np.array(everywhere) + 1.0, losses
 

@@ -6,15 +6,36 @@ changed is as good as an accuracy, so the formulas and their sources are those o
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 
 from ptychoflow.trainer import continual_metrics
 from ptychoflow.trainer.continual_metrics import Matrix, average_over_seen
 
 
-def means_over_seen(losses: Matrix) -> list[float]:
-    """Return, after each perspective, the mean loss on it and those before."""
-    return [average_over_seen(row, task=place) for place, row in enumerate(losses)]
+def means_over_seen(losses: Matrix, learnt: Sequence[int], validated: Sequence[int]) -> dict[int, float]:
+    """Return, by perspective after which it was, the mean loss on it and those before.
+
+    One that comes before all that have validation frames is left out.
+
+    Args:
+        losses: a row for each perspective that was learnt, a column for each that has validation frames.
+        learnt: the perspectives of the rows, rising.
+        validated: those of the columns, rising.
+    """
+    seen = [bisect_right(validated, perspective) for perspective in learnt]
+    return {
+        perspective: average_over_seen(row, task=count - 1)
+        for perspective, row, count in zip(learnt, losses, seen, strict=True)
+        if count > 0
+    }
+
+
+def of_both(losses: Matrix, learnt: Sequence[int], validated: Sequence[int]) -> list[list[float]]:
+    """Return L of the perspectives that were learnt and have validation frames; the arguments as above."""
+    columns = [column for column, perspective in enumerate(validated) if perspective in set(learnt)]
+    rows = [row for row, perspective in zip(losses, learnt, strict=True) if perspective in set(validated)]
+    return [[row[column] for column in columns] for row in rows]
 
 
 def forgetting(losses: Matrix) -> float | None:

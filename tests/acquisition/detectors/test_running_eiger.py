@@ -93,7 +93,7 @@ def test_the_series_of_a_running_eiger_are_understood(eiger: Eiger, kind: str, s
             # What it sends before the sockets have met is lost; what it has sent since takes a while on a busy host.
             take_series(eiger, 1)
             with contextlib.suppress(TimeoutError):
-                wait_until(began, timeout_s=5.0)
+                wait_until(began, timeout_s=2.0)
             return began()
 
         wait_until(is_heard, timeout_s=180.0)

@@ -8,9 +8,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections import Counter
 from dataclasses import replace
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +17,12 @@ import psutil
 import pytest
 import torch
 from pydantic import ValidationError
+from small_experiment import SOURCE, experiment, trained
 from support import wait_until
 
 from ptychoflow.acquisition.retrieval.settings import RetrievalSettings
-from ptychoflow.acquisition.source_settings import SimulationSettings, SpecimenPhase
-from ptychoflow.inference_edge.stitching.quality import ReferenceImage
 from ptychoflow.streaming.errors import UserError
 from ptychoflow.streaming.messages import FrameRole
-from ptychoflow.trainer.interface.stream import SectionEnd, StreamEnd
 from ptychoflow.trainer.models.weights_file import read_weights
 from ptychoflow.trainer.training.section_checkpoints import SectionCheckpoints
 from ptychoflow.workflow.cli import run_command_line
@@ -35,38 +31,17 @@ from ptychoflow.workflow.exit_status import USER_ERROR_STATUS
 from ptychoflow.workflow.experiments.case import CaseFolder
 from ptychoflow.workflow.experiments.classification.settings import ClassificationExperiment
 from ptychoflow.workflow.experiments.configuration import load_experiment
-from ptychoflow.workflow.experiments.ptychography.callback import LossRecord
 from ptychoflow.workflow.experiments.ptychography.case import all_cases, weights_of
 from ptychoflow.workflow.experiments.ptychography.dataset import (
-    PerspectiveSamples,
     open_dataset,
     validation_samples,
-    with_fewer_labels,
-    write_perspective,
 )
-from ptychoflow.workflow.experiments.ptychography.experiment import Ptychography, _against
-from ptychoflow.workflow.experiments.ptychography.figures import figures
-from ptychoflow.workflow.experiments.ptychography.memoriser import Nearest, memorise
-from ptychoflow.workflow.experiments.ptychography.plots import _aligned
-from ptychoflow.workflow.experiments.ptychography.preparation import prepare, prepare_earlier
+from ptychoflow.workflow.experiments.ptychography.experiment import Ptychography
+from ptychoflow.workflow.experiments.ptychography.preparation import prepare
 from ptychoflow.workflow.experiments.ptychography.ranking import rank_by_residual
 from ptychoflow.workflow.experiments.ptychography.settings import (
     ComparisonSettings,
-    FromScratchSettings,
     PtychographyExperiment,
-)
-from ptychoflow.workflow.experiments.ptychography.stream import (
-    Convergence,
-    SectionStream,
-    everything_at_once,
-    in_sequence,
-)
-from ptychoflow.workflow.experiments.ptychography.transfer import (
-    backward_transfer,
-    forgetting,
-    forward_transfer,
-    means_over_seen,
-    of_both,
 )
 from ptychoflow.workflow.experiments.ptychography.warm_start import (
     COLD,
@@ -77,159 +52,6 @@ from ptychoflow.workflow.experiments.ptychography.warm_start import (
 )
 from ptychoflow.workflow.experiments.rank import train_cases
 from ptychoflow.workflow.experiments.runner import RANK_MODULE
-from ptychoflow.workflow.experiments.table import UNKNOWN
-
-LOSSES = [[0.4, 0.9, 0.8], [0.5, 0.3, 0.7], [0.7, 0.4, 0.2]]
-
-
-def test_figures_of_a_matrix_of_losses() -> None:
-    assert means_over_seen(LOSSES, [0, 1, 2], [0, 1, 2]) == pytest.approx({0: 0.4, 1: 0.4, 2: 1.3 / 3})
-    assert of_both(LOSSES, [0, 1, 2], [0, 1, 2]) == LOSSES
-    assert forgetting(LOSSES) == pytest.approx(((0.7 - 0.4) + (0.4 - 0.3)) / 2)
-    assert backward_transfer(LOSSES) == pytest.approx(((0.4 - 0.7) + (0.3 - 0.4)) / 2)
-    assert forward_transfer(LOSSES, [1.0, 1.0, 1.0]) == pytest.approx(((1.0 - 0.9) + (1.0 - 0.7)) / 2)
-    assert forgetting([[0.4]]) is None
-
-
-def test_figures_where_perspectives_lack_validation_or_training_frames() -> None:
-    """Learnt were 1, 3, 4 and 6; validation frames have 2, 3 and 6."""
-    losses = [[0.8, 0.9, 1.0], [0.7, 0.3, 0.9], [0.6, 0.5, 0.8], [0.5, 0.4, 0.2]]
-    learnt, validated = [1, 3, 4, 6], [2, 3, 6]
-    assert means_over_seen(losses, learnt, validated) == pytest.approx({3: 0.5, 4: 0.55, 6: 1.1 / 3})
-    assert of_both(losses, learnt, validated) == [[0.3, 0.9], [0.4, 0.2]]
-    record = LossRecord(validated, [1.0, 1.1, 1.2], learnt, losses, [], losses)
-    found = figures(record, None, at_once=False)
-    assert (found["learnt"], found["validation_loss"][-1]) == ([3, 4, 6], pytest.approx(1.1 / 3))
-    assert found["forgetting"] == pytest.approx(0.1)
-    assert found["forward_transfer"] == pytest.approx(1.2 - 0.9)
-
-
-def samples(index: int, frames: int) -> PerspectiveSamples:
-    """Frame i of perspective p is filled with 100 p + i; every fifth frame validates."""
-    numbers = 100 * index + np.arange(frames)
-    roles = np.where(np.arange(frames) % 5 == 4, FrameRole.VALIDATION, FrameRole.TRAIN).astype(np.uint8)
-    patches = np.broadcast_to(numbers[:, None, None], (frames, 2, 2)).astype(np.float16)
-    return PerspectiveSamples(
-        index,
-        10.0 * index,
-        samples={
-            "diffraction": np.broadcast_to(numbers[:, None, None], (frames, 4, 4)).astype(np.uint16),
-            "amplitude": patches,
-            "phase": -patches,
-        },
-        roles=roles,
-        positions_px=np.stack([numbers, numbers], axis=1).astype(float),
-        reference=ReferenceImage(np.ones((3, 3), np.float32), np.zeros((3, 3), np.float32), (0.5, 1.5)),
-    )
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    for index, frames in enumerate((20, 15)):
-        write_perspective(samples(index, frames), tmp_path)
-    return tmp_path
-
-
-def test_what_is_written_is_read_back(folder: Path) -> None:
-    (folder / "0002").mkdir()  # begun, not complete
-    first, second = open_dataset(folder)
-    assert (first.angle_deg, second.angle_deg) == (0.0, 10.0)
-    assert second.samples["diffraction"][:, 0, 0].tolist() == list(range(100, 115))
-    assert first.rows(FrameRole.VALIDATION).tolist() == [4, 9, 14, 19]
-    assert second.of_role(FrameRole.VALIDATION)["phase"][:, 0, 0].tolist() == [-104, -109, -114]
-    assert second.reference is not None
-    assert second.reference.origin_px == (0.5, 1.5)
-
-
-def served(stream: SectionStream, size: int) -> list[list[int]]:
-    """Return the numbers of the frames of every section, as the loop would be served with them."""
-    sections = []
-    while True:
-        numbers = []
-        while (minibatch := stream.next_minibatch(size, timeout_s=0.0)) is not None:
-            assert (minibatch["phase"][:, 0, 0] == -minibatch["amplitude"][:, 0, 0]).all()
-            numbers += minibatch["diffraction"][:, 0, 0].tolist()
-        if isinstance(stream.end, StreamEnd):
-            return sections
-        assert isinstance(stream.end, SectionEnd)
-        sections.append(numbers)
-        stream.begin_next_section()
-
-
-def test_perspectives_come_in_order_as_often_as_asked_for(folder: Path) -> None:
-    dataset = open_dataset(folder)
-    training = [[n for n in range(20) if n % 5 != 4], [100 + n for n in range(15) if n % 5 != 4]]
-    stream = SectionStream(dataset, in_sequence(dataset, passes=2, first=0, rank=0, world_size=1))
-    assert served(stream, 3) == [2 * numbers for numbers in training]
-    stream = SectionStream(dataset, in_sequence(dataset, passes=1, first=1, rank=0, world_size=1))
-    assert served(stream, 3) == training[1:], "a resumed training begins with its perspective"
-    stream = SectionStream(dataset, in_sequence(dataset, passes=2.5, first=1, rank=0, world_size=1))
-    assert served(stream, 3) == [training[1] * 2 + training[1][:6]]
-
-
-def test_ranks_share_every_frame(folder: Path) -> None:
-    dataset = open_dataset(folder)
-    per_rank = [
-        served(SectionStream(dataset, in_sequence(dataset, passes=1, first=0, rank=rank, world_size=2)), 4)
-        for rank in (0, 1)
-    ]
-    for section in (0, 1):
-        numbers = sorted(chain(per_rank[0][section], per_rank[1][section]))
-        assert numbers == [100 * section + n for n in range(20 - 5 * section) if n % 5 != 4]
-
-
-def test_from_scratch_shuffles_everything_until_it_has_converged(folder: Path) -> None:
-    dataset = open_dataset(folder)
-    until = Convergence(FromScratchSettings(max_epochs=10, patience=2, least_gain=0.1))
-    stream = SectionStream(dataset, everything_at_once(dataset, until=until, seed=0, rank=0, world_size=1))
-    epochs = []
-    for loss in (1.0, 0.8, 0.79, 0.78, 0.1):  # the third and the fourth are less than a tenth better
-        numbers = []
-        while (minibatch := stream.next_minibatch(8, timeout_s=0.0)) is not None:
-            numbers += minibatch["diffraction"][:, 0, 0].tolist()
-        if isinstance(stream.end, StreamEnd):
-            break
-        epochs.append(numbers)
-        until.note(loss)
-        stream.begin_next_section()
-    assert len(epochs) == 4
-    assert Counter(epochs[0]) == Counter(epochs[1])
-    assert epochs[0] != epochs[1] != sorted(epochs[1])
-
-
-def test_while_frames_without_ground_truth_pass_there_is_nothing_to_learn(folder: Path) -> None:
-    write_perspective(samples(2, 10), folder)
-    dataset = with_fewer_labels(open_dataset(folder), 2)
-    assert [len(part.rows(FrameRole.TRAIN)) for part in dataset] == [16, 0, 8]
-    assert [len(part.rows(FrameRole.VALIDATION)) for part in dataset] == [4, 3, 2]
-    stream = SectionStream(dataset, in_sequence(dataset, passes=2, first=0, rank=1, world_size=2))
-    polls = []
-    while not isinstance(stream.end, StreamEnd):
-        polls.append(list[int | None]())
-        while stream.end is None:
-            minibatch = stream.next_minibatch(5, timeout_s=0.0)
-            polls[-1].append(None if minibatch is None else len(minibatch["phase"]))
-        stream.begin_next_section()
-    # 8, 6 and 4 frames of this rank, twice: three polls while the second perspective's pass
-    assert polls == [[5, 5, 5, 1], [None, None, None], [5, 3]]
-
-
-SOURCE = SimulationSettings(
-    frames_per_perspective=40,
-    frame_shape_px=(32, 32),
-    specimens=(
-        SpecimenPhase(kind="cells", perspectives=2, seed=1),
-        SpecimenPhase(kind="integrated_circuit", perspectives=1, seed=2),
-    ),
-)
-
-
-def experiment(**changes: Any) -> PtychographyExperiment:
-    values = {
-        "source": SOURCE.model_dump(mode="json"),
-        "retrieval": {"source": "simulated", "target_shape_px": [16, 16]},
-    }
-    return PtychographyExperiment.model_validate(values | changes)
 
 
 def test_samples_of_a_seed_are_its_own_and_repeatable(tmp_path: Path) -> None:
@@ -285,20 +107,6 @@ def test_a_wrong_setting_is_named(tmp_path: Path) -> None:
         experiment(earlier={"source": {}}, trainer={"init_weights": str(tmp_path / "v1.safetensors")})
 
 
-def trained(settings: PtychographyExperiment, folder: Path) -> list[dict[str, Any]]:
-    """Return the figures of all cases, trained in this process."""
-    folders = []
-    for case in all_cases(settings, folder):
-        if case.earlier and settings.earlier is not None:
-            prepare_earlier(settings, settings.earlier, seed=0, folder=case.dataset)
-        else:
-            prepare(settings, seed=0, folder=case.dataset)
-        folders.append(CaseFolder(folder / case.name))
-        folders[-1].begin(case)
-    train_cases(PipelineName.PTYCHOGRAPHY, folders)
-    return [found for one in folders if (found := one.figures()) is not None]
-
-
 def test_every_method_begins_with_what_was_learnt_before(tmp_path: Path) -> None:
     settings = experiment(
         earlier={
@@ -320,12 +128,6 @@ def test_every_method_begins_with_what_was_learnt_before(tmp_path: Path) -> None
             found = network(samples["diffraction"])
         errors = [(getattr(found, name) - samples[name].float()).abs().mean().item() for name in ("amplitude", "phase")]
         assert loss == pytest.approx(sum(errors), rel=0.01)  # evaluated in bfloat16 where the processor has it
-
-
-def nearest_by_hand(looked_for: np.ndarray, stored: list[np.ndarray]) -> int:
-    """Return the number of the stored frame that is most alike, one by one."""
-    distances = [np.sum((np.sqrt(looked_for.astype(float)) - np.sqrt(one.astype(float))) ** 2) for one in stored]
-    return int(np.argmin(distances))
 
 
 def test_a_long_scan_is_evaluated_on_a_few_frames_spread_evenly_and_saved_now_and_then(
@@ -355,49 +157,6 @@ def test_a_long_scan_is_evaluated_on_a_few_frames_spread_evenly_and_saved_now_an
     assert saved == [1]
     assert memoriser["perspectives"] == network["perspectives"] == list(few)
     assert memoriser["constant"]["validation_loss"] == pytest.approx(network["constant"]["validation_loss"], rel=1e-4)
-
-
-@pytest.mark.parametrize("method", ["memoriser", "memoriser_buffer"])
-def test_what_only_remembers_gives_the_ground_truth_of_the_frame_most_alike(tmp_path: Path, method: str) -> None:
-    room = 30
-    settings = experiment(
-        trainer={"buffer": {"capacity": room, "representatives": 4, "candidates": 4}, "ranks": 2},
-        experiment={"methods": [method], "first_seed": 3},
-    )
-    (case,) = all_cases(settings, tmp_path)
-    assert case.seed == 3
-    prepare(settings, seed=3, folder=case.dataset)
-    (tmp_path / case.name).mkdir()
-    found = memorise(case, CaseFolder(tmp_path / case.name))
-    dataset = open_dataset(case.dataset)
-    seen = [(part.index, row) for part in dataset for row in part.rows(FrameRole.TRAIN)]
-    kept = seen
-    if method == "memoriser_buffer":
-        lots = np.random.default_rng(3).random(len(seen))
-        kept = [seen[number] for number in np.argsort(lots)[:room]]
-        assert len(kept) == room < len(seen), "as many as the buffers of both ranks hold together"
-    stored = [dataset[index].samples["diffraction"][row] for index, row in kept]
-    for place, index in enumerate(found["perspectives"]):
-        part = dataset[index].of_role(FrameRole.VALIDATION)
-        errors = []
-        for frame, amplitude, phase in zip(part["diffraction"], part["amplitude"], part["phase"], strict=True):
-            like, row = kept[nearest_by_hand(frame, stored)]
-            for name, truth in (("amplitude", amplitude), ("phase", phase)):
-                errors.append(np.abs(dataset[like].samples[name][row].astype(float) - truth.astype(float)).mean())
-        assert found["validation_matrix"][-1][place] == pytest.approx(2 * np.mean(errors), rel=1e-4)
-    assert found["held_out"]["psnr_db"]["phase"] > 0
-    assert found["raw_loss"] is None
-
-
-def test_what_was_seen_is_remembered_exactly(tmp_path: Path) -> None:
-    write_perspective(samples(0, 20), tmp_path)
-    dataset = open_dataset(tmp_path)
-    rows = np.arange(20)
-    nearest = Nearest(dataset[0].samples["diffraction"][::-1], dataset)
-    assert (nearest.place == -1).all()
-    nearest.remember(np.stack([np.zeros(20, int), rows], axis=1))
-    assert nearest.place[:, 1].tolist() == rows[::-1].tolist()
-    assert nearest.truth()["phase"][:, 0, 0].tolist() == (-rows[::-1]).tolist()
 
 
 def test_with_less_ground_truth_the_past_is_rehearsed_in_as_many_steps(tmp_path: Path) -> None:
@@ -534,28 +293,6 @@ def test_residuals_rank_predictions_as_their_errors_do(tmp_path: Path) -> None:
     assert ranks["per_frame"] > 0.7
     assert ranks["residual_of_truth"] < ranks["residual"]
     assert rank_by_residual([replace(part, probe=None) for part in dataset], validation, predict) is None
-
-
-def test_curves_of_seeds_with_void_perspectives_go_by_their_numbers() -> None:
-    """With the first seed nothing of perspective 1 could be learnt, with the second nothing of perspective 2."""
-    first = {"learnt": [0, 2, 3], "validation_loss": [0.5, 0.3, 0.2]}
-    second = {"learnt": [0, 1, 3], "validation_loss": [0.7, 0.6, 0.4]}
-    learnt, losses = _aligned([first, second])
-    assert learnt.tolist() == [1, 2, 3, 4]
-    assert np.array_equal(losses, [[0.5, np.nan, 0.3, 0.2], [0.7, 0.6, np.nan, 0.4]], equal_nan=True)
-
-
-def run(seed: int, loss: float) -> dict[str, Any]:
-    return {"seed": seed, "validation_loss": [1.0, loss]}
-
-
-def test_methods_are_compared_seed_by_seed() -> None:
-    baseline = [run(0, 1.0), run(1, 2.0), run(2, 0.5)]
-    against = _against(baseline)
-    assert against(baseline) == ""
-    assert against([run(1, 1.0), run(0, 0.9), run(2, 0.55)]) == "-16.7 % ± 30.6 (2 of 3 lower)"
-    assert against([run(1, 1.0)]) == "-50.0 %"
-    assert against([run(7, 1.0)]) == UNKNOWN
 
 
 def test_images_have_methods_of_their_own() -> None:

@@ -54,8 +54,8 @@ class SimulatedScan(Scan):
             detector_pixel_size_m=settings.detector_pixel_size_m,
             frame_shape_px=settings.frame_shape_px,
         )
-        lens = make_probe(settings.probe, settings.frame_shape_px)
-        self._probe = with_photons(lens if probe is None else probe, settings.photons_per_frame)
+        lit_by = make_probe(settings.probe, settings.frame_shape_px) if probe is None else probe
+        self._probe = with_photons(lit_by, settings.photons_per_frame)
         self._mask = _dead_pixels(settings)
 
     def __len__(self) -> int:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from statistics import fmean
 
 import numpy as np
+import numpy.typing as npt
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -75,7 +76,11 @@ def _at_most(samples: Mapping[int, Arrays], limit: int | None) -> Mapping[int, A
     if limit is None or not samples:
         return samples
     share = max(LEAST_PER_PERSPECTIVE, limit // len(samples))
-    return {perspective: _spread(arrays, share) for perspective, arrays in samples.items()}
+    rows = {perspective: spread_evenly(_length(arrays), share) for perspective, arrays in samples.items()}
+    return {
+        perspective: {name: array[rows[perspective]] for name, array in arrays.items()}
+        for perspective, arrays in samples.items()
+    }
 
 
 def _perspectives_on_any_rank(samples: Mapping[int, Arrays], device: torch.device) -> int:
@@ -86,10 +91,9 @@ def _perspectives_on_any_rank(samples: Mapping[int, Arrays], device: torch.devic
     return int(largest.item())
 
 
-def _spread(arrays: Arrays, count: int) -> Arrays:
-    available = _length(arrays)
-    rows = np.linspace(0, available - 1, min(count, available)).round().astype(int)
-    return {name: array[rows] for name, array in arrays.items()}
+def spread_evenly(available: int, at_most: int) -> npt.NDArray[np.int64]:
+    """Return `at_most` of the numbers from 0 to `available` - 1, the first and the last among them; all if fewer."""
+    return np.linspace(0, available - 1, min(at_most, available)).round().astype(np.int64)
 
 
 def _length(arrays: Arrays) -> int:

@@ -37,7 +37,7 @@ class SectionCheckpoints:
     """Seen by all ranks; made if need be."""
     rank: Rank
     every: int = 1
-    """Epochs from one checkpoint to the next; the end of a task always has one."""
+    """Perspectives, or epochs, from one checkpoint to the next; the end of a task always has one."""
 
     def newest(self) -> Checkpoint | None:
         """Return the newest complete one, if there is one; remove what a killed training has left unfinished."""

@@ -115,19 +115,16 @@ def _beside_memcpy(buffer: RehearsalBuffer, minibatch: Tensors, case: Case) -> F
         | _draws(buffer, minibatch, case, "draw_insert_alone")
         for _ in range(_ROUNDS)
     ]
-    ratios = [
-        {
-            name: ratio
-            # by the clock, and by processor time, all threads' together
-            for by in ("", "cpu_")
-            for name, ratio in (
-                (f"draw_{by}over_memcpy_rate", one["memcpy_ms"] / one[f"draw_alone_{by}ms"]),
-                (f"draw_insert_{by}over_memcpy", one[f"draw_insert_alone_{by}ms"] / one["memcpy_ms"]),
-            )
-        }
-        for one in rounds
-    ]
+    # by the clock, and by processor time, all threads' together
+    ratios = [_ratios(one, "") | _ratios(one, "cpu_") for one in rounds]
     return _medians(rounds) | _medians(ratios)
+
+
+def _ratios(one: Figures, by: str) -> Figures:
+    return {
+        f"draw_{by}over_memcpy_rate": one["memcpy_ms"] / one[f"draw_alone_{by}ms"],
+        f"draw_insert_{by}over_memcpy": one[f"draw_insert_alone_{by}ms"] / one["memcpy_ms"],
+    }
 
 
 def _medians(rounds: Sequence[Figures]) -> Figures:

@@ -28,6 +28,8 @@ def check_source(config: AnyConfig) -> None:
     match config.source:
         case ReplaySettings(paths=paths):
             contained(partial(_check_scan, config, config.source), paths)
+        case SimulationSettings(probe=probe) if probe.measured is not None:
+            contained(partial(_check_scan, config, config.source), [probe.measured])
         case SimulationSettings():
             _check_scan(config, config.source)
         case LiveSettings():

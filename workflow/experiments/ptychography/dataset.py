@@ -26,6 +26,7 @@ from ptychoflow.streaming.kept_array import read_array
 from ptychoflow.streaming.kept_struct import read_kept
 from ptychoflow.streaming.messages import FrameRole
 from ptychoflow.trainer.pipelines.ptychography.pipeline import FIELDS
+from ptychoflow.trainer.training.evaluation import spread_evenly
 
 ADVICE = "remove the folder of the samples to have them made again"
 COMPLETE = "complete.json"
@@ -83,7 +84,7 @@ def validation_samples(dataset: Dataset, at_most: int | None) -> dict[int, Array
     for part in dataset:
         rows = part.rows(FrameRole.VALIDATION)
         if at_most is not None:
-            rows = rows[np.linspace(0, len(rows) - 1, min(at_most, len(rows))).round().astype(int)]
+            rows = rows[spread_evenly(len(rows), at_most)]
         if len(rows):
             samples[part.index] = part.at(rows)
     return samples

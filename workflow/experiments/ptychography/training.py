@@ -8,7 +8,7 @@ import time
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from functools import partial
+from functools import cached_property, partial
 from statistics import fmean
 from typing import Any, cast
 
@@ -80,7 +80,7 @@ class Training:
     mean_patch: MeanPatch
     record: LossRecord
 
-    @property
+    @cached_property
     def validation(self) -> dict[int, Arrays]:
         """The validation samples by perspective, on which losses are measured."""
         return validation_samples(self.dataset, self.case.comparison.validation_frames)
@@ -88,7 +88,7 @@ class Training:
     @property
     def checkpoints(self) -> SectionCheckpoints:
         """Of this training."""
-        return SectionCheckpoints(self.folder.checkpoints, self.rank)
+        return SectionCheckpoints(self.folder.checkpoints, self.rank, self.case.comparison.checkpoint_every)
 
 
 class CaseReport(TimeReport):
@@ -199,7 +199,8 @@ def _train(training: Training, settings: TrainerSettings, *, first: int) -> None
 
     def after_section(number: int, found: Evaluation) -> None:
         convergence.note(found.mean_over_seen)
-        if not at_once and _frames(training, dataset[number]) and (number + 1) % case.comparison.checkpoint_every == 0:
+        due = (number + 1) % training.checkpoints.every == 0
+        if not at_once and due and _frames(training, dataset[number]):
             _save(training)
 
     callback = LossCallback(

@@ -33,9 +33,9 @@ def means_over_seen(losses: Matrix, learnt: Sequence[int], validated: Sequence[i
 
 def of_both(losses: Matrix, learnt: Sequence[int], validated: Sequence[int]) -> list[list[float]]:
     """Return L of the perspectives that were learnt and have validation frames; the arguments as above."""
-    columns = [column for column, perspective in enumerate(validated) if perspective in set(learnt)]
-    rows = [row for row, perspective in zip(losses, learnt, strict=True) if perspective in set(validated)]
-    return [[row[column] for column in columns] for row in rows]
+    both = set(learnt) & set(validated)
+    rows = [row for row, perspective in zip(losses, learnt, strict=True) if perspective in both]
+    return [[loss for loss, perspective in zip(row, validated, strict=True) if perspective in both] for row in rows]
 
 
 def forgetting(losses: Matrix) -> float | None:

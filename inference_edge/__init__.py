@@ -4,7 +4,8 @@ The way of a frame, in the edge of a scan (`ptychography`); labelled images (`cl
 
 1. `StreamReceiver` takes messages from the inbox, drops what is known, and queues new frames (`FrameQueue`).
 2. `FirstPass` gives the network the next frames of one perspective, as many as `BatchSizer` allows;
-   `Reconstructor` runs it in a thread of its own through a backend's `Runner`; `WakeUp` tells when it is done.
+   `Reconstructor` runs it in a thread of its own through a backend's `Runner`, which on a GPU has the next frames
+   copied while it computes; `WakeUp` tells when it is done.
 3. The patches are stitched into the perspective's `Mosaic`s; the publisher is told to hold the messages.
 4. A perspective that is final is scored, written by `Archive`, and its messages are acknowledged once the disk has it.
 

@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from typing import Any, TypeAlias
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from ptychoflow.inference_edge.backends.name import BackendName
-from ptychoflow.inference_edge.backends.prediction import Prediction, join_predictions
+from ptychoflow.inference_edge.backends.overlapped_runner import OverlappedRunner
+from ptychoflow.inference_edge.backends.prediction import Prediction, prediction_of
+from ptychoflow.inference_edge.backends.runner import ImmediateRunner, Runner
+from ptychoflow.inference_edge.backends.staging import Staging
 from ptychoflow.trainer.models.frame_network import FrameNetwork
 from ptychoflow.trainer.models.precision import Precision
-
-Runner: TypeAlias = Callable[[npt.NDArray[Any]], Prediction]
-"""Maps counts (n, y, x) of any real dtype to patches that nobody else will write to. Not thread-safe."""
-
-
-def run_in_batches(runner: Runner, frames: npt.NDArray[Any], *, batch_max: int) -> Prediction:
-    """Run a network on any number of frames (n, y, x) of counts, `batch_max` at a time. Blocks."""
-    starts = range(0, max(len(frames), 1), batch_max)
-    return join_predictions([runner(frames[i : i + batch_max]) for i in starts])
 
 
 class Backend(ABC):
@@ -48,3 +43,15 @@ class Backend(ABC):
     @abstractmethod
     def prepare(self, network: FrameNetwork) -> Runner:
         """Make a network ready to run. Takes the network over; may take some tenths of a second."""
+
+    def _runner(self, network: Callable[[Tensor], Sequence[Tensor]]) -> Runner:
+        """Return what runs a network that maps counts, float32 (n, y, x) on the device, to new channels."""
+        if self.device.type == "cuda":
+            return OverlappedRunner(network, self.device)
+        staging = Staging(self.batch_max)
+
+        @torch.inference_mode()
+        def run(counts: npt.NDArray[Any]) -> Prediction:
+            return prediction_of([channel.float().numpy() for channel in network(staging.float32(counts))])
+
+        return ImmediateRunner(run)

@@ -12,11 +12,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ptychoflow.inference_edge.backends.base import Backend, Runner
+from ptychoflow.inference_edge.backends.base import Backend
 from ptychoflow.inference_edge.backends.cuda_graph import CudaGraphBackend
 from ptychoflow.inference_edge.backends.eager import EagerBackend
 from ptychoflow.inference_edge.backends.name import BackendName
 from ptychoflow.inference_edge.backends.openvino import OpenVinoBackend
+from ptychoflow.inference_edge.backends.runner import Runner
 from ptychoflow.inference_edge.backends.torchscript import TorchScriptBackend
 from ptychoflow.streaming.errors import UserError
 from ptychoflow.trainer.models.frame_network import FrameNetwork

@@ -5,16 +5,15 @@ from __future__ import annotations
 import copy
 import threading
 from collections.abc import Callable, Sequence
-from typing import Any
+from functools import partial
 
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from ptychoflow.inference_edge.backends.base import Backend, Runner
+from ptychoflow.inference_edge.backends.base import Backend
 from ptychoflow.inference_edge.backends.name import BackendName
-from ptychoflow.inference_edge.backends.prediction import PredictedChannels, Prediction, prediction_of
-from ptychoflow.inference_edge.backends.staging import Staging
+from ptychoflow.inference_edge.backends.prediction import PredictedChannels
+from ptychoflow.inference_edge.backends.runner import Runner
 from ptychoflow.trainer.models.arithmetic import autocast
 from ptychoflow.trainer.models.frame_network import FrameNetwork
 from ptychoflow.trainer.models.precision import Precision
@@ -55,10 +54,7 @@ class CudaGraphBackend(Backend):
             self._recorded = network.config, Recordings(ready, counts_in, self.precision, record=record_graph)
         recordings = self._recorded[1]
 
-        def run(counts: npt.NDArray[Any]) -> Prediction:
-            return recordings.run(ready, counts)
-
-        return run
+        return self._runner(partial(recordings.run, ready))
 
 
 class Recordings:
@@ -76,8 +72,8 @@ class Recordings:
         self._recordings = [_Recording(network, counts_in, precision, record) for _ in range(RECORDINGS)]
         """The one used last comes last."""
 
-    def run(self, network: nn.Module, counts: npt.NDArray[Any]) -> Prediction:
-        """Run `network` on counts (n, y, x); from several threads at once if need be."""
+    def run(self, network: nn.Module, counts: Tensor) -> list[Tensor]:
+        """Run `network` on counts (n, y, x); from several threads at once if need be. Returns its channels, float32."""
         with self._lock:
             recording = next((one for one in self._recordings if one.holds is network), self._recordings[0])
             self._recordings.remove(recording)
@@ -90,22 +86,22 @@ class _Recording:
         self.holds: nn.Module | None = None
         self._lock = threading.Lock()
         self._counts_in = counts_in.clone()
-        self._staging = Staging(counts_in.device, len(counts_in))
         own = copy.deepcopy(network)
         self._state = _tensors(own)
         self._repeat, self._channels_out = record(own, self._counts_in, precision)
 
     @torch.inference_mode()
-    def run(self, network: nn.Module, counts: npt.NDArray[Any]) -> Prediction:
+    def run(self, network: nn.Module, counts: Tensor) -> list[Tensor]:
         frames = len(counts)
         with self._lock:
             if self.holds is not network:
                 for mine, its in zip(self._state, _tensors(network), strict=True):
                     mine.copy_(its)
                 self.holds = network
-            self._counts_in[:frames].copy_(self._staging.float32(counts))
+            self._counts_in[:frames].copy_(counts)
             self._repeat()
-            return prediction_of([channel[:frames].float().cpu().numpy() for channel in self._channels_out])
+            # the next run fills the same channels
+            return [channel[:frames].to(torch.float32, copy=True) for channel in self._channels_out]
 
 
 def _tensors(network: nn.Module) -> list[Tensor]:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import numpy.typing as npt
 import torch
+from torch import Tensor
 
-from ptychoflow.inference_edge.backends.base import Backend, Runner
+from ptychoflow.inference_edge.backends.base import Backend
 from ptychoflow.inference_edge.backends.name import BackendName
-from ptychoflow.inference_edge.backends.prediction import PredictedChannels, Prediction, prediction_of
-from ptychoflow.inference_edge.backends.staging import Staging
+from ptychoflow.inference_edge.backends.prediction import PredictedChannels
+from ptychoflow.inference_edge.backends.runner import Runner
 from ptychoflow.trainer.models.arithmetic import autocast
 from ptychoflow.trainer.models.frame_network import FrameNetwork
 
@@ -27,13 +25,11 @@ class EagerBackend(Backend):
 
     def prepare(self, network: FrameNetwork) -> Runner:
         """Move the network to the device."""
-        staging = Staging(self.device, self.batch_max)
         ready = PredictedChannels(network).eval().to(self.device).to(memory_format=torch.channels_last)
 
-        @torch.inference_mode()
-        def run(counts: npt.NDArray[Any]) -> Prediction:
+        def compute(counts: Tensor) -> tuple[Tensor, ...]:
             with autocast(self.precision, self.device):
-                channels = ready(staging.float32(counts))
-            return prediction_of([channel.float().cpu().numpy() for channel in channels])
+                channels: tuple[Tensor, ...] = ready(counts)
+            return channels
 
-        return run
+        return self._runner(compute)

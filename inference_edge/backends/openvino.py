@@ -9,9 +9,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ptychoflow.inference_edge.backends.base import Backend, Runner
+from ptychoflow.inference_edge.backends.base import Backend
 from ptychoflow.inference_edge.backends.name import BackendName
 from ptychoflow.inference_edge.backends.prediction import Prediction, prediction_of
+from ptychoflow.inference_edge.backends.runner import ImmediateRunner, Runner
 from ptychoflow.inference_edge.backends.staging import Staging
 from ptychoflow.inference_edge.backends.torchscript import trace
 from ptychoflow.trainer.models.frame_network import FrameNetwork
@@ -59,11 +60,11 @@ class OpenVinoBackend(Backend):
                 "INFERENCE_PRECISION_HINT": "bf16" if self.precision is Precision.BFLOAT16 else "f32",
             },
         )
-        staging = Staging(self.device, self.batch_max)
+        staging = Staging(self.batch_max)
         request, channels = compiled.create_infer_request(), len(compiled.outputs)
 
         def run(counts: npt.NDArray[Any]) -> Prediction:
             request.infer([staging.float32(counts).numpy()], share_inputs=True)
             return prediction_of([np.array(request.get_output_tensor(channel).data) for channel in range(channels)])
 
-        return run
+        return ImmediateRunner(run)

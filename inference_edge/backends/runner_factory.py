@@ -6,8 +6,9 @@ import logging
 
 import numpy as np
 
-from ptychoflow.inference_edge.backends.base import Backend, Runner
+from ptychoflow.inference_edge.backends.base import Backend
 from ptychoflow.inference_edge.backends.choice import fastest, usable_backends
+from ptychoflow.inference_edge.backends.runner import Runner
 from ptychoflow.inference_edge.device import choose_device
 from ptychoflow.inference_edge.settings import EdgeSettings
 from ptychoflow.trainer.models.arithmetic import resolve

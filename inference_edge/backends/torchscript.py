@@ -5,13 +5,12 @@ from __future__ import annotations
 import warnings
 from typing import Any
 
-import numpy.typing as npt
 import torch
 
-from ptychoflow.inference_edge.backends.base import Backend, Runner
+from ptychoflow.inference_edge.backends.base import Backend
 from ptychoflow.inference_edge.backends.name import BackendName
-from ptychoflow.inference_edge.backends.prediction import PredictedChannels, Prediction, prediction_of
-from ptychoflow.inference_edge.backends.staging import Staging
+from ptychoflow.inference_edge.backends.prediction import PredictedChannels
+from ptychoflow.inference_edge.backends.runner import Runner
 from ptychoflow.trainer.models.arithmetic import autocast
 from ptychoflow.trainer.models.frame_network import FrameNetwork
 from ptychoflow.trainer.models.precision import Precision
@@ -32,15 +31,8 @@ class TorchScriptBackend(Backend):
 
     def prepare(self, network: FrameNetwork) -> Runner:
         """Trace the network on the device."""
-        staging = Staging(self.device, self.batch_max)
-        traced = trace(network.to(memory_format=torch.channels_last), device=self.device, precision=self.precision)
-
-        @torch.inference_mode()
-        def run(counts: npt.NDArray[Any]) -> Prediction:
-            channels = traced(staging.float32(counts))
-            return prediction_of([channel.float().cpu().numpy() for channel in channels])
-
-        return run
+        channels_last = network.to(memory_format=torch.channels_last)
+        return self._runner(trace(channels_last, device=self.device, precision=self.precision))
 
 
 @torch.no_grad()

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ptychoflow.inference_edge.backends.base import Runner, run_in_batches
 from ptychoflow.inference_edge.backends.prediction import Prediction
+from ptychoflow.inference_edge.backends.runner import Runner, run_in_batches
 from ptychoflow.inference_edge.backends.runner_factory import RunnerFactory
 from ptychoflow.inference_edge.stitching.mosaic import Mosaic, place_patches
 from ptychoflow.inference_edge.stitching.quality import ReferenceImage, compare, measure

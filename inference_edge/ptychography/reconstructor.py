@@ -6,13 +6,14 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from ptychoflow.inference_edge.backends.base import Runner, run_in_batches
 from ptychoflow.inference_edge.backends.prediction import Prediction
+from ptychoflow.inference_edge.backends.runner import Runner, begin_in_batches, run_in_batches
 from ptychoflow.inference_edge.ptychography.batch_sizer import BatchSizer
 from ptychoflow.inference_edge.ptychography.diffraction_block import DiffractionBlock
 from ptychoflow.inference_edge.ptychography.illumination import Illumination
@@ -62,7 +63,8 @@ class ReconstructedFrames:
 class Reconstructor:
     """Runs networks in a thread of its own, beside which frames are received and patches stitched.
 
-    Batches are computed one after the other; while one is computed, the next can already wait.
+    Batches are computed one after the other; while one is computed, the next can already wait. On a GPU a second thread
+    begins with it, so that its frames are there when the GPU is done, and the first waits for patches and tests them.
 
     Args:
         settings: of the edge.
@@ -84,13 +86,14 @@ class Reconstructor:
         self._weights, self._wake_up, self._warn = weights, wake_up, warn
         self._batch_max, self._patch_crop_px = settings.batch_max, settings.patch_crop_px
         self._meter = ResidualMeter(settings.residual_share)
+        self._beginning = ThreadPoolExecutor(max_workers=1, thread_name_prefix="inference-begin")
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="inference")
 
     def submit(
         self, model: Model, block: DiffractionBlock, illumination: Illumination | None = None
     ) -> SubmittedFrames:
         """Give frames to the model; returns at once. Where the light is known, some are scored by it."""
-        predicted = self._thread.submit(self._run, model.runner, block.diffraction, illumination)
+        predicted = self._begin(model.runner, block.diffraction, illumination)
         predicted.add_done_callback(lambda _: self._wake_up.set())
         return SubmittedFrames(model, block, predicted)
 
@@ -127,17 +130,33 @@ class Reconstructor:
 
     def predict(self, model: Model, frames: npt.NDArray[Any]) -> Prediction:
         """Run a model on frames (n, y, x) of counts, after those submitted before. Blocks."""
-        return self._thread.submit(self._run, model.runner, frames).result().prediction
+        return self._begin(model.runner, frames).result().prediction
 
     def close(self) -> None:
         """Wait for the batch that is computed now; drop those that wait."""
+        self._beginning.shutdown(cancel_futures=True)
         self._thread.shutdown(cancel_futures=True)
 
-    def _run(self, runner: Runner, frames: npt.NDArray[Any], illumination: Illumination | None = None) -> Predicted:
+    def _begin(
+        self, runner: Runner, frames: npt.NDArray[Any], illumination: Illumination | None = None
+    ) -> Future[Predicted]:
+        if not runner.overlaps:
+            compute = partial(run_in_batches, runner, frames, batch_max=self._batch_max)
+            return self._thread.submit(self._run, compute, frames, illumination)
+        begun = self._beginning.submit(begin_in_batches, runner, frames, batch_max=self._batch_max)
+
+        def take() -> Prediction:
+            return begun.result()()
+
+        return self._thread.submit(self._run, take, frames, illumination)
+
+    def _run(
+        self, compute: Callable[[], Prediction], frames: npt.NDArray[Any], illumination: Illumination | None
+    ) -> Predicted:
         began_s = time.perf_counter()
         if illumination is not None:
             self._meter.begin()
-        prediction = run_in_batches(runner, frames, batch_max=self._batch_max)
+        prediction = compute()
         # tested here, where they are still in the cache
         finite = prediction.finite()
         residuals = None if illumination is None else self._meter.measure(frames, prediction, illumination)

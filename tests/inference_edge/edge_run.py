@@ -11,8 +11,8 @@ from edge_weights import network_of
 from scipy import ndimage
 from support import wait_until
 
-from ptychoflow.inference_edge.backends.base import run_in_batches
 from ptychoflow.inference_edge.backends.name import BackendName
+from ptychoflow.inference_edge.backends.runner import run_in_batches
 from ptychoflow.inference_edge.backends.runner_factory import RunnerFactory
 from ptychoflow.inference_edge.ptychography.service import serve_edge
 from ptychoflow.inference_edge.settings import EdgeSettings

@@ -22,7 +22,7 @@ from edge_run import (
 from edge_weights import network_of, weights
 from support import wait_until
 
-from ptychoflow.inference_edge.backends.base import run_in_batches
+from ptychoflow.inference_edge.backends.runner import run_in_batches
 from ptychoflow.inference_edge.backends.runner_factory import RunnerFactory
 from ptychoflow.inference_edge.ptychography import frame_residuals, residual_meter
 from ptychoflow.inference_edge.ptychography.archive import CLOSED_FRAMES

@@ -13,6 +13,7 @@ from posted_messages import Messages
 from support import wait_until
 
 from ptychoflow.inference_edge.backends.prediction import Prediction
+from ptychoflow.inference_edge.backends.runner import ImmediateRunner, Result, Runner
 from ptychoflow.inference_edge.counter import EdgeCounter
 from ptychoflow.inference_edge.frame_queue import ReceivedBatch
 from ptychoflow.inference_edge.ptychography.deferring_queue import DeferringQueue
@@ -45,6 +46,21 @@ class Network:
         return Prediction(amplitude.copy(), np.zeros_like(amplitude))
 
 
+class OverlappedRunner(Runner):
+    """Runs a network on a device of its own, which can be given frames while it computes."""
+
+    overlaps = True
+
+    def __init__(self, network: Callable[[np.ndarray], Prediction]) -> None:
+        self._network = network
+        self.begun: list[int] = []
+
+    def begin(self, counts: np.ndarray) -> Result:
+        self.begun.append(len(counts))
+        own = counts.copy()
+        return lambda: self._network(own)
+
+
 class Edge:
     """A first pass, with everything around it but the streams."""
 
@@ -56,7 +72,8 @@ class Edge:
         receiver = FrameReceiver(messages, queue=self.queue, queue_max=1000, counter=self.counter, warn=told)
         self.reconstructor = Reconstructor(SETTINGS, weights=NoOtherWeights(), wake_up=self.wake_up, warn=told)
         self.first_pass = FirstPass(self.queue, self.reconstructor, counter=self.counter, hold=receiver.hold, warn=told)
-        self.model = Model(1, self.network, Prediction(*np.zeros((2, 1, PATCH_PX, PATCH_PX), np.float32)))
+        self.constant = Prediction(*np.zeros((2, 1, PATCH_PX, PATCH_PX), np.float32))
+        self.model = Model(1, ImmediateRunner(self.network), self.constant)
 
     def arrive(self, count: int) -> None:
         index = np.arange(self._frames, self._frames + count, dtype=np.int32)
@@ -143,24 +160,41 @@ def test_a_message_is_held_when_all_of_its_frames_are_imaged(edge):
     assert edge.perspective.held == [0]
 
 
-def test_an_error_of_the_network_reaches_whoever_stitches(edge):
+def test_a_device_of_its_own_has_the_next_batch_before_the_first_is_done(edge):
+    edge.model = Model(1, runner := OverlappedRunner(edge.network), edge.constant)
+    edge.arrive(3)
+    edge.advance()
+    assert edge.answer() == 1
+    for _ in range(3):
+        edge.arrive(BATCH_MAX)
+    edge.advance()
+    wait_until(lambda: runner.begun == [3, BATCH_MAX, BATCH_MAX])
+    wait_until(lambda: edge.network.given == [3, BATCH_MAX])
+    assert edge.queue.in_turn == BATCH_MAX, "it has two batches and no more"
+    assert [edge.answer() for _ in range(3)] == [1, 1, 1]
+    assert edge.stitched() == list(range(3 + 3 * BATCH_MAX))
+
+
+@pytest.mark.parametrize("kind", [ImmediateRunner, OverlappedRunner])
+def test_an_error_of_the_network_reaches_whoever_stitches(edge, kind):
     def fail(_: np.ndarray) -> Prediction:
         raise RuntimeError("out of memory")
 
     block = DiffractionBlock(*np.zeros((4, 1, 2, 2)))
-    submitted = edge.reconstructor.submit(Model(2, fail, edge.model.constant), block)
+    submitted = edge.reconstructor.submit(Model(2, kind(fail), edge.constant), block)
     with pytest.raises(RuntimeError, match="out of memory"):
         edge.reconstructor.place(submitted)
 
 
-def test_closing_waits_for_the_batch_that_is_computed_and_drops_the_others():
+@pytest.mark.parametrize("kind", [ImmediateRunner, OverlappedRunner])
+def test_closing_waits_for_the_batch_that_is_computed_and_drops_the_others(kind):
     network, began = Network(), threading.Event()
 
     def predict(frames: np.ndarray) -> Prediction:
         began.set()
         return network(frames)
 
-    model = Model(1, predict, Prediction(*np.zeros((2, 1, PATCH_PX, PATCH_PX), np.float32)))
+    model = Model(1, kind(predict), Prediction(*np.zeros((2, 1, PATCH_PX, PATCH_PX), np.float32)))
     with closing(WakeUp()) as wake_up:
         reconstructor = Reconstructor(SETTINGS, weights=NoOtherWeights(), wake_up=wake_up, warn=lambda text: None)
         computed, waiting = (

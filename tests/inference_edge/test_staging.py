@@ -13,7 +13,7 @@ from ptychoflow.inference_edge.backends.staging import Staging
 def test_counts_of_every_kind_reach_the_network_as_they_are(dtype):
     counts = np.random.default_rng(0).integers(0, 200, (5, 6, 4)).astype(dtype)
     counts.flags.writeable = False
-    staging = Staging(torch.device("cpu"), 3)
+    staging = Staging(3)
     for some in (counts[:2], counts, counts[4:]):
         staged = staging.float32(some)
         assert staged.dtype == torch.float32
@@ -24,9 +24,9 @@ def test_counts_of_every_kind_reach_the_network_as_they_are(dtype):
 
 def test_what_need_not_be_converted_is_not_copied():
     counts = np.ones((2, 3, 3), np.float32)
-    assert np.shares_memory(Staging(torch.device("cpu"), 2).float32(counts).numpy(), counts)
+    assert np.shares_memory(Staging(2).float32(counts).numpy(), counts)
 
 
 def test_large_counts_are_not_cut_off():
     counts = np.array([[[65535, 40000]]], np.uint16)
-    assert Staging(torch.device("cpu"), 1).float32(counts).flatten().tolist() == [65535.0, 40000.0]
+    assert Staging(1).float32(counts).flatten().tolist() == [65535.0, 40000.0]

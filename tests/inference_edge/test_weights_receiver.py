@@ -14,8 +14,8 @@ import zmq
 from edge_weights import announce, network_of, overflow, weights, weights_file
 from support import wait_until
 
-from ptychoflow.inference_edge.backends.base import run_in_batches
 from ptychoflow.inference_edge.backends.name import BackendName
+from ptychoflow.inference_edge.backends.runner import run_in_batches
 from ptychoflow.inference_edge.backends.runner_factory import RunnerFactory
 from ptychoflow.inference_edge.final_weights import FinalWeights
 from ptychoflow.inference_edge.ptychography.diffraction_block import DiffractionBlock

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Self
 
-from pydantic import Field, FiniteFloat, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, FiniteFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from ptychoflow.acquisition.source_settings import RoleSettings
 from ptychoflow.streaming.settings import Settings
@@ -78,6 +78,9 @@ class AcquisitionSettings(PublishingSettings):
     """What is kept for validation and what is held out."""
     regime: RegimeSettings = RegimeSettings()
     """When phase retrieval may rest."""
+    head_start_frames: NonNegativeInt = 512
+    """So many of the first frames, where their probe is known, may the trainer learn from before there is ground truth;
+    0 sends none."""
     record: bool = False
     """Write the frames to `recording.h5` in the run's folder."""
 

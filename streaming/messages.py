@@ -95,7 +95,9 @@ class Frames(Message, tag="frames", frozen=True):
 
 
 class Probe(Message, tag="probe", frozen=True):
-    """What lights the object in one perspective, before its frames come; for the edge's score without ground truth.
+    """What lights the object in one perspective, before its frames come.
+
+    For the edge's score without ground truth, and for what the trainer learns without it.
 
     Arrays: `probe` complex64 (mode, y, x), of the frames' shape and of any brightness; `mask` bool (y, x), true where a
     pixel is not to be looked at, left out where there is none.
@@ -103,6 +105,16 @@ class Probe(Message, tag="probe", frozen=True):
 
     perspective: int
     angle_deg: float
+
+
+class UnlabelledFrames(Message, tag="unlabelled_frames", frozen=True):
+    """Frames whose ground truth is still to come, for rank 0, which may learn from them and their probe meanwhile.
+
+    Arrays: `position_px` float64 (n, 2) as (y, x) in object pixels, `diffraction` (n, y, x) counts. All are of the role
+    TRAIN; most come again later, as `Samples`.
+    """
+
+    perspective: int
 
 
 class Samples(Message, tag="samples", frozen=True):
@@ -183,6 +195,7 @@ DataMessage = (
     | ClassificationStart
     | Probe
     | Frames
+    | UnlabelledFrames
     | Samples
     | Reference
     | NoReference

@@ -25,8 +25,10 @@ from ptychoflow.streaming.messages import (
     FirstPassResidual,
     FirstPassScore,
     Hello,
+    Probe,
     Samples,
     ScanEnd,
+    UnlabelledFrames,
 )
 from ptychoflow.streaming.outbox import Entry, Outbox, Spool
 from ptychoflow.streaming.settings import NetworkSettings
@@ -119,6 +121,11 @@ class Publisher:
         if self._trainer:
             self._deal(self._keep(message, arrays))
 
+    def post_to_first_rank(self, message: Probe | UnlabelledFrames, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Queue what rank 0 alone is sent; the arrays must not be changed afterwards."""
+        if self._trainer:
+            self._deal(self._keep(message, arrays))
+
     def post_to_ranks(self, message: DataMessage) -> None:
         """Queue a message for every rank, behind the samples posted so far."""
         if self._trainer:
@@ -165,6 +172,8 @@ class Publisher:
             self._undealt.append(entry)
         elif isinstance(entry.message, Samples):
             self._ranks[next(self._next_rank)].post(entry)
+        elif isinstance(entry.message, Probe | UnlabelledFrames):
+            self._ranks[0].post(entry)
         else:
             for outbox in self._ranks:
                 outbox.post(entry)

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch import nn
 
 from ptychoflow.streaming.commands import CommandReceiver
 from ptychoflow.streaming.errors import UserError
@@ -22,14 +23,16 @@ from ptychoflow.trainer.checkpoints.checkpoint import Checkpoint
 from ptychoflow.trainer.checkpoints.writer import CheckpointWriter
 from ptychoflow.trainer.device import Rank, join_ranks
 from ptychoflow.trainer.interface.pipeline import Pipeline
+from ptychoflow.trainer.models.tensor_file import Writer
 from ptychoflow.trainer.online.checkpointing import CheckpointContents, Checkpointing, restore
 from ptychoflow.trainer.online.ingest import SampleIngest
 from ptychoflow.trainer.online.publication import Publication
 from ptychoflow.trainer.online.receiver import SampleReceiver, let_go_again
-from ptychoflow.trainer.online.recipe import Recipe
+from ptychoflow.trainer.online.recipe import HeadStart, Recipe
 from ptychoflow.trainer.online.start import Announced, wait_for_samples
 from ptychoflow.trainer.online.step_report import StepReport
 from ptychoflow.trainer.online.stream_checkpoint import open_ingest, validation_files
+from ptychoflow.trainer.online.unlabelled_frames import UnlabelledStore
 from ptychoflow.trainer.pipelines.choice import MakeRecipe, choose_pipeline, format_of
 from ptychoflow.trainer.settings import StreamSettings
 from ptychoflow.trainer.strategies.factory import make_strategy
@@ -73,11 +76,16 @@ class _Work:
     publication: Publication | None
     """None on ranks other than 0."""
     checkpoint: Checkpoint | None
+    learnt_before: nn.Module | None
+    """What rank 0 has learnt before there was ground truth, if that is of use."""
+    has_head_start: bool
+    """Whether it has; known to all ranks."""
 
     @property
     def is_futile(self) -> bool:
         """There is nothing to learn from, and nothing was learnt before: the weights will be good for nothing."""
-        return self.announced.frame_dtype is None and self.session.settings.init_weights is None
+        begun = self.has_head_start or self.session.settings.init_weights is not None
+        return self.announced.frame_dtype is None and not begun
 
 
 def train(settings: StreamSettings, *, network: NetworkSettings, run: RunContext, stop: threading.Event) -> None:
@@ -133,18 +141,21 @@ def _serve(session: _Session, *, publication: Publication | None) -> bool:
         world_size=rank.world_size,
         warn=lambda text: session.telemetry.send(WarningRaised(text)),
     )
+    beginning = None if checkpoint is not None else _Beginning(session, ingest, publication)
     with receiver:
         with ExitStack() as stack:
             load_optimizers()
 
-            def publish_initial(scan: StreamStart) -> None:
-                if checkpoint is None and publication is not None and session.settings.init_weights is not None:
-                    _publish_initial(session, scan, ingest, publication)
-
-            announced = wait_for_samples(ingest, stop=session.stop, on_scan=publish_initial)
+            announced = wait_for_samples(
+                ingest,
+                stop=session.stop,
+                on_scan=beginning.begin if beginning else lambda _: None,
+                meanwhile=beginning.go_on if beginning else lambda: False,
+            )
             if announced is None:
                 return True
-            work = _Work(session, announced, ingest, publication, checkpoint)
+            learnt = beginning.end() if beginning else None
+            work = _Work(session, announced, ingest, publication, checkpoint, learnt, _on_any_rank(learnt is not None))
             _train(work, stack)
         _wait_for_edges(work)
         if not work.is_futile and not session.stop.is_set():
@@ -152,6 +163,14 @@ def _serve(session: _Session, *, publication: Publication | None) -> bool:
             ingest.queue.release_kept()
             receiver.finish(session.stop)
         return not work.is_futile or session.stop.is_set()
+
+
+def _on_any_rank(here: bool) -> bool:
+    """Return whether something is so on any rank. Collective."""
+    known = torch.tensor([float(here)])
+    if dist.is_initialized():
+        dist.all_reduce(known, op=dist.ReduceOp.MAX)
+    return bool(known.item())
 
 
 def _wait_for_edges(work: _Work) -> None:
@@ -226,10 +245,39 @@ def _checkpointing(work: _Work, contents: CheckpointContents, stack: ExitStack) 
     )
 
 
-def _publish_initial(session: _Session, scan: StreamStart, ingest: SampleIngest, publication: Publication) -> None:
-    """Let an edge work with the weights that training starts from, before the first ground truth comes."""
-    write = _make_recipe(session, ingest, Announced(scan, None)).initial_weights_writer()
-    publication.publish(write, step=0, validation_loss=None, final=False)
+class _Beginning:
+    """What rank 0 does before the first ground truth comes, so that an edge has something to work with.
+
+    It publishes the weights that training starts from, if the settings name some; else it learns from frames alone.
+    Other ranks do nothing.
+    """
+
+    def __init__(self, session: _Session, ingest: SampleIngest, publication: Publication | None) -> None:
+        self._session, self._ingest, self._publication = session, ingest, publication
+        self._head_start: HeadStart | None = None
+        if publication is not None and session.settings.init_weights is None:
+            ingest.unlabelled = UnlabelledStore()
+
+    def begin(self, scan: StreamStart) -> None:
+        """Publish, or prepare to learn, what was announced."""
+        recipe = _make_recipe(self._session, self._ingest, Announced(scan, None))
+        if self._ingest.unlabelled is not None:
+            self._head_start = recipe.head_start(self._ingest.unlabelled, self._publish)
+        elif self._publication is not None:
+            self._publish(recipe.initial_weights_writer())
+
+    def go_on(self) -> bool:
+        """Learn for a moment from what has come; return whether there was anything."""
+        return self._head_start is not None and self._head_start.go_on()
+
+    def end(self) -> nn.Module | None:
+        """Return what was learnt, if it is of use."""
+        self._ingest.unlabelled = None
+        return None if self._head_start is None else self._head_start.end()
+
+    def _publish(self, write: Writer) -> None:
+        assert self._publication is not None  # noqa: S101  # of rank 0, which alone learns
+        self._publication.publish(write, step=0, validation_loss=None, final=False)
 
 
 def _make_recipe(session: _Session, ingest: SampleIngest, announced: Announced) -> Recipe[Any]:
@@ -241,6 +289,8 @@ def _learner(work: _Work, recipe: Recipe[Any]) -> Learner[Any]:
     network = recipe.network()
     if settings.init_weights is None and work.checkpoint is None:
         recipe.fit_to_first_samples(network)
+    if work.learnt_before is not None:
+        network.load_state_dict(work.learnt_before.state_dict())
     log.info("network %s", recipe.identity)
     return Learner(
         network,

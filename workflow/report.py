@@ -89,7 +89,7 @@ def write_report(folder: RunFolder, state: RunState | None = None) -> Path:
         UserError: the folder holds no readable `summary.json`, or telemetry of another version; or it cannot be
             written.
     """
-    summary = {"classification": None, "residuals": None} | _read_json(folder.summary)
+    summary = {"classification": None, "residuals": None, "beginning": None} | _read_json(folder.summary)
     if state is None:
         state = RunState().apply_all(TelemetryLog(folder.telemetry) if folder.telemetry.exists() else ())
     try:

@@ -51,6 +51,7 @@ def _sections(state: RunState) -> Summary:
     warnings = sorted(state.warnings.rows.all(), key=lambda row: row.id)
     return {
         "seconds": (state.last_event_s or 0.0) - (state.started_s or 0.0),
+        "beginning": _beginning(state),
         "scan": None if state.scan is None else msgspec.structs.asdict(state.scan),
         "frames": frames,
         "unheard": state.ledger.unheard,
@@ -74,6 +75,17 @@ def _sections(state: RunState) -> Summary:
         "warnings": [{"part": row.part, "text": row.text, "count": row.count} for row in warnings],
         "failures": [{"part": part, "text": text} for part, text in state.parts.failures],
         "forgotten": {"perspectives": state.perspectives.rows.forgotten, "warnings": state.warnings.rows.forgotten},
+    }
+
+
+def _beginning(state: RunState) -> Summary:
+    """Return when there was an image and when ground truth, in seconds from the start, and the image's scores then."""
+    beginning, started_s = state.beginning, state.started_s or 0.0
+    times_s = {"first_image_s": beginning.imaged_s, "first_ground_truth_s": beginning.ground_truth_s}
+    return {
+        **{name: None if time_s is None else time_s - started_s for name, time_s in times_s.items()},
+        "scores": None if beginning.quality is None else _mean_scores([beginning.quality]),
+        "constant": None if beginning.constant is None else _mean_scores([beginning.constant]),
     }
 
 

@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from ptychoflow.acquisition.frame_check import UNUSABLE, chosen_as_streamed, ranges_in_words, usable
 from ptychoflow.acquisition.ptychography.acquired import AcquiredPerspective, TakenFrames
+from ptychoflow.acquisition.ptychography.head_start import HeadStart, probe_message
 from ptychoflow.acquisition.ptychography.previews import Previews
 from ptychoflow.acquisition.ptychography.regime import RegimeControl
 from ptychoflow.acquisition.ptychography.scan_view import ScanView
@@ -49,7 +50,7 @@ from ptychoflow.streaming.events import (
     Unlabelled,
 )
 from ptychoflow.streaming.frame_memory import PART_BYTES, frames_within
-from ptychoflow.streaming.messages import Frames, NoReference, PerspectiveEnd, Probe, Samples, ScanStart
+from ptychoflow.streaming.messages import Frames, NoReference, PerspectiveEnd, Samples, ScanStart
 from ptychoflow.streaming.settings import RunContext
 
 log = logging.getLogger(__name__)
@@ -115,6 +116,8 @@ class ScanStreamer(SourceStreamer):
         self._said: set[str] = set()
         """Kinds of notes that people have been told."""
         self._void_told = False
+        begun = journal.acquired > 0
+        self._head_start = HeadStart(self._publisher, frames=0 if begun else settings.head_start_frames)
         self.on_acquired: Callable[[AcquiredPerspective], None] | None = None
         """Told of every perspective when all its frames have come, before they are let go of."""
         loop.attend = self._attend
@@ -215,6 +218,7 @@ class ScanStreamer(SourceStreamer):
             self._recorder.start_perspective(perspective)
         self._view.start(perspective)
         self._publish_probe(perspective)
+        self._head_start.begin(perspective)
         again = self._journal.was_acquired(perspective.index)
         taken = TakenFrames(perspective, self._when_disk_allows(self._worker.folder_of_job))
         if self._regime.would_want(perspective.index) and self._journal.result(perspective.index) is None:
@@ -236,10 +240,7 @@ class ScanStreamer(SourceStreamer):
     def _publish_probe(self, perspective: OpenEndedPerspective) -> None:
         """Tell the edge what lights the object, as far as the source does."""
         if perspective.probe is not None:
-            arrays: Arrays = {"probe": perspective.probe}
-            if perspective.mask is not None:
-                arrays["mask"] = perspective.mask
-            self._publisher.post_to_edge(Probe(perspective.index, perspective.angle_deg), arrays)
+            self._publisher.post_to_edge(*probe_message(perspective, perspective.probe))
 
     def _tell(self, perspective: OpenEndedPerspective, text: str) -> None:
         """Tell something of a perspective, unless an earlier process of the run acquired it and told that."""
@@ -290,6 +291,7 @@ class ScanStreamer(SourceStreamer):
         }
         acquired_at_s = time.time() if batch.acquired_at_s is None else batch.acquired_at_s
         self._publisher.post_to_edge(Frames(perspective.index, perspective.angle_deg, acquired_at_s), arrays)
+        self._head_start.send(arrays)
         self._view.show(perspective, batch)
         self._when_disk_allows(lambda: taken.add(arrays, acquired=len(batch)))
 
@@ -316,6 +318,7 @@ class ScanStreamer(SourceStreamer):
     def _publish_ground_truth(self, result: GroundTruthResult) -> None:
         """Send a perspective's reference image to the edge and its samples to the ranks."""
         acquired = self._awaiting.pop(result.perspective)
+        self._head_start.end()
         if result.ground_truth is None:
             because = Unlabelled.WORKER_LOST if result.worker_lost else Unlabelled.RETRIEVAL_FAILED
             self._ledger.count_unlabelled(int(acquired.learned_from.sum()), because)

@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterable
 from ptychoflow.inference_edge.counter import EdgeCounter
 from ptychoflow.inference_edge.frame_queue import FrameQueue
 from ptychoflow.inference_edge.ptychography.diffraction_block import DiffractionBlock, diffraction_block
-from ptychoflow.inference_edge.ptychography.illumination import illumination_from_arrays
 from ptychoflow.inference_edge.ptychography.perspective import Perspective
 from ptychoflow.inference_edge.stitching.quality import reference_from_arrays
 from ptychoflow.inference_edge.stitching.row_bands import ONE_BAND, RowBands
 from ptychoflow.inference_edge.stream_receiver import StreamReceiver
 from ptychoflow.streaming.codec import Arrays, MalformedMessage
+from ptychoflow.streaming.illumination import illumination_from_arrays
 from ptychoflow.streaming.inbox import Delivery, Inbox
 from ptychoflow.streaming.messages import NoReference, Probe, Reference, ScanStart
 

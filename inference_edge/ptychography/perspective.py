@@ -10,12 +10,12 @@ import numpy.typing as npt
 
 from ptychoflow.inference_edge.ptychography.diffraction_block import DiffractionBlock
 from ptychoflow.inference_edge.ptychography.frame_residuals import FrameResiduals
-from ptychoflow.inference_edge.ptychography.illumination import Illumination
 from ptychoflow.inference_edge.section import Section
 from ptychoflow.inference_edge.stitching.mosaic import Mosaic, PlacedPatches
 from ptychoflow.inference_edge.stitching.quality import ReferenceImage
 from ptychoflow.inference_edge.stitching.row_bands import ONE_BAND, RowBands
 from ptychoflow.streaming.events import MosaicKind
+from ptychoflow.streaming.illumination import Illumination
 
 Residuals = npt.NDArray[np.float64]
 

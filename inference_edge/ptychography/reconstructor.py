@@ -16,13 +16,13 @@ from ptychoflow.inference_edge.backends.prediction import Prediction
 from ptychoflow.inference_edge.backends.runner import Runner, begin_in_batches, run_in_batches
 from ptychoflow.inference_edge.ptychography.batch_sizer import BatchSizer
 from ptychoflow.inference_edge.ptychography.diffraction_block import DiffractionBlock
-from ptychoflow.inference_edge.ptychography.illumination import Illumination
 from ptychoflow.inference_edge.ptychography.model import Model
 from ptychoflow.inference_edge.ptychography.residual_meter import ResidualMeter
 from ptychoflow.inference_edge.settings import EdgeSettings
 from ptychoflow.inference_edge.stitching.mosaic import PlacedPatches, crop_centre, place_patches
 from ptychoflow.inference_edge.wake_up import WakeUp
 from ptychoflow.inference_edge.weights_receiver import WeightsReceiver
+from ptychoflow.streaming.illumination import Illumination
 
 
 class Predicted(NamedTuple):

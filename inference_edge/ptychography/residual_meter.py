@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ptychoflow.inference_edge.backends.prediction import Prediction
-from ptychoflow.inference_edge.ptychography.illumination import Illumination
 from ptychoflow.inference_edge.ptychography.residual import forward_residuals
+from ptychoflow.streaming.illumination import Illumination
 
 FIRST_FRAMES = 8
 """Scored to learn what scoring takes."""

@@ -20,6 +20,7 @@ from ptychoflow.streaming.events import (
     Telemetry,
     TrainingResumed,
 )
+from ptychoflow.streaming.state.beginning import Beginning
 from ptychoflow.streaming.state.classification import TaskHistory
 from ptychoflow.streaming.state.ledger import FrameLedger
 from ptychoflow.streaming.state.parts import PartsHealth
@@ -70,6 +71,7 @@ class RunState:
         """Of first passes, the newest."""
         self.calibration: ResidualCalibrated | None = None
         self.imaged = Rate()
+        self.beginning = Beginning()
         self.ledger = FrameLedger()
         self.parts = PartsHealth()
         self.warnings = Warnings()
@@ -84,6 +86,7 @@ class RunState:
         with self.lock:
             self.events += 1
             at_s = self._heard_at(telemetry.time_s)
+            self.beginning.apply(telemetry, at_s=at_s)
             self.ledger.apply(telemetry)
             self.weights.apply(telemetry)
             self.parts.apply(telemetry, at_s=at_s)

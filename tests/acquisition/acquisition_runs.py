@@ -33,6 +33,7 @@ from ptychoflow.streaming.messages import (
     Samples,
     ScanEnd,
     ScanStart,
+    UnlabelledFrames,
 )
 from ptychoflow.streaming.publisher import rank_name
 from ptychoflow.streaming.settings import NetworkSettings, RunContext
@@ -64,6 +65,8 @@ class Receiver:
     """What an edge says of each perspective once it has the reference."""
     images: Mapping[int, tuple[FirstPassImage, Mapping[str, npt.NDArray[Any]]]] = field(default_factory=dict)
     """What an edge has made of each perspective when it has all of it."""
+    unlabelled: dict[int, list[dict[str, npt.NDArray[Any]]]] = field(default_factory=dict)
+    """By perspective, those that came after its probe and before any sample."""
     started: list[ScanStart] = field(default_factory=list)
     done: bool = False
 
@@ -83,6 +86,9 @@ class Receiver:
         match message:
             case Probe() if all(perspective != message.perspective for perspective, _ in self.frames):
                 self.probes[message.perspective] = arrays["probe"].copy()
+            case UnlabelledFrames() if message.perspective in self.probes and not self.frames:
+                copies = {name: array.copy() for name, array in arrays.items()}
+                self.unlabelled.setdefault(message.perspective, []).append(copies)
             case Frames() | Samples():
                 self._take_frames(message.perspective, arrays)
             case Reference():

@@ -15,11 +15,11 @@ from ptychoflow.inference_edge.ptychography.calibration import (
     rank_correlation,
 )
 from ptychoflow.inference_edge.ptychography.frame_residuals import WINDOW, FrameResiduals
-from ptychoflow.inference_edge.ptychography.illumination import Illumination
 from ptychoflow.inference_edge.ptychography.residual import forward_residuals
 from ptychoflow.inference_edge.ptychography.residual_meter import ResidualMeter
 from ptychoflow.inference_edge.stitching.area import Area
 from ptychoflow.inference_edge.stitching.quality import Comparison
+from ptychoflow.streaming.illumination import Illumination
 
 RANDOM = np.random.default_rng(5)
 PATCH = (8, 8)

@@ -19,15 +19,18 @@ from ptychoflow.streaming.messages import (
     DataMessage,
     FrameRole,
     PerspectiveEnd,
+    Probe,
     Samples,
     ScanEnd,
     ScanStart,
     StreamStart,
+    UnlabelledFrames,
 )
 from ptychoflow.trainer.interface.sample_format import SampleFormat, dtype_name
 from ptychoflow.trainer.interface.stream import SectionEnd
 from ptychoflow.trainer.online.frame_indices import FrameIndices, Runs
 from ptychoflow.trainer.online.sample_queue import SampleCounts, SampleQueue
+from ptychoflow.trainer.online.unlabelled_frames import UnlabelledStore
 from ptychoflow.trainer.online.validation_store import ValidationStore
 
 log = logging.getLogger(__name__)
@@ -92,6 +95,8 @@ class SampleIngest:
         )
         self.scan = earlier.scan
         self.frame_dtype = earlier.frame_dtype
+        self.unlabelled: UnlabelledStore | None = None
+        """Takes frames that come before their ground truth; without, they are let go."""
         self.has_samples = earlier.counts.trained > 0
         """A sample to train on has come."""
         self._format_of = format_of
@@ -115,6 +120,10 @@ class SampleIngest:
             case ScanEnd():
                 self.queue.put_stream_end()
                 self.queue.keep_for_restart(sequence)
+            case Probe() | UnlabelledFrames():
+                if self.unlabelled is not None and isinstance(self.scan, ScanStart):
+                    self.unlabelled.take(message, arrays, self.scan)
+                self.queue.put_settled(sequence)
             case Samples():
                 self._ingest_samples(sequence, message.perspective, arrays)
             case PerspectiveEnd():

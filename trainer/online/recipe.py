@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Generic
+from typing import Generic, Protocol
 
 import torch
+from torch import nn
 
 from ptychoflow.streaming.settings import Settings
 from ptychoflow.trainer.device import Rank
@@ -19,11 +20,22 @@ from ptychoflow.trainer.online.ingest import SampleIngest
 from ptychoflow.trainer.online.publication import Publication
 from ptychoflow.trainer.online.publishing_callback import PublishingCallback
 from ptychoflow.trainer.online.step_report import StepReport
+from ptychoflow.trainer.online.unlabelled_frames import UnlabelledStore
 from ptychoflow.trainer.settings import StreamSettings
 from ptychoflow.trainer.training.averaging import NetworkT
 from ptychoflow.trainer.training.learner import Learner
 
 log = logging.getLogger(__name__)
+
+
+class HeadStart(Protocol):
+    """Teaches a network while the first ground truth is still being computed."""
+
+    def go_on(self) -> bool:
+        """Make a step; return False if there is nothing to learn from."""
+
+    def end(self) -> nn.Module | None:
+        """Return the network to train from now on, or None if what it has learnt is of no use."""
 
 
 class Recipe(ABC, Generic[NetworkT]):
@@ -72,6 +84,15 @@ class Recipe(ABC, Generic[NetworkT]):
     @abstractmethod
     def initial_weights_writer(self) -> Writer:
         """Return what writes the weights that training starts from."""
+
+    def head_start(self, store: UnlabelledStore, publish: Callable[[Writer], None]) -> HeadStart | None:
+        """Return what learns from frames before there is ground truth, if this pipeline can; on rank 0.
+
+        Args:
+            store: gets the frames.
+            publish: takes what writes weights that are of use.
+        """
+        return None
 
     def fit_to_first_samples(self, network: NetworkT) -> None:
         """Adapt a new network to the first samples that have arrived. Collective."""

@@ -27,7 +27,11 @@ class Announced:
 
 
 def wait_for_samples(
-    ingest: SampleIngest, *, stop: threading.Event, on_scan: Callable[[StreamStart], None] = lambda _: None
+    ingest: SampleIngest,
+    *,
+    stop: threading.Event,
+    on_scan: Callable[[StreamStart], None] = lambda _: None,
+    meanwhile: Callable[[], bool] = lambda: False,
 ) -> Announced | None:
     """Block until every rank has the scan's announcement and any rank a training sample, or all the whole stream.
 
@@ -37,6 +41,7 @@ def wait_for_samples(
         ingest: of this rank.
         stop: ends the wait.
         on_scan: called once, when this rank has the scan's announcement.
+        meanwhile: called again and again, for a moment's work; returns whether there was any.
     """
     told = False
     while True:
@@ -49,7 +54,8 @@ def wait_for_samples(
             return None
         if announced and (dtype is not None or complete) and ingest.scan is not None:
             return Announced(ingest.scan, dtype)
-        stop.wait(POLL_S)
+        if not meanwhile():
+            stop.wait(POLL_S)
 
 
 def _over_all_ranks(ingest: SampleIngest, *, stop: threading.Event) -> tuple[bool, str | None, bool, bool]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import cast
 
@@ -21,8 +22,10 @@ from ptychoflow.trainer.online.ingest import SampleIngest
 from ptychoflow.trainer.online.publication import Publication
 from ptychoflow.trainer.online.recipe import Recipe
 from ptychoflow.trainer.online.step_report import StepReport
+from ptychoflow.trainer.online.unlabelled_frames import UnlabelledStore
 from ptychoflow.trainer.pipelines.ptychography.callback import PtychographyCallback
 from ptychoflow.trainer.pipelines.ptychography.evaluation import Evaluator
+from ptychoflow.trainer.pipelines.ptychography.head_start import HeadStart
 from ptychoflow.trainer.pipelines.ptychography.mean_patch import MeanPatch
 from ptychoflow.trainer.pipelines.ptychography.pipeline import Ptychography
 from ptychoflow.trainer.pipelines.ptychography.settings import TrainerSettings
@@ -75,8 +78,23 @@ class PtychographyRecipe(Recipe[FrameNetwork]):
 
     def initial_weights_writer(self) -> Writer:
         """Return what writes the weights that training starts from, with a constant that has learnt nothing."""
+        return self._writer_before_samples(self.network())
+
+    def head_start(self, store: UnlabelledStore, publish: Callable[[Writer], None]) -> HeadStart:
+        """Return what learns to explain frames by their probe."""
+        return HeadStart(
+            self.network(),
+            store,
+            settings=self._settings,
+            device=self._rank.device,
+            precision=self._rank.precision,
+            publish=lambda network: publish(self._writer_before_samples(network)),
+            seed=self._seed,
+        )
+
+    def _writer_before_samples(self, network: FrameNetwork) -> Writer:
         nothing_learned = MeanPatch(self._config.target_shape_px, device=torch.device("cpu")).on_this_rank()
-        return weights_writer(self.network(), nothing_learned)
+        return weights_writer(network, nothing_learned)
 
     def fit_to_first_samples(self, network: FrameNetwork) -> None:
         """Choose the network's input scale from the first samples that wait on any rank. Collective."""

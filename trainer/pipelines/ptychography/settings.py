@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
 from ptychoflow.trainer.models.ptychonn_settings import ModelSettings
 from ptychoflow.trainer.settings import StreamSettings
@@ -12,6 +12,9 @@ class TrainerSettings(StreamSettings):
     """The `[trainer]` section of a scan."""
 
     model: ModelSettings = Field(default_factory=ModelSettings)
+    head_start_s: NonNegativeFloat = 600.0
+    """Until the first ground truth comes, and for so long at most, learn from frames and their probe alone what
+    explains them; see `acquisition.head_start_frames`. A network from `init_weights` does not."""
     worsening_perspectives: PositiveInt = 3
     """Warn when the validation loss has worsened after so many perspectives in a row: over those that had ended
     by then, it rose each time by more than 1 %."""

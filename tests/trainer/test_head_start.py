@@ -1,0 +1,296 @@
+"""What is learnt from frames and their probe alone, and what becomes of it when ground truth comes."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from support import wait_until
+from trainer_streams import samples, scan_start
+
+from ptychoflow.acquisition.scan import Perspective
+from ptychoflow.acquisition.simulation.scan import SimulatedScan
+from ptychoflow.acquisition.source_settings import SimulationSettings
+from ptychoflow.inference_edge.stitching.mosaic import Mosaic, place_patches
+from ptychoflow.streaming.codec import Arrays
+from ptychoflow.streaming.messages import PerspectiveEnd, Probe, Samples, ScanEnd, ScanStart, UnlabelledFrames, Weights
+from ptychoflow.streaming.publisher import Publisher
+from ptychoflow.streaming.settings import NetworkSettings, RunContext
+from ptychoflow.streaming.weights_channel import WeightsClient
+from ptychoflow.trainer.models.frame_network import FrameNetwork
+from ptychoflow.trainer.models.precision import Precision
+from ptychoflow.trainer.models.ptychonn_settings import ModelSettings, NetworkConfig
+from ptychoflow.trainer.models.weights_file import read_weights
+from ptychoflow.trainer.online.unlabelled_frames import UnlabelledStore
+from ptychoflow.trainer.pipelines.ptychography import head_start as head_start_module
+from ptychoflow.trainer.pipelines.ptychography.head_start import GROUP, HeadStart
+from ptychoflow.trainer.pipelines.ptychography.settings import TrainerSettings
+from ptychoflow.trainer.service import train
+from ptychoflow.trainer.settings import BufferSettings, Pace
+
+SOURCE = SimulationSettings(perspectives=1, frames_per_perspective=80, frame_shape_px=(32, 32), seed=5)
+CPU = torch.device("cpu")
+SETTINGS = TrainerSettings(
+    model=ModelSettings(width=8, levels=2),
+    batch_size=4,
+    buffer=BufferSettings(capacity=50, representatives=4, candidates=2, transport="local"),
+    pace=Pace.STREAM,
+    finish_s=0.0,
+    wait_until_served_s=30.0,
+    threads=1,
+    publish_every_s=0.0,
+    learning_rate=2e-3,
+)
+
+
+@pytest.fixture(scope="module")
+def perspective() -> Perspective:
+    return SimulatedScan(SOURCE).perspective(0)
+
+
+def announced(perspective: Perspective) -> ScanStart:
+    geometry = perspective.geometry
+    return ScanStart(
+        run="test",
+        perspectives=1,
+        frame_shape_px=geometry.frame_shape_px,
+        target_shape_px=(24, 24),
+        object_pixel_size_m=geometry.object_pixel_size_m,
+        energy_eV=geometry.energy_eV,
+        detector_distance_m=geometry.detector_distance_m,
+        detector_pixel_size_m=geometry.detector_pixel_size_m,
+    )
+
+
+def messages(
+    perspective: Perspective, *, probe: np.ndarray | None = None
+) -> list[tuple[Probe | UnlabelledFrames, Arrays]]:
+    counts = perspective.read(0, len(perspective)).astype(np.uint16)
+    known = perspective.probe if probe is None else probe
+    rows = [slice(start, start + 20) for start in range(0, len(counts), 20)]
+    return [
+        (Probe(0, 0.0), {"probe": known}),
+        *(
+            (
+                UnlabelledFrames(0),
+                {"position_px": perspective.positions_px[part], "diffraction": counts[part]},
+            )
+            for part in rows
+        ),
+    ]
+
+
+def stored(perspective: Perspective, *, probe: np.ndarray | None = None) -> UnlabelledStore:
+    store = UnlabelledStore()
+    for message, arrays in messages(perspective, probe=probe):
+        store.take(message, arrays, announced(perspective))
+    return store
+
+
+def make_head_start(store: UnlabelledStore, published: list[FrameNetwork], **settings: float) -> HeadStart:
+    torch.manual_seed(0)
+    config = NetworkConfig(model=SETTINGS.model, frame_shape_px=(32, 32), target_shape_px=(24, 24))
+    return HeadStart(
+        FrameNetwork(config),
+        store,
+        settings=SETTINGS.model_copy(update=settings),
+        device=CPU,
+        precision=Precision.FLOAT32,
+        publish=published.append,
+        seed=0,
+    )
+
+
+def correlation_with_truth(network: FrameNetwork, perspective: Perspective) -> float:
+    """Return that of the stitched phase, less a plane that frames cannot tell, with the true one."""
+    counts = perspective.read(0, len(perspective)).astype(np.float32)
+    with torch.no_grad():
+        phase = network.eval()(torch.from_numpy(counts)).phase.numpy()
+    mosaic = Mosaic()
+    mosaic.stitch(place_patches(None, phase, perspective.positions_px))
+    image = mosaic.image()
+    truth = perspective.ground_truth
+    assert truth is not None
+    origin = np.round(np.array(image.origin_px) - truth.origin_px).astype(int)
+    inner = image.coverage > 3
+    rows, columns = np.nonzero(inner)
+    true_phase = np.angle(truth.values)[rows + origin[0], columns + origin[1]]
+    return float(np.corrcoef(image.phase[inner], true_phase)[0, 1])
+
+
+def test_an_image_comes_of_frames_and_their_probe_alone(perspective: Perspective) -> None:
+    published: list[FrameNetwork] = []
+    head_start = make_head_start(stored(perspective), published)
+    for _ in range(250):
+        assert head_start.go_on()
+    network = head_start.end()
+    assert network is not None
+    assert published
+    untrained = make_head_start(UnlabelledStore(), [])._network
+    before, after = (correlation_with_truth(one, perspective) for one in (untrained, network))
+    assert abs(before) < 0.3
+    assert after > 0.6
+    assert not head_start.go_on(), "the frames are let go of"
+
+
+def test_with_another_probe_it_is_given_up_and_training_starts_anew(
+    perspective: Perspective, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(head_start_module, "GIVEN_UP_AFTER_STEPS", 60)
+    random = np.random.default_rng(0)
+    noise = (random.normal(size=(1, 32, 32)) + 1j * random.normal(size=(1, 32, 32))).astype(np.complex64)
+    published: list[FrameNetwork] = []
+    head_start = make_head_start(stored(perspective, probe=noise), published)
+    steps = 0
+    while head_start.go_on():
+        steps += 1
+    assert steps == 60
+    assert head_start.end() is None
+    assert not published
+
+
+def test_it_goes_on_for_its_time_and_begins_with_a_group_of_frames(perspective: Perspective) -> None:
+    assert not make_head_start(UnlabelledStore(), []).go_on()
+    store, (probe, first, *_) = UnlabelledStore(), messages(perspective)
+    store.take(*probe, announced(perspective))
+    store.take(first[0], {name: array[: GROUP - 1] for name, array in first[1].items()}, announced(perspective))
+    short, none = (make_head_start(store, [], head_start_s=limit_s) for limit_s in (1e-9, 0.0))
+    assert not short.go_on()
+    store.take(first[0], {name: array[GROUP - 1 :] for name, array in first[1].items()}, announced(perspective))
+    assert [short.go_on() for _ in range(3)] == [True, False, False]
+    assert not none.go_on()
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"diffraction": np.ones((20, 16, 32), np.uint16)}, "diffraction has shape"),
+        ({"position_px": np.zeros((20, 3))}, "position_px has shape"),
+        ({"position_px": np.zeros((20, 2), np.float32)}, "positions of float32"),
+        ({"diffraction": np.ones((20, 32, 32), np.complex64)}, "frames of complex64"),
+        ({"diffraction": None}, "no array"),
+    ],
+)
+def test_what_cannot_be_used_is_left_out_and_said(
+    perspective: Perspective, change: Arrays, said: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    store, (probe, first, *_) = UnlabelledStore(), messages(perspective)
+    store.take(*first, announced(perspective))
+    assert "without their probe" in caplog.text
+    store.take(*probe, announced(perspective))
+    arrays = {name: array for name, array in (first[1] | change).items() if array is not None}
+    store.take(first[0], arrays, announced(perspective))
+    assert said in caplog.text
+    assert store.newest() is None
+
+
+def test_frames_that_are_not_finite_are_left_out_and_memory_is_bounded(
+    perspective: Perspective, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    store, (probe, first, *_) = UnlabelledStore(), messages(perspective)
+    store.take(*probe, announced(perspective))
+    counts = first[1]["diffraction"].astype(np.float32)
+    positions = first[1]["position_px"].copy()
+    counts[3, 2, 2], positions[5, 1] = np.nan, np.inf
+    store.take(first[0], {"position_px": positions, "diffraction": counts}, announced(perspective))
+    newest = store.newest()
+    assert newest is not None
+    np.testing.assert_array_equal(newest.position_px, np.delete(positions, [3, 5], axis=0))
+    np.testing.assert_array_equal(np.concatenate(newest.parts), np.delete(counts, [3, 5], axis=0))
+    monkeypatch.setattr("ptychoflow.trainer.online.unlabelled_frames.KEPT_BYTES", counts.nbytes)
+    store.take(first[0], first[1], announced(perspective))
+    assert "more frames than" in caplog.text
+    again = store.newest()
+    assert again is not None
+    assert len(again.position_px) == 18
+
+
+def test_an_edge_gets_weights_before_the_first_sample_and_the_last_of_them_if_none_comes(
+    network: NetworkSettings, tmp_path: Path, perspective: Perspective
+) -> None:
+    found: list[tuple[Weights, bytes]] = []
+    with (
+        closing(WeightsClient(network, edge="test")) as client,
+        Publisher(network, spool_dir=tmp_path, memory_bytes=1 << 26, edge=False) as publisher,
+        ThreadPoolExecutor(1) as executor,
+    ):
+        context = RunContext("test", tmp_path / "run", 1)
+        future = executor.submit(train, SETTINGS, network=network, run=context, stop=threading.Event())
+
+        def pump_until(enough: int) -> None:
+            def came() -> bool:
+                publisher.pump(0.02)
+                found.extend(filter(None, [client.poll()]))
+                return len(found) >= enough or future.done()
+
+            wait_until(came, timeout_s=60)
+
+        publisher.post_to_ranks(announced(perspective))
+        for message, arrays in messages(perspective):
+            publisher.post_to_first_rank(message, arrays)
+        pump_until(2)
+        assert all((weights.step, weights.final) == (0, False) for weights, _ in found)
+        publisher.post_to_ranks(PerspectiveEnd(0, 0.0, 80))
+        publisher.post_to_ranks(ScanEnd(80))
+        while not future.done():
+            pump_until(len(found) + 1)
+        future.result()
+    weights, data = found[-1]
+    assert weights.final
+    kept = [read_weights(path.read_bytes()) for path in sorted((tmp_path / "run" / "weights").glob("v*"))]
+    final, before = read_weights(data).network.state_dict(), kept[-2].network.state_dict()
+    for name, tensor in final.items():
+        torch.testing.assert_close(tensor, before[name], rtol=0, atol=0)
+
+
+def test_training_goes_on_from_what_was_learnt(
+    network: NetworkSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    marked: list[FrameNetwork] = []
+
+    class Marked(HeadStart):
+        """Learns nothing, and hands over a network that can be told from others."""
+
+        def go_on(self) -> bool:
+            return False
+
+        def end(self) -> FrameNetwork:
+            with torch.no_grad():
+                for parameter in self._network.parameters():
+                    parameter.fill_(0.25)
+            marked.append(self._network)
+            return self._network
+
+    monkeypatch.setattr("ptychoflow.trainer.pipelines.ptychography.recipe.HeadStart", Marked)
+    settings = SETTINGS.model_copy(update={"learning_rate": 1e-12, "averaging": 0.0})
+    with (
+        closing(WeightsClient(network, edge="test")) as client,
+        Publisher(network, spool_dir=tmp_path, memory_bytes=1 << 26, edge=False) as publisher,
+        ThreadPoolExecutor(1) as executor,
+    ):
+        context = RunContext("test", tmp_path / "run", 1)
+        future = executor.submit(train, settings, network=network, run=context, stop=threading.Event())
+        publisher.post_to_ranks(scan_start())
+        publisher.post_samples(Samples(perspective=0), samples(range(40)))
+        publisher.post_to_ranks(PerspectiveEnd(0, 0.0, 40))
+        publisher.post_to_ranks(ScanEnd(40))
+
+        def ended() -> bool:
+            publisher.pump(0.02)
+            client.poll()
+            return future.done()
+
+        wait_until(ended, timeout_s=60)
+        future.result()
+    assert len(marked) == 1
+    newest = sorted((tmp_path / "run" / "weights").glob("v*"))[-1]
+    loaded = read_weights(newest.read_bytes())
+    assert loaded.manifest.step > 0
+    for name, parameter in loaded.network.named_parameters():
+        torch.testing.assert_close(parameter, torch.full_like(parameter, 0.25), rtol=1e-6, atol=0, msg=name)

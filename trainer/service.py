@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +30,7 @@ from ptychoflow.trainer.online.ingest import SampleIngest
 from ptychoflow.trainer.online.publication import Publication
 from ptychoflow.trainer.online.receiver import SampleReceiver, let_go_again
 from ptychoflow.trainer.online.recipe import HeadStart, Recipe
-from ptychoflow.trainer.online.start import Announced, wait_for_samples
+from ptychoflow.trainer.online.start import POLL_S, Announced, wait_for_samples
 from ptychoflow.trainer.online.step_report import StepReport
 from ptychoflow.trainer.online.stream_checkpoint import open_ingest, validation_files
 from ptychoflow.trainer.online.unlabelled_frames import UnlabelledStore
@@ -84,7 +85,7 @@ class _Work:
     @property
     def is_futile(self) -> bool:
         """There is nothing to learn from, and nothing was learnt before: the weights will be good for nothing."""
-        begun = self.has_head_start or self.session.settings.init_weights is not None
+        begun = self.has_head_start or self.checkpoint is not None or self.session.settings.init_weights is not None
         return self.announced.frame_dtype is None and not begun
 
 
@@ -249,7 +250,7 @@ class _Beginning:
     """What rank 0 does before the first ground truth comes, so that an edge has something to work with.
 
     It publishes the weights that training starts from, if the settings name some; else it learns from frames alone.
-    Other ranks do nothing.
+    Other ranks only find out, together with it, whether there can be such a network.
     """
 
     def __init__(self, session: _Session, ingest: SampleIngest, publication: Publication | None) -> None:
@@ -261,19 +262,28 @@ class _Beginning:
     def begin(self, scan: StreamStart) -> None:
         """Publish, or prepare to learn, what was announced."""
         recipe = _make_recipe(self._session, self._ingest, Announced(scan, None))
-        if self._ingest.unlabelled is not None:
-            self._head_start = recipe.head_start(self._ingest.unlabelled, self._publish)
-        elif self._publication is not None:
+        if self._publication is None:
+            recipe.network()
+        elif self._ingest.unlabelled is None:
             self._publish(recipe.initial_weights_writer())
+        else:
+            self._head_start = recipe.head_start(self._ingest.unlabelled, self._publish)
+            if self._head_start is None:
+                self._ingest.unlabelled = None
 
     def go_on(self) -> bool:
         """Learn for a moment from what has come; return whether there was anything."""
-        return self._head_start is not None and self._head_start.go_on()
+        until_s = time.monotonic() + POLL_S
+        worked = False
+        while self._head_start is not None and time.monotonic() < until_s and self._head_start.go_on():
+            worked = True
+        return worked
 
     def end(self) -> nn.Module | None:
         """Return what was learnt, if it is of use."""
         self._ingest.unlabelled = None
-        return None if self._head_start is None else self._head_start.end()
+        head_start, self._head_start = self._head_start, None
+        return None if head_start is None else head_start.end()
 
     def _publish(self, write: Writer) -> None:
         assert self._publication is not None  # noqa: S101  # of rank 0, which alone learns

@@ -15,8 +15,11 @@ from ptychoflow.streaming.publisher import Publisher
 
 log = logging.getLogger(__name__)
 
-HEAD_START_BYTES = 1 << 26
+HEAD_START_BYTES = 1 << 27
 """Of frames that are sent for it at most: the trainer keeps them in memory."""
+
+FEWEST_FRAMES = 16
+"""Where fewer are within that, none are sent."""
 
 
 class HeadStart:
@@ -40,7 +43,10 @@ class HeadStart:
         if self._left == 0 or perspective.probe is None:
             return
         shape_px = perspective.geometry.frame_shape_px
-        self._left = min(self._left, frames_within(HEAD_START_BYTES, shape_px, np.dtype(np.uint16).itemsize))
+        within = frames_within(HEAD_START_BYTES, shape_px, np.dtype(np.float32).itemsize)
+        self._left = min(self._left, within) if within >= FEWEST_FRAMES else 0
+        if self._left == 0:
+            return
         log.info("perspective %d: up to %d frames for the trainer's head start", perspective.index, self._left)
         self._perspective = perspective.index
         self._publisher.post_to_first_rank(*probe_message(perspective, perspective.probe))

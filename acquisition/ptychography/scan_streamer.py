@@ -116,8 +116,8 @@ class ScanStreamer(SourceStreamer):
         self._said: set[str] = set()
         """Kinds of notes that people have been told."""
         self._void_told = False
-        begun = journal.acquired > 0
-        self._head_start = HeadStart(self._publisher, frames=0 if begun else settings.head_start_frames)
+        wanted = settings.trainer and journal.acquired == 0
+        self._head_start = HeadStart(self._publisher, frames=settings.head_start_frames if wanted else 0)
         self.on_acquired: Callable[[AcquiredPerspective], None] | None = None
         """Told of every perspective when all its frames have come, before they are let go of."""
         loop.attend = self._attend

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ptychoflow.inference_edge.backends.name import BackendName
-from ptychoflow.inference_edge.backends.overlapped_runner import OverlappedRunner
+from ptychoflow.inference_edge.backends.overlapped_runner import CopyStreams, OverlappedRunner
 from ptychoflow.inference_edge.backends.prediction import Prediction, prediction_of
 from ptychoflow.inference_edge.backends.runner import ImmediateRunner, Runner
 from ptychoflow.inference_edge.backends.staging import Staging
@@ -34,6 +34,7 @@ class Backend(ABC):
     def __init__(self, device: torch.device, precision: Precision, *, threads: int, batch_max: int) -> None:
         self.device, self.precision = device, precision
         self.threads, self.batch_max = threads, batch_max
+        self._copying: CopyStreams | None = None
 
     @classmethod
     @abstractmethod
@@ -47,7 +48,8 @@ class Backend(ABC):
     def _runner(self, network: Callable[[Tensor], Sequence[Tensor]]) -> Runner:
         """Return what runs a network that maps counts, float32 (n, y, x) on the device, to new channels."""
         if self.device.type == "cuda":
-            return OverlappedRunner(network, self.device)
+            self._copying = self._copying or CopyStreams(self.device)
+            return OverlappedRunner(network, self._copying)
         staging = Staging(self.batch_max)
 
         @torch.inference_mode()

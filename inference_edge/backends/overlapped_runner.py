@@ -15,6 +15,15 @@ from ptychoflow.inference_edge.backends.prediction import Prediction, prediction
 from ptychoflow.inference_edge.backends.runner import Result, Runner
 
 
+class CopyStreams:
+    """The streams by which a device is given frames and gives patches back."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.streams = torch.get_device_module(device)
+        self.uploading, self.downloading = self.streams.Stream(), self.streams.Stream()
+
+
 class OverlappedRunner(Runner):
     """Copies with two streams beside the one that computes: begin with frames, then take the results of those before.
 
@@ -23,15 +32,14 @@ class OverlappedRunner(Runner):
 
     Args:
         network: maps counts, float32 (n, y, x) on `device`, to channels that nobody writes to afterwards.
-        device: where it runs.
+        copying: on the device where it runs; the same for all networks, since memory is kept stream by stream.
     """
 
     overlaps = True
 
-    def __init__(self, network: Callable[[Tensor], Sequence[Tensor]], device: torch.device) -> None:
-        self._network, self._device = network, device
-        self._streams = torch.get_device_module(device)
-        self._uploading, self._downloading = self._streams.Stream(), self._streams.Stream()
+    def __init__(self, network: Callable[[Tensor], Sequence[Tensor]], copying: CopyStreams) -> None:
+        self._network, self._device = network, copying.device
+        self._streams, self._uploading, self._downloading = copying.streams, copying.uploading, copying.downloading
 
     @torch.inference_mode()
     def begin(self, counts: npt.NDArray[Any]) -> Result:

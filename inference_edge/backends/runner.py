@@ -11,7 +11,7 @@ import numpy.typing as npt
 from ptychoflow.inference_edge.backends.prediction import Prediction, join_predictions
 
 Result: TypeAlias = Callable[[], Prediction]
-"""Waits for patches that nobody else will write to. Call it once."""
+"""Waits for patches that nobody else will write to. To be called, once: it keeps what the device computes with."""
 
 
 class Runner(ABC):

@@ -9,6 +9,7 @@ from ptychoflow.streaming.events import (
     PerspectiveScores,
     Quality,
     Telemetry,
+    WeightsPublished,
 )
 
 
@@ -19,10 +20,11 @@ class Beginning:
         self.imaged_s: float | None = None
         self.ground_truth_s: float | None = None
         self.quality: Quality | None = None
-        """Of the image that was there when its reference came, if one was."""
+        """Of the first image that had a reference, if no weights had part in it that had learnt from ground truth."""
         self.constant: Quality | None = None
         """Of predicting the same everywhere, likewise."""
-        self._perspective: int | None = None
+        self._untaught: set[int] = set()
+        """Versions of the weights that had learnt from no ground truth."""
 
     @property
     def lead_s(self) -> float | None:
@@ -36,10 +38,12 @@ class Beginning:
         match telemetry.event:
             case EdgeCounts(inferred=inferred) if inferred and self.imaged_s is None:
                 self.imaged_s = at_s
-            case GroundTruthReady(perspective=perspective) if self.ground_truth_s is None:
-                self.ground_truth_s, self._perspective = at_s, perspective
-            case PerspectiveScores(perspective=perspective, kind=MosaicKind.REFRESHED) as scores if (
-                self.quality is None and self.lead_s is not None and perspective == self._perspective
+            case GroundTruthReady() if self.ground_truth_s is None:
+                self.ground_truth_s = at_s
+            case WeightsPublished(version=version, step=0):
+                self._untaught.add(version)
+            case PerspectiveScores(kind=MosaicKind.REFRESHED) as scores if (
+                self.quality is None and self._untaught.issuperset(scores.model_versions)
             ):
                 self.quality, self.constant = scores.quality, scores.constant
             case _:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from ptychoflow.inference_edge.backends import overlapped_runner
-from ptychoflow.inference_edge.backends.overlapped_runner import OverlappedRunner
+from ptychoflow.inference_edge.backends.overlapped_runner import CopyStreams, OverlappedRunner
 from ptychoflow.inference_edge.backends.runner import begin_in_batches, run_in_batches
 
 CPU = torch.device("cpu")
@@ -27,7 +27,7 @@ def network(counts: torch.Tensor) -> tuple[torch.Tensor, ...]:
 def test_counts_of_every_kind_give_their_patches(dtype):
     counts = COUNTS.astype(dtype)
     counts.flags.writeable = False
-    runner = OverlappedRunner(network, CPU)
+    runner = OverlappedRunner(network, CopyStreams(CPU))
     for some in (counts[:2], counts, counts[4:, ::2]):
         prediction = runner(some)
         np.testing.assert_array_equal(prediction.amplitude, some.astype(np.float32) * 2, strict=True)
@@ -36,7 +36,7 @@ def test_counts_of_every_kind_give_their_patches(dtype):
 
 def test_batches_under_way_do_not_share_memory_and_frames_may_change():
     counts = COUNTS.astype(np.float32)
-    runner = OverlappedRunner(network, CPU)
+    runner = OverlappedRunner(network, CopyStreams(CPU))
     results = []
     for number in range(4):
         counts += number
@@ -48,7 +48,7 @@ def test_batches_under_way_do_not_share_memory_and_frames_may_change():
 
 @pytest.mark.parametrize("batch_max", [1, 3, 7, 100])
 def test_more_frames_than_a_batch_may_have_come_back_in_order(batch_max):
-    runner = OverlappedRunner(network, CPU)
+    runner = OverlappedRunner(network, CopyStreams(CPU))
     begun = begin_in_batches(runner, COUNTS, batch_max=batch_max)
     np.testing.assert_array_equal(run_in_batches(runner, COUNTS, batch_max=batch_max).phase, COUNTS + 1)
     np.testing.assert_array_equal(begun().phase, COUNTS + 1)
@@ -102,7 +102,7 @@ def test_every_stream_waits_for_the_one_before_and_the_host_for_the_last_alone(m
         device.diary.append(("computes on", device.running[-1]))
         return network(counts)
 
-    runner = OverlappedRunner(computes, CPU)
+    runner = OverlappedRunner(computes, CopyStreams(CPU))
     first, second = runner.begin(COUNTS), runner.begin(COUNTS)
     batch = [
         ("record", "uploading"),

@@ -69,8 +69,8 @@ def test_frames_balance_over_acquisition_ranks_and_edge():
     }  # fmt: skip
 
 
-def scored(kind: MosaicKind, psnr_db: float, *, perspective: int = 0) -> PerspectiveScores:
-    return PerspectiveScores(perspective, 0.0, 9, kind, quality(psnr_db), quality(10.0), [1])
+def scored(kind: MosaicKind, psnr_db: float, versions: list[int]) -> PerspectiveScores:
+    return PerspectiveScores(0, 0.0, 9, kind, quality(psnr_db), quality(10.0), versions)
 
 
 def imaged(frames: int) -> EdgeCounts:
@@ -79,10 +79,14 @@ def imaged(frames: int) -> EdgeCounts:
 
 def test_an_image_before_the_first_ground_truth_is_told_with_its_scores_when_that_came():
     truth = GroundTruthReady(0, GroundTruthSource.PTYCHI, 5.0, 9)
+    weights = [
+        WeightsPublished(version, step, "0" * 64, None, final=False) for version, step in enumerate((0, 0, 9), 1)
+    ]
     beginning = summarise(
-        (100.0, imaged(0)), (104.0, imaged(1)), (106.0, imaged(9)), (120.0, truth),
-        (121.0, scored(MosaicKind.FIRST_PASS, 14.0)), (121.0, scored(MosaicKind.REFRESHED, 1.0, perspective=3)),
-        (122.0, scored(MosaicKind.REFRESHED, 16.0)), (130.0, scored(MosaicKind.REFRESHED, 20.0)), (140.0, truth),
+        (100.0, imaged(0)), (103.0, weights[0]), (104.0, imaged(1)), (106.0, imaged(9)), (107.0, weights[1]),
+        (119.0, scored(MosaicKind.FIRST_PASS, 14.0, [1])), (120.0, truth), (121.0, weights[2]),
+        (122.0, scored(MosaicKind.REFRESHED, 16.0, [1, 2])), (130.0, scored(MosaicKind.REFRESHED, 20.0, [3])),
+        (131.0, scored(MosaicKind.REFRESHED, 18.0, [2])), (140.0, truth),
     )["beginning"]  # fmt: skip
     assert (beginning["first_image_s"], beginning["first_ground_truth_s"]) == (4.0, 20.0)
     assert beginning["scores"]["psnr_db"] == {"amplitude": 16.0, "phase": 17.0}
@@ -91,7 +95,9 @@ def test_an_image_before_the_first_ground_truth_is_told_with_its_scores_when_tha
 
 def test_an_image_that_comes_after_ground_truth_has_no_scores_of_the_beginning():
     truth = GroundTruthReady(0, GroundTruthSource.PTYCHI, 5.0, 9)
-    beginning = summarise((0.0, truth), (4.0, imaged(1)), (5.0, scored(MosaicKind.REFRESHED, 16.0)))["beginning"]
+    learnt = WeightsPublished(1, 5, "0" * 64, None, final=False)
+    events = (0.0, truth), (3.0, learnt), (4.0, imaged(1)), (5.0, scored(MosaicKind.REFRESHED, 16.0, [1]))
+    beginning = summarise(*events)["beginning"]
     assert beginning == {"first_image_s": 4.0, "first_ground_truth_s": 0.0, "scores": None, "constant": None}
 
 

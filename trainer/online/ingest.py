@@ -121,8 +121,10 @@ class SampleIngest:
                 self.queue.put_stream_end()
                 self.queue.keep_for_restart(sequence)
             case Probe() | UnlabelledFrames():
-                if self.unlabelled is not None and isinstance(self.scan, ScanStart):
-                    self.unlabelled.take(message, arrays, self.scan)
+                # the thread that trains may set it to None any time
+                unlabelled = self.unlabelled
+                if unlabelled is not None and isinstance(self.scan, ScanStart):
+                    unlabelled.take(message, arrays, self.scan)
                 self.queue.put_settled(sequence)
             case Samples():
                 self._ingest_samples(sequence, message.perspective, arrays)

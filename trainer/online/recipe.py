@@ -32,7 +32,7 @@ class HeadStart(Protocol):
     """Teaches a network while the first ground truth is still being computed."""
 
     def go_on(self) -> bool:
-        """Make a step; return False if there is nothing to learn from."""
+        """Make a step; return False if there is nothing to learn from, or no more time."""
 
     def end(self) -> nn.Module | None:
         """Return the network to train from now on, or None if what it has learnt is of no use."""

@@ -18,8 +18,8 @@ from ptychoflow.trainer.interface.sample_format import shape_fault
 
 log = logging.getLogger(__name__)
 
-KEPT_BYTES = 1 << 27
-"""Of frames at most; the acquisition sends half as many."""
+KEPT_BYTES = 1 << 28
+"""Of frames and probes at most; the acquisition sends fewer."""
 CLOSE_PX = 1e6
 """Positions farther from 0 than this are no positions."""
 
@@ -41,7 +41,6 @@ class UnlabelledStore:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._perspectives: dict[int, UnlabelledPerspective] = {}
-        self._bytes = 0
         self._closed = False
 
     def take(self, message: Probe | UnlabelledFrames, arrays: Arrays, scan: ScanStart) -> None:
@@ -53,13 +52,14 @@ class UnlabelledStore:
         except MalformedMessage as error:
             log.warning("left out of the head start: %s", error)
 
-    def newest(self) -> UnlabelledPerspective | None:
-        """Return the perspective whose frames came last, as far as they have come; None before the first."""
+    def fullest(self) -> UnlabelledPerspective | None:
+        """Return the perspective with most frames, as far as they have come; None before the first."""
         with self._lock:
             filled = [one for one in self._perspectives.values() if one.parts]
             if not filled:
                 return None
-            return UnlabelledPerspective(filled[-1].illumination, filled[-1].position_px, list(filled[-1].parts))
+            one = max(filled, key=lambda one: len(one.position_px))
+            return UnlabelledPerspective(one.illumination, one.position_px, list(one.parts))
 
     def close(self) -> None:
         """Let go of all frames, and keep no more."""
@@ -70,12 +70,15 @@ class UnlabelledStore:
     def _take(self, message: Probe | UnlabelledFrames, arrays: Arrays, scan: ScanStart) -> None:
         if isinstance(message, Probe):
             illumination = illumination_from_arrays(arrays, scan.frame_shape_px)
+            # an acquisition that was started again sends everything again
+            self._perspectives.pop(message.perspective, None)
+            self._require_room(illumination.probe.nbytes)
             self._perspectives[message.perspective] = UnlabelledPerspective(illumination)
             return
         perspective = self._perspectives.get(message.perspective)
         if perspective is None:
             raise MalformedMessage(f"frames of perspective {message.perspective} came without their probe")
-        count = len(arrays.get("position_px", ()))
+        count = arrays["position_px"].shape[0] if "position_px" in arrays and arrays["position_px"].ndim else 0
         shapes = {"position_px": (count, 2), "diffraction": (count, *scan.frame_shape_px)}
         if (fault := shape_fault(arrays, shapes)) is not None:
             raise MalformedMessage(fault)
@@ -84,8 +87,14 @@ class UnlabelledStore:
             raise MalformedMessage(f"frames of {counts.dtype} at positions of {position_px.dtype}")
         with np.errstate(invalid="ignore"):
             good = finite_rows(counts) & (np.abs(position_px) < CLOSE_PX).all(axis=1)
-        self._bytes += counts.nbytes
-        if self._bytes > KEPT_BYTES:
-            raise MalformedMessage(f"more frames than {KEPT_BYTES >> 20} MiB")
+        self._require_room(counts.nbytes)
         perspective.position_px = np.concatenate([perspective.position_px, position_px[good]])
         perspective.parts.append(counts[good])
+
+    def _require_room(self, more: int) -> None:
+        kept = sum(
+            one.illumination.probe.nbytes + sum(part.nbytes for part in one.parts)
+            for one in self._perspectives.values()
+        )
+        if kept + more > KEPT_BYTES:
+            raise MalformedMessage(f"frames and probes of more than {KEPT_BYTES >> 20} MiB")

@@ -80,8 +80,10 @@ class PtychographyRecipe(Recipe[FrameNetwork]):
         """Return what writes the weights that training starts from, with a constant that has learnt nothing."""
         return self._writer_before_samples(self.network())
 
-    def head_start(self, store: UnlabelledStore, publish: Callable[[Writer], None]) -> HeadStart:
-        """Return what learns to explain frames by their probe."""
+    def head_start(self, store: UnlabelledStore, publish: Callable[[Writer], None]) -> HeadStart | None:
+        """Return what learns to explain frames by their probe, if the settings give it any time."""
+        if self._settings.head_start_s == 0.0:
+            return None
         return HeadStart(
             self.network(),
             store,

@@ -246,6 +246,20 @@ def test_frames_that_do_not_overlap_are_not_explained_together(perspective: Pers
     assert all(head_start.go_on() for _ in range(3))
 
 
+def test_it_takes_one_processor_and_leaves_the_others_to_phase_retrieval(perspective: Perspective) -> None:
+    head_start, threads = make_head_start(stored(perspective), []), []
+    network = head_start._network
+    network.register_forward_pre_hook(lambda *_: threads.append(torch.get_num_threads()))
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        assert all(head_start.go_on() for _ in range(3))
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert threads == [1] * 3
+
+
 @pytest.mark.parametrize("brightness", [1e-20, 1e20])
 def test_the_brightness_of_the_probe_does_not_matter(perspective: Perspective, brightness: float) -> None:
     assert perspective.probe is not None

@@ -6,7 +6,8 @@ import copy
 import logging
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from statistics import fmean
 
 import numpy as np
@@ -84,17 +85,17 @@ class HeadStart:
         self._over = False
 
     def go_on(self) -> bool:
-        """Make a step, and publish if that is due; return False if there is nothing to learn from, or no more time."""
+        """Make a step, and publish if that is due; return False if there is nothing to learn from or no more time."""
         perspective = None if self._over else self._store.fullest()
         if perspective is None or len(perspective.position_px) < GROUP or not self._look_at(perspective):
             return False
-        now_s = time.monotonic()
         never_of_use = self._steps >= GIVEN_UP_AFTER_STEPS and self._published is None
-        if never_of_use or now_s >= self._began_s + self._settings.head_start_s:
+        if never_of_use or time.monotonic() >= self._began_s + self._settings.head_start_s:
             self._over = True
             return False
         try:
-            self._step()
+            with self._one_thread():
+                self._step()
         except torch.OutOfMemoryError as error:
             log.warning("the head start is given up: %s", error)
             self._over = True
@@ -122,6 +123,17 @@ class HeadStart:
         self._store.close()
         self._optimizer.state.clear()
         return None if learnt is None else learnt.cpu()
+
+    @contextmanager
+    def _one_thread(self) -> Iterator[None]:
+        """Leave the other processors to phase retrieval on the same host."""
+        threads = torch.get_num_threads()
+        if self._device.type == "cpu":
+            torch.set_num_threads(1)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(threads)
 
     def _in_words(self) -> str:
         if not self._unexplained:

@@ -122,7 +122,8 @@ class HeadStart:
         self._over, self._frames = True, None
         self._store.close()
         self._optimizer.state.clear()
-        return None if learnt is None else learnt.cpu()
+        # what was published last may still be written
+        return None if learnt is None else copy.deepcopy(learnt).cpu()
 
     @contextmanager
     def _one_thread(self) -> Iterator[None]:

@@ -41,7 +41,9 @@ def peer_sources(requirement: str) -> Path:
             _run(Path(sys.executable), "-m", "pip", "download", "--quiet", *options, requirement)
             (archive,) = folder.glob("*.tar.gz")
             with tarfile.open(archive) as tar:
-                tar.extractall(folder, filter="data")
+                if hasattr(tarfile, "data_filter"):  # not in the first Pythons 3.11
+                    tar.extraction_filter = tarfile.data_filter
+                tar.extractall(folder)  # pip has compared the archive's digest with the registry's
             (folder / READY).touch()
     (unpacked,) = (path for path in folder.iterdir() if path.is_dir())
     return unpacked

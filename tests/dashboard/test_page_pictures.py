@@ -74,6 +74,9 @@ def browser() -> Iterator[Browser]:
 
 
 def opened(browser: Browser, url: str, name: str, *, width_px: int, scheme: str = "light") -> None:
+    # the page before complains that its server has gone
+    browser.open("about:blank")
+    browser.wait_for("location.href === 'about:blank'")
     browser.complaints.clear()
     browser.call(
         "Emulation.setDeviceMetricsOverride",

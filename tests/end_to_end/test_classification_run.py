@@ -15,7 +15,7 @@ SMALL = {
     "source.tasks": 2,
     "source.channels": 1,
     "source.stored_px": DIGITS_PX,
-    "acquisition.rate_hz": 60.0,  # slow enough for the trainer to keep up beside other tests
+    "acquisition.rate_hz": 40.0,  # slow enough for the trainer to keep up beside other tests
     "trainer.image_px": DIGITS_PX,
     "trainer.least_crop_area": 1.0,
     "trainer.flip": False,
@@ -77,7 +77,7 @@ def test_live_accuracy_is_told_by_task_and_beats_guessing(summary: dict[str, Any
     live = [task["first_pass"]["top1"] for task in found["tasks"]]
     assert found["first_pass"]["top1"] == pytest.approx(sum(live) / 2)
     # of a task's first images no network has seen the like: how many there are depends on how fast it learns here
-    assert live[0] > found["chance"]["top1"]
+    assert live[0] > 2 * found["chance"]["top1"]
     assert found["first_pass"]["top1"] > found["chance"]["top1"]
     assert sum(task["images"] for task in found["tasks"]) == summary["frames"]["inferred"]
 

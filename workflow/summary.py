@@ -81,11 +81,13 @@ def _sections(state: RunState) -> Summary:
 def _beginning(state: RunState) -> Summary:
     """Return when there was an image and when ground truth, in seconds from the start, and the image's scores then."""
     beginning, started_s = state.beginning, state.started_s or 0.0
+    # what came after ground truth is no preview of it
+    previewed = beginning.lead_s is not None
     times_s = {"first_image_s": beginning.imaged_s, "first_ground_truth_s": beginning.ground_truth_s}
     return {
         **{name: None if time_s is None else time_s - started_s for name, time_s in times_s.items()},
-        "scores": None if beginning.quality is None else _mean_scores([beginning.quality]),
-        "constant": None if beginning.constant is None else _mean_scores([beginning.constant]),
+        "scores": _mean_scores([beginning.quality]) if previewed and beginning.quality is not None else None,
+        "constant": _mean_scores([beginning.constant]) if previewed and beginning.constant is not None else None,
     }
 
 

@@ -99,6 +99,11 @@ def test_an_image_that_comes_after_ground_truth_has_no_scores_of_the_beginning()
     events = (0.0, truth), (3.0, learnt), (4.0, imaged(1)), (5.0, scored(MosaicKind.REFRESHED, 16.0, [1]))
     beginning = summarise(*events)["beginning"]
     assert beginning == {"first_image_s": 4.0, "first_ground_truth_s": 0.0, "scores": None, "constant": None}
+    untaught = WeightsPublished(1, 0, "0" * 64, None, final=False)
+    # of weights that a run began with, and ground truth that was recorded, or of which nothing was heard
+    for said in (events[0], (0.0, imaged(0))):
+        beginning = summarise(said, (3.0, untaught), *events[2:])["beginning"]
+        assert (beginning["scores"], beginning["constant"]) == (None, None)
 
 
 def test_a_lost_frame_is_found():

@@ -34,7 +34,7 @@ class Backend(ABC):
     def __init__(self, device: torch.device, precision: Precision, *, threads: int, batch_max: int) -> None:
         self.device, self.precision = device, precision
         self.threads, self.batch_max = threads, batch_max
-        self._copying: CopyStreams | None = None
+        self._copying = CopyStreams(device) if device.type == "cuda" else None
 
     @classmethod
     @abstractmethod
@@ -47,8 +47,7 @@ class Backend(ABC):
 
     def _runner(self, network: Callable[[Tensor], Sequence[Tensor]]) -> Runner:
         """Return what runs a network that maps counts, float32 (n, y, x) on the device, to new channels."""
-        if self.device.type == "cuda":
-            self._copying = self._copying or CopyStreams(self.device)
+        if self._copying is not None:
             return OverlappedRunner(network, self._copying)
         staging = Staging(self.batch_max)
 

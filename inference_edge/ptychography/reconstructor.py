@@ -6,14 +6,13 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from ptychoflow.inference_edge.backends.prediction import Prediction
-from ptychoflow.inference_edge.backends.runner import Result, Runner, begin_in_batches, run_in_batches
+from ptychoflow.inference_edge.backends.runner import Result, Runner, begin_in_batches
 from ptychoflow.inference_edge.ptychography.batch_sizer import BatchSizer
 from ptychoflow.inference_edge.ptychography.diffraction_block import DiffractionBlock
 from ptychoflow.inference_edge.ptychography.model import Model
@@ -86,8 +85,8 @@ class Reconstructor:
         self._weights, self._wake_up, self._warn = weights, wake_up, warn
         self._batch_max, self._patch_crop_px = settings.batch_max, settings.patch_crop_px
         self._meter = ResidualMeter(settings.residual_share)
-        self._begun_s = self._done_s = 0.0
-        """When the network began with the newest frames and no longer had others, and when it was done."""
+        self._done_s = 0.0
+        """When the network was done with the newest frames."""
         self._beginning = ThreadPoolExecutor(max_workers=1, thread_name_prefix="inference-begin")
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="inference")
 
@@ -142,34 +141,25 @@ class Reconstructor:
     def _begin(
         self, runner: Runner, frames: npt.NDArray[Any], illumination: Illumination | None = None
     ) -> Future[Predicted]:
-        if not runner.overlaps:
-            compute = partial(run_in_batches, runner, frames, batch_max=self._batch_max)
-            return self._thread.submit(self._run, compute, frames, illumination)
-
         def begin() -> tuple[float, Result]:
             return time.perf_counter(), begin_in_batches(runner, frames, batch_max=self._batch_max)
 
-        begun = self._beginning.submit(begin)
-
-        def take() -> Prediction:
-            began_s, result = begun.result()
-            self._begun_s = max(began_s, self._done_s)
-            return result()
-
-        return self._thread.submit(self._run, take, frames, illumination)
+        begun = self._beginning.submit(begin).result if runner.overlaps else begin
+        return self._thread.submit(self._run, begun, frames, illumination)
 
     def _run(
-        self, compute: Callable[[], Prediction], frames: npt.NDArray[Any], illumination: Illumination | None
+        self, begun: Callable[[], tuple[float, Result]], frames: npt.NDArray[Any], illumination: Illumination | None
     ) -> Predicted:
-        self._begun_s = time.perf_counter()
         if illumination is not None:
             self._meter.begin()
-        prediction = compute()
-        self._done_s = time.perf_counter()
+        began_s, result = begun()
+        prediction = result()
+        # a device that was still at frames before has not begun with these
+        began_s, self._done_s = max(began_s, self._done_s), time.perf_counter()
         # tested here, where they are still in the cache
         finite = prediction.finite()
         residuals = None if illumination is None else self._meter.measure(frames, prediction, illumination)
-        return Predicted(prediction, finite, residuals, time.perf_counter() - self._begun_s)
+        return Predicted(prediction, finite, residuals, time.perf_counter() - began_s)
 
     def _without_failed_weights(self, submitted: SubmittedFrames, prediction: Prediction) -> tuple[Model, Prediction]:
         """Return what other weights make of frames, if more of it is finite: those in use by now, or those before."""

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -105,6 +107,44 @@ def make_head_start(store: UnlabelledStore, published: list[FrameNetwork], **set
         publish=published.append,
         seed=0,
     )
+
+
+@dataclass
+class Run:
+    """A trainer in a thread of this process, what it is sent, and the weights that came of it."""
+
+    publisher: Publisher
+    client: WeightsClient
+    future: Future[None]
+    found: list[tuple[Weights, bytes]] = field(default_factory=list)
+
+    def pump_until(self, condition: Callable[[], bool]) -> None:
+        """Send and fetch until something is so, or the trainer has ended."""
+
+        def came() -> bool:
+            self.publisher.pump(0.02)
+            self.found.extend(filter(None, [self.client.poll()]))
+            return condition() or self.future.done()
+
+        wait_until(came, timeout_s=60)
+
+    def pump_to_end(self) -> None:
+        """Send and fetch until the trainer has ended well."""
+        self.pump_until(self.future.done)
+        self.found.extend(filter(None, [self.client.poll()]))
+        self.future.result()
+
+
+@contextmanager
+def training(settings: TrainerSettings, network: NetworkSettings, folder: Path) -> Iterator[Run]:
+    with (
+        closing(WeightsClient(network, edge="test")) as client,
+        Publisher(network, spool_dir=folder, memory_bytes=1 << 26, edge=False) as publisher,
+        ThreadPoolExecutor(1) as executor,
+    ):
+        context = RunContext("test", folder / "run", 1)
+        future = executor.submit(train, settings, network=network, run=context, stop=threading.Event())
+        yield Run(publisher, client, future)
 
 
 def correlation_with_truth(network: FrameNetwork, perspective: Perspective) -> float:
@@ -289,34 +329,16 @@ def test_weights_that_were_of_use_stay_so_though_it_gets_worse(perspective: Pers
 def test_an_edge_gets_weights_before_the_first_sample_and_the_last_of_them_if_none_comes(
     network: NetworkSettings, tmp_path: Path, perspective: Perspective
 ) -> None:
-    found: list[tuple[Weights, bytes]] = []
-    with (
-        closing(WeightsClient(network, edge="test")) as client,
-        Publisher(network, spool_dir=tmp_path, memory_bytes=1 << 26, edge=False) as publisher,
-        ThreadPoolExecutor(1) as executor,
-    ):
-        context = RunContext("test", tmp_path / "run", 1)
-        future = executor.submit(train, SETTINGS, network=network, run=context, stop=threading.Event())
-
-        def pump_until(enough: int) -> None:
-            def came() -> bool:
-                publisher.pump(0.02)
-                found.extend(filter(None, [client.poll()]))
-                return len(found) >= enough or future.done()
-
-            wait_until(came, timeout_s=60)
-
-        publisher.post_to_ranks(announced(perspective))
+    with training(SETTINGS, network, tmp_path) as run:
+        run.publisher.post_to_ranks(announced(perspective))
         for message, arrays in messages(perspective):
-            publisher.post_to_first_rank(message, arrays)
-        pump_until(2)
-        assert all((weights.step, weights.final) == (0, False) for weights, _ in found)
-        publisher.post_to_ranks(PerspectiveEnd(0, 0.0, 80))
-        publisher.post_to_ranks(ScanEnd(80))
-        while not future.done():
-            pump_until(len(found) + 1)
-        future.result()
-    weights, data = found[-1]
+            run.publisher.post_to_first_rank(message, arrays)
+        run.pump_until(lambda: len(run.found) >= 2)
+        assert all((weights.step, weights.final) == (0, False) for weights, _ in run.found)
+        run.publisher.post_to_ranks(PerspectiveEnd(0, 0.0, 80))
+        run.publisher.post_to_ranks(ScanEnd(80))
+        run.pump_to_end()
+    weights, data = run.found[-1]
     assert weights.final
     kept = [read_weights(path.read_bytes()) for path in sorted((tmp_path / "run" / "weights").glob("v*"))]
     final, before = read_weights(data).network.state_dict(), kept[-2].network.state_dict()
@@ -345,25 +367,12 @@ def test_training_goes_on_from_what_was_learnt(
 
     monkeypatch.setattr("ptychoflow.trainer.pipelines.ptychography.recipe.HeadStart", Marked)
     settings = SETTINGS.model_copy(update={"learning_rate": 1e-12, "averaging": 0.0})
-    with (
-        closing(WeightsClient(network, edge="test")) as client,
-        Publisher(network, spool_dir=tmp_path, memory_bytes=1 << 26, edge=False) as publisher,
-        ThreadPoolExecutor(1) as executor,
-    ):
-        context = RunContext("test", tmp_path / "run", 1)
-        future = executor.submit(train, settings, network=network, run=context, stop=threading.Event())
-        publisher.post_to_ranks(scan_start())
-        publisher.post_samples(Samples(perspective=0), samples(range(40)))
-        publisher.post_to_ranks(PerspectiveEnd(0, 0.0, 40))
-        publisher.post_to_ranks(ScanEnd(40))
-
-        def ended() -> bool:
-            publisher.pump(0.02)
-            client.poll()
-            return future.done()
-
-        wait_until(ended, timeout_s=60)
-        future.result()
+    with training(settings, network, tmp_path) as run:
+        run.publisher.post_to_ranks(scan_start())
+        run.publisher.post_samples(Samples(perspective=0), samples(range(40)))
+        run.publisher.post_to_ranks(PerspectiveEnd(0, 0.0, 40))
+        run.publisher.post_to_ranks(ScanEnd(40))
+        run.pump_to_end()
     assert len(marked) == 1
     newest = sorted((tmp_path / "run" / "weights").glob("v*"))[-1]
     loaded = read_weights(newest.read_bytes())

@@ -41,14 +41,12 @@ class UnlabelledStore:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._perspectives: dict[int, UnlabelledPerspective] = {}
-        self._closed = False
 
     def take(self, message: Probe | UnlabelledFrames, arrays: Arrays, scan: ScanStart) -> None:
         """Keep what came; what cannot be used is left out, and said in the log."""
         try:
             with self._lock:
-                if not self._closed:
-                    self._take(message, arrays, scan)
+                self._take(message, arrays, scan)
         except MalformedMessage as error:
             log.warning("left out of the head start: %s", error)
 
@@ -60,12 +58,6 @@ class UnlabelledStore:
                 return None
             one = max(filled, key=lambda one: len(one.position_px))
             return UnlabelledPerspective(one.illumination, one.position_px, list(one.parts))
-
-    def close(self) -> None:
-        """Let go of all frames, and keep no more."""
-        with self._lock:
-            self._closed = True
-            self._perspectives.clear()
 
     def _take(self, message: Probe | UnlabelledFrames, arrays: Arrays, scan: ScanStart) -> None:
         if isinstance(message, Probe):

@@ -114,14 +114,12 @@ class HeadStart:
         return known and fmean(self._unexplained) < BETTER_THAN_NOTHING * fmean(self._by_nothing)
 
     def end(self) -> FrameNetwork | None:
-        """Let go of all that it needed; return the network, or the last one that was of use, or None."""
+        """Learn no more; return the network, or the last one that was of use, or None."""
         learnt = self._network if self.is_of_use else self._published
         if self._steps:
             verdict = "of no use, training starts anew" if learnt is None else "training starts from there"
             log.info("head start of %d steps on frames alone: %s; %s", self._steps, self._in_words(), verdict)
-        self._over, self._frames = True, None
-        self._store.close()
-        self._optimizer.state.clear()
+        self._over = True
         # what was published last may still be written
         return None if learnt is None else copy.deepcopy(learnt).cpu()
 

@@ -56,8 +56,7 @@ def run_in_batches(runner: Runner, frames: npt.NDArray[Any], *, batch_max: int) 
 
 
 def begin_in_batches(runner: Runner, frames: npt.NDArray[Any], *, batch_max: int) -> Result:
-    """Begin with any number of frames (n, y, x), `batch_max` at a time. Waits for all batches but the last."""
+    """Begin with frames (n, y, x), `batch_max` at a time; a device has all of them at once."""
     starts = range(0, max(len(frames), 1), batch_max)
-    done = [runner(frames[start : start + batch_max]) for start in starts[:-1]]
-    last = runner.begin(frames[starts[-1] :])
-    return lambda: join_predictions([*done, last()])
+    results = [runner.begin(frames[start : start + batch_max]) for start in starts]
+    return lambda: join_predictions([result() for result in results])

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 NEWEST_SHARE = 0.2
-"""Weight of the newest batch in the mean time per frame."""
+"""Weight of the newest frames in the mean time per frame."""
+TOGETHER = 64
+"""Frames worth gathering: what the edge does once for all of them takes about as long as the network for one."""
 
 
 class BatchSizer:
-    """Learns what imaging a frame takes, and keeps batches within the latency that is asked for.
+    """Learns what imaging a frame takes, and images no more at once than the latency that is asked for allows.
 
-    While imaging keeps up, a frame waits for one batch before its own at most, so a batch may take half of that.
+    Frames are gathered: several batches of a network whose batches are small. While imaging keeps up, a frame waits at
+    most for those that were gathered before, so imaging them may take half of that latency.
 
     Args:
         latency_max_s: seconds from a frame's arrival to its image, while frames do not come faster than imaging goes.
-        batch_max: frames in a batch at most.
+        batch_max: frames that the network is given together at most.
     """
 
     def __init__(self, *, latency_max_s: float, batch_max: int) -> None:
         self._latency_max_s, self._batch_max = latency_max_s, batch_max
+        self._frames_max = max(batch_max, TOGETHER - TOGETHER % batch_max)
         self._frame_s: float | None = None
 
     @property
@@ -27,16 +31,23 @@ class BatchSizer:
 
     @property
     def frames(self) -> int:
-        """Frames to image at once at most."""
+        """Frames to image at once at most: one batch, or several whole ones."""
         if not self._frame_s:
             return self._batch_max
-        return max(1, min(self._batch_max, int(self._latency_max_s / 2 / self._frame_s)))
+        return max(1, self._whole(min(self._frames_max, int(self._latency_max_s / 2 / self._frame_s))))
+
+    def frames_of(self, waiting: int) -> int:
+        """Return how many to image at once while so many wait: those behind the last whole batch wait for others."""
+        return min(self.frames, max(self._batch_max, self._whole(waiting)))
 
     def record(self, frames: int, seconds: float) -> None:
-        """Learn from a batch."""
+        """Learn from frames that were imaged at once."""
         newest_s = seconds / frames
         self._frame_s = newest_s if self._frame_s is None else self._frame_s + NEWEST_SHARE * (newest_s - self._frame_s)
 
     def behind(self, waiting: int) -> bool:
         """Whether imaging all frames that wait takes longer than the latency that is asked for."""
         return self._frame_s is not None and waiting * self._frame_s > self._latency_max_s
+
+    def _whole(self, frames: int) -> int:
+        return frames if frames <= self._batch_max else frames - frames % self._batch_max

@@ -31,8 +31,8 @@ class _Batch:
 class FirstPass:
     """Stitches what the network has predicted while the network has the next frames.
 
-    One batch is computed. Another is made ready beside it only if as many frames wait as a batch may have: fewer had
-    better wait, since a larger batch takes less time per frame.
+    Some frames are computed. Others are made ready beside them only if as many wait as may be imaged at once: fewer had
+    better wait, since more at once take less time per frame.
 
     Args:
         queue: where frames wait.
@@ -88,7 +88,7 @@ class FirstPass:
 
     def _submit(self, model: Model) -> None:
         while self._may_submit():
-            portions = self._queue.next_batch(self._reconstructor.sizer.frames)
+            portions = self._queue.next_batch(self._reconstructor.sizer.frames_of(self._queue.in_turn))
             block = DiffractionBlock.join([portion.block for portion in portions])
             self.under_way += len(block)
             submitted = self._reconstructor.submit(model, block, portions[0].batch.section.illumination)

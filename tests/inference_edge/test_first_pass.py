@@ -28,7 +28,7 @@ from ptychoflow.inference_edge.wake_up import WakeUp
 from ptychoflow.streaming.events import MosaicKind
 
 PATCH_PX = 4
-BATCH_MAX = 4
+BATCH_MAX = 64
 SETTINGS = EdgeSettings(batch_max=BATCH_MAX, latency_max_ms=1e6)
 
 
@@ -64,13 +64,13 @@ class OverlappedRunner(Runner):
 class Edge:
     """A first pass, with everything around it but the streams."""
 
-    def __init__(self, messages: Messages, folder) -> None:
+    def __init__(self, messages: Messages, folder, settings: EdgeSettings = SETTINGS) -> None:
         self.network, self.counter, self.perspective = Network(), EdgeCounter(), Perspective(0, 0.0)
         self.wake_up, self.queue, self._frames = WakeUp(), DeferringQueue(folder), 0
         self.warnings: list[str] = []
         told: Callable[[str], None] = self.warnings.append
         receiver = FrameReceiver(messages, queue=self.queue, queue_max=1000, counter=self.counter, warn=told)
-        self.reconstructor = Reconstructor(SETTINGS, weights=NoOtherWeights(), wake_up=self.wake_up, warn=told)
+        self.reconstructor = Reconstructor(settings, weights=NoOtherWeights(), wake_up=self.wake_up, warn=told)
         self.first_pass = FirstPass(self.queue, self.reconstructor, counter=self.counter, hold=receiver.hold, warn=told)
         self.constant = Prediction(*np.zeros((2, 1, PATCH_PX, PATCH_PX), np.float32))
         self.model = Model(1, ImmediateRunner(self.network), self.constant)
@@ -91,9 +91,9 @@ class Edge:
         """Return whether a batch was stitched, as a number."""
         return int(self.first_pass.advance(self.model) is not None)
 
-    def answer(self) -> int:
-        """Let the network answer one batch; return how many were stitched in one step then."""
-        self.network.may_answer.release()
+    def answer(self, batches: int = 1) -> int:
+        """Let the network answer what it was given together; return how many such were stitched in one step then."""
+        self.network.may_answer.release(batches)
         assert select.select([self.wake_up.socket], [], [], 20)[0]
         self.wake_up.clear()
         return self.advance()
@@ -132,8 +132,30 @@ def test_the_next_full_batch_is_with_the_network_before_the_last_is_stitched(edg
     assert [edge.answer() for _ in range(3)] == [1, 1, 1]
     assert edge.stitched() == list(range(3 + 3 * BATCH_MAX))
     assert edge.network.given == [3, BATCH_MAX, BATCH_MAX, BATCH_MAX]
-    assert (edge.counter.inferred, edge.perspective.queued, edge.first_pass.under_way) == (15, 0, 0)
-    assert edge.perspective.held == [0, 3, 7, 11]
+    assert (edge.counter.inferred, edge.perspective.queued, edge.first_pass.under_way) == (3 + 3 * BATCH_MAX, 0, 0)
+    assert edge.perspective.held == [0, *range(3, 3 + 3 * BATCH_MAX, BATCH_MAX)]
+
+
+def test_small_batches_of_a_network_are_gathered_and_those_without_a_whole_one_wait(tmp_path):
+    edge = Edge(Messages(), tmp_path, EdgeSettings(batch_max=20, latency_max_ms=1e6))
+    with closing(edge.wake_up), closing(edge.queue), closing(edge.reconstructor):
+        edge.arrive(30)
+        edge.advance()
+        assert edge.first_pass.under_way == 20, "nothing is known yet of how long a batch takes"
+        assert edge.answer() == 1
+        assert edge.first_pass.under_way == 10
+        edge.arrive(59)
+        assert not edge.first_pass.can_advance
+        assert edge.answer() == 1
+        assert edge.first_pass.under_way == 40
+        edge.arrive(81)
+        edge.advance()
+        assert edge.first_pass.under_way == 40 + 60
+        assert edge.answer(batches=2) == 1
+        assert edge.answer(batches=3) == 1
+        assert edge.answer(batches=2) == 1
+        assert edge.network.given == [20, 10, *[20] * 7]
+        assert edge.stitched() == list(range(170))
 
 
 def test_fewer_frames_wait_for_the_network_and_are_imaged_together(edge):

@@ -110,6 +110,27 @@ def test_batches_are_as_large_as_the_latency_allows():
     assert sizer.frames == 1
 
 
+def test_small_batches_are_gathered_whole_within_the_latency():
+    sizer = BatchSizer(latency_max_s=0.2, batch_max=10)
+    assert sizer.frames == 10
+    sizer.record(10, 0.01)
+    assert sizer.frames == 60
+    assert [sizer.frames_of(waiting) for waiting in (0, 4, 10, 19, 20, 59, 60, 500)] == [10, 10, 10, 10, 20, 50, 60, 60]
+    for _ in range(60):
+        sizer.record(10, 0.04)
+    assert (sizer.frames, sizer.frames_of(100)) == (20, 20)
+    for _ in range(60):
+        sizer.record(10, 0.2)
+    assert (sizer.frames, sizer.frames_of(100), sizer.frames_of(1)) == (5, 5, 5)
+
+
+@pytest.mark.parametrize(("batch_max", "frames"), [(1, 64), (3, 63), (40, 40), (64, 64), (100, 100)])
+def test_no_more_is_gathered_than_is_worth_it(batch_max, frames):
+    sizer = BatchSizer(latency_max_s=1e6, batch_max=batch_max)
+    sizer.record(1, 0.001)
+    assert sizer.frames == frames
+
+
 @pytest.mark.parametrize("policy", list(Overload))
 def test_the_policy_is_told_once_and_followed(waiting, policy, caplog):
     caplog.set_level("INFO")

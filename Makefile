@@ -14,7 +14,7 @@ BUSY := tests/acquisition/detectors/test_running_eiger.py
 .DEFAULT_GOAL := help
 
 help:
-	@echo "make demo    run the whole workflow on this host, about three minutes; ends by naming its report"
+	@echo "make demo    run the whole workflow on this host, about two minutes; ends by naming its report"
 	@echo "make test    lint, types and tests"
 	@echo "make hosts   tests that need the machine: several hosts on it, a SLURM cluster, a detector; root, some minutes"
 	@echo "make docs    build the manual into docs/_build; anything that does not fit together is an error"

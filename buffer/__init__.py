@@ -41,11 +41,11 @@ stored (C = 45,000, 7.4 GB in all):
       128           62 MB   at most 24, mean 22      3.9 MB
      1024           12 MB   at most 24, mean 24      3.9 MB
 
-Neither requests nor bytes grow with the number of ranks: a draw never asks more ranks than it has items. At the rate
-measured for UCX on one host (about 5 GB/s, in place) that is 0.8 ms of background work a step, and 5 ms over a network
-of 1 GB/s. Only the announcements of growing stores grow with p: until all stores are full, every rank sends 40 bytes to
-every other per step, 41 kB a step at 1024 ranks. Draws by score need 48 such bytes a step for as long as they last, and
-ask again for what came twice; that is rare unless few items carry most of the weight.
+Neither requests nor bytes grow with the number of ranks: a draw never asks more ranks than it has items. At 5 GB/s,
+which is cautious for UCX on one host, that is 0.8 ms of background work a step, and 5 ms over a network of 1 GB/s.
+Only the announcements of growing stores grow with p: until all stores are full, every rank sends 40 bytes to every
+other per step, 41 kB a step at 1024 ranks. Draws by score need 48 such bytes a step for as long as they last, and ask
+again for what came twice; that is rare unless few items carry most of the weight.
 """
 
 from __future__ import annotations

@@ -7,10 +7,15 @@ import torch
 from ptychoflow.streaming.device import Device, use_cuda
 
 
-def choose_device(choice: Device) -> torch.device:
+def choose_device(choice: Device, *, gpu: int = 0) -> torch.device:
     """Return the device asked for.
 
+    Args:
+        choice: what the configuration says.
+        gpu: the one that this process was to see, of those of the host.
+
     Raises:
-        UserError: it is CUDA and there is none.
+        UserError: it is CUDA and there is none, or not so many.
     """
-    return torch.device("cuda" if use_cuda(choice, found=torch.cuda.device_count(), setting="edge.device") else "cpu")
+    on_gpu = use_cuda(choice, found=torch.cuda.device_count(), gpu=gpu, setting="edge.device")
+    return torch.device("cuda" if on_gpu else "cpu")

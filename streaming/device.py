@@ -27,17 +27,21 @@ def available_processors() -> int:
     return os.cpu_count() or 1
 
 
-def use_cuda(choice: Device, *, found: int, setting: str) -> bool:
+def use_cuda(choice: Device, *, found: int, setting: str, gpu: int = 0) -> bool:
     """Return whether to use a GPU.
 
     Args:
         choice: what the configuration says.
         found: GPUs that this process can use.
         setting: name of the choice in the configuration.
+        gpu: the one of the host's that the process was left with; see `only_gpu`.
 
     Raises:
-        UserError: CUDA is asked for and there is none.
+        UserError: CUDA or a certain GPU is asked for and there is none.
     """
+    if choice is not Device.CPU and gpu > 0 and not found:
+        part = setting.partition(".")[0]
+        raise UserError(f'{part}.gpu = {gpu}, counted from 0, is not there: name another, or set {setting} = "cpu"')
     if choice is Device.CUDA and not found:
         raise UserError(f'{setting} = "cuda", but this host has no usable GPU: set it to "auto" or "cpu"')
     return choice is not Device.CPU and found > 0

@@ -128,9 +128,12 @@ class ArrivalsWriter:
         """End the file, if one has begun: the next message begins another one."""
         if self._file != CLOSED:
             self._write([Message(END, 0.0, ())])
-            os.fdatasync(self._file)
-            os.close(self._file)
-            self._file = CLOSED
+            # nothing may follow in a file that has its end, whatever the disk says
+            file, self._file = self._file, CLOSED
+            try:
+                os.fdatasync(file)
+            finally:
+                os.close(file)
 
     def _begin(self) -> None:
         number = max((int(path.stem) for path in arrivals_files(self._folder)), default=0) + 1

@@ -87,6 +87,11 @@ class ReceivedQueue:
                 self._there_are_some.clear()
         return taken
 
+    @property
+    def empty(self) -> bool:
+        """Whether nothing waits."""
+        return not self._waiting
+
     def count_dropped(self, messages: int) -> None:
         """Count messages that could not be kept."""
         with self._lock:
@@ -106,7 +111,7 @@ def main() -> None:
     job = msgspec.json.decode(sys.argv[1], type=ReceiverJob)
     stop = threading.Event()
     threading.Thread(target=_stop_at_end_of_input, args=(stop,), daemon=True).start()
-    received, failures = ReceivedQueue(job.queue_bytes), queue.SimpleQueue[str]()
+    received, failures, broken = ReceivedQueue(job.queue_bytes), queue.SimpleQueue[str](), threading.Event()
     try:
         sources = job.source_settings()
         connections = [make_connection(settings) for settings in sources]
@@ -119,14 +124,16 @@ def main() -> None:
         _say(answers, ReceiverFailed(str(error)))
         return
     threads = [
-        threading.Thread(target=_drain, args=(connection, place, received, stop, failures), daemon=True)
+        threading.Thread(target=_drain, args=(connection, place, received, stop, broken, failures), daemon=True)
         for place, connection in enumerate(connections)
     ]
     for thread in threads:
         thread.start()
-    _write(received, writer, connections[FRAMES], stop, failures, answers)
+    _write(received, writer, connections[FRAMES], stop, broken, failures, answers)
     for thread in threads:
         thread.join(timeout=2.0)
+    if broken.is_set():
+        sys.exit("a source's thread has ended, see above")
 
 
 def _recall(connections: Sequence[Connection], folder: Path) -> None:
@@ -149,12 +156,20 @@ def _drain(
     source: int,
     received: ReceivedQueue,
     stop: threading.Event,
+    broken: threading.Event,
     failures: queue.SimpleQueue[str],
 ) -> None:
+    """Drain a source; `broken` is set if that ends in an error that nobody has thought of."""
+    thought_of = False
     try:
         connection.drain(lambda parts: received.put(source, parts), stop)
+        thought_of = True
     except UserError as error:
         failures.put(str(error))
+        thought_of = True
+    finally:
+        if not thought_of:
+            broken.set()
 
 
 def _write(
@@ -162,44 +177,53 @@ def _write(
     writer: ArrivalsWriter,
     frames: Connection,
     stop: threading.Event,
+    broken: threading.Event,
     failures: queue.SimpleQueue[str],
     answers: BinaryIO,
 ) -> None:
-    """Write what comes until `stop` is set and everything is written."""
+    """Write what comes until `stop` or `broken` is set and everything is written.
+
+    What the disk does not take is kept and tried again; the queue drops what comes once it is full. With `stop` set and
+    a disk that takes nothing there is nobody to wait for.
+    """
     status_due_s, trouble = 0.0, ""
+    messages: list[Message] = []
     while True:
-        messages, written = received.take(POLL_S), 0
+        messages = messages or received.take(POLL_S)
         try:
             _append_dropped(received, writer)
-            for stop_at in _beginnings(messages, frames):
-                if written < stop_at:
-                    writer.append_all(messages[written:stop_at])
-                    written = stop_at
-                if stop_at < len(messages):
+            while messages:
+                together = _within_series(messages, frames)
+                if _begins(messages[0], frames):
                     writer.end_file()
+                writer.append_all(messages[:together])
+                del messages[:together]
             trouble = ""
         except OSError as error:
             trouble = error.strerror or str(error)
-            received.count_dropped(len(messages) - written)
+            if stop.is_set():
+                log.warning("%d messages could not be written: %s", len(messages), trouble)
+                messages = []
             time.sleep(POLL_S)
         if not failures.empty():
             _say(answers, ReceiverFailed(failures.get()))
         if time.monotonic() >= status_due_s:
             status_due_s = time.monotonic() + STATUS_PERIOD_S
             _say(answers, ReceiverStatus(trouble))
-        if not messages and stop.is_set():
+        if not messages and received.empty and (stop.is_set() or broken.is_set()):
             _end(writer)
             return
 
 
-def _beginnings(messages: Sequence[Message], frames: Connection) -> list[int]:
-    """Return the places of messages that begin a series, and the one behind the last."""
-    begin = [
-        place
-        for place, message in enumerate(messages)
-        if message.source == FRAMES and frames.begins_series(message.parts)
-    ]
-    return [*begin, len(messages)]
+def _begins(message: Message, frames: Connection) -> bool:
+    """Whether a message begins a series."""
+    return message.source == FRAMES and frames.begins_series(message.parts)
+
+
+def _within_series(messages: Sequence[Message], frames: Connection) -> int:
+    """Return how many of the first messages are of one series."""
+    later = (place for place in range(1, len(messages)) if _begins(messages[place], frames))
+    return next(later, len(messages))
 
 
 def _end(writer: ArrivalsWriter) -> None:

@@ -44,7 +44,8 @@ class PtychiEngine:
 
     def __init__(self, settings: RetrievalSettings) -> None:
         self._settings = settings
-        on_gpu = use_cuda(settings.device, found=torch.cuda.device_count(), setting="retrieval.device")
+        found = torch.cuda.device_count()
+        on_gpu = use_cuda(settings.device, found=found, gpu=settings.gpu, setting="retrieval.device")
         self._device = Device.CUDA if on_gpu else Device.CPU
 
     def reconstruct(self, measurement: Measurement, *, interrupted: Callable[[], bool] = never) -> Reconstruction:

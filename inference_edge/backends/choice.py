@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import math
 import statistics
 import time
 from collections.abc import Mapping
@@ -49,19 +50,37 @@ def usable_backends(choice: BackendName, device: torch.device) -> list[type[Back
 def fastest(backends: list[Backend], network: FrameNetwork, frames: npt.NDArray[np.float32]) -> Backend:
     """Return the backend that runs `network` on counts `frames` (n, y, x) fastest; the first unless another is faster.
 
-    Blocks for about a second per backend.
+    Blocks for about a second per backend. One that fails here is left out, unless it is the first.
     """
     if len(backends) == 1:
         return backends[0]
-    runners = {backend.name: backend.prepare(copy.deepcopy(network)) for backend in backends}
+    runners = _running(backends, network, frames)
     took_s = time_runners(runners, frames)
     log.info(
         "measured with %d frames: %s",
         len(frames),
         ", ".join(f"{name} {len(frames) / seconds:,.0f} frames/s" for name, seconds in took_s.items()),
     )
-    usual, best = backends[0], min(backends, key=lambda backend: took_s[backend.name])
+    usual, best = backends[0], min(backends, key=lambda backend: took_s.get(backend.name, math.inf))
     return best if took_s[best.name] < WORTHWHILE * took_s[usual.name] else usual
+
+
+def _running(
+    backends: list[Backend], network: FrameNetwork, frames: npt.NDArray[np.float32]
+) -> dict[BackendName, Runner]:
+    """Return what runs the network on `frames`, with the first backend and with each other that can."""
+    runners: dict[BackendName, Runner] = {}
+    for backend in backends:
+        try:
+            runner = backend.prepare(copy.deepcopy(network))
+            runner(frames)
+        except RuntimeError as error:
+            if not runners:
+                raise
+            log.warning("%s is left out, it fails on this network: %s", backend.name, str(error).partition("\n")[0])
+        else:
+            runners[backend.name] = runner
+    return runners
 
 
 def time_runners(runners: Mapping[BackendName, Runner], frames: npt.NDArray[np.float32]) -> dict[BackendName, float]:

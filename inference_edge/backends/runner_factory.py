@@ -20,6 +20,8 @@ log = logging.getLogger(__name__)
 MEASURED_FRAMES = 8
 WARM_UP_FRAMES = (2, 1)
 """What a backend still optimises in its first runs does not delay the first frames."""
+FULL_WARM_UPS = 3
+"""On a GPU, where TorchScript compiles for the first sizes that come: those of full batches first."""
 
 
 class RunnerFactory:
@@ -32,7 +34,7 @@ class RunnerFactory:
     def __init__(self, settings: EdgeSettings) -> None:
         self.batch_max = settings.batch_max
         """Frames that a runner is given at most."""
-        device = choose_device(settings.device)
+        device = choose_device(settings.device, gpu=settings.gpu)
         self.on_gpu = device.type == "cuda"
         """Networks leave the processors free."""
         precision = resolve(settings.precision, device)
@@ -53,6 +55,7 @@ class RunnerFactory:
             log.info("inference with %s", backend.name.value)
             self._chosen = network.config, backend
         runner = self._chosen[1].prepare(network)
-        for count in WARM_UP_FRAMES:
+        full = [self.batch_max] * FULL_WARM_UPS if self.on_gpu else []
+        for count in (*full, *WARM_UP_FRAMES):
             runner(np.ones((min(count, self.batch_max), *network.config.frame_shape_px), dtype=np.float32))
         return runner

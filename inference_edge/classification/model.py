@@ -42,7 +42,7 @@ class ClassifierFactory:
     """
 
     def __init__(self, settings: InferenceSettings) -> None:
-        self._device = choose_device(settings.device)
+        self._device = choose_device(settings.device, gpu=settings.gpu)
         self._precision, self._batch_max = resolve(settings.precision, self._device), settings.batch_max
 
     def check(self, announced: Weights, data: bytes, *, start: ClassificationStart, images: Images) -> Classifier:

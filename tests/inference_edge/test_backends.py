@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from ptychoflow.inference_edge.backends import runner_factory
 from ptychoflow.inference_edge.backends.base import Backend
 from ptychoflow.inference_edge.backends.choice import BACKENDS, fastest, usable_backends
 from ptychoflow.inference_edge.backends.cuda_graph import Recordings
@@ -109,6 +110,44 @@ def test_the_fastest_is_chosen_and_the_first_where_none_is_clearly_faster():
     plain, slow = make_backend(EagerBackend), make_backend(_Slow)
     assert fastest([slow, plain], network, FRAMES) is plain
     assert fastest([plain, slow], network, FRAMES) is plain
+
+
+class _Failing(EagerBackend):
+    """Cannot be made ready for any network, as a compiler that is missing something."""
+
+    name = BackendName.TORCHSCRIPT
+
+    def prepare(self, network):
+        raise RuntimeError("no compiler\nwhere it was looked for")
+
+
+def test_a_backend_that_fails_is_left_out_unless_it_is_the_usual_one(caplog):
+    network = make_network(MODELS["batch norm"])
+    plain, failing = make_backend(EagerBackend), make_backend(_Failing)
+    assert fastest([plain, failing], network, FRAMES) is plain
+    assert "torchscript is left out, it fails on this network: no compiler" in caplog.messages
+    with pytest.raises(RuntimeError, match="no compiler"):
+        fastest([failing, plain], network, FRAMES)
+
+
+def test_a_gpu_is_warmed_up_with_full_batches_first(monkeypatch):
+    given = []
+
+    class Recording(EagerBackend):
+        def prepare(self, network):
+            run = super().prepare(network)
+
+            def recorded(counts):
+                given.append(len(counts))
+                return run(counts)
+
+            return ImmediateRunner(recorded)
+
+    monkeypatch.setattr(runner_factory, "usable_backends", lambda *_: [Recording])
+    factory = RunnerFactory(EdgeSettings(device=Device.CPU, batch_max=4))
+    factory.on_gpu = True
+    factory.prepare(make_network(MODELS["batch norm"]))
+    assert given == [4, 4, 4, 2, 1]
 
 
 def test_auto_measures_once_per_layout_and_says_what_it_chose(caplog):

@@ -27,6 +27,13 @@ def test_cuda_without_a_gpu_is_said_in_one_line() -> None:
         use_cuda(Device.CUDA, found=0, setting="edge.device")
 
 
+def test_a_gpu_that_the_host_does_not_have_is_not_taken_for_a_processor() -> None:
+    with pytest.raises(UserError, match=r'^edge\.gpu = 5, counted from 0, is not there: .*edge\.device = "cpu"$'):
+        use_cuda(Device.AUTO, found=0, setting="edge.device", gpu=5)
+    assert not use_cuda(Device.CPU, found=0, setting="edge.device", gpu=5)
+    assert use_cuda(Device.AUTO, found=1, setting="edge.device", gpu=5)
+
+
 @pytest.mark.parametrize(
     ("visible", "number", "expected"),
     [(None, 0, "0"), (None, 3, "3"), ("4,5", 1, "5"), ("GPU-aa, GPU-bb", 0, "GPU-aa"), ("", 0, "")],

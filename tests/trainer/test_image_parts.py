@@ -14,7 +14,12 @@ from ptychoflow.trainer.interface.loss import DISTANCES
 from ptychoflow.trainer.models.accuracy import is_correct
 from ptychoflow.trainer.models.augmentation import crop_at_random, crop_middle
 from ptychoflow.trainer.models.classifier import ImageClassifier, make_network
-from ptychoflow.trainer.models.classifier_settings import ClassifierSettings, ModelFamily
+from ptychoflow.trainer.models.classifier_settings import (
+    ClassifierConfig,
+    ClassifierSettings,
+    ModelFamily,
+    ViewSettings,
+)
 from ptychoflow.trainer.pipelines.classification.offline.epochs import Shards
 from ptychoflow.trainer.pipelines.classification.offline.schedule import TaskSchedule
 from ptychoflow.trainer.pipelines.classification.pipeline import Classification
@@ -152,6 +157,24 @@ def test_crops_lie_within_the_image_and_cover_what_they_should() -> None:
     assert 0.20 < area.min() < 0.30, "a crop of a quarter is among 500"
     assert area.max() > 0.85
     assert low[:, 0].std() > 0.05, "crops lie in different places"
+
+
+def test_where_crops_lie_does_not_depend_on_the_precision_of_the_layers() -> None:
+    images = torch.randint(0, 256, (8, 3, 256, 256), dtype=torch.uint8)
+    config = ClassifierConfig(
+        model=ClassifierSettings(family=ModelFamily.SMALL),
+        view=ViewSettings(image_px=64, least_crop_area=0.08),
+        channels=3,
+        stored_px=256,
+        classes=2,
+    )
+    classifier, crops = ImageClassifier(config).train(), []
+    for enabled in (False, True):
+        torch.manual_seed(0)
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            crops.append(classifier.prepare(images))
+    assert crops[1].dtype == torch.float32
+    torch.testing.assert_close(crops[0], crops[1], rtol=0, atol=1e-4)
 
 
 def test_evaluation_sees_the_middle_and_training_another_crop_every_time() -> None:

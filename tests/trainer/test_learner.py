@@ -17,6 +17,13 @@ from trainer_streams import FRAME, TARGET, samples
 from ptychoflow.trainer.interface.agreement import Agreed, Proposal, agree
 from ptychoflow.trainer.interface.batch import Batch, join
 from ptychoflow.trainer.interface.pipeline import Minibatch
+from ptychoflow.trainer.models.classifier import ImageClassifier
+from ptychoflow.trainer.models.classifier_settings import (
+    ClassifierConfig,
+    ClassifierSettings,
+    ModelFamily,
+    ViewSettings,
+)
 from ptychoflow.trainer.models.frame_network import FrameNetwork
 from ptychoflow.trainer.models.precision import Precision
 from ptychoflow.trainer.models.ptychonn import Patches
@@ -283,6 +290,34 @@ def test_a_first_step_that_is_not_finite_leaves_nothing_behind(kind: OptimizerKi
         for key, tensor in (mine[name] if name == "network" else mine[name]["network"]).items():
             assert torch.equal(tensor, theirs[key]), key
     assert mine["steps"] == its["steps"] == 3
+
+
+@pytest.mark.parametrize("kind", ["no batch norm", "batch norm", "classifier"])
+def test_all_of_an_average_is_on_the_network_s_device(kind: str) -> None:
+    classifier = ClassifierConfig(
+        model=ClassifierSettings(family=ModelFamily.SMALL),
+        view=ViewSettings(image_px=28),
+        channels=1,
+        stored_px=28,
+        classes=2,
+    )
+    network = (
+        ImageClassifier(classifier)
+        if kind == "classifier"
+        else FrameNetwork(
+            NetworkConfig(
+                model=ModelSettings(width=2, batch_norm=kind == "batch norm"),
+                frame_shape_px=FRAME,
+                target_shape_px=TARGET,
+            )
+        )
+    )
+    # stands for a GPU, where operations refuse tensors of other devices, empty ones too
+    elsewhere = torch.device("meta")
+    average = AveragedNetwork(network.to(elsewhere), decay=0.5)
+    average.update(torch.ones((), dtype=torch.bool, device=elsewhere))
+    parts = [*average._average, *average._source]
+    assert {part.device for part in parts} == {elsewhere}
 
 
 def test_the_average_follows_the_network() -> None:

@@ -52,12 +52,15 @@ def join(
     pipeline: Pipeline,
     device: torch.device,
 ) -> Batch:
-    """Put the stream's samples in front of the representatives, on `device`."""
+    """Put the stream's samples in front of the representatives, on `device`, whose copies are not waited for.
+
+    Samples in pinned memory must not be written to again.
+    """
     old = representatives.tensors if representatives is not None else {}
     new = minibatch or {}
 
     def joined(name: str, parts: Sequence[Mapping[str, Tensor]]) -> Tensor:
-        found = [part[name].to(device) for part in parts if name in part]
+        found = [part[name].to(device, non_blocking=True) for part in parts if name in part]
         field = pipeline.fields[name]
         return torch.cat(found) if found else torch.zeros(0, *field.shape, dtype=field.torch_dtype, device=device)
 

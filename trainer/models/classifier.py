@@ -45,7 +45,9 @@ class ImageClassifier(nn.Module):
         pixels = (images.float() / 255.0 - MEAN) / SPREAD
         view = self.config.view
         if self.training and view.least_crop_area < 1.0:
-            return crop_at_random(pixels, px=view.image_px, least_area=view.least_crop_area, flip=view.flip)
+            # where pixels lie needs more digits than bfloat16 has
+            with torch.autocast(images.device.type, enabled=False):
+                return crop_at_random(pixels, px=view.image_px, least_area=view.least_crop_area, flip=view.flip)
         pixels = crop_middle(pixels, px=view.image_px)
         return _mirror_some(pixels) if self.training and view.flip else pixels
 

@@ -41,11 +41,15 @@ class TwoDrawDarkExperienceReplayPlusPlus(DarkExperienceReplayPlusPlus):
         """Compare half of the representatives with their activations, all other samples with the ground truth."""
         count, beta = len(batch.ids), self._settings.beta
         self.with_truth = torch.randperm(count) < count // 2
-        truth = self.with_truth.to(batch.inputs.device)
+        # rows rather than masks: how many a mask chooses, a GPU would be asked and waited for
+        truth, activation = (
+            rows.nonzero().flatten().to(batch.inputs.device, non_blocking=True)
+            for rows in (self.with_truth, ~self.with_truth)
+        )
         error = self._pipeline.error(output, batch.target)
         weighted = torch.cat([error[: batch.stream], beta * error[batch.stream :][truth]])
         known, remembered = (
-            tuple(head[~truth] for head in heads) for heads in (batch.of_representatives(output), batch.activation)
+            tuple(head[activation] for head in heads) for heads in (batch.of_representatives(output), batch.activation)
         )
         of_each_draw = agreed.representatives / self.draws
         distance = self._distance(known, remembered)

@@ -117,7 +117,12 @@ class _FlatState(NamedTuple):
 def _flat_state(network: nn.Module, statistics: list[Tensor]) -> _FlatState:
     known = {id(tensor) for tensor in statistics}
     others = [one for one in network.buffers() if one.is_floating_point() and id(one) not in known]
-    return _FlatState(flatten(list(network.parameters())), flatten(statistics), flatten(others))
+    weights = flatten(list(network.parameters()))
+    # what is empty must be on the device too: operations ask for one device, not for elements
+    empty = weights.new_zeros(0)
+    return _FlatState(
+        weights, flatten(statistics) if statistics else empty, flatten(others) if others else empty.clone()
+    )
 
 
 def _running_statistics(network: nn.Module) -> list[Tensor]:

@@ -15,7 +15,7 @@ ALIGNED_ELEMENTS = 16
 def flatten(tensors: Sequence[Tensor]) -> Tensor:
     """Move tensors of one dtype and device into one piece of memory, which they become views of; return it, (n,).
 
-    Each keeps its values and its memory layout. Between them lie a few zeros.
+    There must be at least one. Each keeps its values and its memory layout. Between them lie a few zeros.
     """
     flat = _zeros_for(tensors)
     for tensor, view in zip(tensors, views(flat, tensors), strict=True):
@@ -32,8 +32,6 @@ def flat_gradient(parameters: Sequence[nn.Parameter]) -> Tensor:
 
 
 def _zeros_for(tensors: Sequence[Tensor]) -> Tensor:
-    if not tensors:
-        return torch.zeros(0)
     size = sum(_room(tensor) for tensor in tensors)
     return torch.zeros(size, dtype=tensors[0].dtype, device=tensors[0].device)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections import Counter
 from collections.abc import Callable
 from typing import cast
@@ -9,6 +10,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from ptychoflow.streaming.errors import UserError
 from ptychoflow.trainer.interface.pipeline import Output
 from ptychoflow.trainer.models.arithmetic import autocast
 from ptychoflow.trainer.models.precision import Precision
@@ -27,9 +29,16 @@ class RecordedPasses:
         network: its parameters and buffers stay where they are in memory.
         precision: FLOAT32 or BFLOAT16.
         device: where the network is.
+
+    Raises:
+        UserError: this version of PyTorch cannot record beside other threads.
     """
 
     def __init__(self, network: nn.Module, *, precision: Precision, device: torch.device) -> None:
+        if "capture_error_mode" not in inspect.signature(torch.cuda.make_graphed_callables).parameters:
+            raise UserError(
+                f"trainer.record_passes needs PyTorch 2.15, this is {torch.__version__}: update it, or leave that out"
+            )
         self._network, self._precision, self._device = network, precision, device
         self._seen: Counter[torch.Size] = Counter()
         self._recordings: dict[torch.Size, Callable[[Tensor], Output]] = {}
@@ -51,7 +60,8 @@ class RecordedPasses:
         """Record both passes; the runs that this takes leave the batch-norm statistics as they were."""
         kept = [buffer.clone() for buffer in self._network.buffers()]
         passes = _Passes(self._network, self._precision, self._device).train()
-        recorded = torch.cuda.make_graphed_callables(passes, (inputs.clone(),))
+        # other threads receive into pinned memory and wait for copies meanwhile, which a capture of all would not bear
+        recorded = torch.cuda.make_graphed_callables(passes, (inputs.clone(),), capture_error_mode="thread_local")
         with torch.no_grad():
             for buffer, value in zip(self._network.buffers(), kept, strict=True):
                 buffer.copy_(value)

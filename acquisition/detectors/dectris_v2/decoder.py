@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -173,9 +174,9 @@ class DectrisV2Decoder(Decoder):
             raise ValueError("a message without data of any channel")
         wanted = self._settings.channel
         if wanted is None and len(channels) > 1:
-            raise ValueError(f"the detector sends several channels ({', '.join(channels)}): set channel to one of them")
+            raise ValueError(f"the detector sends several channels ({_names(channels)}): set channel to one of them")
         if wanted is not None and wanted not in channels:
-            raise ValueError(f"the detector does not send channel {wanted}, but {', '.join(channels)}")
+            raise ValueError(f"the detector does not send channel {wanted}, but {_names(channels)}")
         return channels[next(iter(channels)) if wanted is None else wanted]
 
     def _mask(self, channels: object, shape_px: tuple[int, int] | None) -> npt.NDArray[np.bool_] | None:
@@ -224,6 +225,10 @@ def _series(message: Mapping[str, Any]) -> str:
     if not isinstance(unique, str) or not unique.isascii() or not unique.isalnum() or len(unique) > UNIQUE_ID_LENGTH:
         return str(number)
     return f"{number}-{unique}"
+
+
+def _names(channels: Iterable[object]) -> str:
+    return ", ".join(str(name)[:40] for name in islice(channels, 8))
 
 
 def _tagged(value: object, tag: int) -> Any:

@@ -209,7 +209,11 @@ def _named_attributes(settings: NtndarraySettings) -> frozenset[str]:
 def _is_on(value: Any) -> bool:
     """Whether a PV, a number or an enumeration, is not 0."""
     state = value.value
-    return bool(state.index if hasattr(state, "index") else state)
+    # a list has an `index` too
+    number = state if isinstance(state, int | float) else getattr(state, "index", None)
+    if not isinstance(number, int | float):
+        raise UserError(f"source.series.pv names no PV of one number, but one of {type(state).__name__}: name another")
+    return bool(number)
 
 
 def _stamp_ns(value: Any) -> int:

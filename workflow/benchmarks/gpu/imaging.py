@@ -34,6 +34,8 @@ AHEAD = 8
 OFF_RAD = 0.1
 """How far a phase may be off in bfloat16."""
 STALL_S = 0.25
+WARM_UP_RUNS = 3
+"""Until a backend has compiled what it does."""
 
 
 def backends(setup: Setup) -> Figures:
@@ -83,6 +85,8 @@ def new_weights(setup: Setup) -> Figures:
     frames = _frames(setup)
     for backend in _backends(setup):
         run = backend.prepare(_network(setup))
+        for _ in range(WARM_UP_RUNS):
+            run(frames)
         expected, took_s, wrong, stop = run(frames).phase, [], [], threading.Event()
 
         def image() -> None:

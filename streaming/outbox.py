@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import struct
+import sys
 import zlib
 from collections import OrderedDict, deque
 from collections.abc import Iterable
@@ -61,7 +62,8 @@ class Spool:
 
     def __init__(self, directory: Path, *, memory_bytes: int) -> None:
         self._directory = directory
-        self._codec: Codec[DataMessage] = Codec(DataMessage)
+        # what it reads it has written, as large as that may be
+        self._codec: Codec[DataMessage] = Codec(DataMessage, max_message_bytes=sys.maxsize)
         self._memory_limit = memory_bytes
         self._memory = 0
         self.written_bytes = 0

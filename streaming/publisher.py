@@ -17,6 +17,7 @@ import zmq
 
 from ptychoflow.streaming.access import ACKNOWLEDGEMENTS, FRAMES, SAMPLES, Access
 from ptychoflow.streaming.codec import Arrays, ReceivingCodec
+from ptychoflow.streaming.errors import UserError
 from ptychoflow.streaming.messages import (
     Acknowledge,
     ControlMessage,
@@ -226,7 +227,11 @@ class Publisher:
             return
         log.info("%s is here (session %r)", consumer, hello.session[:8])
         if consumer != EDGE and ranks != self.world_size:
-            self._share_among(ranks)
+            try:
+                self._share_among(ranks)
+            except UserError as error:
+                log.warning("%s says that there are %d ranks, which is not believed: %s", consumer, ranks, error)
+                return
         for outbox in self._outboxes():
             if outbox.consumer == consumer:
                 self._kept += outbox.hello(hello.session, hello.next_sequence, hello.call)
@@ -251,14 +256,17 @@ class Publisher:
                 self.spool.remove(entry)
 
     def _share_among(self, ranks: int) -> None:
-        """Deal out everything unacknowledged, in order, among another number of ranks."""
+        """Deal out everything unacknowledged, in order, among another number of ranks.
+
+        Raises:
+            UserError: a socket cannot be opened; all is as it was.
+        """
+        opened = self._open_ranks(range(len(self._ranks), ranks))
         log.info("dealing samples out to %d ranks (before: %d)", ranks, self.world_size)
         entries = {entry.order: entry for outbox in self._ranks for entry in outbox.pop_unacknowledged()}
         entries |= {entry.order: entry for entry in self._undealt}
         self._undealt.clear()
-        while len(self._ranks) < ranks:
-            rank = len(self._ranks)
-            self._ranks.append(self._open_outbox(rank_name(rank), self._network.samples_port + rank))
+        self._ranks += opened
         for outbox in self._ranks[ranks:]:
             self._sockets.release(outbox.socket)
         del self._ranks[ranks:]
@@ -267,3 +275,13 @@ class Publisher:
         self._next_rank = itertools.cycle(range(ranks))
         for order in sorted(entries):
             self._deal(entries[order])
+
+    def _open_ranks(self, ranks: range) -> list[Outbox]:
+        opened: list[Outbox] = []
+        try:
+            opened.extend(self._open_outbox(rank_name(rank), self._network.samples_port + rank) for rank in ranks)
+        except UserError:
+            for outbox in opened:
+                self._sockets.release(outbox.socket)
+            raise
+        return opened

@@ -50,7 +50,8 @@ class Sockets:
         self._context = zmq.Context(_encrypting_threads() if fans_out and network.encrypts else 1)
         self._open: list[Socket] = []
         self._authenticator: ThreadAuthenticator | None = None
-        self._claims: list[int] = []
+        self._claims: dict[Socket, int] = {}
+        """Locks of those that listen on a file."""
 
     def bind(self, kind: int, host: str, port: int, access: Access = POSITIONS) -> Socket:
         """Return a socket bound to `host:port`, or to the file of that name in `network.sockets_dir`.
@@ -68,7 +69,7 @@ class Sockets:
         folder = self.network.sockets_dir
         with self._opening(kind, host) as socket:
             if folder is not None:
-                self._claim(folder / f"{port}.lock")
+                self._claims[socket] = _claim(folder / f"{port}.lock")
             if folder is None and self.network.keys_dir is not None:
                 apply_server_keys(socket, self.network.keys_dir, access)
                 self._admit(access, admitted(self.network.keys_dir, access))
@@ -124,6 +125,8 @@ class Sockets:
         """Close one socket at once."""
         self._open.remove(socket)
         socket.close(linger=0)
+        if socket in self._claims:
+            os.close(self._claims.pop(socket))
 
     def close(self, linger_s: float = 0.0) -> None:
         """Close all sockets; what is queued for sending gets `linger_s` seconds to leave."""
@@ -135,7 +138,7 @@ class Sockets:
             self._authenticator = None
         self._context.term()
         while self._claims:
-            os.close(self._claims.pop())
+            os.close(self._claims.popitem()[1])
 
     def __enter__(self) -> Self:
         """Return itself."""
@@ -181,23 +184,25 @@ class Sockets:
         socket.ipv6 = ":" in host
         return socket
 
-    def _claim(self, lock: Path) -> None:
-        """Hold a lock until the sockets are closed: ZeroMQ would take over a file that somebody else listens on."""
-        with writing(f"{lock}"):
-            claim = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        self._claims.append(claim)
-        try:
-            fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            where = lock.with_suffix("")
-            raise UserError(f"cannot listen on {where}: Address already in use; stop what holds it") from None
-
     def _admit(self, access: Access, public_keys: frozenset[bytes]) -> None:
         """Let the holders of these keys connect to sockets of this kind, and nobody else."""
         if self._authenticator is None:
             self._authenticator = ThreadAuthenticator(self._context, log=log)
             self._authenticator.start()
         self._authenticator.configure_curve_callback(access.name, _Admitted(public_keys))
+
+
+def _claim(lock: Path) -> int:
+    """Return the descriptor of a lock, held until it is closed: ZeroMQ would take over a file that others listen on."""
+    with writing(f"{lock}"):
+        claim = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(claim)
+        where = lock.with_suffix("")
+        raise UserError(f"cannot listen on {where}: Address already in use; stop what holds it") from None
+    return claim
 
 
 class _Admitted:

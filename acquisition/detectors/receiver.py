@@ -69,5 +69,8 @@ class Receiver:
             raise UserError(answer.reason)
         self._listens = True
         if answer.trouble and answer.trouble != self._trouble:
-            self._warn(f"what the detector sends cannot be written ({answer.trouble}): frames are being lost")
+            self._warn(
+                f"what the detector sends cannot be written ({answer.trouble}): it waits in memory, up to "
+                "source.queue_bytes, and what comes then is lost; make space"
+            )
         self._trouble = answer.trouble

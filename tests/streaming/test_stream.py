@@ -26,6 +26,7 @@ from ptychoflow.streaming.messages import (
     ScanEnd,
 )
 from ptychoflow.streaming.outbox import address
+from ptychoflow.streaming.private_folder import private_folder
 from ptychoflow.streaming.publisher import Publisher, rank_name
 from ptychoflow.streaming.settings import NetworkSettings
 
@@ -376,6 +377,40 @@ def test_what_two_ranks_had_not_finished_is_dealt_to_the_one_that_comes_after_th
         settle(publisher)
     assert isinstance(got[9].message, PerspectiveEnd)
     assert numbers(got[:9] + got[10:]) == [0, 1, *range(3, 12)]
+
+
+@pytest.mark.parametrize("private", [False, True])
+def test_ranks_may_become_fewer_and_more_again(network: NetworkSettings, tmp_path: Path, private: bool) -> None:
+    with contextlib.ExitStack() as stack:
+        if private:
+            network = NetworkSettings(sockets_dir=stack.enter_context(private_folder()))
+        publisher = stack.enter_context(Publisher(network, spool_dir=tmp_path, memory_bytes=1 << 30, edge=False))
+        for ranks in (2, 1, 2):
+            post_samples(publisher, ranks)
+            with contextlib.ExitStack() as inboxes:
+                some = [inboxes.enter_context(rank_inbox(network, rank, ranks)) for rank in range(ranks)]
+                got = [numbers(collect(publisher, inbox, 1)) for inbox in some]
+                settle(publisher)
+            assert got == [[rank] for rank in range(ranks)]
+
+
+def test_more_ranks_than_there_are_free_ports_for_change_nothing(
+    network: NetworkSettings, publisher_of: MakePublisher, caplog: pytest.LogCaptureFixture
+) -> None:
+    publisher = publisher_of(edge=False)
+    post_samples(publisher, 4)
+    with rank_inbox(network, 0, 1) as alone:
+        first = collect(publisher, alone, 1, acknowledge=False)
+        with socket.socket() as taken:
+            taken.bind(("127.0.0.1", network.samples_port + 2))
+            taken.listen()
+            with rank_inbox(network, 1, 3):
+                wait_until(lambda: (publisher.pump(0.01), "3 ranks, which is not believed" in caplog.text)[1])
+        assert publisher.world_size == 1
+        rest = collect(publisher, alone, 3)
+        alone.acknowledge([first[0].sequence])
+        settle(publisher)
+    assert numbers(first + rest) == [0, 1, 2, 3]
 
 
 def test_what_is_left_of_a_killed_publisher_is_not_taken_for_what_the_next_one_sends(

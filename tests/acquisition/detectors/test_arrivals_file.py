@@ -190,3 +190,21 @@ def test_the_name_of_a_new_file_is_on_the_disk_before_the_first_message(
     writer.append(0, 2.0, [b"second"])
     assert len(calls.seen) == 1, "a name is there once and for all"
     writer.end_file()
+
+
+def test_nothing_is_written_behind_the_end_of_a_file_that_the_disk_did_not_confirm(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer, messages = ArrivalsWriter(tmp_path, SOURCES), some_messages(4)
+    for message in messages[:2]:
+        writer.append(*message)
+
+    def fail(_: int) -> None:
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as patched, pytest.raises(OSError, match="Input/output"):
+        patched.setattr(os, "fdatasync", fail)
+        writer.end_file()
+    for message in messages[2:]:
+        writer.append(*message)
+    assert contents(ArrivalsReader(tmp_path).read()) == messages

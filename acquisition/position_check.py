@@ -15,6 +15,8 @@ FAR = 10.0
 FAR_SHARE = 90
 MOST_OUTLIERS = 0.1
 """If more of the positions stand apart than this, they are no outliers."""
+REACH_FIELDS = 64
+"""So many fields of view beyond all positions so far, and beyond as far as these span, nothing is of the same scan."""
 LEAST_STEP_PX = 0.1
 LEAST_EXTENT_PX = 2.0
 LEAST_FOR_AREA = 9
@@ -59,6 +61,34 @@ def outliers(positions_px: Positions, field_px: float) -> Which:
     apart |= away > FAR * np.percentile(away, FAR_SHARE) + field_px
     few = max(1, int(MOST_OUTLIERS * len(positions_px)))
     return apart if apart.sum() <= few else np.zeros_like(apart)
+
+
+class Reach:
+    """Where a scan that is still coming may go on: around the positions that have come.
+
+    Args:
+        field_px: the larger side of a frame's field of view, in object pixels.
+    """
+
+    def __init__(self, field_px: float) -> None:
+        self._field_px = field_px
+        self._lower, self._upper = np.full(2, np.inf), np.full(2, -np.inf)
+
+    def holds(self, positions_px: Positions) -> Which:
+        """Return which positions (n, 2) are within reach, bool (n,); from then on it is around these too.
+
+        The first ones all are.
+        """
+        extent_px = self._upper - self._lower
+        if np.isfinite(extent_px).all():
+            beyond_px = np.maximum(self._lower - positions_px, positions_px - self._upper).max(axis=1)
+            inside = np.asarray(beyond_px <= max(REACH_FIELDS * self._field_px, float(extent_px.max())))
+        else:
+            inside = np.ones(len(positions_px), bool)
+        if inside.any():
+            self._lower = np.minimum(self._lower, positions_px[inside].min(axis=0))
+            self._upper = np.maximum(self._upper, positions_px[inside].max(axis=0))
+        return inside
 
 
 def step_px(positions_px: Positions) -> float | None:

@@ -31,6 +31,18 @@ class PlacedFrames:
     def __getitem__(self, some: slice) -> PlacedFrames:
         return PlacedFrames(self.triggers[some], self.positions_m[some], self.images[some], self.received_at_s[some])
 
+    def select(self, chosen: npt.NDArray[np.bool_]) -> PlacedFrames:
+        """Return the frames for which `chosen`, bool (n,), is true; itself where that is all of them."""
+        if chosen.all():
+            return self
+        places = np.flatnonzero(chosen).tolist()
+        return PlacedFrames(
+            [self.triggers[place] for place in places],
+            [self.positions_m[place] for place in places],
+            [self.images[place] for place in places],
+            [self.received_at_s[place] for place in places],
+        )
+
     @classmethod
     def joined(cls, parts: Sequence[PlacedFrames]) -> PlacedFrames:
         """Return frames one after the other."""
@@ -273,7 +285,7 @@ class SeriesJoiner:
     def _place(self, triggers: Sequence[int], positions_m: Sequence[tuple[float, float]]) -> None:
         """Place frames that wait, those next to each other together."""
         frames = [self._waiting.pop(trigger) for trigger in triggers]
-        known = ~np.isnan(np.array(positions_m)).any(axis=1)
+        known = np.isfinite(np.array(positions_m)).all(axis=1)
         if not known.all():  # the source says that it does not know the others
             self.unplaced[Unplaced.NO_POSITION] += len(frames) - int(known.sum())
         start = 0

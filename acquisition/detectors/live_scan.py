@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-import math
 import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from ptychoflow.acquisition.detectors.arrivals import EncodedImage, FramesCame, SeriesHeader
+from ptychoflow.acquisition.detectors.arrivals import FramesCame, SeriesHeader
 from ptychoflow.acquisition.detectors.arrivals_file import DROPPED, LISTENING, STOPPED, ArrivalsReader
-from ptychoflow.acquisition.detectors.compression import TOGETHER_BYTES, decode_together
+from ptychoflow.acquisition.detectors.frame_decoder import Cut, FrameDecoder, Frames
 from ptychoflow.acquisition.detectors.interface import Decoder
 from ptychoflow.acquisition.detectors.joiner import PlacedFrames, missing_in_words
 from ptychoflow.acquisition.detectors.message import Run
 from ptychoflow.acquisition.detectors.series_table import Series, SeriesTable
 from ptychoflow.acquisition.detectors.settings import LiveSettings
 from ptychoflow.acquisition.frame_check import usable
+from ptychoflow.acquisition.position_check import Reach, outliers
 from ptychoflow.acquisition.preprocess import FilePerspective
 from ptychoflow.acquisition.publishing.ledger import Ledger
 from ptychoflow.acquisition.readers.geometry import FoundGeometry, complete_geometry
@@ -30,7 +29,6 @@ from ptychoflow.acquisition.scan import FrameBatch, Geometry, OpenEndedPerspecti
 from ptychoflow.streaming.errors import UserError
 from ptychoflow.streaming.events import Unplaced
 
-Frames = npt.NDArray[np.generic]
 MESSAGES_AT_ONCE = 256
 PLACED_AT_MOST = 4096
 """No more is read from the arrivals file while so many frames of the perspective wait to be taken."""
@@ -207,83 +205,6 @@ class LiveScan(OpenEndedScan):
 
 
 @dataclass(frozen=True)
-class Cut:
-    """What is cut out of frames, so that large ones are let go of as soon as they are decoded."""
-
-    apply: Callable[[Frames], Frames]
-    """Makes smaller frames (n, y, x) of those that are sent, which it leaves as they are."""
-    rows: tuple[int, int]
-    """The first row that it looks at, and the one behind the last."""
-
-
-class FrameDecoder:
-    """Decodes frames, several at once."""
-
-    def __init__(self, threads: int) -> None:
-        self._threads = threads
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
-
-    def __call__(
-        self, frames: PlacedFrames, geometry: Geometry | None, notes: list[str], *, cut: Cut | None = None
-    ) -> Frames:
-        """Return frames (n, y, x); those that are damaged, or of another shape than the first ones, as zeros.
-
-        Args:
-            frames: at least one.
-            geometry: of frames as they are sent; None takes the shape of the first one.
-            notes: where it is told what was set aside.
-            cut: what is cut out of them. Damage elsewhere may go unnoticed.
-        """
-        first = frames.images[0]
-        shape = first.shape_px if geometry is None else geometry.frame_shape_px
-        worth_threads = -(-len(frames) * math.prod(shape) * first.dtype.itemsize // TOGETHER_BYTES)
-        share = -(-len(frames) // min(self._threads, worth_threads))
-        parts = [frames[start : start + share] for start in range(0, len(frames), share)]
-        decoded = [self._pool.submit(_decode, part, shape, cut) for part in parts[1:]]
-        images = _decode(parts[0], shape, cut)
-        for part in decoded:
-            images += part.result()
-        if len(images) == 1 < len(frames) and not isinstance(images[0], str):
-            return images[0]
-        dtype = next((image.dtype for image in images if not isinstance(image, str)), np.dtype(np.uint8))
-        blank = np.zeros((1, *shape), dtype)
-        blank = blank if cut is None else cut.apply(blank)
-        notes += [image for image in images if isinstance(image, str)]
-        return np.concatenate([blank if isinstance(image, str) else image for image in images])
-
-    def close(self) -> None:
-        """End the threads."""
-        self._pool.shutdown()
-
-
-def _decode(frames: PlacedFrames, shape: tuple[int, int], cut: Cut | None) -> list[Frames | str]:
-    """Return frames (n, y, x) in pieces; in place of those that are set aside, one by one, why they are."""
-    dtype = frames.images[0].dtype
-    at_once = len(frames) if cut is None else max(1, TOGETHER_BYTES // (math.prod(shape) * dtype.itemsize))
-    target = np.empty((min(at_once, len(frames)), *shape), dtype)
-    images: list[Frames | str] = []
-    for start in range(0, len(frames), at_once):
-        some = frames[start : start + at_once]
-        together = target[: len(some)]
-        if not decode_together(some.images, together, rows=None if cut is None else cut.rows):
-            images += [_decode_one(*one, shape, cut) for one in zip(some.triggers, some.images, strict=True)]
-        else:
-            images.append(together if cut is None else cut.apply(together))
-    return images
-
-
-def _decode_one(trigger: int, encoded: EncodedImage, shape: tuple[int, int], cut: Cut | None) -> Frames | str:
-    """Return a frame (1, y, x), or why it is set aside."""
-    try:
-        image = encoded.decode()
-    except ValueError as error:
-        return f"frame {trigger} is damaged and set aside: {error}"
-    if image.shape != shape:
-        return f"frame {trigger} has {image.shape} pixels and not {shape}; it is set aside"
-    return image[np.newaxis] if cut is None else cut.apply(image[np.newaxis])
-
-
-@dataclass(frozen=True)
 class Look:
     """What was found in the first frames of a series."""
 
@@ -306,7 +227,7 @@ class Opening:
         self._placed: list[PlacedFrames] = []
         self._frames: list[Frames] = []
         self._notes: list[str] = []
-        self._usable = 0
+        self._usable = self._held_bytes = 0
         self._geometry: Geometry | None = None
         self._said: list[str] = []
         self.why_not = ""
@@ -317,11 +238,8 @@ class Opening:
 
     @property
     def enough(self) -> bool:
-        """Whether so many usable frames have come that the perspective can begin."""
-        if self._look_serves():
-            return self._usable >= LEAST_FRAMES
-        held_bytes = sum(frames.nbytes for frames in self._frames)
-        return self._usable >= self._scan.settings.first_frames or held_bytes >= LOOK_BYTES
+        """Whether so many usable frames have come that the perspective can begin, or as many as memory is for."""
+        return self._full or self._usable >= (LEAST_FRAMES if self._look_serves() else self._scan.settings.first_frames)
 
     def take(self) -> None:
         """Take the frames that have been placed meanwhile, if more are needed."""
@@ -333,6 +251,7 @@ class Opening:
                 self._find_geometry(decoded.shape[1:])
             self._placed.append(frame)
             self._frames.append(decoded)
+            self._held_bytes += decoded.nbytes
             self._usable += int(usable(decoded).sum())
 
     def perspective(self, index: int) -> LivePerspective | None:
@@ -341,12 +260,18 @@ class Opening:
         Raises:
             UserError: what is seen in the first series is no far-field ptychographic scan.
         """
-        if self._usable < LEAST_FRAMES or self._geometry is None:
+        # a long dark beginning of a series like one before is no reason to leave it out: more may come
+        begins = self._usable >= LEAST_FRAMES or (self._full and self._look_serves())
+        if self._geometry is None or not begins:
             self.why_not = self.why_not or f"only {self._usable} of its frames have a position and show anything"
             return None
-        stored = np.concatenate(self._frames)
+        placed, stored = PlacedFrames.joined(self._placed), np.concatenate(self._frames)
+        positions_px = np.array(placed.positions_m) / self._geometry.object_pixel_size_m
+        scale, field_px = self._scan.settings.preprocess.position_scale, max(self._geometry.frame_shape_px)
+        near = ~outliers(scale * positions_px, field_px)
+        placed, stored = placed.select(near), stored[near]
         try:
-            look = self._scan.look if self._look_serves() else self._look(index, stored, self._geometry)
+            look = self._scan.look if self._look_serves() else self._look(index, placed, stored, self._geometry)
         except UserError as error:
             if self._scan.look is None:
                 raise
@@ -359,10 +284,15 @@ class Opening:
             self._series,
             look,
             index=index,
-            placed=PlacedFrames.joined(self._placed),
+            placed=placed,
             stored=stored,
+            strays=int((~near).sum()),
             notes=self._notes,
         )
+
+    @property
+    def _full(self) -> bool:
+        return self._held_bytes >= LOOK_BYTES
 
     def _look_serves(self) -> bool:
         """Whether what was found in an earlier series holds for this one."""
@@ -387,7 +317,7 @@ class Opening:
     def _where(self) -> str:
         return f"series {self._series.name}"
 
-    def _look(self, index: int, stored: Frames, geometry: Geometry) -> Look:
+    def _look(self, index: int, placed: PlacedFrames, stored: Frames, geometry: Geometry) -> Look:
         """Look at the first frames as at those of a file."""
         header, settings, probe = self._series.header, self._scan.settings, self._scan.probe
         if probe is not None and probe.shape[-2:] != geometry.frame_shape_px:
@@ -405,7 +335,7 @@ class Opening:
             index=index,
             angle_deg=header.angle_deg or 0.0,
             geometry=geometry,
-            positions_px=np.array(PlacedFrames.joined(self._placed).positions_m) / geometry.object_pixel_size_m,
+            positions_px=np.array(placed.positions_m) / geometry.object_pixel_size_m,
             frame_count=len(stored),
             dtype=stored.dtype,
             read=lambda start, stop: frames[0][start:stop].copy(),
@@ -448,6 +378,7 @@ class LivePerspective(OpenEndedPerspective):
         index: int,
         placed: PlacedFrames,
         stored: Frames,
+        strays: int,
         notes: Sequence[str],
     ) -> None:
         self.index = index
@@ -458,6 +389,10 @@ class LivePerspective(OpenEndedPerspective):
         self._scan, self._series, self._look = scan, series, look
         self._first: tuple[PlacedFrames, Frames, Sequence[str]] | None = placed, stored, notes
         self._known_m = series.joiner.known_positions_m(placed)
+        self._reach = Reach(max(self.geometry.frame_shape_px))
+        self._reach.holds(look.place(np.array(placed.positions_m)))
+        self._strays = 0
+        self._set_aside(strays)
 
     @property
     def known_positions_px(self) -> npt.NDArray[np.float64] | None:
@@ -509,10 +444,23 @@ class LivePerspective(OpenEndedPerspective):
             return self._scan.decode(placed, sent, notes, cut=cut)
         return perspective.prepare(self._scan.decode(placed, sent, notes))
 
-    def _batch(self, placed: PlacedFrames, frames: Frames, notes: Sequence[str]) -> FrameBatch:
+    def _set_aside(self, strays: int) -> None:
+        """Count frames that lie where no scan reaches: an encoder's glitch, a sample of before."""
+        if strays:
+            self._strays += strays
+            self._series.joiner.unplaced[Unplaced.NO_POSITION] += strays
+
+    def _batch(self, placed: PlacedFrames, frames: Frames, notes: Sequence[str]) -> FrameBatch | None:
+        positions_px = self._look.place(np.array(placed.positions_m))
+        near = self._reach.holds(positions_px)
+        if not near.all():
+            self._set_aside(int((~near).sum()))
+            placed, positions_px, frames = placed.select(near), positions_px[near], frames[near]
+        if not len(placed):
+            return None
         return FrameBatch(
             indices=np.array(placed.triggers, np.int32),
-            positions_px=self._look.place(np.array(placed.positions_m)),
+            positions_px=positions_px,
             frames=frames,
             notes=tuple(notes),
             acquired_at_s=placed.received_at_s[-1],
@@ -528,6 +476,7 @@ class LivePerspective(OpenEndedPerspective):
         said = {
             f"frames never came: {missing_in_words(missing.items())}": missing.total(),
             "frames came again and are left out": joiner.repeated,
+            "frames are left out, for their positions lie far from all others": self._strays,
             "trigger numbers are below source.join.first_frame, or too large": joiner.refused,
         }
         for text, count in said.items():

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from live_scans import HEADER, SCAN, SETTINGS, PlainImage, Script, frame, positions, positions_m, whole_series
 
-from ptychoflow.acquisition.detectors import live_scan
+from ptychoflow.acquisition.detectors import frame_decoder, live_scan
 from ptychoflow.acquisition.detectors.arrivals import (
     Arrival,
     FrameCame,
@@ -24,6 +24,7 @@ from ptychoflow.acquisition.detectors.arrivals import (
     SeriesHeader,
 )
 from ptychoflow.acquisition.detectors.compression import Codec, CompressedImage, encode
+from ptychoflow.acquisition.detectors.live_scan import Opening
 from ptychoflow.acquisition.scan import Ending
 from ptychoflow.streaming.errors import UserError
 from ptychoflow.streaming.events import Missing, Unplaced
@@ -186,7 +187,7 @@ def test_positions_that_are_joined_by_time_alone_and_begin_far_apart_are_told(
 def test_what_is_cut_out_is_what_a_file_would_show(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, decoders: int
 ) -> None:
-    monkeypatch.setattr(live_scan, "TOGETHER_BYTES", 1)  # so that small frames go to several threads
+    monkeypatch.setattr(frame_decoder, "TOGETHER_BYTES", 1)  # so that small frames go to several threads
     damaged, larger = 30, 40
     odd = {damaged: PlainImage(None), larger: PlainImage(np.ones((40, 40), np.uint16), (40, 40))}
     events = [
@@ -218,7 +219,7 @@ def test_what_is_cut_out_of_compressed_frames_is_cut_out_of_whole_ones(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, preprocess: dict, together_bytes: int
 ) -> None:
     """However many are decoded at once, in however many threads, and however few of their blocks."""
-    monkeypatch.setattr(live_scan, "TOGETHER_BYTES", together_bytes)
+    monkeypatch.setattr(frame_decoder, "TOGETHER_BYTES", together_bytes)
 
     def encoded(one: FrameCame) -> FrameCame:
         pixels = one.image.decode()
@@ -440,6 +441,48 @@ def test_a_series_with_too_little_is_left_out_and_its_frames_are_counted(tmp_pat
     taken.assert_shows(FIRST, range(FRAMES))
     assert taken.ledger.unplaced_because == {Unplaced.SERIES_UNUSABLE: 5}
     assert any("series dark is left out: only 0 of its frames" in text for text in taken.warnings)
+
+
+def test_a_long_dark_beginning_of_a_later_series_takes_bounded_memory_and_what_follows_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    second = SCAN.perspective(1)
+    later = [
+        (at_s, FrameCame("2", one.number, PlainImage(np.zeros((32, 32), np.uint16))))
+        if isinstance(one, FrameCame) and one.number < 30
+        else (at_s, one)
+        for at_s, one in whole_series(second, series="2", run="b", begin_s=30.0)
+    ]
+    most = 20 * 32 * 32 * 2
+    monkeypatch.setattr(live_scan, "LOOK_BYTES", most)
+    held, take = [], Opening.take
+
+    def watched(opening: Opening) -> None:
+        take(opening)
+        held.append(sum(frames.nbytes for frames in opening._frames))
+
+    monkeypatch.setattr(Opening, "take", watched)
+    taken = Script(tmp_path).add_all([*whole_series(FIRST), *later]).scan().run()
+    assert max(held) <= most
+    assert sorted(taken.frames[1]) == list(range(FRAMES))
+    np.testing.assert_array_equal(taken.frames[1][30], second.read(30, 31)[0])
+
+
+@pytest.mark.parametrize("stray_m", [1.0, np.inf, -1e300])
+@pytest.mark.parametrize("trigger", [3, 40])
+def test_a_position_that_cannot_be_places_nothing_and_does_no_harm(
+    tmp_path: Path, trigger: int, stray_m: float
+) -> None:
+    stray = PositionsCame("a", np.array([trigger]), np.array([[stray_m, 0.0]]))
+    events = [
+        (at_s, stray if isinstance(one, PositionsCame) and one.numbers[0] == trigger else one)
+        for at_s, one in whole_series(FIRST)
+    ]
+    taken = Script(tmp_path).add_all(events).scan().run()
+    taken.assert_shows(FIRST, sorted(set(range(FRAMES)) - {trigger}))
+    assert taken.ledger.unplaced_because == {Unplaced.NO_POSITION: 1}
+    told = "perspective 0: 1 frames are left out, for their positions lie far from all others"
+    assert (told in taken.warnings) == np.isfinite(stray_m)
 
 
 def test_series_of_an_alignment_are_skipped(tmp_path: Path) -> None:

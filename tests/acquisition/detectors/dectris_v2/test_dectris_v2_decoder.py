@@ -231,10 +231,18 @@ def with_array(shape: Any, tag: int, value: Any) -> bytes:
         with_array([2, 3], 69, cbor2.CBORTag(56500, ["bslz4", 3, b"\0" * 12])),
         with_array([2, 3], 69, cbor2.CBORTag(56500, [["bslz4"], 2, b"\0" * 12])),
         with_array([2, 3], 69, cbor2.CBORTag(99, b"\0" * 12)),
+        image(0, {b"1": b"", b"2": b""}),
+        image(0, {b"1": b"", "threshold_1": b""}),
     ],
 )
 def test_what_is_not_understood_is_told_in_one_line(message: bytes) -> None:
     assert reason(only(message))
+
+
+def test_channels_without_a_name_are_told_as_they_are() -> None:
+    channels = {b"1": b"", "b": b""}
+    assert "several channels (b'1', b)" in reason(only(image(0, channels)))
+    assert "does not send channel c, but b'1', b" in reason(only(image(0, channels), channel="c"))
 
 
 def test_bounds_of_the_settings_hold() -> None:

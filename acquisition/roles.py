@@ -31,7 +31,8 @@ class Roles:
         seed: of the run.
 
     Raises:
-        UserError: nothing would be left to train on, or what is to be held out cannot be known.
+        UserError: nothing would be left to train on in the first perspective, or what is to be held out cannot be
+            known. A later perspective may be short because it was broken off.
     """
 
     def __init__(
@@ -49,10 +50,15 @@ class Roles:
         self._fraction = settings.validation_fraction
         self._all_held_out = False
         self._region: _Region | None = None
+        self.note = ""
+        """What a person should know of these roles."""
         if settings.hold_out is HoldOut.LAST_PERSPECTIVE:
             self._all_held_out = perspective == _last_perspective(perspectives)
         elif settings.hold_out is HoldOut.REGION:
-            self._region = _find_region(settings, positions_px, extent_px, target_shape_px)
+            self._region, too_short = _find_region(settings, positions_px, extent_px, target_shape_px)
+            if too_short and perspective == 0:
+                raise UserError(f"{too_short}; choose a smaller region_fraction, gap_px or target, or the other axis")
+            self.note = f"{too_short}: nothing is learnt from it" if too_short else ""
 
     def assign(self, indices: npt.NDArray[np.integer], positions_px: npt.NDArray[np.float64]) -> npt.NDArray[np.uint8]:
         """Return the `FrameRole` of frames, uint8 (n,), frame `indices[i]` at `positions_px[i]`."""
@@ -140,7 +146,8 @@ def _find_region(
     positions_px: npt.NDArray[np.float64] | None,
     extent_px: npt.NDArray[np.float64] | None,
     target_shape_px: tuple[int, int],
-) -> _Region:
+) -> tuple[_Region, str]:
+    """Return the region, and why it leaves nothing to train on, if so: then all frames beside it are in the gap."""
     known_px = extent_px if positions_px is None else positions_px
     if known_px is None:
         raise UserError(
@@ -156,10 +163,9 @@ def _find_region(
     # Where positions are not known, one of them may lie just at the region's edge.
     deepest_px = held_out_to_px if positions_px is None else float(depth_px[depth_px <= held_out_to_px].max())
     gap_px = target_shape_px[axis] + INTERPOLATION_PX + settings.gap_px
-    if not np.any(depth_px >= deepest_px + gap_px):
-        raise UserError(
-            f"Nothing is left to train on: the held-out region and its gap of {gap_px:g} px cover the whole scan, "
-            f"which is {depth_px.max():.0f} px long; choose a smaller region_fraction, gap_px or target, or the other "
-            "axis"
-        )
-    return _Region(axis, sign, end_px, held_out_to_px, deepest_px + gap_px)
+    if np.any(depth_px >= deepest_px + gap_px):
+        return _Region(axis, sign, end_px, held_out_to_px, deepest_px + gap_px), ""
+    return _Region(axis, sign, end_px, held_out_to_px, np.inf), (
+        f"Nothing is left to train on: the held-out region and its gap of {gap_px:g} px cover the whole scan, "
+        f"which is {depth_px.max():.0f} px long"
+    )

@@ -301,7 +301,9 @@ class ArrivalsReader:
             least = WINDOW_BYTES
             place = at - start
             while True:
-                record, need = self._record(window, place)
+                # half a record is taken back by its writer where the disk is full
+                size = os.fstat(self._file).st_size
+                record, need = self._record(window, place, min(len(window), size - start))
                 if record is None:
                     break
                 place += need
@@ -310,16 +312,19 @@ class ArrivalsReader:
                 return
             at, least = start + place, max(WINDOW_BYTES, need)
 
-    def _record(self, window: memoryview, place: int) -> tuple[Record | None, int]:
-        """Return the record at `place`, if the window holds it, and its length, or as much as must be there to tell."""
+    def _record(self, window: memoryview, place: int, there: int) -> tuple[Record | None, int]:
+        """Return the record at `place`, if the first `there` bytes of the window hold it, and its length.
+
+        If they do not, the length is as much as must be there to tell.
+        """
         table = place + HEAD.size
-        if table > len(window):
+        if table > there:
             return None, HEAD.size
         magic, messages, parts, table_crc, crc = HEAD.unpack_from(window, place)
         if magic != MAGIC_NUMBER or zlib.crc32(window[place + CHECKED.start : place + CHECKED.stop]) != crc:
             raise UserError(f"{self._path}: damaged; what came after it cannot be read")
         first = table + BYTES_OF_MESSAGE * messages + BYTES_OF_PART * parts
-        if first > len(window):
+        if first > there:
             return None, first - place
         if zlib.crc32(window[table:first]) != table_crc:
             raise UserError(f"{self._path}: damaged; what came after it cannot be read")
@@ -327,4 +332,4 @@ class ArrivalsReader:
         if messages == 0 or record.messages.parts.sum() != parts:
             raise UserError(f"{self._path}: damaged; what came after it cannot be read")
         end = int(record.messages.bounds[-1])
-        return (record if end <= len(window) else None), end - place
+        return (record if end <= there else None), end - place

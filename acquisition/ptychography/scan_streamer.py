@@ -120,7 +120,7 @@ class ScanStreamer(SourceStreamer):
         self._head_start = HeadStart(self._publisher, frames=settings.head_start_frames if wanted else 0)
         self.on_acquired: Callable[[AcquiredPerspective], None] | None = None
         """Told of every perspective when all its frames have come, before they are let go of."""
-        loop.attend = self._attend
+        loop.attendants.append(self._attend)
 
     def _stream_all(self) -> None:
         try:
@@ -214,6 +214,8 @@ class ScanStreamer(SourceStreamer):
             target_shape_px=self._target_shape_px(perspective),
             seed=self._run.seed,
         )
+        if roles.note:
+            self._tell(perspective, f": {roles.note}")
         if self._recorder is not None:
             self._recorder.start_perspective(perspective)
         self._view.start(perspective)

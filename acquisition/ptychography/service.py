@@ -85,6 +85,8 @@ def _open_source(
         return open_scan(source)
     keep_freed_memory()
     receiver = stack.enter_context(closing(Receiver(source, run.folder.arrivals, warn=loop.warn)))
+    # a detector does not wait while the acquisition does: paused, or for a disk
+    loop.attendants.append(receiver.attend)
     scan = LiveScan(
         source,
         ArrivalsReader(run.folder.arrivals),

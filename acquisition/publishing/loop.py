@@ -49,7 +49,7 @@ class AcquisitionLoop:
         self.publisher, self.telemetry, self.control = publisher, telemetry, control
         self.ledger = Ledger()
         """Reported now and then."""
-        self.attend: Callable[[], None] | None = None
+        self.attendants: list[Callable[[], object]] = []
         """Called again and again while the loop runs, for what else must not wait."""
         self._stop = stop
         self._counts_due_s = 0.0
@@ -61,8 +61,8 @@ class AcquisitionLoop:
             self.control.poll()
             remaining_s = deadline_s - time.monotonic()
             self.publisher.pump(min(max(remaining_s, 0.0), IDLE_S))
-            if self.attend is not None:
-                self.attend()
+            for attend in self.attendants:
+                attend()
             if time.monotonic() >= self._counts_due_s:
                 self.send_counts()
             if self._stop.is_set():

@@ -9,8 +9,9 @@ from pathlib import Path
 from support import wait_until
 
 from ptychoflow.acquisition.ptychography.service import acquire
+from ptychoflow.acquisition.publishing.loop import open_loop
 from ptychoflow.acquisition.retrieval.settings import RetrievalSettings
-from ptychoflow.acquisition.settings import AcquisitionSettings
+from ptychoflow.acquisition.settings import AcquisitionSettings, PublishingSettings
 from ptychoflow.acquisition.source_settings import SimulationSettings
 from ptychoflow.streaming.commands import CommandHub, CommandSender, Pause, Resume
 from ptychoflow.streaming.events import AcquisitionCounts, AnyEvent, PartState, PartStatus
@@ -51,3 +52,22 @@ def test_nothing_is_acquired_during_a_pause_and_nothing_is_lost(network: Network
         service.join()
         wait_until(lambda: isinstance(events[-1], PartStatus) and events[-1].state is PartState.DONE)
     assert counts()[-1] == 60
+
+
+def test_what_must_not_wait_is_attended_to_during_a_pause(network: NetworkSettings, tmp_path: Path) -> None:
+    attended: list[bool] = []
+    stop = threading.Event()
+    with (
+        closing(CommandHub(network)),
+        closing(TelemetryHub(network, jsonl=tmp_path / "telemetry.jsonl", on_event=lambda *_: None)),
+        open_loop(PublishingSettings(), network=network, run=RunContext("test", tmp_path, seed=1), stop=stop) as loop,
+    ):
+        loop.control.paused = True
+
+        def attend() -> None:
+            attended.append(loop.control.paused)
+            loop.control.paused = len(attended) < 5
+
+        loop.attendants += [attend, lambda: None]
+        loop.wait_for_turn(0.0)
+    assert attended[:5] == [True] * 5

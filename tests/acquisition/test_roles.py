@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from ptychoflow.acquisition.roles import assign_roles, hash_frame_ids
+from ptychoflow.acquisition.roles import Roles, assign_roles, hash_frame_ids
 from ptychoflow.acquisition.source_settings import HoldOut, RegionEnd, RoleSettings
 from ptychoflow.streaming.errors import UserError
 from ptychoflow.streaming.messages import FrameRole
@@ -100,6 +100,21 @@ def test_only_the_last_perspective_is_held_out():
 def test_last_perspective_must_be_known_and_not_alone(perspectives, words):
     with pytest.raises(UserError, match=words):
         roles_of(RoleSettings(hold_out=HoldOut.LAST_PERSPECTIVE), perspectives=perspectives)
+
+
+def test_a_later_perspective_that_was_broken_off_is_told_and_not_trained_on():
+    settings = RoleSettings(hold_out=HoldOut.REGION, region_end=RegionEnd.LOW_Y, region_fraction=0.2)
+    roles = Roles(
+        settings,
+        perspective=2,
+        perspectives=4,
+        positions_px=POSITIONS[:45],
+        target_shape_px=(32, 32),
+        seed=0,
+    )
+    assert roles.note.startswith("Nothing is left to train on")
+    dealt = roles.assign(np.arange(45), POSITIONS[:45])
+    assert set(dealt.tolist()) == {FrameRole.HELD_OUT, FrameRole.EXCLUDED}
 
 
 def test_a_region_that_leaves_nothing_to_train_on_is_refused():

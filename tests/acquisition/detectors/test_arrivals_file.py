@@ -208,3 +208,20 @@ def test_nothing_is_written_behind_the_end_of_a_file_that_the_disk_did_not_confi
     for message in messages[2:]:
         writer.append(*message)
     assert contents(ArrivalsReader(tmp_path).read()) == messages
+
+
+@pytest.mark.parametrize("pages", [0, 3])
+def test_half_a_record_that_its_writer_takes_back_is_not_taken_for_damage(tmp_path: Path, pages: int) -> None:
+    writer, messages = ArrivalsWriter(tmp_path, SOURCES), some_messages(2)
+    for message in messages:
+        writer.append(*message)
+    (path,) = arrivals_files(tmp_path)
+    whole = path.stat().st_size
+    writer.append(0, 3.0, [bytes(pages * 4096 + 100)])
+    reader = ArrivalsReader(tmp_path)
+    reading = reader.read()
+    assert contents([next(reading)]) == messages[:1]
+    os.truncate(path, whole)  # the disk is full
+    assert contents(reading) == messages[1:]
+    writer.append(0, 4.0, [b"next"])
+    assert contents(reader.read()) == [(0, 4.0, [b"next"])]

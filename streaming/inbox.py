@@ -53,6 +53,8 @@ AWAY_S = 1.0
 WATCHED_EVERY = 16
 """Messages after which the connections are looked at, should there always be another one."""
 LINGER_S = 1.0
+EARLY_MOST = 256
+"""Messages that wait for one before them: more than are ever on their way at once, and it will not come by itself."""
 HELLOS_ANSWERED = 2
 """Messages are taken that answer the last hello, or the one before while nothing is left of an earlier publisher."""
 
@@ -107,6 +109,8 @@ class Inbox:
         """What the publisher is to be told, while it is away for long."""
         self._next_sequence = 0
         self._early: dict[int, Delivery] = {}
+        self._early_most = EARLY_MOST + 4 * network.batches_queued
+        self._shared = False
         self._unsettled: set[int] = set()
         self._left_out: set[int] = set()
         self._refused_at = -1
@@ -312,6 +316,18 @@ class Inbox:
             self._acknowledge_again(decoded.sequence)
             return
         self._early[decoded.sequence] = Delivery(decoded.sequence, decoded.body, decoded.arrays)
+        if len(self._early) > self._early_most and self._next_sequence not in self._early:
+            self._ask_for_the_rest()
+
+    def _ask_for_the_rest(self) -> None:
+        """Ask again for a message that somebody else must have taken: connections do not lose one in the middle."""
+        if not self._shared:
+            self._tell(
+                f"{self._consumer} is sent only some of its messages: another {self._consumer} seems to take the "
+                "others; stop one of them"
+            )
+        self._shared = True
+        self._say_hello()
 
     def _acknowledge_again(self, sequence: int) -> None:
         """Repeat an acknowledgement that was lost with its connection."""

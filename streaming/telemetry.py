@@ -40,6 +40,9 @@ POLL_MS = 100
 SENDER_QUEUE = 10_000
 """Events that wait in a sender while the hub is away; beyond that the newest are dropped and counted."""
 
+ARRAYS_AWAY_BYTES = 1 << 26
+"""Of their arrays; images come whole now and then, so that what was dropped is made up for."""
+
 LAST_WORDS = (AcquisitionCounts, EdgeCounts, RankCounts, PartStatus)
 """What a summary cannot do without: a part that ends stays until the hub has the newest of each."""
 PATIENCE_S = 60.0
@@ -75,9 +78,13 @@ class TelemetrySender:
         self._sockets = Sockets(network.model_copy(update={"high_water_mark": SENDER_QUEUE}))
         self._connection = Connection(self._sockets, zmq.DEALER, host=self._host, port=self._port, access=TELEMETRY)
         self._was_there = False
+        self._waiting_bytes = 0
+        """Of arrays sent since the hub is away."""
 
     def send(self, event: AnyEvent, arrays: Mapping[str, npt.NDArray[Any]] | None = None) -> None:
         """Send an event; never blocks. When the queue is full it is dropped and counted.
+
+        So it is while the hub is away, if arrays of `ARRAYS_AWAY_BYTES` wait already.
 
         Args:
             event: what happened; its counters are cumulative.
@@ -88,13 +95,14 @@ class TelemetrySender:
             telemetry = Telemetry(time.time(), self._part, self._rank, event)
             if isinstance(event, LAST_WORDS):
                 self._last[type(event)] = telemetry
+            if not self._has_room(arrays or {}):
+                self._drop()
+                return
             try:
                 parts = self._codec.encode(telemetry, arrays)
                 self._connection.socket.send_multipart(parts, flags=zmq.DONTWAIT, copy=False)
             except zmq.Again:
-                if self.dropped == 0:
-                    log.warning("nobody collects telemetry: %d events wait, newer ones are dropped", SENDER_QUEUE)
-                self.dropped += 1
+                self._drop()
             except (UnicodeEncodeError, OverflowError) as error:
                 # a file name that is no UTF-8, say
                 self.dropped += 1
@@ -115,6 +123,21 @@ class TelemetrySender:
         if missing:
             what = ", ".join(type(one.event).__name__ for one in missing)
             log.warning("the hub of telemetry has not confirmed the last %s: the summary may lack what it tells", what)
+
+    def _has_room(self, arrays: Mapping[str, npt.NDArray[Any]]) -> bool:
+        if self._connection.stands:
+            self._waiting_bytes = 0
+            return True
+        size = sum(array.nbytes for array in arrays.values())
+        if size and self._waiting_bytes + size > ARRAYS_AWAY_BYTES:
+            return False
+        self._waiting_bytes += size
+        return True
+
+    def _drop(self) -> None:
+        if self.dropped == 0:
+            log.warning("nobody collects telemetry: as much waits as there is room for, more is dropped")
+        self.dropped += 1
 
     def _end(self, linger_s: float) -> None:
         self._connection.socket.disable_monitor()

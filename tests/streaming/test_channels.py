@@ -16,7 +16,7 @@ from ptychoflow.streaming.codec import Arrays, Codec, Decoded
 from ptychoflow.streaming.events import MosaicImage, MosaicKind, Part, Telemetry, WeightsApplied
 from ptychoflow.streaming.messages import Weights, WeightsRequest
 from ptychoflow.streaming.settings import NetworkSettings
-from ptychoflow.streaming.telemetry import TelemetryHub, TelemetrySender, TelemetrySubscriber
+from ptychoflow.streaming.telemetry import ARRAYS_AWAY_BYTES, TelemetryHub, TelemetrySender, TelemetrySubscriber
 from ptychoflow.streaming.telemetry_log import TelemetryLog
 from ptychoflow.streaming.weights_channel import WeightsClient, WeightsServer
 
@@ -238,3 +238,23 @@ def test_a_sender_without_a_hub_never_blocks_and_says_so_once(
     assert caplog.text.count("nobody collects telemetry") == 1
     assert time.monotonic() - began_s < 20
     sender.close()
+
+
+def test_images_for_a_hub_that_is_away_take_bounded_memory_and_other_events_wait(network: NetworkSettings) -> None:
+    sender = TelemetrySender(network, part=Part.EDGE)
+    image = {"phase": np.zeros(1 << 20, np.uint8)}
+    for _ in range(100):
+        sender.send(WeightsApplied(1), image)
+        sender.send(WeightsApplied(2))
+    assert sender.dropped == 100 - (ARRAYS_AWAY_BYTES >> 20)
+    seen: list[int] = []
+    hub = TelemetryHub(
+        network,
+        jsonl=Path("/dev/null"),
+        on_event=lambda telemetry, arrays: seen.append(sum(array.nbytes for array in arrays.values())),
+    )
+    wait_until(lambda: len(seen) == 100 + (ARRAYS_AWAY_BYTES >> 20))
+    sender.send(WeightsApplied(3), image)
+    wait_until(lambda: seen[-1] == 1 << 20)
+    sender.close()
+    hub.close()

@@ -413,6 +413,34 @@ def test_more_ranks_than_there_are_free_ports_for_change_nothing(
     assert numbers(first + rest) == [0, 1, 2, 3]
 
 
+def test_two_edges_on_one_stream_are_told_and_keep_bounded_memory(
+    network: NetworkSettings, publisher_of: MakePublisher
+) -> None:
+    publisher, warnings = publisher_of(trainer=False), []
+    with edge_inbox(network) as older:
+        wait_until(lambda: (publisher.pump(0.01), older.receive(0.0), publisher.everybody_is_there)[2])
+        with Inbox(network, consumer="edge", port=network.frames_port, warn=warnings.append) as newer:
+            most, posted = 0, 0
+
+            def told() -> bool:
+                nonlocal most, posted
+                if publisher.unacknowledged < 4000:
+                    post_batches(publisher, 20, start=posted % 1000, side=2)
+                    posted += 20
+                publisher.pump(0.0)
+                for inbox in (older, newer):
+                    for _ in range(20):
+                        if (delivery := inbox.receive(0.0)) is not None:
+                            inbox.acknowledge([delivery.sequence])
+                most = max(most, len(newer._early))
+                return bool(warnings)
+
+            wait_until(told)
+            assert most <= newer._early_most + 1
+    (told_once,) = warnings
+    assert "another edge seems to take the others; stop one of them" in told_once
+
+
 def test_what_is_left_of_a_killed_publisher_is_not_taken_for_what_the_next_one_sends(
     network: NetworkSettings, publisher_of: MakePublisher
 ) -> None:

@@ -198,6 +198,7 @@ class TelemetryHub:
         self._file = _open_to_append(jsonl)
         self._position, self._identity = self._file.tell(), log_identity(jsonl)
         self._unwritten = 0
+        self._torn = b""
         self._on_event = on_event
         self._codec: ReceivingCodec[Telemetry] = ReceivingCodec(Telemetry, "telemetry", network.max_message_bytes)
         self._answers: Codec[Taken] = Codec(Taken)
@@ -260,7 +261,9 @@ class TelemetryHub:
     def _append(self, telemetry: Telemetry) -> None:
         """Write one line; a full disk must not keep the run's summary and its viewers from the event."""
         try:
-            self._file.write(msgspec.json.encode(telemetry) + b"\n")
+            line = self._torn + msgspec.json.encode(telemetry) + b"\n"
+            # a disk that fills up takes the beginning of a line
+            self._torn = b"\n" if self._file.write(line) < len(line) else b""
         except OSError as error:
             self._unwritten += 1
             if self._unwritten == 1:

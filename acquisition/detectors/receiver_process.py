@@ -119,7 +119,6 @@ def main() -> None:
         claim = os.open(job.folder, os.O_RDONLY)
         fcntl.flock(claim, fcntl.LOCK_EX)  # an earlier receiver may still be writing what it has
         _recall(connections, Path(job.folder))
-        writer.append(LISTENING, time.time(), ())
     except (UserError, OSError) as error:
         _say(answers, ReceiverFailed(str(error)))
         return
@@ -127,6 +126,7 @@ def main() -> None:
         threading.Thread(target=_drain, args=(connection, place, received, stop, broken, failures), daemon=True)
         for place, connection in enumerate(connections)
     ]
+    received.put(LISTENING, ())
     for thread in threads:
         thread.start()
     _write(received, writer, connections[FRAMES], stop, broken, failures, answers)

@@ -83,8 +83,11 @@ def compute_ground_truth(
     With `enough_loss` it takes no more epochs once its loss is not above this.
 
     Raises:
-        UserError: the source asked for has no object, an object that leaves frames uncovered, or no engine.
+        UserError: the source asked for has no object, an object that leaves frames uncovered, or no engine; or there is
+            no frame.
     """
+    if not len(job.frames):
+        raise UserError("none of its frames can be used")
     started_s = time.monotonic()
     found = _find_object(job, settings, enough_loss)
     seconds = time.monotonic() - started_s if settings.source in RETRIEVING else 0.0

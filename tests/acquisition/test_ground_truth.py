@@ -1,5 +1,7 @@
 """Patches, void frames and reference image of one perspective, whatever the object's source."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -49,6 +51,14 @@ def test_shapes_types_and_source(source):
     assert truth.reference_amplitude.dtype == truth.reference_phase.dtype == np.float32
     assert truth.source is source
     assert truth.seconds == 0.0
+
+
+def test_a_perspective_none_of_whose_frames_can_be_used_is_told():
+    job = job_for(block_on_void())
+    nothing = replace(job, frames=job.frames[:0], positions_px=job.positions_px[:0])
+    for source in ("simulated", "ptychi"):
+        with pytest.raises(UserError, match="none of its frames can be used"):
+            compute_ground_truth(nothing, RetrievalSettings(source=source))
 
 
 def test_frames_that_see_too_little_phase_are_void():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import msgspec
 import numpy as np
@@ -258,3 +259,19 @@ def test_images_for_a_hub_that_is_away_take_bounded_memory_and_other_events_wait
     wait_until(lambda: seen[-1] == 1 << 20)
     sender.close()
     hub.close()
+
+
+def test_a_line_that_the_disk_took_half_of_does_not_spoil_the_next(
+    network: NetworkSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub = TelemetryHub(network, jsonl=tmp_path / "telemetry.jsonl")
+    write, lengths = hub._file.write, iter([10])
+    monkeypatch.setattr(
+        hub, "_file", SimpleNamespace(write=lambda line: write(line[: next(lengths, len(line))]), tell=hub._file.tell)
+    )
+    for version in range(3):
+        hub._append(Telemetry(1.0, Part.EDGE, 0, WeightsApplied(version)))
+    monkeypatch.undo()
+    hub.close()
+    events = [telemetry.event for telemetry in TelemetryLog(tmp_path / "telemetry.jsonl")]
+    assert events == [WeightsApplied(1), WeightsApplied(2)]

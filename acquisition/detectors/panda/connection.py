@@ -57,7 +57,8 @@ class PandaConnection(Connection):
         try:
             box = socket.create_connection((self._settings.host, self._settings.port), CONNECT_TIMEOUT_S)
         except socket.gaierror as error:
-            if error.errno != socket.EAI_NONAME:
+            # a name that was one before is not known while its box starts anew
+            if error.errno != socket.EAI_NONAME or self._told:
                 raise
             raise UserError(f"{self._settings.host}: there is no host of this name; check the PandA's host") from error
         box.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)  # it is silent for hours between scans

@@ -174,6 +174,28 @@ def test_an_address_that_is_none_is_said() -> None:
         connection.drain(lambda _parts: None, threading.Event())
 
 
+def test_a_name_that_is_not_known_for_a_while_is_asked_for_again(
+    simulator: PandaSimulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connect, asked = socket.create_connection, []
+
+    def restarting(address: tuple[str, int], timeout_s: float) -> socket.socket:
+        asked.append(address)
+        if len(asked) == 1:
+            near, far = socket.socketpair()
+            far.close()  # connected, and gone at once
+            return near
+        if len(asked) == 2:
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        return connect(address, timeout_s)
+
+    monkeypatch.setattr(socket, "create_connection", restarting)
+    with draining(settings(simulator.port)) as drained:
+        simulator.begin(NO_FRAMES, series=1)
+        wait_until(lambda: bool(drained.messages))
+    assert len(asked) == 3
+
+
 def test_a_port_in_use_is_said_and_closing_ends_the_waiting(simulator: PandaSimulator) -> None:
     with pytest.raises(UserError, match="choose another port"):
         PandaSimulator(PandaSimulatorSettings(port=simulator.port))

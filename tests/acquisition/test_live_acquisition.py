@@ -7,8 +7,9 @@ import signal
 import subprocess
 import sys
 import threading
+from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +19,7 @@ import pytest
 from acquisition_runs import Outcome, receivers, run_acquisition
 from support import free_network, free_ports, wait_until
 
-from ptychoflow.acquisition.detectors.arrivals_file import arrivals_files
+from ptychoflow.acquisition.detectors.arrivals_file import ArrivalsReader, arrivals_files
 from ptychoflow.acquisition.detectors.settings import LiveSettings
 from ptychoflow.acquisition.detectors.watched_folder.settings import SeriesBy, WatchedFolderSettings
 from ptychoflow.acquisition.retrieval.settings import RetrievalSettings
@@ -241,8 +242,15 @@ def test_files_in_a_watched_folder_are_the_same_scan(
     assert_the_same_scan(outcome, closed.outcome)
 
 
-def kill_receiver(arrivals: Path, after_bytes: int) -> None:
-    wait_until(lambda: sum(path.stat().st_size for path in arrivals_files(arrivals)) > after_bytes, timeout_s=60.0)
+def kill_receiver(arrivals: Path, *, sources: int) -> None:
+    """Kill it when so many sources have each said something a dozen times."""
+
+    def all_have_come() -> bool:
+        with closing(ArrivalsReader(arrivals)) as reader:
+            came = Counter(message.source for message in reader.read())
+        return all(came[source] >= 12 for source in range(sources))
+
+    wait_until(all_have_come, timeout_s=60.0)
     for child in psutil.Process().children(recursive=True):
         if any("receiver_process" in word for word in child.cmdline()):
             os.kill(child.pid, signal.SIGKILL)
@@ -254,7 +262,7 @@ def test_nothing_of_files_is_lost_where_the_receiver_is_killed(
     folder = tmp_path / "files"
     folder.mkdir()
     source = in_files(folder, closed.folder)
-    killer = threading.Thread(target=kill_receiver, args=(tmp_path / "live" / "arrivals", 4_000))
+    killer = threading.Thread(target=kill_receiver, args=(tmp_path / "live" / "arrivals",), kwargs={"sources": 1})
     with detector(f"hdf5-swmr://{folder}", scan_file, "--rate", "25", "--pause", "0.5"):
         killer.start()
         outcome = run_acquisition(network, tmp_path / "live", source=source, retrieval=PTYCHI)
@@ -277,7 +285,7 @@ def test_a_receiver_that_is_killed_is_started_again_and_the_rest_is_exact(
         for name, port in (("dectris-v2", ports[0]), ("panda", ports[1])):
             address = f"{name}://127.0.0.1:{port}"
             stack.enter_context(detector(address, scan_file, "--rate", "25", "--pause", "2"))
-        killer = threading.Thread(target=kill_receiver, args=(arrivals, 20_000))
+        killer = threading.Thread(target=kill_receiver, args=(arrivals,), kwargs={"sources": 2})
         killer.start()
         outcome = run_acquisition(network, tmp_path / "live", source=source, retrieval=PTYCHI)
         killer.join()

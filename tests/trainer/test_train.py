@@ -55,7 +55,7 @@ SETTINGS = TrainerSettings(
     batch_size=4,
     buffer=BufferSettings(capacity=200, representatives=8, candidates=4, transport="local"),
     pace=Pace.STREAM,
-    finish_s=3.0,
+    finish_s=5.0,
     publish_every_steps=5,
     wait_until_served_s=60.0,
     threads=1,

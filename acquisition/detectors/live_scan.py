@@ -271,7 +271,11 @@ class Opening:
         near = ~outliers(scale * positions_px, field_px)
         placed, stored = placed.select(near), stored[near]
         try:
-            look = self._scan.look if self._look_serves() else self._look(index, placed, stored, self._geometry)
+            look = (
+                self._scan.look
+                if self._look_serves()
+                else self._look(index, positions_px[near], stored, self._geometry)
+            )
         except UserError as error:
             if self._scan.look is None:
                 raise
@@ -317,7 +321,7 @@ class Opening:
     def _where(self) -> str:
         return f"series {self._series.name}"
 
-    def _look(self, index: int, placed: PlacedFrames, stored: Frames, geometry: Geometry) -> Look:
+    def _look(self, index: int, positions_px: npt.NDArray[np.float64], stored: Frames, geometry: Geometry) -> Look:
         """Look at the first frames as at those of a file."""
         header, settings, probe = self._series.header, self._scan.settings, self._scan.probe
         if probe is not None and probe.shape[-2:] != geometry.frame_shape_px:
@@ -335,7 +339,7 @@ class Opening:
             index=index,
             angle_deg=header.angle_deg or 0.0,
             geometry=geometry,
-            positions_px=np.array(placed.positions_m) / geometry.object_pixel_size_m,
+            positions_px=positions_px,
             frame_count=len(stored),
             dtype=stored.dtype,
             read=lambda start, stop: frames[0][start:stop].copy(),

@@ -68,12 +68,13 @@ def fastest(backends: list[Backend], network: FrameNetwork, frames: npt.NDArray[
 def _running(
     backends: list[Backend], network: FrameNetwork, frames: npt.NDArray[np.float32]
 ) -> dict[BackendName, Runner]:
-    """Return what runs the network on `frames`, with the first backend and with each other that can."""
+    """Return what runs the network on `frames`, warmed up, with the first backend and with each other that can."""
     runners: dict[BackendName, Runner] = {}
     for backend in backends:
         try:
             runner = backend.prepare(copy.deepcopy(network))
-            runner(frames)
+            for _ in range(WARM_UP_RUNS):
+                runner(frames)
         except RuntimeError as error:
             if not runners:
                 raise
@@ -85,9 +86,6 @@ def _running(
 
 def time_runners(runners: Mapping[BackendName, Runner], frames: npt.NDArray[np.float32]) -> dict[BackendName, float]:
     """Return the median seconds that each takes for `frames`, measured in turn."""
-    for run in runners.values():
-        for _ in range(WARM_UP_RUNS):
-            run(frames)
     took_s: dict[BackendName, list[float]] = {name: [] for name in runners}
     began_s = time.perf_counter()
     rounds = 0

@@ -1,90 +1,41 @@
-"""Publisher to inbox over real sockets: order, acknowledgement, broken connections, dead receivers, changing ranks."""
+"""Publisher to inbox over real sockets: order, acknowledgement, broken connections, dead receivers."""
 
 from __future__ import annotations
 
 import contextlib
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import zmq
+from streams import (
+    MakePublisher,
+    collect,
+    edge_inbox,
+    numbers,
+    post_batches,
+    post_samples,
+    rank_inbox,
+    settle,
+)
 from support import Proxy, wait_until
 
 from ptychoflow.streaming.codec import Codec
-from ptychoflow.streaming.inbox import Delivery, Inbox
+from ptychoflow.streaming.inbox import Inbox
 from ptychoflow.streaming.messages import (
     ControlMessage,
     FirstPassScore,
     Frames,
     Hello,
-    PerspectiveEnd,
-    Samples,
     ScanEnd,
 )
 from ptychoflow.streaming.outbox import address
-from ptychoflow.streaming.private_folder import private_folder
-from ptychoflow.streaming.publisher import Publisher, rank_name
+from ptychoflow.streaming.publisher import Publisher
 from ptychoflow.streaming.settings import NetworkSettings
-
-MakePublisher = Callable[..., Publisher]
-
-
-@pytest.fixture
-def publisher_of(network: NetworkSettings, tmp_path: Path) -> Iterator[MakePublisher]:
-    opened: list[Publisher] = []
-
-    def make(memory_bytes: int = 1 << 30, **options: bool) -> Publisher:
-        opened.append(Publisher(network, spool_dir=tmp_path / "spool", memory_bytes=memory_bytes, **options))
-        return opened[-1]
-
-    yield make
-    for publisher in opened:
-        publisher.close()
-
-
-def edge_inbox(network: NetworkSettings, port: int | None = None) -> Inbox:
-    return Inbox(network, consumer="edge", port=port or network.frames_port)
-
-
-def rank_inbox(network: NetworkSettings, rank: int, world_size: int) -> Inbox:
-    return Inbox(network, consumer=rank_name(rank), port=network.samples_port + rank, world_size=world_size)
-
-
-def post_batches(publisher: Publisher, count: int, *, start: int = 0, side: int = 16) -> None:
-    for number in range(start, start + count):
-        frames = np.full((4, side, side), number, np.uint16)
-        publisher.post_to_edge(Frames(0, 0.0, 0.0), {"diffraction": frames})
-
-
-def collect(publisher: Publisher, inbox: Inbox, count: int, *, acknowledge: bool = True) -> list[Delivery]:
-    got: list[Delivery] = []
-
-    def step() -> bool:
-        publisher.pump(0.0)
-        if (delivery := inbox.receive(0.01)) is not None:
-            got.append(delivery)
-            if acknowledge:
-                inbox.acknowledge([delivery.sequence])
-        return len(got) >= count
-
-    wait_until(step)
-    return got
-
-
-def settle(publisher: Publisher) -> None:
-    def step() -> bool:
-        publisher.pump(0.01)
-        return publisher.unacknowledged == 0
-
-    wait_until(step)
-
-
-def numbers(deliveries: list[Delivery]) -> list[int]:
-    return [int(delivery.arrays["diffraction"][0, 0, 0]) for delivery in deliveries]
 
 
 def test_batches_arrive_in_order_and_are_forgotten_when_acknowledged(
@@ -334,111 +285,6 @@ def test_a_full_disk_keeps_batches_in_memory_and_says_so(
         assert numbers(collect(publisher, inbox, 50)) == list(range(50))
         settle(publisher)
     assert not publisher.spool.full
-
-
-def post_samples(publisher: Publisher, batches: int, *, start: int = 0) -> None:
-    for number in range(start, start + batches):
-        publisher.post_samples(Samples(0), {"diffraction": np.full((2, 4, 4), number, np.uint16)})
-
-
-def test_samples_posted_before_any_rank_is_there_are_dealt_out_in_turn(
-    network: NetworkSettings, publisher_of: MakePublisher
-) -> None:
-    publisher = publisher_of(edge=False)
-    post_samples(publisher, 10)
-    publisher.post_to_ranks(PerspectiveEnd(0, 0.0, 20))
-    with rank_inbox(network, 0, 2) as zero, rank_inbox(network, 1, 2) as one:
-        got = [collect(publisher, inbox, 6) for inbox in (zero, one)]
-        settle(publisher)
-    assert numbers(got[0][:5]) == [0, 2, 4, 6, 8]
-    assert numbers(got[1][:5]) == [1, 3, 5, 7, 9]
-    assert [deliveries[5].message for deliveries in got] == [PerspectiveEnd(0, 0.0, 20)] * 2
-
-
-def test_what_two_ranks_had_not_finished_is_dealt_to_the_one_that_comes_after_them(
-    network: NetworkSettings, publisher_of: MakePublisher
-) -> None:
-    publisher = publisher_of(edge=False)
-    post_samples(publisher, 10)
-    publisher.post_to_ranks(PerspectiveEnd(0, 0.0, 20))
-    post_samples(publisher, 2, start=10)
-    with rank_inbox(network, 0, 2) as zero, rank_inbox(network, 1, 2) as one:
-        first = collect(publisher, zero, 7, acknowledge=False)
-        collect(publisher, one, 7, acknowledge=False)
-        zero.acknowledge([first[1].sequence])  # batch 2
-
-        def acknowledged() -> bool:
-            publisher.pump(0.01)
-            return publisher.unacknowledged == 12
-
-        wait_until(acknowledged)
-    with rank_inbox(network, 0, 1) as alone:
-        got = collect(publisher, alone, 12)
-        settle(publisher)
-    assert isinstance(got[9].message, PerspectiveEnd)
-    assert numbers(got[:9] + got[10:]) == [0, 1, *range(3, 12)]
-
-
-@pytest.mark.parametrize("private", [False, True])
-def test_ranks_may_become_fewer_and_more_again(network: NetworkSettings, tmp_path: Path, private: bool) -> None:
-    with contextlib.ExitStack() as stack:
-        if private:
-            network = NetworkSettings(sockets_dir=stack.enter_context(private_folder()))
-        publisher = stack.enter_context(Publisher(network, spool_dir=tmp_path, memory_bytes=1 << 30, edge=False))
-        for ranks in (2, 1, 2):
-            post_samples(publisher, ranks)
-            with contextlib.ExitStack() as inboxes:
-                some = [inboxes.enter_context(rank_inbox(network, rank, ranks)) for rank in range(ranks)]
-                got = [numbers(collect(publisher, inbox, 1)) for inbox in some]
-                settle(publisher)
-            assert got == [[rank] for rank in range(ranks)]
-
-
-def test_more_ranks_than_there_are_free_ports_for_change_nothing(
-    network: NetworkSettings, publisher_of: MakePublisher, caplog: pytest.LogCaptureFixture
-) -> None:
-    publisher = publisher_of(edge=False)
-    post_samples(publisher, 4)
-    with rank_inbox(network, 0, 1) as alone:
-        first = collect(publisher, alone, 1, acknowledge=False)
-        with socket.socket() as taken:
-            taken.bind(("127.0.0.1", network.samples_port + 2))
-            taken.listen()
-            with rank_inbox(network, 1, 3):
-                wait_until(lambda: (publisher.pump(0.01), "3 ranks, which is not believed" in caplog.text)[1])
-        assert publisher.world_size == 1
-        rest = collect(publisher, alone, 3)
-        alone.acknowledge([first[0].sequence])
-        settle(publisher)
-    assert numbers(first + rest) == [0, 1, 2, 3]
-
-
-def test_two_edges_on_one_stream_are_told_and_keep_bounded_memory(
-    network: NetworkSettings, publisher_of: MakePublisher
-) -> None:
-    publisher, warnings = publisher_of(trainer=False), []
-    with edge_inbox(network) as older:
-        wait_until(lambda: (publisher.pump(0.01), older.receive(0.0), publisher.everybody_is_there)[2])
-        with Inbox(network, consumer="edge", port=network.frames_port, warn=warnings.append) as newer:
-            most, posted = 0, 0
-
-            def told() -> bool:
-                nonlocal most, posted
-                if publisher.unacknowledged < 4000:
-                    post_batches(publisher, 20, start=posted % 1000, side=2)
-                    posted += 20
-                publisher.pump(0.0)
-                for inbox in (older, newer):
-                    for _ in range(20):
-                        if (delivery := inbox.receive(0.0)) is not None:
-                            inbox.acknowledge([delivery.sequence])
-                most = max(most, len(newer._early))
-                return bool(warnings)
-
-            wait_until(told)
-            assert most <= newer._early_most + 1
-    (told_once,) = warnings
-    assert "another edge seems to take the others; stop one of them" in told_once
 
 
 def test_what_is_left_of_a_killed_publisher_is_not_taken_for_what_the_next_one_sends(

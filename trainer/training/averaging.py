@@ -120,9 +120,7 @@ def _flat_state(network: nn.Module, statistics: list[Tensor]) -> _FlatState:
     weights = flatten(list(network.parameters()))
     # what is empty must be on the device too: operations ask for one device, not for elements
     empty = weights.new_zeros(0)
-    return _FlatState(
-        weights, flatten(statistics) if statistics else empty, flatten(others) if others else empty.clone()
-    )
+    return _FlatState(weights, *(flatten(tensors) if tensors else empty for tensors in (statistics, others)))
 
 
 def _running_statistics(network: nn.Module) -> list[Tensor]:

@@ -19,7 +19,7 @@ from ptychoflow.acquisition.source_settings import ReplaySettings, SimulationSet
 from ptychoflow.acquisition.sources import open_scan
 from ptychoflow.streaming.run_folder import RunFolder
 
-SERIES, FRAMES = 2, 196
+SERIES, FRAMES = 2, 256
 SCAN = SimulationSettings(perspectives=SERIES, frames_per_perspective=FRAMES, frame_shape_px=(32, 32), seed=3)
 SETTINGS: dict[str, Any] = {
     **JOINED,
@@ -31,6 +31,8 @@ SETTINGS: dict[str, Any] = {
     "acquisition.record": True,
     "retrieval.source": "ptychi",
     "retrieval.epochs": 2,
+    # how many frames come is up to the host, and a few frames of two epochs look void
+    "retrieval.void_threshold": 0.0,
     "retrieval.target_shape_px": [16, 16],
     "trainer.batch_size": 8,
     "trainer.pace": "stream",

@@ -12,7 +12,9 @@ COUNT_DTYPES = (np.dtype(np.uint8), np.dtype(np.uint16))
 """Counts that every part computes with directly; other dtypes travel as float32."""
 SATURATED_SHARE = 0.5
 """A frame in which more of the pixels with counts hold the dtype's largest value than this shows nothing."""
-UNUSABLE = "without counts, saturated all over, or with values that are negative or no numbers"
+NEVER_COUNTED = 2**31 - 1
+"""A largest value of this or more is no count: detectors write it for what they could not count."""
+UNUSABLE = "without counts, saturated all over, or with values that are negative, no numbers or no counts"
 RANGES_NAMED = 6
 
 
@@ -32,7 +34,8 @@ def chosen_as_streamed(frames: npt.NDArray[Any], chosen: npt.NDArray[np.bool_]) 
 def usable(frames: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
     """Return which frames (n, y, x) can be used, bool (n,).
 
-    They hold some counts, all of them finite and at least zero, and are not saturated all over.
+    They hold some counts, all of them finite and at least zero, none that was never counted, and are not saturated all
+    over.
     """
     pixels = frames.reshape(len(frames), -1)
     top = pixels.max(axis=1)
@@ -40,7 +43,10 @@ def usable(frames: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
     if frames.dtype.kind != "u":
         good &= pixels.min(axis=1) >= 0
     if frames.dtype.kind in "iu":
-        for row in np.flatnonzero(top == np.iinfo(frames.dtype).max).tolist():
+        largest = np.iinfo(frames.dtype).max
+        if largest >= NEVER_COUNTED:
+            return good & (top < largest)
+        for row in np.flatnonzero(top == largest).tolist():
             at_top = np.count_nonzero(pixels[row] == top[row])
             good[row] &= at_top <= SATURATED_SHARE * np.count_nonzero(pixels[row])
     return good

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from ptychoflow.acquisition.frame_check import SATURATED_SHARE, ranges_in_words
+from ptychoflow.acquisition.frame_check import NEVER_COUNTED, SATURATED_SHARE, ranges_in_words
 from ptychoflow.streaming.errors import UserError
 from ptychoflow.streaming.frame_memory import frames_within
 
@@ -25,8 +25,6 @@ PART_BYTES = 2**24
 
 MARKERS = np.array([2**bits - below for bits in (15, 16, 20, 24, 31, 32) for below in (1, 2)])
 """Values that detectors write where they have no pixel, beside the largest value of the frames' own dtype."""
-NEVER_COUNTED = 2**31 - 1
-"""A largest value of this or more is no count: detectors write it for what they could not count."""
 MOST_OVERFLOWN = 0.05
 """Of the pixels; where more than this hold the largest value in some frames, it is frames that are wrong."""
 HOT_FACTOR = 10.0

@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from ptychoflow.acquisition.frame_check import usable
 from ptychoflow.acquisition.scan import Perspective, Scan
 from ptychoflow.streaming.errors import UserError
 
@@ -33,7 +34,12 @@ def plot_scan(scan: Scan, png_path: Path) -> None:
     _draw_probe(upper[2], perspective)
     _draw_object(upper[3], perspective)
     for axes, index in zip(lower, _spread(len(perspective), SAMPLE_FRAMES), strict=False):
-        _draw_image(axes, _log_counts(perspective.read(index, index + 1)[0]), f"frame {index}, log(1 + counts)")
+        frame = _readable(perspective, index)
+        if frame is None:
+            axes.set_axis_off()
+            axes.set_title(f"frame {index} cannot be read")
+        else:
+            _draw_image(axes, _log_counts(frame), f"frame {index}, log(1 + counts)")
     try:
         figure.savefig(png_path, dpi=100, format="png")
     except OSError as error:
@@ -43,6 +49,13 @@ def plot_scan(scan: Scan, png_path: Path) -> None:
 def _spread(frames: int, count: int) -> list[int]:
     count = min(frames, count)
     return [number * frames // count for number in range(count)]
+
+
+def _readable(perspective: Perspective, index: int) -> npt.NDArray[Any] | None:
+    try:
+        return perspective.read(index, index + 1)[0]
+    except UserError:  # said by a note
+        return None
 
 
 def _log_counts(frame: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -57,11 +70,16 @@ def _draw_image(axes: Axes, image: npt.NDArray[Any], title: str, **style: Any) -
 
 
 def _draw_mean(axes: Axes, perspective: Perspective) -> None:
-    frames = [perspective.read(index, index + 1)[0] for index in _spread(len(perspective), MEAN_FRAMES)]
-    image = _log_counts(np.mean(frames, axis=0))
+    total, seen = np.zeros(perspective.geometry.frame_shape_px), 0
+    for index in _spread(len(perspective), MEAN_FRAMES):
+        frame = _readable(perspective, index)
+        if frame is not None and usable(frame[None])[0]:
+            total += frame
+            seen += 1
+    image = _log_counts(total / max(seen, 1))
     if perspective.mask is not None:
         image[perspective.mask] = np.nan
-    _draw_image(axes, image, f"mean of {len(frames)} frames, log(1 + counts)")
+    _draw_image(axes, image, f"mean of {seen} frames, log(1 + counts)")
 
 
 def _draw_positions(axes: Axes, perspective: Perspective) -> None:

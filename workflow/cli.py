@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import resource
 import sys
 
 from ptychoflow.streaming.errors import UserError
@@ -19,6 +21,7 @@ def main() -> None:
     outlive_terminal()
     configure_logging()
     let_waiting_threads_sleep()
+    allow_many_files()
     try:
         sys.exit(run_command_line(sys.argv[1:]))
     except KeyboardInterrupt:
@@ -33,6 +36,14 @@ def let_waiting_threads_sleep() -> None:
     when torch is loaded, so it must be set before.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+def allow_many_files() -> None:
+    """Let this process and its children open as many files as they may: a scan can lie in thousands."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    # macOS says infinity, and refuses it
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def run_command_line(arguments: list[str]) -> int:

@@ -80,6 +80,7 @@ def assemble(contents: FileContents, settings: ReplaySettings, *, index: int) ->
         mask=contents.mask,
         ground_truth=_fitting_object(contents, positions_px, notes),
         notes=notes,
+        numbers=None if everything else used,
     )
 
 

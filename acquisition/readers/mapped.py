@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import fnmatch
 import logging
-import math
-from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import ClassVar
 
@@ -32,9 +30,9 @@ from ptychoflow.acquisition.readers.geometry import FoundGeometry, energy_from_w
 from ptychoflow.acquisition.readers.hdf5 import find_dataset, find_item, location, names_in, read_text, require_dataset
 from ptychoflow.acquisition.readers.masks import read_mask
 from ptychoflow.acquisition.readers.natural import natural_order
-from ptychoflow.acquisition.readers.positions import read_positions
+from ptychoflow.acquisition.readers.positions import foreshortened, read_positions
 from ptychoflow.acquisition.readers.probes import read_probe
-from ptychoflow.acquisition.readers.quantities import known_unit, one_number, read_quantity, unit_of
+from ptychoflow.acquisition.readers.quantities import known_unit, one_number, read_quantity, spread_of, unit_of
 from ptychoflow.acquisition.readers.reader import FormatReader, ScanFiles
 from ptychoflow.acquisition.readers.units import Quantity, Unit, scale
 from ptychoflow.streaming.errors import UserError
@@ -92,12 +90,8 @@ def _positions(files: ScanFiles, positions: PositionsMap | None, angle_deg: floa
     found = read_positions(files, positions)
     if not positions.foreshortened_x:
         return found
-    if angle_deg is None:
-        raise UserError(
-            f"{files.path}: positions are shortened by the rotation angle, which the file does not say; "
-            "say that they are not with --set source.map_values.positions.foreshortened_x=false"
-        )
-    return replace(found, values=found.values * [1.0, math.cos(math.radians(angle_deg))])
+    setting = "source.map_values.positions.foreshortened_x"
+    return foreshortened(found, angle_deg, where=str(files.path), setting=setting)
 
 
 def _number(files: ScanFiles, number: Length | Energy | Angle, quantity: Quantity, *, what: str) -> float | None:
@@ -109,7 +103,7 @@ def _number(files: ScanFiles, number: Length | Energy | Angle, quantity: Quantit
     file = hdf5_of(files, number.file)
     stated = _stated_unit(file, number.unit_path, quantity, what=what)
     if number.attribute is not None:
-        return _from_attribute(file, number, stated or number.unit, what=what)
+        return _from_attribute(file, number, quantity, stated or number.unit, what=what)
     dataset = find_dataset(file, [str(number.path)])
     if dataset is None:
         log.warning("%s: there is no %s at %s, where the dataset map says", file.filename, what, number.path)
@@ -128,7 +122,9 @@ def _stated_unit(file: h5py.File, path: str | None, quantity: Quantity, *, what:
     return known_unit(read_text(dataset), quantity, what=what, where=location(dataset))
 
 
-def _from_attribute(file: h5py.File, number: Length | Energy | Angle, unit: Unit | None, *, what: str) -> float | None:
+def _from_attribute(
+    file: h5py.File, number: Length | Energy | Angle, quantity: Quantity, unit: Unit | None, *, what: str
+) -> float | None:
     owner = find_item(file, number.path or "/")
     name = str(number.attribute)
     if owner is None or name not in owner.attrs:
@@ -139,7 +135,8 @@ def _from_attribute(file: h5py.File, number: Length | Energy | Angle, unit: Unit
     values = np.asarray(owner.attrs[name])
     if values.dtype.kind not in "iuf":
         raise UserError(f"{location(owner)}: the {what} (attribute {name}) must be a number, not {values.dtype}")
-    return one_number(values.astype(np.float64), what=what, where=location(owner)) * scale(unit)
+    spread = spread_of(quantity, unit)
+    return one_number(values.astype(np.float64), what=what, where=location(owner), spread=spread) * scale(unit)
 
 
 def _geometry(files: ScanFiles, geometry: GeometryMap) -> FoundGeometry:

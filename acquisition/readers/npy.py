@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -45,10 +46,14 @@ def _paths(path: Path) -> list[Path]:
 
 
 def _stack(path: Path, notes: list[str]) -> FrameStack | None:
+    """Return the frames of a file, which is open only while it is read: a folder may hold many thousands."""
+    shape = mapped_array(path).shape
+    if len(shape) not in {3, 4} and not (len(shape) == 2 and min(shape) >= SMALLEST_FRAME_PX):
+        notes.append(f"{path.name} has shape {shape} and is not taken for frames")
+        return None
+    return replace(_frames(path), read=lambda start, stop: _frames(path).read(start, stop))
+
+
+def _frames(path: Path) -> FrameStack:
     array = mapped_array(path)
-    if array.ndim == 2 and min(array.shape) >= SMALLEST_FRAME_PX:
-        array = array[None]
-    if array.ndim in {3, 4}:
-        return stack_of_array(array, where=str(path))
-    notes.append(f"{path.name} has shape {array.shape} and is not taken for frames")
-    return None
+    return stack_of_array(array[None] if array.ndim == 2 else array, where=str(path))

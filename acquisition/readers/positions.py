@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
+
 import h5py
 import numpy as np
 import numpy.typing as npt
@@ -35,6 +38,20 @@ def read_positions(files: ScanFiles, positions: PositionsMap) -> Positions:
         )
     factor = scale(unit) * np.array([positions.sign_y, positions.sign_x])
     return Positions(yx * factor, in_pixels=isinstance(unit, PixelUnit), frames=rows)
+
+
+def foreshortened(positions: Positions, angle_deg: float | None, *, where: str, setting: str) -> Positions:
+    """Return positions that were noted in the sample's frame as the beam sees them: x times the angle's cosine.
+
+    Raises:
+        UserError: the file says no angle; names the `setting` that asks for this.
+    """
+    if angle_deg is None or not math.isfinite(angle_deg):
+        raise UserError(
+            f"{where}: positions are shortened by the rotation angle, which the file does not say; "
+            f"say that they are not with --set {setting}=false"
+        )
+    return replace(positions, values=positions.values * [1.0, math.cos(math.radians(angle_deg))])
 
 
 def mean_by_number(

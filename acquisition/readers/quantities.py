@@ -13,6 +13,8 @@ from ptychoflow.streaming.errors import UserError
 UNIT_ATTRIBUTES = ("units", "unit")
 SAME = 1e-4
 """Relative spread within which a quantity that was noted at every frame counts as one."""
+SAME_ANGLE_DEG = 0.01
+"""Likewise of a rotation angle, whose zero is anywhere: what an encoder reads while the axis stands still."""
 
 
 def unit_of(dataset: h5py.Dataset, quantity: Quantity, *, what: str) -> Unit | None:
@@ -49,18 +51,29 @@ def read_quantity(
     A number that was noted at every frame counts if it stays the same. Raises `UserError` if it varies.
     """
     unit = unit or unit_of(dataset, quantity, what=what) or default
-    return one_number(read_numbers(dataset, what=what), what=what, where=location(dataset)) * scale(unit)
+    return scale(unit) * one_number(
+        read_numbers(dataset, what=what), what=what, where=location(dataset), spread=spread_of(quantity, unit)
+    )
 
 
-def one_number(values: npt.NDArray[np.float64], *, what: str, where: str) -> float:
-    """Return the number that all `values` are; not finite if any of them is not; raise `UserError` if they vary."""
+def spread_of(quantity: Quantity, unit: Unit) -> float:
+    """Return how far values of a quantity in `unit` may lie apart and still count as one, beside `SAME`."""
+    return SAME_ANGLE_DEG / scale(unit) if quantity is Quantity.ANGLE else 0.0
+
+
+def one_number(values: npt.NDArray[np.float64], *, what: str, where: str, spread: float = 0.0) -> float:
+    """Return the number that all `values` are, `spread` apart at most; not finite if any of them is not.
+
+    Raises:
+        UserError: they vary.
+    """
     if values.size == 0:
         raise UserError(f"{where}: the {what} must be one number, but the dataset is empty")
     broken = ~np.isfinite(values)
     if broken.any():
         return float(values[broken].reshape(-1)[0])
     middle = float(np.median(values))
-    if np.ptp(values) > SAME * abs(middle):
+    if np.ptp(values) > max(SAME * abs(middle), spread):
         raise UserError(
             f"{where}: the {what} must be one number, but it varies from {values.min():g} to {values.max():g} over "
             f"{values.size} values; scans in which it changes cannot be read: split it into a file for each value"

@@ -39,6 +39,8 @@ class StoredPerspective:
     mask: npt.NDArray[np.bool_] | None = None
     ground_truth: ObjectImage | None = None
     notes: list[str] = field(default_factory=list)
+    numbers: npt.NDArray[np.intp] | None = None
+    """Of the frames in the file, where some are left out."""
     said_by: str = "file"
     """Where this comes from, in a word: "the file has no probe"."""
 
@@ -74,10 +76,12 @@ def _check_positions(stored: StoredPerspective) -> None:
         )
     broken = np.flatnonzero(~np.isfinite(positions).all(axis=1))
     if len(broken):
+        first = broken[0] if stored.numbers is None else stored.numbers[broken[0]]
         _fail(
             stored,
-            f"{len(broken)} positions are not finite numbers, the first one of frame {broken[0]}; repair the file, "
-            f"or leave such frames out with --set source.drop_frames=[{broken[0]}{', …' if len(broken) > 1 else ''}]",
+            f"{len(broken)} positions are not finite numbers, the first one of frame {first}; repair it, or leave "
+            f"such frames out with --set source.drop_frames=[{first}{', …' if len(broken) > 1 else ''}]"
+            f"{'' if stored.numbers is None else ', beside those that are left out already'}",
         )
     if len(positions) > 1 and np.ptp(positions, axis=0).max() == 0:
         _fail(stored, "all positions are the same; ptychography needs a scan")

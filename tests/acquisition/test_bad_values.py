@@ -9,6 +9,7 @@ import pytest
 from asymmetric_scan import PHOTONS, RIGHT, N, correlation, frames, positions_px, translation, write_scan
 from scan_files import FRAMES, TRANSLATION, opened, refusal, write_cxi
 
+from ptychoflow.acquisition import frame_survey
 from ptychoflow.acquisition.frame_check import ranges_in_words, usable
 from ptychoflow.acquisition.inspect import inspect_scan
 from ptychoflow.acquisition.position_check import outliers, step_px, unwritten_tail
@@ -71,6 +72,15 @@ def test_what_no_detector_counts_is_ignored_though_it_is_in_some_frames_only(pat
     assert notes_with(scan, f"2 pixels hold {largest} in some of the frames looked at, no count; they are ignored")
     assert not notes_with(scan, "off the middle")
     assert correlation(scan.perspective(0)) > RIGHT
+
+
+def test_a_frame_with_a_pixel_that_was_never_counted_is_set_aside_though_nobody_looked_at_it(path, monkeypatch):
+    monkeypatch.setattr(frame_survey, "LOOKED_AT_BYTES", 1)
+    counts = frames().astype("uint32")
+    counts[7, 10, 10] = 2**32 - 1
+    perspective = opened(write_scan(path, counts, dtype="uint32", with_probe=True)).perspective(0)
+    assert perspective.mask is None, "16 of 144 frames are looked at"
+    assert np.flatnonzero(~usable(perspective.read(0, 144))).tolist() == [7]
 
 
 def test_a_frame_half_of_which_overflows_does_not_take_half_of_the_detector_along(path):
@@ -270,6 +280,15 @@ def test_a_missing_position_amid_others_is_refused_with_the_setting(path):
     positions[17, 0] = np.nan
     assert "source.drop_frames=[17]" in refusal(write_scan(path, positions_m=positions))
     assert len(opened(path, drop_frames=[17]).perspective(0)) == 143
+
+
+def test_a_missing_position_is_named_by_its_number_in_the_file_where_others_are_left_out(path):
+    positions = translation()
+    positions[17, 0] = np.nan
+    text = refusal(write_scan(path, positions_m=positions), drop_frames=[[0, 4], 9])
+    assert "the first one of frame 17" in text
+    assert "--set source.drop_frames=[17], beside those that are left out already" in text
+    assert len(opened(path, drop_frames=[[0, 4], 9, 17]).perspective(0)) == 137
 
 
 def test_a_scan_may_end_at_zero(path):

@@ -45,6 +45,22 @@ def with_map(path, positions, frames='path = "/det/part_*"'):
     return written
 
 
+@pytest.mark.parametrize(
+    ("unit", "spread", "accepted"), [("deg", 2e-3, True), ("rad", 1e-4, True), ("deg", 1.0, False)]
+)
+def test_an_angle_read_at_every_frame_may_tremble_also_about_zero(scan_file, unit, spread, accepted):
+    with h5py.File(scan_file, "a") as file:
+        file["rot"] = np.linspace(-spread / 2, spread / 2, 25)
+        file["rot"].attrs["units"] = unit
+    np.savetxt(scan_file.with_name("where.txt"), SCAN.positions_m)
+    written = with_map(scan_file, 'file = "where.txt"\ncolumns = "yx"\nunit = "m"')
+    written.write_text(written.read_text() + '\n[angle_deg]\npath = "/rot"\n')
+    if accepted:
+        assert opened(scan_file, dataset_map=written).perspective(0).angle_deg == pytest.approx(0.0, abs=1e-9)
+    else:
+        assert "the rotation angle must be one number, but it varies" in refusal(scan_file, dataset_map=written)
+
+
 def test_text_columns_with_names_index_and_sign_in_a_second_file(scan_file):
     rows = [f"{7 + n};{x * 1e9};0;{-y * 1e9}" for n, (y, x) in enumerate(SCAN.positions_m)]
     text = "\n".join(["a title", "number; px; other; py", *rows[::-1]])

@@ -1,5 +1,8 @@
 """File formats, each written here as the program that it comes from writes it, and read back with the right numbers."""
 
+import subprocess
+import sys
+
 import h5py
 import numpy as np
 import pytest
@@ -155,6 +158,25 @@ def test_no_pickle_is_read(tmp_path):
 POSITIONS = {"file": "where.txt", "columns": "yx", "unit": "m"}
 
 
+def test_positions_of_a_second_file_are_foreshortened_by_the_angle_of_the_scan_file(tmp_path):
+    write_ptychodus(tmp_path)
+    positions_m = (SCAN.positions_m - SCAN.positions_m[0]) @ np.diag([1.0, 1 / np.cos(np.radians(31.0))])
+    np.savetxt(tmp_path / "where.txt", positions_m, fmt="%.12e")
+    shortened = POSITIONS | {"foreshortened_x": True}
+    long, short = (opened(tmp_path / "product.h5", positions=said).perspective(0) for said in (POSITIONS, shortened))
+    np.testing.assert_allclose(np.ptp(short.positions_px, axis=0), np.ptp(SCAN.positions_px, axis=0), rtol=1e-3)
+    np.testing.assert_allclose(
+        np.ptp(long.positions_px, axis=0) / np.ptp(short.positions_px, axis=0), [1, 1.1666], rtol=1e-3
+    )
+
+
+def test_positions_cannot_be_foreshortened_by_an_angle_that_nobody_says(tmp_path):
+    np.save(tmp_path / "frames.npy", SCAN.frames)
+    np.savetxt(tmp_path / "where.txt", SCAN.positions_m, fmt="%.12e")
+    said = refusal(tmp_path / "frames.npy", geometry=GEOMETRY, positions=POSITIONS | {"foreshortened_x": True})
+    assert "say that they are not with --set source.positions.foreshortened_x=false" in said
+
+
 def test_npy_file_with_a_positions_file(tmp_path):
     np.save(tmp_path / "frames.npy", SCAN.frames.reshape(5, 5, *SCAN.shape))
     np.savetxt(tmp_path / "where.txt", SCAN.positions_m, fmt="%.12e")
@@ -173,6 +195,25 @@ def test_folder_of_npy_files_in_natural_order(tmp_path):
     scan = opened(folder, geometry=GEOMETRY, positions=positions)
     SCAN.assert_is(scan.perspective(0))
     assert "where.npy has shape (25, 2) and is not taken for frames" in scan.notes
+
+
+def test_a_folder_may_hold_more_npy_files_than_may_be_open(tmp_path):
+    folder = tmp_path / "frames"
+    folder.mkdir()
+    for number in range(120):
+        np.save(folder / f"frame_{number}.npy", np.full((16, 16), number, np.uint16))
+    program = (
+        "import resource, sys; from pathlib import Path\n"
+        "from ptychoflow.acquisition.readers.npy import NpyReader\n"
+        "from ptychoflow.acquisition.readers.reader import ScanFiles\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))\n"
+        "frames = NpyReader(ScanFiles(Path(sys.argv[1]))).read(0).frames\n"
+        "print(frames.count, frames.read(118, 120)[:, 3, 4].tolist())"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", program, str(folder)], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert ended.stdout.strip() == "120 [118, 119]", ended.stderr
 
 
 def test_folder_of_tiff_files_and_files_of_many_pages(tmp_path):

@@ -1,6 +1,7 @@
 """The inspector: what it says about a scan is what is in the scan."""
 
 import io
+import weakref
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -9,7 +10,7 @@ from rich.console import Console
 
 from ptychoflow.acquisition.inspect import inspect_scan
 from ptychoflow.acquisition.scan_plot import plot_scan
-from ptychoflow.acquisition.simulation.scan import SimulatedScan
+from ptychoflow.acquisition.simulation.scan import SimulatedPerspective, SimulatedScan
 from ptychoflow.acquisition.source_settings import ReplaySettings, SimulationSettings
 from ptychoflow.acquisition.sources import open_scan
 from ptychoflow.streaming.errors import UserError
@@ -59,6 +60,36 @@ def test_plot_is_an_image_that_shows_something(tmp_path):
     plot_scan(SimulatedScan(SETTINGS), tmp_path / "scan.png")
     image = plt.imread(tmp_path / "scan.png")
     assert image.shape[0] > 500
+    assert np.std(image[..., :3]) > 0.1
+
+
+def test_plot_holds_few_frames_at_a_time_however_many_it_reads(tmp_path, monkeypatch):
+    read, frames, most = SimulatedPerspective.read, [], 0
+
+    def counted(self, start, stop):
+        nonlocal most
+        most = max(most, sum(frame() is not None for frame in frames))
+        part = read(self, start, stop)
+        frames.append(weakref.ref(part))
+        return part
+
+    monkeypatch.setattr(SimulatedPerspective, "read", counted)
+    plot_scan(SimulatedScan(SETTINGS), tmp_path / "scan.png")
+    assert len(frames) == 40
+    assert most <= 4
+
+
+def test_frames_that_cannot_be_read_are_left_out_of_the_plot(tmp_path, monkeypatch):
+    read = SimulatedPerspective.read
+
+    def damaged(self, start, stop):
+        if start == 0:
+            raise UserError("frames 0 to 1 cannot be read")
+        return read(self, start, stop)
+
+    monkeypatch.setattr(SimulatedPerspective, "read", damaged)
+    plot_scan(SimulatedScan(SETTINGS), tmp_path / "scan.png")
+    image = plt.imread(tmp_path / "scan.png")
     assert np.std(image[..., :3]) > 0.1
 
 

@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-import torch.distributed as dist
 from torch import nn
 
 from ptychoflow.streaming.commands import CommandReceiver
@@ -27,6 +25,7 @@ from ptychoflow.trainer.interface.pipeline import Pipeline
 from ptychoflow.trainer.models.tensor_file import Writer
 from ptychoflow.trainer.online.checkpointing import CheckpointContents, Checkpointing, restore
 from ptychoflow.trainer.online.ingest import SampleIngest
+from ptychoflow.trainer.online.patience import on_any_rank, wait_together
 from ptychoflow.trainer.online.publication import Publication
 from ptychoflow.trainer.online.receiver import SampleReceiver, let_go_again
 from ptychoflow.trainer.online.recipe import HeadStart, Recipe
@@ -156,7 +155,7 @@ def _serve(session: _Session, *, publication: Publication | None) -> bool:
             if announced is None:
                 return True
             learnt = beginning.end() if beginning else None
-            work = _Work(session, announced, ingest, publication, checkpoint, learnt, _on_any_rank(learnt is not None))
+            work = _Work(session, announced, ingest, publication, checkpoint, learnt, on_any_rank(learnt is not None))
             _train(work, stack)
         _wait_for_edges(work)
         if not work.is_futile and not session.stop.is_set():
@@ -166,23 +165,19 @@ def _serve(session: _Session, *, publication: Publication | None) -> bool:
         return not work.is_futile or session.stop.is_set()
 
 
-def _on_any_rank(here: bool) -> bool:
-    """Return whether something is so on any rank. Collective."""
-    known = torch.tensor([float(here)])
-    if dist.is_initialized():
-        dist.all_reduce(known, op=dist.ReduceOp.MAX)
-    return bool(known.item())
-
-
 def _wait_for_edges(work: _Work) -> None:
     """Wait until the edges have the final weights, or no longer will, or `stop` is set. Collective."""
     session, publication = work.session, work.publication
-    if publication is not None and not session.stop.is_set():
+    if publication is None or session.stop.is_set():
+        wait_together(None)
+        return
+
+    def serve() -> None:
         publication.wait_until_served(session.settings.wait_until_served_s, session.stop)
         if not work.is_futile and not session.stop.is_set():
             session.rank.note_done()
-    if dist.is_initialized():
-        dist.all_reduce(torch.zeros(1))
+
+    wait_together(serve)
 
 
 def _train(work: _Work, stack: ExitStack) -> None:

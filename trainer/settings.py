@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from ptychoflow.buffer.names import PolicyName, TransportName
+from ptychoflow.buffer.names import TransportName
 from ptychoflow.streaming.device import Device
 from ptychoflow.streaming.settings import Settings
 from ptychoflow.trainer.models.precision import Precision
@@ -77,7 +77,9 @@ class BufferSettings(Settings):
     """Samples of each minibatch and rank that are offered for storage (c)."""
     rehearse_from_items: NonNegativeInt = 0
     """Representatives are used once the ranks store so many items; until then the buffer only fills."""
-    policy: PolicyName = "random"
+    policy: Literal["random", "reservoir", "balanced_reservoir", "fifo"] = "random"
+    """What a store that is full replaces. Those of the buffer's policies that need no score or feature of each sample,
+    which strategies do not give."""
     transport: TransportName = "auto"
     timeout_s: PositiveFloat = 30.0
     """A rank that does not answer a request for this long is given up."""

@@ -18,10 +18,11 @@ from ptychoflow.trainer.interface.pipeline import Minibatch
 from ptychoflow.trainer.interface.stream import SectionEnd, Stream, StreamEnd
 from ptychoflow.trainer.models.frame_network import FrameNetwork
 from ptychoflow.trainer.pipelines.ptychography.settings import TrainerSettings
+from ptychoflow.trainer.settings import Pace
 from ptychoflow.trainer.strategies.incremental import Incremental
 from ptychoflow.trainer.strategies.strategy import Strategy
 from ptychoflow.trainer.training.learner import Learner
-from ptychoflow.trainer.training.loop import TrainingLoop
+from ptychoflow.trainer.training.loop import IDLE_WAIT_S, TrainingLoop
 from ptychoflow.trainer.training.step_under_way import StepUnderWay
 from ptychoflow.trainer.training.time_report import TimeReport
 
@@ -95,6 +96,36 @@ def trained(kind: type[Learner[FrameNetwork]]) -> tuple[Told, TimeReport, dict[s
         stop=threading.Event(),
     ).run()
     return told, report, made.state() | made.rank_state()
+
+
+@dataclass
+class Waiting(Told):
+    """A stream that gives one minibatch, then nothing for a while, then its end; it notes how long it may wait."""
+
+    allowed_s: list[float] = field(default_factory=list)
+
+    def next_minibatch(self, size: int, *, timeout_s: float) -> Minibatch | None:
+        self.allowed_s.append(timeout_s)
+        return super().next_minibatch(size, timeout_s=timeout_s) if len(self.allowed_s) == 2 else None
+
+    @property
+    def end(self) -> SectionEnd | StreamEnd | None:
+        return StreamEnd() if len(self.allowed_s) > 6 else None
+
+
+def test_a_rank_without_anything_to_learn_from_sleeps_until_there_is() -> None:
+    stream = Waiting()
+    TrainingLoop(
+        TrainerSettings(batch_size=SIZE, finish_s=0.0, pace=Pace.CONTINUOUS),
+        stream=stream,
+        strategy=Incremental(PIPELINE, device=torch.device("cpu")),
+        learner=learner(batch_norm=True),
+        callback=stream,
+        report=TimeReport(None),
+        stop=threading.Event(),
+    ).run()
+    assert stream.served == 1
+    assert stream.allowed_s == [IDLE_WAIT_S, IDLE_WAIT_S, 0.0, *[IDLE_WAIT_S] * 4]
 
 
 @pytest.mark.parametrize("kind", [Learner, LateLearner])

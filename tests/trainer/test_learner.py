@@ -125,6 +125,34 @@ def train_one_rank(rank: int) -> dict[str, Any]:
     }
 
 
+def test_one_sample_is_learnt_from_where_the_code_is_a_single_pixel() -> None:
+    """What is left of a perspective after full minibatches may be one sample, and batch norm refuses one value."""
+    config = NetworkConfig(model=ModelSettings(width=4, levels=3), frame_shape_px=FRAME, target_shape_px=TARGET)
+    settings = TrainerSettings()
+    schedule = ScanSchedule(settings.schedule, settings.learning_rate)
+    made = Learner(FrameNetwork(config), PIPELINE, settings, schedule=schedule, device=CPU, precision=Precision.FLOAT32)
+    share = made.train(batch(range(1)), Incremental(PIPELINE, device=CPU), agree(propose(1)))
+    assert share is not None
+    assert share.isfinite().all()
+    assert made.steps == 1
+
+
+def test_one_sample_gives_the_gradient_that_it_gives_by_itself() -> None:
+    alone, made = learner(batch_norm=True), learner(batch_norm=True)
+    one = batch(range(1))
+    assert one is not None
+    with alone.resting() as network:
+        network.train()
+        network.zero_grad()
+        strategy = Incremental(PIPELINE, device=CPU)
+        strategy.loss(one, network(one.inputs), agree(propose(1))).sum().backward()
+        expected = [parameter.grad.clone() for parameter in network.parameters() if parameter.grad is not None]
+    made.train(one, strategy, agree(propose(1)))
+    with made.resting() as network:
+        found = [parameter.grad for parameter in network.parameters()]
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-5)
+
+
 def share_one_rank(rank: int) -> dict[str, Any]:
     trained = learner(batch_norm=True)
     before = statistics(trained)

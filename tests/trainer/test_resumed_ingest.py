@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
 from pathlib import Path
 
@@ -16,7 +17,8 @@ from ptychoflow.streaming.errors import UserError
 from ptychoflow.streaming.messages import FrameRole, PerspectiveEnd, Samples, ScanEnd
 from ptychoflow.trainer.checkpoints.checkpoint import Checkpoint, Marker
 from ptychoflow.trainer.checkpoints.state_file import read_state, write_state
-from ptychoflow.trainer.online.frame_indices import indices_in, runs_of
+from ptychoflow.trainer.interface.stream import SectionEnd, StreamEnd
+from ptychoflow.trainer.online.frame_indices import FrameIndices, Runs, indices_in, runs_of
 from ptychoflow.trainer.online.ingest import Progress, SampleIngest
 from ptychoflow.trainer.online.stream_checkpoint import (
     join_progress,
@@ -94,6 +96,39 @@ def test_the_end_of_a_perspective_is_held_back_until_all_ranks_have_passed_it_an
     resumed.route_message(1, END, {})
     assert resumed.queue.end is None
     assert resumed.progress()[2] == [1], "it is done with"
+
+
+def test_an_end_that_comes_again_from_a_restarted_acquisition_ends_nothing_twice() -> None:
+    """The first one still waits: the loop is behind the stream."""
+    ingest = opened()
+    for first in (1, 4):
+        ingest.route_message(first, scan_start(), {})
+        ingest.route_message(first + 1, Samples(perspective=0), samples([0, 1]))
+        ingest.route_message(first + 2, END, {})
+    ingest.route_message(7, ScanEnd(2), {})
+    train_on(ingest, 2)
+    assert ingest.queue.end == SectionEnd(0)
+    ingest.queue.begin_next_section()
+    assert ingest.queue.end == StreamEnd()
+
+
+def test_a_checkpoint_may_be_taken_while_a_perspective_begins(monkeypatch: pytest.MonkeyPatch) -> None:
+    ingest = opened()
+    ingest.route_message(1, Samples(perspective=0), samples([0, 1]))
+    arriving = threading.Thread(target=ingest.route_message, args=(2, Samples(perspective=1), samples([0])))
+    without = FrameIndices.without
+
+    def begun_meanwhile(indices: FrameIndices, pending: set[int]) -> Runs:
+        if not arriving.ident:
+            arriving.start()
+            arriving.join(0.3)
+        return without(indices, pending)
+
+    monkeypatch.setattr(FrameIndices, "without", begun_meanwhile)
+    progress = ingest.progress()[0]
+    arriving.join(30.0)
+    assert list(progress.done) == [0]
+    train_on(ingest, 3)
 
 
 def test_frames_that_come_again_are_trained_on_if_the_checkpoint_does_not_hold_them_and_never_twice() -> None:

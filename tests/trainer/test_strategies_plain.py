@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import pytest
 import torch
 from pydantic import ValidationError
 from strategy_steps import PIPELINE, Step, Trainee, minibatch, train_plainly
 
+from ptychoflow.buffer.names import PolicyName
 from ptychoflow.trainer.interface.loss import DISTANCES
 from ptychoflow.trainer.models.precision import Precision
 from ptychoflow.trainer.pipelines.ptychography.pipeline import ACTIVATIONS, FIELDS
+from ptychoflow.trainer.pipelines.ptychography.settings import TrainerSettings
 from ptychoflow.trainer.settings import Distance, DistillationSettings, StrategyName
+from ptychoflow.trainer.strategies.factory import make_strategy
 
 STREAM = [None, *(minibatch(range(first, first + size)) for first, size in [(0, 4), (10, 5), (20, 1)]), None, None]
 STREAM += [minibatch(range(first, first + 4)) for first in range(30, 70, 10)] + [None]
@@ -25,6 +30,19 @@ CASES = [
     (StrategyName.DERPP_TWO_DRAWS, 1.0),
     (StrategyName.DERPP_TWO_DRAWS, 0.5),
 ]
+
+
+@pytest.mark.parametrize("policy", get_args(PolicyName))
+def test_every_policy_that_may_be_chosen_is_one_that_strategies_can_serve(policy: PolicyName) -> None:
+    try:
+        settings = TrainerSettings.model_validate({"buffer": {"policy": policy, "candidates": 2}})
+    except ValidationError as error:
+        assert policy in {"loss_aware", "herding"}
+        assert "buffer.policy" in str(error)
+        return
+    with make_strategy(settings, PIPELINE, device=torch.device("cpu"), seed=0).buffer as buffer:
+        assert not buffer.needs_scores
+        assert not buffer.needs_features
 
 
 def train(trainee: Trainee) -> list[Step]:

@@ -176,7 +176,8 @@ class SampleIngest:
             self._refuse(0 if index is None else index.size, NO_SCAN)
             self.queue.put_settled(sequence)
             return
-        fresh = self._seen[perspective].fresh(index)
+        with self.queue.lock:  # a checkpoint may be looking through them; only this thread adds any
+            fresh = self._seen[perspective].fresh(index)
         fault = sample_format.fault(arrays, dtype=self.frame_dtype)
         if fault is None:
             good = fresh & sample_format.usable(arrays)

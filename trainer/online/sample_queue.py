@@ -96,6 +96,7 @@ class SampleQueue(Stream):
         self.counts = counts or SampleCounts()
         self.passed_sections = set(passed_sections)
         """Those whose end the loop has passed."""
+        self._ended_sections = set(self.passed_sections)
         self.is_complete = False
         """The end of the stream has arrived."""
         self.failure: BaseException | None = None
@@ -148,11 +149,12 @@ class SampleQueue(Stream):
             self._receipts.append(Receipt(sequence))
 
     def put_section_end(self, sequence: int, end: SectionEnd) -> None:
-        """Append the end of a section; one that was passed before is settled at once."""
+        """Append the end of a section; one that has come before, as from an acquisition started anew, ends nothing."""
         with self._changed:
-            receipt = Receipt(sequence, ends_section=end.number not in self.passed_sections)
+            receipt = Receipt(sequence, ends_section=end.number not in self._ended_sections)
             self._receipts.append(receipt)
             if receipt.ends_section:
+                self._ended_sections.add(end.number)
                 self._slots.close()
                 self._entries.append(_End(end, receipt))
                 self._changed.notify_all()

@@ -195,6 +195,9 @@ class Learner(Generic[NetworkT]):
         return strategy.loss(batch, output, agreed)
 
     def _forward(self, inputs: Tensor) -> Output:
+        if len(inputs) == 1:
+            # batch norm refuses one sample of one pixel; twice the same one has the mean and variance of it
+            return tuple(head[:1] for head in self._forward(inputs.expand(2, *inputs.shape[1:])))
         if self._recorded is not None:
             return self._recorded(inputs)
         with autocast(self._precision, self._device):

@@ -105,7 +105,8 @@ class TrainingLoop:
 
     def _step(self, batch: Batch | None, agreed: Agreed) -> bool:
         """Do what was agreed; return whether training is finished."""
-        if agreed.samples > 0:
+        self._stepping = agreed.samples > 0
+        if self._stepping:
             self._train(batch, agreed)
         if agreed.samples == 0 or agreed.publish or agreed.section_ended or agreed.checkpoint:
             self._settle()
@@ -147,7 +148,6 @@ class TrainingLoop:
     def _train(self, batch: Batch | None, agreed: Agreed) -> None:
         with self._report.train.running():
             step = self._learner.begin(batch, self._strategy, agreed)
-        self._stepping = True
         self._stream.mark_trained()
         before, self._under_way = self._under_way, (step, batch, agreed)
         if before is not None:

@@ -45,7 +45,7 @@ def usable(frames: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
     if frames.dtype.kind in "iu":
         largest = np.iinfo(frames.dtype).max
         if largest >= NEVER_COUNTED:
-            return good & (top < largest)
+            return np.asarray(good & (top < largest))
         for row in np.flatnonzero(top == largest).tolist():
             at_top = np.count_nonzero(pixels[row] == top[row])
             good[row] &= at_top <= SATURATED_SHARE * np.count_nonzero(pixels[row])

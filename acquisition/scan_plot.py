@@ -53,9 +53,10 @@ def _spread(frames: int, count: int) -> list[int]:
 
 def _readable(perspective: Perspective, index: int) -> npt.NDArray[Any] | None:
     try:
-        return perspective.read(index, index + 1)[0]
+        frames = perspective.read(index, index + 1)
     except UserError:  # said by a note
         return None
+    return np.asarray(frames[0])
 
 
 def _log_counts(frame: npt.NDArray[Any]) -> npt.NDArray[Any]:

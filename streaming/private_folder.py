@@ -14,8 +14,10 @@ from ptychoflow.streaming.errors import UserError, writing
 
 RUNTIME_VARIABLE = "XDG_RUNTIME_DIR"
 SHORT = "/tmp"  # noqa: S108 the folder made in it is of this user alone
-PREFIX = "ptychoflow-"
-MADE = re.compile(PREFIX + "[a-z0-9_]{8}")
+PREFIX, SUFFIX = "ptychoflow-", ".made"
+MADE = re.compile(PREFIX + "[a-z0-9_]{8}" + re.escape(SUFFIX))
+MARKER = ".made-by-ptychoflow"
+"""File in it that tells it from a folder to which somebody gave such a name."""
 LONGEST = 60
 """Characters of the folder in which it is made: the path of a socket may have 107."""
 
@@ -23,16 +25,17 @@ LONGEST = 60
 @contextmanager
 def private_folder() -> Iterator[Path]:
     """Make a folder (mode 0700) in XDG_RUNTIME_DIR, or where temporary files belong; remove it at the end."""
-    folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=_place()))
+    folder = Path(tempfile.mkdtemp(prefix=PREFIX, suffix=SUFFIX, dir=_place()))
     try:
+        (folder / MARKER).touch()
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
 def is_made_by_us(folder: Path) -> bool:
-    """Whether a folder has a name that `private_folder` gives."""
-    return MADE.fullmatch(folder.name) is not None
+    """Whether `private_folder` has made a folder; of one that is gone, its name tells."""
+    return MADE.fullmatch(folder.name) is not None and (not folder.exists() or (folder / MARKER).exists())
 
 
 def require_private(folder: Path) -> None:

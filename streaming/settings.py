@@ -26,6 +26,23 @@ class Settings(BaseModel):
                 raise ValueError("a whole number beyond 64 bits")
         return value
 
+    @field_validator("*")
+    @classmethod
+    def _at_home(cls, value: Any) -> Any:
+        """Let `~` stand for the user's home: a shell sees to it at the beginning of a word alone."""
+        if isinstance(value, list | tuple):
+            return type(value)(map(_expanded, value))
+        return _expanded(value)
+
+
+def _expanded(value: Any) -> Any:
+    if not isinstance(value, Path):
+        return value
+    try:
+        return value.expanduser()
+    except RuntimeError:
+        raise ValueError(f"there is no home folder {value.parts[0]}") from None
+
 
 LONGEST_FOLDER = 100
 """The path of a socket may have 107 bytes."""

@@ -26,8 +26,8 @@ def acquire_images(
     """Publish a data set; return when every receiver has finished with it, or soon after `stop` is set.
 
     Raises:
-        UserError: the folder is not laid out as it should be, too many files cannot be read, a port is in use, or an
-            earlier process of this run streamed another data set.
+        UserError: the folder is not laid out as it should be, too many files cannot be read, a port is in use,
+            another acquisition runs in the folder, or an earlier process of this run streamed another data set.
     """
     with open_loop(settings, network=network, run=run, stop=stop) as loop, ImageReader(source) as reader:
         tasks = order_stream(source, seed=run.seed)

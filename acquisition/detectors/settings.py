@@ -96,7 +96,8 @@ class LiveSettings(Settings):
     """What the receiver holds in memory while the disk is slow; more is lost, and said."""
     keep_arrivals: bool = True
     """Keep what came, message by message, also of a run that has ended well; without, it is deleted then, and only what
-    is recorded stays. Until then a resumed run needs it."""
+    is recorded stays. Until then a resumed run needs it. An acquisition that was started by itself deletes it when the
+    scan has ended and all receivers have finished with it."""
     skipped_series: NonNegativeInt = 0
     """Series at the beginning that are left out, such as those of an alignment."""
 

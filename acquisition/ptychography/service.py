@@ -9,7 +9,7 @@ import threading
 from contextlib import ExitStack, closing
 from pathlib import Path
 
-from ptychoflow.acquisition.detectors.arrivals_file import ArrivalsReader
+from ptychoflow.acquisition.detectors.arrivals_file import ArrivalsReader, arrivals_files
 from ptychoflow.acquisition.detectors.live_scan import LiveScan
 from ptychoflow.acquisition.detectors.receiver import Receiver
 from ptychoflow.acquisition.detectors.sources import make_decoder
@@ -44,22 +44,22 @@ def acquire(
     run: RunContext,
     stop: threading.Event,
     keep_frames: bool = False,
-) -> None:
+) -> bool:
     """Publish a whole scan; return when every receiver has finished with it, or soon after `stop` is set.
 
     Goes on with the scan of an earlier process that was ended or killed in the same run folder. With `keep_frames`,
-    those of the last perspectives are kept in its spool for who hands them over.
+    those of the last perspectives are kept in its spool for who hands them over. Returns whether it came to its end.
 
     Raises:
-        UserError: the source cannot be read, a port is in use, the ground truth asked for is not to be had, or the
-            earlier process acquired another scan.
+        UserError: the source cannot be read, a port is in use, another acquisition runs in the folder, the ground
+            truth asked for is not to be had, or the earlier process acquired another scan or has deleted its arrivals.
     """
     if retrieval.warm_start and not acquisition.edge:
         raise UserError("retrieval.warm_start needs an edge: phase retrieval starts from what it images")
     jobs_dir = run.folder.spool / JOBS
-    shutil.rmtree(jobs_dir, ignore_errors=True)
     with ExitStack() as stack:
         loop = stack.enter_context(open_loop(acquisition, network=network, run=run, stop=stop))
+        shutil.rmtree(jobs_dir, ignore_errors=True)
         journal = Journal(run.folder.spool / FOLDER, scan=_identity(source, acquisition, retrieval, run))
         scan = stack.enter_context(closing(_open_source(source, loop, run, stack, told=journal.acquired)))
         streamer = ScanStreamer(
@@ -74,7 +74,7 @@ def acquire(
         )
         if keep_frames:
             streamer.on_acquired = Keeper(run.folder.kept_perspectives, warn=loop.warn).keep
-        streamer.run_to_end()
+        return streamer.run_to_end()
 
 
 def _open_source(
@@ -83,6 +83,11 @@ def _open_source(
     """Open a scan, or begin to receive one."""
     if isinstance(source, ReplaySettings | SimulationSettings):
         return open_scan(source)
+    if told and not arrivals_files(run.folder.arrivals):
+        raise UserError(
+            f"there is nothing in {run.folder.arrivals} from which the scan could go on, of which {told} perspectives "
+            "were acquired: it has ended (source.keep_arrivals = false), or it was deleted; choose another run.name"
+        )
     keep_freed_memory()
     receiver = stack.enter_context(closing(Receiver(source, run.folder.arrivals, warn=loop.warn)))
     # a detector does not wait while the acquisition does: paused, or for a disk

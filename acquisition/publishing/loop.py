@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 
+from ptychoflow.acquisition.publishing.claim import claimed_spool
 from ptychoflow.acquisition.publishing.control import Control
 from ptychoflow.acquisition.publishing.ledger import Ledger
 from ptychoflow.acquisition.settings import PublishingSettings
@@ -127,14 +128,15 @@ class AcquisitionLoop:
 def open_loop(
     settings: PublishingSettings, *, network: NetworkSettings, run: RunContext, stop: threading.Event
 ) -> Iterator[AcquisitionLoop]:
-    """Open an acquisition's sockets within the context, and say that it is starting.
+    """Claim the run's spool and open an acquisition's sockets within the context, and say that it is starting.
 
     Raises:
-        UserError: a port is in use, or keys are missing.
+        UserError: another acquisition runs in the folder, a port is in use, or keys are missing.
     """
     spool_dir = run.folder.spool / STREAM
-    shutil.rmtree(spool_dir, ignore_errors=True)
     with ExitStack() as stack:
+        stack.enter_context(claimed_spool(run.folder.spool))
+        shutil.rmtree(spool_dir, ignore_errors=True)
         telemetry = stack.enter_context(closing(TelemetrySender(network, part=Part.ACQUISITION)))
         telemetry.send(PartStatus(PartState.STARTING))
         publisher = Publisher(

@@ -37,8 +37,10 @@ class SourceStreamer(ABC):
         self._publisher, self._ledger = loop.publisher, loop.ledger
         self._pacer = Pacer(settings.rate_hz)
 
-    def run_to_end(self) -> None:
+    def run_to_end(self) -> bool:
         """Stream everything and wait until every receiver has finished with it, or until the run is stopped.
+
+        Return whether it came to its end.
 
         Raises:
             UserError: the source cannot be read.
@@ -53,6 +55,7 @@ class SourceStreamer(ABC):
             log.info("asked to stop: %d %s", self._ledger.acquired, self.ACQUIRED)
         self._loop.send_counts(final=True)
         self._loop.send(PartStatus(PartState.DONE, f"{self._ledger.acquired} {self.ACQUIRED}", stopped))
+        return not stopped
 
     @abstractmethod
     def _stream_all(self) -> None:

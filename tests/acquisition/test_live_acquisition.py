@@ -31,6 +31,7 @@ from ptychoflow.streaming.messages import GroundTruthSource
 from ptychoflow.streaming.settings import NetworkSettings
 from ptychoflow.workflow.configuration.config import Config, write_config
 from ptychoflow.workflow.configuration.run_settings import RunSettings
+from ptychoflow.workflow.launching.lifeline import VARIABLE
 
 SCAN = SimulationSettings(perspectives=2, frames_per_perspective=64, frame_shape_px=(32, 32), seed=3)
 FRAMES = 2 * 64
@@ -301,6 +302,36 @@ def test_a_receiver_that_is_killed_is_started_again_and_the_rest_is_exact(
     assert 0 < missing + unplaced < FRAMES // 2
     assert any("the receiver is gone" in event.text for event in outcome.events if isinstance(event, WarningRaised))
     assert len([one for one in outcome.edge.frames if one[0] == 1]) == 64, "the second series is whole"
+
+
+@pytest.mark.parametrize("launched", [False, True], ids=["started by itself", "started by a launcher"])
+def test_an_acquisition_deletes_arrivals_that_are_not_to_be_kept_if_nobody_else_will(
+    network: NetworkSettings, tmp_path: Path, scan_file: Path, closed: Closed, launched: bool
+) -> None:
+    folder, config, run = tmp_path / "files", tmp_path / "config.toml", RunSettings(directory=tmp_path, name="live")
+    folder.mkdir()
+    source = in_files(folder, closed.folder, keep_arrivals=False, end_after_idle_s=20.0)
+    write_config(Config(source=source, retrieval=PTYCHI, network=network, run=run), config)
+    command = [sys.executable, "-m", "ptychoflow", "acquire", "--config", str(config)]
+    environment = {**os.environ, **({VARIABLE: "1"} if launched else {})}
+
+    def start() -> subprocess.Popen[str]:
+        pipe = subprocess.PIPE
+        return subprocess.Popen(command, env=environment, stdin=pipe, stderr=pipe, text=True)
+
+    with (
+        detector(f"hdf5-swmr://{folder}", scan_file, "--rate", "200"),
+        receivers(network, 1) as (edge, _),
+        start() as process,
+    ):
+        assert process.wait(100) == 0
+    assert len(edge.frames) == FRAMES
+    assert (tmp_path / "live" / "arrivals").exists() is launched
+    if not launched:
+        with start() as process:
+            _, said = process.communicate(timeout=100)
+        assert process.returncode == 2
+        assert "of which 2 perspectives were acquired: it has ended (source.keep_arrivals = false)" in said
 
 
 def test_an_acquisition_that_is_killed_and_started_again_sends_the_same_frames_again(

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import threading
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 import pytest
-from acquisition_runs import SOURCE, TRUE_OBJECT, run_acquisition
-from support import Proxy, wait_until
+from acquisition_runs import SOURCE, TRUE_OBJECT, hub_into, receivers, run_acquisition
+from support import Proxy, free_network, wait_until
 
-from ptychoflow.acquisition.ptychography.service import acquire
+from ptychoflow.acquisition.ptychography.service import JOBS, acquire
 from ptychoflow.acquisition.publishing.journal import Journal
+from ptychoflow.acquisition.publishing.loop import STREAM
 from ptychoflow.acquisition.readers.layout import FRAMES, OBJECT, PROBE, entry_name
 from ptychoflow.acquisition.recorder import was_stopped
 from ptychoflow.acquisition.retrieval.ground_truth import GroundTruthJob
@@ -186,6 +189,48 @@ def test_stop_ends_a_slow_scan_in_order(network: NetworkSettings, tmp_path: Path
     set_aside = last.void + last.held_out + last.excluded + last.unlabelled + last.rejected
     assert last.samples + set_aside == last.acquired
     assert was_stopped(run.folder.recording), "a resumed run would not record what comes"
+
+
+def test_a_second_acquisition_in_the_same_folder_is_refused_and_takes_nothing_of_the_first(
+    network: NetworkSettings, tmp_path: Path
+) -> None:
+    run, stop, events = RunContext("test", tmp_path, seed=1), threading.Event(), list[AnyEvent]()
+    settings = AcquisitionSettings(spool_memory_bytes=1)
+    options: dict[str, Any] = {"run": run, "stop": stop}
+    with closing(hub_into(events, network, tmp_path)):
+        first = threading.Thread(
+            target=acquire, args=(SOURCE, settings, TRUE_OBJECT), kwargs={**options, "network": network}
+        )
+        first.start()
+        try:
+            wait_until(lambda: any(isinstance(one, AcquisitionCounts) and one.published == 180 for one in events))
+            jobs = run.folder.spool / JOBS / "a job"
+            jobs.mkdir()
+            waiting = sorted((run.folder.spool / STREAM).rglob("*"))
+            assert waiting, "there is no receiver, and memory holds nothing"
+            with pytest.raises(UserError, match=f"another acquisition runs in {tmp_path}: stop it first"):
+                acquire(SOURCE, settings, TRUE_OBJECT, network=free_network(), **options)
+            assert sorted((run.folder.spool / STREAM).rglob("*")) == waiting
+            assert jobs.exists()
+            with receivers(network, 1) as (edge, rank):
+                first.join(timeout=60)
+                assert not first.is_alive()
+        finally:
+            stop.set()
+            first.join(timeout=10)
+    assert len(edge.frames) == 180
+    assert len(rank.frames) == [one for one in events if isinstance(one, AcquisitionCounts)][-1].samples > 0
+
+
+def test_where_nothing_can_be_locked_a_scan_is_acquired_and_the_log_says_so(
+    network: NetworkSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    assert len(run_acquisition(network, tmp_path).edge.frames) == 180
+    assert "nothing keeps a second acquisition out" in caplog.text
 
 
 def test_a_full_disk_holds_the_scan_until_there_is_room(

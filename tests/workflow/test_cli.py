@@ -83,6 +83,8 @@ def test_a_process_ends_with_status_2_and_one_line(tmp_path: Path, arguments: li
         (["run", "--preset", "simulated", "--set", "acquisition.edge=false"], "acquisition.edge = false is for parts"),
         (["run", "--config", "absent.toml"], "absent.toml does not exist"),
         (["run", "absent.h5"], "absent.h5"),
+        (["run", "absent.h5", "--probe", "p.npy"], "--probe is for the scan of a detector"),
+        (["run", "--detector", "dectris-v2", "--map", "hxn"], "--map is for the scan of a file"),
         (["report", "absent"], "absent is not the folder of a run"),
         (["view", "absent"], "absent is not the folder of a run"),
         (["edge", "--config", "alone.toml"], "port 0 is chosen by `ptychoflow run` only"),

@@ -204,6 +204,20 @@ def test_a_name_that_is_no_folder_name_is_refused() -> None:
     assert mistake("run.name=../elsewhere").startswith("setting run.name = '../elsewhere'")
 
 
+def test_a_tilde_in_a_path_is_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert (
+        load_config("simulated", assignments=["run.directory=~/runs"]).run.context().directory.parent
+        == tmp_path / "runs"
+    )
+    options = {"source": {"kind": "replay", "path": ["~/a.h5", "b~.h5"]}}
+    source = load_scan_config(options=options, assignments=["source.preprocess.mask=~/mask.npy"]).source
+    assert isinstance(source, ReplaySettings)
+    assert source.paths == (tmp_path / "a.h5", Path("b~.h5"))
+    assert source.preprocess.mask == tmp_path / "mask.npy"
+    assert "~nobody-of-this-name" in mistake("run.directory=~nobody-of-this-name/runs")
+
+
 def test_without_anything_to_scan_the_choices_are_told() -> None:
     text = mistake(preset=None)
     assert "--preset" in text

@@ -1,5 +1,7 @@
 """The folder of a run: what it holds from the start, and when it is refused."""
 
+import errno
+import fcntl
 import json
 import os
 import tomllib
@@ -13,7 +15,13 @@ from ptychoflow.acquisition.detectors.settings import LiveSettings
 from ptychoflow.streaming.errors import UserError
 from ptychoflow.workflow.configuration.config import Config, load_config
 from ptychoflow.workflow.json_results import write_json
-from ptychoflow.workflow.launching.run_folder import create_run_folder, remove_what_a_resume_needs
+from ptychoflow.workflow.launching.run_folder import (
+    claimed,
+    create_run_folder,
+    describe_run,
+    is_claimed,
+    remove_what_a_resume_needs,
+)
 
 
 def config_in(directory: Path, name: str = "first") -> Config:
@@ -65,6 +73,45 @@ def test_an_existing_run_is_never_touched(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="exists already; choose another --name"):
         create_run_folder(config_in(tmp_path))
     assert folder.config.read_bytes() == before
+
+
+def test_a_folder_that_cannot_be_claimed_or_described_is_told_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = config_in(tmp_path)
+    folder = create_run_folder(config)
+    folder.environment.unlink()
+    folder.environment.mkdir()
+    with pytest.raises(UserError, match=r"cannot write the run folder .*first: .*; check permission and disk space"):
+        describe_run(config, folder)
+    folder.lock.mkdir()
+    with pytest.raises(UserError, match=r"cannot write .*\.lock: "), claimed(folder):
+        pass
+    folder.lock.rmdir()
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with pytest.raises(UserError, match=r"cannot lock .*\.lock: No locks available; .*run\.directory"), claimed(folder):
+        pass
+    assert not is_claimed(folder), "nobody runs where nothing can be locked"
+
+
+def test_what_happens_within_a_claim_is_not_taken_for_a_disk_that_fails(tmp_path: Path) -> None:
+    folder = create_run_folder(config_in(tmp_path))
+    with pytest.raises(ConnectionResetError), claimed(folder):
+        raise ConnectionResetError
+
+
+def test_who_looks_whether_a_folder_is_claimed_asks_for_a_shared_lock(tmp_path: Path) -> None:
+    """Over NFS, one for oneself alone cannot be had on a file that is open for reading."""
+    folder = create_run_folder(config_in(tmp_path))
+    with folder.lock.open("wb") as other:
+        fcntl.flock(other, fcntl.LOCK_SH)
+        assert not is_claimed(folder)
+        fcntl.flock(other, fcntl.LOCK_EX)
+        assert is_claimed(folder)
 
 
 def test_a_file_in_the_way_is_told(tmp_path: Path) -> None:

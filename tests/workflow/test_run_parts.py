@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support import wait_until
 
 from ptychoflow.streaming.events import Part
 from ptychoflow.streaming.settings import NetworkSettings
@@ -49,6 +50,39 @@ def test_a_trainer_that_was_killed_is_started_again_so_often_and_nothing_else_is
     assert (end.status if end else None) == status
 
 
+END_WHEN_ASKED = """
+import pathlib, signal, sys, time
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(int(sys.argv[2])))
+pathlib.Path(sys.argv[1]).touch()
+time.sleep(600)
+"""
+END_ONCE_THERE = "import os, sys, time\nwhile not os.path.exists(sys.argv[1]):\n    time.sleep(0.05)"
+
+
+@pytest.mark.parametrize("status", [0, 1])
+def test_an_output_that_says_at_the_end_that_it_has_failed_is_what_failed(
+    tmp_path: Path, reporter: TelemetrySender, status: int
+) -> None:
+    ready = str(tmp_path / "ready")
+    commands = [
+        PartCommand(Part.OUTPUTS, [sys.executable, "-c", END_WHEN_ASKED, ready, str(status)], tmp_path / "log"),
+        PartCommand(Part.ACQUISITION, [sys.executable, "-c", END_ONCE_THERE, ready], tmp_path / "log"),
+    ]
+    end = RunParts(commands, reporter, RunState(), restarts=0).run(threading.Event())
+    assert ((end.part, end.status) if end else None) == ((Part.OUTPUTS, 1) if status else None)
+
+
+def test_a_part_that_fails_while_a_run_that_was_told_to_stop_ends_is_not_what_failed(
+    tmp_path: Path, reporter: TelemetrySender
+) -> None:
+    ready, stop = tmp_path / "ready", threading.Event()
+    command = PartCommand(Part.EDGE, [sys.executable, "-c", END_WHEN_ASKED, str(ready), "1"], tmp_path / "log")
+    waiting = threading.Thread(target=lambda: (wait_until(ready.exists), stop.set()))
+    waiting.start()
+    assert RunParts([command], reporter, RunState(), restarts=0).run(stop) is None
+    waiting.join()
+
+
 WAIT_THEN_KILL_ONESELF = """
 import os, signal, sys, time
 open(sys.argv[1], 'a').write('x')
@@ -76,7 +110,6 @@ def test_a_trainer_that_was_killed_when_the_acquisition_had_let_go_of_everything
 
 
 KILL_ONESELF_THEN_WAIT = f"import os, sys, time; os.path.exists(sys.argv[1]) and time.sleep(600); {KILL_ONESELF}"
-END_ONCE_THERE = "import os, sys, time\nwhile not os.path.exists(sys.argv[1]):\n    time.sleep(0.05)"
 
 
 def test_a_trainer_that_was_killed_on_its_way_out_and_started_again_does_not_wait_for_ever(

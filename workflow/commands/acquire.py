@@ -15,13 +15,14 @@ def acquire(config: ConfigOption = None, assignments: SetOption = None, pipeline
     from ptychoflow.acquisition.ptychography.service import acquire as run_acquisition
     from ptychoflow.workflow.configuration.config import ClassificationConfig
     from ptychoflow.workflow.launching.part_process import part_process
+    from ptychoflow.workflow.launching.run_folder import remove_unwanted_arrivals
 
     with part_process(Part.ACQUISITION, config, assignments, pipeline=pipeline) as part:
         settings, run = part.config, part.config.run.context()
         if isinstance(settings, ClassificationConfig):
             acquire_images(settings.source, settings.acquisition, network=settings.network, run=run, stop=part.stop)
             return
-        run_acquisition(
+        ended = run_acquisition(
             settings.source,
             settings.acquisition,
             settings.retrieval,
@@ -30,3 +31,5 @@ def acquire(config: ConfigOption = None, assignments: SetOption = None, pipeline
             stop=part.stop,
             keep_frames=settings.outputs.ptychodus is not None,
         )
+        if ended and not part.launched:
+            remove_unwanted_arrivals(part.folder, settings)

@@ -61,6 +61,10 @@ def run(
     live = live_options(detector, positions)
     if live and scan:
         raise UserError("a detector and a file cannot both be scanned: leave out --detector, or the file")
+    if scan and probe is not None:
+        raise UserError("--probe is for the scan of a detector: a file brings its own, or it is found from the frames")
+    if live and dataset_map is not None:
+        raise UserError("--map is for the scan of a file: leave it out, or --detector and --positions")
     if probe is not None:
         live.setdefault("source", {"kind": "live"})["probe"] = str(probe)
     options = (live or source_options(scan or (), dataset_map, pipeline)) | option_table(

@@ -15,7 +15,7 @@ from ptychoflow.dashboard.outputs.settings import OutputsSettings
 from ptychoflow.dashboard.settings import DashboardSettings
 from ptychoflow.dashboard.token import make_token
 from ptychoflow.streaming.commands import AnyCommand, CommandHub, StopRun
-from ptychoflow.streaming.errors import UserError
+from ptychoflow.streaming.errors import UserError, writing
 from ptychoflow.streaming.events import Part, Telemetry
 from ptychoflow.streaming.private_folder import is_made_by_us, private_folder
 from ptychoflow.streaming.run_folder import RunFolder
@@ -29,7 +29,13 @@ from ptychoflow.workflow.launching.dashboard_token import TOKEN_VARIABLE, show_t
 from ptychoflow.workflow.launching.initial_weights import with_found_weights
 from ptychoflow.workflow.launching.part_commands import part_command
 from ptychoflow.workflow.launching.part_process import stop_on_signals
-from ptychoflow.workflow.launching.ports import choose_port, require_free, resolve_ports, warn_if_open
+from ptychoflow.workflow.launching.ports import (
+    choose_port,
+    require_free,
+    resolve_ports,
+    warn_if_open,
+    without_made_folder,
+)
 from ptychoflow.workflow.launching.run_folder import (
     claimed,
     create_run_folder,
@@ -61,6 +67,7 @@ def launch(config: AnyConfig) -> int:
             output cannot work, a port is in use, or the run folder cannot be made.
     """
     config = with_found_weights(config)
+    config = config.model_copy(update={"network": without_made_folder(config.network)})
     with _sockets_folder(config.network) as scratch:
         config = _checked(config, scratch)
         folder = create_run_folder(config)
@@ -72,7 +79,7 @@ def relaunch(config: AnyConfig) -> int:
     """Go on with a run in its folder, as `launch` began it; its summary is made from all of its telemetry.
 
     Raises:
-        UserError: the run is still going on; or as `launch`.
+        UserError: the run is still going on, or its folder cannot be written; or as `launch`.
     """
     folder = config.run.context().folder
     with claimed(folder) as claim, _sockets_folder(config.network) as scratch:
@@ -83,7 +90,8 @@ def relaunch(config: AnyConfig) -> int:
 
 
 def _run(config: AnyConfig, folder: RunFolder, claim: int, scratch: Path | None) -> int:
-    log_to_file(folder.log("launcher"))
+    with writing(f"the run folder {folder.path}"):
+        log_to_file(folder.log("launcher"))
     log.info("run %s in %s", config.run.name, folder.path)
     warn_if_open(config.network)
     state = RunState()

@@ -50,13 +50,13 @@ class Lifeline:
 
 
 @contextmanager
-def stop_without_launcher(stop: threading.Event, *, grace_s: float) -> Iterator[None]:
+def stop_without_launcher(stop: threading.Event, *, grace_s: float) -> Iterator[bool]:
     """Within the context, set `stop` once launcher and watchdog are gone, and end this process if that does not help.
 
-    Does nothing in a process that the launcher has not started.
+    Does nothing in a process that the launcher has not started; yields whether it has.
     """
     if os.environ.pop(VARIABLE, "") != "1":
-        yield
+        yield False
         return
     ended = threading.Event()
 
@@ -73,6 +73,6 @@ def stop_without_launcher(stop: threading.Event, *, grace_s: float) -> Iterator[
 
     threading.Thread(target=wait, name="lifeline", daemon=True).start()
     try:
-        yield
+        yield True
     finally:
         ended.set()

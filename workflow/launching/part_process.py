@@ -44,6 +44,8 @@ class PartProcess:
     stop: threading.Event
     """Set by SIGTERM, by Ctrl-C, and, but for dashboard and outputs, by the command to stop the run; and when nobody is
     left of a launcher that started the part."""
+    launched: bool
+    """Whether a launcher has started the part, and does what is done once all parts have ended."""
 
 
 @contextmanager
@@ -66,13 +68,13 @@ def part_process(
     stop, interrupted = threading.Event(), threading.Event()
     with (
         stop_on_signals(stop, interrupted=interrupted),
-        stop_without_launcher(stop, grace_s=GRACE_S),
+        stop_without_launcher(stop, grace_s=GRACE_S) as launched,
         _stop_on_command(part, config.network, stop),
         _failure_reported(part, config.network),
     ):
         log.info("%s of run %s starts, process %d", part, config.run.name, os.getpid())
         warn_if_open(config.network)
-        yield PartProcess(config, folder, stop)
+        yield PartProcess(config, folder, stop, launched)
         log.info("%s has ended", part)
     if interrupted.is_set():
         sys.exit(INTERRUPTED_STATUS)

@@ -7,6 +7,7 @@ import random
 import socket
 
 from ptychoflow.streaming.errors import UserError
+from ptychoflow.streaming.private_folder import is_made_by_us
 from ptychoflow.streaming.settings import PORT_FIELDS, NetworkSettings
 
 FIRST_PORT, LAST_PORT = 20000, 32000
@@ -55,17 +56,21 @@ def resolve_ports(network: NetworkSettings, *, ranks: int) -> NetworkSettings:
 
 
 def without_taken_ports(network: NetworkSettings, *, ranks: int) -> NetworkSettings:
-    """Return the settings with 0 in place of every port that is in use on this host.
-
-    A folder in which the parts talked over files is gone, or should be: another one is made.
-    """
+    """Return the settings with 0 in place of every port that is in use on this host, and without a folder of a run."""
     if network.sockets_dir is not None:
-        return network.model_copy(update={"sockets_dir": None, **dict.fromkeys(PORT_FIELDS, 0)})
+        return without_made_folder(network)
     taken = [name for name in PORT_FIELDS if not all(is_free(port) for port in _claimed(network, name, ranks))]
     samples = set(_claimed(network, "samples_port", ranks))
     if any(getattr(network, name) in samples for name in PORT_FIELDS if name != "samples_port"):
         taken.append("samples_port")
     return network.model_copy(update=dict.fromkeys(taken, 0))
+
+
+def without_made_folder(network: NetworkSettings) -> NetworkSettings:
+    """Return the settings without the folder that was made for the parts of an earlier run, and is theirs alone."""
+    if network.sockets_dir is None or not is_made_by_us(network.sockets_dir):
+        return network
+    return network.model_copy(update={"sockets_dir": None, **dict.fromkeys(PORT_FIELDS, 0)})
 
 
 def choose_port(network: NetworkSettings, *, ranks: int) -> int:

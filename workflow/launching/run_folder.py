@@ -12,7 +12,7 @@ from typing import BinaryIO
 
 from ptychoflow.acquisition.detectors.settings import LiveSettings
 from ptychoflow.streaming.durable_file import make_folder_durably, sync_names
-from ptychoflow.streaming.errors import UserError
+from ptychoflow.streaming.errors import UserError, writing
 from ptychoflow.streaming.run_folder import RunFolder
 from ptychoflow.workflow.configuration.config import AnyConfig, Config, write_config
 from ptychoflow.workflow.environment import describe_environment
@@ -30,11 +30,13 @@ def claimed(folder: RunFolder, patience_s: float = CLAIM_PATIENCE_S) -> Iterator
     The system ends it with the last process that holds the descriptor. Blocks while the parts of a killed run end.
 
     Raises:
-        UserError: somebody else still runs in it after `patience_s`.
+        UserError: somebody else still runs in it after `patience_s`, or it cannot be written or locked.
     """
     deadline_s = time.monotonic() + patience_s
-    with folder.lock.open("ab") as file:
-        while not _locked(file):
+    with writing(folder.lock):
+        file = folder.lock.open("ab")
+    with file:
+        while not _claim(file):
             if time.monotonic() > deadline_s:
                 raise UserError(f"run {folder.path} is still going on; wait for its end, or stop it first")
             time.sleep(CLAIM_POLL_S)
@@ -42,16 +44,38 @@ def claimed(folder: RunFolder, patience_s: float = CLAIM_PATIENCE_S) -> Iterator
 
 
 def is_claimed(folder: RunFolder) -> bool:
-    """Whether somebody runs in a folder."""
-    if not folder.lock.exists():
-        return False
-    with folder.lock.open("rb") as file:
-        return not _locked(file)
+    """Whether somebody runs in a folder.
 
-
-def _locked(file: BinaryIO) -> bool:
+    Raises:
+        UserError: its lock cannot be opened.
+    """
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        file = folder.lock.open("rb")
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise UserError(f"cannot read {folder.lock}: {error.strerror}; check its permission") from error
+    with file:
+        try:
+            # over NFS, only a shared lock can be had on a file that is open for reading alone
+            return not _locked(file, fcntl.LOCK_SH)
+        except OSError:  # nobody runs where nothing can be locked
+            return False
+
+
+def _claim(file: BinaryIO) -> bool:
+    try:
+        return _locked(file, fcntl.LOCK_EX)
+    except OSError as error:
+        raise UserError(
+            f"cannot lock {file.name}: {error.strerror}; choose a folder on a file system that knows locks with "
+            "--set run.directory=..."
+        ) from error
+
+
+def _locked(file: BinaryIO, kind: int) -> bool:
+    try:
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True
@@ -60,6 +84,11 @@ def _locked(file: BinaryIO) -> bool:
 def remove_what_a_resume_needs(folder: RunFolder, config: AnyConfig) -> None:
     """Remove what only a run that goes on needs, of one that has ended well."""
     shutil.rmtree(folder.spool, ignore_errors=True)
+    remove_unwanted_arrivals(folder, config)
+
+
+def remove_unwanted_arrivals(folder: RunFolder, config: AnyConfig) -> None:
+    """Remove what a detector sent in a run that has ended well, if the configuration wants it kept no longer."""
     if isinstance(config, Config) and isinstance(config.source, LiveSettings) and not config.source.keep_arrivals:
         shutil.rmtree(folder.arrivals, ignore_errors=True)
 
@@ -87,9 +116,14 @@ def create_run_folder(config: AnyConfig) -> RunFolder:
 
 
 def describe_run(config: AnyConfig, folder: RunFolder) -> None:
-    """Write `config.toml` and `environment.json` into the folder."""
-    write_config(config, folder.config)
-    write_json(describe_environment() | {"seed": config.run.seed}, folder.environment)
+    """Write `config.toml` and `environment.json` into the folder.
+
+    Raises:
+        UserError: the disk does not take them.
+    """
+    with writing(f"the run folder {folder.path}"):
+        write_config(config, folder.config)
+        write_json(describe_environment() | {"seed": config.run.seed}, folder.environment)
 
 
 def _exists_error(path: Path) -> UserError:

@@ -59,9 +59,14 @@ class RunParts:
             failure = self._watch(supervisor, display, stop)
             if failure is not None:
                 log.warning("ending the parts that still run")
-                self._reporter.send(PartObserved(failure.part, PartState.FAILED, failure.reason))
-            supervisor.stop(STOP_ORDER)
+                self._report(failure)
+            ends = supervisor.stop(STOP_ORDER)
+            if failure is None and not stop.is_set() and (failure := _first_failed(ends)) is not None:
+                self._report(failure)
         return failure
+
+    def _report(self, failure: PartEnd) -> None:
+        self._reporter.send(PartObserved(failure.part, PartState.FAILED, failure.reason))
 
     def _start(self, part: Part, supervisor: Supervisor) -> None:
         supervisor.start(self._commands[part])
@@ -108,6 +113,11 @@ class RunParts:
             return False
         self._restarts -= 1
         return True
+
+
+def _first_failed(ends: Sequence[PartEnd]) -> PartEnd | None:
+    """Return the first part that, asked to end, said that it had failed; not one that was killed for being slow."""
+    return next((end for end in ends if end.failed and not end.killed), None)
 
 
 def _let_go_of_trainer(supervisor: Supervisor) -> None:

@@ -10,12 +10,17 @@ export PTYCHOFLOW_DATA ?= $(abspath ../shared/data)
 # a detector of 18 megapixels that is simulated by another package: beside other tests it was not heard for minutes
 BUSY := tests/acquisition/detectors/test_running_eiger.py
 
-.PHONY: help demo test hosts docs lint format clean
+# whole runs, killed, resumed and struck, and the manual's pages word by word; one whole run stays with the others
+RUNS := tests/chaos tests/docs/test_tutorials.py tests/buffer/test_language_example.py \
+	$(filter-out tests/end_to_end/test_run.py,$(wildcard tests/end_to_end/test_*.py))
+
+.PHONY: help demo test runs hosts docs lint format clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo    run the whole workflow on this host, about two minutes; ends by naming its report"
-	@echo "make test    lint, types and tests"
+	@echo "make test    lint, types and tests, about a quarter of an hour"
+	@echo "make runs    tests that are whole runs: killed, resumed, of several hours in short; some minutes"
 	@echo "make hosts   tests that need the machine: several hosts on it, a SLURM cluster, a detector; root, some minutes"
 	@echo "make docs    build the manual into docs/_build; anything that does not fit together is an error"
 	@echo "make lint    lint and types only"
@@ -28,7 +33,11 @@ demo: $(STAMP)
 # more processes than processors: many tests wait for other processes; those of one module share what it sets up, and the
 # modules come in their order, as large ones at the end would leave the other processes idle
 test: lint
-	$(BIN)/pytest -n 3 --dist loadscope --no-loadscope-reorder --ignore $(BUSY)
+	$(BIN)/pytest -n 3 --dist loadscope --no-loadscope-reorder $(addprefix --ignore=,$(BUSY) $(RUNS))
+
+# two at a time: each is several processes
+runs: $(STAMP)
+	$(BIN)/pytest -n 2 --dist loadscope --no-loadscope-reorder $(RUNS)
 
 # one after another: each test has the machine to itself
 hosts: $(STAMP)

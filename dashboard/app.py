@@ -60,6 +60,16 @@ def create_app(runs: Runs, settings: DashboardSettings, *, commands: CommandAcce
     return app
 
 
+class _CheckedFiles(StaticFiles):
+    """Files that a browser asks for anew each time, so that modules of an earlier version never meet a new page."""
+
+    def file_response(self, *args: Any, **kwargs: Any) -> Response:
+        """Return a file, or that the browser has it already."""
+        response = super().file_response(*args, **kwargs)
+        response.headers.update(CHECK_EACH_TIME)
+        return response
+
+
 def _refuse(_request: Request, error: Exception) -> Response:
     """Answer with what a user can act on: that a run was written by another version, say."""
     return JSONResponse({"detail": str(error)}, status_code=409)
@@ -76,7 +86,7 @@ def _add_page(app: FastAPI) -> None:
     def charts() -> FileResponse:
         return FileResponse(plotly, media_type="text/javascript", headers=A_DAY)
 
-    app.mount("/static", StaticFiles(directory=STATIC), name="static")
+    app.mount("/static", _CheckedFiles(directory=STATIC), name="static")
 
 
 def _add_state(app: FastAPI, runs: Runs, feed: Feed) -> None:

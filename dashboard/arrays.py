@@ -20,6 +20,11 @@ def is_image(array: npt.NDArray[Any] | None) -> TypeGuard[npt.NDArray[Any]]:
     return is_real(array, dimensions=2) and array.size > 0
 
 
+def are_indices(array: npt.NDArray[Any] | None, *, frames: int) -> TypeGuard[npt.NDArray[Any]]:
+    """Return whether an array holds a whole number for each of so many frames."""
+    return array is not None and array.shape == (frames,) and array.dtype.kind in "iu"
+
+
 def are_positions(array: npt.NDArray[Any] | None) -> TypeGuard[npt.NDArray[Any]]:
     """Return whether an array holds a pair of numbers for each frame."""
     return is_real(array, dimensions=2) and array.shape[1] == 2

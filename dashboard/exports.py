@@ -62,8 +62,7 @@ def product_file(mosaic: Mosaic, *, path: Path | None, scan: models.Scan | None,
     """
     scanned = Scanned(energy_eV=0.0 if scan is None else scan.energy_eV)
     if path is not None:
-        indices = np.arange(len(path.positions_px))
-        scanned = replace(scanned, indices=indices, positions_px=path.positions_px, angle_deg=path.angle_deg)
+        scanned = replace(scanned, indices=path.indices, positions_px=path.positions_px, angle_deg=path.angle_deg)
         if path.probe is not None:
             scanned = replace(scanned, probe=path.probe)
     file = io.BytesIO()

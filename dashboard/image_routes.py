@@ -55,9 +55,9 @@ class Look(BaseModel):
     colour_map: ColourMap | None = None
     """One that suits the image if left out."""
     lower: float | None = None
-    """Colour limit; chosen from the reference if left out."""
+    """Colour limit; chosen from the reference if left out, and moved below `upper` if it is not."""
     upper: float | None = None
-    """Colour limit; chosen from the reference if left out."""
+    """Colour limit; chosen from the reference if left out, and moved above `lower` if it is not."""
     stride: int = Field(default=1, ge=1, le=64)
     """Show every n-th pixel only."""
 
@@ -135,7 +135,8 @@ def _add_pictures(routes: APIRouter, runs: Runs) -> None:
         The headers `X-Lower`, `X-Upper` and `X-Colour-Map` say what was used; prediction and reference share them.
         """
         shown = look_at(perspective, kind, channel, look)
-        etag = f'"{shown.key[0]}-{shown.picture.revision}-{shown.colouring}-{look.stride}"'
+        revisions = "-".join(map(str, shown.picture.revisions))
+        etag = f'"{shown.key[0]}-{revisions}-{shown.colouring}-{look.stride}"'
         headers = CHECK_EACH_TIME | {"ETag": etag} | shown.headers
         if if_none_match == etag:
             return Response(status_code=304, headers=headers)
@@ -269,7 +270,15 @@ def colours_of(
 
 
 def _limits(look: Look, otherwise: tuple[float, float]) -> tuple[float, float]:
-    limits = (otherwise[0] if look.lower is None else look.lower, otherwise[1] if look.upper is None else look.upper)
-    if not (math.isfinite(limits[0]) and math.isfinite(limits[1]) and limits[0] < limits[1]):
-        raise HTTPException(422, f"colour limits {limits[0]} and {limits[1]} are not in order")
-    return limits
+    """Return the limits asked for; an end that is left out moves where the other one is beyond it."""
+    lower, upper = (
+        otherwise[0] if look.lower is None else look.lower,
+        otherwise[1] if look.upper is None else look.upper,
+    )
+    if lower >= upper and look.upper is None:
+        upper = lower + otherwise[1] - otherwise[0]
+    elif lower >= upper and look.lower is None:
+        lower = upper - (otherwise[1] - otherwise[0])
+    if not (math.isfinite(lower) and math.isfinite(upper) and lower < upper):
+        raise HTTPException(422, f"colour limits {lower} and {upper} are not in order")
+    return lower, upper

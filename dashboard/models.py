@@ -126,7 +126,7 @@ class WeightsHistory(Model):
     published: int | None = None
     """Newest version that the trainer published."""
     versions: list[int] = []
-    """Those that can be rolled back to: applied by the edge, newest last, the last few."""
+    """Those that can be rolled back to: kept by the edge, newest last."""
     applied: int | None = None
     """Version that the edge infers with."""
     rejected: int = 0
@@ -350,7 +350,7 @@ class Present(Model):
     """None before an image with a reference was compared."""
     held_out: list[HeldOut]
     mosaics: list[MosaicRow]
-    """Images at hand; those of other perspectives may be in the run's folder."""
+    """Images at hand; others, of these perspectives too, may be in the run's folder: `/api/mosaics/{perspective}`."""
     paths: dict[int, int]
     """How many positions of the probe's path are known, by perspective."""
     probe: Probe | None

@@ -49,8 +49,8 @@ class Picture:
 
     values: FloatImage
     limits: tuple[float, float]
-    revision: int
-    """Changes whenever the values do."""
+    revisions: tuple[int, ...]
+    """Of the images that it is made of: they change whenever the values do."""
 
 
 def make_picture(images: Mapping[MosaicKind, Mosaic], kind: PictureKind, channel: Channel) -> Picture | None:
@@ -78,32 +78,32 @@ def _residual_picture(prediction: Mosaic) -> Picture | None:
     if prediction.residual is None:
         return None
     values = prediction.residual.on_grid_of(prediction)
-    return Picture(values, colour_limits(values), prediction.revision)
+    return Picture(values, colour_limits(values), (prediction.revision,))
 
 
 def _reference_picture(reference: Mosaic, prediction: Mosaic | None, channel: Channel) -> Picture:
     if prediction is None:
         image = reference.channels[channel]
-        return Picture(image, colour_limits(image), reference.revision)
+        return Picture(image, colour_limits(image), (reference.revision,))
     image = on_grid_of(prediction, reference, channel)
-    revision = max(reference.revision, prediction.revision)
-    return Picture(image, _shared_limits(prediction, reference, channel), revision)
+    revisions = reference.revision, prediction.revision
+    return Picture(image, _shared_limits(prediction, reference, channel), revisions)
 
 
 def _prediction_picture(prediction: Mosaic, reference: Mosaic | None, channel: Channel) -> Picture:
     image = prediction.channels[channel]
     if reference is None:
-        return Picture(image, colour_limits(image), prediction.revision)
-    revision = max(reference.revision, prediction.revision)
-    return Picture(image, _shared_limits(prediction, reference, channel), revision)
+        return Picture(image, colour_limits(image), (prediction.revision,))
+    revisions = reference.revision, prediction.revision
+    return Picture(image, _shared_limits(prediction, reference, channel), revisions)
 
 
 def _difference_picture(prediction: Mosaic, reference: Mosaic, channel: Channel) -> Picture:
     """Limits are half the range of the reference to either side, so that a difference has the scale of the image."""
     low, high = _shared_limits(prediction, reference, channel)
     reach = (high - low) / 2
-    revision = max(prediction.revision, reference.revision)
-    return Picture(difference(prediction, reference, channel), (-reach, reach), revision)
+    revisions = reference.revision, prediction.revision
+    return Picture(difference(prediction, reference, channel), (-reach, reach), revisions)
 
 
 def on_grid_of(prediction: Mosaic, reference: Mosaic, channel: Channel) -> FloatImage:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ptychoflow.dashboard.arrays import are_positions, is_image
+from ptychoflow.dashboard.arrays import are_indices, are_positions, is_image
 from ptychoflow.streaming.events import FrameTaken, PerspectiveStarted, PositionsTaken
 
 POSITIONS_KEPT = 20_000
@@ -18,11 +18,15 @@ POSITIONS_KEPT = 20_000
 
 @dataclass(frozen=True)
 class Path:
-    """One perspective's positions, float32 (n, 2) as (y, x) in object pixels, and its probe, complex64 (mode, y, x)."""
+    """Where the probe goes in one perspective."""
 
     angle_deg: float
+    indices: npt.NDArray[np.int64]
+    """Of the frames, one for each position."""
     positions_px: npt.NDArray[np.float32]
+    """(n, 2) as (y, x) in object pixels."""
     probe: npt.NDArray[np.complex64] | None
+    """(mode, y, x)."""
 
 
 @dataclass(frozen=True)
@@ -55,19 +59,27 @@ class ProbeStore:
         probe = arrays.get("probe")
         if probe is not None and (probe.ndim != 3 or not probe.size or not np.iscomplexobj(probe)):
             probe = None
-        self._paths[event.perspective] = Path(event.angle_deg, positions.astype(np.float32), probe)
+        indices = np.arange(len(positions), dtype=np.int64)
+        self._paths[event.perspective] = Path(event.angle_deg, indices, positions.astype(np.float32), probe)
         while len(self._paths) > self._kept_perspectives:
             del self._paths[min(self._paths)]
 
     def extend(self, event: PositionsTaken, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
-        """Take in more positions of a path; beyond `POSITIONS_KEPT` every other one of the path is left out."""
+        """Take in more positions of a path; beyond `POSITIONS_KEPT` every other one of the path is left out.
+
+        Positions that do not say which frames they are of change nothing.
+        """
         path, positions = self._paths.get(event.perspective), arrays.get("positions_px")
         if path is None or not are_positions(positions):
             return
+        new_indices = arrays.get("indices")
+        if not are_indices(new_indices, frames=len(positions)):
+            return
+        indices = np.concatenate([path.indices, new_indices.astype(np.int64)])
         longer = np.concatenate([path.positions_px, positions.astype(np.float32)])
         while len(longer) > POSITIONS_KEPT:
-            longer = longer[::2]
-        self._paths[event.perspective] = replace(path, positions_px=longer)
+            indices, longer = indices[::2], longer[::2]
+        self._paths[event.perspective] = replace(path, indices=indices, positions_px=longer)
 
     def show(self, event: FrameTaken, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
         """Take in the newest frame."""

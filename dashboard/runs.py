@@ -53,13 +53,16 @@ class Run:
     archive: ImageArchive
 
     def images(self, perspective: int) -> Images:
-        """Return a perspective's images: the newest at hand, or else those in the run's folder."""
-        return self.state.images(perspective) or self.archive.of(perspective)
+        """Return a perspective's images of each kind: the newest at hand, or else the one in the run's folder.
+
+        Blocks while a file is read.
+        """
+        return self.archive.of(perspective) | self.state.images(perspective)
 
     def newest_perspective(self) -> int | None:
         """Return the newest perspective that has images, or None."""
         at_hand = self.state.newest_perspective()
-        return max(self.archive.perspectives(), default=None) if at_hand is None else at_hand
+        return max([*self.archive.perspectives(), *([] if at_hand is None else [at_hand])], default=None)
 
 
 class Runs:

@@ -115,7 +115,7 @@ class Edge(ABC, Generic[StartT, ModelT]):
         self._links, self._weights = links, links.weights
         self._receiver = receiver
         self._announced: StartT | None = None
-        self._ended_s: float | None = None
+        self._short_from_s: float | None = None
         self._look_at_s = self._look_around_at_s = 0.0
 
     def run(self, stop: threading.Event) -> None:
@@ -184,7 +184,7 @@ class Edge(ABC, Generic[StartT, ModelT]):
             self._use_other_weights()
         waited_s = self._waited_for_trainer_s()
         self._update_weights(published=self._looks_for_published(waited_s))
-        if waited_s > self._links.trainer_patience_s and not self._weights.final_seen:
+        if self._receiver.ended and waited_s > self._links.trainer_patience_s and not self._weights.final_seen:
             self._end(finished=False)
             raise UserError(
                 "edge: the final weights have not come, and the trainer has been away for "
@@ -196,11 +196,13 @@ class Edge(ABC, Generic[StartT, ModelT]):
         return self._receiver.ended and self._weights.final_seen and not self._unimaged()
 
     def _waited_for_trainer_s(self) -> float:
-        """Return how long only the final weights have been missing with the trainer away."""
-        if not self._receiver.ended:
+        """Return how long only weights have been missing with the trainer away: final ones at the end, or any."""
+        now_s = time.monotonic()
+        if not (self._receiver.ended or (self._weights.model is None and self._receiver.full)):
+            self._short_from_s = None
             return 0.0
-        self._ended_s = time.monotonic() if self._ended_s is None else self._ended_s
-        return min(self._weights.trainer_away_s, time.monotonic() - self._ended_s)
+        self._short_from_s = now_s if self._short_from_s is None else self._short_from_s
+        return min(self._weights.trainer_away_s, now_s - self._short_from_s)
 
     def _looks_for_published(self, waited_s: float) -> bool:
         """Whether to look for final weights in the run's folder now: a killed trainer has had its time to return."""

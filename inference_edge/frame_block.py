@@ -36,6 +36,11 @@ class FrameBlock:
     def __len__(self) -> int:
         return len(self.index)
 
+    @property
+    def nbytes(self) -> int:
+        """Memory that the arrays take."""
+        return sum(column.nbytes for column in vars(self).values())
+
     def select(self, chosen: npt.NDArray[np.bool_]) -> Self:
         """Return the frames for which `chosen`, bool (n,), is true; itself where that is all of them."""
         return self if chosen.all() else self._cut(chosen)

@@ -29,6 +29,10 @@ class Section(ABC):
         """Whether every frame has been imaged once."""
         return self.ended and self.queued == 0
 
+    def late(self, index: npt.NDArray[np.int32]) -> int:
+        """Return how many frames (n,) are new though nothing can be added; the base class can always be added to."""
+        return 0
+
     @abstractmethod
     def mark_received(self, index: npt.NDArray[np.int32]) -> npt.NDArray[np.bool_]:
         """Return which frames (n,) have not been received before, bool (n,), and remember them."""

@@ -42,7 +42,8 @@ class InferenceSettings(Settings):
     """Counts, rates and latencies are reported this often."""
     wait_for_trainer_s: PositiveFloat = 300.0
     """When the stream has ended, a trainer that is away with its final weights is waited for as long as this. After
-    half of it they are looked for in the run folder's `weights/`, where trainer and edge see the same one."""
+    half of it they are looked for in the run folder's `weights/`, where trainer and edge see the same one; so they are
+    by an edge without any weights that can hold no more frames."""
 
 
 class EdgeSettings(InferenceSettings):
@@ -72,6 +73,9 @@ class EdgeSettings(InferenceSettings):
     """Quality is measured where at least this many frames cover the image."""
     keep: PositiveInt = 2
     """Perspectives whose frames are kept to be imaged again with newer weights, the current one included."""
+    keep_bytes: PositiveInt = 4 << 30
+    """Memory for these frames at most. Beyond, the oldest perspectives are let go of first; of one that is larger by
+    itself no frames are kept: they are imaged once, and newer weights do not change its image."""
     keep_unscored: PositiveInt = 32
     """Perspectives kept in memory, beyond those, until their reference comes; older ones are left without scores."""
     refresh_share: float = Field(default=0.3, gt=0, le=1)

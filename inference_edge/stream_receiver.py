@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
@@ -18,6 +19,8 @@ from ptychoflow.streaming.inbox import Delivery, Inbox
 from ptychoflow.streaming.messages import Frames, PerspectiveEnd, ScanEnd, StreamStart
 
 DELIVERIES_AT_ONCE = 16
+MAX_PIXELS = 1 << 26
+"""Of a frame or an image: several times as many as the largest detectors have."""
 
 StartT = TypeVar("StartT", bound=StreamStart)
 SectionT = TypeVar("SectionT", bound=Section)
@@ -68,12 +71,17 @@ class StreamReceiver(ABC, Generic[StartT, SectionT, BlockT]):
         self._bounds: list[int] = []
         self._to_hold: list[int] = []
 
+    @property
+    def full(self) -> bool:
+        """As many frames wait in memory as may: nothing is received until some are imaged."""
+        return self._queue.in_turn >= self._queue_max
+
     def receive(self, timeout_s: float) -> None:
         """Receive what has arrived; wait at most `timeout_s` seconds for the first message."""
         finished: list[int] = []
         self.emptied = False
         for _ in range(DELIVERIES_AT_ONCE):
-            if self._queue.in_turn >= self._queue_max:
+            if self.full:
                 self._pause(timeout_s)
                 break
             delivery = self._inbox.receive(timeout_s)
@@ -128,14 +136,25 @@ class StreamReceiver(ABC, Generic[StartT, SectionT, BlockT]):
 
     @abstractmethod
     def _keep_repeated(self, sequence: int, section: SectionT, block: BlockT) -> None:
-        """Keep the number of a message whose frames have all come before."""
+        """Keep the number of a message of which no frame is imaged: all have come before, or come too late."""
 
-    def _handle_start(self) -> None:
-        """Do what else the announcement asks for; the base class does nothing."""
+    @abstractmethod
+    def _handle_start(self, start: StartT) -> None:
+        """Do what else an announcement asks for, before it counts.
+
+        Raises:
+            MalformedMessage: nothing is as it announces.
+        """
 
     def _handle_other(self, delivery: Delivery) -> list[int]:
         """Receive what only this stream has; return the sequence numbers that are finished with."""
         return [delivery.sequence]
+
+    def _refuse_late(self, section: SectionT, frames: int) -> None:
+        self._counter.refused += frames
+        self._warn(
+            f"perspective {section.index}: {frames} frames came after its images were finished; they are not imaged"
+        )
 
     def _section(self, index: int, angle_deg: float) -> SectionT:
         if index not in self.sections:
@@ -160,9 +179,9 @@ class StreamReceiver(ABC, Generic[StartT, SectionT, BlockT]):
     def _handle(self, delivery: Delivery) -> list[int]:
         match delivery.message:
             case self._start_type():
+                self._handle_start(delivery.message)
                 # after the end, it is an acquisition that was started again and sends everything again
                 self.start, self.ended = delivery.message, False
-                self._handle_start()
                 self._bounds.append(delivery.sequence)
             case Frames():
                 self._enqueue(delivery.message, delivery)
@@ -188,11 +207,25 @@ class StreamReceiver(ABC, Generic[StartT, SectionT, BlockT]):
             self._drop(delivery.sequence)
             return
         section = self._section(message.perspective, message.angle_deg)
-        new = block.select(section.mark_received(block.index))
-        self._counter.duplicates += len(block) - len(new)
+        if late := section.late(block.index):
+            self._refuse_late(section, late)
+            new = block.head(0)
+        else:
+            new = block.select(section.mark_received(block.index))
+        self._counter.duplicates += len(block) - len(new) - late
         if not len(new):
             self._keep_repeated(delivery.sequence, section, block)
             return
         section.queued += len(new)
         self._queue.append(ReceivedBatch(delivery.sequence, section, message.acquired_at_s, left=len(new)), new)
         self.newest = new
+
+
+def require_shape(what: str, shape: tuple[int, ...]) -> None:
+    """Require that there is memory for one of what is announced.
+
+    Raises:
+        MalformedMessage: a side is not positive, or there are too many pixels.
+    """
+    if min(shape) < 1 or math.prod(shape) > MAX_PIXELS:
+        raise MalformedMessage(f"{what} of {shape} px were announced")

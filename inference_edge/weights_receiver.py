@@ -10,7 +10,7 @@ from typing import Generic, Protocol, TypeVar
 
 from ptychoflow.inference_edge.final_weights import FinalWeights
 from ptychoflow.streaming.commands import CommandReceiver, FollowWeights, RollBackWeights
-from ptychoflow.streaming.events import WarningRaised, WeightsApplied, WeightsRejected
+from ptychoflow.streaming.events import WarningRaised, WeightsApplied, WeightsKept, WeightsRejected
 from ptychoflow.streaming.messages import Weights
 from ptychoflow.streaming.telemetry import TelemetrySender
 from ptychoflow.streaming.weights_channel import WeightsClient
@@ -52,6 +52,8 @@ class WeightsReceiver(Generic[ModelT]):
         """The version in use."""
         self.final_seen = False
         """The newest version that came is the trainer's final one, be it accepted or refused."""
+        self.stopped_seen = False
+        """That trainer was stopped before it was done, and may go on."""
         self._client, self._telemetry = client, telemetry
         self._final_weights = final_weights
         self._recalled = final_weights.read()
@@ -108,10 +110,10 @@ class WeightsReceiver(Generic[ModelT]):
             if recalled:
                 log.warning("the final weights that were kept cannot be used, the trainer is asked: %s", error)
                 return False
-            self.final_seen = announced.final
+            self._note_final(announced)
             self._refuse(announced, str(error))
             return False
-        self.final_seen = announced.final
+        self._note_final(announced)
         if recalled:
             self._newest_seen = announced.version
             self._client.skip_to(announced.version)
@@ -119,6 +121,7 @@ class WeightsReceiver(Generic[ModelT]):
             self._keep_beside(model, self.model)
             return False
         self._kept.append(model)
+        self._tell_kept()
         self._use(model)
         return True
 
@@ -159,6 +162,7 @@ class WeightsReceiver(Generic[ModelT]):
         if failed is self.model and before is None:
             raise RuntimeError("there are no weights to go back to")
         self._kept.remove(failed)
+        self._tell_kept()
         log.warning("weights %d are not used again: %s", failed.version, reason)
         self._telemetry.send(WeightsRejected(failed.version, reason))
         if failed is self.model and before is not None:
@@ -183,11 +187,15 @@ class WeightsReceiver(Generic[ModelT]):
             self._final_weights.write(announced, data)
         return model
 
+    def _note_final(self, announced: Weights) -> None:
+        self.final_seen, self.stopped_seen = announced.final, announced.stopped
+
     def _keep_beside(self, model: ModelT, held: ModelT) -> None:
         self._kept.append(model)
         if held not in self._kept:
             self._kept.popleft()
             self._kept.appendleft(held)
+        self._tell_kept()
 
     def _use(self, model: ModelT) -> bool:
         if model is self.model:
@@ -195,6 +203,9 @@ class WeightsReceiver(Generic[ModelT]):
         self.model = model
         self._telemetry.send(WeightsApplied(model.version))
         return True
+
+    def _tell_kept(self) -> None:
+        self._telemetry.send(WeightsKept([one.version for one in self._kept]))
 
     def _refuse(self, announced: Weights, reason: str) -> None:
         log.warning("refused weights version %d: %s", announced.version, reason)

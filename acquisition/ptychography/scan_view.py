@@ -24,13 +24,14 @@ class ScanView:
         self._due_s = 0.0
         self._positions_come = False
         """Whether the source tells positions only as it goes."""
+        self._new_indices: list[npt.NDArray[np.int32]] = []
         self._new_positions_px: list[npt.NDArray[np.float32]] = []
 
     def start(self, perspective: OpenEndedPerspective) -> None:
         """Show where the probe will go, as far as that is known."""
         known_px = perspective.known_positions_px
         self._positions_come = known_px is None
-        self._new_positions_px = []
+        self._forget_new()
         arrays: dict[str, npt.NDArray[Any]] = {
             "positions_px": np.zeros((0, 2), np.float32) if known_px is None else known_px.astype(np.float32)
         }
@@ -42,6 +43,7 @@ class ScanView:
     def show(self, perspective: OpenEndedPerspective, batch: FrameBatch) -> None:
         """Show the last frame of a batch and where the probe has been, unless something was shown a moment ago."""
         if self._positions_come:
+            self._new_indices.append(batch.indices.astype(np.int32))
             self._new_positions_px.append(batch.positions_px.astype(np.float32))
         if time.monotonic() < self._due_s:
             return
@@ -54,6 +56,12 @@ class ScanView:
     def end(self, perspective: OpenEndedPerspective) -> None:
         """Show the rest of where the probe has been."""
         if self._new_positions_px:
-            arrays: dict[str, npt.NDArray[Any]] = {"positions_px": np.concatenate(self._new_positions_px)}
+            arrays: dict[str, npt.NDArray[Any]] = {
+                "indices": np.concatenate(self._new_indices),
+                "positions_px": np.concatenate(self._new_positions_px),
+            }
             self._telemetry.send(PositionsTaken(perspective.index), arrays)
-            self._new_positions_px = []
+            self._forget_new()
+
+    def _forget_new(self) -> None:
+        self._new_indices, self._new_positions_px = [], []

@@ -1,5 +1,7 @@
 // Connects to the run, or reads an earlier one, and draws what changed.
 
+import "./runs.js";
+import { refusal } from "./answers.js";
 import { drawAllCharts, drawCharts } from "./charts.js";
 import { drawCommands } from "./commands.js";
 import { byId, setText, toggle } from "./dom.js";
@@ -39,9 +41,21 @@ function connect() {
 }
 
 async function loadEarlierRun() {
-  const answer = await fetch(address("/api/state"));
-  if (answer.ok) takeUpdate(await answer.json());
-  else say(`The run ${earlierRun} cannot be opened: ${(await answer.json()).detail}`);
+  try {
+    const answer = await fetch(address("/api/state"));
+    if (answer.ok) takeUpdate(await answer.json());
+    else sayUnopened(await refusal(answer));
+  } catch (error) {
+    console.info(`run not loaded: ${error}`);
+    sayUnopened("the dashboard does not answer, or not with a run");
+  }
+}
+
+function sayUnopened(reason) {
+  setText("run", earlierRun);
+  setText("run-state", "not opened");
+  byId("run-state").dataset.state = "failed";
+  say(`The run ${earlierRun} cannot be opened: ${reason}.`);
 }
 
 function hasEnded() {

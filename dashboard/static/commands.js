@@ -1,5 +1,6 @@
 // Commands to the run. The token is kept for this tab alone and sent as a header, so that no other page can use it.
 
+import { refusal } from "./answers.js";
 import { byId, element, setText } from "./dom.js";
 import { store } from "./store.js";
 
@@ -22,10 +23,10 @@ export function drawCommands() {
 function drawVersions({ versions, applied }) {
   const select = byId("version");
   const wanted = [...versions].reverse();
-  const shown = [...select.options].map((option) => Number(option.value));
-  if (wanted.join() === shown.join()) return;
+  const texts = wanted.map((version) => `version ${version}${version === applied ? ", in use" : ""}`);
+  if (texts.join() === [...select.options].map((option) => option.textContent).join()) return;
   const { value } = select;
-  select.replaceChildren(...wanted.map((version) => element("option", { value: String(version), textContent: `version ${version}${version === applied ? ", in use" : ""}` })));
+  select.replaceChildren(...wanted.map((version, index) => element("option", { value: String(version), textContent: texts[index] })));
   if (wanted.includes(Number(value))) select.value = value;
 }
 
@@ -56,7 +57,7 @@ function lock() {
 async function send(command, parameters = {}) {
   const answer = await ask(`/api/commands/${command}?${new URLSearchParams(parameters)}`, { method: "POST" });
   const text = { 202: `Sent: ${command.replaceAll("_", " ")}.`, 401: "That is not the token of this run." }[answer.status];
-  say(text ?? `Refused: ${(await answer.json()).detail}`);
+  say(text ?? `Refused: ${await refusal(answer)}`);
 }
 
 function say(text) {

@@ -2,7 +2,6 @@
 
 import { byId, element, setText } from "./dom.js";
 import { count, duration, fixed, missing } from "./format.js";
-import { drawRunChoice } from "./runs.js";
 import { isOver, serverNow, store } from "./store.js";
 
 const RATE_OVER_S = 120;
@@ -19,7 +18,6 @@ export function drawHeader() {
   setText("model", applied == null ? missing : `version ${applied}${published > applied ? ` of ${published}` : ""}`);
   setText("regime", present.regime.name);
   byId("parts-short").replaceChildren(...["acquisition", "trainer", "edge"].map(dot));
-  drawRunChoice();
 }
 
 export function drawClock() {

@@ -11,7 +11,7 @@ import { drawSaving } from "./saving.js";
 import { drawScaleBar } from "./scalebar.js";
 import { address, store } from "./store.js";
 import { tileOver, tilesInView } from "./tiles.js";
-import { placement, pointer, view, watchPointer } from "./view.js";
+import { placement, pointer, tallness, view, watchPointer } from "./view.js";
 
 const CHANNELS = [
   { name: "phase", title: "Phase", unit: "rad" },
@@ -23,6 +23,8 @@ const VIEWS = [
   { name: "difference", title: "difference" },
 ];
 const FIXED_CHOICES = 2;
+const ASK_AGAIN_MS = 2_000;
+const BLANK = { shape_px: [1, 1], pixel_size_m: [1, 1] };
 const GROUND_TRUTHS = { ptychi: "phase retrieval", tike: "phase retrieval", recorded: "recorded object", simulated: "true specimen" };
 
 const figures = new Map();
@@ -39,8 +41,8 @@ export function drawImages() {
   byId("figures").dataset.compare = mode;
   byId("figures").classList.toggle("enlarged", view.zoom > 1);
   byId("divider").hidden = mode !== "slider";
-  const [height, width] = grid?.shape_px ?? [1, 1];
-  byId("figures").style.setProperty("--aspect", String(width / height));
+  const [height, width] = (grid ?? BLANK).shape_px;
+  byId("figures").style.setProperty("--aspect", String(width / (height * tallness(grid ?? BLANK))));
   for (const figure of figures.values()) showFigure(figure, { rows, pass, grid, mode });
   drawNote(rows, pass, grid, figures.get("network-phase").layer);
   drawSaving(perspective, rows, pass);
@@ -61,22 +63,49 @@ export function chosenPerspective() {
 // The refreshed image is there only once newer weights came: the first pass stands in until then.
 function chosenPass(rows) {
   const pass = chosen("pass");
-  return rows.some((row) => row.kind === pass) ? pass : "first_pass";
+  return has(rows, pass) ? pass : "first_pass";
 }
 
-// Images at hand, or else those in the run's folder, which are asked for once.
+// Of each kind the image at hand, or else the one in the run's folder.
 function rowsOf(perspective) {
-  const rows = store.present.mosaics.filter((row) => row.perspective === perspective);
-  if (rows.length || !Number.isFinite(perspective)) return rows;
+  const atHand = store.present.mosaics.filter((row) => row.perspective === perspective);
+  if (!Number.isFinite(perspective) || (has(atHand, "first_pass") && has(atHand, "reference"))) return atHand;
   const key = `${store.present.instance}-${perspective}`;
-  if (!archived.has(key)) askArchive(key, perspective);
-  return archived.get(key);
+  if (!archived.has(key)) archived.set(key, { rows: [], of: null, askedAt: -Infinity });
+  const found = archived.get(key);
+  const rows = [...atHand, ...found.rows.filter((row) => !has(atHand, row.kind))];
+  const told = store.perspectives.get(perspective);
+  if (Date.now() - found.askedAt > ASK_AGAIN_MS && (found.of !== told || isIncomplete(rows, told))) askArchive(found, perspective, told);
+  return rows;
 }
 
-async function askArchive(key, perspective) {
-  archived.set(key, []);
-  const answer = await fetch(address(`/api/mosaics/${perspective}`));
-  if (answer.ok) archived.set(key, await answer.json());
+function has(rows, kind) {
+  return rows.some((row) => row.kind === kind);
+}
+
+// Whether there are images beyond these, by what is told of the perspective.
+function isIncomplete(rows, told) {
+  return !(has(rows, "first_pass") || has(rows, "refreshed")) || (isCompared(told) && !has(rows, "reference"));
+}
+
+function isCompared(told) {
+  return Boolean(told?.first_pass ?? told?.refreshed);
+}
+
+function isImaged(told) {
+  return isCompared(told) || (told.residual_first_pass ?? told.residual_refreshed) != null;
+}
+
+// `told` is what was told of the perspective when its images were asked for: when that changes, they may have too.
+async function askArchive(found, perspective, told) {
+  found.askedAt = Infinity;
+  try {
+    const answer = await fetch(address(`/api/mosaics/${perspective}`));
+    if (answer.ok) Object.assign(found, { rows: await answer.json(), of: told });
+  } catch (error) {
+    console.info(`images not listed: ${error}`);
+  }
+  found.askedAt = Date.now();
   askRedraw();
 }
 
@@ -95,14 +124,19 @@ function known() {
 }
 
 function newest() {
-  const atHand = store.present.mosaics.map((row) => row.perspective);
-  return Math.max(...(atHand.length ? atHand : store.perspectives.keys()));
+  const imaged = [...store.present.mosaics.map((row) => row.perspective), ...perspectivesThat(isImaged)];
+  return Math.max(...(imaged.length ? imaged : store.perspectives.keys()));
 }
 
 // Ground truth comes later than frames: the newest perspective has usually no reference yet.
 function newestCompared() {
   const atHand = store.present.mosaics.filter((row) => row.kind === "reference").map((row) => row.perspective);
-  return atHand.length ? Math.max(...atHand) : newest();
+  const compared = [...atHand, ...perspectivesThat(isCompared)];
+  return compared.length ? Math.max(...compared) : newest();
+}
+
+function perspectivesThat(are) {
+  return [...store.perspectives.values()].filter(are).map((row) => row.perspective);
 }
 
 function drawChooser() {
@@ -132,7 +166,7 @@ function drawNote(rows, pass, grid, layer) {
     return;
   }
   const substitute = pass === chosen("pass") ? "" : " Not imaged again yet: this is the first pass.";
-  const pending = rows.some((row) => row.kind === "reference") ? "" : `${previewed(rows)} The reference comes with the ground truth of this perspective.`;
+  const pending = has(rows, "reference") ? "" : `${previewed(rows)} The reference comes with the ground truth of this perspective.`;
   const truth = GROUND_TRUTHS[store.present.scan?.ground_truth] ?? "ground truth";
   const [height, width] = grid.shape_px;
   const [sizeY, sizeX] = grid.pixel_size_m;
@@ -140,7 +174,8 @@ function drawNote(rows, pass, grid, layer) {
   const where = here ? ` Pointer at y ${length(pointer.y * height * sizeY)}, x ${length(pointer.x * width * sizeX)}.` : "";
   const source = store.present.scan?.source.split("/").at(-1) ?? "";
   const name = source ? `${source}, ${label(shown.perspective).toLowerCase()}` : label(shown.perspective);
-  setText("images-note", `${name}, up to model version ${shown.model_version}. ${height} × ${width} pixels of ${length(sizeX)}.` +
+  const size = sizeY === sizeX ? length(sizeX) : `${length(sizeY)} × ${length(sizeX)}`;
+  setText("images-note", `${name}, up to model version ${shown.model_version}. ${height} × ${width} pixels of ${size}.` +
     `${pending || ` Network and reference (${truth}) share their colours.`}${residualNote(layer)}${substitute}${where}`);
 }
 
@@ -156,7 +191,7 @@ function build() {
       figures.set(`${part.name}-${channel.name}`, figure);
       byId("figures").append(figure.node);
       watchDivider(figure.canvas);
-      watchPointer(figure.canvas, () => figure.shape ?? [1, 1]);
+      watchPointer(figure.canvas, () => figure.grid ?? BLANK);
     }
   }
 }
@@ -174,7 +209,7 @@ function makeFigure(channel, part) {
     element("div", { className: "frame" }, canvas, left, right, scaleBar, waiting),
     element("div", { className: "colour-bar" }, lower, bar, upper),
   );
-  return { node, canvas, scaleBar, title, waiting, left, right, value, bar, lower, upper, channel, view: part, picture: null, layer: null, shape: null };
+  return { node, canvas, scaleBar, title, waiting, left, right, value, bar, lower, upper, channel, view: part, picture: null, layer: null, grid: null };
 }
 
 function showFigure(figure, { rows, pass, grid, mode }) {
@@ -185,25 +220,28 @@ function showFigure(figure, { rows, pass, grid, mode }) {
   const needed = { network: [pass], reference: [reference], difference: [pass, "reference"] }[part];
   if (part === "reference") figure.title.textContent = reference;
   figure.otherName = reference;
-  const there = needed.every((name) => rows.some((row) => row.kind === name));
-  figure.node.classList.toggle("empty", !there);
-  figure.waiting.textContent = part === "network" ? waitingFor() : "waiting for the reference";
-  figure.shape = there ? grid.shape_px : null;
-  if (!there) {
-    figure.picture = null;
-    figure.scaleBar.hidden = true;
-    figure.value.textContent = "";
-    return;
-  }
+  const there = needed.every((name) => has(rows, name));
+  figure.grid = there ? grid : null;
   const limits = part === "difference" ? {} : chosenLimits(figure.channel.name);
-  figure.picture = loadPicture({ grid, rows, kind, channel: figure.channel.name, limits }) ?? figure.picture;
-  figure.other = mode !== "side" && part === "network" && retrieved(rows)
-    ? loadPicture({ grid, rows, kind: reference, channel: figure.channel.name, limits }) : null;
-  figure.layer = part === "network" ? loadResidual({ grid, rows, pass }) : null;
-  if (figure.picture) paint(figure, grid);
+  const wanted = { grid, rows, channel: figure.channel.name, limits };
+  figure.picture = there ? loadPicture({ ...wanted, kind, before: figure.picture }) : null;
+  const compared = there && mode !== "side" && part === "network" && retrieved(rows);
+  figure.other = compared ? loadPicture({ ...wanted, kind: reference, before: figure.other }) : null;
+  figure.layer = there && part === "network" ? loadResidual({ grid, rows, pass }) : null;
+  const shown = Boolean(figure.picture?.bitmap);
+  figure.node.classList.toggle("empty", !shown);
+  if (shown) paint(figure, grid);
+  else drawNothing(figure, there ? figure.picture?.refused ?? "loading" : waitingFor(part));
 }
 
-function waitingFor() {
+function drawNothing(figure, reason) {
+  figure.waiting.textContent = reason;
+  figure.scaleBar.hidden = true;
+  for (const text of [figure.value, figure.left, figure.right]) text.textContent = "";
+}
+
+function waitingFor(part) {
+  if (part !== "network") return "waiting for the reference";
   return store.present.weights.applied == null ? "waiting for the network’s first weights" : "waiting for frames";
 }
 
@@ -213,32 +251,32 @@ function paint(figure, grid) {
   const height = Math.round(canvas.clientHeight * devicePixelRatio);
   if (!width || !height) return;
   Object.assign(canvas, { width, height });
-  const place = placement(canvas, grid.shape_px);
+  const place = placement(canvas, grid);
   figure.tiles = tilesInView({ picture, canvas, place, shape: grid.shape_px });
   const draw = (shown) => (context) => drawPicture(context, shown, grid.shape_px, place);
-  const tags = other ? drawCompared(canvas, draw(picture), draw(other), figure.otherName) : (draw(picture)(canvas.getContext("2d")), ["", ""]);
+  const tags = other?.bitmap ? drawCompared(canvas, draw(picture), draw(other), figure.otherName) : (draw(picture)(canvas.getContext("2d")), ["", ""]);
   [figure.left.textContent, figure.right.textContent] = tags;
   drawResidual(canvas.getContext("2d"), figure.layer, grid.shape_px, place);
   if (figure.view.name === "network") drawProbe(canvas.getContext("2d"), grid, place);
-  drawScaleBar(figure.scaleBar, (grid.pixel_size_m[1] / place.scale) * devicePixelRatio, canvas.clientWidth);
+  drawScaleBar(figure.scaleBar, (grid.pixel_size_m[1] / place.scaleX) * devicePixelRatio, canvas.clientWidth);
   drawColours(figure);
   drawPointer(figure, grid, place);
 }
 
 function drawPicture(context, picture, shape, place) {
   drawBitmap(context, picture.bitmap, shape, place);
-  const { scale, top, left } = place;
+  const { scaleY, scaleX, top, left } = place;
   for (const tile of tilesInView({ picture, canvas: context.canvas, place, shape })) {
     const [height, width] = [tile.bitmap.height * tile.step, tile.bitmap.width * tile.step];
-    const corner = { scale, top: top + tile.top * scale, left: left + tile.left * scale };
-    context.clearRect(corner.left, corner.top, width * scale, height * scale);
+    const corner = { scaleY, scaleX, top: top + tile.top * scaleY, left: left + tile.left * scaleX };
+    context.clearRect(corner.left, corner.top, width * scaleX, height * scaleY);
     drawBitmap(context, tile.bitmap, [height, width], corner);
   }
 }
 
-function drawBitmap(context, bitmap, [height, width], { scale, top, left }) {
-  context.imageSmoothingEnabled = (scale * width) / bitmap.width < 1;
-  context.drawImage(bitmap, left, top, width * scale, height * scale);
+function drawBitmap(context, bitmap, [height, width], { scaleY, scaleX, top, left }) {
+  context.imageSmoothingEnabled = (Math.min(scaleY, scaleX) * width) / bitmap.width < 1;
+  context.drawImage(bitmap, left, top, width * scaleX, height * scaleY);
 }
 
 function drawColours(figure) {
@@ -257,7 +295,7 @@ function pixelUnder({ picture, tiles }, y, x, [height, width]) {
 }
 
 // A mark at the same place of all images, and what each shows there.
-function drawPointer(figure, { shape_px: [height, width] }, { scale, top, left }) {
+function drawPointer(figure, { shape_px: [height, width] }, { scaleY, scaleX, top, left }) {
   const { colourMap, lower, upper } = figure.picture;
   const inside = pointer.y !== null && pointer.y >= 0 && pointer.y < 1 && pointer.x >= 0 && pointer.x < 1;
   const value = inside ? valueOf(pixelUnder(figure, pointer.y * height, pointer.x * width, [height, width]), colourMap, lower, upper) : undefined;
@@ -265,7 +303,7 @@ function drawPointer(figure, { shape_px: [height, width] }, { scale, top, left }
   figure.value.textContent = value === undefined ? "" : `${text} ${figure.channel.unit}`;
   if (!inside) return;
   const context = figure.canvas.getContext("2d");
-  const [x, y, size] = [left + pointer.x * width * scale, top + pointer.y * height * scale, devicePixelRatio];
+  const [x, y, size] = [left + pointer.x * width * scaleX, top + pointer.y * height * scaleY, devicePixelRatio];
   for (const [colour, thick] of [["rgb(0 0 0 / 60%)", 3], ["#fff", 1]]) {
     context.beginPath();
     for (const [dx, dy] of [[1, 0], [-1, 0], [0, 1], [0, -1]]) {

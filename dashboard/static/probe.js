@@ -7,7 +7,7 @@ const NPY_HEADER_AT = 10;
 const paths = new Map();
 const asked = new Map(); // how long each path was when it was asked for: it may grow
 
-export function drawProbe(context, grid, { scale, top, left }) {
+export function drawProbe(context, grid, { scaleY, scaleX, top, left }) {
   if (!byId("show-path").checked) return;
   const positions = pathOf(grid.perspective);
   if (!positions) return;
@@ -16,7 +16,7 @@ export function drawProbe(context, grid, { scale, top, left }) {
   const here = now?.perspective === grid.perspective && store.present.live;
   const known = positions.length / 2;
   const taken = here ? Math.min(now.index + 1, known) : known;
-  const at = (index) => [left + (positions[2 * index + 1] - grid.origin_px[1] + 0.5) * scale, top + (positions[2 * index] - grid.origin_px[0] + 0.5) * scale];
+  const at = (index) => [left + (positions[2 * index + 1] - grid.origin_px[1] + 0.5) * scaleX, top + (positions[2 * index] - grid.origin_px[0] + 0.5) * scaleY];
   context.save();
   context.lineJoin = "round";
   stroke(context, taken, at, "rgb(0 0 0 / 45%)", 2.4 * size);

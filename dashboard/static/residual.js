@@ -10,15 +10,16 @@ const OPACITY = 0.62;
 // The map of a pass, if it is wanted and there is one.
 export function loadResidual({ grid, rows, pass }) {
   const wanted = byId("show-residual").checked && rows.some((row) => row.kind === pass && row.residual);
-  return wanted ? loadPicture({ grid, rows, kind: `residual_${pass}`, channel: "phase", limits: {} }) : null;
+  const layer = wanted ? loadPicture({ grid, rows, kind: `residual_${pass}`, channel: "phase", limits: {} }) : null;
+  return layer?.bitmap ? layer : null;
 }
 
-export function drawResidual(context, layer, [height, width], { scale, top, left }) {
+export function drawResidual(context, layer, [height, width], { scaleY, scaleX, top, left }) {
   if (!layer) return;
   context.save();
   context.globalAlpha = OPACITY;
   context.imageSmoothingEnabled = false;
-  context.drawImage(layer.bitmap, left, top, width * scale, height * scale);
+  context.drawImage(layer.bitmap, left, top, width * scaleX, height * scaleY);
   context.restore();
 }
 

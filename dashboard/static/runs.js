@@ -4,18 +4,15 @@ import { byId, element } from "./dom.js";
 import { count, fixed } from "./format.js";
 import { earlierRun, store } from "./store.js";
 
-export function drawRunChoice() {
-  byId("back").hidden = !earlierRun;
-}
-
 async function fill() {
   const answer = await fetch("/api/runs");
   if (!answer.ok) return;
   const rows = await answer.json();
+  const shown = store.present?.run ?? earlierRun;
   byId("run-list").replaceChildren(...rows.map((row) => element(
     "li", {},
     element(
-      "a", { href: row.watched ? "/" : `/?run=${encodeURIComponent(row.name)}`, ariaCurrent: row.name === store.present.run ? "page" : "false" },
+      "a", { href: row.watched ? "/" : `/?run=${encodeURIComponent(row.name)}`, ariaCurrent: row.name === shown ? "page" : "false" },
       element("b", { textContent: row.name }),
       element("span", { textContent: describe(row) }),
     ),
@@ -30,4 +27,5 @@ function describe(row) {
   return `${when}, ${frames}${quality}`;
 }
 
+byId("back").hidden = !earlierRun;
 byId("runs").addEventListener("toggle", () => byId("runs").open && fill());

@@ -32,20 +32,29 @@ export function panBy(down, right) {
   askRedraw();
 }
 
-// Where an image of so many pixels lies on a canvas: size of a pixel, and the canvas coordinates of its corner.
-export function placement(canvas, [height, width]) {
-  const scale = Math.min(canvas.width / width, canvas.height / height) * view.zoom;
-  return { scale, top: canvas.height / 2 - view.y * height * scale, left: canvas.width / 2 - view.x * width * scale };
+// How many times higher than wide a pixel of an image is.
+export function tallness({ pixel_size_m: [sizeY, sizeX] }) {
+  return sizeY > 0 && sizeX > 0 ? sizeY / sizeX : 1;
 }
 
-export function watchPointer(canvas, shapeOf) {
+// Where an image lies on a canvas, a metre being as long in both directions: height and width of a pixel, and the canvas
+// coordinates of its corner.
+export function placement(canvas, grid) {
+  const [height, width] = grid.shape_px;
+  const scaleX = Math.min(canvas.width / width, canvas.height / (height * tallness(grid))) * view.zoom;
+  const scaleY = scaleX * tallness(grid);
+  return { scaleY, scaleX, top: canvas.height / 2 - view.y * height * scaleY, left: canvas.width / 2 - view.x * width * scaleX };
+}
+
+export function watchPointer(canvas, gridOf) {
   const held = new Map();
   const shareAt = (event) => {
     const box = canvas.getBoundingClientRect();
     const ratio = canvas.width / box.width;
-    const shape = shapeOf();
-    const { scale, top, left } = placement(canvas, shape);
-    return { y: ((event.clientY - box.top) * ratio - top) / (scale * shape[0]), x: ((event.clientX - box.left) * ratio - left) / (scale * shape[1]) };
+    const grid = gridOf();
+    const [height, width] = grid.shape_px;
+    const { scaleY, scaleX, top, left } = placement(canvas, grid);
+    return { y: ((event.clientY - box.top) * ratio - top) / (scaleY * height), x: ((event.clientX - box.left) * ratio - left) / (scaleX * width) };
   };
   canvas.addEventListener("wheel", (event) => {
     if (!event.ctrlKey && !event.metaKey && view.zoom === 1) return;

@@ -10,7 +10,7 @@ from ptychoflow.inference_edge.classification.records import TaskRecord
 from ptychoflow.inference_edge.classification.tally import TaskTally
 from ptychoflow.inference_edge.counter import EdgeCounter
 from ptychoflow.inference_edge.frame_queue import FrameQueue
-from ptychoflow.inference_edge.stream_receiver import StreamReceiver
+from ptychoflow.inference_edge.stream_receiver import StreamReceiver, require_shape
 from ptychoflow.streaming.codec import Arrays
 from ptychoflow.streaming.inbox import Inbox
 from ptychoflow.streaming.messages import ClassificationStart
@@ -60,6 +60,9 @@ class ImageReceiver(StreamReceiver[ClassificationStart, TaskTally, ImageBlock]):
         self._repeated = [one for one in self._repeated if not one.tally.is_done(one.last_index)]
         final, self.final = self.final, []
         return final + [one.sequence for one in done]
+
+    def _handle_start(self, start: ClassificationStart) -> None:
+        require_shape("images", (start.channels, start.stored_px, start.stored_px))
 
     def _parse(self, arrays: Arrays, start: ClassificationStart) -> ImageBlock:
         return image_block(arrays, start)

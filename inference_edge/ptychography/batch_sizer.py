@@ -23,6 +23,8 @@ class BatchSizer:
         self._latency_max_s, self._batch_max = latency_max_s, batch_max
         self._frames_max = max(batch_max, TOGETHER - TOGETHER % batch_max)
         self._frame_s: float | None = None
+        self._newest = 0, 0.0
+        """How many frames were imaged last, and the seconds that this took."""
 
     @property
     def measured(self) -> bool:
@@ -37,17 +39,30 @@ class BatchSizer:
         return max(1, self._whole(min(self._frames_max, int(self._latency_max_s / 2 / self._frame_s))))
 
     def frames_of(self, waiting: int) -> int:
-        """Return how many to image at once while so many wait: those behind the last whole batch wait for others."""
-        return min(self.frames, max(self._batch_max, self._whole(waiting)))
+        """Return how many to image at once while so many wait: those behind the last whole batch wait for others.
+
+        More than `frames`, if more wait and it might be worth it: a batch may take as long as a larger one.
+        """
+        at_most = self.frames
+        if waiting > at_most:
+            at_most = max(at_most, self._worth_trying)
+        return min(at_most, max(self._batch_max, self._whole(waiting)))
 
     def record(self, frames: int, seconds: float) -> None:
         """Learn from frames that were imaged at once."""
+        self._newest = frames, seconds
         newest_s = seconds / frames
         self._frame_s = newest_s if self._frame_s is None else self._frame_s + NEWEST_SHARE * (newest_s - self._frame_s)
 
     def behind(self, waiting: int) -> bool:
         """Whether imaging all frames that wait takes longer than the latency that is asked for."""
         return self._frame_s is not None and waiting * self._frame_s > self._latency_max_s
+
+    @property
+    def _worth_trying(self) -> int:
+        """Twice as many as the last time, if they take no longer than the latency even where each takes its time."""
+        frames, seconds = self._newest
+        return self._whole(min(self._frames_max, 2 * frames)) if 2 * seconds < self._latency_max_s else 0
 
     def _whole(self, frames: int) -> int:
         return frames if frames <= self._batch_max else frames - frames % self._batch_max

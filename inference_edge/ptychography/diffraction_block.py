@@ -12,6 +12,8 @@ from ptychoflow.inference_edge.frame_block import Column, FrameBlock
 from ptychoflow.streaming.codec import Arrays, MalformedMessage
 from ptychoflow.streaming.messages import FrameRole
 
+FARTHEST_PX = 2.0**40
+"""Positions farther than this say little of parts of a pixel any more, and in the end cannot be computed with."""
 _HELD_OUT = np.uint8(FrameRole.HELD_OUT)
 
 
@@ -34,10 +36,13 @@ def diffraction_block(arrays: Arrays, frame_shape_px: tuple[int, int]) -> Diffra
     """Take the arrays of a `Frames` message as they are, without a copy.
 
     Raises:
-        MalformedMessage: an array is missing or of the wrong shape or dtype, or a position is not finite.
+        MalformedMessage: an array is missing or of the wrong shape or dtype, or a position is nowhere.
     """
     columns = {"position_px": Column((2,), "float64"), "diffraction": Column(frame_shape_px)}
     block = DiffractionBlock.from_arrays(arrays, columns)
-    if not np.isfinite(block.position_px).all():
-        raise MalformedMessage("frames: a position is not finite")
+    if np.iscomplexobj(block.diffraction):
+        raise MalformedMessage(f"frames: diffraction is {block.diffraction.dtype}, expected real counts")
+    # NaN is not less either
+    if not (np.abs(block.position_px) < FARTHEST_PX).all():
+        raise MalformedMessage("frames: a position is not finite, or farther away than any scan reaches")
     return block

@@ -11,7 +11,7 @@ from ptychoflow.inference_edge.ptychography.diffraction_block import Diffraction
 from ptychoflow.inference_edge.ptychography.perspective import Perspective
 from ptychoflow.inference_edge.stitching.quality import reference_from_arrays
 from ptychoflow.inference_edge.stitching.row_bands import ONE_BAND, RowBands
-from ptychoflow.inference_edge.stream_receiver import StreamReceiver
+from ptychoflow.inference_edge.stream_receiver import StreamReceiver, require_shape
 from ptychoflow.streaming.codec import Arrays, MalformedMessage
 from ptychoflow.streaming.illumination import illumination_from_arrays
 from ptychoflow.streaming.inbox import Delivery, Inbox
@@ -63,7 +63,9 @@ class FrameReceiver(StreamReceiver[ScanStart, Perspective, DiffractionBlock]):
     def _keep_repeated(self, sequence: int, section: Perspective, block: DiffractionBlock) -> None:
         self.hold(section, [sequence])
 
-    def _handle_start(self) -> None:
+    def _handle_start(self, start: ScanStart) -> None:
+        require_shape("frames", start.frame_shape_px)
+        require_shape("patches", start.target_shape_px)
         self._repeated = set(self._referenced)
 
     def _handle_other(self, delivery: Delivery) -> list[int]:

@@ -89,9 +89,12 @@ class Perspective(Section):
         self.reference_due = True
         """A reference may still come."""
         self.released = False
-        """The frames are no longer kept."""
+        """The frames are no longer kept, and once the perspective is complete nothing can be added."""
+        self.kept_bytes = 0
+        """Memory that the kept frames take."""
         self.image_sent = False
         """Phase retrieval has been sent what was made of the frames on arrival."""
+        self._keeps = True
         self._known: set[int] = set()
         self._blocks: list[DiffractionBlock] = []
         self._placed: list[tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]] = []
@@ -133,6 +136,10 @@ class Perspective(Section):
         positions, held_out = zip(*self._placed, strict=True)
         return np.concatenate(positions), np.concatenate(held_out)
 
+    def late(self, index: npt.NDArray[np.int32]) -> int:
+        """Return how many frames (n,) are new though the images are finished."""
+        return len(set(index.tolist()) - self._known) if self.released and self.complete else 0
+
     def mark_received(self, index: npt.NDArray[np.int32]) -> npt.NDArray[np.bool_]:
         """Return which frames (n,) have not been received before, bool (n,), and remember them."""
         new = np.zeros(len(index), dtype=bool)
@@ -144,14 +151,15 @@ class Perspective(Section):
     def stitch(
         self, block: DiffractionBlock, patches: PlacedPatches, version: int, residuals: Residuals | None = None
     ) -> int:
-        """Stitch frames imaged for the first time and keep them for later; return how many were out of reach.
+        """Stitch frames imaged for the first time, and keep them unless told not to; return how many were out of reach.
 
         `residuals`: (n,), NaN of frames that were not scored.
         """
         renderings = set(self._renderings.values()) | ({self._pass.rendering} if self._pass else set())
         out_of_reach = [one.stitch(block, patches, version, residuals) for one in renderings]
-        if not self.released:
+        if self._keeps and len(block):
             self._blocks.append(block)
+            self.kept_bytes += block.nbytes
         self._placed.append((block.position_px, block.held_out))
         return max(out_of_reach)
 
@@ -185,11 +193,16 @@ class Perspective(Section):
         """Drop a running pass; the next one begins anew."""
         self._pass = None
 
+    def keep_no_frames(self) -> None:
+        """Let go of the frames, and of those to come; the refreshed image shows them as they were imaged last."""
+        self._keeps = False
+        self._blocks, self.kept_bytes = [], 0
+        self._pass = None
+
     def release_frames(self) -> None:
         """Let go of the frames; the images stay as they are, and no longer change once the perspective is complete."""
         self.released = True
-        self._blocks = []
-        self._pass = None
+        self.keep_no_frames()
         if self.complete:
             for rendering in set(self._renderings.values()):
                 rendering.finish()

@@ -133,6 +133,8 @@ class ScanEdge(Edge[ScanStart, Model]):
         )
         self._overload = OverloadWatch(settings, queue, warn=links.warn)
         self._kept: deque[Perspective] = deque()
+        self._let_go_early: list[Perspective] = []
+        """Those let go of before they were complete."""
         self._refresh_from_s = 0.0
 
     def _finished(self) -> bool:
@@ -164,6 +166,7 @@ class ScanEdge(Edge[ScanStart, Model]):
     def _advance(self) -> None:
         if not self._archive.full:
             self._handle_references()
+            self._retire_completed()
             self._overload.check(self._reconstructor.sizer, under_way=self._first_pass.under_way)
             if not self._image_waiting():
                 self._refresh_some()
@@ -202,7 +205,7 @@ class ScanEdge(Edge[ScanStart, Model]):
         while self._frames.new_references:
             perspective = self._frames.new_references.pop(0)
             self._reporter.report_reference(perspective, pixel_size_m=self._frames.start.object_pixel_size_m)
-            if perspective.released and perspective.complete:
+            if perspective.released and perspective.complete and perspective not in self._let_go_early:
                 self._retire(perspective)
 
     def _image_waiting(self) -> bool:
@@ -215,14 +218,26 @@ class ScanEdge(Edge[ScanStart, Model]):
         return bool(self._first_pass.under_way)
 
     def _keep(self, perspective: Perspective) -> None:
-        """Keep the frames of the newest perspectives only."""
+        """Keep the frames of the newest perspectives only, as far as there is memory for them."""
         if perspective.released:
-            # some of its frames had been put off until after it was let go
-            self._let_go(perspective)
-        elif perspective not in self._kept:
+            return
+        if perspective not in self._kept:
             self._kept.append(perspective)
-            while len(self._kept) > self._settings.keep:
-                self._let_go(self._kept.popleft())
+        while len(self._kept) > self._settings.keep:
+            self._let_go(self._kept.popleft())
+        while len(self._kept) > 1 and self._keeps_too_much():
+            log.info("perspective %d is let go of: kept frames take more than edge.keep_bytes", self._kept[0].index)
+            self._let_go(self._kept.popleft())
+        if self._keeps_too_much():
+            newest = self._kept[-1]
+            newest.keep_no_frames()
+            self._links.warn(
+                f"perspective {newest.index}: its frames take more than edge.keep_bytes = {self._settings.keep_bytes}; "
+                "they are imaged once, and not again with newer weights; raise it where there is memory"
+            )
+
+    def _keeps_too_much(self) -> bool:
+        return sum(one.kept_bytes for one in self._kept) > self._settings.keep_bytes
 
     def _let_go(self, perspective: Perspective) -> None:
         """Keep no frames of a perspective, and write it unless some are still to be imaged."""
@@ -230,6 +245,14 @@ class ScanEdge(Edge[ScanStart, Model]):
         if perspective.complete:
             self._retire(perspective)
             self._let_go_unscored()
+        else:
+            self._let_go_early.append(perspective)
+
+    def _retire_completed(self) -> None:
+        """Write those whose end, or whose last frames, came after they were let go of."""
+        for perspective in [one for one in self._let_go_early if one.complete]:
+            self._let_go_early.remove(perspective)
+            self._let_go(perspective)
 
     # Imaging again
 
@@ -281,14 +304,17 @@ class ScanEdge(Edge[ScanStart, Model]):
         arrays = {"amplitude": image.amplitude.astype(np.float16), "phase": image.phase.astype(np.float16)}
         self._links.inbox.send_image(FirstPassImage(perspective.index, image.origin_px), arrays)
 
-    def _retire(self, perspective: Perspective) -> None:
-        """Report and write a perspective as it is now; forget it unless its reference is still to come."""
+    def _retire(self, perspective: Perspective, *, finished: bool = False) -> None:
+        """Report and write a perspective as it is now; forget it unless its reference is still to come.
+
+        `finished`: everything is, so that what is kept does not change either.
+        """
         if self._frames.start is None or self._weights.model is None:
             return
         pixel_size_m = self._frames.start.object_pixel_size_m
         self._reporter.report_perspective(perspective, self._weights.model, pixel_size_m=pixel_size_m, at_once=True)
         closes = perspective.reference is not None or not perspective.reference_due
-        final = closes and perspective.released and perspective.complete
+        final = closes and perspective.complete and (perspective.released or finished)
         self._archive.write(self._images(perspective, pixel_size_m, final=final))
         self._reporter.forget(perspective)
         if closes:
@@ -322,6 +348,7 @@ class ScanEdge(Edge[ScanStart, Model]):
     def _end(self, *, finished: bool) -> None:
         model = self._weights.model
         without_reference = [one.index for one in self._frames.sections.values() if one.reference is None]
+        self._retire_completed()
         unwritten = [] if model is None else [one for one in self._frames.sections.values() if _has_news(one)]
         if not finished and self._frames.start is not None:
             # Scores take their time, and whoever ends the run may not leave it: first what holds everything.
@@ -331,7 +358,8 @@ class ScanEdge(Edge[ScanStart, Model]):
         for perspective in unwritten:
             if self._weights.final_seen and model is not None:
                 self._reporter.report_held_out(perspective, model, kept=self._kept)
-            self._retire(perspective)
+            # a trainer that was only stopped goes on, and its newer weights are for what was kept
+            self._retire(perspective, finished=finished and not self._weights.stopped_seen)
         self._report_counts(final=True)
         unscored = f"; perspectives without a reference: {len(without_reference)}" if without_reference else ""
         done = f"{self._counter.inferred} frames imaged, {self._counter.refreshed} times again{unscored}"

@@ -47,15 +47,20 @@ def reference_from_arrays(arrays: Mapping[str, npt.NDArray[Any]], origin_px: tup
     """Take the arrays of a `Reference` message and bring them to the integer grid.
 
     Raises:
-        MalformedMessage: a channel is missing, or they are not images of one shape, or the origin is not finite.
+        MalformedMessage: a channel is missing, they are no real images of one shape, or the origin is not finite.
     """
     if missing := {"amplitude", "phase"} - arrays.keys():
         raise MalformedMessage(f"reference without {', '.join(sorted(missing))}")
     amplitude, phase = arrays["amplitude"], arrays["phase"]
     if amplitude.ndim != 2 or amplitude.shape != phase.shape:
         raise MalformedMessage(f"reference: amplitude is {amplitude.shape}, phase {phase.shape}")
+    if np.iscomplexobj(amplitude) or np.iscomplexobj(phase):
+        raise MalformedMessage(f"reference: amplitude is {amplitude.dtype}, phase {phase.dtype}, expected real ones")
     if not all(map(math.isfinite, origin_px)):
         raise MalformedMessage("reference: its origin is not finite")
+    with np.errstate(over="ignore"):
+        # what is too large for it becomes infinite, which is as good as not there
+        amplitude, phase = (channel.astype(np.float32, copy=False) for channel in (amplitude, phase))
     return on_integer_grid(ReferenceImage(amplitude, phase, origin_px))
 
 

@@ -38,6 +38,7 @@ from ptychoflow.streaming.events.edge import (
     ResidualMapped,
     ResidualScores,
     WeightsApplied,
+    WeightsKept,
     WeightsRejected,
 )
 from ptychoflow.streaming.events.trainer import (
@@ -73,6 +74,7 @@ AnyEvent = (
     | RegimeChanged
     | WeightsPublished
     | WeightsApplied
+    | WeightsKept
     | WeightsRejected
     | EdgeCounts
     | PerspectiveScores
@@ -146,6 +148,7 @@ __all__ = [
     "ValidationLoss",
     "WarningRaised",
     "WeightsApplied",
+    "WeightsKept",
     "WeightsPublished",
     "WeightsRejected",
     "Whole",

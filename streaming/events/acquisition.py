@@ -83,7 +83,7 @@ class PerspectiveStarted(Event, tag="perspective_started", frozen=True):
 class PositionsTaken(Event, tag="positions_taken", frozen=True):
     """More positions of a perspective that did not know them before.
 
-    Array: `positions_px` float32 (n, 2) as (y, x), in the order of acquisition.
+    Arrays: `positions_px` float32 (n, 2) as (y, x), in the order of acquisition; `indices` int32 (n,) of their frames.
     """
 
     perspective: Whole

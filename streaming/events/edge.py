@@ -44,6 +44,12 @@ class WeightsApplied(Event, tag="weights_applied", frozen=True):
     version: Whole
 
 
+class WeightsKept(Event, tag="weights_kept", frozen=True):
+    """Which versions an edge can infer with, be it rolled back; sent whenever they change."""
+
+    versions: list[Whole]
+
+
 class WeightsRejected(Event, tag="weights_rejected", frozen=True):
     """An edge refused a version and goes on with the one before."""
 
@@ -64,7 +70,8 @@ class EdgeCounts(Event, tag="edge_counts", frozen=True):
     """Of recent frames that were imaged in turn."""
     frame_to_image_p99_ms: float
     refused: Whole = 0
-    """Frames that cannot be imaged: of another size than the scan's, without a finite position."""
+    """Frames that cannot be imaged: of another size than the scan's, of complex numbers, without a position that a scan may
+    have, or after the images of their perspective were finished."""
     unstitched: Whole = 0
     """Frames imaged and left out of the stitched image: no finite patch, or a position where no scan reaches."""
     put_off: Whole = 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ptychoflow.streaming.events import Telemetry, WeightsApplied, WeightsPublished, WeightsRejected
+from ptychoflow.streaming.events import Telemetry, WeightsApplied, WeightsKept, WeightsPublished, WeightsRejected
 from ptychoflow.streaming.state.rows import Distinct, shortened
 
 VERSIONS_KEPT = 20
@@ -17,7 +17,7 @@ class WeightsHistory:
         self.in_use: int | None = None
         """Version that the edge infers with."""
         self.versions: list[int] = []
-        """Those that the edge has used, newest last, the last few."""
+        """Those that the edge keeps, newest last: it can be rolled back to them."""
         self.last_rejection: str | None = None
 
     def apply(self, telemetry: Telemetry) -> None:
@@ -29,7 +29,8 @@ class WeightsHistory:
             case WeightsApplied(version):
                 self.applied.add(version)
                 self.in_use = version
-                self.versions = sorted({*self.versions, version})[-VERSIONS_KEPT:]
+            case WeightsKept(versions):
+                self.versions = sorted(set(versions))[-VERSIONS_KEPT:]
             case WeightsRejected(version, reason):
                 self.rejected.add(version)
                 self.last_rejection = f"version {version}: {shortened(reason)}"

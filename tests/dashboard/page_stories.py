@@ -85,7 +85,7 @@ def live_story() -> Story:
     yield from _parts("scanning")
     for number in range(2):
         yield PerspectiveStarted(number, 0.0), {"positions_px": np.zeros((0, 2), np.float32)}
-        yield PositionsTaken(number), {"positions_px": _snake(400)}
+        yield PositionsTaken(number), _taken(0, 400)
         yield from _scanned(number, 60.0 * number)
         yield from _trained(number, 60 * (number + 1), 3)
     yield (
@@ -98,7 +98,7 @@ def live_story() -> Story:
     yield PerspectiveStarted(2, 0.0), {"positions_px": np.zeros((0, 2), np.float32)}
     for start in range(0, 240, 40):
         yield FrameTaken(2, start + 39, 1, most_frames=400), {"diffraction": _diffraction()}
-        yield PositionsTaken(2), {"positions_px": _snake(400)[start : start + 40]}
+        yield PositionsTaken(2), _taken(start, start + 40)
     image = _noisy(_specimen(0.0), 0.3, 2)
     yield MosaicImage(2, MosaicKind.FIRST_PASS, 2, (0.0, 0.0), (8.6e-9, 8.6e-9)), image
     preview = _noisy(_specimen(0.0), 0.05, 2)
@@ -108,6 +108,10 @@ def live_story() -> Story:
         unplaced_because={Unplaced.NO_POSITION: 21, Unplaced.LATE: 14}, missing_because={Missing.GAP: 20},
     )  # fmt: skip
     yield counts, {}
+
+
+def _taken(start: int, stop: int) -> Arrays:
+    return {"indices": np.arange(start, stop, dtype=np.int32), "positions_px": _snake(400)[start:stop]}
 
 
 def _snake(frames: int) -> npt.NDArray[np.float32]:

@@ -119,6 +119,33 @@ def test_what_is_not_there_is_refused(client, state, path, status):
     assert client.get(path).status_code == status
 
 
+@pytest.mark.parametrize(
+    ("asked", "used"),
+    [
+        ({}, (1.0, 41.0)),
+        ({"lower": 10}, (10.0, 41.0)),
+        ({"upper": 10}, (1.0, 10.0)),
+        ({"upper": -5}, (-45.0, -5.0)),
+        ({"lower": 50}, (50.0, 90.0)),
+    ],
+)
+def test_a_limit_that_was_not_chosen_gives_way_to_one_that_was(client, state, asked, used):
+    phase = np.where(np.arange(10_000).reshape(100, 100) % 2, 40.0, 0.0)
+    put(state, MosaicKind.REFRESHED, phase)
+    answer = client.get("/api/mosaics/0/refreshed/amplitude.png", params=asked)
+    limits = [float(answer.headers[name]) for name in ("X-Lower", "X-Upper")]
+    assert tuple(limits) == used
+
+
+def test_a_browser_asks_for_every_file_of_the_page_anew(client):
+    for path in ("/", "/static/app.js", "/static/style.css"):
+        answer = client.get(path)
+        assert answer.headers["Cache-Control"] == "no-cache"
+        again = client.get(path, headers={"If-None-Match": answer.headers["ETag"]})
+        assert again.headers["Cache-Control"] == "no-cache"
+    assert again.status_code == 304
+
+
 def test_nothing_can_be_changed(client):
     for method in ("post", "put", "delete", "patch"):
         assert getattr(client, method)("/api/state").status_code == 405

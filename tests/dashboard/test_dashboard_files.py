@@ -27,7 +27,14 @@ from ptychoflow.inference_edge.ptychography.archive import Archive, PerspectiveI
 from ptychoflow.inference_edge.ptychography.frame_residuals import ResidualMap
 from ptychoflow.inference_edge.stitching.mosaic import StitchedImage
 from ptychoflow.inference_edge.stitching.quality import ReferenceImage
-from ptychoflow.streaming.events import FrameTaken, MosaicKind, PerspectiveStarted, ResidualMapped, ScanInfo
+from ptychoflow.streaming.events import (
+    FrameTaken,
+    MosaicKind,
+    PerspectiveStarted,
+    PositionsTaken,
+    ResidualMapped,
+    ScanInfo,
+)
 from ptychoflow.streaming.messages import GroundTruthSource
 from ptychoflow.streaming.run_folder import RunFolder
 
@@ -116,6 +123,30 @@ def test_hdf5_has_the_layout_of_a_ptychodus_product(client: TestClient, state: D
         assert product["probe_position_indexes"][()].tolist() == [0, 1]
 
 
+def positions_taken(state: DashboardState, indices: np.ndarray) -> None:
+    """Tell of positions that lie where their frames' indices say."""
+    positions_px = np.stack([indices, 2 * indices], axis=1).astype(np.float32)
+    state.apply(telemetry(PositionsTaken(0)), {"indices": indices.astype(np.int32), "positions_px": positions_px})
+
+
+@pytest.mark.parametrize("frames", [8, 50_000])
+def test_positions_of_a_scan_with_gaps_stay_with_their_frames(
+    client: TestClient, state: DashboardState, frames: int
+) -> None:
+    state.apply(telemetry(PerspectiveStarted(0, 0.0)), {"positions_px": np.zeros((0, 2), np.float32)})
+    came = np.delete(np.arange(frames), [2, 3, 6])
+    for part in np.array_split(came, 3):
+        positions_taken(state, part)
+    put(state, MosaicKind.REFRESHED, 0, ramp())
+    with h5py.File(io.BytesIO(client.get("/api/mosaics/0/network.h5").content)) as product:
+        indices = product["probe_position_indexes"][()]
+        np.testing.assert_allclose(product["probe_position_y_m"], indices * 9e-9)
+        np.testing.assert_allclose(product["probe_position_x_m"], 2 * indices * 8e-9)
+    assert indices[0] == 0
+    assert set(indices) <= set(came)
+    assert len(indices) == len(came) if frames == 8 else 10_000 < len(indices) <= 20_000
+
+
 def test_a_product_without_positions_says_so_by_having_none(client: TestClient, state: DashboardState) -> None:
     put(state, MosaicKind.REFERENCE, 0, ramp())
     with h5py.File(io.BytesIO(client.get("/api/mosaics/0/reference.h5").content)) as product:
@@ -141,6 +172,34 @@ def test_a_perspective_that_was_let_go_is_read_from_the_folder(
     np.testing.assert_array_equal(
         np.load(io.BytesIO(client.get("/api/mosaics/newest/network/phase.npy").content)), ramp()
     )
+
+
+def test_an_image_that_comes_late_hides_none_in_the_folder(
+    client: TestClient, state: DashboardState, tmp_path: Path
+) -> None:
+    """As a page that was started again sees it: of what was before, the folder alone knows."""
+    for perspective in (3, 5):
+        write_images(tmp_path / "night", perspective, ramp() / 9)
+    put(state, MosaicKind.REFERENCE, 3, ramp() / 2)
+    kinds = [row["kind"] for row in client.get("/api/mosaics/3").json()]
+    assert sorted(kinds) == ["first_pass", "reference", "refreshed"]
+    for kind, expected in (("network", ramp() / 9), ("reference", ramp() / 2)):
+        answer = client.get(f"/api/mosaics/3/{kind}/phase.npy")
+        np.testing.assert_array_equal(np.load(io.BytesIO(answer.content)), expected.astype(np.float32))
+    assert client.get("/api/mosaics/3/difference_refreshed/phase.png").status_code == 200
+    newest = client.get("/api/mosaics/newest/network/phase.npy")
+    assert "perspective_0005" in newest.headers["Content-Disposition"]
+
+
+def test_a_picture_changes_with_each_image_that_it_is_made_of(
+    client: TestClient, state: DashboardState, tmp_path: Path
+) -> None:
+    write_images(tmp_path / "night", 3, ramp())
+    etags = set()
+    for version in range(3):
+        put(state, MosaicKind.REFRESHED, 3, ramp() + version)
+        etags.add(client.get("/api/mosaics/3/refreshed/phase.png").headers["ETag"])
+    assert len(etags) == 3
 
 
 def test_a_file_that_cannot_be_read_shows_nothing(client: TestClient, tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from ptychoflow.streaming.events import (
     ValidationLoss,
     WarningRaised,
     WeightsApplied,
+    WeightsKept,
     WeightsPublished,
     WeightsRejected,
 )
@@ -122,7 +123,8 @@ def test_scores_join_by_perspective_and_pass():
 def test_weights_ground_truth_buffer_and_held_out():
     present = whole(state_of(
         WeightsPublished(1, 5, "aa", None, final=False), WeightsPublished(2, 9, "bb", 0.2, final=False),
-        WeightsApplied(1), WeightsRejected(2, "digest differs"), GroundTruthReady(0, GroundTruthSource.PTYCHI, 4.0, 9),
+        WeightsKept([1]), WeightsApplied(1), WeightsRejected(2, "digest differs"),
+        GroundTruthReady(0, GroundTruthSource.PTYCHI, 4.0, 9),
         GroundTruthReady(1, GroundTruthSource.PTYCHI, 6.0, 9), of_rank(1, BufferReport(100, 30, "ucx", 0.9, 1.0, 10.0)),
         of_rank(0, BufferReport(100, 40, "ucx", 0.7, 3.0, 10.0)), HeldOutScores(1, 50, quality(12.0), quality(8.0), 1),
     ))["present"]  # fmt: skip
@@ -141,6 +143,14 @@ def test_weights_ground_truth_buffer_and_held_out():
         12.0,
         8.0,
     )
+
+
+def test_versions_can_be_rolled_back_to_as_long_as_the_edge_keeps_them():
+    state = state_of(*(WeightsApplied(version) for version in range(1, 7)), WeightsKept([6, 4, 5]))
+    assert whole(state)["present"]["weights"]["versions"] == [4, 5, 6]
+    state.apply(telemetry(WeightsRejected(6, "it gives no image")))
+    state.apply(telemetry(WeightsKept([4, 5])))
+    assert whole(state)["present"]["weights"]["versions"] == [4, 5]
 
 
 def test_the_buffer_curve_adds_ranks():

@@ -29,7 +29,7 @@ from ptychoflow.streaming.events import (
 WHOLE = [0, 1, 2, 3, 5, -1, 10**9, -(10**9), 2**53, -(2**53)]
 FIGURES = [0.0, 1.0, 3.5, math.nan, math.inf, -math.inf, 1e308, -1e308]
 SHAPES = [(), (0,), (3,), (3, 2), (2, 3), (0, 2), (2, 0), (1, 1), (4, 5), (0, 2**30), (1, 3, 3), (0, 3, 3), (1,) * 6]
-ARRAYS = ("amplitude", "phase", "positions_px", "probe", "diffraction")
+ARRAYS = ("amplitude", "phase", "positions_px", "indices", "probe", "diffraction")
 
 
 class Stranger:
@@ -115,6 +115,17 @@ def test_an_image_that_cannot_be_shown_leaves_the_one_before(
     page = page_with_an_image()
     page.apply(telemetry(event), arrays)
     assert page.images(0)[MosaicKind.REFRESHED].info.model_version == 1
+
+
+@pytest.mark.parametrize("indices", [None, [1], [[1, 2]], [1.0, 2.0]], ids=["none", "too few", "two axes", "no whole"])
+def test_positions_that_do_not_say_whose_they_are_leave_the_path(indices: list[Any] | None) -> None:
+    page = DashboardState("night", DashboardSettings())
+    page.apply(telemetry(PerspectiveStarted(0, 0.0)), {"positions_px": np.zeros((0, 2), np.float32)})
+    taken = {} if indices is None else {"indices": np.array(indices)}
+    page.apply(telemetry(PositionsTaken(0)), taken | {"positions_px": np.zeros((2, 2), np.float32)})
+    path = page.path(0)
+    assert path is not None
+    assert len(path.positions_px) == len(path.indices) == 0
 
 
 def test_a_probe_that_is_none_leaves_the_path() -> None:

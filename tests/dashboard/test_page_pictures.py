@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-import uvicorn
 from browser import Browser, find_chromium
 from page_stories import Story, classification_story, live_story, scan_story
+from served_page import DESKTOP_PX, PHONE_PX, empty_story, opened, served
 from speaking import of, telemetry
-from support import free_ports, wait_until
+from support import wait_until
 from telemetry_samples import acquired
 
-from ptychoflow.dashboard.app import create_app
-from ptychoflow.dashboard.runs import Runs
-from ptychoflow.dashboard.settings import DashboardSettings
-from ptychoflow.dashboard.state import DashboardState
 from ptychoflow.streaming.events import (
     Part,
     PartState,
@@ -29,9 +23,7 @@ from ptychoflow.streaming.events import (
     TrainingResumed,
     ValidationLoss,
 )
-from ptychoflow.streaming.run_folder import RunFolder
 
-PHONE_PX, DESKTOP_PX, HEIGHT_PX = 390, 1440, 900
 VISIBLE = "filter((one) => one.checkVisibility())"
 VISIBLE_PANELS = f"[...document.querySelectorAll('main section')].{VISIBLE}.map((one) => one.innerText)"
 CHARTS_SHOWN = f"[...document.querySelectorAll('.chart')].{VISIBLE}"
@@ -42,52 +34,11 @@ OF_SCANS = ("PSNR", "SSIM", "Image quality", "Regime", "Phase retrieval", "persp
 OF_CLASSIFICATION = ("top-1", "Accuracy", "task")
 
 
-def empty_story() -> Story:
-    return iter(())
-
-
-@contextmanager
-def served(name: str, story: Callable[[], Story], directory: Path) -> Iterator[tuple[str, DashboardState]]:
-    """Serve the page of a run; yields its address."""
-    settings = DashboardSettings(update_interval_s=0.05)
-    state = DashboardState(name, settings)
-    for number, (said, arrays) in enumerate(story()):
-        state.apply(telemetry(said, 1.7e9 + number), arrays)
-    (port,) = free_ports(1)
-    app = create_app(Runs(state, RunFolder(directory), settings), settings)
-    server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="warning", timeout_graceful_shutdown=1))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    wait_until(lambda: server.started)
-    try:
-        yield f"http://127.0.0.1:{port}/", state
-    finally:
-        server.should_exit = True
-        thread.join()
-
-
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     find_chromium()
     with Browser() as browser:
         yield browser
-
-
-def opened(browser: Browser, url: str, name: str, *, width_px: int, scheme: str = "light") -> None:
-    # the page before complains that its server has gone
-    browser.open("about:blank")
-    browser.wait_for("location.href === 'about:blank'")
-    browser.complaints.clear()
-    browser.call(
-        "Emulation.setDeviceMetricsOverride",
-        width=width_px,
-        height=HEIGHT_PX,
-        deviceScaleFactor=1,
-        mobile=width_px == PHONE_PX,
-    )
-    browser.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
-    browser.open(url)
-    browser.wait_for(f"document.getElementById('run').textContent === '{name}'")
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 import torch
@@ -165,6 +166,22 @@ def test_a_message_is_forgotten_only_when_a_record_holds_what_it_brought() -> No
     assert not receiver.ended
     receiver.acknowledge_all()
     assert messages.acknowledged == [0, 3, 4, 7, 8]
+
+
+@pytest.mark.parametrize("change", [{"channels": 0}, {"stored_px": -8}, {"stored_px": 1 << 40}])
+def test_an_announcement_of_images_that_cannot_be_is_dropped_and_told(change: dict[str, int]) -> None:
+    messages, warnings = Messages(), list[str]()
+    queue: FrameQueue[TaskTally, ImageBlock] = FrameQueue()
+    receiver = ImageReceiver(
+        messages, queue=queue, queue_max=100, counter=EdgeCounter(), warn=warnings.append, earlier=()
+    )
+    messages.post(START)
+    senseless = messages.post(msgspec.structs.replace(START, **change))
+    messages.post(Frames(0, 0.0, 0.0), arrays())
+    receiver.receive(0.0)
+    assert messages.acknowledged == [senseless]
+    assert ["images of" in text for text in warnings] == [True]
+    assert (receiver.start, queue.frames) == (START, 4)
 
 
 def test_an_edge_that_is_started_again_goes_on_counting(tmp_path: Path) -> None:

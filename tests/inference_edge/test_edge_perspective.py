@@ -119,6 +119,43 @@ def test_released_frames_are_not_imaged_again():
     assert values(perspective, MosaicKind.FIRST_PASS) == {1.0}
 
 
+def test_a_perspective_that_keeps_no_frames_shows_all_as_they_were_imaged_last():
+    perspective = Perspective(0, 0.0)
+    for index in (0, 8):
+        add(perspective, block(index), 1)
+    assert perspective.kept_bytes == 2 * block(0).nbytes
+    refresh(perspective, 2, frames_max=8)
+    refresh(perspective, 2, frames_max=8)
+    refresh(perspective, 3)
+    perspective.keep_no_frames()
+    add(perspective, block(16), 2)
+    assert (perspective.kept, perspective.kept_bytes, perspective.outdated(3)) == (False, 0, False)
+    assert perspective.rendering(MosaicKind.REFRESHED).whole.frames == 3
+    assert values(perspective, MosaicKind.REFRESHED) == {2.0}
+    assert values(perspective, MosaicKind.FIRST_PASS) == {1.0, 2.0}
+
+
+def test_frames_without_an_image_are_not_kept():
+    perspective = Perspective(0, 0.0)
+    add(perspective, block(0).head(0), 1)
+    assert not perspective.outdated(2)
+    add(perspective, block(1), 1)
+    assert refresh(perspective, 2) == [1]
+
+
+@pytest.mark.parametrize(("released", "ended", "late"), [(True, True, 2), (True, False, 0), (False, True, 0)])
+def test_frames_are_late_once_nothing_can_be_added(released, ended, late):
+    perspective = Perspective(0, 0.0)
+    perspective.mark_received(block(0, 1).index)
+    add(perspective, block(0, 1), 1)
+    perspective.ended = ended
+    if released:
+        perspective.release_frames()
+    assert perspective.late(block(0, 1).index) == 0
+    assert perspective.late(block(1, 2, 3).index) == late
+    assert perspective.received == 2
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
@@ -127,7 +164,9 @@ def test_released_frames_are_not_imaged_again():
         ({"index": np.zeros(3)}, "index"),
         ({"index": np.zeros((), np.int32)}, "index"),
         ({"diffraction": np.zeros((3, 8, 9), np.uint16)}, "diffraction"),
+        ({"diffraction": np.zeros((3, 8, 8), np.complex64)}, "complex64"),
         ({"position_px": np.full((3, 2), np.nan)}, "not finite"),
+        ({"position_px": np.full((3, 2), -1e300)}, "farther away"),
     ],
 )
 def test_malformed_frames_are_refused_with_the_reason(change, reason):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 
+import msgspec
 import numpy as np
 import pytest
-from edge_run import BATCH, FRAMES_EACH, SETTINGS, Run, assert_shows, batch_of
+from edge_run import BATCH, FRAMES_EACH, SCAN_START, SETTINGS, Run, assert_shows, batch_of
 from edge_weights import announce, weights, weights_file
 from held_disk import hold_disk
 from support import free_ports, wait_until
@@ -27,7 +29,14 @@ from ptychoflow.streaming.events import (
     WeightsApplied,
     WeightsRejected,
 )
-from ptychoflow.streaming.messages import Frames, NoReference, PerspectiveEnd, ScanEnd
+from ptychoflow.streaming.messages import (
+    Frames,
+    GroundTruthSource,
+    NoReference,
+    PerspectiveEnd,
+    Reference,
+    ScanEnd,
+)
 from ptychoflow.streaming.run_folder import RunFolder
 from ptychoflow.streaming.settings import RunContext
 
@@ -74,6 +83,96 @@ def test_frames_at_impossible_positions_are_imaged_but_not_stitched(run):
     assert told(run, "far from all others")
     amplitude, _, _ = run.image(0, MosaicKind.FIRST_PASS)
     assert max(amplitude.shape) < 100
+
+
+def post_announcement(run: Run, **changes) -> None:
+    run.post(msgspec.structs.replace(SCAN_START, **changes))
+
+
+def post_complex_reference(run: Run) -> None:
+    image = np.ones((60, 70), np.complex64)
+    run.post(Reference(0, 0.0, (-16.0, -10.0), GroundTruthSource.SIMULATED, 0.0), {"amplitude": image, "phase": image})
+
+
+@pytest.mark.parametrize(
+    ("post", "refused", "words"),
+    [
+        (lambda run: post_changed(run, 0, diffraction=np.ones((BATCH, 32, 32), np.complex64)), BATCH, "complex64"),
+        (lambda run: post_changed(run, 0, position_px=np.full((BATCH, 2), -1e300)), BATCH, "a position is"),
+        (lambda run: post_announcement(run, frame_shape_px=(-1, 64)), 0, "frames of (-1, 64) px"),
+        (lambda run: post_announcement(run, frame_shape_px=(1 << 40, 64)), 0, "frames of (1099511627776, 64) px"),
+        (lambda run: post_announcement(run, target_shape_px=(0, 16)), 0, "patches of (0, 16) px"),
+        (post_complex_reference, 0, "reference: amplitude is complex64"),
+    ],
+)
+def test_what_makes_no_sense_is_dropped_and_told_and_what_comes_after_it_imaged(
+    run, post: Callable[[Run], None], refused, words
+):
+    run.start_edge()
+    post(run)
+    run.trainer.publish(*weights(1, final=True))
+    run.post_perspective(0)
+    run.post_reference(0)
+    run.post(ScanEnd(FRAMES_EACH))
+    run.wait_for_end()
+    counts = run.of(EdgeCounts)[-1]
+    assert (counts.inferred, counts.refused, counts.duplicates) == (FRAMES_EACH, refused, 0)
+    assert told(run, words)
+    assert run.scores(0, MosaicKind.FIRST_PASS).frames == FRAMES_EACH
+    assert_shows(run, 0, MosaicKind.FIRST_PASS, version=1)
+    wait_until(lambda: run.unacknowledged == 0)
+
+
+def test_a_reference_of_values_that_no_image_has_gives_no_score(run):
+    run.start_edge()
+    run.trainer.publish(*weights(1, final=True))
+    huge = np.linspace(0, 1e300, 60 * 70).reshape(60, 70)
+    run.post_perspective(0)
+    reference = Reference(0, 0.0, (-16.0, -10.0), GroundTruthSource.SIMULATED, 0.0)
+    run.post(reference, {"amplitude": huge, "phase": huge})
+    run.post_perspective(1)
+    run.post_reference(1)
+    run.post(ScanEnd(2 * FRAMES_EACH))
+    run.wait_for_end()
+    assert run.scores(0, MosaicKind.FIRST_PASS) is None
+    assert run.scores(1, MosaicKind.FIRST_PASS).frames == FRAMES_EACH
+
+
+def test_new_frames_of_a_perspective_whose_images_are_finished_are_refused_and_told(run):
+    run.start_edge(SETTINGS.model_copy(update={"keep": 1}))
+    run.trainer.publish(*weights(1, final=True))
+    for perspective in (0, 1):
+        run.post_perspective(perspective)
+    wait_until(lambda: run.inferred() == 2 * FRAMES_EACH)
+    late = np.arange(FRAMES_EACH - 2, FRAMES_EACH - 2 + BATCH, dtype=np.int32)
+    post_changed(run, 0, index=late)
+    run.post_perspective(2)
+    run.post_reference(0)
+    run.post(ScanEnd(3 * FRAMES_EACH))
+    run.wait_for_end()
+    counts = run.of(EdgeCounts)[-1]
+    assert (counts.inferred, counts.refused, counts.duplicates) == (3 * FRAMES_EACH, BATCH - 2, 2)
+    assert told(run, "perspective 0: 4 frames came after its images were finished")
+    assert run.scores(0, MosaicKind.FIRST_PASS).frames == FRAMES_EACH
+    for perspective in range(3):
+        assert_shows(run, perspective, MosaicKind.FIRST_PASS, version=1)
+    wait_until(lambda: run.unacknowledged == 0)
+
+
+def test_frames_of_which_none_has_a_finite_image_are_not_imaged_again(run):
+    run.start_edge()
+    run.trainer.publish(*weights(1))
+    wait_until(lambda: run.of(WeightsApplied) != [])
+    post_changed(run, 0, diffraction=np.full((BATCH, 32, 32), np.nan))
+    run.post_perspective(1)
+    wait_until(lambda: run.inferred() == BATCH + FRAMES_EACH)
+    run.trainer.publish(*weights(2, final=True))
+    run.post(ScanEnd(BATCH + FRAMES_EACH))
+    run.wait_for_end()
+    counts = run.of(EdgeCounts)[-1]
+    assert (counts.inferred, counts.unstitched, counts.refreshed) == (BATCH + FRAMES_EACH, BATCH, FRAMES_EACH)
+    assert told(run, "their counts give no finite image")
+    assert_shows(run, 1, MosaicKind.REFRESHED, version=2)
 
 
 def test_a_second_reference_is_scored_instead_of_the_first(run):
@@ -306,6 +405,49 @@ def test_an_edge_that_missed_the_final_weights_takes_them_from_the_run_folder(ru
     run.wait_for_end()
     assert_shows(run, 0, MosaicKind.REFRESHED, version=2)
     wait_until(lambda: run.unacknowledged == 0)
+
+
+def test_an_edge_without_weights_takes_them_from_the_run_folder_though_more_frames_wait_than_it_may_hold(run, tmp_path):
+    """It was started again when the trainer had left; the end of the scan lies behind frames that it cannot take."""
+    keep_published(tmp_path, 2)
+    run.trainer.close()
+    run.start_edge(SETTINGS.model_copy(update={"wait_for_trainer_s": 1.0, "queue_max": BATCH}))
+    run.post_perspective(0)
+    run.post(ScanEnd(FRAMES_EACH))
+    run.wait_for_end()
+    assert_shows(run, 0, MosaicKind.FIRST_PASS, version=2)
+    wait_until(lambda: run.unacknowledged == 0)
+
+
+@pytest.mark.parametrize(("stopped", "first_pass", "refreshed"), [(False, 1, 2), (True, 3, 3)])
+def test_an_edge_that_had_finished_leaves_its_images_alone_unless_the_trainer_was_only_stopped(
+    network, tmp_path, stopped, first_pass, refreshed
+):
+    final, data = announce(2, weights_file(2, final=True, stopped=stopped), final=True)
+    with closing(Run(network, tmp_path)) as run:
+        run.start_edge()
+        run.trainer.publish(*weights(1))
+        run.post_perspective(0)
+        run.post_reference(0)
+        wait_until(lambda: run.scores(0, MosaicKind.FIRST_PASS) is not None)
+        wait_until(lambda: run.inferred() == FRAMES_EACH)
+        run.trainer.publish(msgspec.structs.replace(final, stopped=stopped), data)
+        run.post(ScanEnd(FRAMES_EACH))
+        run.wait_for_end()
+        assert_shows(run, 0, MosaicKind.FIRST_PASS, version=1)
+        assert_shows(run, 0, MosaicKind.REFRESHED, version=2)
+    with closing(Run(network, tmp_path)) as run:
+        run.start_edge()
+        run.post_perspective(0)
+        run.post_reference(0)
+        run.post(ScanEnd(FRAMES_EACH))
+        run.trainer.publish(*weights(3, final=True))
+        run.wait_for_end()
+        assert run.of(EdgeCounts)[-1].inferred == FRAMES_EACH
+        assert bool(run.publisher.scores) == stopped
+        assert_shows(run, 0, MosaicKind.FIRST_PASS, version=first_pass)
+        assert_shows(run, 0, MosaicKind.REFRESHED, version=refreshed)
+        wait_until(lambda: run.unacknowledged == 0)
 
 
 def test_weights_with_which_training_was_stopped_are_not_taken_for_the_final_ones(tmp_path):

@@ -124,6 +124,28 @@ def test_small_batches_are_gathered_whole_within_the_latency():
     assert (sizer.frames, sizer.frames_of(100), sizer.frames_of(1)) == (5, 5, 5)
 
 
+def test_a_network_whose_batches_take_as_long_whatever_their_size_is_given_large_ones():
+    sizer = BatchSizer(latency_max_s=0.5, batch_max=64)
+    for _ in range(20):
+        sizer.record(1, 0.15)
+    assert (sizer.frames, sizer.frames_of(1)) == (1, 1)
+    for _ in range(10):
+        frames = sizer.frames_of(500)
+        sizer.record(frames, 0.15)
+    assert frames == 64
+
+
+@pytest.mark.parametrize("frame_s", [0.001, 0.01, 0.03, 0.06, 0.11, 0.2, 0.24])
+def test_a_network_that_takes_its_time_for_each_frame_is_never_given_more_than_the_latency_allows(frame_s):
+    sizer = BatchSizer(latency_max_s=0.5, batch_max=16)
+    sizer.record(1, frame_s)
+    for waiting in [1, 500, 500, 2, 500, 40, 500, 500, 3]:
+        frames = sizer.frames_of(waiting)
+        assert frames * frame_s <= 0.5
+        sizer.record(frames, frames * frame_s)
+    assert sizer.frames * frame_s <= 0.25
+
+
 @pytest.mark.parametrize(("batch_max", "frames"), [(1, 64), (3, 63), (40, 40), (64, 64), (100, 100)])
 def test_no_more_is_gathered_than_is_worth_it(batch_max, frames):
     sizer = BatchSizer(latency_max_s=1e6, batch_max=batch_max)

@@ -28,7 +28,7 @@ from ptychoflow.inference_edge.wake_up import WakeUp
 from ptychoflow.inference_edge.weights_receiver import WeightsReceiver
 from ptychoflow.streaming.codec import Codec
 from ptychoflow.streaming.device import Device
-from ptychoflow.streaming.events import Part, WarningRaised, WeightsApplied, WeightsRejected
+from ptychoflow.streaming.events import Part, WarningRaised, WeightsApplied, WeightsKept, WeightsRejected
 from ptychoflow.streaming.messages import ScanStart, Weights
 from ptychoflow.streaming.run_folder import RunFolder
 from ptychoflow.streaming.sockets import Sockets
@@ -222,6 +222,8 @@ def test_rolling_back_holds_a_version_until_newer_ones_are_followed_again(edge, 
     assert edge.version == 5
     assert edge.receiver.roll_back(2)
     wait_until(lambda: [one.version for one in edge.events if isinstance(one, WeightsApplied)][-4:] == [4, 2, 5, 2])
+    kept = [one.versions for one in edge.events if isinstance(one, WeightsKept)]
+    assert kept == [[1], [1, 2], [1, 2, 3], [2, 3, 4], [2, 4, 5]]
 
 
 def test_dropped_weights_are_not_used_again(edge, trainer):
@@ -230,7 +232,8 @@ def test_dropped_weights_are_not_used_again(edge, trainer):
         edge.answer_to(version)
     edge.receiver.discard(edge.receiver.model, "it gives no image")
     assert edge.version == 1
-    wait_until(lambda: edge.events[-2:] == [WeightsRejected(2, "it gives no image"), WeightsApplied(1)])
+    gone = [WeightsKept([1]), WeightsRejected(2, "it gives no image"), WeightsApplied(1)]
+    wait_until(lambda: edge.events[-3:] == gone)
     assert not edge.receiver.follow()
     with pytest.raises(RuntimeError, match="no weights"):
         edge.receiver.discard(edge.receiver.model, "again")

@@ -32,6 +32,7 @@ def save_shard(store: LocalStore, generators: Generators, *, options: Options, s
         "world_size": options.world_size,
         "step": step,
         "schema": repr(store.schema),
+        "quotas": torch.from_numpy(_own_room(store).copy()),
         "next_number": store.next_number,
         "seen": {str(label): count for label, count in index.seen.items()},
         "items": store.rows.copy_of(index.rows[: index.size]),
@@ -51,9 +52,7 @@ def save_shard(store: LocalStore, generators: Generators, *, options: Options, s
 def check_own(state: Shard, store: LocalStore, *, options: Options) -> None:
     """ValueError unless this rank saved the state, in a run on as many ranks, and this buffer has room for it."""
     _check_shard(state, store.rank, options.world_size, store)
-    held = _held_per_class([state], options, store)
-    room = store.index.quotas if len(held) > 1 else np.array([store.index.capacity])
-    _check_room(held, room)
+    _check_room(_held_per_class([state], options, store), _own_room(store))
 
 
 def check_shards(shards: Sequence[Shard], store: LocalStore, *, options: Options) -> None:
@@ -97,33 +96,45 @@ def _check_room(held: Ints, room: Ints) -> None:
         raise ValueError(f"The shards hold {held[label]} items of class {label}; there is room for {room[label]}.")
 
 
-def restore_own(state: Shard, store: LocalStore, generators: Generators) -> int:
+def restore_own(state: Shard, store: LocalStore, generators: Generators, *, options: Options) -> int:
     """Fill the empty store with a checked state of this rank; returns the step at which the run stood."""
     own = np.full(len(state["ids"]), store.rank)
     assignment = Assignment(state["ids"].numpy(), np.zeros_like(own), np.arange(len(own)), own)
-    _fill(store, [state], assignment, exact=True)
+    exact = _had_this_room(state, _own_room(store), store, options)
+    _fill(store, [state], assignment, exact=exact)
     store.moved_ids, store.moved_homes = state["moved_ids"].numpy().copy(), state["moved_homes"].numpy().copy()
     store.next_number = state["next_number"]
-    _go_on(state, store, generators)
+    _go_on(state, store, generators, exact=exact)
     return int(state["step"])
 
 
 def restore_shards(shards: Sequence[Shard], store: LocalStore, generators: Generators, *, options: Options) -> int:
     """Fill the empty store with this rank's part of checked shards; returns the step at which the run stood."""
-    exact = len(shards) == options.world_size
-    assignment = keep_ranks(shards) if exact else reshard(shards, quotas_per_rank(store, options))
+    rooms = quotas_per_rank(store, options)
+    exact = len(shards) == options.world_size and all(
+        _had_this_room(shard, room, store, options) for shard, room in zip(shards, rooms, strict=True)
+    )
+    assignment = keep_ranks(shards) if exact else reshard(shards, rooms)
     _fill(store, shards, assignment, exact=exact)
     _remember_moves(store, assignment)
     store.next_number = max(shard["next_number"] for shard in shards)
     step = int(max(shard["step"] for shard in shards))
     if exact:
-        _go_on(shards[store.rank], store, generators)
+        _go_on(shards[store.rank], store, generators, exact=True)
     else:
         _share_streams(store, shards, capacity=options.capacity)
-        _log.info("buffer restored from %d ranks onto %d: random state begins anew", len(shards), options.world_size)
+        numbers = (len(shards), options.world_size, options.capacity)
+        _log.info("buffer restored from %d ranks onto %d, with room for %d items: random state begins anew", *numbers)
         generators.reseed(options.seed, store.rank, options.world_size, step)
-        store.policy.load_state_dict([shard["policy_state"] for shard in shards], exact=False)
     return step
+
+
+def _had_this_room(shard: Shard, room: Ints, store: LocalStore, options: Options) -> bool:
+    """Whether the shard's items stood in this room, (classes,), so that they may stand again as they stood."""
+    if "quotas" in shard:
+        return np.array_equal(shard["quotas"].numpy(), room)
+    held = _held_per_class([shard], options, store)  # older shards do not tell: it is enough that their items fit
+    return bool((held <= room).all())
 
 
 def _fill(store: LocalStore, shards: Sequence[Shard], assignment: Assignment, *, exact: bool) -> None:
@@ -146,26 +157,34 @@ def _fill(store: LocalStore, shards: Sequence[Shard], assignment: Assignment, *,
         store.expire_weights()
 
 
-def _go_on(own: Shard, store: LocalStore, generators: Generators) -> None:
-    """Continue this rank's own streams, random numbers and policy."""
+def _go_on(own: Shard, store: LocalStore, generators: Generators, *, exact: bool) -> None:
+    """Continue this rank's own streams, random numbers and policy; `exact` if the items stand as they stood."""
     store.index.seen.update({int(label): count for label, count in own["seen"].items()})
     generators.restore(own["random_state"])
-    store.policy.load_state_dict([own["policy_state"]], exact=True)
+    store.policy.load_state_dict([own["policy_state"]], exact=exact)
 
 
 def _share_streams(store: LocalStore, shards: Sequence[Shard], *, capacity: int) -> None:
-    """Continue the streams of other ranks, each as long as this rank's share of the capacity is of the whole."""
+    """Continue the streams of all ranks, each as long as this rank's share of the capacity is of the whole."""
+    share = store.index.capacity / capacity
+    store.policy.load_state_dict([shard["policy_state"] for shard in shards], exact=False)
+    store.policy.take_share(share)
     for shard in shards:
         for label, count in shard["seen"].items():
             store.index.seen[int(label)] += count
     for label, count in store.index.seen.items():
-        store.index.seen[label] = round(count * store.index.capacity / capacity)
+        store.index.seen[label] = round(count * share)
 
 
 def _remember_moves(store: LocalStore, assignment: Assignment) -> None:
     moved = np.flatnonzero(assignment.ids & ((1 << RANK_BITS) - 1) != assignment.homes)
     moved = moved[np.argsort(assignment.ids[moved])]
     store.moved_ids, store.moved_homes = assignment.ids[moved], assignment.homes[moved]
+
+
+def _own_room(store: LocalStore) -> Ints:
+    """Room on this rank, (classes,); one number for everything where classes are open."""
+    return np.array([store.index.capacity]) if store.policy.open_classes else store.index.quotas
 
 
 def quotas_per_rank(store: LocalStore, options: Options) -> Ints:

@@ -92,6 +92,8 @@ class ScoreDraw(Draw):
         weights = {self._rank: self._store.share.weight, **self._transport.weights}
         delivered: dict[int, Ints] = {}
         while outputs.filled < self._items:
+            for gone in weights.keys() - self._transport.weights.keys() - {self._rank}:
+                del weights[gone]  # it answered the round before, and then left
             arrivals = plan_arrivals(weights, self._items - outputs.filled, self._rng)
             if not arrivals:
                 break

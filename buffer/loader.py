@@ -273,7 +273,8 @@ class RehearsalLoader:
 
         def joined(first: torch.Tensor, drawn: torch.Tensor) -> torch.Tensor:
             # what is drawn lies in memory that is written anew: a copy of it must be done on return
-            return torch.cat([first.to(device, non_blocking=True), drawn.to(device)])
+            # so must what comes from a GPU to the CPU, whose next step does not wait for a stream
+            return torch.cat([first.to(device, non_blocking=device.type != "cpu"), drawn.to(device)])
 
         def rows_of(name: str) -> torch.Tensor:
             field = self.buffer.schema[name]

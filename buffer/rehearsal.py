@@ -298,11 +298,12 @@ class RehearsalBuffer:
             if (count := self._schema.check_batch(fields, names=names)) != len(ids):
                 raise ValueError(f"ids must be {count} int64 numbers, one per item rewritten, not {len(ids)}.")
         if scores is not None:
+            scores = scores.detach().cpu()  # waits for a GPU as the update does, so that what it holds can be asked
             check_floats("scores", scores, (len(ids),))
         update = ItemUpdate(
             ids.cpu().numpy(),
             {name: byte_rows(fields[name].detach().cpu()) for name in self._schema if name in fields},
-            None if scores is None else scores.detach().to("cpu", torch.float64).numpy(),
+            None if scores is None else scores.double().numpy(),
         )
         return self._background.submit(lambda: self._background.update_items(update)).result()
 
@@ -361,7 +362,8 @@ class RehearsalBuffer:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over what this rank saved in a run on as many ranks, so that it goes on as if never interrupted.
 
-        Call it on every rank, each with its own state, before the first `offer`.
+        Call it on every rank, each with its own state, before the first `offer`. The capacity may be another one if
+        every rank still has room for its own items; `load_shards` deals them anew where one has not.
 
         Args:
             state: what `state_dict` returned on this rank.
@@ -373,15 +375,15 @@ class RehearsalBuffer:
         self._load(
             "load_state_dict",
             lambda: check_own(state, self._store, options=self._options),
-            lambda: restore_own(state, self._store, self._generators),
+            lambda: restore_own(state, self._store, self._generators, options=self._options),
         )
 
     def load_shards(self, shards: Sequence[Mapping[str, Any]]) -> None:
         """Take over this rank's part of what all ranks of a run saved, be they as many ranks or not.
 
-        Items keep their ids. On as many ranks this does what `load_state_dict` does; on another number every rank gets
-        an equal share of every class, and the random numbers begin anew. Call it on every rank before the first
-        `offer`.
+        Items keep their ids. On as many ranks and with the same capacity this does what `load_state_dict` does; else
+        every rank gets an equal share of every class, and the random numbers begin anew. Call it on every rank before
+        the first `offer`.
 
         Args:
             shards: what `state_dict` returned on all ranks, in their order, the same on every rank; may be read lazily.

@@ -23,16 +23,20 @@ class HerdingPolicy(Policy):
 
     def __init__(self) -> None:
         self._sums: dict[int, npt.NDArray[np.float64]] = {}
-        self._counts: dict[int, int] = {}
+        self._counts: dict[int, float] = {}
 
     def observe(self, candidate: Candidate) -> None:
         """See `Policy.observe`."""
         features = _features(candidate)
+        if not np.isfinite(features).all():
+            return
         self._sums[candidate.label] = self._sums.get(candidate.label, 0.0) + features
         self._counts[candidate.label] = self._counts.get(candidate.label, 0) + 1
 
     def place(self, candidate: Candidate, index: Index, rng: np.random.Generator) -> int:
-        """See `Policy.place`."""
+        """See `Policy.place`; features that are not finite, which `offer` cannot see on a GPU, are not stored."""
+        if not np.isfinite(_features(candidate)).all():
+            return REJECT
         if index.has_room(candidate.label) or index.features is None:
             return APPEND
         members = index.positions(candidate.label)
@@ -55,7 +59,13 @@ class HerdingPolicy(Policy):
             for key, known in state.items():
                 label = int(key)
                 self._sums[label] = self._sums.get(label, 0.0) + known["sum"].numpy()
-                self._counts[label] = self._counts.get(label, 0) + int(known["count"])
+                self._counts[label] = self._counts.get(label, 0) + float(known["count"])
+
+    def take_share(self, part: float) -> None:
+        """See `Policy.take_share`: the means stay, and weigh as much beside new features as the ranks saw of them."""
+        for label in self._sums:
+            self._sums[label] *= part
+            self._counts[label] *= part
 
 
 def _features(candidate: Candidate) -> npt.NDArray[np.float64]:

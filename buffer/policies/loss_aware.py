@@ -13,7 +13,8 @@ class LossAwarePolicy(Policy):
 
     A candidate enters as in a reservoir of its class. The item it replaces is drawn with a probability inversely
     proportional to its score, so one with half the loss leaves twice as likely. Scores below a thousandth of the
-    class's mean count as that thousandth. A score stays as it was offered until `update_items` rewrites it.
+    class's mean count as that thousandth, infinite ones, which `offer` cannot see on a GPU, as the largest finite one,
+    and those that are no number as 0. A score stays as it was offered until `update_items` rewrites it.
     """
 
     needs_scores = True
@@ -25,7 +26,11 @@ class LossAwarePolicy(Policy):
         members = index.positions(candidate.label)
         if rng.integers(index.seen[candidate.label]) >= len(members):
             return REJECT
-        scores = np.maximum(index.scores[members], 0.0)
-        floor = scores.mean() * 1e-3
-        weights = 1.0 / np.maximum(scores, floor) if floor > 0 else np.ones(len(members))
+        scores = np.fmax(index.scores[members], 0.0)
+        largest = float(scores.max(where=np.isfinite(scores), initial=0.0))
+        if largest > 0:
+            relative = np.minimum(scores, largest) / largest
+            weights = 1.0 / np.maximum(relative, relative.mean() * 1e-3)
+        else:
+            weights = np.ones(len(members))
         return int(rng.choice(members, p=weights / weights.sum()))

@@ -56,5 +56,14 @@ class Policy(ABC):
         Args:
             states: What `state_dict` returned.
             exact: `states` is the one that this rank saved, and its items stand as they stood; otherwise it holds the
-                states of all ranks of the run, whose items were dealt anew, oldest first.
+                states of all ranks whose items were dealt anew, oldest first.
+        """
+
+    def take_share(self, part: float) -> None:
+        """Go on with a part of what was just loaded; does nothing unless a policy counts samples.
+
+        Called where items of all ranks were dealt anew, so that the ranks together remember the run once.
+
+        Args:
+            part: this rank's part of the capacity, above 0; those of all ranks sum to 1.
         """

@@ -402,7 +402,8 @@ class MeshTransport(Transport):
         written = self._store.update(ItemUpdate(ids, fields, scores))
         if self._store.share != before:
             self.announce()
-        self._send(rank, Message(Kind.UPDATED, self._store.index.size, message.request_id, written))
+        if rank in self._connections:  # else the announcement has shown that it is gone
+            self._send(rank, Message(Kind.UPDATED, self._store.index.size, message.request_id, written))
 
     def _receive_updated(self, rank: int, message: Message) -> Iterator[memoryview]:
         """Count what another rank has rewritten."""

@@ -236,6 +236,39 @@ def test_reservoir_goes_on_as_one_stream_after_a_restore_on_fewer_ranks() -> Non
         assert buffer.state_dict()["seen"] == {"0": 600}
 
 
+def load_and_save(rank: int, folder: str, saved_ranks: int) -> None:
+    """Replace the folder's shards by those of these ranks."""
+    shards = [torch.load(Path(folder) / f"{shard}.pt", weights_only=True) for shard in range(saved_ranks)]
+    with make("herding") as buffer:
+        buffer.load_shards(shards)
+        dist.barrier()
+        torch.save(buffer.state_dict(), Path(folder) / f"{rank}.pt")
+        dist.barrier()
+
+
+def seen_by(folder: Path, ranks: int) -> list[float]:
+    """How many samples of each class all ranks' herding has seen, and their mean feature."""
+    states = [torch.load(folder / f"{rank}.pt", weights_only=True)["policy_state"] for rank in range(ranks)]
+    past = []
+    for label in "012":
+        count, total = (sum(state[label][name] for state in states) for name in ("count", "sum"))
+        past += [count, *(total / count).tolist()]
+    return past
+
+
+def test_herding_remembers_the_past_once_on_any_number_of_ranks(run_ranks: RunRanks, tmp_path: Path) -> None:
+    """From restore to restore the ranks together have seen as much, and the same."""
+    with make("herding") as buffer:
+        for step in range(30):
+            offer(buffer, step)
+        torch.save(buffer.state_dict(), tmp_path / "0.pt")
+    expected = seen_by(tmp_path, 1)
+    assert sum(expected[::3]) == 4 * 30
+    for before, ranks in ((1, 3), (3, 2), (2, 1)):
+        run_ranks(load_and_save, ranks, str(tmp_path), before)
+        assert seen_by(tmp_path, ranks) == pytest.approx(expected)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -96,6 +96,25 @@ def test_loss_aware_gives_up_easy_items_in_proportion() -> None:
     assert p_value(placed[placed != REJECT], 1 / scores) > 0.001
 
 
+@pytest.mark.parametrize(
+    ("scores", "count_as"),
+    [
+        ([1.0, np.inf, 4.0, 8.0], [1.0, 8.0, 4.0, 8.0]),
+        ([1.0, 2.0, np.nan, 2.0], [1.0, 2.0, 1.25e-3, 2.0]),
+        ([np.nan, -np.inf, 0.0, np.inf], [1.0, 1.0, 1.0, 1.0]),
+        ([1e308, 1e308, 1e308, 5e307], [2.0, 2.0, 2.0, 1.0]),
+        ([5e-324, 5e-324, 5e-324, 1e-323], [1.0, 1.0, 1.0, 2.0]),
+    ],
+)
+def test_loss_aware_bears_any_score(scores: list[float], count_as: list[float]) -> None:
+    """Scores that come from a GPU are not looked at when they are offered."""
+    index = survivors(make_policy("loss_aware"), [Candidate(0, s) for s in scores], capacity=4, classes=1, seed=0)
+    index.seen[0] = 4
+    rng = np.random.default_rng(1)
+    placed = np.array([make_policy("loss_aware").place(Candidate(0, np.inf), index, rng) for _ in range(5000)])
+    assert p_value(placed, 1 / np.array(count_as)) > 0.001
+
+
 def test_herding_follows_the_mean_of_the_stream() -> None:
     rng = np.random.default_rng(0)
     features = rng.normal(size=(600, 5)).astype(np.float32) + np.linspace(0, 3, 600, dtype=np.float32)[:, None]
@@ -106,6 +125,19 @@ def test_herding_follows_the_mean_of_the_stream() -> None:
         assert index.features is not None
         distances[policy] = np.linalg.norm(index.features.mean(axis=0) - features.mean(axis=0))
     assert distances["herding"] < 0.2 * min(distances["random"], distances["reservoir"])
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_herding_goes_on_after_a_feature_that_is_not_finite(value: float) -> None:
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(60, 2)).astype(np.float32)
+    whole = [Candidate(0, 0.0, row) for row in features]
+    broken = Candidate(0, 0.0, np.array([0.5, value], np.float32))
+    expected = survivors(make_policy("herding"), whole, capacity=6, classes=1, seed=0)
+    index = survivors(make_policy("herding"), [broken, *whole[:30], broken, *whole[30:]], capacity=6, classes=1, seed=0)
+    assert index.features is not None
+    assert expected.features is not None
+    assert np.array_equal(index.features, expected.features)
 
 
 def test_herding_removes_the_one_that_a_full_search_would() -> None:

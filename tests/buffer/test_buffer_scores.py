@@ -269,6 +269,27 @@ def test_a_draw_by_score_needs_scores() -> None:
             buffer.update_items(drawn.ids, scores=torch.ones(3))
 
 
+class Elsewhere(torch.Tensor):
+    """Says that it lies on a GPU until it was brought to the host."""
+
+    @classmethod
+    def __torch_function__(cls, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if function == torch.Tensor.device.__get__:  # type: ignore[attr-defined]
+            return torch.device("cuda", 0)
+        result = super().__torch_function__(function, types, args, kwargs)
+        return result.as_subclass(torch.Tensor) if function is torch.Tensor.cpu else result
+
+
+@pytest.mark.parametrize("value", [math.inf, math.nan])
+def test_new_scores_from_a_gpu_are_looked_at_too(value: float) -> None:
+    with make(4) as buffer:
+        buffer.offer(items(torch.arange(4)), scores=torch.ones(4))
+        drawn = buffer.take()
+        with pytest.raises(ValueError, match="hold a value that is not finite"):
+            buffer.update_items(drawn.ids, scores=torch.full((4,), value).as_subclass(Elsewhere))
+        assert buffer.update_items(drawn.ids, scores=torch.full((4,), 2.0).as_subclass(Elsewhere)) == 4
+
+
 def test_arrivals_fall_to_ranks_by_weight_and_nowhere_without_any() -> None:
     rng = np.random.default_rng(0)
     counts = Counter(plan_arrivals({0: 1.0, 1: 0.0, 2: 3.0}, 1, rng).popitem()[0] for _ in range(20000))

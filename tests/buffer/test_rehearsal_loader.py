@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -231,6 +231,29 @@ def test_tuples_are_named_by_their_user(fields: Any) -> None:
     assert torch.equal(first.loaded[0], torch.arange(4))
     assert second.rehearsed.tolist() == [False] * 4 + [True] * 3
     assert (second["image"] == second["number"].view(-1, 1, 1)).all()
+
+
+class Moved(torch.Tensor):
+    """Keeps how tensors of its kind were moved."""
+
+    moves: ClassVar[list[tuple[torch.device, bool]]] = []
+
+    @classmethod
+    def __torch_function__(cls, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if function is torch.Tensor.to and isinstance(args[1], torch.device):
+            cls.moves.append((args[1], bool(kwargs and kwargs.get("non_blocking"))))
+        return super().__torch_function__(function, types, args, kwargs)
+
+
+def test_what_goes_to_the_host_is_waited_for() -> None:
+    """A copy from a GPU that is not waited for may be read before it has arrived."""
+    loader = [{name: tensor.as_subclass(Moved) for name, tensor in Samples(8)[slice(0, 8)].items()}] * 2
+    with RehearsalBuffer(SCHEMA, **SETTINGS) as buffer:
+        Moved.moves.clear()
+        assert len(list(RehearsalLoader(loader, buffer, labels="class"))) == 2
+    to_host = [non_blocking for device, non_blocking in Moved.moves if device.type == "cpu"]
+    assert len(to_host) >= 2 * len(SCHEMA)
+    assert not any(to_host)
 
 
 def test_batches_belong_to_the_caller() -> None:

@@ -1,0 +1,96 @@
+"""One rank whose peer is driven by hand: it leaves, or dies, while something is under way."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import torch
+
+from ptychoflow.buffer import Candidate, Field, Schema
+from ptychoflow.buffer.draws import ScoreDraw
+from ptychoflow.buffer.local_store import LocalStore
+from ptychoflow.buffer.outputs import Outputs
+from ptychoflow.buffer.policies import make_policy
+from ptychoflow.buffer.transport.mesh import MeshTransport
+from ptychoflow.buffer.transport.rendezvous import Peers
+from ptychoflow.buffer.transport.tcp import TcpItemChannel
+from ptychoflow.buffer.transport.wire import SCORES_BIT, Kind, Message
+
+SCHEMA = Schema(number=Field((), "int64"))
+ITEMS = 8
+BYE = Message(Kind.BYE, 0).pack()
+
+
+class Pair(NamedTuple):
+    """Rank 0, with one item numbered 7, and the socket of rank 1."""
+
+    store: LocalStore
+    transport: MeshTransport
+    peer: socket.socket
+
+
+@pytest.fixture
+def pair() -> Iterator[Pair]:
+    """Rank 0 draws by score; its item has id 0 and weighs 1."""
+    store = LocalStore(
+        SCHEMA,
+        quotas=np.array([4]),
+        spare_rows=4,
+        policy=make_policy("random"),
+        rank=0,
+        pinned=False,
+        score_exponent=1.0,
+    )
+    rng = np.random.default_rng(0)
+    (row,) = store.free.reserve(1)
+    store.rows.write([row], {"number": torch.tensor([7])}, [0])
+    store.insert([row], [Candidate(0, 1.0)], rng)
+    own, peer = socket.socketpair()
+    transport = MeshTransport(
+        Peers({1: own}, {}), TcpItemChannel(), store, serve_rng=rng, largest_draw=ITEMS, timeout_s=10.0
+    )
+    yield Pair(store, transport, peer)
+    peer.close()
+    transport.close()
+
+
+def floats(*values: float) -> bytes:
+    return np.array(values, np.float64).tobytes()
+
+
+def integers(*values: int) -> bytes:
+    return np.array(values, np.int64).tobytes()
+
+
+@pytest.mark.parametrize("leaves", [True, False], ids=["leaves", "dies"])
+def test_a_draw_by_score_goes_on_without_a_rank_that_has_left_after_a_round(pair: Pair, leaves: bool) -> None:
+    """It says that it has more to give, and cannot be asked for it."""
+    store, transport, peer = pair
+    outputs = Outputs(SCHEMA, ITEMS, device=torch.device("cpu"), open_window=transport.open_window)
+    draw = ScoreDraw(store, transport, outputs, items=ITEMS, rng=np.random.default_rng(0))
+    peer.sendall(Message(Kind.SIZE, 100).pack() + floats(1e9))
+    transport.serve(10.0)
+    draw.begin()
+    reply = Message(Kind.ITEMS, 100, request_id=1, items=1).pack() + floats(1e8) + integers(1, 0, 42)
+    peer.sendall(reply + (BYE if leaves else b""))
+    peer.shutdown(socket.SHUT_WR)
+    assert draw.complete()
+    assert sorted(outputs.swap()["number"].tolist()) == [7, 42]
+    assert transport.left == ([1] if leaves else [])
+    assert list(transport.lost) == ([] if leaves else [1])
+
+
+def test_a_rank_may_die_that_has_asked_for_a_rewrite(pair: Pair) -> None:
+    """The first that it is to be told is the new weight, and that already shows that it is gone."""
+    store, transport, peer = pair
+    update = Message(Kind.WANT_UPDATE, 0, request_id=1, items=1, detail=1 << SCORES_BIT)
+    peer.sendall(update.pack() + integers(0) + floats(5.0))
+    peer.close()
+    transport.serve(10.0)
+    assert store.share.weight == 5.0
+    assert "connection lost" in transport.lost[1]
+    assert transport.sizes == {}

@@ -70,8 +70,8 @@ class EdgeCounts(Event, tag="edge_counts", frozen=True):
     """Of recent frames that were imaged in turn."""
     frame_to_image_p99_ms: float
     refused: Whole = 0
-    """Frames that cannot be imaged: of another size than the scan's, of complex numbers, without a position that a scan may
-    have, or after the images of their perspective were finished."""
+    """Frames that cannot be imaged: of another size than the scan's, of complex numbers, without a position that a scan
+    may have, or after the images of their perspective were finished."""
     unstitched: Whole = 0
     """Frames imaged and left out of the stitched image: no finite patch, or a position where no scan reaches."""
     put_off: Whole = 0

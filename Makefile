@@ -7,11 +7,10 @@ STAMP := .venv/.installed
 export OMP_WAIT_POLICY ?= PASSIVE
 export PTYCHOFLOW_DATA ?= $(abspath ../shared/data)
 
-# a detector of 18 megapixels that is simulated by another package: beside other tests it was not heard for minutes
-BUSY := tests/acquisition/detectors/test_running_eiger.py
-
-# whole runs, killed, resumed and struck, and the manual's pages word by word; one whole run stays with the others
+# whole runs and experiments, killed, resumed and struck, and the manual's pages word by word; one whole run stays
+# with the others
 RUNS := tests/chaos tests/docs/test_tutorials.py tests/buffer/test_language_example.py \
+	tests/workflow/test_classification_killed.py $(wildcard tests/workflow/test_experiment_*.py) \
 	$(filter-out tests/end_to_end/test_run.py,$(wildcard tests/end_to_end/test_*.py))
 
 .PHONY: help demo test runs hosts docs lint format clean
@@ -20,8 +19,8 @@ RUNS := tests/chaos tests/docs/test_tutorials.py tests/buffer/test_language_exam
 help:
 	@echo "make demo    run the whole workflow on this host, about two minutes; ends by naming its report"
 	@echo "make test    lint, types and tests, about a quarter of an hour"
-	@echo "make runs    tests that are whole runs: killed, resumed, of several hours in short; some minutes"
-	@echo "make hosts   tests that need the machine: several hosts on it, a SLURM cluster, a detector; root, some minutes"
+	@echo "make runs    tests that are whole runs and experiments: killed, resumed, a night in short; ten minutes"
+	@echo "make hosts   tests that need the machine: several hosts on it, a SLURM cluster; root, ten minutes"
 	@echo "make docs    build the manual into docs/_build; anything that does not fit together is an error"
 	@echo "make lint    lint and types only"
 	@echo "make format  bring the code into the project's format"
@@ -33,7 +32,7 @@ demo: $(STAMP)
 # more processes than processors: many tests wait for other processes; those of one module share what it sets up, and the
 # modules come in their order, as large ones at the end would leave the other processes idle
 test: lint
-	$(BIN)/pytest -n 3 --dist loadscope --no-loadscope-reorder $(addprefix --ignore=,$(BUSY) $(RUNS))
+	$(BIN)/pytest -n 3 --dist loadscope --no-loadscope-reorder $(addprefix --ignore=,$(RUNS))
 
 # two at a time: each is several processes
 runs: $(STAMP)
@@ -41,7 +40,7 @@ runs: $(STAMP)
 
 # one after another: each test has the machine to itself
 hosts: $(STAMP)
-	$(BIN)/pytest $(BUSY) tests/hosts
+	$(BIN)/pytest tests/hosts
 
 docs: $(STAMP)
 	$(BIN)/python -m sphinx --fresh-env --fail-on-warning --keep-going --quiet -b html docs docs/_build

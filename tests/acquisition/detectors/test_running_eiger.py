@@ -36,7 +36,7 @@ from tickit.cli import main
 
 main()
 """
-"""tickit, whose sockets are otherwise connected to themselves too; nobody hears what goes there, at worst all headers."""
+"""tickit, whose sockets are otherwise connected to themselves too, where half of what they send is lost."""
 
 
 @dataclass

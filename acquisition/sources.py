@@ -15,13 +15,12 @@ from ptychoflow.acquisition.position_check import is_scrap
 from ptychoflow.acquisition.preprocess import FilePerspective
 from ptychoflow.acquisition.readers.assembling import assemble
 from ptychoflow.acquisition.readers.choosing import choose_reader
-from ptychoflow.acquisition.readers.contents import FileContents, Positions
-from ptychoflow.acquisition.readers.dataset_map import PositionsMap
+from ptychoflow.acquisition.readers.contents import FileContents
 from ptychoflow.acquisition.readers.hdf5 import damage_told
 from ptychoflow.acquisition.readers.natural import natural_order
 from ptychoflow.acquisition.readers.numpy_arrays import mapped_array
 from ptychoflow.acquisition.readers.outside import links_allowed_to
-from ptychoflow.acquisition.readers.positions import foreshortened, read_positions
+from ptychoflow.acquisition.readers.positions import as_seen, read_positions
 from ptychoflow.acquisition.readers.probes import to_modes
 from ptychoflow.acquisition.readers.reader import ScanFiles
 from ptychoflow.acquisition.readers.stored import StoredPerspective, check
@@ -101,18 +100,14 @@ def _open_file(path: Path, settings: ReplaySettings, opened: ExitStack) -> Opene
         reader = choose_reader(files, settings)
         log.info("%s: read as %s", path, reader.format_name)
         perspectives = [reader.read(index) for index in range(len(reader))]
-        if settings.positions is not None:
-            given = settings.positions
-            positions = read_positions(files, given)
-            perspectives = [replace(one, positions=_as_seen(positions, one, given)) for one in perspectives]
+        if (given := settings.positions) is not None:
+            found = read_positions(files, given)
+            section = "source.positions"
+            perspectives = [
+                replace(one, positions=as_seen(found, given, one.angle_deg, where=one.where, section=section))
+                for one in perspectives
+            ]
     return OpenedFile(path, reader.name, [f"Read as {reader.format_name}", *reader.notes], perspectives)
-
-
-def _as_seen(positions: Positions, contents: FileContents, said: PositionsMap) -> Positions:
-    if not said.foreshortened_x:
-        return positions
-    setting = "source.positions.foreshortened_x"
-    return foreshortened(positions, contents.angle_deg, where=contents.where, setting=setting)
 
 
 def _in_order(files: list[OpenedFile]) -> list[OpenedFile]:

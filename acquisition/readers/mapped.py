@@ -30,7 +30,7 @@ from ptychoflow.acquisition.readers.geometry import FoundGeometry, energy_from_w
 from ptychoflow.acquisition.readers.hdf5 import find_dataset, find_item, location, names_in, read_text, require_dataset
 from ptychoflow.acquisition.readers.masks import read_mask
 from ptychoflow.acquisition.readers.natural import natural_order
-from ptychoflow.acquisition.readers.positions import foreshortened, read_positions
+from ptychoflow.acquisition.readers.positions import as_seen, read_positions
 from ptychoflow.acquisition.readers.probes import read_probe
 from ptychoflow.acquisition.readers.quantities import known_unit, one_number, read_quantity, spread_of, unit_of
 from ptychoflow.acquisition.readers.reader import FormatReader, ScanFiles
@@ -88,10 +88,7 @@ def _positions(files: ScanFiles, positions: PositionsMap | None, angle_deg: floa
     if positions is None:
         return None
     found = read_positions(files, positions)
-    if not positions.foreshortened_x:
-        return found
-    setting = "source.map_values.positions.foreshortened_x"
-    return foreshortened(found, angle_deg, where=str(files.path), setting=setting)
+    return as_seen(found, positions, angle_deg, where=str(files.path), section="source.map_values.positions")
 
 
 def _number(files: ScanFiles, number: Length | Energy | Angle, quantity: Quantity, *, what: str) -> float | None:

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from ptychoflow.acquisition.readers.contents import FileContents
 from ptychoflow.acquisition.readers.folders import files_in
-from ptychoflow.acquisition.readers.frame_stack import FrameStack, chained, stack_of_array
+from ptychoflow.acquisition.readers.frame_stack import Frames, FrameStack, chained, stack_of_array
 from ptychoflow.acquisition.readers.numpy_arrays import mapped_array
 from ptychoflow.acquisition.readers.reader import FormatReader, ScanFiles
 from ptychoflow.acquisition.readers.tiff import ENDINGS as TIFF_ENDINGS
@@ -47,13 +47,12 @@ def _paths(path: Path) -> list[Path]:
 
 def _stack(path: Path, notes: list[str]) -> FrameStack | None:
     """Return the frames of a file, which is open only while it is read: a folder may hold many thousands."""
-    shape = mapped_array(path).shape
-    if len(shape) not in {3, 4} and not (len(shape) == 2 and min(shape) >= SMALLEST_FRAME_PX):
-        notes.append(f"{path.name} has shape {shape} and is not taken for frames")
-        return None
-    return replace(_frames(path), read=lambda start, stop: _frames(path).read(start, stop))
-
-
-def _frames(path: Path) -> FrameStack:
     array = mapped_array(path)
+    if array.ndim not in {3, 4} and not (array.ndim == 2 and min(array.shape) >= SMALLEST_FRAME_PX):
+        notes.append(f"{path.name} has shape {array.shape} and is not taken for frames")
+        return None
+    return replace(_frames(array, path), read=lambda start, stop: _frames(mapped_array(path), path).read(start, stop))
+
+
+def _frames(array: Frames, path: Path) -> FrameStack:
     return stack_of_array(array[None] if array.ndim == 2 else array, where=str(path))

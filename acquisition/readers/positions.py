@@ -40,18 +40,20 @@ def read_positions(files: ScanFiles, positions: PositionsMap) -> Positions:
     return Positions(yx * factor, in_pixels=isinstance(unit, PixelUnit), frames=rows)
 
 
-def foreshortened(positions: Positions, angle_deg: float | None, *, where: str, setting: str) -> Positions:
-    """Return positions that were noted in the sample's frame as the beam sees them: x times the angle's cosine.
+def as_seen(found: Positions, said: PositionsMap, angle_deg: float | None, *, where: str, section: str) -> Positions:
+    """Return positions as the beam sees them: x times the angle's cosine, where the map asks for that.
 
     Raises:
-        UserError: the file says no angle; names the `setting` that asks for this.
+        UserError: the file says no angle; names the setting that asks for one, which is in `section`.
     """
+    if not said.foreshortened_x:
+        return found
     if angle_deg is None or not math.isfinite(angle_deg):
         raise UserError(
             f"{where}: positions are shortened by the rotation angle, which the file does not say; "
-            f"say that they are not with --set {setting}=false"
+            f"say that they are not with --set {section}.foreshortened_x=false"
         )
-    return replace(positions, values=positions.values * [1.0, math.cos(math.radians(angle_deg))])
+    return replace(found, values=found.values * [1.0, math.cos(math.radians(angle_deg))])
 
 
 def mean_by_number(

@@ -20,9 +20,7 @@ from streams import (
 from support import wait_until
 
 from ptychoflow.streaming.inbox import Inbox
-from ptychoflow.streaming.messages import (
-    PerspectiveEnd,
-)
+from ptychoflow.streaming.messages import PerspectiveEnd
 from ptychoflow.streaming.private_folder import private_folder
 from ptychoflow.streaming.publisher import Publisher
 from ptychoflow.streaming.settings import NetworkSettings

@@ -34,9 +34,11 @@ function token() {
   return sessionStorage.getItem(KEPT_AS);
 }
 
+// Returns null, and says so, if nobody answers.
 async function ask(path, options = {}) {
-  const answer = await fetch(path, { ...options, headers: { Authorization: `Bearer ${token()}` } });
-  if (answer.status === 401) lock();
+  const answer = await fetch(path, { ...options, headers: { Authorization: `Bearer ${token()}` } }).catch(() => null);
+  if (answer === null) say("The dashboard does not answer: look at the run's state, and try again.");
+  if (answer?.status === 401) lock();
   return answer;
 }
 
@@ -45,7 +47,7 @@ async function unlock(event) {
   sessionStorage.setItem(KEPT_AS, byId("token").value.trim());
   byId("token").value = "";
   const answer = await ask("/api/commands");
-  say(answer.ok ? "" : "That is not the token of this run.");
+  if (answer !== null) say(answer.ok ? "" : await refused(answer));
   drawCommands();
 }
 
@@ -56,8 +58,11 @@ function lock() {
 
 async function send(command, parameters = {}) {
   const answer = await ask(`/api/commands/${command}?${new URLSearchParams(parameters)}`, { method: "POST" });
-  const text = { 202: `Sent: ${command.replaceAll("_", " ")}.`, 401: "That is not the token of this run." }[answer.status];
-  say(text ?? `Refused: ${await refusal(answer)}`);
+  if (answer !== null) say(answer.ok ? `Sent: ${command.replaceAll("_", " ")}.` : await refused(answer));
+}
+
+async function refused(answer) {
+  return answer.status === 401 ? "That is not the token of this run." : `Refused: ${await refusal(answer)}`;
 }
 
 function say(text) {

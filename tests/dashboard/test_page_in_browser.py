@@ -257,6 +257,13 @@ def test_what_the_page_showed_last_is_what_the_summary_says(page: Browser, run: 
     assert page.value("document.querySelector('.verdict').dataset.verdict") == "balanced"
 
 
+def test_a_command_that_nobody_answers_is_told(page: Browser) -> None:
+    page.value("document.getElementById('token').value = 'any'")
+    for pressed in ("getElementById('pause').click()", "getElementById('locked').requestSubmit()"):
+        page.value(f"document.getElementById('command-result').textContent = ''; document.{pressed}")
+        page.wait_for("document.getElementById('command-result').textContent.includes('does not answer')")
+
+
 def test_charts_are_laid_out_anew_for_another_width_though_nothing_new_comes(page: Browser) -> None:
     try:
         for width_px, rows in ((390, "several"), (1440, "one")):

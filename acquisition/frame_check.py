@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
+
+from ptychoflow.streaming.errors import UserError
 
 COUNT_DTYPES = (np.dtype(np.uint8), np.dtype(np.uint16))
 """Counts that every part computes with directly; other dtypes travel as float32."""
@@ -50,6 +52,27 @@ def usable(frames: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
             at_top = np.count_nonzero(pixels[row] == top[row])
             good[row] &= at_top <= SATURATED_SHARE * np.count_nonzero(pixels[row])
     return good
+
+
+class Readable(Protocol):
+    """What frames are read from."""
+
+    def read(self, start: int, stop: int, /) -> npt.NDArray[Any]:
+        """Return frames start to stop, (stop - start, y, x)."""
+        ...
+
+
+def readable_frames(frames: Readable, indices: Iterable[int]) -> Iterator[tuple[int, npt.NDArray[Any]]]:
+    """Yield the index of each frame that can be read, and the frame (1, y, x).
+
+    Others are passed over in silence: this is for a look at some frames; who reads them all says so.
+    """
+    for index in indices:
+        try:
+            frame = frames.read(index, index + 1)
+        except UserError:
+            continue
+        yield index, frame
 
 
 def ranges_in_words(numbers: Sequence[int]) -> str:

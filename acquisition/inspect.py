@@ -10,12 +10,11 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from ptychoflow.acquisition.frame_check import usable
+from ptychoflow.acquisition.frame_check import readable_frames, usable
 from ptychoflow.acquisition.position_check import step_px
 from ptychoflow.acquisition.readers.stored import fresnel_number, probe_diameter_px
 from ptychoflow.acquisition.repeats import find_places
 from ptychoflow.acquisition.scan import Geometry, Perspective, Scan
-from ptychoflow.streaming.errors import UserError
 from ptychoflow.streaming.printable import printable
 
 SAMPLED_FRAMES = 64
@@ -160,11 +159,7 @@ def _count_statistics(perspective: Perspective) -> CountStatistics:
     """Look at frames one at a time: large ones need not fit into memory together."""
     count = min(len(perspective), SAMPLED_FRAMES)
     total, largest, seen, dtype = 0.0, 0.0, 0, ""
-    for index in (number * len(perspective) // count for number in range(count)):
-        try:
-            frame = perspective.read(index, index + 1)
-        except UserError:  # said by a note
-            continue
+    for _, frame in readable_frames(perspective, (number * len(perspective) // count for number in range(count))):
         dtype = str(frame.dtype)
         if usable(frame)[0]:
             seen += 1

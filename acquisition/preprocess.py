@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ptychoflow.acquisition.beam_check import centre_notes, off_middle_notes
-from ptychoflow.acquisition.frame_check import usable
+from ptychoflow.acquisition.frame_check import readable_frames, usable
 from ptychoflow.acquisition.frame_survey import LEAST_FRAMES, FrameSurvey, survey_frames
 from ptychoflow.acquisition.mask_check import MOSTLY, mostly_masked
 from ptychoflow.acquisition.orientation import Orientation
@@ -342,11 +342,7 @@ class FilePerspective(Perspective):
         places = find_places(self.positions_px)
         for first in choose_frames(self.positions_px, most=most).tolist():
             exposures = np.flatnonzero(places.of_frame == places.of_frame[first])
-            for index in exposures[:MOST_EXPOSURES].tolist():
-                try:
-                    frame = self.read(index, index + 1)
-                except UserError:  # the survey, or whoever reads it for good, says so
-                    continue
+            for index, frame in readable_frames(self, exposures[:MOST_EXPOSURES].tolist()):
                 if usable(frame)[0]:
                     gathered.add(frame[0], self.positions_px[index])
                     break

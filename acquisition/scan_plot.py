@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from ptychoflow.acquisition.frame_check import usable
+from ptychoflow.acquisition.frame_check import readable_frames, usable
 from ptychoflow.acquisition.scan import Perspective, Scan
 from ptychoflow.streaming.errors import UserError
 
@@ -33,13 +33,14 @@ def plot_scan(scan: Scan, png_path: Path) -> None:
     _draw_positions(upper[1], perspective)
     _draw_probe(upper[2], perspective)
     _draw_object(upper[3], perspective)
-    for axes, index in zip(lower, _spread(len(perspective), SAMPLE_FRAMES), strict=False):
-        frame = _readable(perspective, index)
-        if frame is None:
+    shown = _spread(len(perspective), SAMPLE_FRAMES)
+    frames = dict(readable_frames(perspective, shown))
+    for axes, index in zip(lower, shown, strict=False):
+        if index in frames:
+            _draw_image(axes, _log_counts(frames[index][0]), f"frame {index}, log(1 + counts)")
+        else:
             axes.set_axis_off()
             axes.set_title(f"frame {index} cannot be read")
-        else:
-            _draw_image(axes, _log_counts(frame), f"frame {index}, log(1 + counts)")
     try:
         figure.savefig(png_path, dpi=100, format="png")
     except OSError as error:
@@ -49,14 +50,6 @@ def plot_scan(scan: Scan, png_path: Path) -> None:
 def _spread(frames: int, count: int) -> list[int]:
     count = min(frames, count)
     return [number * frames // count for number in range(count)]
-
-
-def _readable(perspective: Perspective, index: int) -> npt.NDArray[Any] | None:
-    try:
-        frames = perspective.read(index, index + 1)
-    except UserError:  # said by a note
-        return None
-    return np.asarray(frames[0])
 
 
 def _log_counts(frame: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -72,10 +65,9 @@ def _draw_image(axes: Axes, image: npt.NDArray[Any], title: str, **style: Any) -
 
 def _draw_mean(axes: Axes, perspective: Perspective) -> None:
     total, seen = np.zeros(perspective.geometry.frame_shape_px), 0
-    for index in _spread(len(perspective), MEAN_FRAMES):
-        frame = _readable(perspective, index)
-        if frame is not None and usable(frame[None])[0]:
-            total += frame
+    for _, frame in readable_frames(perspective, _spread(len(perspective), MEAN_FRAMES)):
+        if usable(frame)[0]:
+            total += frame[0]
             seen += 1
     image = _log_counts(total / max(seen, 1))
     if perspective.mask is not None:

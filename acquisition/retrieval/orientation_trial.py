@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.spatial import KDTree
 
-from ptychoflow.acquisition.frame_check import usable
+from ptychoflow.acquisition.frame_check import readable_frames, usable
 from ptychoflow.acquisition.orientation import Orientation
 from ptychoflow.acquisition.preprocess import FilePerspective, FrameTransform
 from ptychoflow.acquisition.probe_estimate import GatheredFrames, Turn, probe_of_fit
@@ -191,11 +191,8 @@ def take_part(perspective: FilePerspective, gathered: GatheredFrames) -> tuple[T
     most = int(np.clip(PIXELS // np.prod(crop.shape), LEAST_FRAMES, MOST_FRAMES))
     diameter_px = LEAST_STEP * min(probe_diameter_px(perspective.probe)) if perspective.probe is not None else 0.0
     frames, numbers = [], []
-    for index in _compact_region(perspective.positions_px, _busiest_place(gathered), least_step_px=diameter_px):
-        try:
-            frame = perspective.read(index, index + 1)
-        except UserError:  # the survey says so
-            continue
+    region = _compact_region(perspective.positions_px, _busiest_place(gathered), least_step_px=diameter_px)
+    for index, frame in readable_frames(perspective, region):
         if usable(frame)[0]:
             frames.append(crop.apply(frame)[0].astype(np.float32))
             numbers.append(index)

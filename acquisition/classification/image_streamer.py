@@ -17,7 +17,7 @@ from ptychoflow.acquisition.publishing.streamer import SourceStreamer
 from ptychoflow.acquisition.settings import PublishingSettings
 from ptychoflow.streaming.codec import Arrays
 from ptychoflow.streaming.errors import UserError
-from ptychoflow.streaming.events import ClassificationInfo, PartState, PartStatus, Unlabelled
+from ptychoflow.streaming.events import ClassificationInfo, Unlabelled
 from ptychoflow.streaming.messages import ClassificationStart, Frames, PerspectiveEnd, Samples
 from ptychoflow.streaming.settings import RunContext
 
@@ -84,9 +84,9 @@ class ImageStreamer(SourceStreamer):
 
     def _wait_for_receivers(self) -> None:
         """A data set does not run away; streamed to nobody, no image would be classified by what was learnt before."""
-        self._loop.send(PartStatus(PartState.RUNNING, "waiting for the edge and the trainer"))
+        self._loop.begin("waiting for the edge and the trainer")
         self._loop.run_until(lambda: self._publisher.everybody_is_there)
-        self._loop.send(PartStatus(PartState.RUNNING, "streaming images"))
+        self._loop.begin("streaming images")
 
     def _stream(self, number: int, task: ImageTask) -> None:
         log.info("task %d: %d images of %s", number, len(task.images), ", ".join(task.class_names))

@@ -185,7 +185,7 @@ class ScanStreamer(SourceStreamer):
             self._loop.send(RegimeRules(rules.psnr_db, rules.ssim))
         if acquired := self._journal.acquired:
             self._loop.send(RegimeChanged(self._regime.regime, acquired, "the run was resumed"))
-        self._loop.send(PartStatus(PartState.RUNNING, "scanning"))
+        self._loop.begin("scanning")
 
     def _keep_probe(self, first: OpenEndedPerspective) -> None:
         """Keep the probe, so that another run can start from it."""

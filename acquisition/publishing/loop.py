@@ -53,6 +53,7 @@ class AcquisitionLoop:
         self.attendants: list[Callable[[], object]] = []
         """Called again and again while the loop runs, for what else must not wait."""
         self._stop = stop
+        self._activity = ""
         self._counts_due_s = 0.0
 
     def run_for(self, seconds: float) -> None:
@@ -88,7 +89,7 @@ class AcquisitionLoop:
         self.publisher.post_to_edge(end)
         self.publisher.post_to_ranks(end)
         log.info("the scan is over: %d frames; waiting for the receivers", self.ledger.acquired)
-        self.send(PartStatus(PartState.RUNNING, "the scan is over; waiting for the receivers"))
+        self.begin("the scan is over; waiting for the receivers")
         self.run_until(lambda: not self.publisher.unacknowledged)
 
     def send_counts(self, *, final: bool = False) -> None:
@@ -102,6 +103,11 @@ class AcquisitionLoop:
         log.warning("%s", text)
         self.send(WarningRaised(text))
 
+    def begin(self, activity: str) -> None:
+        """Say what the acquisition does from now on, in a few words."""
+        self._activity = activity
+        self.send(PartStatus(PartState.RUNNING, activity))
+
     def send(self, event: AnyEvent) -> None:
         """Send an event."""
         self.telemetry.send(event)
@@ -114,7 +120,7 @@ class AcquisitionLoop:
         self.send(PartStatus(PartState.PAUSED, "paused by a command"))
         self.run_until(lambda: not self.control.paused)
         log.info("resumed")
-        self.send(PartStatus(PartState.RUNNING, "scanning"))
+        self.begin(self._activity)
 
     def _wait_for_room(self) -> None:
         """Hold the acquisition while neither memory nor disk takes more."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 
 
 class Pacer:
@@ -11,19 +10,17 @@ class Pacer:
 
     Args:
         rate_hz: frames per second; None is never behind.
-        clock: monotonic seconds.
     """
 
-    def __init__(self, rate_hz: float | None, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, rate_hz: float | None) -> None:
         self._period_s = 0.0 if rate_hz is None else 1.0 / rate_hz
-        self._clock = clock
-        self._due_s = clock()
+        self._due_s = time.monotonic()
 
     def wait_s(self, frames: int) -> float:
         """Return the seconds until `frames` more frames have been acquired, counted from the last call.
 
         After a stall the lost time is not made up: a detector does not run faster than its rate.
         """
-        now_s = self._clock()
+        now_s = time.monotonic()
         self._due_s = max(self._due_s, now_s - self._period_s) + frames * self._period_s
         return max(0.0, self._due_s - now_s)

@@ -19,7 +19,6 @@ Mask = npt.NDArray[np.bool_]
 # peak mask, to be ignored, bad, missing. All others tell something about a pixel that is used, such as that it has
 # signal (0x1000), lies in a halo (0x400) or was corrected (0x800).
 CXI_BAD_BITS = 0x01 | 0x02 | 0x04 | 0x08 | 0x10 | 0x20 | 0x40 | 0x80 | 0x200
-CXI_HAS_SIGNAL = 0x1000
 PARTS_BYTES = 2**25
 """Of a mask for every frame, read at a time."""
 MAXIMUM_BYTES = 2**36

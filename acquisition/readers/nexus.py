@@ -17,7 +17,7 @@ import numpy as np
 from ptychoflow.acquisition.readers import layout
 from ptychoflow.acquisition.readers.contents import FileContents, Positions
 from ptychoflow.acquisition.readers.cxi import positions_of_translation
-from ptychoflow.acquisition.readers.frame_stack import FrameStack, stack_of
+from ptychoflow.acquisition.readers.frame_stack import stack_of
 from ptychoflow.acquisition.readers.geometry import FoundGeometry
 from ptychoflow.acquisition.readers.hdf5 import (
     find_dataset,
@@ -83,7 +83,7 @@ class NexusReader(FormatReader):
             frames=stack,
             frame_axes=_axes(entry, dataset),
             geometry=_geometry(entry, notes),
-            positions=_positions(entry, stack, notes),
+            positions=_positions(entry, notes),
             probe=values,
             mask=bad,
             notes=[*notes, *said, *heeded],
@@ -181,7 +181,7 @@ def _energy_eV(entry: h5py.Group, notes: list[str]) -> float | None:  # noqa: N8
     return value * scale(unit)
 
 
-def _positions(entry: h5py.Group, stack: FrameStack, notes: list[str]) -> Positions | None:
+def _positions(entry: h5py.Group, notes: list[str]) -> Positions | None:
     translation = find_dataset(entry, layout.TRANSLATION_ALTERNATIVES) or _first(
         [*_groups(entry, "data"), *_groups(entry, "detector"), *_groups(entry, "geometry")], ("translation",)
     )

@@ -13,8 +13,9 @@ from ptychoflow.acquisition.publishing.loop import open_loop
 from ptychoflow.acquisition.retrieval.settings import RetrievalSettings
 from ptychoflow.acquisition.settings import AcquisitionSettings, PublishingSettings
 from ptychoflow.acquisition.source_settings import SimulationSettings
+from ptychoflow.streaming.codec import Arrays
 from ptychoflow.streaming.commands import CommandHub, CommandSender, Pause, Resume
-from ptychoflow.streaming.events import AcquisitionCounts, AnyEvent, PartState, PartStatus
+from ptychoflow.streaming.events import AcquisitionCounts, AnyEvent, PartState, PartStatus, Telemetry
 from ptychoflow.streaming.messages import GroundTruthSource
 from ptychoflow.streaming.settings import NetworkSettings, RunContext
 from ptychoflow.streaming.telemetry import TelemetryHub
@@ -71,3 +72,25 @@ def test_what_must_not_wait_is_attended_to_during_a_pause(network: NetworkSettin
         loop.attendants += [attend, lambda: None]
         loop.wait_for_turn(0.0)
     assert attended[:5] == [True] * 5
+
+
+def test_after_a_pause_the_acquisition_says_again_what_it_did_before(network: NetworkSettings, tmp_path: Path) -> None:
+    said: list[str] = []
+
+    def hear(event: Telemetry, _: Arrays) -> None:
+        if isinstance(event.event, PartStatus):
+            said.append(event.event.text)
+
+    with (
+        closing(CommandHub(network)),
+        closing(TelemetryHub(network, jsonl=tmp_path / "telemetry.jsonl", on_event=hear)),
+        open_loop(
+            PublishingSettings(), network=network, run=RunContext("test", tmp_path, seed=1), stop=threading.Event()
+        ) as loop,
+    ):
+        loop.begin("streaming images")
+        loop.control.paused = True
+        loop.attendants.append(lambda: setattr(loop.control, "paused", "paused by a command" not in said))
+        loop.wait_for_turn(0.0)
+        wait_until(lambda: said.count("streaming images") == 2)
+    assert said[-3:] == ["streaming images", "paused by a command", "streaming images"]

@@ -64,6 +64,10 @@ class StepReport(Report):
         """Say something that a user should know before trusting the result."""
         self._telemetry.send(WarningRaised(text))
 
+    def step_skipped(self, text: str) -> None:
+        """Say it."""
+        self.warn(text)
+
     def state(self) -> State:
         """Return the cumulative figures."""
         return {"stream_samples": self._stream_samples, "samples": self.samples}

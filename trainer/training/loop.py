@@ -167,7 +167,7 @@ class TrainingLoop:
         if not step.made:
             self._skipped_steps += 1
             self._stream.mark_refused(NOT_FINITE, learnt)
-            self._report.warn(f"{NOT_FINITE}; {self._skipped_steps} steps skipped so far")
+            self._report.step_skipped(f"{NOT_FINITE}; {self._skipped_steps} steps skipped so far")
             return
         if batch is not None and learnt > 0:
             self._callback.on_step_end(batch)

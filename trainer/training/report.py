@@ -41,8 +41,8 @@ class Report(ABC):
         self.load, self.train = Stopwatch(), Stopwatch()
 
     @abstractmethod
-    def warn(self, text: str) -> None:
-        """Say something that a user should know before trusting the result."""
+    def step_skipped(self, text: str) -> None:
+        """Take in a step that changed nothing, and say why."""
 
     @abstractmethod
     def step_done(self, learner: Learner[Any], loss: Tensor, batch: Batch | None, agreed: Agreed) -> None:

@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 
 class TimeReport(Report):
-    """Sums the steps of all tasks.
+    """Sums the steps of a training.
 
     Args:
         buffer: the rehearsal buffer, if the strategy has one.
@@ -32,8 +32,8 @@ class TimeReport(Report):
         self._buffer = buffer
         self._buffer_before_s = dict.fromkeys(BUFFER_TIMES, 0.0)
 
-    def warn(self, text: str) -> None:
-        """Log it."""
+    def step_skipped(self, text: str) -> None:
+        """Count and log it."""
         self.skipped += 1
         log.warning("%s", text)
 

@@ -23,6 +23,7 @@ from ptychoflow.workflow.benchmarks.paired_rounds import Took, spread
 Precision = Literal["float32", "compact"]
 _PIXELS = 128
 _ROUNDS = 5
+IDLE_WINDOWS, IDLE_WINDOW_S = 5, 0.5
 _BOUNDS = ("", "_lower", "_upper")
 """Of a median, as `paired_rounds.spread` gives it."""
 
@@ -155,16 +156,16 @@ def _plain_rows(count: int, nbytes: int) -> ByteRows:
     return byte_rows(torch.zeros(count, nbytes, dtype=torch.uint8))
 
 
-def _idle(buffer: RehearsalBuffer, seconds: float = 0.5, windows: int = 5) -> Figures:
+def _idle(buffer: RehearsalBuffer) -> Figures:
     """Processor time of this process while nobody uses the buffer, the median of several windows."""
     buffer.update(None)
     buffer.take()
     _meet()
     used = []
-    for _ in range(windows):
+    for _ in range(IDLE_WINDOWS):
         before = time.process_time()
-        time.sleep(seconds)
-        used.append((time.process_time() - before) / seconds)
+        time.sleep(IDLE_WINDOW_S)
+        used.append((time.process_time() - before) / IDLE_WINDOW_S)
     return {"idle_cpu_fraction": statistics.median(used)}
 
 

@@ -57,7 +57,7 @@ GAIN_TARGET = 3.0
 TIMEOUT_S = 180.0
 
 
-def bench_drift(*, seeds: int = SEEDS, rate_hz: float = RATE_HZ) -> dict[str, Any]:
+def bench_drift(*, seeds: int = SEEDS) -> dict[str, Any]:
     """Return `results` and `targets`; takes about a minute for each seed."""
     results = []
     for seed in range(FIRST_SEED, FIRST_SEED + seeds):
@@ -65,8 +65,8 @@ def bench_drift(*, seeds: int = SEEDS, rate_hz: float = RATE_HZ) -> dict[str, An
         weights = weights_that_know_the_first_specimen(source)
         for rule, ratio in (("ground_truth", NEVER), ("residual", REGIME.residual_ratio)):
             regime = REGIME.model_copy(update={"residual_ratio": ratio})
-            changes = scan_under_watch(source, weights, regime=regime, rate_hz=rate_hz)
-            results.append({"rule": rule, "seed": seed, "rate_hz": rate_hz, **_delay(changes)})
+            changes = scan_under_watch(source, weights, regime=regime)
+            results.append({"rule": rule, "seed": seed, "rate_hz": RATE_HZ, **_delay(changes)})
     medians = {
         rule: statistics.median(case["delay_frames"] for case in results if case["rule"] == rule)
         for rule in ("ground_truth", "residual")
@@ -105,14 +105,7 @@ def weights_that_know_the_first_specimen(source: SimulationSettings) -> bytes:
     return write_weights(network, manifest, constant=Patches(*(channel.mean(0) for channel in target)))
 
 
-def scan_under_watch(
-    source: SimulationSettings,
-    weights: bytes,
-    *,
-    regime: RegimeSettings,
-    rate_hz: float = RATE_HZ,
-    retrieval: RetrievalSettings = RETRIEVAL,
-) -> list[RegimeChanged]:
+def scan_under_watch(source: SimulationSettings, weights: bytes, *, regime: RegimeSettings) -> list[RegimeChanged]:
     """Scan with an edge and without a trainer; return how the regime changed. Blocks until the scan is over.
 
     The last perspective of the first specimen waits until the run monitors, however slow the host is.
@@ -131,13 +124,13 @@ def scan_under_watch(
         commands = stack.enter_context(closing(CommandSender(network)))
         trainer = stack.enter_context(closing(WeightsServer(network)))
         trainer.publish(Weights(1, digest(weights), step=STEPS, final=True), weights)
-        acquisition = AcquisitionSettings(trainer=False, rate_hz=rate_hz, regime=regime)
+        acquisition = AcquisitionSettings(trainer=False, rate_hz=RATE_HZ, regime=regime)
         edge = EdgeSettings(score_period_s=0.2)
         parts = [
             threading.Thread(target=serve_edge, args=(edge,), kwargs={"network": network, "run": run, "stop": stop}),
             threading.Thread(
                 target=acquire,
-                args=(source, acquisition, retrieval),
+                args=(source, acquisition, RETRIEVAL),
                 kwargs={"network": network, "run": run, "stop": stop},
             ),
         ]

@@ -91,7 +91,7 @@ def open_inside(folder: Path, name: str) -> h5py.File:
         raise ValueError(f"{path} cannot be opened: {one_line(error)}") from error
 
 
-def find_inside(group: h5py.Group, name: str, folder: Path, *, depth: int = 0) -> h5py.Dataset:
+def find_inside(group: h5py.Group, name: str, folder: Path) -> h5py.Dataset:
     """Return a dataset that is kept in the folder, following links that stay in it.
 
     Raises:
@@ -99,7 +99,7 @@ def find_inside(group: h5py.Group, name: str, folder: Path, *, depth: int = 0) -
     """
     where = f"{group.file.filename}: {name}"
     try:
-        found = _walk(group, name, folder, depth)
+        found = _walk(group, name, folder, depth=0)
         if not isinstance(found, h5py.Dataset):
             raise ValueError(f"{where} is no dataset")
         if found.external is not None:
@@ -111,7 +111,7 @@ def find_inside(group: h5py.Group, name: str, folder: Path, *, depth: int = 0) -
     return found
 
 
-def _walk(group: h5py.Group, name: str, folder: Path, depth: int) -> h5py.Group | h5py.Dataset:
+def _walk(group: h5py.Group, name: str, folder: Path, *, depth: int) -> h5py.Group | h5py.Dataset:
     if depth > MAXIMUM_DEPTH:
         raise ValueError(f"{group.file.filename}: {name} is a link to links without end")
     here: h5py.Group | h5py.Dataset = group["/"] if name.startswith("/") else group
@@ -124,8 +124,8 @@ def _walk(group: h5py.Group, name: str, folder: Path, depth: int) -> h5py.Group 
         if isinstance(link, h5py.ExternalLink):
             beside = Path(here.file.filename).parent / link.filename
             other = open_inside(folder, os.path.relpath(beside, folder))
-            return _walk(other["/"], f"/{link.path}/{rest}", folder, depth + 1)
+            return _walk(other["/"], f"/{link.path}/{rest}", folder, depth=depth + 1)
         if isinstance(link, h5py.SoftLink):
-            return _walk(here, f"{link.path}/{rest}", folder, depth + 1)
+            return _walk(here, f"{link.path}/{rest}", folder, depth=depth + 1)
         here = here[part]
     return here

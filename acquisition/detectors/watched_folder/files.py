@@ -17,7 +17,6 @@ from ptychoflow.acquisition.readers.natural import natural_order
 LAST_NUMBER = re.compile(r"^(.*?)(\d{1,12})(\D*)$", re.DOTALL)
 LISTED_AGAIN_S = 2.0
 """A folder is listed again unless it has not changed for so long before it was listed: time stamps are coarse."""
-READ_AT_ONCE = 1 << 20
 OPEN_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 
 

@@ -8,6 +8,12 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps
 
+_FILTER = Image.Resampling.BILINEAR
+_OF_32_BITS = ("I", "F")
+"""Pillow's modes of images whose range nobody knows; converted, they would be clipped to white or black."""
+_PER_GREY_LEVEL = 257
+"""Of 16 bits: 65535 / 255."""
+
 
 class CorruptImage(Exception):
     """A file that is not a readable image; says which and why."""
@@ -16,16 +22,31 @@ class CorruptImage(Exception):
 def decode(path: Path, *, channels: int, px: int) -> npt.NDArray[np.uint8]:
     """Return the middle square of an image, scaled to `px`: uint8 (channels, px, px).
 
+    It is turned as its EXIF orientation says, transparent parts are white, and 16 bits become 8.
+
     Raises:
-        CorruptImage: the file cannot be read.
+        CorruptImage: the file cannot be read, or holds values of 32 bits.
     """
     try:
         with Image.open(path) as image:
-            pixels = np.asarray(ImageOps.fit(image.convert("RGB" if channels == 3 else "L"), (px, px), _FILTER))
+            shown = _opaque(_of_8_bits(ImageOps.exif_transpose(image)))
+            pixels = np.asarray(ImageOps.fit(shown.convert("RGB" if channels == 3 else "L"), (px, px), _FILTER))
     # Pillow's decoders raise all of these for files that are cut off or overwritten.
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+    except (OSError, SyntaxError, ValueError, EOFError, RuntimeError, Image.DecompressionBombError) as error:
         raise CorruptImage(f"{path}: {error}") from error
     return np.ascontiguousarray(pixels.reshape(px, px, channels).transpose(2, 0, 1))
 
 
-_FILTER = Image.Resampling.BILINEAR
+def _of_8_bits(image: Image.Image) -> Image.Image:
+    if image.mode in _OF_32_BITS:
+        raise ValueError("it holds values of 32 bits; write it with 8 or 16")
+    if image.mode.startswith("I;16"):
+        return Image.fromarray((np.asarray(image) // _PER_GREY_LEVEL).astype(np.uint8))
+    return image
+
+
+def _opaque(image: Image.Image) -> Image.Image:
+    if not image.has_transparency_data:
+        return image
+    ground = Image.new("RGBA", image.size, "white")
+    return Image.alpha_composite(ground, image.convert("RGBA"))

@@ -9,6 +9,9 @@ from PIL import Image
 
 from ptychoflow.streaming.errors import UserError
 
+NOT_FOR_PHOTOGRAPHS = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
+"""Formats that Pillow knows by name, and opens with the help of others at best."""
+
 
 @dataclass(frozen=True)
 class ImageFile:
@@ -29,7 +32,7 @@ class ImageFolder:
 
 
 def read_image_folder(folder: Path) -> ImageFolder:
-    """List a data set; nothing is decoded. Files whose name no image format claims are not part of it.
+    """List a data set; nothing is decoded. Hidden files, and files whose name no image format claims, are left out.
 
     Raises:
         UserError: a part is missing or cannot be listed, a class is empty, or training and validation name other
@@ -48,7 +51,7 @@ def read_image_folder(folder: Path) -> ImageFolder:
 
 def _class_names(folder: Path) -> set[str]:
     try:
-        names = {entry.name for entry in folder.iterdir() if entry.is_dir()}
+        names = {entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith(".")}
     except OSError as error:
         raise UserError(f"{folder} cannot be listed: {error.strerror}; a folder per class is expected there") from error
     if not names:
@@ -56,11 +59,21 @@ def _class_names(folder: Path) -> set[str]:
     return names
 
 
+def _suffixes() -> frozenset[str]:
+    """Return those of formats that Pillow reads by itself."""
+    formats = Image.registered_extensions()
+    return frozenset(name for name, kind in formats.items() if kind in Image.OPEN and kind not in NOT_FOR_PHOTOGRAPHS)
+
+
+def _is_image(path: Path, suffixes: frozenset[str]) -> bool:
+    return path.suffix.lower() in suffixes and not path.name.startswith(".")
+
+
 def _files(folder: Path, classes: tuple[str, ...]) -> tuple[ImageFile, ...]:
-    suffixes = Image.registered_extensions()
+    suffixes = _suffixes()
     files: list[ImageFile] = []
     for label, name in enumerate(classes):
-        found = sorted(path for path in (folder / name).iterdir() if path.suffix.lower() in suffixes)
+        found = sorted(path for path in (folder / name).iterdir() if _is_image(path, suffixes))
         if not found:
             raise UserError(f"{folder / name} holds no image; remove the class or add images")
         files.extend(ImageFile(path, label) for path in found)

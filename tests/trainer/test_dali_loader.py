@@ -87,5 +87,5 @@ def test_dali_leaves_corrupt_files_out_and_goes_on(folder: Path, caplog: pytest.
     for _ in range(2):
         labels = [minibatch["label"].tolist() for minibatch in loader.load([[0, 8, 11], [8], [5]])]
         assert labels == [[0, 1], [0]]
-    assert list(loader.corrupt) == [8]
+    assert list(loader.corrupt.reasons) == [8]
     assert caplog.text.count(f"left out an image that cannot be read: {bad}") == 1

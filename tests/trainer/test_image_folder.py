@@ -4,14 +4,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from image_folders import write_digits
 from PIL import Image
+from ranks_in_processes import run_in_ranks
 
 from ptychoflow.acquisition.classification.decoding import CorruptImage, decode
 from ptychoflow.acquisition.classification.image_folder import read_image_folder
 from ptychoflow.acquisition.classification.tasks import deal_classes
 from ptychoflow.streaming.errors import UserError
 from ptychoflow.trainer.pipelines.classification.offline.data import ImageData
+from ptychoflow.trainer.pipelines.classification.offline.loading import CorruptFiles
 from ptychoflow.trainer.pipelines.classification.settings import ImageSettings
 
 
@@ -98,9 +101,87 @@ def test_corrupt_images_are_named_left_out_and_counted_once(
     for _ in range(2):
         labels = [minibatch["label"].tolist() for minibatch in loader.load([[0, 6, 11], [6], [5]])]
         assert labels == [[0, 2], [1]]
-    assert len(loader.corrupt) == 1
-    assert str(bad) in loader.corrupt[6]
+    assert len(loader.corrupt.reasons) == 1
+    assert str(bad) in loader.corrupt.reasons[6]
     assert caplog.text.count("left out an image that cannot be read") == 1
+
+
+@pytest.mark.parametrize(
+    ("mode", "suffix"), [("I;16", "png"), ("I;16", "tif"), ("I;16B", "tif"), ("L", "png"), ("RGB", "jpg")]
+)
+def test_a_ramp_is_the_same_ramp_whatever_its_depth(tmp_path: Path, mode: str, suffix: str) -> None:
+    levels = np.tile(np.arange(0, 256, 4), (64, 1))
+    if mode.startswith("I;16"):
+        deep = (levels * 257).astype(">u2" if mode.endswith("B") else "<u2")
+        image = Image.frombytes(mode, (64, 64), deep.tobytes())
+    else:
+        image = Image.fromarray(levels.astype(np.uint8)).convert(mode)
+    image.save(tmp_path / f"ramp.{suffix}")
+    decoded = decode(tmp_path / f"ramp.{suffix}", channels=1, px=64)[0].astype(int)
+    np.testing.assert_allclose(decoded, levels, atol=2 if suffix == "jpg" else 0)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.int32])
+def test_values_of_32_bits_are_no_image(tmp_path: Path, dtype: type) -> None:
+    Image.fromarray(np.linspace(0, 1, 64).reshape(8, 8).astype(dtype)).save(tmp_path / "deep.tif")
+    with pytest.raises(CorruptImage, match=r"deep\.tif: it holds values of 32 bits"):
+        decode(tmp_path / "deep.tif", channels=1, px=8)
+
+
+def test_a_photograph_is_turned_as_it_was_held(tmp_path: Path) -> None:
+    image = Image.fromarray(np.tile(np.linspace(0, 255, 32).astype(np.uint8), (32, 1)))
+    held = image.getexif()
+    held[0x112] = 6  # the camera lay on its right side
+    image.save(tmp_path / "photograph.jpg", exif=held)
+    decoded = decode(tmp_path / "photograph.jpg", channels=1, px=32)[0].astype(int)
+    assert abs(decoded[0, 16] - 0) < 6
+    assert abs(decoded[-1, 16] - 255) < 6
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_what_is_transparent_is_white(tmp_path: Path, channels: int) -> None:
+    pixels = np.zeros((16, 16, 4), np.uint8)
+    pixels[4:12, 4:12, 3] = 255
+    Image.fromarray(pixels).save(tmp_path / "square.png")
+    decoded = decode(tmp_path / "square.png", channels=channels, px=16)
+    assert (decoded[:, 5:11, 5:11] == 0).all()
+    assert (decoded[:, :3] == 255).all()
+
+
+def test_an_error_of_any_decoder_names_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("Missing or empty image item")  # of Pillow's AVIF decoder, where a file is damaged
+
+    Image.new("L", (8, 8)).save(tmp_path / "damaged.png")
+    monkeypatch.setattr(Image.Image, "load", fail)
+    with pytest.raises(CorruptImage, match=r"damaged\.png: Missing or empty image item"):
+        decode(tmp_path / "damaged.png", channels=1, px=8)
+
+
+def test_hidden_files_and_what_only_calls_itself_an_image_are_no_part_of_a_data_set(folder: Path) -> None:
+    whole = read_image_folder(folder)
+    for name in ("._000.png", "manual.pdf", "data.h5", "figure.eps"):
+        (folder / "train" / "1" / name).write_bytes(b"no image")
+    for part in ("train", "val"):
+        (folder / part / ".ipynb_checkpoints").mkdir()
+    assert read_image_folder(folder) == whole
+
+
+def miss_my_own(rank: int, share: float) -> tuple[int, str]:
+    corrupt = CorruptFiles(10, share=share)
+    corrupt.note({number: f"{number}.png is damaged" for number in ([0, 1, 2], [2, 3])[rank]})
+    try:
+        corrupt.gather(torch.device("cpu"))
+    except UserError as error:
+        return len(corrupt.reasons), str(error)
+    return len(corrupt.reasons), ""
+
+
+def test_ranks_count_what_any_of_them_could_not_read() -> None:
+    assert run_in_ranks(miss_my_own, 2, 0.4) == [(4, ""), (4, "")]
+    for count, said in run_in_ranks(miss_my_own, 2, 0.35):
+        assert count == 4
+        assert "4 of 10 images cannot be read, more than images.corrupt_share = 0.35 allows: " in said
 
 
 def test_too_many_corrupt_images_end_the_run(folder: Path) -> None:

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import multiprocessing
-import os
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -9,8 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import torch.distributed as dist
-from support import free_ports
+from ranks_in_processes import run_in_ranks
 from torch import Tensor, nn
 from trainer_streams import FRAME, TARGET, samples
 
@@ -90,27 +87,13 @@ def train_steps(trained: Learner[FrameNetwork], rank: int) -> list[float]:
 def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """What two processes joined by gloo found."""
     folder = tmp_path_factory.mktemp("ranks")
-    (port,) = free_ports(1)
-    context = multiprocessing.get_context("spawn")
-    processes = [context.Process(target=in_group, args=(rank, port, folder)) for rank in (0, 1)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(120.0)
-    for process in processes:
-        if process.is_alive():
-            process.kill()
-    assert [process.exitcode for process in processes] == [0, 0]
+    run_in_ranks(in_group, 2, folder, timeout_s=120.0)
     return [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in (0, 1)]
 
 
-def in_group(rank: int, port: int, folder: Path) -> None:
-    torch.set_num_threads(1)
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "RANK": str(rank), "WORLD_SIZE": "2"}
-    dist.init_process_group("gloo")
+def in_group(rank: int, folder: Path) -> None:
     found = train_one_rank(rank) | share_one_rank(rank) | agree_on_everything(rank)
     torch.save(found, folder / f"rank{rank}.pt")
-    dist.destroy_process_group()
 
 
 def train_one_rank(rank: int) -> dict[str, Any]:

@@ -32,6 +32,8 @@ def test_ranks_wait_longer_than_a_collective_may_take() -> None:
         rank.start()
     for rank in ranks:
         rank.join(60.0)
+        rank.kill()
+        rank.join()
     assert [rank.exitcode for rank in ranks] == [0, 0]
 
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
 from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 import torch
 import torch.distributed as dist
+from ranks_in_processes import run_in_ranks
 from strategy_steps import Samples, Step, Trainee, minibatch, train_plainly
-from support import free_ports
 
 from ptychoflow.buffer.names import TransportName
 from ptychoflow.trainer.settings import StrategyName
@@ -35,30 +33,16 @@ SIZES = [(4, 0), (4, 4), (4, 4), (4, 0), (0, 4), (0, 0), (1, 4), (4, 4), (0, 0),
 def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, list[Step]]]:
     """The steps of two processes joined by gloo, by strategy and transport."""
     folder = tmp_path_factory.mktemp("ranks")
-    (port,) = free_ports(1)
-    context = multiprocessing.get_context("spawn")
-    processes = [context.Process(target=in_group, args=(rank, port, folder)) for rank in (0, 1)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(120.0)
-    for process in processes:
-        if process.is_alive():
-            process.kill()
-    assert [process.exitcode for process in processes] == [0, 0]
+    run_in_ranks(in_group, 2, folder, timeout_s=120.0)
     found = [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in (0, 1)]
     return [{name: [Step(**step) for step in steps] for name, steps in saved.items()} for saved in found]
 
 
-def in_group(rank: int, port: int, folder: Path) -> None:
-    torch.set_num_threads(1)
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "RANK": str(rank), "WORLD_SIZE": "2"}
-    dist.init_process_group("gloo")
+def in_group(rank: int, folder: Path) -> None:
     torch.save(
         {name + transport: train_on_my_share(name, transport, rank) for name, transport in CASES},
         folder / f"rank{rank}.pt",
     )
-    dist.destroy_process_group()
 
 
 def train_on_my_share(name: StrategyName, transport: TransportName, rank: int) -> list[dict[str, object]]:

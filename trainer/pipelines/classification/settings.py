@@ -35,7 +35,7 @@ class ImageSettings(ImageFolderSettings, ViewSettings):
     """The `[images]` section: data set, tasks, and how files become the network's input."""
 
     loader: LoaderName = LoaderName.TORCHVISION
-    """Both give the same squares, within a grey level or two."""
+    """Both give the same squares, within a grey level or two; `dali` leaves out which parts are transparent."""
     workers: NonNegativeInt = 4
     """Processes per rank that read files; 0 reads them in the training process. Threads of `dali`."""
     keep_in_memory: bool = False

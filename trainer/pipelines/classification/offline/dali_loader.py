@@ -48,9 +48,9 @@ class DaliLoader:
         self._largest_batch = 0
 
     @property
-    def corrupt(self) -> dict[int, str]:
-        """Why a file could not be read, by its position."""
-        return self._corrupt.reasons
+    def corrupt(self) -> CorruptFiles:
+        """What could not be read."""
+        return self._corrupt
 
     def load(self, batches: Sequence[Rows]) -> Iterator[Minibatch]:
         """Yield one minibatch per entry: `image` uint8 (n, channels, px, px) on the GPU and `label` int64 (n,).
@@ -59,7 +59,7 @@ class DaliLoader:
             UserError: more files are corrupt than the settings allow.
         """
         for batch in batches:
-            rows = [row for row in batch if row not in self.corrupt]
+            rows = [row for row in batch if row not in self._corrupt.reasons]
             if not rows:
                 continue
             try:

@@ -46,6 +46,8 @@ class AccuracyEvaluator:
     def evaluate(self, network: nn.Module, *, tasks: int | None = None) -> Accuracy:
         """Return the accuracies of a network in evaluation mode, the same on all ranks. Collective.
 
+        Raises UserError where too many files cannot be read.
+
         Args:
             network: from stored images to logits over all classes.
             tasks: evaluate on the first so many only.
@@ -62,6 +64,7 @@ class AccuracyEvaluator:
             found = torch.stack([is_correct(logits, label, top=1), is_correct(logits, label, top=5)], dim=1)
             counted = torch.cat([found.double(), torch.ones(len(label), 1, device=device)], dim=1)
             sums.index_add_(0, self._task_of_class[label], counted.double())
+        self._loader.corrupt.gather(device)
         if dist.is_initialized():
             dist.all_reduce(sums)
         shares = sums[:count, :2] / sums[:count, 2:].clamp(min=1)

@@ -43,9 +43,9 @@ class ImageLoader:
         )
 
     @property
-    def corrupt(self) -> dict[int, str]:
-        """Why a file could not be read, by its position."""
-        return self._corrupt.reasons
+    def corrupt(self) -> CorruptFiles:
+        """What could not be read."""
+        return self._corrupt
 
     def load(self, batches: Sequence[Rows]) -> Iterator[Minibatch]:
         """Yield one minibatch per entry: `image` uint8 (n, channels, px, px) and `label` int64 (n,).

@@ -6,6 +6,9 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol
 
+import torch
+import torch.distributed as dist
+
 from ptychoflow.streaming.errors import UserError
 from ptychoflow.trainer.interface.pipeline import Minibatch
 
@@ -14,6 +17,7 @@ log = logging.getLogger(__name__)
 Rows = list[int]
 """Positions in the list of files."""
 
+OF_ANOTHER_RANK = "one that another rank names"
 NAMED = 3
 """Corrupt files that an error names."""
 
@@ -25,8 +29,8 @@ class Loader(Protocol):
     """
 
     @property
-    def corrupt(self) -> dict[int, str]:
-        """Why a file could not be read, by its position."""
+    def corrupt(self) -> CorruptFiles:
+        """What could not be read."""
 
     def load(self, batches: Sequence[Rows]) -> Iterator[Minibatch]:
         """Yield one minibatch per entry: `image` uint8 (n, channels, px, px) and `label` int64 (n,).
@@ -46,7 +50,7 @@ class CorruptFiles:
 
     def __init__(self, files: int, *, share: float) -> None:
         self.reasons: dict[int, str] = {}
-        """By position."""
+        """Why a file could not be read, by its position."""
         self._files, self._share = files, share
 
     def note(self, reasons: Mapping[int, str]) -> None:
@@ -59,6 +63,28 @@ class CorruptFiles:
             if row not in self.reasons:
                 log.warning("left out an image that cannot be read: %s", reason)
         self.reasons |= reasons
+        self._check()
+
+    def gather(self, device: torch.device) -> None:
+        """Take in what other ranks could not read. Collective.
+
+        Args:
+            device: where this rank's collectives work.
+
+        Raises:
+            UserError: together they are too many; on all ranks.
+        """
+        if not dist.is_initialized():
+            return
+        found = torch.zeros(self._files, dtype=torch.uint8)
+        found[list(self.reasons)] = 1
+        found = found.to(device)
+        dist.all_reduce(found, dist.ReduceOp.MAX)
+        for row in found.nonzero().flatten().tolist():
+            self.reasons.setdefault(row, OF_ANOTHER_RANK)
+        self._check()
+
+    def _check(self) -> None:
         if len(self.reasons) > self._share * self._files:
             named = "; ".join(list(self.reasons.values())[:NAMED])
             raise UserError(

@@ -119,7 +119,7 @@ class TaskTrainer:
     def _go_on(self, now: _Progress, common: State, shards: Sequence[State]) -> None:
         rank, ranks = self._rank.rank, self._rank.world_size
         for shard in shards[rank::ranks]:
-            self._data.train.corrupt.update({int(row): reason for row, reason in shard["corrupt"].items()})
+            self._data.train.corrupt.reasons.update({int(row): reason for row, reason in shard["corrupt"].items()})
         task, epoch = divmod(len(now.record.epochs), self._settings.epochs)
         now.task_step = common["task_step"]
         if len(shards) != ranks and epoch > 0:
@@ -150,6 +150,7 @@ class TaskTrainer:
         ).run()
 
     def _end_epoch(self, now: _Progress) -> None:
+        self._data.train.corrupt.gather(self._rank.device)
         self._save(now)
         if self._tell_epoch is not None:
             self._tell_epoch(len(now.record.epochs), len(self._tasks) * self._settings.epochs)
@@ -161,7 +162,7 @@ class TaskTrainer:
             return
         started_s = time.monotonic()
         step = now.report.steps + now.report.skipped
-        corrupt = {str(row): reason for row, reason in self._data.train.corrupt.items()}
+        corrupt = {str(row): reason for row, reason in self._data.train.corrupt.reasons.items()}
         checkpoints.save(
             step,
             now.learner,
@@ -204,5 +205,5 @@ class TaskTrainer:
     def _complete(self, now: _Progress) -> None:
         record, report = now.record, now.report
         record.steps, record.samples, record.skipped_steps = report.steps, report.samples, report.skipped
-        record.corrupt = len(self._data.train.corrupt)
+        record.corrupt = len(self._data.train.corrupt.reasons)
         record.breakdown_ms, record.buffer = report.breakdown_ms(), report.buffer_figures()

@@ -54,6 +54,26 @@ def usable(frames: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
     return good
 
 
+def shows_counts(frames: npt.NDArray[Any], mask: npt.NDArray[np.bool_] | None = None) -> npt.NDArray[np.bool_]:
+    """Return which frames (n, y, x) hold a count somewhere, bool (n,), whatever marks the pixels that are none.
+
+    For frames as a detector sends them, before it is known which of their pixels are gaps: `usable` would take a gap's
+    marker for a count that is wrong.
+
+    Args:
+        frames: as they came.
+        mask: pixels that are known to be bad, bool (y, x).
+    """
+    counted = frames > 0
+    if frames.dtype.kind in "iu":
+        counted &= frames < min(np.iinfo(frames.dtype).max, NEVER_COUNTED)
+    else:
+        counted &= np.isfinite(frames)
+    if mask is not None:
+        counted &= ~mask
+    return np.asarray(counted.any(axis=(1, 2)))
+
+
 class Readable(Protocol):
     """What frames are read from."""
 

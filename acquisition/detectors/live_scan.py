@@ -19,7 +19,7 @@ from ptychoflow.acquisition.detectors.joiner import PlacedFrames, missing_in_wor
 from ptychoflow.acquisition.detectors.message import Run
 from ptychoflow.acquisition.detectors.series_table import Series, SeriesTable
 from ptychoflow.acquisition.detectors.settings import LiveSettings
-from ptychoflow.acquisition.frame_check import usable
+from ptychoflow.acquisition.frame_check import shows_counts
 from ptychoflow.acquisition.position_check import Reach, outliers
 from ptychoflow.acquisition.preprocess import FilePerspective
 from ptychoflow.acquisition.publishing.ledger import Ledger
@@ -227,7 +227,7 @@ class Opening:
         self._placed: list[PlacedFrames] = []
         self._frames: list[Frames] = []
         self._notes: list[str] = []
-        self._usable = self._held_bytes = 0
+        self._showing = self._held_bytes = 0
         self._geometry: Geometry | None = None
         self._said: list[str] = []
         self.why_not = ""
@@ -238,8 +238,10 @@ class Opening:
 
     @property
     def enough(self) -> bool:
-        """Whether so many usable frames have come that the perspective can begin, or as many as memory is for."""
-        return self._full or self._usable >= (LEAST_FRAMES if self._look_serves() else self._scan.settings.first_frames)
+        """Whether so many frames that show something have come that the perspective can begin, or as many as memory is for."""
+        return self._full or self._showing >= (
+            LEAST_FRAMES if self._look_serves() else self._scan.settings.first_frames
+        )
 
     def take(self) -> None:
         """Take the frames that have been placed meanwhile, if more are needed."""
@@ -252,7 +254,9 @@ class Opening:
             self._placed.append(frame)
             self._frames.append(decoded)
             self._held_bytes += decoded.nbytes
-            self._usable += int(usable(decoded).sum())
+            mask = self._series.header.mask
+            fits = mask is not None and mask.shape == decoded.shape[1:]
+            self._showing += int(shows_counts(decoded, mask if fits else None).sum())
 
     def perspective(self, index: int) -> LivePerspective | None:
         """Return the perspective; None if there is too little to see.
@@ -261,9 +265,9 @@ class Opening:
             UserError: what is seen in the first series is no far-field ptychographic scan.
         """
         # a long dark beginning of a series like one before is no reason to leave it out: more may come
-        begins = self._usable >= LEAST_FRAMES or (self._full and self._look_serves())
+        begins = self._showing >= LEAST_FRAMES or (self._full and self._look_serves())
         if self._geometry is None or not begins:
-            self.why_not = self.why_not or f"only {self._usable} of its frames have a position and show anything"
+            self.why_not = self.why_not or f"only {self._showing} of its frames have a position and show anything"
             return None
         placed, stored = PlacedFrames.joined(self._placed), np.concatenate(self._frames)
         positions_px = np.array(placed.positions_m) / self._geometry.object_pixel_size_m

@@ -25,6 +25,7 @@ from ptychoflow.acquisition.detectors.arrivals import (
 )
 from ptychoflow.acquisition.detectors.compression import Codec, CompressedImage, encode
 from ptychoflow.acquisition.detectors.live_scan import Opening
+from ptychoflow.acquisition.frame_check import usable
 from ptychoflow.acquisition.scan import Ending
 from ptychoflow.streaming.errors import UserError
 from ptychoflow.streaming.events import Missing, Unplaced
@@ -236,6 +237,65 @@ def test_what_is_cut_out_of_compressed_frames_is_cut_out_of_whole_ones(
     assert list(first.frames[0]) == list(second.frames[0])
     for trigger, frame_of_first in first.frames[0].items():
         np.testing.assert_array_equal(frame_of_first, second.frames[0][trigger])
+
+
+@pytest.mark.parametrize("mask_is_sent", [True, False])
+@pytest.mark.parametrize(
+    ("dtype", "marker"),
+    [
+        ("u2", 2**16 - 1),
+        ("u4", 2**32 - 1),
+        ("u4", 2**32 - 2),
+        ("i2", -(2**15)),
+        ("i2", -1),
+        ("i4", -(2**31)),
+        ("i4", 2**31 - 1),
+        ("f4", np.nan),
+    ],
+)
+def test_a_series_begins_whatever_marks_the_gaps_of_its_detector(
+    tmp_path: Path, dtype: str, marker: float, mask_is_sent: bool
+) -> None:
+    gaps = np.zeros((32, 32), bool)
+    gaps[15:17] = gaps[:, 3] = True
+
+    def with_gaps(one: Arrival) -> Arrival:
+        if isinstance(one, SeriesBegan) and mask_is_sent:
+            return SeriesBegan(one.series, replace(HEADER, mask=gaps))
+        if not isinstance(one, FrameCame):
+            return one
+        counts = one.image.decode().astype(dtype)
+        counts[gaps] = marker
+        return FrameCame(one.series, one.number, PlainImage(counts))
+
+    taken = Script(tmp_path).add_all((at_s, with_gaps(one)) for at_s, one in whole_series(FIRST)).scan().run()
+    (frames,) = taken.frames
+    assert sorted(frames) == list(range(FRAMES))
+    assert usable(np.stack(list(frames.values()))).all()
+    for trigger, shown in frames.items():
+        np.testing.assert_array_equal(shown[~gaps], FIRST.read(trigger, trigger + 1)[0][~gaps])
+
+
+@pytest.mark.parametrize("mask_is_sent", [True, False])
+def test_gaps_that_outnumber_the_pixels_with_counts_are_no_saturation(tmp_path: Path, mask_is_sent: bool) -> None:
+    gaps = np.zeros((128, 128), bool)
+    gaps[20:24] = gaps[100:110] = True
+    header = replace(HEADER, shape_px=gaps.shape, mask=gaps if mask_is_sent else None)
+
+    def larger(one: Arrival) -> Arrival:
+        if isinstance(one, SeriesBegan):
+            return SeriesBegan(one.series, header)
+        if not isinstance(one, FrameCame):
+            return one
+        counts = np.zeros(gaps.shape, np.uint16)
+        counts[48:80, 48:80] = one.image.decode()
+        counts[gaps] = 2**16 - 1
+        return FrameCame(one.series, one.number, PlainImage(counts, gaps.shape))
+
+    taken = Script(tmp_path).add_all((at_s, larger(one)) for at_s, one in whole_series(FIRST)).scan().run()
+    (frames,) = taken.frames
+    assert usable(np.stack(list(frames.values()))).all()
+    assert sorted(frames) == list(range(FRAMES))
 
 
 def test_a_header_that_was_lost_is_made_up_for_by_settings(tmp_path: Path) -> None:

@@ -49,12 +49,12 @@ class LiveScan(OpenEndedScan):
         settings: of the scan.
         arrivals: what came, and comes.
         decoders: of the sources, in the order of the arrivals' names.
-        attend: called again and again, for what must be looked after while frames come; returns whether a receiver
-            listens: while there is none, nothing is given up because it does not come.
+        attend: called again and again, for what must be looked after while frames come; returns the time until which
+            all that came is in the arrivals, None while no receiver listens. What does not come is given up by it: what
+            waits for a slow disk is on its way.
         probe: starting probe (mode, y, x) of frames as they are sent; None has it estimated from the first ones.
         ledger: counts frames that are in no batch: those without a place, and those that never came.
         warn: told what a person should know.
-        clock: `time.time`.
     """
 
     def __init__(
@@ -63,11 +63,10 @@ class LiveScan(OpenEndedScan):
         arrivals: ArrivalsReader,
         decoders: Sequence[Decoder],
         *,
-        attend: Callable[[], bool],
+        attend: Callable[[], float | None],
         probe: npt.NDArray[np.complex64] | None,
         ledger: Ledger,
         warn: Callable[[str], None],
-        clock: Callable[[], float] = time.time,
     ) -> None:
         self.name = " and ".join(one.kind for one in settings.sources)
         self.settings, self.probe = settings, probe
@@ -76,13 +75,13 @@ class LiveScan(OpenEndedScan):
         self.decode = FrameDecoder(settings.decoders or os.cpu_count() or 1)
         self.look: Look | None = None
         """What was found in the first frames that were looked at."""
-        self._arrivals, self._decoders, self._attend, self._clock = arrivals, decoders, attend, clock
+        self._arrivals, self._decoders, self._attend = arrivals, decoders, attend
         self._records = arrivals.records()
         self.told = 0
         """So many perspectives an earlier process of the run has read to their end: they are read again."""
         self._warn = warn
         self._now_s = 0.0
-        """When what is being read came; now, if all has been read."""
+        """When what is being read came; if all has been read, until when nothing else came."""
         self._came = 0
         self._skip = settings.skipped_series
 
@@ -128,7 +127,7 @@ class LiveScan(OpenEndedScan):
 
     def advance(self) -> bool:
         """Read on in the arrivals; return whether anything came."""
-        listens = self._attend()
+        written_until_s = self._attend()
         first = self.table.first
         if first is not None and len(first.joiner.placed) >= PLACED_AT_MOST:
             return True
@@ -141,8 +140,8 @@ class LiveScan(OpenEndedScan):
                 break
         else:
             self._records = self._arrivals.records()
-        if read == 0 and listens:
-            self._now_s = self._clock()
+        if read == 0 and written_until_s is not None:
+            self._now_s = max(self._now_s, written_until_s)
             self.table.pass_time(self._now_s)
         self._tell(self.table.late)
         while self.table.notes:
@@ -238,10 +237,9 @@ class Opening:
 
     @property
     def enough(self) -> bool:
-        """Whether so many frames that show something have come that the perspective can begin, or as many as memory is for."""
-        return self._full or self._showing >= (
-            LEAST_FRAMES if self._look_serves() else self._scan.settings.first_frames
-        )
+        """Whether so many frames that show counts came that the perspective can begin, or all that memory takes."""
+        needed = LEAST_FRAMES if self._look_serves() else self._scan.settings.first_frames
+        return self._full or self._showing >= needed
 
     def take(self) -> None:
         """Take the frames that have been placed meanwhile, if more are needed."""

@@ -30,7 +30,7 @@ class Receiver:
         self._arguments = [msgspec.json.encode(ReceiverJob.of(settings, folder)).decode()]
         self._warn = warn
         self._trouble = ""
-        self._listens = False
+        self._written_until_s: float | None = None
         self._again_at_s = 0.0
         self._child: Child | None = Child(MODULE, self._arguments, threads=1)
 
@@ -39,8 +39,10 @@ class Receiver:
         """Process id of the receiver, None while there is none."""
         return None if self._child is None else self._child.pid
 
-    def attend(self) -> bool:
-        """See to it that there is a receiver; return whether it listens. The arrivals say since when. Does not block.
+    def attend(self) -> float | None:
+        """See to it that there is a receiver; return the time until which all that came is in the arrivals files.
+
+        None while none listens; the arrivals say since when. Does not block.
 
         Raises:
             UserError: a source can never be received like this.
@@ -48,16 +50,16 @@ class Receiver:
         if self._child is None:
             if time.monotonic() >= self._again_at_s:
                 self._child = Child(MODULE, self._arguments, threads=1)
-            return False
+            return None
         try:
             while (line := self._child.receive(0.0)) is not None:
                 self._hear(msgspec.json.decode(line, type=ReceiverAnswer))
         except ChildEnded as end:
             self._child.close()
-            self._child, self._listens = None, False
+            self._child, self._written_until_s = None, None
             self._again_at_s = time.monotonic() + AGAIN_AFTER_S
             self._warn(f"the receiver is gone ({end}); it is started again, and what comes meanwhile is missing")
-        return self._listens
+        return self._written_until_s
 
     def close(self) -> None:
         """End the receiver; what it has received is written first."""
@@ -67,7 +69,7 @@ class Receiver:
     def _hear(self, answer: ReceiverAnswer) -> None:
         if isinstance(answer, ReceiverFailed):
             raise UserError(answer.reason)
-        self._listens = True
+        self._written_until_s = answer.written_until_s
         if answer.trouble and answer.trouble != self._trouble:
             self._warn(
                 f"what the detector sends cannot be written ({answer.trouble}): it waits in memory, up to "

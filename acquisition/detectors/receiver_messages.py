@@ -37,6 +37,8 @@ class ReceiverStatus(msgspec.Struct, frozen=True, forbid_unknown_fields=True, ta
 
     trouble: str
     """Why the disk takes nothing; empty while it does."""
+    written_until_s: float
+    """By the receiver's clock: all that came before is in the arrivals files."""
 
 
 class ReceiverFailed(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="failed"):

@@ -55,12 +55,17 @@ class ReceivedQueue:
         self._there_are_some = threading.Event()
         self._lock = threading.Lock()
         self._most_bytes, self._bytes, self._dropped = most_bytes, 0, 0
+        self._clock_ahead_s = time.time() - time.monotonic()
+
+    def now_s(self) -> float:
+        """Return the time of day as it was set when this was made: nothing is given up because a clock is set."""
+        return time.monotonic() + self._clock_ahead_s
 
     def put(self, source: int, parts: Sequence[Part]) -> None:
         """Take in one message. Does not block."""
         size = sum(map(len, parts))
-        message = Message(source, time.time(), parts)
         with self._lock:
+            message = Message(source, self.now_s(), parts)
             if self._bytes + size > self._most_bytes and self._bytes:
                 self._dropped += 1
                 return
@@ -88,9 +93,10 @@ class ReceivedQueue:
         return taken
 
     @property
-    def empty(self) -> bool:
-        """Whether nothing waits."""
-        return not self._waiting
+    def empty_at_s(self) -> float | None:
+        """The time, if nothing waits: all that was put in before has been taken."""
+        with self._lock:
+            return None if self._waiting else self.now_s()
 
     def count_dropped(self, messages: int) -> None:
         """Count messages that could not be kept."""
@@ -186,7 +192,7 @@ def _write(
     What the disk does not take is kept and tried again; the queue drops what comes once it is full. With `stop` set and
     a disk that takes nothing there is nobody to wait for.
     """
-    status_due_s, trouble = 0.0, ""
+    status_due_s, trouble, written_until_s = 0.0, "", 0.0
     messages: list[Message] = []
     while True:
         messages = messages or received.take(POLL_S)
@@ -205,13 +211,15 @@ def _write(
                 log.warning("%d messages could not be written: %s", len(messages), trouble)
                 messages = []
             time.sleep(POLL_S)
+        empty_at_s = None if messages else received.empty_at_s
+        written_until_s = written_until_s if empty_at_s is None else empty_at_s
         if not failures.empty():
             _say(answers, ReceiverFailed(failures.get()))
         if time.monotonic() >= status_due_s:
             status_due_s = time.monotonic() + STATUS_PERIOD_S
-            _say(answers, ReceiverStatus(trouble))
-        if not messages and received.empty and (stop.is_set() or broken.is_set()):
-            _end(writer)
+            _say(answers, ReceiverStatus(trouble, written_until_s))
+        if empty_at_s is not None and (stop.is_set() or broken.is_set()):
+            _end(writer, at_s=empty_at_s)
             return
 
 
@@ -226,9 +234,9 @@ def _within_series(messages: Sequence[Message], frames: Connection) -> int:
     return next(later, len(messages))
 
 
-def _end(writer: ArrivalsWriter) -> None:
+def _end(writer: ArrivalsWriter, *, at_s: float) -> None:
     try:
-        writer.append(STOPPED, time.time(), ())
+        writer.append(STOPPED, at_s, ())
         writer.end_file()
     except OSError as error:
         log.warning("the arrivals cannot be ended: %s", error)
@@ -238,7 +246,7 @@ def _append_dropped(received: ReceivedQueue, writer: ArrivalsWriter) -> None:
     """Write down how many messages were dropped, once."""
     if dropped := received.take_dropped():
         try:
-            writer.append(DROPPED, time.time(), [str(dropped).encode()])
+            writer.append(DROPPED, received.now_s(), [str(dropped).encode()])
         except OSError:
             received.count_dropped(dropped)
             raise

@@ -46,12 +46,11 @@ def scan_again(source: ScanSourceSettings, arrivals: Path) -> Iterator[OpenEnded
         source,
         ArrivalsReader(arrivals),
         [make_decoder(one) for one in source.sources],
-        attend=lambda: True,
+        # what has not come by now never will
+        attend=lambda: math.inf,
         probe=None if source.probe is None else load_probe(source.probe),
         ledger=Ledger(),
         warn=log.warning,
-        # what has not come by now never will
-        clock=lambda: math.inf,
     )
     with closing(live):
         for perspective in live.arriving():

@@ -138,11 +138,10 @@ class Script:
             LiveSettings.model_validate({**SETTINGS, "end_after_idle_s": 100.0, **(settings or {})}),
             ArrivalsReader(self.folder),
             [ScriptDecoder(self.arrivals)],
-            attend=lambda: True,
+            attend=tick,
             probe=None,
             ledger=taken.ledger,
             warn=taken.warnings.append,
-            clock=tick,
         )
         scan.told = told
         taken.scan = scan

@@ -7,9 +7,12 @@ import io
 import os
 import queue
 import threading
+import time
 from pathlib import Path
 
+import msgspec
 import pytest
+from live_scans import SCAN, SETTINGS, ScriptDecoder, Taken, whole_series
 from support import wait_until
 
 from ptychoflow.acquisition.detectors.arrivals_file import (
@@ -20,7 +23,11 @@ from ptychoflow.acquisition.detectors.arrivals_file import (
     ArrivalsWriter,
     arrivals_files,
 )
+from ptychoflow.acquisition.detectors.live_scan import LiveScan
+from ptychoflow.acquisition.detectors.receiver_messages import ReceiverStatus
 from ptychoflow.acquisition.detectors.receiver_process import ReceivedQueue, _drain, _write
+from ptychoflow.acquisition.detectors.settings import LiveSettings
+from ptychoflow.acquisition.scan import Ending
 from ptychoflow.streaming.errors import UserError
 
 
@@ -94,3 +101,78 @@ def test_an_error_that_nobody_has_thought_of_ends_the_receiver_and_not_one_sourc
     assert broken.is_set()
     _write(received, ArrivalsWriter(tmp_path, ["frames"]), Source(), stop, broken, failures, io.BytesIO())
     assert [bytes(one.parts[0]) for one in ArrivalsReader(tmp_path).read() if one.source == 0] == [b"frame"] * 2
+
+
+class StuckDisk(ArrivalsWriter):
+    """A writer to a disk that takes nothing while `stuck` is set."""
+
+    stuck = threading.Event()
+
+    def append_all(self, messages) -> None:
+        if self.stuck.is_set():
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        super().append_all(messages)
+
+
+class Answers(io.RawIOBase):
+    """Keeps what a receiver has said last."""
+
+    status = ReceiverStatus("", 0.0)
+    said = 0
+
+    def write(self, line) -> int:
+        self.status, self.said = msgspec.json.decode(bytes(line), type=ReceiverStatus), self.said + 1
+        return len(line)
+
+
+def test_what_waits_for_a_slow_disk_is_not_given_up(tmp_path: Path) -> None:
+    """A disk takes nothing for longer than frames wait for positions and than a series may be silent."""
+    events, taken = whole_series(SCAN.perspective(0)), Taken()
+    received, stop, answers = ReceivedQueue(1 << 30), threading.Event(), Answers()
+    writer = StuckDisk(tmp_path, ["frames"])
+    writing = threading.Thread(
+        target=_write, args=(received, writer, Source(), stop, threading.Event(), queue.SimpleQueue(), answers)
+    )
+    taken.scan = LiveScan(
+        LiveSettings.model_validate(
+            {**SETTINGS, "join": SETTINGS["join"] | {"wait_s": 0.2}, "idle_s": 0.2, "perspectives": 1}
+        ),
+        ArrivalsReader(tmp_path),
+        [ScriptDecoder([arrival for _, arrival in events])],
+        attend=lambda: answers.status.written_until_s,
+        probe=None,
+        ledger=taken.ledger,
+        warn=taken.warnings.append,
+    )
+
+    def receive(numbers: range) -> None:
+        for number in numbers:
+            received.put(0, [number.to_bytes(4, "big")])
+
+    writing.start()
+    try:
+        receive(range(20))
+        wait_until(lambda: taken.scan.table.first is not None or taken.scan.advance())
+        writer.stuck.set()
+        receive(range(20, len(events)))
+        said, began_s = answers.said, time.monotonic()
+        wait_until(lambda: taken.scan.advance() or (answers.said > said + 2 and time.monotonic() > began_s + 0.5))
+        writer.stuck.clear()
+        taken.run()
+    finally:
+        writer.stuck.clear()
+        stop.set()
+        writing.join(20)
+    taken.assert_shows(SCAN.perspective(0), range(len(SCAN.perspective(0))))
+    assert taken.endings == [Ending.COMPLETE]
+
+
+def test_a_clock_that_is_set_gives_nothing_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    received = ReceivedQueue(1 << 20)
+    received.put(0, [b"frame"])
+    monkeypatch.setattr(time, "time", lambda: 4e9)
+    received.put(0, [b"frame"])
+    first, second = received.take(1.0)
+    assert 0 <= second.received_at_s - first.received_at_s < 60
+    assert received.empty_at_s is not None
+    assert 0 <= received.empty_at_s - second.received_at_s < 60

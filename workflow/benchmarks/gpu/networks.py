@@ -41,9 +41,9 @@ def pipeline_of(setup: Setup) -> Ptychography:
     return Ptychography(shape, shape)
 
 
-def network_of(setup: Setup, *, batch_norm: bool = True, px: int | None = None) -> FrameNetwork:
-    """Return a network with the same random weights every time, on the CPU."""
-    torch.manual_seed(0)
+def network_of(setup: Setup, *, batch_norm: bool = True, px: int | None = None, seed: int = 0) -> FrameNetwork:
+    """Return a network with the same random weights for the same seed, on the CPU."""
+    torch.manual_seed(seed)
     side = px or frame_px(setup)
     model = ModelSettings(width=2, levels=2, batch_norm=batch_norm) if setup.short else ModelSettings()
     model = model.model_copy(update={"batch_norm": batch_norm})
@@ -70,13 +70,17 @@ def learner_of(
 
 
 def minibatch_of(setup: Setup, number: int) -> Minibatch:
-    """Return samples on the host, others for every number."""
+    """Return samples on the host, others for every number; a frame's brightness tells its ground truth.
+
+    What learns from frames that do not belong to their ground truth has a loss that shows it.
+    """
     random = np.random.default_rng(number)
     shape = (batch_size(setup), frame_px(setup), frame_px(setup))
+    brightness = random.uniform(0.2, 1.8, (shape[0], 1, 1))
     return {
-        "diffraction": torch.from_numpy(random.poisson(20.0, shape).astype(np.uint16)),
-        "amplitude": torch.from_numpy(random.uniform(0.5, 1.0, shape).astype(np.float16)),
-        "phase": torch.from_numpy(random.uniform(-1.0, 1.0, shape).astype(np.float16)),
+        "diffraction": torch.from_numpy(random.poisson(20.0 * brightness, shape).astype(np.uint16)),
+        "amplitude": torch.from_numpy(np.broadcast_to(0.5 + 0.25 * brightness, shape).astype(np.float16)),
+        "phase": torch.from_numpy(np.broadcast_to(brightness - 1.0, shape).astype(np.float16)),
     }
 
 

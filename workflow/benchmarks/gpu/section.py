@@ -88,6 +88,7 @@ class Outcome:
 
 ERRORS = (
     ArithmeticError,
+    AssertionError,
     AttributeError,
     ImportError,
     LookupError,
@@ -97,7 +98,7 @@ ERRORS = (
     UserError,
     ValueError,
 )
-"""What may be wrong on a machine that nothing was tried on; PyTorch's own are RuntimeErrors."""
+"""What may be wrong on a machine that nothing was tried on; PyTorch's own are RuntimeErrors and AssertionErrors."""
 
 
 def carry_out(check: Check, setup: Setup) -> Outcome:

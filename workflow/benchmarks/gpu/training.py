@@ -25,8 +25,8 @@ from ptychoflow.workflow.benchmarks.gpu.networks import (
 from ptychoflow.workflow.benchmarks.gpu.section import Figures, Setup, Unmet
 
 STEPS = 12
-OFF_FLOAT32, OFF_BFLOAT16 = 0.02, 0.05
-"""How far the loss after `STEPS` steps may be off, where it is about 0.7."""
+OFF_FLOAT32, OFF_BFLOAT16 = 0.05, 0.1
+"""How far the loss after `STEPS` steps may be off, where it is about 0.3; with the wrong frames it is 0.25 higher."""
 RESTORED_OFF = 1e-4
 CPU = torch.device("cpu")
 

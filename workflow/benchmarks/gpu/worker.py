@@ -29,15 +29,15 @@ class Worker:
             return Outcome(Status.SKIPPED, 0.0, reason="no time is left")
         began_s = time.monotonic()
         process = self._process or self._start()
-        self._connection.send(check)
         outcome: Outcome
         try:
+            self._connection.send(check)
             if self._connection.poll(within_s):
                 outcome = self._connection.recv()
             else:
                 outcome = Outcome(Status.FAIL, within_s, reason=f"not done within {within_s:.3g} s")
                 process.kill()
-        except EOFError:
+        except (EOFError, OSError):
             took_s = round(time.monotonic() - began_s, 3)
             outcome = Outcome(Status.FAIL, took_s, reason="its process died; what it said is above")
         if outcome.status is Status.FAIL:

@@ -13,7 +13,10 @@ RUNS := tests/chaos tests/docs/test_tutorials.py tests/buffer/test_language_exam
 	tests/workflow/test_classification_killed.py $(wildcard tests/workflow/test_experiment_*.py) \
 	$(filter-out tests/end_to_end/test_run.py,$(wildcard tests/end_to_end/test_*.py))
 
-.PHONY: help demo test runs hosts docs lint format clean
+# what comes out is told to the bit, which a GPU does not promise; and three tests at a time are many for its memory
+ON_CPU := CUDA_VISIBLE_DEVICES=
+
+.PHONY: help demo test runs hosts gpu docs lint format clean
 .DEFAULT_GOAL := help
 
 help:
@@ -21,6 +24,7 @@ help:
 	@echo "make test    lint, types and tests, about a quarter of an hour"
 	@echo "make runs    tests that are whole runs and experiments: killed, resumed, a night in short; ten minutes"
 	@echo "make hosts   tests that need the machine: several hosts on it, a SLURM cluster; root, ten minutes"
+	@echo "make gpu     what needs a GPU: tests of the buffer, and the check of everything that a GPU does; ten minutes"
 	@echo "make docs    build the manual into docs/_build; anything that does not fit together is an error"
 	@echo "make lint    lint and types only"
 	@echo "make format  bring the code into the project's format"
@@ -32,15 +36,19 @@ demo: $(STAMP)
 # more processes than processors: many tests wait for other processes; those of one module share what it sets up, and the
 # modules come in their order, as large ones at the end would leave the other processes idle
 test: lint
-	$(BIN)/pytest -n 3 --dist loadscope --no-loadscope-reorder $(addprefix --ignore=,$(RUNS))
+	$(ON_CPU) $(BIN)/pytest -n 3 --dist loadscope --no-loadscope-reorder $(addprefix --ignore=,$(RUNS))
 
 # two at a time: each is several processes
 runs: $(STAMP)
-	$(BIN)/pytest -n 2 --dist loadscope --no-loadscope-reorder $(RUNS)
+	$(ON_CPU) $(BIN)/pytest -n 2 --dist loadscope --no-loadscope-reorder $(RUNS)
 
 # one after another: each test has the machine to itself
 hosts: $(STAMP)
 	$(BIN)/pytest tests/hosts
+
+gpu: $(STAMP)
+	$(BIN)/pytest tests/buffer/test_buffer_cuda.py
+	$(BIN)/ptychoflow bench gpu
 
 docs: $(STAMP)
 	$(BIN)/python -m sphinx --fresh-env --fail-on-warning --keep-going --quiet -b html docs docs/_build

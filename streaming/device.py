@@ -34,7 +34,7 @@ def use_cuda(choice: Device, *, found: int, setting: str, gpu: int = 0) -> bool:
         choice: what the configuration says.
         found: GPUs that this process can use.
         setting: name of the choice in the configuration.
-        gpu: the one of the host's that the process was left with; see `only_gpu`.
+        gpu: the one of the host's that the process was left with; see `gpu_to_see`.
 
     Raises:
         UserError: CUDA or a certain GPU is asked for and there is none.
@@ -47,19 +47,22 @@ def use_cuda(choice: Device, *, found: int, setting: str, gpu: int = 0) -> bool:
     return choice is not Device.CPU and found > 0
 
 
-def only_gpu(number: int, *, setting: str) -> dict[str, str]:
-    """Return the environment in which a process sees one GPU of those that are visible to this one.
+def gpu_to_see(choice: Device, number: int, *, setting: str) -> dict[str, str]:
+    """Return the environment in which a process sees one GPU of those that are visible to this one, or none.
 
-    Libraries that spread over all they see, and threads that wake the first one, then keep off the others. It counts
-    for what has not looked for GPUs yet.
+    Libraries that spread over all they see, and threads that wake the first one, then keep off the others, and off all
+    where everything is computed on processors. It counts for what has not looked for GPUs yet.
 
     Args:
+        choice: what the configuration says.
         number: of the GPU, from 0.
         setting: name of the number in the configuration.
 
     Raises:
         UserError: fewer are visible.
     """
+    if choice is Device.CPU:
+        return {VISIBLE_GPUS: ""}
     visible = os.environ.get(VISIBLE_GPUS)
     if visible is None:
         return {VISIBLE_GPUS: str(number)}

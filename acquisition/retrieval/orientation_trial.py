@@ -40,7 +40,7 @@ from ptychoflow.acquisition.retrieval.trial_messages import (
 )
 from ptychoflow.acquisition.source_settings import PreprocessSettings
 from ptychoflow.streaming.child import Child, ChildEnded
-from ptychoflow.streaming.device import Device
+from ptychoflow.streaming.device import Device, gpu_to_see
 from ptychoflow.streaming.errors import UserError
 
 Positions = npt.NDArray[np.float64]
@@ -111,7 +111,8 @@ class _Retrievals:
         self._folder = tempfile.TemporaryDirectory(prefix="ptychoflow-orientation-")
         write_part(part, Path(self._folder.name))
         arguments = [settings.model_dump_json(), self._folder.name]
-        self._child = Child(MODULE, arguments, threads=settings.threads)
+        environment = gpu_to_see(settings.device, settings.gpu, setting="retrieval.gpu")
+        self._child = Child(MODULE, arguments, threads=settings.threads, environment=environment)
 
     def __enter__(self) -> Self:
         return self

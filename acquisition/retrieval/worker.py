@@ -33,7 +33,7 @@ from ptychoflow.acquisition.retrieval.worker_messages import (
 )
 from ptychoflow.acquisition.scan import ObjectImage
 from ptychoflow.streaming.child import Child, ChildEnded
-from ptychoflow.streaming.device import only_gpu
+from ptychoflow.streaming.device import gpu_to_see
 from ptychoflow.streaming.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -82,7 +82,7 @@ class GroundTruthWorker:
         check_installed(settings.source)
         spool_dir.mkdir(parents=True, exist_ok=True)
         self._settings = settings
-        self._environment = only_gpu(settings.gpu, setting="retrieval.gpu")
+        self._environment = gpu_to_see(settings.device, settings.gpu, setting="retrieval.gpu")
         self._spool_dir = Path(tempfile.mkdtemp(dir=spool_dir))
         self._waiting: deque[JobMessage] = deque()
         self._jobs = 0

@@ -81,6 +81,7 @@ def _do(message: JobMessage, settings: RetrievalSettings, *, enough_loss: float 
         return FailedMessage(message.perspective, str(error))
     except FAILURES as error:
         log.exception("perspective %d", message.perspective)
+        _end_where_the_gpu_is_lost()
         return FailedMessage(message.perspective, f"{type(error).__name__}: {error}")
 
 
@@ -111,7 +112,20 @@ def _preview(message: JobMessage, previewer: Previewer, *, interrupted: Callable
         return PreviewedMessage(message.perspective)
     except (UserError, *FAILURES) as error:
         log.info("no preview of perspective %d: %s", message.perspective, error)
+        _end_where_the_gpu_is_lost()
         return PreviewedMessage(message.perspective)
+
+
+def _end_where_the_gpu_is_lost() -> None:
+    """End this process if an error has left its GPU unusable for it: the parent starts another."""
+    import torch  # noqa: PLC0415  it loads while the first frames are taken
+
+    if not torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        return
+    try:
+        torch.cuda.synchronize()
+    except RuntimeError as error:
+        sys.exit(f"this process cannot use its GPU any more: {error}")
 
 
 if __name__ == "__main__":

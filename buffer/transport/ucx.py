@@ -149,10 +149,12 @@ class UcxItemChannel(ItemChannel):
 def _configuration() -> dict[str, str]:
     """Leaves out reads of another process's memory: UCX aborts this process if that one is killed meanwhile.
 
+    Also what moves memory of GPUs: items travel from the host's, and UCX would hook CUDA's allocation for nothing.
+
     Of the interfaces, UCX uses and listens on the one that gloo is told to use; RDMA adapters have no part in that, but
     ranks that are told to use loopback are all on this host.
     """
-    configuration = {} if "UCX_TLS" in os.environ else {"TLS": "^cma"}
+    configuration = {} if "UCX_TLS" in os.environ else {"TLS": "^cma,cuda"}
     interface = named_interface()
     if interface is not None and "UCX_NET_DEVICES" not in os.environ:
         is_of_this_host = all(is_loopback(address) for address in addresses_of(interface))

@@ -22,8 +22,9 @@ from ptychoflow.acquisition.retrieval.preview import Previewer
 from ptychoflow.acquisition.retrieval.settings import RetrievalSettings
 from ptychoflow.acquisition.retrieval.stored_frames import FrameFile
 from ptychoflow.acquisition.retrieval.worker import GroundTruthWorker
-from ptychoflow.acquisition.retrieval.worker_messages import TRUTH_ARRAYS, read_ground_truth
+from ptychoflow.acquisition.retrieval.worker_messages import TRUTH_ARRAYS, JobMessage, read_ground_truth
 from ptychoflow.acquisition.scan import ObjectImage
+from ptychoflow.streaming.device import VISIBLE_GPUS, Device
 from ptychoflow.streaming.errors import UserError
 
 RECORDED = RetrievalSettings(source="recorded")
@@ -402,3 +403,29 @@ def test_algorithms_tell_a_loss_that_falls(algorithm):
 
 def replace_epochs(settings, epochs):
     return settings.model_copy(update={"epochs": epochs})
+
+
+def test_a_worker_that_computes_on_processors_sees_no_gpu(tmp_path, monkeypatch):
+    """The library that it uses asks every GPU for its name, which wakes it, or fails where another has it alone."""
+    monkeypatch.delenv(VISIBLE_GPUS, raising=False)
+    for device, expected in (("cpu", ""), ("auto", "0")):
+        settings = RECORDED.model_copy(update={"device": Device(device)})
+        with GroundTruthWorker(settings, spool_dir=tmp_path) as worker:
+            assert psutil.Process(worker.pid).environ()[VISIBLE_GPUS] == expected
+
+
+def test_a_worker_whose_gpu_is_lost_ends_so_that_another_is_started(monkeypatch):
+    def fail(*_, **__):
+        raise RuntimeError("CUDA error: device-side assert triggered")
+
+    monkeypatch.setattr(worker_process, "read_job", lambda _: make_job())
+    monkeypatch.setattr(worker_process, "compute_ground_truth", fail)
+    message = JobMessage(3, "", "", (), "<u2", (16, 16), None)
+    for initialized, synchronize in ((False, fail), (True, lambda: None)):
+        monkeypatch.setattr("torch.cuda.is_initialized", lambda it=initialized: it)
+        monkeypatch.setattr("torch.cuda.synchronize", synchronize)
+        failed = worker_process._do(message, RECORDED, enough_loss=None)
+        assert failed.reason == "RuntimeError: CUDA error: device-side assert triggered"
+    monkeypatch.setattr("torch.cuda.synchronize", fail)
+    with pytest.raises(SystemExit, match="cannot use its GPU any more: CUDA error"):
+        worker_process._do(message, RECORDED, enough_loss=None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ptychoflow.streaming.device import VISIBLE_GPUS, Device, only_gpu, use_cuda
+from ptychoflow.streaming.device import VISIBLE_GPUS, Device, gpu_to_see, use_cuda
 from ptychoflow.streaming.errors import UserError
 
 
@@ -44,7 +44,8 @@ def test_a_part_sees_one_of_the_gpus_that_it_could_see(
     monkeypatch.delenv(VISIBLE_GPUS, raising=False)
     if visible is not None:
         monkeypatch.setenv(VISIBLE_GPUS, visible)
-    assert only_gpu(number, setting="edge.gpu") == {VISIBLE_GPUS: expected}
+    assert gpu_to_see(Device.AUTO, number, setting="edge.gpu") == {VISIBLE_GPUS: expected}
+    assert gpu_to_see(Device.CPU, number, setting="edge.gpu") == {VISIBLE_GPUS: ""}
 
 
 @pytest.mark.parametrize(("visible", "number"), [("4,5", 2), ("", 1)])
@@ -53,4 +54,4 @@ def test_a_gpu_that_cannot_be_seen_is_the_users_mistake(
 ) -> None:
     monkeypatch.setenv(VISIBLE_GPUS, visible)
     with pytest.raises(UserError, match=f"edge.gpu = {number}"):
-        only_gpu(number, setting="edge.gpu")
+        gpu_to_see(Device.CUDA, number, setting="edge.gpu")

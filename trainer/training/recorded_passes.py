@@ -62,6 +62,8 @@ class RecordedPasses:
         passes = _Passes(self._network, self._precision, self._device).train()
         # other threads receive into pinned memory and wait for copies meanwhile, which a capture of all would not bear
         recorded = torch.cuda.make_graphed_callables(passes, (inputs.clone(),), capture_error_mode="thread_local")
+        # gradients are summed on the stream of the recording from now on: PyTorch waits for it, and would warn of it
+        torch.autograd.graph.set_warn_on_accumulate_grad_stream_mismatch(False)
         with torch.no_grad():
             for buffer, value in zip(self._network.buffers(), kept, strict=True):
                 buffer.copy_(value)

@@ -13,13 +13,13 @@ def edge(config: ConfigOption = None, assignments: SetOption = None, pipeline: P
 
     One part of a run over several hosts.
     """
-    from ptychoflow.streaming.device import only_gpu
+    from ptychoflow.streaming.device import gpu_to_see
     from ptychoflow.workflow.configuration.config import ClassificationConfig
     from ptychoflow.workflow.launching.part_process import part_process
 
     with part_process(Part.EDGE, config, assignments, pipeline=pipeline) as part:
         settings, run = part.config, part.config.run.context()
-        os.environ.update(only_gpu(settings.edge.gpu, setting="edge.gpu"))
+        os.environ.update(gpu_to_see(settings.edge.device, settings.edge.gpu, setting="edge.gpu"))
         # imported here, because each brings the libraries of its networks
         if isinstance(settings, ClassificationConfig):
             from ptychoflow.inference_edge.classification.service import serve_classification

@@ -44,6 +44,8 @@ class DaliLoader:
             raise UserError(f"images.loader is 'dali', but {obstacle}; or use images.loader = 'torchvision'")
         self._corrupt = CorruptFiles(len(files), share=settings.corrupt_share)
         self._files, self._settings, self._on_gpu = files, settings, on_gpu
+        # its own, so that waiting for a copy is not waiting for the training; one, as streams are handed out in turn
+        self._copying = torch.cuda.Stream() if on_gpu else None  # type: ignore[no-untyped-call]
         self._pipeline: Any = None
         self._largest_batch = 0
 
@@ -78,7 +80,7 @@ class DaliLoader:
             self._pipeline = build_pipeline(self._settings, batch=self._largest_batch, device=number)
         self._pipeline.feed_input(INPUT, [_read(self._files[row]) for row in rows])
         (images,) = self._pipeline.run()
-        return _own_copy(images.as_tensor(), on_gpu=self._on_gpu)
+        return _own_copy(images.as_tensor(), copying=self._copying)
 
     def _decode_slowly(self, rows: Rows) -> tuple[Rows, torch.Tensor]:
         """Return the rows that can be read, and their images; note the others."""
@@ -132,12 +134,10 @@ def _obstacle(*, on_gpu: bool) -> str | None:
     return None
 
 
-def _own_copy(images: Any, *, on_gpu: bool) -> torch.Tensor:
+def _own_copy(images: Any, *, copying: torch.cuda.Stream | None) -> torch.Tensor:
     """Return a copy of DALI's output, whose memory the next minibatch is written to."""
-    if not on_gpu:
+    if copying is None:
         return from_dlpack(images).clone()
-    # on a stream of its own, so that waiting for it is not waiting for the training
-    copying = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     with torch.cuda.stream(copying):
         copied = from_dlpack(images).clone()
     copying.synchronize()

@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from ptychoflow.streaming.errors import UserError
 from ptychoflow.workflow.benchmarks.buffer import bench_buffer
 
 
@@ -35,3 +36,9 @@ def test_a_small_benchmark_is_complete(transport: str) -> None:
     ]  # fmt: skip
     for target in measured["targets"]:
         assert target["met"] == (target["value"] <= target["target"])
+
+
+def test_a_gpu_that_is_not_there_is_said_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    with pytest.raises(UserError, match='--device = "cuda", but this host has no usable GPU'):
+        bench_buffer(ranks=(1,), width=0, scaling=False, device="cuda")

@@ -15,10 +15,12 @@ import torch
 from torch import distributed as dist
 
 from ptychoflow.buffer.names import TransportName
+from ptychoflow.streaming.device import Device, use_cuda
 from ptychoflow.streaming.private_folder import private_folder
 from ptychoflow.trainer.network_interface import shared_interface
 from ptychoflow.workflow.benchmarks.buffer_peer import compare_with_torchrl
 from ptychoflow.workflow.benchmarks.buffer_rank import Case, Figures, Precision, measure, threads_per_rank
+from ptychoflow.workflow.benchmarks.results import BenchmarkFailed
 from ptychoflow.workflow.target import make_target
 
 _log = logging.getLogger(__name__)
@@ -37,7 +39,7 @@ def bench_buffer(  # noqa: PLR0913  keyword-only settings, each with one meaning
     pairs: int = 15,
     draws: int = 200,
     scaling: bool = True,
-    device: str = "cpu",
+    device: Literal["cuda", "cpu"] = "cpu",
     torchrl: bool = False,
     after_case: Callable[[dict[str, Any]], None] | None = None,
 ) -> dict[str, Any]:
@@ -47,8 +49,9 @@ def bench_buffer(  # noqa: PLR0913  keyword-only settings, each with one meaning
     `steps`: training steps per block. `pairs`: of blocks with and without a buffer. `draws`: draws per figure.
     `scaling`: measure also how draws grow with ranks (1, 2, 4, 8) and with r. `torchrl`: compare with its replay
     buffer, in one process. `after_case`: called with what is measured so far. Returns `results`, one per case, and
-    `targets`.
+    `targets`. Raises `UserError` where there is no such device, and `BenchmarkFailed` where a rank ended.
     """
+    use_cuda(Device(device), found=torch.cuda.device_count(), setting="--device")
     cases = [
         Case(
             ranks=count,
@@ -118,7 +121,7 @@ def _receive(receiver: Connection, rank: int, case: Case) -> Figures:
     try:
         figures: Figures = receiver.recv()
     except EOFError:
-        raise RuntimeError(f"Rank {rank} of {case} ended without a result; its message stands above.") from None
+        raise BenchmarkFailed(f"rank {rank} of {case} ended without a result; its traceback is above") from None
     return figures
 
 

@@ -138,7 +138,10 @@ class Detector:
     def _answer(self) -> Any:
         if not self._connection.poll(START_TIMEOUT_S):
             raise BenchmarkFailed(f"the simulated detector did not answer within {START_TIMEOUT_S:.0f} s")
-        return self._connection.recv()
+        try:
+            return self._connection.recv()
+        except EOFError:
+            raise BenchmarkFailed("the simulated detector's process ended; its traceback is above") from None
 
 
 def _work(connection: Connection, stream: Stream, positions_port: int | None, cores: tuple[int, ...]) -> None:

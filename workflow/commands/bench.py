@@ -114,7 +114,7 @@ def buffer(
     transport: Annotated[Literal["ucx", "tcp"] | None, typer.Option(help="Default: one after the other.")] = None,
     width: Annotated[int, typer.Option(min=0, help="Of PtychoNN at 128 px; 0: measure draws only.")] = 32,
     steps: Annotated[int, typer.Option(min=1, help="Training steps per block, of thirty blocks per case.")] = 3,
-    device: Annotated[str, typer.Option(help="Where training runs: cpu or cuda.")] = "cpu",
+    device: Annotated[Literal["cuda", "cpu"], typer.Option(help="Where training runs.")] = "cpu",
     thorough: Annotated[bool, typer.Option("--thorough", help="Train also where ranks outnumber cores.")] = False,
     quick: Annotated[bool, typer.Option("--quick", help="Leave out how cost grows with ranks and draws.")] = False,
     torchrl: Annotated[bool, typer.Option("--torchrl", help="Compare with torchrl's replay buffer as well.")] = False,

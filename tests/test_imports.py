@@ -48,8 +48,9 @@ TRAINER_ROOMS = (
 )
 WORKFLOW_ROOMS = (
     ("exit_status", "former_names", "logs", "environment", "drawing", "target", "progress_bar", "summary"),
-    ("configuration", "contained", "progress", "json_results", "loss_plot", "quality_plot", "step_plot"),
-    ("residual_plot",),
+    ("configuration", "contained", "progress", "json_results", "loss_plot", "step_plot"),
+    ("judged_scores", "monitoring_spans"),
+    ("quality_plot", "residual_plot"),
     ("report",),
     ("results",),
     ("launching",),

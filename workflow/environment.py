@@ -35,7 +35,7 @@ def describe_environment() -> dict[str, Any]:
         "platform": platform.platform(),
         "processors": available_processors(),
         "python": platform.python_version(),
-        "versions": {name: version for name in PACKAGES if (version := _version(name)) is not None},
+        "versions": {name: version for name in PACKAGES if (version := version_of(name)) is not None},
         "git_revision": git_revision(Path(__file__).parent),
     }
 
@@ -50,7 +50,8 @@ def git_revision(folder: Path) -> str | None:
     return answer.stdout.strip() or None
 
 
-def _version(package: str) -> str | None:
+def version_of(package: str) -> str | None:
+    """Return the version of an installed package, None without it."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:

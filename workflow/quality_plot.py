@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from ptychoflow.streaming.events import Regime
-from ptychoflow.workflow.drawing import BLUE, GREEN, GREY, ORANGE, PALE_GREEN, RED, as_svg, new_figure
+from ptychoflow.workflow.drawing import BLUE, GREEN, GREY, ORANGE, RED, as_svg, new_figure
+from ptychoflow.workflow.monitoring_spans import draw_monitoring
 
 LINES = (
     ("refreshed", "refreshed", BLUE, "-"),
@@ -40,8 +40,7 @@ def quality_plot(summary: Mapping[str, Any], metric: str, label: str) -> str | N
 
 def _draw_regimes(axes: Axes, summary: Mapping[str, Any], metric: str) -> None:
     regime = summary["regime"]
-    for number, (begin, end) in enumerate(monitoring_spans(summary)):
-        axes.axvspan(begin - 0.5, end - 0.5, color=PALE_GREEN, zorder=0, label="monitoring" if number == 0 else None)
+    draw_monitoring(axes, summary)
     threshold = (regime["thresholds"] or {}).get(metric)
     if threshold is not None:
         axes.axhline(threshold, color=GREEN, lw=1, ls=":", label="good enough")
@@ -50,19 +49,3 @@ def _draw_regimes(axes: Axes, summary: Mapping[str, Any], metric: str) -> None:
         axes.plot(
             skipped, [0.02] * len(skipped), "x", color=RED, ms=4, transform=along_axis, label="without ground truth"
         )
-
-
-def monitoring_spans(summary: Mapping[str, Any]) -> Iterator[tuple[int, int]]:
-    """Yield the perspectives (from, up to but without) over which the run was monitoring."""
-    regime = summary["regime"]
-    known = [row["index"] for row in summary["perspectives"]] + regime["perspectives_skipped"]
-    begin, end = None, max(known, default=-1) + 1
-    for change in regime["changes"]:
-        at = min(change["perspective"], end)
-        if change["regime"] == Regime.MONITORING and begin is None:
-            begin = at
-        elif change["regime"] == Regime.LEARNING and begin is not None:
-            yield begin, at
-            begin = None
-    if begin is not None and begin < end:
-        yield begin, end

@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, UndefinedError
 from markupsafe import Markup
@@ -18,12 +18,12 @@ from ptychoflow.streaming.events import Missing, Unlabelled, Unplaced
 from ptychoflow.streaming.run_folder import RunFolder
 from ptychoflow.streaming.state.run import RunState
 from ptychoflow.streaming.telemetry_log import TelemetryLog
+from ptychoflow.workflow.judged_scores import judged_scores
 from ptychoflow.workflow.loss_plot import loss_plot
 from ptychoflow.workflow.quality_plot import quality_plot
 from ptychoflow.workflow.residual_plot import residual_plot
 from ptychoflow.workflow.step_plot import step_plot
-
-Summary = dict[str, Any]
+from ptychoflow.workflow.summary import Summary
 
 TEMPLATES = Path(__file__).with_name("templates")
 UNFIT = (UndefinedError, LookupError, TypeError, AttributeError, ValueError, ArithmeticError, RecursionError)
@@ -110,18 +110,16 @@ def judge(summary: Summary) -> Verdict:
     """
     if summary.get("classification") is not None:
         return _judge_accuracy(summary["classification"])
-    held_out = summary["held_out"]
-    if held_out is not None:
-        verdict = _compare("On the held-out frames, which nothing learned from,", held_out, held_out["constant"])
-        return _beside_memoriser(verdict, held_out)
-    for row in reversed(summary["perspectives"]):
-        scores = row["refreshed"] or row["first_pass"]
-        if scores is not None:
-            where = (
-                f"On perspective {row['index']} (nothing was held out, so it may be one that the network learned from)"
-            )
-            return _compare(where, scores, row["constant"])
-    return Verdict("No image could be compared with a reference, so the quality is unknown.", "unknown")
+    judged = judged_scores(summary)
+    if judged is None:
+        return Verdict("No image could be compared with a reference, so the quality is unknown.", "unknown")
+    if judged.perspective is None:
+        verdict = _compare("On the held-out frames, which nothing learned from,", judged.scores, judged.constant)
+        return _beside_memoriser(verdict, judged.scores)
+    where = (
+        f"On perspective {judged.perspective} (nothing was held out, so it may be one that the network learned from)"
+    )
+    return _compare(where, judged.scores, judged.constant)
 
 
 def _judge_accuracy(tasks: Summary) -> Verdict:

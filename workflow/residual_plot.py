@@ -7,8 +7,8 @@ from typing import Any
 
 from matplotlib.ticker import MaxNLocator
 
-from ptychoflow.workflow.drawing import BLUE, GREY, ORANGE, PALE_GREEN, as_svg, new_figure
-from ptychoflow.workflow.quality_plot import monitoring_spans
+from ptychoflow.workflow.drawing import BLUE, GREY, ORANGE, as_svg, new_figure
+from ptychoflow.workflow.monitoring_spans import draw_monitoring
 
 LINES = (("refreshed", "refreshed", BLUE), ("first_pass", "first pass", ORANGE))
 
@@ -34,8 +34,7 @@ def residual_plot(summary: Mapping[str, Any]) -> str | None:
     if drawn < 2:
         return None
     axes.plot([], [], "o", color=GREY, ms=4, label="with a reference")
-    for number, (begin, end) in enumerate(monitoring_spans(summary)):
-        axes.axvspan(begin - 0.5, end - 0.5, color=PALE_GREEN, zorder=0, label="monitoring" if number == 0 else None)
+    draw_monitoring(axes, summary)
     axes.set_ylim(bottom=0)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     return as_svg(figure, axes, loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=4)

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from ptychoflow.streaming.errors import writing
 from ptychoflow.streaming.events import Unlabelled
 from ptychoflow.streaming.run_folder import RunFolder
 from ptychoflow.streaming.state.run import RunState
 from ptychoflow.workflow.json_results import write_json
+from ptychoflow.workflow.judged_scores import judged_scores
 from ptychoflow.workflow.report import write_report
-from ptychoflow.workflow.summary import summarise
-
-Summary = dict[str, Any]
+from ptychoflow.workflow.summary import Summary, summarise
 
 
 def write_results(
@@ -92,14 +90,11 @@ def _accuracy(tasks: Summary) -> str:
 
 
 def _quality(summary: Summary) -> str:
-    held_out = summary["held_out"]
-    if held_out is not None:
-        return "held-out phase: " + _compare(held_out, held_out["constant"], memoriser=held_out.get("memoriser"))
-    for perspective in reversed(summary["perspectives"]):
-        scores = perspective["refreshed"] or perspective["first_pass"]
-        if scores is not None:
-            return f"phase of perspective {perspective['index']}: " + _compare(scores, perspective["constant"])
-    return "no image was scored"
+    judged = judged_scores(summary)
+    if judged is None:
+        return "no image was scored"
+    of = "held-out phase" if judged.perspective is None else f"phase of perspective {judged.perspective}"
+    return f"{of}: " + _compare(judged.scores, judged.constant, memoriser=judged.scores.get("memoriser"))
 
 
 def _compare(scores: Summary, constant: Summary, *, memoriser: Summary | None = None) -> str:

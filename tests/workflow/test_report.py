@@ -38,7 +38,7 @@ from ptychoflow.streaming.events import (
 from ptychoflow.streaming.messages import GroundTruthSource
 from ptychoflow.streaming.run_folder import RunFolder
 from ptychoflow.streaming.state.run import RunState
-from ptychoflow.workflow.quality_plot import monitoring_spans
+from ptychoflow.workflow.monitoring_spans import monitoring_spans
 from ptychoflow.workflow.report import judge, write_report
 from ptychoflow.workflow.summary import summarise as summarise_state
 

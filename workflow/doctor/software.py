@@ -5,18 +5,18 @@ from __future__ import annotations
 import importlib.util
 import platform
 from collections.abc import Iterator
-from importlib import metadata
 
 from ptychoflow.streaming.device import available_processors
 from ptychoflow.workflow.configuration.config import AnyConfig
 from ptychoflow.workflow.doctor.finding import Finding, green, red, yellow
+from ptychoflow.workflow.environment import version_of
 
 SHOWN = ("ptychoflow", "torch", "ptychi", "numpy", "pyzmq", "msgspec", "h5py")
 
 
 def look_at_versions() -> Iterator[Finding]:
     """Yield what is installed: this program, its libraries, Python, and the processors that it may use."""
-    found = {name: _version(name) for name in SHOWN}
+    found = {name: version_of(name) for name in SHOWN}
     text = ", ".join(f"{name} {version}" for name, version in found.items() if version)
     text = f"{text}, Python {platform.python_version()}, {available_processors()} processors"
     if missing := [name for name, version in found.items() if version is None]:
@@ -64,10 +64,3 @@ def _ucx_version() -> str:
     from ucxx._lib.libucxx import get_ucx_version  # type: ignore[import-untyped, unused-ignore]  # noqa: PLC0415
 
     return ".".join(map(str, get_ucx_version()))
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None

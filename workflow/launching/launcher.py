@@ -47,7 +47,8 @@ from ptychoflow.workflow.launching.source_check import check_source
 from ptychoflow.workflow.launching.supervision import PartCommand, PartEnd
 from ptychoflow.workflow.logs import log_to_file, print_error
 from ptychoflow.workflow.progress import log_for_people
-from ptychoflow.workflow.results import Summary, complaint, headline, write_results
+from ptychoflow.workflow.results import complaint, headline, write_results
+from ptychoflow.workflow.summary import Summary
 
 log = logging.getLogger(__name__)
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from torch import Tensor
 
-from ptychoflow.streaming.errors import UserError
 from ptychoflow.trainer.models.classifier import ImageClassifier
 from ptychoflow.trainer.models.classifier_settings import ClassifierConfig
-from ptychoflow.trainer.models.tensor_file import BadWeights, Stamp, Writer, empty_network, pack, unpack
+from ptychoflow.trainer.models.earlier_weights import load_earlier_weights
+from ptychoflow.trainer.models.tensor_file import Stamp, Writer, empty_network, pack, unpack
 
 
 class ClassifierManifest(Stamp):
@@ -58,15 +58,5 @@ def load_classifier(network: ImageClassifier, path: Path) -> None:
     Raises:
         UserError: the file cannot be read or belongs to another network.
     """
-    try:
-        loaded = read_classifier(path.read_bytes())
-    except OSError as error:
-        raise UserError(f"cannot read initial weights {path}: {error.strerror}") from error
-    except BadWeights as error:
-        raise UserError(f"initial weights {path} cannot be used: {error}") from error
-    if loaded.manifest.network != network.config:
-        raise UserError(
-            f"initial weights {path} belong to another network ({loaded.manifest.network.model_dump_json()}); "
-            "set trainer and source accordingly"
-        )
-    network.load_state_dict(loaded.network.state_dict())
+    advice = "set trainer and source accordingly"
+    load_earlier_weights(network, path, config=network.config, read=read_classifier, advice=advice)

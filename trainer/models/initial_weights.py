@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from ptychoflow.streaming.errors import UserError
+from ptychoflow.trainer.models.earlier_weights import load_earlier_weights
 from ptychoflow.trainer.models.frame_network import FrameNetwork
-from ptychoflow.trainer.models.tensor_file import BadWeights
 from ptychoflow.trainer.models.weights_file import read_weights
 
 
@@ -24,26 +24,14 @@ def load_initial_weights(network: FrameNetwork, path: Path) -> None:
     Raises:
         UserError: the file cannot be read or belongs to another layout.
     """
+    if path.suffix == ".safetensors":
+        advice = "set trainer.model and the target shape accordingly"
+        load_earlier_weights(network, path, config=network.config, read=read_weights, advice=advice)
+        return
     try:
-        if path.suffix == ".safetensors":
-            _load_own(network, path)
-        else:
-            _load_published(network, path)
+        _load_published(network, path)
     except OSError as error:
         raise UserError(f"cannot read initial weights {path}: {error.strerror or error}") from error
-
-
-def _load_own(network: FrameNetwork, path: Path) -> None:
-    try:
-        loaded = read_weights(path.read_bytes())
-    except BadWeights as error:
-        raise UserError(f"initial weights {path} cannot be used: {error}") from error
-    if loaded.manifest.network != network.config:
-        raise UserError(
-            f"initial weights {path} belong to another network ({loaded.manifest.network.model_dump_json()}); "
-            f"set trainer.model and the target shape accordingly"
-        )
-    network.load_state_dict(loaded.network.state_dict())
 
 
 def _load_published(network: FrameNetwork, path: Path) -> None:

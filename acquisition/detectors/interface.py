@@ -76,8 +76,8 @@ class Decoder(ABC):
 class Simulator(ABC):
     """Speaks a source's protocol as the real thing does, so that any scan can be replayed as a detector.
 
-    Used by one thread, in a process that knows nothing of the receiver. Sockets are bound by the constructor; `begin`
-    waits until somebody listens where the protocol needs that.
+    Used by one thread, in a process that knows nothing of the receiver; any thread may close it. Sockets are bound by
+    the constructor; `begin` waits until somebody listens where the protocol needs that.
     """
 
     @abstractmethod
@@ -90,12 +90,23 @@ class Simulator(ABC):
 
     @abstractmethod
     def send(self, index: int, frame: npt.NDArray[np.generic], position_m: tuple[float, float]) -> None:
-        """Send what this source says of frame `index` (from 0): the frame (y, x), its position (y, x), or both."""
+        """Send what this source says of frame `index` (from 0): the frame (y, x), its position (y, x), or both.
+
+        Raises:
+            InterruptedError: closed while nobody took it.
+        """
 
     @abstractmethod
     def end(self, *, aborted: bool) -> None:
-        """End the series."""
+        """End the series.
+
+        Raises:
+            InterruptedError: closed while nobody took what says so.
+        """
 
     @abstractmethod
     def close(self) -> None:
-        """Send what is left and close the sockets."""
+        """Send what is left and close the sockets, from any thread; what waits for a listener waits no longer.
+
+        May be called twice.
+        """

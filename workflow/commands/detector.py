@@ -47,13 +47,23 @@ def detector(
 
     settings = simulator_settings(source, assignments or ())
     stop = threading.Event()
-    with closing(open_scan(ReplaySettings(path=scan))) as opened, closing(make_simulator(settings)) as simulator:
+    with (
+        closing(open_scan(ReplaySettings(path=scan))) as opened,
+        stop_on_signals(stop),
+        closing(make_simulator(settings)) as simulator,
+    ):
         frames = (
             opened.frames if series is None else sum(len(opened.perspective(i % len(opened))) for i in range(series))
         )
         sent = 0
-        with ProgressBar(stderr_console()) as bar, stop_on_signals(stop), suppress(InterruptedError):
-            sent = play(
+        with ProgressBar(stderr_console()) as bar, suppress(InterruptedError):
+
+            def show(sent_now: int) -> None:
+                nonlocal sent
+                sent = sent_now
+                bar.show(settings.kind, sent, frames)
+
+            play(
                 simulator,
                 opened,
                 rate_hz=rate,
@@ -61,6 +71,6 @@ def detector(
                 stop=stop,
                 series=series,
                 broken_off=abort or (),
-                on_frame=lambda sent: bar.show(settings.kind, sent, frames),
+                on_frame=show,
             )
     typer.echo(f"{settings.kind}: {sent} frames sent")

@@ -8,10 +8,12 @@ from functools import partial
 from ptychoflow.acquisition.classification.stream_order import order_stream
 from ptychoflow.acquisition.detectors.settings import LiveSettings
 from ptychoflow.acquisition.detectors.sources import make_connection, make_decoder
+from ptychoflow.acquisition.retrieval.engines import RETRIEVING
 from ptychoflow.acquisition.roles import assign_roles
 from ptychoflow.acquisition.source_settings import HoldOut, ReplaySettings, SimulationSettings
 from ptychoflow.acquisition.sources import load_probe, open_scan
 from ptychoflow.streaming.errors import UserError
+from ptychoflow.streaming.messages import GroundTruthSource
 from ptychoflow.workflow.configuration.config import AnyConfig, ClassificationConfig, Config
 from ptychoflow.workflow.contained import contained
 
@@ -20,7 +22,8 @@ def check_source(config: AnyConfig) -> None:
     """Open the source as the acquisition will.
 
     Raises:
-        UserError: it cannot be read, or nothing would be left to train on.
+        UserError: it cannot be read, has no ground truth where it is to bring that, or nothing would be left to train
+            on.
     """
     if isinstance(config, ClassificationConfig):
         order_stream(config.source, seed=config.run.seed)
@@ -37,9 +40,11 @@ def check_source(config: AnyConfig) -> None:
 
 
 def _check_scan(config: Config, source: ReplaySettings | SimulationSettings) -> None:
-    """Open the scan and deal out the roles of its first perspective."""
+    """Open the scan, look for the ground truth of its first perspective, and deal out the roles."""
     with closing(open_scan(source)) as scan:
         first = scan.perspective(0)
+        if first.ground_truth is None:
+            _require_retrieval(config, "the scan")
         assign_roles(
             config.acquisition.roles,
             first.positions_px,
@@ -50,8 +55,19 @@ def _check_scan(config: Config, source: ReplaySettings | SimulationSettings) -> 
         )
 
 
+def _require_retrieval(config: Config, source: str) -> None:
+    """Raise `UserError` if ground truth is to come from a source that has none."""
+    asked = config.retrieval.source
+    if asked not in RETRIEVING:
+        raise UserError(
+            f"retrieval.source is {asked.value}, but {source} brings no ground truth that could be used: set "
+            f"retrieval.source to {GroundTruthSource.PTYCHI.value}"
+        )
+
+
 def _check_live(config: Config, source: LiveSettings) -> None:
     """See whether what the sources need is installed, and whether roles can be dealt out without knowing the end."""
+    _require_retrieval(config, "a detector")
     for one in source.sources:
         make_connection(one)
         make_decoder(one)

@@ -1,7 +1,5 @@
 """`ptychoflow inspect` and the source that the paths of a command line stand for."""
 
-from pathlib import Path
-
 import h5py
 import numpy as np
 import pytest
@@ -31,6 +29,7 @@ def test_paths_stand_for_a_scan_or_for_labelled_images(tmp_path):
     (images / "train").mkdir(parents=True)
     frames.mkdir()
     (frames / "one.tif").touch()
+    scan.touch()
     assert source_options([scan], None, None) == {"source": {"kind": "replay", "path": str(scan)}}
     assert source_options([scan, scan], None, None)["source"]["path"] == [str(scan), str(scan)]
     assert source_options([images], None, None) == {"source": {"kind": "images", "folder": str(images)}}
@@ -39,10 +38,21 @@ def test_paths_stand_for_a_scan_or_for_labelled_images(tmp_path):
     assert source_options([], None, None) == {}
 
 
+@pytest.mark.parametrize(
+    "command", [["run", "absent"], ["run", "absent", "--preset", "classification"], ["inspect", "absent"]], ids=" ".join
+)
+def test_what_is_not_there_is_all_that_is_said(command, tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    assert run_command_line(command) == USER_ERROR_STATUS
+    assert capfd.readouterr().err == "ptychoflow: absent: there is no such file or folder; check the path\n"
+
+
 @pytest.mark.parametrize("name", list(ShippedMap))
-def test_a_map_is_a_shipped_name_or_a_file(name):
+def test_a_map_is_a_shipped_name_or_a_file(name, tmp_path):
+    scan = tmp_path / "scan.h5"
+    scan.touch()
     for value, expected in ((name.value, name), ("mine.toml", "mine.toml")):
-        config = load_scan_config(options=source_options([Path("scan.h5")], value, PipelineName.PTYCHOGRAPHY))
+        config = load_scan_config(options=source_options([scan], value, PipelineName.PTYCHOGRAPHY))
         assert isinstance(config.source, ReplaySettings)
         assert str(config.source.dataset_map) == expected
         assert isinstance(config.source.dataset_map, ShippedMap) == (value == name.value)
@@ -51,11 +61,14 @@ def test_a_map_is_a_shipped_name_or_a_file(name):
 def test_a_run_of_several_files_with_a_map_is_kept_as_it_was(tmp_path):
     """The parts of a run read the configuration that it wrote."""
     assignments = ["source.map_values.positions.column_y=2", "source.drop_frames=[1, [3, 5]]", "source.probe=ignore"]
-    options = source_options([Path("a.h5"), Path("b.h5")], "velociprobe", None)
+    paths = (tmp_path / "a.h5", tmp_path / "b.h5")
+    for path in paths:
+        path.touch()
+    options = source_options(paths, "velociprobe", None)
     config = load_scan_config(assignments=assignments, options=options)
     write_config(config, tmp_path / "config.toml")
     again = load_scan_config(file=tmp_path / "config.toml")
     assert again.source == config.source
     assert isinstance(again.source, ReplaySettings)
-    assert again.source.paths == (Path("a.h5"), Path("b.h5"))
+    assert again.source.paths == paths
     assert again.source.drop_frames == (1, (3, 5))

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ptychoflow.acquisition.readers.folders import holds_frames
+from ptychoflow.streaming.errors import UserError
 from ptychoflow.workflow.configuration.config import option_table
 from ptychoflow.workflow.configuration.layers import Table
 from ptychoflow.workflow.configuration.pipeline_name import PipelineName
@@ -15,9 +16,13 @@ def source_options(scan: Sequence[Path], dataset_map: str | None, pipeline: Pipe
     """Return the section [source] that files or folders on a command line stand for; empty without any.
 
     A folder is one of labelled images, unless frames lie in it.
+
+    Raises:
+        UserError: one of them is not there.
     """
     if not scan:
         return option_table(source__dataset_map=dataset_map)
+    _require_present(scan)
     folder = len(scan) == 1 and scan[0].is_dir() and not holds_frames(scan[0])
     if pipeline is PipelineName.CLASSIFICATION or (folder and pipeline is not PipelineName.PTYCHOGRAPHY):
         return option_table(source__kind="images", source__folder=str(scan[0]), source__dataset_map=dataset_map)
@@ -25,3 +30,10 @@ def source_options(scan: Sequence[Path], dataset_map: str | None, pipeline: Pipe
     return option_table(
         source__kind="replay", source__path=paths if len(paths) > 1 else paths[0], source__dataset_map=dataset_map
     )
+
+
+def _require_present(paths: Sequence[Path]) -> None:
+    """Raise `UserError` for what is not there, before its kind is guessed and its settings are joined with others."""
+    absent = [str(path) for path in paths if not path.expanduser().exists()]
+    if absent:
+        raise UserError(f"{', '.join(absent[:5])}: there is no such file or folder; check the path")

@@ -114,6 +114,14 @@ class LiveSettings(Settings):
             raise ValueError("give frames.frames, the frames that are taken")
         if isinstance(positions, of_both) and (positions.frames is not None or not positions.gives_positions):
             raise ValueError("say in [positions] where the positions are, and no frames")
-        if positions is not None and isinstance(frames, of_both | NtndarraySettings) and frames.gives_positions:
+        may_bring = frames if isinstance(frames, of_both | NtndarraySettings) else None
+        brought = may_bring is not None and may_bring.gives_positions
+        if positions is not None and brought:
             raise ValueError("positions come with the frames already: take them there, or from [positions]")
+        if positions is None and not brought:
+            elsewhere = "name their source with --positions, or in [source.positions]"
+            if may_bring is None:
+                raise ValueError(f"this detector sends no positions: {elsewhere}")
+            keys = "field_y and field_x" if isinstance(frames, BlueskyDocumentsSettings) else "positions"
+            raise ValueError(f"no positions are taken: say in [source.frames] where they are ({keys}), or {elsewhere}")
         return self

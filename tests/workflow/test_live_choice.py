@@ -45,13 +45,18 @@ def test_a_simulator_writes_into_a_folder(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("detector", "assignments"),
+    ("detector", "positions", "assignments"),
     [
-        ("hdf5-swmr://d", ["frames=/f", "positions.path=/p"]),
-        ("watched-folder://d", ["series=folder"]),
-        ("ntndarray://ioc:5080", ["pv=I", "series.by=pause", "series.pause_s=2", "number_from=from_first"]),
+        ("hdf5-swmr://d", None, ["frames=/f", "positions.path=/p"]),
+        ("watched-folder://d", "position-sender", ["series=folder"]),
+        (
+            "ntndarray://ioc:5080",
+            "position-sender",
+            ["pv=I", "series.by=pause", "series.pause_s=2", "number_from=from_first"],
+        ),
         (
             "bluesky-documents://host",
+            None,
             [
                 "frames=det",
                 "folder=/d",
@@ -65,10 +70,10 @@ def test_a_simulator_writes_into_a_folder(tmp_path: Path) -> None:
     ],
 )
 def test_sources_are_the_same_in_a_run_that_is_resumed_and_in_the_receiver(
-    detector: str, assignments: list[str], tmp_path: Path
+    detector: str, positions: str | None, assignments: list[str], tmp_path: Path
 ) -> None:
     given = [*JOIN, *(f"source.frames.{one}" for one in assignments)]
-    config = load_config(None, None, given, options=live_options(detector, None))
+    config = load_config(None, None, given, options=live_options(detector, positions))
     assert isinstance(config, Config)
     write_config(config, tmp_path / "config.toml")
     assert load_config(None, tmp_path / "config.toml", []) == config
@@ -87,6 +92,16 @@ def test_what_names_no_source_is_refused(text: str) -> None:
     [
         ("hdf5-swmr://a", None, [], "setting source.frames .*dataset of frames"),
         ("hdf5-swmr://a", None, ["source.frames.positions.path=/p"], "frames.frames"),
+        ("hdf5-swmr://a", None, ["source.frames.frames=/f"], "no positions are taken: .* .positions., or name"),
+        (
+            "bluesky-documents://a",
+            None,
+            ["source.frames.frames=d", "source.frames.folder=/d"],
+            "no positions are taken: .* .field_y and field_x.",
+        ),
+        ("dectris-v1://a", None, [], "this detector sends no positions: name their source with --positions"),
+        ("dectris-v2://a", None, [], "this detector sends no positions: name their source with --positions"),
+        ("watched-folder://a", None, ["source.frames.series=file"], "this detector sends no positions"),
         ("dectris-v2://a", "hdf5-swmr://b", ["source.positions.frames=/f"], "say in .positions. where"),
         (
             "hdf5-swmr://a",

@@ -53,6 +53,7 @@ def test_arrivals_of_a_run_that_has_ended_well_are_kept_unless_set_otherwise(tmp
     source = {
         "kind": "live",
         "frames": {"kind": "dectris-v2", "host": "127.0.0.1"},
+        "positions": {"kind": "position-sender"},
         "join": {"first_frame": 0, "first_sample": 0, "samples_per_frame": 1},
         "keep_arrivals": kept,
     }

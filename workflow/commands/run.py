@@ -31,7 +31,11 @@ def run(
     ] = None,
     positions: Annotated[
         str | None,
-        typer.Option(help="What says where the probe was: panda://10.0.0.6 ...", metavar="KIND[://HOST[:PORT]|FOLDER]"),
+        typer.Option(
+            help="What says where the probe was: panda://10.0.0.6 ... Needed unless positions come with the frames, "
+            "as ntndarray, hdf5-swmr and bluesky-documents can bring them.",
+            metavar="KIND[://HOST[:PORT]|FOLDER]",
+        ),
     ] = None,
     probe: Annotated[
         Path | None, typer.Option(help="Probe to start a detector's scan from.", metavar="RUN|FILE")

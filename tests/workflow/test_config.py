@@ -177,6 +177,19 @@ def test_a_missing_key_says_how_to_give_it() -> None:
     assert text == "setting source.path is missing: give it with --set source.path=... or in a --config file"
 
 
+def test_a_missing_section_is_asked_for_by_its_keys() -> None:
+    live = ("source.kind=live", "source.frames.kind=dectris-v2", "source.frames.host=a")
+    text = mistake(*live, preset=None)
+    keys = " ".join(f"--set source.join.{key}=..." for key in ("first_frame", "first_sample", "samples_per_frame"))
+    assert text == f"section [source.join] is missing: give {keys} or write it in a --config file"
+    text = mistake("source.kind=live", preset=None)
+    assert "section [source.frames] is missing: give --set source.frames.kind=... or write it" in text
+    frames = ("source.frames.kind=ntndarray", "source.frames.pv=a", "source.frames.number_from=unique_id")
+    assert "[source.frames.series] is missing: give --set source.frames.series.by=... or" in mistake(
+        "source.kind=live", *frames, preset=None
+    )
+
+
 def test_a_source_without_kind_or_of_unknown_kind_is_told() -> None:
     assert mistake("source.path=x", preset=None).startswith("setting source.kind is missing (from --set)")
     text = mistake("source.kind=relpay")

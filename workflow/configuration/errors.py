@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
-from typing import Any, get_args
+from typing import Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -32,7 +32,7 @@ def _explain_one(details: ErrorDetails, *, model: type[BaseModel], values: Any, 
     if details["type"] in ("union_tag_not_found", "union_tag_invalid"):
         return _explain_kind(details, key, origin)
     if details["type"] == "missing":
-        return f"setting {key} is missing: give it with --set {key}=... or in a --config file"
+        return _explain_missing(path, model, values)
     message = details["msg"].removeprefix("Value error, ")
     if isinstance(details["input"], dict):
         return f"setting {key or 'file'}{origin} is wrong: {message}"
@@ -45,6 +45,26 @@ def _explain_kind(details: ErrorDetails, key: str, origin: str) -> str:
     if details["type"] == "union_tag_not_found":
         return f"setting {key}.{name} is missing{origin}: it says what the other keys of [{key}] mean"
     return f"setting {key}.{name} = {context['tag']!r}{origin} is wrong: use one of {context['expected_tags']}"
+
+
+def _explain_missing(path: list[str], model: type[BaseModel], values: Any) -> str:
+    key = ".".join(path)
+    if not (sections := _models_at(path, model, values)):
+        return f"setting {key} is missing: give it with --set {key}=... or in a --config file"
+    given = " ".join(f"--set {key}.{name}=..." for name in _required_keys(sections))
+    return f"section [{key}] is missing: give {given} or write it in a --config file"
+
+
+def _required_keys(sections: list[type[BaseModel]]) -> list[str]:
+    """Return the keys that a section must have; if it may be one of several, what says which."""
+    if len(sections) == 1:
+        return [name for name, field in sections[0].model_fields.items() if field.is_required()]
+    first, *others = sections
+    return [
+        name
+        for name, field in first.model_fields.items()
+        if get_origin(field.annotation) is Literal and all(name in other.model_fields for other in others)
+    ]
 
 
 def _path_in(values: Any, location: Location, *, absent: bool) -> list[str]:
@@ -77,13 +97,18 @@ def _suggestion(path: list[str], model: type[BaseModel], values: Any) -> str:
 
 
 def _valid_names(path: list[str], model: type[BaseModel], values: Any) -> list[str]:
+    return [name for found in _models_at(path, model, values) for name in found.model_fields]
+
+
+def _models_at(path: list[str], model: type[BaseModel], values: Any) -> list[type[BaseModel]]:
+    """Return what the section at `path` may be; empty if that is a plain value."""
     models = [model]
     here = values
     for name in path:
         here = here.get(name, {}) if isinstance(here, dict) else {}
         models = [found for parent in models for found in _models_of_field(parent, name)]
         models = _of_kind(models, here) or models
-    return [name for found in models for name in found.model_fields]
+    return models
 
 
 def _models_of_field(parent: type[BaseModel], name: str) -> list[type[BaseModel]]:

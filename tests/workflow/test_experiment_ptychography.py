@@ -54,6 +54,21 @@ from ptychoflow.workflow.experiments.rank import train_cases
 from ptychoflow.workflow.experiments.runner import RANK_MODULE
 
 
+def test_a_first_try_that_was_refused_leaves_the_folder_to_the_next(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "compared"
+    for name in ("nothere.h5", "neither.h5"):
+        assert run_command_line(["experiment", "ptychography", name, "--out", str(folder)]) == USER_ERROR_STATUS
+        assert f"{name}: there is no such file" in capsys.readouterr().err
+    sample = folder / "samples-seed-1" / "perspective"
+    sample.parent.mkdir(exist_ok=True)
+    sample.touch()
+    assert run_command_line(["experiment", "ptychography", "nothere.h5", "--out", str(folder)]) == USER_ERROR_STATUS
+    assert "holds results of another configuration" in capsys.readouterr().err
+    assert sample.exists()
+
+
 def test_samples_of_a_seed_are_its_own_and_repeatable(tmp_path: Path) -> None:
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         prepare(experiment(), seed=seed, folder=tmp_path / name)

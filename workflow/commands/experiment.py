@@ -65,7 +65,7 @@ def ptychography(
     file = folder / "results.json"
     experiment = Ptychography(settings, folder=folder)
     results = Results(experiment, preset=preset, file=file)
-    table = run_experiment(experiment, results, resume=file.exists())
+    table = run_experiment(experiment, results, resume=results.are_begun)
     table.write(folder / "table.md")
     write_results(results.content, json_file)
     return 0

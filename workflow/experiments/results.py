@@ -14,6 +14,9 @@ from ptychoflow.workflow.json_results import write_results
 
 log = logging.getLogger(__name__)
 
+ABOUT = ("configuration", "environment")
+"""Sections of the results that hold no trainings."""
+
 
 class Results:
     """Gathers the figures of cases; the file is written after each, so that an experiment can go on from it.
@@ -28,6 +31,22 @@ class Results:
         self.file = file
         self._experiment = experiment
         self.content: dict[str, Any] = {"preset": preset, **experiment.head()}
+
+    @property
+    def are_begun(self) -> bool:
+        """Whether the file holds a training, or the experiment's folder any other file, which one is made from.
+
+        What was refused at its source has left neither: its results may be overwritten.
+
+        Raises:
+            UserError: the file cannot be read.
+        """
+        if self.file is None or not self.file.exists():
+            return False
+        earlier = self._earlier(self.file)
+        if any(isinstance(value, dict) and value for name, value in earlier.items() if name not in ABOUT):
+            return True
+        return any(path.is_file() and path != self.file for path in self._experiment.folder.rglob("*"))
 
     def begin(self) -> None:
         """Write the empty results, from which an experiment that is killed can go on.
@@ -45,12 +64,7 @@ class Results:
         """
         if self.file is None:
             raise UserError("--resume needs --json FILE, the results to go on from")
-        try:
-            earlier = json.loads(self.file.read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError) as error:
-            raise UserError(f"{self.file} cannot be read: {error}") from error
-        if not isinstance(earlier, dict):
-            raise UserError(f"{self.file} cannot be read: it holds no results")
+        earlier = self._earlier(self.file)
         head = json.loads(json.dumps(self._experiment.head()))
         parts = {name for name, value in head.items() if value == {}}
         if any(earlier.get(name) != value for name, value in head.items() if name not in parts):
@@ -74,6 +88,16 @@ class Results:
         self.content.setdefault(part, {}).setdefault(key, []).append(case.parameters() | figures)
         self._conclude()
         write_results(self.content, self.file)
+
+    @staticmethod
+    def _earlier(file: Path) -> dict[str, Any]:
+        try:
+            earlier = json.loads(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError) as error:
+            raise UserError(f"{file} cannot be read: {error}") from error
+        if not isinstance(earlier, dict):
+            raise UserError(f"{file} cannot be read: it holds no results")
+        return earlier
 
     def _conclude(self) -> None:
         self.content |= self._experiment.conclude(self.content)

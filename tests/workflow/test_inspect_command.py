@@ -47,6 +47,16 @@ def test_what_is_not_there_is_all_that_is_said(command, tmp_path, monkeypatch, c
     assert capfd.readouterr().err == "ptychoflow: absent: there is no such file or folder; check the path\n"
 
 
+@pytest.mark.parametrize("command", ["run", "inspect"])
+def test_the_folder_of_a_run_is_no_scan(command, tmp_path, capfd):
+    for name in ("config.toml", "telemetry.jsonl", "probe.npy"):
+        (tmp_path / name).touch()
+    assert run_command_line([command, str(tmp_path)]) == USER_ERROR_STATUS
+    said = capfd.readouterr().err
+    assert said.startswith(f"ptychoflow: {tmp_path}: this is the folder of a run: name its recording.h5")
+    assert said.count("\n") == 1
+
+
 @pytest.mark.parametrize("name", list(ShippedMap))
 def test_a_map_is_a_shipped_name_or_a_file(name, tmp_path):
     scan = tmp_path / "scan.h5"

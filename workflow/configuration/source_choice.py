@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ptychoflow.acquisition.readers.folders import holds_frames
 from ptychoflow.streaming.errors import UserError
+from ptychoflow.streaming.run_folder import RunFolder
 from ptychoflow.workflow.configuration.config import option_table
 from ptychoflow.workflow.configuration.layers import Table
 from ptychoflow.workflow.configuration.pipeline_name import PipelineName
@@ -18,11 +19,11 @@ def source_options(scan: Sequence[Path], dataset_map: str | None, pipeline: Pipe
     A folder is one of labelled images, unless frames lie in it.
 
     Raises:
-        UserError: one of them is not there.
+        UserError: one of them is not there, or is the folder of a run.
     """
     if not scan:
         return option_table(source__dataset_map=dataset_map)
-    _require_present(scan)
+    _require_sources(scan)
     folder = len(scan) == 1 and scan[0].is_dir() and not holds_frames(scan[0])
     if pipeline is PipelineName.CLASSIFICATION or (folder and pipeline is not PipelineName.PTYCHOGRAPHY):
         return option_table(source__kind="images", source__folder=str(scan[0]), source__dataset_map=dataset_map)
@@ -32,8 +33,14 @@ def source_options(scan: Sequence[Path], dataset_map: str | None, pipeline: Pipe
     )
 
 
-def _require_present(paths: Sequence[Path]) -> None:
-    """Raise `UserError` for what is not there, before its kind is guessed and its settings are joined with others."""
+def _require_sources(paths: Sequence[Path]) -> None:
+    """Raise `UserError` for what is no source, before its kind is guessed and its settings are joined with others."""
     absent = [str(path) for path in paths if not path.expanduser().exists()]
     if absent:
         raise UserError(f"{', '.join(absent[:5])}: there is no such file or folder; check the path")
+    for folder in map(RunFolder, paths):
+        if folder.config.is_file() and folder.telemetry.is_file():
+            raise UserError(
+                f"{folder.path}: this is the folder of a run: name its {folder.recording.name}, if it was recorded, or "
+                "use `ptychoflow view` or `ptychoflow resume`"
+            )

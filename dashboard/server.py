@@ -13,6 +13,7 @@ from pathlib import Path
 import uvicorn
 from fastapi import FastAPI
 
+from ptychoflow.dashboard.address import page_url
 from ptychoflow.dashboard.app import CommandAccess, create_app
 from ptychoflow.dashboard.http_connection import HttpConnection
 from ptychoflow.dashboard.runs import Runs, read_run
@@ -45,17 +46,18 @@ def serve_dashboard(
     run: RunContext,
     stop: threading.Event,
     token: str,
+    on_served: Callable[[str], None] | None = None,
 ) -> None:
     """Serve the page of a run until `stop` is set. Blocks.
 
     What the run's folder already holds of telemetry is read first, so that a dashboard started late shows the history.
-    Who knows `token` may command the run.
+    Who knows `token` may command the run. `on_served` is told the page's address once it is there.
 
     Raises:
         UserError: the port is in use or the host is not this machine's.
     """
     with open_listener(settings) as listener, closing(CommandSender(network)) as commands:
-        url = page_url(settings.host, listener)
+        url = page_url(settings.host, listener.getsockname()[1])
         if not is_loopback(settings.host):
             log.warning("the dashboard at %s is not on loopback: everybody who reaches this host can watch", url)
         state = DashboardState(run.name, settings, controllable=True)
@@ -66,6 +68,8 @@ def serve_dashboard(
         server = _start_server(app, listener)
         try:
             log.info("dashboard at %s", url)
+            if on_served is not None:
+                on_served(url)
             sender.send(PartStatus(PartState.RUNNING, url))
             while not stop.wait(POLL_S):
                 server.check()
@@ -103,7 +107,7 @@ def serve_earlier_run(
         runs = Runs(read_run(RunFolder(folder.path.resolve()), settings), folder, settings)
         server = _start_server(create_app(runs, settings), listener)
         try:
-            on_served(page_url(settings.host, listener))
+            on_served(page_url(settings.host, listener.getsockname()[1]))
             while not stop.wait(POLL_S):
                 server.check()
         finally:
@@ -124,12 +128,6 @@ def open_listener(settings: DashboardSettings) -> socket.socket:
             f"dashboard: cannot listen on {settings.host}:{settings.port}: {error.strerror}; "
             "choose another port (of a run: --set dashboard.port=N), or 0 for a free one"
         ) from error
-
-
-def page_url(host: str, listener: socket.socket) -> str:
-    """Return the address of the page."""
-    name = f"[{host}]" if ":" in host else host
-    return f"http://{name}:{listener.getsockname()[1]}/"
 
 
 class _Intake(WatchedThread):

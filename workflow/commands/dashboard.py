@@ -24,7 +24,8 @@ def dashboard(
     report.html when it is stopped.
     """
     from ptychoflow.dashboard.server import serve_dashboard
-    from ptychoflow.workflow.launching.dashboard_token import take_token
+    from ptychoflow.dashboard.token import make_token
+    from ptychoflow.workflow.launching.dashboard_token import show_token, take_token
     from ptychoflow.workflow.launching.part_process import part_process
     from ptychoflow.workflow.launching.telemetry_collection import collected_telemetry
 
@@ -33,10 +34,13 @@ def dashboard(
         settings = part.config
         if hub:
             stack.enter_context(collected_telemetry(settings, part.folder))
+        given = take_token()
+        token = given or make_token()
         serve_dashboard(
             settings.dashboard,
             network=settings.network,
             run=settings.run.context(),
             stop=part.stop,
-            token=take_token(settings.dashboard),
+            token=token,
+            on_served=None if given else lambda url: show_token(token, url),
         )

@@ -10,6 +10,7 @@ from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from ptychoflow.dashboard.address import page_url
 from ptychoflow.dashboard.outputs.checks import check_outputs
 from ptychoflow.dashboard.outputs.settings import OutputsSettings
 from ptychoflow.dashboard.settings import DashboardSettings
@@ -179,7 +180,7 @@ def _commands(config: AnyConfig, folder: RunFolder, scratch: Path | None) -> lis
 
 def _with_token(command: PartCommand, dashboard: DashboardSettings) -> PartCommand:
     token = make_token()
-    show_token(token, dashboard)
+    show_token(token, page_url(dashboard.host, dashboard.port))
     return replace(command, environment={**command.environment, TOKEN_VARIABLE: token})
 
 

@@ -169,6 +169,23 @@ def test_the_hub_hears_why_a_part_gives_up(config: Config, config_file: Path, tm
     assert heard == [(Part.ACQUISITION, PartStatus(PartState.FAILED, "no beam"))]
 
 
+@pytest.mark.parametrize("part", [Part.ACQUISITION, Part.TRAINER, Part.EDGE])
+def test_no_part_works_in_a_run_that_has_ended_well(config: Config, config_file: Path, part: Part) -> None:
+    folder = config.run.context().folder
+    folder.path.mkdir(parents=True)
+    folder.summary.write_text('{"ended_well": false}')
+    with part_process(part, config_file, None):
+        pass
+    folder.summary.write_text('{"ended_well": true}')
+    with (
+        pytest.raises(UserError, match="has ended well: there is nothing to resume"),
+        part_process(part, config_file, None),
+    ):
+        pass
+    with part_process(Part.DASHBOARD, config_file, None):
+        pass
+
+
 PARENT = """
 import subprocess, sys, time
 child = "import os, sys, time; from ptychoflow.workflow.launching.torchrun import die_with_parent;"

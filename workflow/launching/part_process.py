@@ -23,6 +23,7 @@ from ptychoflow.streaming.telemetry import TelemetrySender
 from ptychoflow.workflow.configuration.config import AnyConfig, load_config
 from ptychoflow.workflow.configuration.pipeline_name import PipelineName
 from ptychoflow.workflow.exit_status import INTERRUPTED_STATUS
+from ptychoflow.workflow.launching.ended_run import refuse_ended_run
 from ptychoflow.workflow.launching.lifeline import stop_without_launcher
 from ptychoflow.workflow.launching.ports import require_fixed, warn_if_open
 from ptychoflow.workflow.launching.processes import GRACE_S
@@ -57,11 +58,14 @@ def part_process(
     Exits with status 130 after the work has ended in order because of Ctrl-C.
 
     Raises:
-        UserError: the configuration is wrong, has ports that are 0, or the run folder cannot be written.
+        UserError: the configuration is wrong, has ports that are 0, or the run folder cannot be written; or the run has
+            ended well, and the part is none that watches.
     """
     config = load_config(file=file, assignments=assignments or (), pipeline=pipeline)
     require_fixed(config.network)
     folder = config.run.context().folder
+    if part not in WATCHING:
+        refuse_ended_run(folder)
     with writing(f"the run folder {folder.path}"):
         log_to_file(folder.log(part))
     faulthandler.enable(STDERR)

@@ -8,23 +8,15 @@ from functools import reduce
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
-from ptychoflow.streaming.codec import UNREADABLE
 from ptychoflow.streaming.errors import UserError
 from ptychoflow.streaming.run_folder import RunFolder
 from ptychoflow.trainer.checkpoints.checkpoint import newest
 from ptychoflow.workflow.configuration.config import AnyConfig, load_config
 from ptychoflow.workflow.configuration.layers import Table
+from ptychoflow.workflow.launching.ended_run import refuse_ended_run
 from ptychoflow.workflow.launching.ports import is_free, without_taken_ports
 
 log = logging.getLogger(__name__)
-
-
-class _Summary(msgspec.Struct, frozen=True):
-    """What of a `summary.json` matters here."""
-
-    ended_well: bool = False
 
 
 def resumed_config(run: Path, assignments: Iterable[str] = (), *, options: Table | None = None) -> AnyConfig:
@@ -42,8 +34,7 @@ def resumed_config(run: Path, assignments: Iterable[str] = (), *, options: Table
         raise UserError(
             f"{run} is not the folder of a run: it holds no {folder.config.name}; name a folder runs/<name>"
         )
-    if _has_ended_well(folder):
-        raise UserError(f"run {run} has ended well: there is nothing to resume; its report is {folder.report}")
+    refuse_ended_run(folder)
     before = load_config(file=folder.config)
     place = {"run": {"directory": str(run.parent), "name": run.name}}
     after = load_config(file=folder.config, assignments=assignments, options=_merge(options or {}, place))
@@ -59,16 +50,6 @@ def resumed_config(run: Path, assignments: Iterable[str] = (), *, options: Table
     if not is_free(dashboard.port, host=dashboard.host):
         dashboard = dashboard.model_copy(update={"port": 0})
     return after.model_copy(update={"network": network, "dashboard": dashboard})
-
-
-def _has_ended_well(folder: RunFolder) -> bool:
-    if not folder.summary.is_file():
-        return False
-    try:
-        return msgspec.json.decode(folder.summary.read_bytes(), type=_Summary).ended_well
-    except UNREADABLE as error:
-        log.warning("%s cannot be read (%s) and will be written anew", folder.summary, error)
-        return False
 
 
 def _section(config: AnyConfig, dotted: str) -> Any:

@@ -87,6 +87,7 @@ def test_a_process_ends_with_status_2_and_one_line(tmp_path: Path, arguments: li
         (["run", "--detector", "dectris-v2", "--map", "hxn"], "--map is for the scan of a file"),
         (["report", "absent"], "absent is not the folder of a run"),
         (["view", "absent"], "absent is not the folder of a run"),
+        (["view", "alone.toml"], "alone.toml is not the folder of a run"),
         (["edge", "--config", "alone.toml"], "port 0 is chosen by `ptychoflow run` only"),
     ],
 )

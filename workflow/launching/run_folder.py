@@ -51,7 +51,7 @@ def is_claimed(folder: RunFolder) -> bool:
     """
     try:
         file = folder.lock.open("rb")
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return False
     except OSError as error:
         raise UserError(f"cannot read {folder.lock}: {error.strerror}; check its permission") from error

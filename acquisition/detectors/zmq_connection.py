@@ -57,6 +57,8 @@ class ZmqConnection(Connection):
         self._address = f"{settings.host}:{settings.port}"
         self._copy = False
         """Whether the last message was small; the next one is taken to be like it."""
+        self._was_there = self._told_gone = False
+        """Whether the source has ever answered, and whether it was told that it has gone since."""
 
     def drain(self, deliver: Deliver, stop: threading.Event) -> None:
         """Deliver every message as it comes, until `stop` is set.
@@ -146,7 +148,22 @@ class ZmqConnection(Connection):
         event = parse_monitor_message(parts)["event"]
         if event == zmq.Event.HANDSHAKE_SUCCEEDED:
             log.info("connected to the %s at %s", self.source, self._address)
+            self._was_there, self._told_gone = True, False
         if event != zmq.Event.DISCONNECTED:
             return None
-        log.warning("the %s at %s is gone; it is connected again as soon as it is back", self.source, self._address)
+        self._tell_gone()
         return time.monotonic()
+
+    def _tell_gone(self) -> None:
+        """Say once that the connection has ended: what takes every attempt and closes it would fill the log."""
+        if self._told_gone:
+            return
+        self._told_gone = True
+        if self._was_there:
+            log.warning("the %s at %s is gone; it is connected again as soon as it is back", self.source, self._address)
+        else:
+            log.warning(
+                "something at %s closes the connection, and does not answer as a %s; check host and port",
+                self._address,
+                self.source,
+            )

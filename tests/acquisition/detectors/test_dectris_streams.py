@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import numpy as np
@@ -254,6 +255,36 @@ def test_a_detector_that_is_started_again_is_connected_again(kind: str, caplog: 
             wait_until(lambda: len(received.messages) == 22 * series)  # noqa: B023 - called at once
     assert caplog.text.count("connected to the detector") == 2
     assert "is gone" in caplog.text
+
+
+def test_what_takes_connections_and_closes_them_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    closed: list[socket.socket] = []
+
+    def close_each(listener: socket.socket) -> None:
+        with suppress(OSError):
+            while True:
+                client, _ = listener.accept()
+                client.close()
+                closed.append(client)
+
+    listener = socket.create_server(("127.0.0.1", 0))
+    port = listener.getsockname()[1]
+    closer = threading.Thread(target=close_each, args=(listener,), daemon=True)
+    closer.start()
+    with attached(V2, port):
+        wait_until(lambda: len(closed) >= 4)
+        listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+        closer.join()
+        with simulated(V2, port=port):
+            wait_until(lambda: "connected to the detector" in caplog.text)
+        wait_until(lambda: "is gone" in caplog.text)
+    warned = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert warned == [
+        f"something at 127.0.0.1:{port} closes the connection, and does not answer as a detector; check host and port",
+        f"the detector at 127.0.0.1:{port} is gone; it is connected again as soon as it is back",
+    ]
 
 
 @pytest.mark.parametrize("kind", KINDS)

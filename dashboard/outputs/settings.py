@@ -9,6 +9,9 @@ from typing import Annotated
 from pydantic import Field, NonNegativeFloat
 
 from ptychoflow.streaming.settings import Port, Settings
+from ptychoflow.streaming.written_as import written_as
+
+PRINTABLE = written_as(r"[!-~]*", "use printable ASCII characters, and no spaces")
 
 
 class NtndarrayOutputSettings(Settings):
@@ -18,7 +21,7 @@ class NtndarrayOutputSettings(Settings):
     `epics`.
     """
 
-    prefix: Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[\x21-\x7e]+$")]
+    prefix: Annotated[str, Field(min_length=1, max_length=200), PRINTABLE]
     """Begin of the channels' names, such as `PTYCHO:`."""
     host: str = "127.0.0.1"
     """Address of this machine that is listened on. PvAccess is not encrypted: who reaches it sees the images."""
@@ -48,7 +51,7 @@ class BlueskyOutputSettings(Settings):
     """Connect to a bluesky proxy, to the side on which it takes documents in, rather than listen."""
     format: DocumentFormat = DocumentFormat.MSGPACK
     """How documents are written; never as pickle, which is bluesky's default."""
-    prefix: Annotated[str, Field(max_length=200, pattern=r"^[\x21-\x7e]*$")] = ""
+    prefix: Annotated[str, Field(max_length=200), PRINTABLE] = ""
     """Tells these documents from those of others behind the same proxy."""
 
 
@@ -58,9 +61,11 @@ class TiledOutputSettings(Settings):
     The key, if the server wants one, is taken from the environment variable `TILED_API_KEY`.
     """
 
-    url: Annotated[str, Field(pattern=r"^https?://[^\s?#]+$")]
+    url: Annotated[str, written_as(r"https?://[^\s?#]+", "give http://HOST:PORT or https://..., without ? and #")]
     """Of the server, such as `http://127.0.0.1:8000`."""
-    container: Annotated[str, Field(pattern=r"^([^\s?#/]+(/[^\s?#/]+)*)?$")] = ""
+    container: Annotated[
+        str, written_as(r"([^\s?#/]+(/[^\s?#/]+)*)?", "give names with / between them, without spaces, ? and #")
+    ] = ""
     """Where on the server the run is put, such as `beamline/raw`; it must be there."""
     pause_s: NonNegativeFloat = 1.0
     """Left between two writes, so that the server is not written to all the time."""

@@ -162,6 +162,15 @@ def test_a_value_out_of_range_names_the_preset_or_option() -> None:
     assert mistake("trainer.ranks=0").startswith("setting trainer.ranks = 0 (from --set) is wrong: ")
 
 
+@pytest.mark.parametrize("name", ["../evil", "a/b", ".hidden", "", "a\n"])
+def test_what_a_name_may_be_is_said_in_words(name: str) -> None:
+    with pytest.raises(
+        UserError, match=r"is wrong: use letters, digits, .* and begin with a letter or a digit"
+    ) as error:
+        load_config("simulated", options=option_table(run__name=name))
+    assert "pattern" not in str(error.value)
+
+
 def test_a_choice_lists_the_choices() -> None:
     text = mistake("trainer.pace=slow")
     assert "'stream'" in text

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 from datetime import datetime
 from pathlib import Path
+from typing import Annotated
 
 from pydantic import Field, NonNegativeInt
 
 from ptychoflow.streaming.settings import RunContext, Settings
+from ptychoflow.streaming.written_as import written_as
 
-NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+Name = Annotated[
+    str,
+    written_as(
+        "[A-Za-z0-9][A-Za-z0-9._-]*",
+        "use letters, digits, full stops, _ and - alone, and begin with a letter or a digit",
+    ),
+]
 
 
 def timestamp_name() -> str:
@@ -20,7 +28,7 @@ def timestamp_name() -> str:
 class RunSettings(Settings):
     """What the parts of one run share."""
 
-    name: str = Field(default_factory=timestamp_name, pattern=NAME_PATTERN)
+    name: Name = Field(default_factory=timestamp_name)
     """Name of the run's folder; the date and time unless given."""
     directory: Path = Path("runs")
     """Folder that holds the runs' folders."""

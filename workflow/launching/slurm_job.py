@@ -13,14 +13,21 @@ from pydantic import Field, NonNegativeInt, PositiveInt, ValidationError
 
 from ptychoflow.streaming.errors import UserError
 from ptychoflow.streaming.settings import Settings, is_loopback
+from ptychoflow.streaming.written_as import written_as
 from ptychoflow.workflow.configuration.config import AnyConfig, Config
 from ptychoflow.workflow.launching.ports import require_fixed
 
 TEMPLATES = Path(__file__).parents[1] / "templates"
 SHORTEST_MIN = 5
 """The job is told of the end of its time two minutes before."""
-TIME_PATTERN = r"^(\d+(:\d\d){0,2}|\d+-\d\d?(:\d\d){0,2})$"
-NAME_PATTERN = r"^[\w.,+@-]+$"
+Time = Annotated[
+    str,
+    written_as(
+        r"\d+(:\d\d){0,2}|\d+-\d\d?(:\d\d){0,2}",
+        "give minutes (30), hours:minutes:seconds (4:00:00) or days-hours (1-12), as SLURM has it",
+    ),
+]
+Name = Annotated[str, written_as(r"[\w.,+@-]+", "use letters, digits and . , _ + @ - alone")]
 
 
 class SlurmJob(Settings):
@@ -34,11 +41,11 @@ class SlurmJob(Settings):
     """Ranks of the trainer on each node."""
     cpus: PositiveInt
     """Processors of each node."""
-    time: str | None = Field(default=None, pattern=TIME_PATTERN)
+    time: Time | None = None
     """Longest duration, as SLURM writes it; the partition's own without."""
-    partition: str | None = Field(default=None, pattern=NAME_PATTERN)
+    partition: Name | None = None
     """Partition; the cluster's own choice without."""
-    account: str | None = Field(default=None, pattern=NAME_PATTERN)
+    account: Name | None = None
     """Who pays; the user's own account without."""
     port: Annotated[int, Field(ge=1, le=65535)]
     """Port of the first node where the ranks meet."""
@@ -55,7 +62,7 @@ def asked_job(**options: Any) -> SlurmJob:
     except ValidationError as error:
         wrong = error.errors()[0]
         option = f"--{'.'.join(map(str, wrong['loc']))}"
-        raise UserError(f"{option} {wrong['input']} is wrong: {wrong['msg']}") from None
+        raise UserError(f"{option} {wrong['input']} is wrong: {wrong['msg'].removeprefix('Value error, ')}") from None
     if job.time is not None and _minutes(job.time) < SHORTEST_MIN:
         raise UserError(f"--time {job.time} is too short: give {SHORTEST_MIN} minutes, the last two are for the end")
     return job

@@ -11,10 +11,11 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 from ptychoflow.acquisition.detectors.hdf5_swmr.settings import DatasetPath
 from ptychoflow.acquisition.readers.units import LengthUnit
 from ptychoflow.streaming.settings import Port, Settings
+from ptychoflow.streaming.written_as import written_as
 
 OUT_PORT = 5578
 Key = Annotated[str, Field(min_length=1, max_length=256)]
-Prefix = Annotated[str, Field(max_length=64, pattern=r"^[!-~]*$")]
+Prefix = Annotated[str, Field(max_length=64), written_as(r"[!-~]*", "use printable ASCII characters, and no spaces")]
 
 
 class BlueskyDocumentsSettings(Settings):

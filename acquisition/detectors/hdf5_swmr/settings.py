@@ -10,9 +10,10 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 from ptychoflow.acquisition.readers.dataset_map import PositionsMap
 from ptychoflow.acquisition.readers.units import LengthUnit, PixelUnit
 from ptychoflow.streaming.settings import Settings
+from ptychoflow.streaming.written_as import written_as
 
 DatasetPath = Annotated[str, Field(min_length=1, max_length=1024)]
-FileName = Annotated[str, Field(pattern=r"^[^/]+$", max_length=255)]
+FileName = Annotated[str, Field(max_length=255), written_as(r"[^/]+", "give names of files alone, without /")]
 
 
 class Hdf5SwmrSettings(Settings):

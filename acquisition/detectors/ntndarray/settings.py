@@ -5,13 +5,14 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, PositiveFloat, PositiveInt, StringConstraints, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from ptychoflow.acquisition.readers.units import LengthUnit
 from ptychoflow.streaming.settings import Port, Settings
+from ptychoflow.streaming.written_as import written_as
 
 Name = Annotated[str, Field(min_length=1, max_length=256)]
-Server = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]+(:[0-9]{1,5})?$", max_length=256)]
+Server = Annotated[str, Field(max_length=256), written_as(r"[A-Za-z0-9._-]+(:[0-9]{1,5})?", "give HOST or HOST:PORT")]
 
 
 class SeriesByAcquire(Settings):

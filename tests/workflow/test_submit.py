@@ -67,6 +67,9 @@ def test_options_reach_slurm_and_settings_the_parts() -> None:
     ("arguments", "said"),
     [
         (("--nodes", "0"), "--nodes 0 is wrong"),
+        (("--ranks", "0"), "--ranks 0 is wrong"),
+        (("--cpus", "0"), "--cpus 0 is wrong"),
+        (("--port", "0"), "--port 0 is wrong"),
         (("--gpus", "-1"), "--gpus -1 is wrong"),
         (("--port", "70000"), "--port 70000 is wrong"),
         (("--time", "soon"), "--time soon is wrong: give minutes (30), hours:minutes:seconds (4:00:00) or"),

@@ -48,16 +48,16 @@ def submit(
     from ptychoflow.workflow.launching.slurm_submission import submit_script, write_script
     from ptychoflow.workflow.logs import PROGRAM
 
-    ranks = ranks or gpus or 1
+    ranks = (gpus or 1) if ranks is None else ranks
     job = asked_job(
         nodes=nodes,
         gpus=gpus,
         ranks=ranks,
-        cpus=cpus or CPUS_PER_RANK * ranks,
+        cpus=CPUS_PER_RANK * ranks if cpus is None else cpus,
         time=time,
         partition=partition,
         account=account,
-        port=port or MASTER_PORT,
+        port=MASTER_PORT if port is None else port,
     )
     settings = load_config(file=config, assignments=assignments or ())
     placed: dict[str, bool] = {} if edge is None else {"edge" if edge else "no-edge": True}

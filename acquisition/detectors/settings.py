@@ -46,9 +46,9 @@ class JoinSettings(Settings):
     seen in the data, so it must be said.
     """
 
-    first_frame: int
+    first_frame: NonNegativeInt
     """The number that the detector gives the first frame of a series."""
-    first_sample: int
+    first_sample: NonNegativeInt
     """The number of the first sample of position that belongs to that frame; 1 if a stale one comes before it."""
     samples_per_frame: PositiveInt
     """Samples of position for every frame."""

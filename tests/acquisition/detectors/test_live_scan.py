@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from live_scans import HEADER, SCAN, SETTINGS, PlainImage, Script, frame, positions, positions_m, whole_series
+from pydantic import ValidationError
 
 from ptychoflow.acquisition.detectors import frame_decoder, live_scan
 from ptychoflow.acquisition.detectors.arrivals import (
@@ -25,6 +26,7 @@ from ptychoflow.acquisition.detectors.arrivals import (
 )
 from ptychoflow.acquisition.detectors.compression import Codec, CompressedImage, encode
 from ptychoflow.acquisition.detectors.live_scan import Opening
+from ptychoflow.acquisition.detectors.settings import JoinSettings
 from ptychoflow.acquisition.frame_check import usable
 from ptychoflow.acquisition.scan import Ending
 from ptychoflow.streaming.errors import UserError
@@ -150,10 +152,10 @@ def test_origins_and_samples_per_frame_are_those_that_are_set(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("join", "unplaced", "missing"),
     [
-        ({"first_sample": 1}, 1, 0),
-        ({"first_sample": -1}, 1, 1),
-        ({"first_frame": 1}, 0, 1),
-        ({"first_frame": -1}, 1, 1),
+        ({"first_sample": 2}, 1, 0),
+        ({"first_sample": 0}, 1, 1),
+        ({"first_frame": 2}, 0, 1),
+        ({"first_frame": 0}, 1, 1),
         ({"samples_per_frame": 4}, FRAMES - FRAMES // 4, 0),
         ({"begin_within_s": 1e-6}, FRAMES, 0),
     ],
@@ -161,9 +163,26 @@ def test_origins_and_samples_per_frame_are_those_that_are_set(tmp_path: Path) ->
 def test_a_wrong_origin_shows_in_the_ledger_as_the_manual_says(
     tmp_path: Path, join: dict[str, float], unplaced: int, missing: int
 ) -> None:
-    taken = Script(tmp_path).add_all(whole_series(FIRST)).scan({"join": {**SETTINGS["join"], **join}}).run()
+    counted_from_1 = [(at_s, _with_next_numbers(arrival)) for at_s, arrival in whole_series(FIRST)]
+    right = {**SETTINGS["join"], "first_frame": 1, "first_sample": 1}
+    taken = Script(tmp_path).add_all(counted_from_1).scan({"join": {**right, **join}}).run()
     assert sum(taken.ledger.unplaced_because.values()) == unplaced
     assert sum(taken.ledger.missing_because.values()) == missing
+
+
+def _with_next_numbers(arrival: Arrival) -> Arrival:
+    match arrival:
+        case FrameCame(number=number):
+            return replace(arrival, number=number + 1)
+        case PositionsCame(numbers=numbers):
+            return replace(arrival, numbers=numbers + 1)
+    return arrival
+
+
+@pytest.mark.parametrize("key", ["first_frame", "first_sample"])
+def test_nothing_is_numbered_below_0(key: str) -> None:
+    with pytest.raises(ValidationError, match=key):
+        JoinSettings.model_validate({**SETTINGS["join"], key: -1})
 
 
 @pytest.mark.parametrize(("apart_s", "side"), [(0.8, None), (-0.8, None), (3.0, "after"), (-3.0, "before")])

@@ -18,10 +18,9 @@ FILL_IN = "FILL IN"
 
 def survey_table(found: Survey) -> Table:
     """Return a table of all candidates for a terminal."""
-    table = Table("could be")
-    table.add_column("dataset", overflow="fold", min_width=30)
-    for name in ("shape", "type", "unit", "value or range"):
-        table.add_column(name)
+    table = Table()
+    for name in ("could be", "dataset", "shape", "type", "unit", "value or range"):
+        table.add_column(name, overflow="fold")
     for one in found.candidates:
         role = one.role.value if one.named else f"{one.role.value}?"
         shape = " × ".join(map(str, one.shape)) or "one"

@@ -24,6 +24,25 @@ def test_a_file_of_unknown_layout_is_listed_with_a_draft(tmp_path, capfd):
         assert words in printed.out
 
 
+def test_what_a_file_may_hold_is_told_whole_on_a_narrow_terminal(tmp_path, monkeypatch, capfd):
+    monkeypatch.setenv("COLUMNS", "80")
+    path = tmp_path / "lab.h5"
+    with h5py.File(path, "w") as file:
+        file["measurement/instrument/detector/collection/data"] = np.ones((40, 64, 64), np.uint16)
+        for axis in "yx":
+            name = f"measurement/motors/sample_fine_{axis}"
+            file[name] = np.linspace(-12.3456, 65.4321, 40)
+            file[name].attrs["units"] = "micrometre"
+    assert run_command_line(["inspect", str(path)]) == USER_ERROR_STATUS
+    lines = capfd.readouterr().out.splitlines()
+    table = [line for line in lines if line.startswith("│")]
+    assert max(map(len, table)) <= 80
+    columns = ["".join(cells) for cells in zip(*(map(str.strip, line.split("│")[1:-1]) for line in table), strict=True)]
+    assert len(columns) == 6
+    for text, column in (("collection/data", 1), ("micrometre", 4), ("65.4321", 5)):
+        assert text in columns[column]
+
+
 def test_paths_stand_for_a_scan_or_for_labelled_images(tmp_path):
     scan, images, frames = (tmp_path / name for name in ("scan.h5", "images", "frames"))
     (images / "train").mkdir(parents=True)

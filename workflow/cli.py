@@ -63,6 +63,8 @@ def run_command_line(arguments: list[str]) -> int:
         print_error(str(error))
         return USER_ERROR_STATUS
     except typer.TyperException as error:
-        print_error(f"{error.format_message().rstrip('.')}; try '{PROGRAM} --help'")
+        context = getattr(error, "ctx", None)  # mistakes in the use of a command have one
+        command = PROGRAM if context is None else context.command_path
+        print_error(f"{error.format_message().rstrip('.')}; try '{command} --help'")
         return USER_ERROR_STATUS
     return int(status or 0)

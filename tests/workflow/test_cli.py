@@ -73,6 +73,9 @@ def test_a_process_ends_with_status_2_and_one_line(tmp_path: Path, arguments: li
     ("arguments", "said"),
     [
         (["run", "--rate", "fast"], "'--rate'"),
+        (["rnu"], "try 'ptychoflow --help'"),
+        (["inspect"], "try 'ptychoflow inspect --help'"),
+        (["experiment", "ptychography", "--seeds", "0"], "try 'ptychoflow experiment ptychography --help'"),
         (["run", "--config"], "'--config' requires an argument"),
         (["run", "a.h5", "b.h5"], "b.h5"),
         (["inspect"], "Missing argument 'FILE'"),

@@ -72,8 +72,9 @@ def one_line(error: Exception) -> str:
 
 
 def location(item: h5py.Group | h5py.Dataset, name: str = "") -> str:
-    """Return where something is, for error messages: file and path inside it."""
-    return f"{item.file.filename}: {(item.name or '').rstrip('/')}{'/' + name if name else ''}"
+    """Return where something is, for error messages: the file, and the path inside it, unless that is its root."""
+    inside = (item.name or "").rstrip("/") + (f"/{name}" if name else "")
+    return f"{item.file.filename}: {inside}" if inside else str(item.file.filename)
 
 
 def find_item(group: h5py.Group, name: str) -> h5py.Group | h5py.Dataset | None:

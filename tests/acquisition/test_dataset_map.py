@@ -61,6 +61,11 @@ def test_an_angle_read_at_every_frame_may_tremble_also_about_zero(scan_file, uni
         assert "the rotation angle must be one number, but it varies" in refusal(scan_file, dataset_map=written)
 
 
+def test_what_is_missing_at_the_root_of_a_file_is_told_of_the_file(scan_file):
+    written = with_map(scan_file, 'path = "/det/part_9"\nunit = "m"', frames='path = "/nowhere"')
+    assert refusal(scan_file, dataset_map=written).startswith(f"{scan_file}: the file has no frames where the dataset")
+
+
 def test_text_columns_with_names_index_and_sign_in_a_second_file(scan_file):
     rows = [f"{7 + n};{x * 1e9};0;{-y * 1e9}" for n, (y, x) in enumerate(SCAN.positions_m)]
     text = "\n".join(["a title", "number; px; other; py", *rows[::-1]])

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -200,7 +201,7 @@ def _comparison(images: PerspectiveImages) -> Comparison | None:
 
 
 def _write_arrays(file: h5py.File, images: PerspectiveImages, comparison: Comparison | None) -> None:
-    """Write one group per image: `amplitude`, `phase` as predicted in radians, axes `y_m` and `x_m`, `origin_px`."""
+    """Write a group for each image and for the difference: `amplitude`, `phase` in radians, axes, `origin_px`."""
     file.attrs.update(
         perspective=images.perspective, angle_deg=images.angle_deg, pixel_size_m=np.array(images.pixel_size_m)
     )
@@ -217,24 +218,35 @@ def _write_arrays(file: h5py.File, images: PerspectiveImages, comparison: Compar
         _write_image(file, MosaicKind.REFERENCE.value, images.reference, images.pixel_size_m)
     if comparison is not None:
         group = file.create_group("difference")
-        group.attrs.update(origin_px=comparison.origin_px, global_phase_rad=comparison.global_phase_rad)
-        for channel, values in _differences(comparison).items():
-            group[channel] = values
+        group.attrs["global_phase_rad"] = comparison.global_phase_rad
+        _write_channels(group, _differences(comparison), comparison.origin_px, images.pixel_size_m)
 
 
 def _write_image(
     file: h5py.File, name: str, image: StitchedImage | ReferenceImage, pixel_size_m: tuple[float, float]
 ) -> Any:
     group = file.create_group(name)
-    group["amplitude"], group["phase"] = image.amplitude, image.phase
-    group.attrs["origin_px"] = np.array(image.origin_px, dtype=np.float64)
-    for axis, label in enumerate(("y_m", "x_m")):
-        pixels = image.origin_px[axis] + np.arange(image.amplitude.shape[axis])
-        group[label] = pixels * pixel_size_m[axis]
-        group[label].make_scale(label)
-        for channel in ("amplitude", "phase"):
-            group[channel].dims[axis].attach_scale(group[label])
+    channels = {"amplitude": image.amplitude, "phase": image.phase}
+    _write_channels(group, channels, image.origin_px, pixel_size_m)
     return group
+
+
+def _write_channels(
+    group: h5py.Group,
+    channels: Mapping[str, npt.NDArray[np.float32]],
+    origin_px: tuple[float, float],
+    pixel_size_m: tuple[float, float],
+) -> None:
+    """Write what has the same axes, and these."""
+    for channel, values in channels.items():
+        group[channel] = values
+    group.attrs["origin_px"] = np.array(origin_px, dtype=np.float64)
+    shape = next(iter(channels.values())).shape
+    for axis, label in enumerate(("y_m", "x_m")):
+        group[label] = (origin_px[axis] + np.arange(shape[axis])) * pixel_size_m[axis]
+        group[label].make_scale(label)
+        for channel in channels:
+            group[channel].dims[axis].attach_scale(group[label])
 
 
 def _differences(comparison: Comparison) -> dict[str, npt.NDArray[np.float32]]:

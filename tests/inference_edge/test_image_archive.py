@@ -61,6 +61,10 @@ def test_arrays_can_be_read_back_and_the_difference_is_free_of_the_global_phase(
         assert file["refreshed/coverage"][()].min() == 1
         assert file["difference"].attrs["global_phase_rad"] == pytest.approx(0.7, abs=1e-6)
         assert file["difference"].attrs["origin_px"].tolist() == [7, -3]
+        axes = file["difference/phase"].dims
+        assert axes[0]["y_m"][0] == pytest.approx(7 * 2e-8)
+        assert axes[1]["x_m"][0] == pytest.approx(-6e-8)
+        assert [len(axis[0]) for axis in axes] == list(file["difference/phase"].shape)
         np.testing.assert_allclose(file["difference/amplitude"][()], 0.1, atol=1e-6)
         np.testing.assert_allclose(file["difference/phase"][()], 0.0, atol=1e-6)
     picture = imread(tmp_path / "images" / "perspective_0007_reference_phase.png")

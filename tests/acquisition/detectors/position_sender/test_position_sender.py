@@ -6,7 +6,6 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, cast
 
 import msgspec
@@ -217,4 +216,4 @@ def test_the_simulator_waits_for_somebody_until_it_is_closed() -> None:
     simulator = PositionSenderSimulator(PositionSenderSimulatorSettings(port=free_ports(1)[0]))
     threading.Timer(0.3, simulator.close).start()
     with pytest.raises(InterruptedError):
-        simulator.begin(cast(Perspective, SimpleNamespace()), series=1)
+        simulator.begin(cast(Perspective, range(3)), series=1)

@@ -192,26 +192,14 @@ class SeriesJoiner:
     def add_positions(
         self, numbers: npt.NDArray[np.int64], positions_m: npt.NDArray[np.float64], *, at_s: float
     ) -> None:
-        """Take in samples of position; the first one with a number counts."""
+        """Take in samples of position that came; the first one with a number counts."""
         self._heard(at_s)
-        per_frame = self._settings.samples_per_frame
-        counted = numbers - self._settings.first_sample
-        inside = (counted >= 0) & (counted < self._settings.most_frames * per_frame)
-        # samples before the first frame's are stale, as settings say; they are no mistake
-        self.refused += int((counted >= self._settings.most_frames * per_frame).sum())
-        samples, places_m = counted[inside].tolist(), positions_m[inside].tolist()
-        awaited: dict[int, tuple[float, float]] = {}
-        for sample, (y_m, x_m) in zip(samples, places_m, strict=True):
-            trigger, which = divmod(sample, per_frame)
-            position = (y_m, x_m) if per_frame == 1 else self._add_sample(trigger, which, y_m, x_m)
-            if position is None:
-                continue
-            if trigger in self._waiting:
-                awaited.setdefault(trigger, position)
-            elif trigger not in self._came:
-                self._positions.setdefault(trigger, position)
-        if awaited:
-            self._place(list(awaited), list(awaited.values()))
+        self._add_samples(numbers, positions_m)
+
+    def know_positions(self, numbers: npt.NDArray[np.int64], positions_m: npt.NDArray[np.float64]) -> None:
+        """Take in all positions, known before: that nothing comes after them is no silence."""
+        self._add_samples(numbers, positions_m)
+        self.positions_over = True
 
     def end(self, ending: Ending, *, at_s: float) -> None:
         """Take in that the series is over; the first word counts."""
@@ -265,6 +253,26 @@ class SeriesJoiner:
     def _heard(self, at_s: float) -> None:
         """Note when something came: positions may have waited for their series for long."""
         self.last_arrival_s = at_s if self.last_arrival_s is None else max(self.last_arrival_s, at_s)
+
+    def _add_samples(self, numbers: npt.NDArray[np.int64], positions_m: npt.NDArray[np.float64]) -> None:
+        per_frame = self._settings.samples_per_frame
+        counted = numbers - self._settings.first_sample
+        inside = (counted >= 0) & (counted < self._settings.most_frames * per_frame)
+        # samples before the first frame's are stale, as settings say; they are no mistake
+        self.refused += int((counted >= self._settings.most_frames * per_frame).sum())
+        samples, places_m = counted[inside].tolist(), positions_m[inside].tolist()
+        awaited: dict[int, tuple[float, float]] = {}
+        for sample, (y_m, x_m) in zip(samples, places_m, strict=True):
+            trigger, which = divmod(sample, per_frame)
+            position = (y_m, x_m) if per_frame == 1 else self._add_sample(trigger, which, y_m, x_m)
+            if position is None:
+                continue
+            if trigger in self._waiting:
+                awaited.setdefault(trigger, position)
+            elif trigger not in self._came:
+                self._positions.setdefault(trigger, position)
+        if awaited:
+            self._place(list(awaited), list(awaited.values()))
 
     def _add_sample(self, trigger: int, which: int, y_m: float, x_m: float) -> tuple[float, float] | None:
         """Return the mean of all samples of a trigger when the last one has come."""

@@ -176,7 +176,7 @@ class SeriesTable:
             case PositionsKnown():
                 self._known = arrival
                 for series in self._open.values():
-                    self._add_known(series, at_s)
+                    self._add_known(series)
 
     def pass_time(self, now_s: float) -> None:
         """Give up what has waited too long."""
@@ -221,14 +221,13 @@ class SeriesTable:
         self._newest = SeriesJoiner(self._join)
         series = Series(name, self._series_begun, self._newest, former_s, header)
         self._open[name] = series
-        self._add_known(series, at_s)
+        self._add_known(series)
         return series
 
-    def _add_known(self, series: Series, at_s: float) -> None:
+    def _add_known(self, series: Series) -> None:
         """Give a series the positions that hold for every one."""
         if self._known is not None:
-            series.joiner.add_positions(self._known.numbers, self._known.positions_m, at_s=at_s)
-            series.joiner.positions_over = True
+            series.joiner.know_positions(self._known.numbers, self._known.positions_m)
 
     def _rename(self, series: Series) -> None:
         """Keep a series that is over under a name of its own, so that another one may have its name."""

@@ -545,3 +545,14 @@ def test_positions_known_before_hold_for_every_series(tmp_path: Path) -> None:
     for which in range(2):
         taken.assert_shows(FIRST, sorted(set(range(FRAMES)) - {5}), which=which)
     assert taken.ledger.missing_because == {Missing.GAP: 2}
+
+
+def test_a_detector_may_be_armed_for_as_long_as_it_takes_though_positions_are_known(tmp_path: Path) -> None:
+    armed = [
+        (0.0, PositionsKnown(np.arange(FRAMES), positions_m(FIRST, range(FRAMES)))),
+        (1.0, SeriesBegan("1", HEADER)),
+    ]
+    frames = [(at_s + 71.0, one) for at_s, one in whole_series(FIRST) if isinstance(one, FrameCame | SeriesEnded)]
+    taken = Script(tmp_path).add_all([*armed, *frames]).scan({"idle_s": 60.0}).run()
+    taken.assert_shows(FIRST, range(FRAMES))
+    assert taken.endings == [Ending.COMPLETE]

@@ -237,19 +237,30 @@ class Opening:
 
     @property
     def enough(self) -> bool:
-        """Whether so many frames that show counts came that the perspective can begin, or all that memory takes."""
+        """Whether so many frames that show counts came that the perspective can begin, or all that memory takes.
+
+        So it is as well where the series can be no perspective, whatever comes.
+        """
         needed = LEAST_FRAMES if self._look_serves() else self._scan.settings.first_frames
-        return self._full or self._showing >= needed
+        return bool(self.why_not) or self._full or self._showing >= needed
 
     def take(self) -> None:
-        """Take the frames that have been placed meanwhile, if more are needed."""
+        """Take the frames that have been placed meanwhile, if more are needed.
+
+        Raises:
+            UserError: the geometry of the first series is not known, or cannot be.
+        """
         queue = self._series.joiner.placed
         while queue and not self.enough:
             frame = queue.take(1)
+            self._placed.append(frame)
             decoded = self._scan.decode(frame, self._geometry, self._notes)
             if self._geometry is None:
-                self._find_geometry(decoded.shape[1:])
-            self._placed.append(frame)
+                try:
+                    self._find_geometry(decoded.shape[1:])
+                except UserError as error:
+                    self._leave_out_because(error)
+                    return
             self._frames.append(decoded)
             self._held_bytes += decoded.nbytes
             mask = self._series.header.mask
@@ -279,9 +290,7 @@ class Opening:
                 else self._look(index, positions_px[near], stored, self._geometry)
             )
         except UserError as error:
-            if self._scan.look is None:
-                raise
-            self.why_not = str(error)
+            self._leave_out_because(error)
             return None
         assert look is not None  # noqa: S101
         self._scan.look = look
@@ -295,6 +304,12 @@ class Opening:
             strays=int((~near).sum()),
             notes=self._notes,
         )
+
+    def _leave_out_because(self, error: UserError) -> None:
+        """Leave the series out; an error in the first one is raised, for it is of the settings or of all series."""
+        if self._scan.look is None:
+            raise error
+        self.why_not = str(error)
 
     @property
     def _full(self) -> bool:

@@ -126,16 +126,18 @@ class NtndarrayDecoder(Decoder):
         return int(number)
 
     def _header(self, frame: Frame, shape_px: tuple[int, int]) -> SeriesHeader:
+        settings = self._settings
         return SeriesHeader(
             shape_px=shape_px,
-            energy_eV=self._attribute(frame, self._settings.energy_attribute),
-            angle_deg=self._attribute(frame, self._settings.angle_attribute),
+            # a monochromator that nobody has set says 0
+            energy_eV=self._attribute(frame, settings.energy_attribute, above=0.0),
+            angle_deg=self._attribute(frame, settings.angle_attribute, above=-math.inf),
         )
 
     @staticmethod
-    def _attribute(frame: Frame, name: str | None) -> float | None:
+    def _attribute(frame: Frame, name: str | None, *, above: float) -> float | None:
         value = math.nan if name is None else _real(frame.attributes.get(name))
-        return value if math.isfinite(value) else None
+        return value if above < value < math.inf else None
 
 
 def _shape_px(sizes_px: Sequence[int]) -> tuple[int, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -394,6 +395,35 @@ def test_a_series_with_too_little_is_left_out_and_its_frames_are_counted(tmp_pat
     taken.assert_shows(FIRST, range(FRAMES))
     assert taken.ledger.unplaced_because == {Unplaced.SERIES_UNUSABLE: 5}
     assert any("series dark is left out: only 0 of its frames" in text for text in taken.warnings)
+
+
+@pytest.mark.parametrize(
+    ("header", "shape_px", "why"),
+    [
+        ({"energy_eV": -1.0}, (32, 32), "photon energy"),
+        ({"detector_pixel_size_m": (75e-6, np.inf)}, (32, 32), "pixel size"),
+        ({}, (1, 1), r"frames of \(1, 1\) pixels"),
+    ],
+)
+def test_a_later_series_that_can_be_no_perspective_is_left_out_and_the_next_one_comes(
+    tmp_path: Path, header: dict, shape_px: tuple[int, int], why: str
+) -> None:
+    def odd(one: Arrival) -> Arrival:
+        if isinstance(one, SeriesBegan):
+            return SeriesBegan(one.series, replace(HEADER, **header))
+        small = isinstance(one, FrameCame) and shape_px != (32, 32)
+        return FrameCame("2", one.number, PlainImage(np.ones(shape_px, np.uint16), shape_px)) if small else one
+
+    second = whole_series(SCAN.perspective(1), series="2", run="b", begin_s=30.0)
+    third = whole_series(SCAN.perspective(2), series="3", run="c", begin_s=60.0)
+    events = [*whole_series(FIRST), *((at_s, odd(one)) for at_s, one in second), *third]
+    taken = Script(tmp_path).add_all(events).scan().run()
+    taken.assert_shows(FIRST, range(FRAMES))
+    taken.assert_shows(SCAN.perspective(2), range(FRAMES), which=1)
+    assert len(taken.frames) == 2
+    assert taken.ledger.unplaced_because == {Unplaced.SERIES_UNUSABLE: FRAMES}
+    (told,) = [text for text in taken.warnings if "series 2 is left out" in text]
+    assert re.search(why, told)
 
 
 def test_a_long_dark_beginning_of_a_later_series_takes_bounded_memory_and_what_follows_is_kept(

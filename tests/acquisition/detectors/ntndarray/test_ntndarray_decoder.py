@@ -62,6 +62,13 @@ def test_a_frame_is_told_with_its_series_and_decoded_x_last():
     assert decoder.decode([encode(Ended("s", aborted=True))]) == [SeriesEnded("s", Ending.ABORTED)]
 
 
+@pytest.mark.parametrize("energy", [0, -8000.0, math.inf, math.nan, "8000"])
+def test_an_energy_that_cannot_be_is_not_said(energy):
+    decoder = NtndarrayDecoder(settings(angle_attribute="Angle", energy_attribute="Energy"))
+    (began, _) = decoder.decode(message(attributes={"Angle": -12.5, "Energy": energy}))
+    assert (began.header.energy_eV, began.header.angle_deg) == (None, -12.5)
+
+
 @pytest.mark.parametrize("dtype", ["i1", "u1", "i2", "u2", "i4", "u4", "f4"])
 def test_every_type_of_pixels_is_read(dtype):
     frame = np.array([[0, 1, 2], [3, 4, 127]], dtype)

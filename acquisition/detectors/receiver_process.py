@@ -153,7 +153,8 @@ def _recall(connections: Sequence[Connection], folder: Path) -> None:
 
 
 def _stop_at_end_of_input(stop: threading.Event) -> None:
-    sys.stdin.buffer.read()
+    while os.read(0, 1):  # `sys.stdin` would be locked while it is read, and a process that ends meanwhile aborts
+        pass
     stop.set()
 
 

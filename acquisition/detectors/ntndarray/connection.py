@@ -224,10 +224,13 @@ def _stamp_ns(value: Any) -> int:
 
 
 def _attributes(value: Any, named: frozenset[str]) -> dict[str, Scalar]:
-    """Return the attributes that are one number or text: those that the settings name, others up to a bound."""
+    """Return attributes that are one number or text in UTF-8: those that the settings name, others up to a bound."""
     found: dict[str, Scalar] = {}
     for attribute in value.attribute:
-        name, content = attribute.name[:MAX_TEXT], attribute.value
+        try:
+            name, content = attribute.name[:MAX_TEXT], attribute.value
+        except UnicodeDecodeError:  # drivers write a text as they have it, such as a unit in Latin-1
+            continue
         if name not in named and len(found) >= MAX_ATTRIBUTES:
             continue
         if isinstance(content, str):

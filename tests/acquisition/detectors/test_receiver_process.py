@@ -6,6 +6,8 @@ import errno
 import io
 import os
 import queue
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -24,7 +26,7 @@ from ptychoflow.acquisition.detectors.arrivals_file import (
     arrivals_files,
 )
 from ptychoflow.acquisition.detectors.live_scan import LiveScan
-from ptychoflow.acquisition.detectors.receiver_messages import ReceiverStatus
+from ptychoflow.acquisition.detectors.receiver_messages import ReceiverFailed, ReceiverJob, ReceiverStatus
 from ptychoflow.acquisition.detectors.receiver_process import ReceivedQueue, _drain, _write
 from ptychoflow.acquisition.detectors.settings import LiveSettings
 from ptychoflow.acquisition.scan import Ending
@@ -101,6 +103,17 @@ def test_an_error_that_nobody_has_thought_of_ends_the_receiver_and_not_one_sourc
     assert broken.is_set()
     _write(received, ArrivalsWriter(tmp_path, ["frames"]), Source(), stop, broken, failures, io.BytesIO())
     assert [bytes(one.parts[0]) for one in ArrivalsReader(tmp_path).read() if one.source == 0] == [b"frame"] * 2
+
+
+def test_a_receiver_that_ends_by_itself_does_not_abort(tmp_path: Path) -> None:
+    """It waits for the end of its input meanwhile, for which Python must not be asked."""
+    (tmp_path / "file").touch()
+    job = msgspec.json.encode(ReceiverJob.of(LiveSettings.model_validate(SETTINGS), tmp_path / "file")).decode()
+    command = [sys.executable, "-m", "ptychoflow.acquisition.detectors.receiver_process", job]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.wait(20) == 0
+        assert "File exists" in msgspec.json.decode(process.stdout.read(), type=ReceiverFailed).reason
+        assert process.stderr.read() == b""
 
 
 class StuckDisk(ArrivalsWriter):

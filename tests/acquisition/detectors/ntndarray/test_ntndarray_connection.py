@@ -142,6 +142,21 @@ def test_what_was_there_before_is_no_frame_of_this_run(scan):
                 assert len(frames) == 4
 
 
+def test_attributes_that_are_no_utf8_are_left_out_and_the_others_are_kept(scan):
+    with simulator() as speaker, listening(speaker.port, "attribute") as listener:
+        post = speaker._image.post
+
+        def post_odd(value):
+            odd = [{"name": "Unit", "value": b"\xb5m"}, {"name": b"\xb5", "value": 1.0}]
+            value.attribute = [*odd[:1], *value.attribute, *odd[1:]]
+            post(value)
+
+        speaker._image.post = post_odd
+        replay(speaker, scan.perspective(0), 1, frames=3)
+        wait_until(lambda: len(listener.arrivals(FrameCame)) == 3)
+        assert np.isfinite([one.positions_m for one in listener.arrivals(PositionsCame)]).all()
+
+
 def test_a_detector_that_is_started_again_is_found_again(scan):
     (port,) = free_ports(1)
     with listening(port) as listener:

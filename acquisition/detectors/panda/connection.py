@@ -24,11 +24,16 @@ KEEPALIVE_PROBES = 3
 
 
 class PandaConnection(Connection):
-    """Drains a PandA. A header has a second part, the time at which it came in ns: it names the run of positions."""
+    """Drains a PandA. Messages have a second part, for samples are counted and one that is lost must be seen.
+
+    Of a header it is the time at which it came in ns, which names the run of positions; of what follows, the time of
+    its header and which message it is behind that, from 1, with a space between.
+    """
 
     def __init__(self, settings: PandaSettings) -> None:
         self._settings = settings
         self._told = ""
+        self._header_ns = self._behind_header = 0
 
     def drain(self, deliver: Deliver, stop: threading.Event) -> None:
         """Deliver headers, blocks and ends until `stop` is set; connect again whenever the box is gone.
@@ -84,8 +89,15 @@ class PandaConnection(Connection):
             if not data:
                 raise ConnectionResetError("the box closed the connection")
             for message in framing.feed(data):
-                parts = [message]
-                deliver([*parts, str(time.time_ns()).encode()] if self.begins_series(parts) else parts)
+                deliver([message, self._place(message)])
+
+    def _place(self, message: bytes) -> bytes:
+        """Return the second part of the next message."""
+        if self.begins_series([message]):
+            self._header_ns, self._behind_header = time.time_ns(), 0
+            return b"%d" % self._header_ns
+        self._behind_header += 1
+        return b"%d %d" % (self._header_ns, self._behind_header)
 
     def _tell(self, text: str) -> None:
         """Log what changed, and nothing again and again."""

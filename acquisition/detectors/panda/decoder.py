@@ -38,6 +38,12 @@ class _Capture:
     places: tuple[int, int]
     trigger_place: int | None
     next_number: int
+    header_came: bytes
+    """When; what is of the capture says the same."""
+    messages: int = 0
+    """Behind the header."""
+    broken: bool = False
+    """Samples are missing, and nobody knows how many: those that follow have no numbers."""
     since_header: int = 0
     lost: int = 0
 
@@ -45,7 +51,8 @@ class _Capture:
 class PandaDecoder(Decoder):
     """Decodes the positions of captures, one run each.
 
-    When the connection broke in a capture, the box says by `missed` where its samples go on, and the run goes on.
+    When the connection broke in a capture, the box says by `missed` where its samples go on, and the run goes on. Where
+    messages were lost behind the connection, samples have no position until then, unless a field holds their numbers.
     """
 
     def __init__(self, settings: PandaSettings) -> None:
@@ -62,16 +69,16 @@ class PandaDecoder(Decoder):
         if start == HEADER_BEGIN:
             return list(self._begin(bytes(first), parts[1:]))
         if start.startswith(BLOCK):
-            return list(self._samples(first))
+            return [*self._follow(parts[1:]), *self._samples(first)]
         if start.startswith(END):
-            return list(self._end(bytes(first[:128])))
+            return [*self._follow(parts[1:]), *self._end(bytes(first[:128]))]
         return [Malformed(f"{start!r} begins neither a header nor samples nor an end")]
 
     def _begin(self, data: bytes, arrival_time: Sequence[Part]) -> Iterator[Arrival]:
         self._captures += 1
-        name = bytes(arrival_time[0][:32]).decode("ascii", "replace") if arrival_time else str(self._captures)
+        came = bytes(arrival_time[0][:32]) if arrival_time else str(self._captures).encode()
         try:
-            capture = self._understand(parse_header(data), f"panda-{name}")
+            capture = self._understand(parse_header(data), came)
         except ValueError as error:
             yield from self._give_up(Ending.NEXT_SERIES)
             yield Malformed(f"positions of the PandA cannot be used: {error}")
@@ -86,18 +93,39 @@ class PandaDecoder(Decoder):
         self._capture = capture
         yield PositionsBegan(capture.run, series=None, captured=True)
 
-    def _understand(self, header: CaptureHeader, run: str) -> _Capture:
+    def _follow(self, place: Sequence[Part]) -> Iterator[Arrival]:
+        """Take note of where behind its header a message came; messages that were kept before this was said say not."""
+        capture = self._capture
+        if capture is None or not place:
+            return
+        header_came, _, number = bytes(place[0][:64]).partition(b" ")
+        if header_came != capture.header_came:
+            yield from self._give_up(Ending.NEXT_SERIES)
+            return
+        capture.messages += 1
+        if number == b"%d" % capture.messages:
+            return
+        capture.messages = int(number) if number.isdigit() else capture.messages
+        if capture.trigger_place is None and not capture.broken:
+            capture.broken = True
+            yield Malformed(
+                "messages of the PandA were lost: the samples behind them cannot be numbered, and their frames have no "
+                "position; trigger_field would number them"
+            )
+
+    def _understand(self, header: CaptureHeader, came: bytes) -> _Capture:
         if header.process != SCALED:
             raise ValueError(f"the values are {header.process[:40]!r}, not {SCALED!r}")
         places = header.place(self._settings.field_y), header.place(self._settings.field_x)
         trigger = self._settings.trigger_field
         return _Capture(
-            run=run,
+            run=f"panda-{came.decode('ascii', 'replace')}",
             header=header,
             factors_m=(self._metres(header.fields[places[0]]), self._metres(header.fields[places[1]])),
             places=places,
             trigger_place=None if trigger is None else header.place(trigger),
             next_number=header.missed,
+            header_came=came,
             lost=header.missed,
         )
 
@@ -121,6 +149,8 @@ class PandaDecoder(Decoder):
             # the numbers of all samples that follow would be wrong
             yield from self._give_up(Ending.ABORTED)
             yield Malformed(f"a block of {len(block)} bytes holds no whole samples of {dtype.itemsize} bytes")
+            return
+        if capture.broken:
             return
         samples = np.frombuffer(block, dtype, offset=BLOCK_PREFIX_BYTES)
         first = capture.next_number

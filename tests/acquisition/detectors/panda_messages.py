@@ -17,6 +17,7 @@ FIELDS = (
     '<field name="PCAP.BITS2" type="uint32" capture="Value" />\n'
 )
 SAMPLE = struct.Struct("<dddI")
+CAME_NS = 1796000000000000000
 
 
 def messages() -> Sequence[Message]:
@@ -41,10 +42,10 @@ def _capture(missed: int) -> Sequence[Message]:
     data = f'<data missed="{missed}" process="Scaled" format="Framed" sample_bytes="{SAMPLE.size}" />'
     header = f"<header>\n{data}\n<fields>\n{FIELDS}</fields>\n</header>".encode()
     blocks = []
-    for count in (1, 7, 40):
+    for place, count in enumerate((1, 7, 40), start=1):
         samples = b"".join(SAMPLE.pack(number, number * 0.5, -number * 0.5, 1) for number in range(count))
-        blocks.append([b"BIN " + struct.pack("<I", 8 + len(samples)) + samples])
-    return [[header, b"1796000000000000000"], *blocks, [b"END 48 Ok"]]
+        blocks.append([b"BIN " + struct.pack("<I", 8 + len(samples)) + samples, b"%d %d" % (CAME_NS, place)])
+    return [[header, b"%d" % CAME_NS], *blocks, [b"END 48 Ok", b"%d 4" % CAME_NS]]
 
 
 STREAM = Stream(decoder, messages)

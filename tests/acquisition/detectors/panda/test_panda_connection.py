@@ -23,6 +23,7 @@ from ptychoflow.acquisition.detectors.panda.connection import PandaConnection
 from ptychoflow.acquisition.detectors.panda.decoder import PandaDecoder
 from ptychoflow.acquisition.detectors.panda.settings import PandaSettings, PandaSimulatorSettings
 from ptychoflow.acquisition.detectors.panda.simulator import PandaSimulator
+from ptychoflow.acquisition.detectors.receiver_process import ReceivedQueue
 from ptychoflow.acquisition.scan import Ending, Perspective
 from ptychoflow.streaming.errors import UserError
 
@@ -139,6 +140,51 @@ def test_a_broken_connection_loses_only_what_was_captured_meanwhile(simulator: P
     assert sum(isinstance(arrival, PositionsBegan) for arrival in drained.arrivals) == 1
 
 
+@pytest.mark.parametrize("trigger_field", [None, "COUNTER1.OUT.Value"])
+def test_samples_behind_one_that_the_receiver_dropped_get_no_wrong_number(trigger_field: str | None) -> None:
+    simulator = PandaSimulator(PandaSimulatorSettings(port=0, first_trigger=0))
+    proxy, queue = Proxy(simulator.port), ReceivedQueue(1 << 20)
+    its_settings = settings(proxy.port, trigger_field=trigger_field)
+    drained, full = Drained(lambda: PandaDecoder(its_settings)), ReceivedQueue(1)
+    full.put(0, [b"what waits for the disk"])
+    receiving, dropped = [queue], []
+
+    def all_dropped() -> bool:
+        dropped.append(full.take_dropped())
+        return sum(dropped) == 2
+
+    def taken() -> int:
+        drained.messages += [message.parts for message in queue.take(0.0)]
+        return sum(len(one.numbers) for one in drained.of(PositionsCame))
+
+    try:
+        with drains(PandaConnection(its_settings), lambda parts: receiving[0].put(0, parts)):
+            simulator.begin(NO_FRAMES, series=1)
+            for index, position_m in enumerate(POSITIONS_M):
+                if index == 10:
+                    wait_until(lambda: taken() == 10)
+                    receiving[0] = full
+                if index == 12:
+                    wait_until(all_dropped)
+                    receiving[0] = queue
+                if index == 20:
+                    wait_until(lambda: taken() is not None and len(drained.messages) == 1 + 10 + 8)
+                    proxy.cut()
+                    wait_until(lambda: taken() is not None and len(drained.messages) == 20)  # the header again
+                simulator.send(index, FRAME, position_m)
+            simulator.end(aborted=False)
+            wait_until(lambda: taken() is not None and drained.ended(1))
+    finally:
+        proxy.close()
+        simulator.close()
+    (began,) = drained.of(PositionsBegan)
+    samples = drained.positions_m(began.run)
+    assert sorted(samples) == [*range(10), *range(20 if trigger_field is None else 12, 50)]
+    assert all(position == POSITIONS_M[number] for number, position in samples.items())
+    told = [one.reason for one in drained.of(Malformed)]
+    assert [("messages of the PandA were lost" in one) for one in told] == [True] * (trigger_field is None)
+
+
 def test_a_box_that_is_started_again_is_found_again(simulator: PandaSimulator) -> None:
     with draining(settings(simulator.port)) as drained:
         simulator.begin(NO_FRAMES, series=1)
@@ -165,7 +211,7 @@ def test_a_stream_that_cannot_be_followed_is_given_up_and_the_box_asked_again() 
                     wait_until(lambda: bool(drained.messages))
                 else:
                     assert client.recv(100) == b""
-    assert drained.messages == [[b"END 0 Ok"]]
+    assert [parts[0] for parts in drained.messages] == [b"END 0 Ok"]
 
 
 def test_an_address_that_is_none_is_said() -> None:

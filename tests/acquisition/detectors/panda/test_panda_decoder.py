@@ -196,6 +196,30 @@ def test_after_a_damaged_block_no_sample_gets_a_wrong_number() -> None:
     assert came(decode(decoder, block((3, 1.0, 1.0)))) == []
 
 
+@pytest.mark.parametrize("trigger_field", [None, "COUNTER1.OUT"])
+def test_samples_of_a_capture_whose_header_was_lost_are_not_of_the_one_before(trigger_field: str | None) -> None:
+    decoder = PandaDecoder(settings(trigger_field=trigger_field))
+    messages = [
+        [header(), b"17"],
+        [block((0, 1.0, 1.0)), b"17 1"],
+        [block((1, 3.0, 1.0)), b"18 1"],
+        [b"END 1 Ok", b"18 2"],
+    ]
+    began, first, ended, said = [arrival for parts in messages for arrival in decoder.decode(parts)]
+    assert came([first]) == [(0, 1e-6, 1e-6)]
+    assert ended == PositionsEnded(began.run, Ending.NEXT_SERIES)
+    assert isinstance(said, Malformed)
+
+
+@pytest.mark.parametrize("place", [b"17 3", b"17 1", b"17", b"", b"17 2 3", b"17 " + b"9" * 5000, b"\xff"])
+def test_samples_without_their_place_have_no_number(place: bytes) -> None:
+    decoder = PandaDecoder(settings())
+    messages = [[header(), b"17"], [block((0, 1.0, 1.0)), b"17 1"], [block((1, 3.0, 1.0)), place]]
+    arrivals = [arrival for parts in messages for arrival in decoder.decode(parts)]
+    assert [number for number, *_ in came(arrivals)] == [0]
+    assert reasons(arrivals)
+
+
 @pytest.mark.parametrize(
     ("damaged", "said"),
     [

@@ -30,7 +30,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ptychoflow.acquisition.detectors.message import Bytes, Message, Run
-from ptychoflow.streaming.durable_file import make_folder_durably, sync_names
+from ptychoflow.streaming.durable_file import UNFINISHED_SUFFIX, make_folder_durably, sync_names
 from ptychoflow.streaming.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -112,7 +112,7 @@ class ArrivalsWriter:
         make_folder_durably(folder)
         self._folder = folder
         self._preamble = msgspec.json.encode(Preamble(VERSION, list(sources))) + b"\n"
-        self._file, self._length = CLOSED, 0
+        self._file, self._length, self._name_is_on_disk = CLOSED, 0, False
 
     def append(self, source: int, received_at_s: float, parts: Sequence[Bytes]) -> None:
         """Write one message; a file begins with its first. Blocks for the disk."""
@@ -122,6 +122,9 @@ class ArrivalsWriter:
         """Write messages that came together, all or none of them."""
         if self._file == CLOSED:
             self._begin()
+        if not self._name_is_on_disk:
+            sync_names(self._folder)
+            self._name_is_on_disk = True
         self._write(messages)
 
     def end_file(self) -> None:
@@ -138,15 +141,17 @@ class ArrivalsWriter:
     def _begin(self) -> None:
         number = max((int(path.stem) for path in arrivals_files(self._folder)), default=0) + 1
         path = self._folder / f"{number:06d}{SUFFIX}"
-        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
+        # a reader may have opened what has the name, so that it cannot be taken back
+        unfinished = path.with_name(path.name + UNFINISHED_SUFFIX)
+        file = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o600)
         try:
             _write_all(file, [memoryview(self._preamble)])
-            sync_names(self._folder)
+            unfinished.replace(path)
         except OSError:
             os.close(file)
-            path.unlink()
+            unfinished.unlink(missing_ok=True)
             raise
-        self._file, self._length = file, len(self._preamble)
+        self._file, self._length, self._name_is_on_disk = file, len(self._preamble), False
 
     def _write(self, messages: Sequence[Message]) -> None:
         pieces = [

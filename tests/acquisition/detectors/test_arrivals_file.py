@@ -124,13 +124,19 @@ def test_a_full_disk_leaves_no_half_message_before_the_next(tmp_path: Path, monk
 
 
 def test_a_disk_that_is_full_when_a_file_begins_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing is written to what another has opened meanwhile under the number of the file before."""
+    """Nothing is written to what another has opened meanwhile under the number of the file before.
+
+    And a reader that looks at any moment holds nothing that is taken back.
+    """
     writer = ArrivalsWriter(tmp_path, SOURCES)
     writer.append(0, 1.0, [b"first"])
     writer.end_file()
     other = os.open(tmp_path / "other", os.O_WRONLY | os.O_CREAT)
 
+    reader, read = ArrivalsReader(tmp_path), []
+
     def full(file: int, pieces) -> int:
+        read.extend(contents(reader.read()))
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patched:
@@ -140,9 +146,10 @@ def test_a_disk_that_is_full_when_a_file_begins_is_tried_again(tmp_path: Path, m
                 writer.append(0, 2.0, [b"lost"])
     writer.append(0, 3.0, [b"third"])
     writer.end_file()
+    assert [parts for _, _, parts in (*read, *contents(reader.read()))] == [[b"first"], [b"third"]]
     os.close(other)
     assert (tmp_path / "other").stat().st_size == 0
-    assert [path.name for path in arrivals_files(tmp_path)] == ["000001.arrivals", "000002.arrivals"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["000001.arrivals", "000002.arrivals", "other"]
     assert [parts for _, _, parts in contents(ArrivalsReader(tmp_path).read())] == [[b"first"], [b"third"]]
 
 
@@ -186,10 +193,25 @@ def test_the_name_of_a_new_file_is_on_the_disk_before_the_first_message(
     writer = ArrivalsWriter(tmp_path / "arrivals", ["detector"])
     calls = DiskCalls(monkeypatch)
     writer.append(0, 1.0, [b"first"])
-    assert calls.seen == [("fsync", "arrivals")]
+    assert calls.seen == [("rename", "000001.arrivals"), ("fsync", "arrivals")]
     writer.append(0, 2.0, [b"second"])
-    assert len(calls.seen) == 1, "a name is there once and for all"
+    assert len(calls.seen) == 2, "a name is there once and for all"
     writer.end_file()
+
+
+def test_a_name_that_the_disk_did_not_confirm_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    writer = ArrivalsWriter(tmp_path / "arrivals", SOURCES)
+    with monkeypatch.context() as patched, pytest.raises(OSError, match="Input/output"):
+        patched.setattr(os, "fsync", _fail)
+        writer.append(0, 1.0, [b"first"])
+    calls = DiskCalls(monkeypatch)
+    writer.append(0, 1.0, [b"first"])
+    assert calls.seen == [("fsync", "arrivals")]
+    assert contents(ArrivalsReader(tmp_path / "arrivals").read()) == [(0, 1.0, [b"first"])]
+
+
+def _fail(_: int) -> None:
+    raise OSError(5, "Input/output error")
 
 
 def test_nothing_is_written_behind_the_end_of_a_file_that_the_disk_did_not_confirm(
@@ -199,11 +221,8 @@ def test_nothing_is_written_behind_the_end_of_a_file_that_the_disk_did_not_confi
     for message in messages[:2]:
         writer.append(*message)
 
-    def fail(_: int) -> None:
-        raise OSError(5, "Input/output error")
-
     with monkeypatch.context() as patched, pytest.raises(OSError, match="Input/output"):
-        patched.setattr(os, "fdatasync", fail)
+        patched.setattr(os, "fdatasync", _fail)
         writer.end_file()
     for message in messages[2:]:
         writer.append(*message)

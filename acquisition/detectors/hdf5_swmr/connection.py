@@ -101,7 +101,7 @@ class Hdf5SwmrConnection(Connection):
         written_ns = {
             name: _changed_ns(folder / name)
             for name in untold
-            if stage_of(folder / name, settle_s=settle_s) is Stage.WRITTEN
+            if stage_of(folder / name, settle_s=settle_s) in {Stage.CLOSED, Stage.WRITTEN}
         }
         if self._left_out_ns is None:
             self._left_out_ns = max(written_ns.values(), default=0)
@@ -117,7 +117,7 @@ class Hdf5SwmrConnection(Connection):
             while not followed.over and not stop.is_set():
                 if self._tell(followed.advance(), deliver):
                     grew_s = time.monotonic()
-                elif time.monotonic() - grew_s < self._settings.quiet_s or not self._look():
+                elif followed.closed or time.monotonic() - grew_s < self._settings.quiet_s or not self._look():
                     stop.wait(POLL_S)
                 else:
                     self._tell(followed.give_up(), deliver)

@@ -30,26 +30,45 @@ class Stage(Enum):
     """It is being made, or copied, or written in a way that nobody can read yet."""
     GROWING = "growing"
     """It is being written in SWMR mode."""
+    CLOSED = "closed"
+    """Nobody is writing it, but somebody did a moment ago and may open it again."""
     WRITTEN = "written"
-    """Nobody is writing it."""
+    """Nobody is writing it, nor will."""
 
 
-def stage_of(path: Path, *, settle_s: float) -> Stage:
+class Watched:
+    """Since when a file has not changed, as it was seen: the clock of a file server may be ahead."""
+
+    def __init__(self) -> None:
+        self._state: tuple[int, int] | None = None
+        self._since_s = 0.0
+
+    def unchanged_s(self, found: os.stat_result) -> float:
+        """Return for how long a file has not changed, as far as is known."""
+        state = found.st_size, found.st_mtime_ns
+        if state != self._state:
+            self._state, self._since_s = state, time.monotonic()
+        return max(time.monotonic() - self._since_s, time.time() - found.st_mtime)
+
+
+def stage_of(path: Path, *, settle_s: float, watched: Watched | None = None) -> Stage:
     """Return how far a file is.
 
     Args:
         path: the file.
-        settle_s: one that does not say whether it is being written must not have changed for so long. A lock is then
-            tried, and not kept, so that nobody's writing fails for it.
+        settle_s: one that is written must not have changed for so long. Of one that does not say whether it is being
+            written a lock is then tried, and not kept, so that nobody's writing fails for it.
+        watched: of a file that is looked at again and again.
     """
+    watched = watched or Watched()
     try:
         with path.open("rb") as file:
             superblock = _superblock(file.fileno())
             if len(superblock) <= FLAGS_PLACE:
                 return Stage.UNREADABLE
+            settled = watched.unchanged_s(os.fstat(file.fileno())) >= settle_s
             if superblock[len(SIGNATURE)] >= FLAGS_VERSION:
-                return _stage_of_flags(superblock[FLAGS_PLACE])
-            settled = time.time() - os.fstat(file.fileno()).st_mtime >= settle_s
+                return _stage_of_flags(superblock[FLAGS_PLACE], settled=settled)
             if settled:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
                 fcntl.flock(file, fcntl.LOCK_UN)
@@ -60,10 +79,12 @@ def stage_of(path: Path, *, settle_s: float) -> Stage:
         return Stage.UNREADABLE
 
 
-def _stage_of_flags(flags: int) -> Stage:
+def _stage_of_flags(flags: int, *, settled: bool) -> Stage:
     if flags & WRITING_SWMR:
         return Stage.GROWING
-    return Stage.UNREADABLE if flags & WRITING else Stage.WRITTEN
+    if flags & WRITING:
+        return Stage.UNREADABLE
+    return Stage.WRITTEN if settled else Stage.CLOSED
 
 
 def _superblock(file: int) -> bytes:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import h5py
 import numpy as np
 
-from ptychoflow.acquisition.detectors.hdf5_swmr.files import Stage, find_inside, open_inside, stage_of
+from ptychoflow.acquisition.detectors.hdf5_swmr.files import Stage, Watched, find_inside, open_inside, stage_of
 from ptychoflow.acquisition.detectors.hdf5_swmr.image import DTYPES, check_frames
 from ptychoflow.acquisition.detectors.hdf5_swmr.messages import (
     MOST_ROWS,
@@ -49,7 +49,10 @@ class FollowedFile:
         self.name = name
         self.over = False
         """Nothing more comes."""
+        self.closed = False
+        """Nobody is writing it; it is over soon, unless somebody opens it again."""
         self._settings = settings
+        self._watched = Watched()
         self._opened = ExitStack()
         self._open = False
         self._frames: h5py.Dataset | None = None
@@ -58,13 +61,15 @@ class FollowedFile:
 
     def advance(self) -> Iterator[Message]:
         """Yield what has been written since this was called last."""
-        stage = stage_of(self._settings.folder / self.name, settle_s=self._settings.settle_s)
+        settings = self._settings
+        stage = stage_of(settings.folder / self.name, settle_s=settings.settle_s, watched=self._watched)
+        self.closed = stage is Stage.CLOSED
         if stage is Stage.ABSENT:
             yield from self.give_up()
             return
         try:
             if not self._open:
-                if stage is Stage.UNREADABLE or not self._can_open():
+                if stage in {Stage.UNREADABLE, Stage.CLOSED} or not self._can_open():
                     return
                 began = self._begin()
                 if not self._begun_before:

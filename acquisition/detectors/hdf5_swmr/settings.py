@@ -32,7 +32,8 @@ class Hdf5SwmrSettings(Settings):
     """Datasets of positions, in the same files; None if they come from elsewhere. A row is a sample, numbered from 0
     unless `index` says otherwise."""
     settle_s: PositiveFloat = 1.0
-    """A file that is not written in SWMR mode is taken when nothing has changed in it for so long."""
+    """A file that is not written in SWMR mode is taken when nothing has changed in it for so long, and any file that is
+    closed is then complete."""
     quiet_s: PositiveFloat = 5.0
     """A file that was never closed is over when it has not grown for so long and the next one is there."""
     max_frame_px: PositiveInt = 1 << 26

@@ -10,7 +10,10 @@ SHAPE_PX = (3, 4)
 
 
 def main(folder: Path) -> None:
-    """Do what the lines say: `open NAME`, `frames COUNT`, `positions COUNT`, `close`, `append NAME`."""
+    """Do what the lines say: `make NAME`, `open NAME`, `frames COUNT`, `positions COUNT`, `close`, `append NAME`.
+
+    A file that was not made is made when it is opened.
+    """
     file = None
     for line in sys.stdin:
         word, *rest = line.split()
@@ -19,6 +22,10 @@ def main(folder: Path) -> None:
             frames = file.create_dataset("entry/data/data", (0, *SHAPE_PX), "u2", maxshape=(None, *SHAPE_PX))
             positions = file.create_dataset("entry/positions", (0, 2), "f8", maxshape=(None, 2), chunks=(16, 2))
             positions.attrs["units"] = "um"
+            file.swmr_mode = True
+        elif word == "reopen":
+            file = h5py.File(folder / rest[0], "r+", libver="latest")
+            frames, positions = file["entry/data/data"], file["entry/positions"]
             file.swmr_mode = True
         elif word == "close":
             file.close()

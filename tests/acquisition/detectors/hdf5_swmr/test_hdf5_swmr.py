@@ -260,6 +260,41 @@ def test_files_that_are_written_at_once_are_taken_when_they_are_whole(
         wait_until(lambda: len(drained.of(SeriesEnded)) == 2)
 
 
+def test_a_file_that_is_made_and_opened_again_to_be_filled_is_read_as_it_grows(
+    draining: Draining, tmp_path: Path, writer: Writer, caplog: pytest.LogCaptureFixture
+) -> None:
+    with draining(settings(tmp_path, settle_s=2.0)) as drained:
+        writer("open", "a.h5")
+        writer("close")
+        wait_until(lambda: "a.h5: this file is followed" in caplog.text)
+        writer("reopen", "a.h5")
+        writer("frames", 3)
+        wait_until(lambda: len(drained.of(FrameCame)) == 3)
+        assert not drained.of(SeriesEnded)
+        writer("frames", 5)
+        writer("close")
+        wait_until(lambda: bool(drained.of(SeriesEnded)))
+    assert drained.frames("a.h5") == [0, 1, 2, 3, 4]
+    assert drained.of(SeriesEnded) == [SeriesEnded("a.h5", Ending.COMPLETE)]
+
+
+@pytest.mark.parametrize("options", [{}, {"libver": "latest"}])
+def test_closed_files_are_complete_whatever_the_clock_of_their_server_says(
+    draining: Draining, tmp_path: Path, options: dict[str, Any]
+) -> None:
+    """And though they settle for longer than one may be quiet that was never closed."""
+    ahead_s = time.time() + 600.0
+    with draining(settings(tmp_path, settle_s=0.5, quiet_s=0.2 if options else 1.0)) as drained:
+        for name in ("a.h5", "b.h5"):
+            write_whole(tmp_path / f"{name}.part", **options)
+            os.utime(tmp_path / f"{name}.part", (ahead_s, ahead_s))
+            (tmp_path / f"{name}.part").rename(tmp_path / name)
+        wait_until(lambda: len(drained.of(SeriesEnded)) == 2)
+    for name in ("a.h5", "b.h5"):
+        assert drained.frames(name) == [0, 1, 2]
+    assert [one.ending for one in drained.of(SeriesEnded)] == [Ending.COMPLETE] * 2
+
+
 def test_a_file_that_somebody_writes_is_not_touched(tmp_path: Path) -> None:
     path = tmp_path / "a.h5"
     write_whole(path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -42,6 +43,16 @@ CODECS = {
 }
 
 
+@dataclass(frozen=True)
+class _Series:
+    """A series of which frames came."""
+
+    first_id: int
+    """`uniqueId` of the first one."""
+    run: str
+    """Of positions; a series' name may come again."""
+
+
 class NtndarrayDecoder(Decoder):
     """Makes arrivals of NTNDArrays, one by one.
 
@@ -54,8 +65,9 @@ class NtndarrayDecoder(Decoder):
     def __init__(self, settings: NtndarraySettings) -> None:
         codecs()
         self._settings = settings
-        self._first_ids: OrderedDict[str, int] = OrderedDict()
-        """`uniqueId` of the first frame that came of each of the last series."""
+        self._series: OrderedDict[str, _Series] = OrderedDict()
+        """The last ones that have not ended."""
+        self._begun = 0
 
     def decode(self, parts: Sequence[Part]) -> Iterable[Arrival]:
         """Return what a message says."""
@@ -74,27 +86,31 @@ class NtndarrayDecoder(Decoder):
         if isinstance(notice, Ended):
             ending = Ending.ABORTED if notice.aborted else Ending.COMPLETE
             yield SeriesEnded(notice.series, ending)
-            if self._settings.positions is not None:
-                yield PositionsEnded(notice.series, ending)
+            ended = self._series.pop(notice.series, None)
+            if self._settings.positions is not None and ended is not None:
+                yield PositionsEnded(ended.run, ending)
 
     def _frame(self, frame: Frame, parts: Sequence[Part]) -> Iterator[Arrival]:
         image = self._image(frame, parts)
-        begins = frame.series not in self._first_ids
-        first_id = self._first_ids.setdefault(frame.series, frame.unique_id)
-        while len(self._first_ids) > SERIES_KEPT:
-            self._first_ids.popitem(last=False)
-        number = self._number(frame, first_id)
+        series = self._series.get(frame.series)
+        number = self._number(frame, frame.unique_id if series is None else series.first_id)
+        begins = series is None
+        if series is None:
+            self._begun += 1
+            series = self._series[frame.series] = _Series(frame.unique_id, f"{frame.series} ({self._begun})")
+            while len(self._series) > SERIES_KEPT:
+                self._series.popitem(last=False)
         positions = self._settings.positions
         if begins:
             yield SeriesBegan(frame.series, self._header(frame, image.shape_px))
             if positions is not None:
-                yield PositionsBegan(frame.series, frame.series)
+                yield PositionsBegan(series.run, frame.series)
         yield FrameCame(frame.series, number, image)
         if positions is not None:
             position = [
                 _real(frame.attributes.get(name)) * positions.unit.metres for name in (positions.y, positions.x)
             ]
-            yield PositionsCame(frame.series, np.array([number], np.int64), np.array([position]))
+            yield PositionsCame(series.run, np.array([number], np.int64), np.array([position]))
 
     def _image(self, frame: Frame, parts: Sequence[Part]) -> CompressedImage:
         if len(parts) != 2:

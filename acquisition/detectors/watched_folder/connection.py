@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 from ptychoflow.acquisition.detectors.interface import POLL_S, Connection, Deliver, Part
 from ptychoflow.acquisition.detectors.watched_folder.contents import frames_in
@@ -29,13 +30,24 @@ log = logging.getLogger(__name__)
 SERIES_REMEMBERED = 64
 
 
+@dataclass
+class _Delivered:
+    """What was delivered of a series."""
+
+    names: set[str] = field(default_factory=set)
+    """Of its files."""
+    closed: bool = False
+    gone: bool = False
+    """Its folder is there no more."""
+
+
 class WatchedFolderConnection(Connection):
     """Delivers every file that is whole, as it is."""
 
     def __init__(self, settings: WatchedFolderSettings) -> None:
         self._settings = settings
-        self._files_of: dict[str, int] = {}
-        """How many files of a series were delivered."""
+        self._delivered: dict[str, _Delivered] = {}
+        """Of the last series."""
         self._told: set[tuple[str, str]] = set()
         """Series and names of files that were recalled."""
         self._left_out_ns: int | None = None
@@ -56,7 +68,9 @@ class WatchedFolderConnection(Connection):
                 self._open(series)
             case FileCame(series=series, name=name):
                 self._told.add((series, name))
-                self._files_of[series] = self._files_of.get(series, 0) + 1
+                self._of(series).names.add(name)
+            case SeriesClosed(series=series):
+                self._of(series).closed = True
 
     def drain(self, deliver: Deliver, stop: threading.Event) -> None:
         """Deliver what is written, until `stop` is set.
@@ -76,6 +90,7 @@ class WatchedFolderConnection(Connection):
             began_s = time.monotonic()
             files = watch.look()
             looked_s = time.monotonic() - began_s
+            self._note_gone(watch)
             for file in files:
                 self._take(watch, file, deliver)
                 if stop.is_set():
@@ -95,10 +110,21 @@ class WatchedFolderConnection(Connection):
         log.info("%s: %d files that were there before are left out", self._settings.folder, count)
         self._told.clear()
 
-    def _open(self, series: str) -> None:
-        self._files_of[series] = 0
-        if len(self._files_of) > SERIES_REMEMBERED:
-            del self._files_of[next(iter(self._files_of))]
+    def _open(self, series: str) -> _Delivered:
+        self._delivered.pop(series, None)
+        self._delivered[series] = delivered = _Delivered()
+        if len(self._delivered) > SERIES_REMEMBERED:
+            del self._delivered[next(iter(self._delivered))]
+        return delivered
+
+    def _of(self, series: str) -> _Delivered:
+        return self._delivered.get(series) or self._open(series)
+
+    def _note_gone(self, watch: FolderWatch) -> None:
+        for folder in watch.gone:
+            if (delivered := self._delivered.get(folder)) is not None:
+                delivered.gone = True
+        watch.gone.clear()
 
     def _take(self, watch: FolderWatch, file: NewFile, deliver: Deliver) -> None:
         """Deliver a file that does not change any more, if it is whole."""
@@ -123,11 +149,16 @@ class WatchedFolderConnection(Connection):
 
     def _deliver(self, file: NewFile, content: bytes, deliver: Deliver) -> None:
         series = file.series
-        if series not in self._files_of:
-            self._open(series)
+        delivered = self._delivered.get(series)
+        # a file is taken once: one of the same name is of another series
+        if delivered is None or delivered.gone or file.name in delivered.names:
+            if delivered is not None and not delivered.closed:
+                deliver([encode(SeriesClosed(series, complete=False))])
+            delivered = self._open(series)
             deliver([encode(SeriesOpened(series))])
         deliver([encode(FileCame(series, file.name, file.number)), content])
-        self._files_of[series] += 1
+        delivered.names.add(file.name)
         last = 1 if self._settings.series is SeriesBy.FILE else self._settings.files_per_series
-        if self._files_of[series] == last:
+        if len(delivered.names) == last:
+            delivered.closed = True
             deliver([encode(SeriesClosed(series))])

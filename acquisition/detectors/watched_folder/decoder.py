@@ -37,8 +37,8 @@ class WatchedFolderDecoder(Decoder):
             match decode(parts):
                 case SeriesOpened(series=series):
                     return [SeriesBegan(series, SeriesHeader())]
-                case SeriesClosed(series=series):
-                    return [SeriesEnded(series, Ending.COMPLETE)]
+                case SeriesClosed(series=series, complete=complete):
+                    return [SeriesEnded(series, Ending.COMPLETE if complete else Ending.NEXT_SERIES)]
                 case FileUnusable(name=name, reason=reason):
                     return [Malformed.because(f"{name} is left out: {reason}")]
                 case FileCame() as file:

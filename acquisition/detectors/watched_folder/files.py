@@ -60,6 +60,8 @@ class FolderWatch:
         self._known: dict[str, set[str]] = {"": set()}
         """Names in each folder that need not be looked at again."""
         self._new: dict[tuple[str, str], NewFile] = {}
+        self.gone: set[str] = set()
+        """Folders that were there and are no more, since this was cleared."""
         os.close(os.open(settings.folder, os.O_RDONLY | os.O_DIRECTORY))
 
     def leave_out(self, told: Container[tuple[str, str]], *, until_ns: int | None) -> tuple[int, int]:
@@ -162,6 +164,7 @@ class FolderWatch:
             for one in gone:
                 del self._known[one]
                 self._listed.pop(one, None)
+                self.gone.add(one)
 
     def _meet(self, folder: str, name: str, *, is_folder: bool) -> None:
         by_folder = self._settings.series is SeriesBy.FOLDER

@@ -30,9 +30,11 @@ class FileCame(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="fil
 
 
 class SeriesClosed(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="end"):
-    """All files of a series have come."""
+    """A series is over."""
 
     series: Name
+    complete: bool = True
+    """All its files have come; False where all that is known is that another one has its name."""
 
 
 class FileUnusable(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="unusable"):

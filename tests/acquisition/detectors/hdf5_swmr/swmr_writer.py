@@ -10,10 +10,7 @@ SHAPE_PX = (3, 4)
 
 
 def main(folder: Path) -> None:
-    """Do what the lines say: `make NAME`, `open NAME`, `frames COUNT`, `positions COUNT`, `close`, `append NAME`.
-
-    A file that was not made is made when it is opened.
-    """
+    """Do what the lines say: `open NAME`, `frames COUNT`, `positions COUNT`, `close`, `reopen NAME`, `append NAME`."""
     file = None
     for line in sys.stdin:
         word, *rest = line.split()

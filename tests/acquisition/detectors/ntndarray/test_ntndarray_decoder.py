@@ -1,5 +1,6 @@
 """What is made of NTNDArrays: frames, numbers, positions; and what is refused."""
 
+import itertools
 import math
 import pickle
 
@@ -25,6 +26,8 @@ from ptychoflow.acquisition.detectors.ntndarray.settings import (
     PositionAttributes,
     SeriesByPause,
 )
+from ptychoflow.acquisition.detectors.series_table import SeriesTable
+from ptychoflow.acquisition.detectors.settings import JoinSettings
 from ptychoflow.acquisition.scan import Ending
 
 FRAME = np.arange(6, dtype=np.uint16).reshape(2, 3)
@@ -116,14 +119,43 @@ def test_numbers_and_positions_come_from_attributes():
     positions = PositionAttributes(y="SampleY", x="SampleX", unit="um")
     decoder = NtndarrayDecoder(settings(number_from="attribute", number_attribute="N", positions=positions))
     first = decoder.decode(message(attributes={"N": 41.0, "SampleY": 2.0, "SampleX": -3}))
-    assert first[1] == PositionsBegan("s", "s")
-    assert (first[2].number, first[3].run, first[3].numbers.tolist()) == (41, "s", [41])
+    assert first[1] == PositionsBegan("s (1)", "s")
+    assert (first[2].number, first[3].run, first[3].numbers.tolist()) == (41, "s (1)", [41])
     np.testing.assert_allclose(first[3].positions_m, [[2e-6, -3e-6]])
     came, position = decoder.decode(message(attributes={"N": 42, "SampleX": "no number"}))
     assert came.number == 42
     assert isinstance(position, PositionsCame)
     assert np.isnan(position.positions_m).all()
-    assert decoder.decode([encode(Ended("s", aborted=True))])[1] == PositionsEnded("s", Ending.ABORTED)
+    assert decoder.decode([encode(Ended("s", aborted=True))])[1] == PositionsEnded("s (1)", Ending.ABORTED)
+
+
+def test_a_series_whose_name_comes_again_is_another_one():
+    """A scan's number that begins anew with its IOC; frames are numbered, and joined to positions, as of any other."""
+    positions = PositionAttributes(y="SampleY", x="SampleX", unit="um")
+    decoder = NtndarrayDecoder(settings(number_from="from_first", positions=positions))
+    table = SeriesTable(JoinSettings(first_frame=0, first_sample=0, samples_per_frame=1), idle_s=60.0)
+    begun, ids = [], itertools.count(100)
+    for at_s, (series, before) in enumerate([("1", None), ("2", "1"), ("1", "2")]):
+        parts = [] if before is None else [[encode(Ended(before, aborted=False))]]
+        parts += [
+            message(series=series, unique_id=next(ids), attributes={"SampleY": 1, "SampleX": at_s}) for _ in "123"
+        ]
+        for arrival in [one for part in parts for one in decoder.decode(part)]:
+            begun += [arrival.series] if isinstance(arrival, SeriesBegan) else []
+            table.apply(arrival, at_s=0.1 * at_s)
+    assert begun == ["1", "2", "1"]
+    for place in range(3):
+        series = table.first
+        placed = series.joiner.placed.take(4)
+        assert (placed.triggers, placed.positions_m) == ([0, 1, 2], [(1e-6, place * 1e-6)] * 3)
+        table.let_go(series)
+    assert not table.late
+
+
+def test_a_first_frame_without_a_number_does_not_keep_its_series_from_beginning():
+    decoder = NtndarrayDecoder(settings(number_from="attribute", number_attribute="N"))
+    assert [type(one) for one in decoder.decode(message(attributes={}))] == [Malformed]
+    assert [type(one) for one in decoder.decode(message(attributes={"N": 1}))] == [SeriesBegan, FrameCame]
 
 
 @pytest.mark.parametrize(
@@ -166,7 +198,7 @@ def test_series_without_end_are_not_kept_for_ever():
     decoder = NtndarrayDecoder(settings())
     for series in range(1000):
         assert isinstance(decoder.decode(message(series=str(series)))[0], SeriesBegan)
-    assert len(decoder._first_ids) == SERIES_KEPT
+    assert len(decoder._series) == SERIES_KEPT
 
 
 def test_the_number_must_be_stated_and_its_attribute_named():

@@ -22,6 +22,7 @@ from ptychoflow.acquisition.detectors.interface import Part
 from ptychoflow.acquisition.detectors.watched_folder.connection import WatchedFolderConnection
 from ptychoflow.acquisition.detectors.watched_folder.contents import frames_in
 from ptychoflow.acquisition.detectors.watched_folder.decoder import WatchedFolderDecoder
+from ptychoflow.acquisition.detectors.watched_folder.files import FolderWatch, NewFile
 from ptychoflow.acquisition.detectors.watched_folder.settings import WatchedFolderSettings
 from ptychoflow.acquisition.scan import Ending
 from ptychoflow.streaming.errors import UserError
@@ -136,6 +137,52 @@ def test_every_file_a_series(draining: Draining, tmp_path: Path) -> None:
         wait_until(lambda: bool(drained.of(SeriesEnded)))
     assert drained.numbers == {"a.npy": [0, 1, 2]}
     assert isinstance(drained.arrivals[0], SeriesBegan)
+
+
+@pytest.mark.parametrize(
+    ("series", "name", "again", "files_per_series"),
+    [
+        ("file", "a_1.npy", "a_1.npy", None),
+        ("folder", "scan/f_1.npy", "scan/f_1.npy", 1),
+        ("folder", "scan/f_1.npy", "scan/f_7.npy", 1),
+        ("folder", "scan/f_1.npy", "scan/f_7.npy", None),
+        ("name", "a_1.npy", "a_1.npy", 1),
+        ("name", "a_1.npy", "a_1.npy", None),
+    ],
+)
+def test_a_series_whose_name_comes_again_after_it_was_moved_away_is_another_one(
+    draining: Draining,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    series: str,
+    name: str,
+    again: str,
+    files_per_series: int | None,
+) -> None:
+    look, looked = FolderWatch.look, []
+
+    def counted(watch: FolderWatch) -> list[NewFile]:
+        looked.append(look(watch))
+        return looked[-1]
+
+    monkeypatch.setattr(FolderWatch, "look", counted)
+    watched, away = tmp_path / "watched", tmp_path / "away"
+    watched.mkdir()
+    its_settings = settings(watched, series=series, files_per_series=files_per_series, frames_per_file=3)
+    with draining(its_settings) as drained:
+        (watched / name).parent.mkdir(exist_ok=True)
+        (watched / name).write_bytes(npy(FRAMES))
+        wait_until(lambda: len(drained.of(FrameCame)) == 3)
+        (watched / Path(name).parts[0]).rename(away)
+        looks = len(looked)
+        wait_until(lambda: len(looked) >= looks + 2)
+        (watched / again).parent.mkdir(exist_ok=True)
+        (watched / again).write_bytes(npy(FRAMES))
+        wait_until(lambda: len(drained.of(FrameCame)) == 6)
+    assert len(drained.of(SeriesBegan)) == 2
+    whole = series == "file" or files_per_series
+    endings = [one.ending for one in drained.of(SeriesEnded)]
+    assert endings == ([Ending.COMPLETE] * 2 if whole else [Ending.NEXT_SERIES])
 
 
 @pytest.mark.parametrize(("name", "content"), [("a_1.npy", npy(FRAMES)), ("a_1.tif", tiff(FRAMES))])

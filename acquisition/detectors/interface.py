@@ -16,7 +16,8 @@ from ptychoflow.acquisition.scan import Perspective
 
 Part = Bytes
 Deliver = Callable[[Sequence[Part]], None]
-"""Takes one message and returns at once: it is queued for the disk. The parts must not be changed afterwards."""
+"""Takes one message: it is queued for the disk. The parts must not be changed afterwards. It returns at once, but for a
+connection that `recalls`: there it waits while much is queued."""
 POLL_S = 0.1
 """A connection looks at `stop` at least so often."""
 
@@ -38,7 +39,7 @@ class Connection(ABC):
         """
 
     recalls: ClassVar[bool] = False
-    """Whether `recall` is of use: what its source holds can be asked for again."""
+    """Whether `recall` is of use: what its source holds can be asked for again, and so can wait for a slow disk."""
 
     def recall(self, parts: Sequence[Part]) -> None:
         """Take in a message that was delivered earlier in this run, before `drain` is called; never raises.

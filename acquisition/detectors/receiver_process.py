@@ -47,13 +47,14 @@ class ReceivedQueue:
     """What was received and not yet written, bounded.
 
     Args:
-        most_bytes: what comes while so much waits is dropped and counted.
+        most_bytes: what comes while so much waits is dropped and counted; what can wait does so from half of it on.
     """
 
     def __init__(self, most_bytes: int) -> None:
         self._waiting: deque[tuple[Message, int]] = deque()
         self._there_are_some = threading.Event()
         self._lock = threading.Lock()
+        self._less_waits = threading.Condition(self._lock)
         self._most_bytes, self._bytes, self._dropped = most_bytes, 0, 0
         self._clock_ahead_s = time.time() - time.monotonic()
 
@@ -65,14 +66,23 @@ class ReceivedQueue:
         """Take in one message. Does not block."""
         size = sum(map(len, parts))
         with self._lock:
-            message = Message(source, self.now_s(), parts)
             if self._bytes + size > self._most_bytes and self._bytes:
                 self._dropped += 1
-                return
-            self._bytes += size
-            self._waiting.append((message, size))
-            if not self._there_are_some.is_set():
-                self._there_are_some.set()
+            else:
+                self._append(source, parts, size)
+
+    def put_in_time(self, source: int, parts: Sequence[Part]) -> None:
+        """Take in one message of a source that can wait. Blocks until there is room, also for those that cannot."""
+        size = sum(map(len, parts))
+        with self._lock:
+            self._less_waits.wait_for(lambda: self._bytes + size <= self._most_bytes // 2 or not self._bytes)
+            self._append(source, parts, size)
+
+    def _append(self, source: int, parts: Sequence[Part], size: int) -> None:
+        self._bytes += size
+        self._waiting.append((Message(source, self.now_s(), parts), size))
+        if not self._there_are_some.is_set():
+            self._there_are_some.set()
 
     def take(self, timeout_s: float) -> list[Message]:
         """Return the next messages, those that come together in one list; an empty one if none came in time."""
@@ -88,6 +98,7 @@ class ReceivedQueue:
                 taken.append(message)
                 taken_bytes += size
             self._bytes -= taken_bytes
+            self._less_waits.notify_all()
             if not self._waiting:
                 self._there_are_some.clear()
         return taken
@@ -166,10 +177,14 @@ def _drain(
     broken: threading.Event,
     failures: queue.SimpleQueue[str],
 ) -> None:
-    """Drain a source; `broken` is set if that ends in an error that nobody has thought of."""
-    thought_of = False
+    """Drain a source; `broken` is set if that ends in an error that nobody has thought of.
+
+    What can be asked for again can wait until there is room, which comes for certain: `_write` goes on until all is
+    written or, with `stop` set, given up.
+    """
+    thought_of, put = False, received.put_in_time if connection.recalls else received.put
     try:
-        connection.drain(lambda parts: received.put(source, parts), stop)
+        connection.drain(lambda parts: put(source, parts), stop)
         thought_of = True
     except UserError as error:
         failures.put(str(error))

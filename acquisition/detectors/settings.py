@@ -93,7 +93,7 @@ class LiveSettings(Settings):
     decoders: PositiveInt | None = None
     """Threads that decode frames; None takes as many as there are cores."""
     queue_bytes: PositiveInt = 1 << 30
-    """What the receiver holds in memory while the disk is slow; more is lost, and said."""
+    """What the receiver holds in memory while the disk is slow; more is lost, and said. Files wait in their folder."""
     keep_arrivals: bool = True
     """Keep what came, message by message, also of a run that has ended well; without, it is deleted then, and only what
     is recorded stays. Until then a resumed run needs it. An acquisition that was started by itself deletes it when the

@@ -86,6 +86,8 @@ def test_a_receiver_that_is_to_stop_does_not_wait_for_a_full_disk(tmp_path: Path
 
 def test_an_error_that_nobody_has_thought_of_ends_the_receiver_and_not_one_source_of_it(tmp_path: Path) -> None:
     class Failing:
+        recalls = False
+
         def __init__(self, error: Exception) -> None:
             self.error = error
 
@@ -114,6 +116,40 @@ def test_a_receiver_that_ends_by_itself_does_not_abort(tmp_path: Path) -> None:
         assert process.wait(20) == 0
         assert "File exists" in msgspec.json.decode(process.stdout.read(), type=ReceiverFailed).reason
         assert process.stderr.read() == b""
+
+
+class Files:
+    """A source that can be asked again, with more than memory takes."""
+
+    recalls = True
+    contents = tuple(number.to_bytes(2, "big") * 500 for number in range(60))
+    delivered = 0
+
+    def drain(self, deliver, stop) -> None:
+        for content in self.contents:
+            deliver([content])
+            self.delivered += 1
+
+
+def test_what_can_be_asked_for_again_waits_for_a_slow_disk_and_leaves_room_for_what_cannot(tmp_path: Path) -> None:
+    received, stop, broken = ReceivedQueue(20_000), threading.Event(), threading.Event()
+    files, failures = Files(), queue.SimpleQueue()
+    draining = threading.Thread(target=_drain, args=(files, 0, received, stop, broken, failures))
+    draining.start()
+    wait_until(lambda: files.delivered >= 10)
+    received.put(1, [bytes(10_000)])
+    assert received.take_dropped() == 0
+    writing = threading.Thread(
+        target=_write,
+        args=(received, ArrivalsWriter(tmp_path, ["files", "other"]), Source(), stop, broken, failures, io.BytesIO()),
+    )
+    writing.start()
+    draining.join(20)
+    stop.set()
+    writing.join(20)
+    came = [message for message in ArrivalsReader(tmp_path).read() if message.source != STOPPED]
+    assert [bytes(message.parts[0]) for message in came if message.source == 0] == list(Files.contents)
+    assert [message.source for message in came if message.source] == [1]
 
 
 class StuckDisk(ArrivalsWriter):

@@ -107,6 +107,8 @@ class SeriesTable:
         self._newest: SeriesJoiner | None = None
         """Of the series that began last."""
         self._series_begun = self._runs_begun = 0
+        self._no_series_told = False
+        """Since positions were joined to a series."""
         self._joined: deque[tuple[int, int]] = deque(maxlen=RUNS_KEPT)
         """Numbers of runs and their series, where time alone joined them."""
         self._apart_s: float | None = None
@@ -186,6 +188,8 @@ class SeriesTable:
             series.over |= series.joiner.finished(now_s=now_s)
             if series.over and series.joiner.first_frame_s is None:
                 self.let_go(series)
+        if self._runs:
+            self._give_up_runs(now_s)
 
     def listen(self, now_s: float) -> None:
         """Take in that a receiver listens from now on: nobody knows whether sources were silent before."""
@@ -249,8 +253,7 @@ class SeriesTable:
         self._runs_begun += 1
         self._runs[began.run] = _Run(began.series, self._runs_begun, began.captured, began.total)
         while len(self._runs) > RUNS_KEPT:
-            del self._runs[next(iter(self._runs))]
-            self.notes.append("positions came that belong to no series; they are left out")
+            self._give_up_run(next(iter(self._runs)))
 
     def _add_positions(
         self, name: str, numbers: npt.NDArray[np.int64], positions_m: npt.NDArray[np.float64], at_s: float
@@ -284,6 +287,26 @@ class SeriesTable:
             series.over |= series.joiner.finished(now_s=certain_s)
             if not series.over:
                 self._join_run(name, self._runs[name], series)
+
+    def _give_up_runs(self, now_s: float) -> None:
+        """Let go of positions that began too long ago for any series that is there or comes."""
+        for name, run in list(self._runs.items()):
+            early = run.began_s is not None and now_s - run.began_s > self._join.begin_within_s
+            awaited = run.series is not None or any(self._may_belong(run, series) for series in self._open.values())
+            if early and not awaited:
+                self._give_up_run(name)
+
+    def _may_belong(self, run: _Run, series: Series) -> bool:
+        began_s, first_s = run.began_s, series.joiner.first_frame_s
+        near = began_s is not None and first_s is not None and abs(began_s - first_s) <= self._join.begin_within_s
+        return near and series.run is None and not series.over
+
+    def _give_up_run(self, name: str) -> None:
+        """Let go of a run of positions: what still comes of it is left out as well."""
+        del self._runs[name]
+        if not self._no_series_told:
+            self.notes.append("positions came that belong to no series; they are left out")
+        self._no_series_told = True
 
     def _matches(self) -> Iterator[tuple[float, str, Series]]:
         """Yield what may be joined, and when it is certain: nothing can begin any more that is nearer in time."""
@@ -331,6 +354,7 @@ class SeriesTable:
 
     def _join_run(self, name: str, run: _Run, series: Series) -> None:
         series.run = name
+        self._no_series_told = False
         if run.total is not None:
             series.most_placed = max(run.total - self._join.first_sample, 0) // self._join.samples_per_frame
         self._series_of_run[name] = series

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import tracemalloc
 from collections import Counter
 from collections.abc import Iterator
 
@@ -104,3 +105,28 @@ def test_every_frame_gets_its_own_position_though_one_side_is_away_now_and_then(
     expected = Counter((frame, frame) for frame in frames & sent)
     assert expected.total() < len(frames | sent), "nobody was away"
     assert placed(events) == expected
+
+
+def test_positions_without_a_series_take_bounded_memory_and_are_told_once() -> None:
+    """A box that captures while the detector is off, or while a scan is aligned."""
+    table = SeriesTable(JoinSettings(first_frame=0, first_sample=0, samples_per_frame=1), idle_s=60.0)
+    tracemalloc.start()
+    try:
+        for run in range(3):
+            table.apply(PositionsBegan(f"r{run}", None, captured=True), at_s=100.0 * run)
+            for block in range(1000):
+                numbers = np.arange(1000 * block, 1000 * (block + 1))
+                table.apply(PositionsCame(f"r{run}", numbers, np.zeros((1000, 2))), at_s=100.0 * run + 0.1 * block)
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak_bytes < 3 * 100_000 * 24, "what comes within ten seconds, and a bit"
+    assert list(table.notes) == ["positions came that belong to no series; they are left out"]
+    began_s = 400.0
+    table.apply(PositionsBegan("own", None, captured=True), at_s=began_s)
+    table.apply(PositionsCame("own", np.arange(2), np.ones((2, 2))), at_s=began_s)
+    for number in range(2):
+        table.apply(FrameCame("s", number, number), at_s=began_s + 9.0 + number)
+    table.pass_time(began_s + 12.0)
+    assert table.first is not None
+    assert len(table.first.joiner.placed) == 2

@@ -75,6 +75,8 @@ class LiveScan(OpenEndedScan):
         self.decode = FrameDecoder(settings.decoders or os.cpu_count() or 1)
         self.look: Look | None = None
         """What was found in the first frames that were looked at."""
+        self.header = SeriesHeader()
+        """Of the series before: what was said, or in the ones before that."""
         self._arrivals, self._decoders, self._attend = arrivals, decoders, attend
         self._records = arrivals.records()
         self.told = 0
@@ -211,7 +213,6 @@ class Look:
     """Made of these frames, as of those of a file."""
     sent: Geometry
     """Of frames as they are sent."""
-    header: SeriesHeader
 
     def place(self, positions_m: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         """Return positions (n, 2) in object pixels, with the corrections that are set."""
@@ -321,9 +322,8 @@ class Opening:
         return look is not None and not self._scan.settings.look_again and look.sent == self._geometry
 
     def _find_geometry(self, shape_px: tuple[int, int]) -> None:
-        """Find out about the geometry; what a lost header does not say is as it was before."""
-        before = self._scan.look
-        header = self._series.header if before is None else self._series.header.completed_by(before.header)
+        """Find out about the geometry; what a lost header does not say is as in the series before."""
+        header = self._series.header.completed_by(self._scan.header)
         self._series.header = header
         found = FoundGeometry(
             energy_eV=header.energy_eV,
@@ -333,6 +333,7 @@ class Opening:
         self._geometry, self._said = complete_geometry(
             found, self._scan.settings.geometry, frame_shape_px=shape_px, where=self._where, said_by="detector"
         )
+        self._scan.header = header
 
     @property
     def _where(self) -> str:
@@ -366,7 +367,7 @@ class Opening:
             said_by="detector",
         )
         check(first, position_scale=settings.preprocess.position_scale)
-        look = Look(FilePerspective(first, settings.preprocess), geometry, header)
+        look = Look(FilePerspective(first, settings.preprocess), geometry)
         frames.clear()  # they are not read again
         return look
 

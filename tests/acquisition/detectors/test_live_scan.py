@@ -337,6 +337,27 @@ def test_a_lost_header_of_a_later_series_is_as_the_one_before(tmp_path: Path) ->
     assert taken.endings == [Ending.COMPLETE] * 2
 
 
+def test_a_lost_header_says_what_the_last_one_said_and_not_the_first(tmp_path: Path) -> None:
+    headers = {
+        "1": replace(HEADER, angle_deg=0.0, most_frames=20),
+        "2": replace(HEADER, angle_deg=10.0, most_frames=60),
+    }
+    events = []
+    for place, series in enumerate(("1", "2", "3", "4")):
+        for at_s, one in whole_series(FIRST, series=series, run=f"r{series}", begin_s=30.0 * place):
+            if not isinstance(one, SeriesBegan):
+                events.append((at_s, one))
+            elif series in headers:
+                events.append((at_s, replace(one, header=headers[series])))
+    live, said = Script(tmp_path).add_all(events).scan().scan, []
+    for perspective in live.arriving():
+        if perspective is not None:
+            said.append((perspective.angle_deg, perspective.most_frames))
+            assert sum(len(batch) for batch in perspective.batches(8) if batch is not None) == FRAMES
+    live.close()
+    assert said == [(0.0, 20), *[(10.0, 60)] * 3]
+
+
 def test_every_way_to_end(tmp_path: Path) -> None:
     """Aborted; ended by the next one without a word; stalled."""
     events = []

@@ -108,7 +108,8 @@ class PositionsBegan:
     run: str
     """The source's own name of this stretch of positions; new for every one."""
     series: str | None
-    """The detector's series that they belong to, where the source knows it; else they are told by when they begin."""
+    """The detector's series that they belong to, or its number, where the source knows it; else they are told by when
+    they begin."""
     total: int | None = None
     """How many samples there will be, where that is known."""
     captured: bool = False

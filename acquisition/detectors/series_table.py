@@ -55,6 +55,8 @@ class Series:
     """Frames that there will be positions for, where their source has said."""
     over: bool = False
     """Nothing more is taken: what still comes is late."""
+    over_told: bool = False
+    """A person knows what may be wrong with a series that is over and had no positions."""
 
 
 class _Block(NamedTuple):
@@ -186,6 +188,8 @@ class SeriesTable:
         for series in list(self._open.values()):
             series.joiner.give_up(now_s=now_s, idle_s=self._idle_s)
             series.over |= series.joiner.finished(now_s=now_s)
+            if series.over and not series.over_told:
+                self._tell_misnamed(series)
             if series.over and series.joiner.first_frame_s is None:
                 self.let_go(series)
         if self._runs:
@@ -303,7 +307,12 @@ class SeriesTable:
 
     def _give_up_run(self, name: str) -> None:
         """Let go of a run of positions: what still comes of it is left out as well."""
-        del self._runs[name]
+        run = self._runs.pop(name)
+        if run.series is not None:
+            self.notes.append(
+                f"positions came that name the series {run.series}, which did not come; they are left out"
+            )
+            return
         if not self._no_series_told:
             self.notes.append("positions came that belong to no series; they are left out")
         self._no_series_told = True
@@ -327,7 +336,7 @@ class SeriesTable:
 
     def _belong(self, run: _Run, series: Series) -> bool:
         if run.series is not None:
-            return run.series == series.name
+            return series is self._named(run.series)
         frames_s = _frames_s(series.joiner)
         if run.began_s is None or frames_s is None:
             return False
@@ -340,6 +349,27 @@ class SeriesTable:
             return True
         frames_before, frames_after = max(-self._apart_s, 0.0) + FAR_S, max(self._apart_s, 0.0) + FAR_S
         return run.blocks[-1].at_s >= first_s - frames_after and last_s >= run.began_s - frames_before
+
+    def _named(self, name: str) -> Series | None:
+        """Return the series of a name; of a number, the newest one that has it before a hyphen: they count anew."""
+        named = self._open.get(name)
+        if named is not None or not name.isdecimal():
+            return named
+        return next(
+            (one for one in reversed(self._open.values()) if one.name.startswith(f"{name}-") and not one.over), None
+        )
+
+    def _tell_misnamed(self, series: Series) -> None:
+        """Say so where a series had no positions while some waited for one of another name."""
+        series.over_told = True
+        if series.run is not None or series.joiner.first_frame_s is None:
+            return
+        waiting = sorted({run.series for run in self._runs.values() if run.series is not None and run.blocks})
+        if waiting:
+            self.notes.append(
+                f"no positions came for series {series.name}, while some wait for {', '.join(waiting)[:200]}; if they "
+                "are its own, they must name it as the detector does, or no series at all"
+            )
 
     def _tell_far(self, run: _Run, series: Series) -> None:
         """Say so where time is all that joins positions to a series, and not by much."""

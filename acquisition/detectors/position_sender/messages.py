@@ -28,8 +28,8 @@ class Begin(_Message, tag="begin", frozen=True):
     """The positions of a series begin."""
 
     series: Name | None = None
-    """Name of the detector's series, where the sender knows it. Without, they belong to the series whose first frame
-    comes nearest in time to the first of them."""
+    """Name of the detector's series, or its number, where the sender knows it. Without, they belong to the series whose
+    first frame comes nearest in time to the first of them."""
     total: Annotated[int, msgspec.Meta(ge=0, le=2**53)] | None = None
     """How many samples there will be, where that is known."""
 

@@ -55,7 +55,7 @@ class PositionSender:
         """Begin the positions of a series; an earlier one is ended.
 
         Args:
-            series: name of the detector's series, where that is known.
+            series: name of the detector's series, or its number, where that is known.
             total: how many samples there will be, where that is known.
             first: number of the first sample.
 

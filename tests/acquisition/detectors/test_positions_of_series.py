@@ -159,3 +159,37 @@ def test_positions_that_name_their_series_go_there_whenever_they_come(tmp_path: 
     script.scan().run().assert_shows(FIRST, range(FRAMES))
     known = next(one for one in script.scan().scan.arriving() if one is not None).known_positions_px
     np.testing.assert_allclose(known, FIRST.positions_px)
+
+
+def named(events: list[tuple[float, Arrival]], series: str) -> list[tuple[float, Arrival]]:
+    return [(at_s, replace(one, series=series) if isinstance(one, PositionsBegan) else one) for at_s, one in events]
+
+
+def test_positions_may_name_the_number_of_a_series_and_go_to_the_newest_of_it(tmp_path: Path) -> None:
+    """A detector that is started again counts anew, and so adds to the number what tells its series apart."""
+    without_end = [event for event in whole_series(FIRST, series="7-01A") if not isinstance(event[1], SeriesEnded)]
+    alone = [event for event in without_end if isinstance(event[1], SeriesBegan | FrameCame)]
+    again = named(whole_series(SCAN.perspective(1), series="7-01B", run="b", begin_s=1.0), "7")
+    late = [(at_s + isinstance(one, PositionsBegan | PositionsCame | PositionsEnded), one) for at_s, one in again]
+    taken = Script(tmp_path).add_all([*alone, *late]).scan().run()
+    taken.assert_shows(SCAN.perspective(1), range(FRAMES))
+    assert +taken.ledger.unplaced_because == {Unplaced.NO_POSITION: FRAMES}
+
+
+@pytest.mark.parametrize("name", ["8", "7-01", "scan"])
+def test_positions_that_name_a_series_that_is_not_there_are_told(tmp_path: Path, name: str) -> None:
+    wrong = named(whole_series(FIRST, series="scan-7"), name)
+    right = whole_series(SCAN.perspective(1), series="2", run="b", begin_s=30.0)
+    taken = Script(tmp_path).add_all([*wrong, *right]).scan().run()
+    taken.assert_shows(SCAN.perspective(1), range(FRAMES))
+    (told,) = [text for text in taken.warnings if "no positions came for series scan-7" in text]
+    assert f"some wait for {name}; " in told
+
+
+def test_positions_that_are_given_up_are_told_with_the_series_that_they_name(tmp_path: Path) -> None:
+    names = [f"never {number}" for number in range(20)]
+    never = [(0.1 * place, PositionsBegan(name, name)) for place, name in enumerate(names)]
+    taken = Script(tmp_path).add_all([*never, *whole_series(FIRST, begin_s=30.0)]).scan().run()
+    taken.assert_shows(FIRST, range(FRAMES))
+    told = [text for text in taken.warnings if "which did not come" in text]
+    assert [text.split(",")[0].removeprefix("positions came that name the series ") for text in told] == names[:5]

@@ -9,8 +9,9 @@ or of several that came together:
     table: received_at_s f64 of each message, bytes u64 of each part, source u32 of each message, parts u32 of each
     the bytes of the parts, one after the other
 
-A record is only read when it is whole. A message of the source `END` says that no more will come in this file, and one
-of `LISTENING` that a receiver begins to listen: what a source said before that, nobody may have heard.
+A record is only read when it is whole; zeros up to the end of a file are half a record. A message of the source `END`
+says that no more will come in this file, and one of `LISTENING` that a receiver begins to listen: what a source said
+before that, nobody may have heard.
 """
 
 from __future__ import annotations
@@ -57,6 +58,9 @@ WRITTEN_AT_ONCE = 1024
 """Pieces that the system takes in one call."""
 POPULATE = getattr(mmap, "MAP_POPULATE", 0)
 """Pages are there when they are looked at; one by one they would take longer than what is done with them."""
+PAGE_BYTES = 4096
+LOOKED_AT_BYTES = 1 << 20
+"""At once, where a file lost its end."""
 WINDOW_BYTES = 1 << 26
 """Mapped at once, unless one record is larger."""
 
@@ -280,7 +284,7 @@ class ArrivalsReader:
     def _read_preamble(self, size: int) -> bool:
         line = os.pread(self._file, min(size, 1 << 16), 0)
         if b"\n" not in line:
-            if len(line) == 1 << 16:
+            if len(line) == 1 << 16 and not self._is_zero(0, size):
                 raise UserError(f"{self._path}: this is no arrivals file")
             return False
         first = line[: line.index(b"\n")]
@@ -308,7 +312,12 @@ class ArrivalsReader:
             while True:
                 # half a record is taken back by its writer where the disk is full
                 size = os.fstat(self._file).st_size
-                record, need = self._record(window, place, min(len(window), size - start))
+                try:
+                    record, need = self._record(window, place, min(len(window), size - start))
+                except UserError:
+                    if self._lost_its_end(start + place, size):
+                        return
+                    raise
                 if record is None:
                     break
                 place += need
@@ -316,6 +325,23 @@ class ArrivalsReader:
             if start + place + need > size:
                 return
             at, least = start + place, max(WINDOW_BYTES, need)
+
+    def _lost_its_end(self, at: int, size: int) -> bool:
+        """Whether there are but zeros from `at` on, or from a page behind it on.
+
+        After a power cut a file may have its length and not what was written last.
+        """
+        behind = (at // PAGE_BYTES + 1) * PAGE_BYTES
+        return self._is_zero(at, size) or self._is_zero(behind, size)
+
+    def _is_zero(self, at: int, size: int) -> bool:
+        """Whether there are bytes from `at` on, and all of them are 0."""
+        there = at < size
+        while at < size and (piece := os.pread(self._file, min(LOOKED_AT_BYTES, size - at), at)):
+            if piece != bytes(len(piece)):
+                return False
+            at += len(piece)
+        return there
 
     def _record(self, window: memoryview, place: int, there: int) -> tuple[Record | None, int]:
         """Return the record at `place`, if the first `there` bytes of the window hold it, and its length.

@@ -87,6 +87,34 @@ def test_half_a_message_is_left_out_and_the_next_file_goes_on(tmp_path: Path, mi
     assert contents(ArrivalsReader(tmp_path).read()) == [(0, 1.0, [b"whole"]), (0, 3.0, [b"later"])]
 
 
+@pytest.mark.parametrize("window_bytes", [1 << 26, 4096])
+@pytest.mark.parametrize("kept", ["all", "no record", "the head of the last one", "nothing"])
+def test_a_file_that_lost_its_end_in_a_power_cut_is_read_as_far_as_it_goes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: str, window_bytes: int
+) -> None:
+    """Its length is kept, with zeros where the last pages are not."""
+    monkeypatch.setattr(arrivals_file, "WINDOW_BYTES", window_bytes)
+    writer = ArrivalsWriter(tmp_path, SOURCES)
+    writer.append(0, 1.0, [bytes([1]) * (4096 - 300)])
+    writer.append(0, 2.0, [b"x"] * 5000)
+    (path,) = arrivals_files(tmp_path)
+    content = path.read_bytes()
+    preamble, last = content.index(b"\n") + 1, content.rindex(arrivals_file.MAGIC)
+    assert last + arrivals_file.HEAD.size < 4096
+    left = {"all": len(content), "no record": preamble, "the head of the last one": 4096, "nothing": 0}[kept]
+    path.write_bytes(content[:left] + bytes(len(content) - left + 100_000))
+    reader = ArrivalsReader(tmp_path)
+    numbers = [message.received_at_s for message in reader.read()]
+    assert numbers == {"all": [1.0, 2.0], "the head of the last one": [1.0]}.get(kept, [])
+    again = ArrivalsWriter(tmp_path, SOURCES)
+    again.append(0, 3.0, [b"later"])
+    assert contents(reader.read()) == [(0, 3.0, [b"later"])]
+    with path.open("ab") as file:
+        file.write(b"1")
+    with pytest.raises(UserError, match="damaged" if left else "no arrivals file"):
+        list(ArrivalsReader(tmp_path).read())
+
+
 def _write_for_ever(folder: Path) -> None:
     writer = ArrivalsWriter(folder, SOURCES)
     number = 0

@@ -47,3 +47,8 @@ TELEMETRY = Access(
 FANOUT = Access("fanout", Role.HUB, (Role.HUB, Role.DASHBOARD, Role.OUTPUTS))
 COMMANDS = Access("commands", Role.HUB, (Role.HUB, Role.DASHBOARD))
 COMMANDS_FANOUT = Access("commands_fanout", Role.HUB, TELEMETRY.clients)
+
+
+def stream_of(consumer: str) -> Access:
+    """Return the socket that a consumer, `edge` or `rank-R`, takes its messages from."""
+    return FRAMES if consumer == Role.EDGE else SAMPLES

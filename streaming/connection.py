@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from enum import Enum, auto
 from socket import create_connection
 
 import zmq
 from zmq.utils.monitor import parse_monitor_message
 
-from ptychoflow.streaming.access import Access
+from ptychoflow.streaming.access import Access, Role
 from ptychoflow.streaming.settings import is_loopback
 from ptychoflow.streaming.sockets import Socket, Sockets, may_have_more, receive_now
 
@@ -39,13 +40,22 @@ class Connection:
         host: of the peer.
         port: of the peer.
         access: whose socket it is.
+        roles: those to speak as, of which the first is proved whose secret is there.
         replaces: a socket before this one was connected in its place.
     """
 
     def __init__(
-        self, sockets: Sockets, kind: int, *, host: str, port: int, access: Access, replaces: bool = False
+        self,
+        sockets: Sockets,
+        kind: int,
+        *,
+        host: str,
+        port: int,
+        access: Access,
+        roles: Iterable[Role],
+        replaces: bool = False,
     ) -> None:
-        self.socket = sockets.connect(kind, host, port, access, watched=WATCHED)
+        self.socket = sockets.connect(kind, host, port, access, roles=roles, watched=WATCHED)
         self.monitor: Socket = self.socket.get_monitor_socket()
         self._sockets = sockets
         self.stands = False

@@ -16,7 +16,7 @@ from typing import Any, Self
 import numpy.typing as npt
 import zmq
 
-from ptychoflow.streaming.access import ACKNOWLEDGEMENTS, FRAMES, SAMPLES, Access, Role
+from ptychoflow.streaming.access import ACKNOWLEDGEMENTS, Access, stream_of
 from ptychoflow.streaming.codec import (
     Arrays,
     Codec,
@@ -122,8 +122,8 @@ class Inbox:
         self._poller = zmq.Poller()
         if wake is not None:
             self._poller.register(wake, zmq.POLLIN)
+        self._data_access = stream_of(consumer)
         self._control_connection = self._connect(zmq.PUSH, network.acknowledgements_port, ACKNOWLEDGEMENTS)
-        self._data_access = FRAMES if consumer == Role.EDGE else SAMPLES
         self._data_connection = self._connect(zmq.PULL, port, self._data_access)
         self._say_hello()
 
@@ -217,7 +217,10 @@ class Inbox:
 
     def _connect(self, kind: int, port: int, access: Access, *, replaces: bool = False) -> Connection:
         host = self._network.acquisition_host
-        connection = Connection(self._sockets, kind, host=host, port=port, access=access, replaces=replaces)
+        roles = self._data_access.clients
+        connection = Connection(
+            self._sockets, kind, host=host, port=port, access=access, roles=roles, replaces=replaces
+        )
         self._poller.register(connection.monitor, zmq.POLLIN)
         if kind == zmq.PULL:
             self._poller.register(connection.socket, zmq.POLLIN)

@@ -98,14 +98,13 @@ def load_public(directory: Path, role: Role) -> bytes:
     return _load(directory, _public_file(directory, role))[0]
 
 
-def admitted(directory: Path, access: Access) -> frozenset[bytes]:
-    """Return the public keys of those who may connect to a socket, as far as the folder holds them.
+def public_keys(directory: Path, roles: Iterable[Role]) -> frozenset[bytes]:
+    """Return the public keys of some roles, as far as the folder holds them.
 
     Raises:
         UserError: one of them is no key file.
     """
-    there = [role for role in access.clients if _public_file(directory, role).exists()]
-    return frozenset(load_public(directory, role) for role in there)
+    return frozenset(load_public(directory, role) for role in roles if _public_file(directory, role).exists())
 
 
 def apply_server_keys(socket: zmq.Socket[bytes], directory: Path, access: Access) -> None:
@@ -120,13 +119,13 @@ def apply_server_keys(socket: zmq.Socket[bytes], directory: Path, access: Access
     socket.zap_domain = access.name.encode()
 
 
-def apply_client_keys(socket: zmq.Socket[bytes], directory: Path, access: Access) -> None:
-    """Make a socket that will connect prove a role that may, and insist on the owner of the other side.
+def apply_client_keys(socket: zmq.Socket[bytes], directory: Path, access: Access, roles: Iterable[Role]) -> None:
+    """Make a socket that will connect prove the first of some roles, and insist on the owner of the other side.
 
     Raises:
         UserError: as `load_pair` and `load_public`.
     """
-    pair = load_pair(directory, access.clients)
+    pair = load_pair(directory, roles)
     socket.curve_publickey, socket.curve_secretkey = pair.public, pair.secret
     socket.curve_serverkey = load_public(directory, access.owner)
 

@@ -15,7 +15,7 @@ from typing import Any, Self
 import numpy.typing as npt
 import zmq
 
-from ptychoflow.streaming.access import ACKNOWLEDGEMENTS, FRAMES, SAMPLES, Access
+from ptychoflow.streaming.access import ACKNOWLEDGEMENTS, Access, stream_of
 from ptychoflow.streaming.codec import Arrays, ReceivingCodec
 from ptychoflow.streaming.errors import UserError
 from ptychoflow.streaming.messages import (
@@ -34,6 +34,7 @@ from ptychoflow.streaming.messages import (
 from ptychoflow.streaming.outbox import Entry, Outbox, Spool
 from ptychoflow.streaming.settings import NetworkSettings
 from ptychoflow.streaming.sockets import Sockets, may_have_more, receive_now
+from ptychoflow.streaming.speakers import Speakers
 
 log = logging.getLogger(__name__)
 
@@ -75,6 +76,7 @@ class Publisher:
         self._codec: ReceivingCodec[ControlMessage] = ReceivingCodec(ControlMessage, "acknowledgements")
         self._sockets = Sockets(network.model_copy(update={"high_water_mark": network.batches_queued}), fans_out=True)
         self._control = self._bind(zmq.PULL, network.acknowledgements_port, ACKNOWLEDGEMENTS)
+        self._speakers = Speakers(network, ACKNOWLEDGEMENTS)
         self._order = 0
         self._edge = self._open_outbox(EDGE, network.frames_port) if edge else None
         self._ranks: list[Outbox] = []
@@ -86,7 +88,7 @@ class Publisher:
 
     @property
     def malformed(self) -> int:
-        """Messages of consumers that could not be read, or come from no consumer."""
+        """Messages of consumers that could not be read, or come from no consumer, or from another one."""
         return self._codec.malformed
 
     @property
@@ -155,8 +157,7 @@ class Publisher:
         return self._sockets.bind(kind, self._network.acquisition_host, port, access)
 
     def _open_outbox(self, consumer: str, port: int) -> Outbox:
-        access = FRAMES if consumer == EDGE else SAMPLES
-        return Outbox(consumer, socket=self._bind(zmq.PUSH, port, access), spool=self.spool)
+        return Outbox(consumer, socket=self._bind(zmq.PUSH, port, stream_of(consumer)), spool=self.spool)
 
     def _outboxes(self) -> list[Outbox]:
         return [*([self._edge] if self._edge else []), *self._ranks]
@@ -196,12 +197,20 @@ class Publisher:
 
     def _receive_control_messages(self) -> int:
         count = 0
-        while may_have_more(self._control) and (parts := receive_now(self._control)) is not None:
+        while may_have_more(self._control) and (parts := receive_now(self._control, copy=False)) is not None:
             count += 1
             decoded = self._codec.read(parts)
-            if decoded is not None:
+            if decoded is not None and self._is_of_its_consumer(decoded.body, parts[0]):
                 self._handle(decoded.body, decoded.arrays)
         return count
+
+    def _is_of_its_consumer(self, message: ControlMessage, part: zmq.Frame) -> bool:
+        """Return whether a message comes from who may send it; drop it otherwise."""
+        consumer = message.consumer if isinstance(message, Hello | Acknowledge) else EDGE
+        believed = self._speakers.include(part, stream_of(consumer).clients)
+        if not believed:
+            self._codec.drop(f"{type(message).__name__} for {consumer!r} with the key of another role")
+        return believed
 
     def _handle(self, message: ControlMessage, arrays: Arrays) -> None:
         match message:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal, Self, overload
@@ -13,9 +13,9 @@ from typing import Literal, Self, overload
 import zmq
 from zmq.auth.thread import ThreadAuthenticator
 
-from ptychoflow.streaming.access import POSITIONS, Access
+from ptychoflow.streaming.access import POSITIONS, Access, Role
 from ptychoflow.streaming.errors import UserError, writing
-from ptychoflow.streaming.keys import admitted, apply_client_keys, apply_server_keys
+from ptychoflow.streaming.keys import apply_client_keys, apply_server_keys, public_keys
 from ptychoflow.streaming.private_folder import require_private
 from ptychoflow.streaming.settings import NetworkSettings, is_loopback
 
@@ -72,7 +72,7 @@ class Sockets:
                 self._claims[socket] = _claim(folder / f"{port}.lock")
             if folder is None and self.network.keys_dir is not None:
                 apply_server_keys(socket, self.network.keys_dir, access)
-                self._admit(access, admitted(self.network.keys_dir, access))
+                self._admit(access, public_keys(self.network.keys_dir, access.clients))
             else:
                 # without a domain, whatever connects is served as a peer of ZMTP 1, whose messages go astray
                 socket.zap_domain = PLAIN
@@ -90,6 +90,7 @@ class Sockets:
         port: int,
         access: Access = POSITIONS,
         *,
+        roles: Iterable[Role] | None = None,
         only_to_peers: bool = False,
         watched: zmq.Event | None = None,
     ) -> Socket:
@@ -100,6 +101,8 @@ class Sockets:
             host: name or address of the peer.
             port: of the peer.
             access: whose socket it is, where there are keys.
+            roles: those to speak as, of which the first is proved whose secret is there; all that may connect by
+                default.
             only_to_peers: nothing is queued while the peer is away: sending waits for it.
             watched: events that the socket's monitor reports from the first connection on.
 
@@ -108,7 +111,7 @@ class Sockets:
         """
         with self._opening(kind, host) as socket:
             if self.network.keys_dir is not None and self.network.sockets_dir is None:
-                apply_client_keys(socket, self.network.keys_dir, access)
+                apply_client_keys(socket, self.network.keys_dir, access, access.clients if roles is None else roles)
             socket.immediate = only_to_peers
             if watched is not None:
                 self.monitor(socket, watched)

@@ -17,7 +17,7 @@ import msgspec
 import numpy.typing as npt
 import zmq
 
-from ptychoflow.streaming.access import FANOUT, TELEMETRY
+from ptychoflow.streaming.access import FANOUT, TELEMETRY, Role
 from ptychoflow.streaming.codec import Arrays, Codec, Decoded, ReceivingCodec
 from ptychoflow.streaming.connection import Connection, has_left
 from ptychoflow.streaming.events import (
@@ -32,6 +32,7 @@ from ptychoflow.streaming.events import (
 from ptychoflow.streaming.messages import MAX_RANKS, Taken
 from ptychoflow.streaming.settings import NetworkSettings
 from ptychoflow.streaming.sockets import Sockets, receive_now
+from ptychoflow.streaming.speakers import Speakers
 from ptychoflow.streaming.telemetry_log import log_identity
 
 log = logging.getLogger(__name__)
@@ -51,6 +52,16 @@ SOON_S = 2.0
 """And for a hub that was never there, or has left."""
 ASK_AGAIN_S = 1.0
 ANSWER_POLL_MS = 50
+
+SPEAKERS = {
+    Part.ACQUISITION: (Role.ACQUISITION,),
+    Part.TRAINER: (Role.TRAINER,),
+    Part.EDGE: (Role.EDGE,),
+    Part.DASHBOARD: (Role.DASHBOARD, Role.HUB),
+    Part.OUTPUTS: (Role.OUTPUTS, Role.DASHBOARD, Role.HUB),
+    Part.WORKFLOW: (Role.HUB,),
+}
+"""Whose keys a part may have; who may command a run may also watch it."""
 
 OnEvent = Callable[[Telemetry, Arrays], None]
 
@@ -76,7 +87,9 @@ class TelemetrySender:
         self._lock = threading.Lock()
         self._host, self._port = network.hub_host, network.telemetry_port
         self._sockets = Sockets(network.model_copy(update={"high_water_mark": SENDER_QUEUE}))
-        self._connection = Connection(self._sockets, zmq.DEALER, host=self._host, port=self._port, access=TELEMETRY)
+        self._connection = Connection(
+            self._sockets, zmq.DEALER, host=self._host, port=self._port, access=TELEMETRY, roles=SPEAKERS[part]
+        )
         self._was_there = False
         self._waiting_bytes = 0
         """Of arrays sent since the hub is away."""
@@ -181,7 +194,7 @@ class TelemetryHub:
 
     An event that bears a session is answered once it is in the file; the same one again is answered alone.
 
-    A malformed event is counted and skipped; the log says so once.
+    A malformed event is counted and skipped, as is one of a part that its sender's key is not for; the log tells one.
 
     Args:
         network: hosts, ports and keys of the run; binds `hub_host` at `telemetry_port` and `fanout_port`.
@@ -201,6 +214,7 @@ class TelemetryHub:
         self._torn = b""
         self._on_event = on_event
         self._codec: ReceivingCodec[Telemetry] = ReceivingCodec(Telemetry, "telemetry", network.max_message_bytes)
+        self._speakers = Speakers(network, TELEMETRY)
         self._answers: Codec[Taken] = Codec(Taken)
         self._newest: dict[tuple[Part, int, type[AnyEvent]], Telemetry] = {}
         """Last words as far as they have come."""
@@ -213,7 +227,7 @@ class TelemetryHub:
 
     @property
     def malformed(self) -> int:
-        """Events that could not be read."""
+        """Events that could not be read, or come from another part than they say."""
         return self._codec.malformed
 
     def close(self) -> None:
@@ -231,6 +245,10 @@ class TelemetryHub:
     def _receive(self, sender: zmq.Frame, *parts: zmq.Frame) -> None:
         decoded = self._codec.read(parts)
         if decoded is None:
+            return
+        part = decoded.body.part
+        if not self._speakers.include(parts[0], SPEAKERS[part]):
+            self._codec.drop(f"{type(decoded.body.event).__name__} for part {part} with the key of another role")
             return
         if self._is_news(decoded.body) or not decoded.session:
             self._take(decoded)

@@ -13,7 +13,8 @@ import zmq
 from support import wait_until
 
 from ptychoflow.streaming import access
-from ptychoflow.streaming.access import Access, Role
+from ptychoflow.streaming.access import ACKNOWLEDGEMENTS, TELEMETRY, Access, Role
+from ptychoflow.streaming.codec import Codec
 from ptychoflow.streaming.commands import (
     AnyCommand,
     CommandHub,
@@ -24,10 +25,19 @@ from ptychoflow.streaming.commands import (
     StopRun,
 )
 from ptychoflow.streaming.errors import UserError
-from ptychoflow.streaming.events import Part, PartState, PartStatus
+from ptychoflow.streaming.events import Part, PartState, PartStatus, RankCounts, Telemetry
 from ptychoflow.streaming.inbox import Inbox
 from ptychoflow.streaming.keys import load_pair, load_public, make_keys
-from ptychoflow.streaming.messages import Frames, Samples
+from ptychoflow.streaming.messages import (
+    Acknowledge,
+    ControlMessage,
+    FirstPassImage,
+    FirstPassResidual,
+    FirstPassScore,
+    Frames,
+    Hello,
+    Samples,
+)
 from ptychoflow.streaming.publisher import Publisher
 from ptychoflow.streaming.settings import NetworkSettings
 from ptychoflow.streaming.sockets import Sockets
@@ -97,10 +107,16 @@ def test_a_run_needs_no_secret_of_another_role(host: Host, stack: ExitStack, tmp
         sender.send(Pause())
     viewers = [host(role) for role in (Role.DASHBOARD, Role.OUTPUTS)]
     subscribers = [stack.enter_context(closing(TelemetrySubscriber(viewer))) for viewer in viewers]
-    for role in (Role.ACQUISITION, Role.TRAINER, Role.EDGE, Role.OUTPUTS):
+    own_part = {
+        Role.ACQUISITION: Part.ACQUISITION,
+        Role.TRAINER: Part.TRAINER,
+        Role.EDGE: Part.EDGE,
+        Role.OUTPUTS: Part.OUTPUTS,
+    }
+    for role, speaks_for in own_part.items():
         receiver = stack.enter_context(closing(CommandReceiver(host(role))))
         wait_until(lambda receiver=receiver: receiver.poll(0.05) == Pause())
-        part = stack.enter_context(closing(TelemetrySender(host(role), part=Part.EDGE)))
+        part = stack.enter_context(closing(TelemetrySender(host(role), part=speaks_for)))
         for subscriber in subscribers:
 
             def heard(part: TelemetrySender = part, subscriber: TelemetrySubscriber = subscriber) -> bool:
@@ -108,6 +124,76 @@ def test_a_run_needs_no_secret_of_another_role(host: Host, stack: ExitStack, tmp
                 return subscriber.receive(0.05) is not None
 
             wait_until(heard)
+
+
+@pytest.mark.parametrize(
+    ("role", "consumer", "world_size"), [(Role.EDGE, "rank-0", 1), (Role.TRAINER, "edge", 0)], ids=["edge", "trainer"]
+)
+def test_a_key_does_not_pass_for_a_consumer_of_another_role(
+    host: Host, stack: ExitStack, tmp_path: Path, role: Role, consumer: str, world_size: int
+) -> None:
+    network = host(role)
+    publisher = stack.enter_context(
+        Publisher(host(Role.ACQUISITION), spool_dir=tmp_path / "spool", memory_bytes=1 << 20)
+    )
+    pattern = {"diffraction": np.ones((1, 2, 2), np.uint16)}
+    publisher.post_to_edge(Frames(0, 0.0, 0.0), pattern)
+    publisher.post_samples(Samples(0), pattern)
+    impostor = stack.enter_context(Sockets(network)).connect(
+        zmq.PUSH, network.acquisition_host, network.acknowledgements_port, ACKNOWLEDGEMENTS
+    )
+    codec: Codec[ControlMessage] = Codec(ControlMessage)
+    said: list[ControlMessage] = [Hello(consumer, "s", world_size, 0, 0), Acknowledge(consumer, "s", [0])]
+    if role is Role.TRAINER:
+        said += [FirstPassScore(0, 1.0, 1.0, 1.0), FirstPassResidual(0, 1, 1.0), FirstPassImage(0, (0, 0))]
+    for message in said:
+        impostor.send_multipart(codec.encode(message))
+
+    def refused() -> bool:
+        publisher.pump(0.01)
+        return publisher.malformed == len(said)
+
+    wait_until(refused)
+    assert (publisher.unacknowledged, publisher.world_size) == (2, 0)
+    assert not publisher.scores
+    assert not publisher.images
+
+
+def test_a_host_with_all_keys_speaks_with_that_of_each_role(host: Host, stack: ExitStack, tmp_path: Path) -> None:
+    network = host(*Role)
+    publisher = stack.enter_context(Publisher(network, spool_dir=tmp_path / "spool", memory_bytes=1 << 20))
+    stack.enter_context(Inbox(network, consumer="rank-0", port=network.samples_port, world_size=1))
+    edge = stack.enter_context(Inbox(network, consumer="edge", port=network.frames_port))
+    edge.report_residual(FirstPassResidual(0, 1, 1.0))
+
+    def both_are_there() -> bool:
+        publisher.pump(0.01)
+        return publisher.everybody_is_there and bool(publisher.scores)
+
+    wait_until(both_are_there)
+    log = tmp_path / "telemetry.jsonl"
+    stack.enter_context(closing(TelemetryHub(network, jsonl=log)))
+    for part in Part:
+        with closing(TelemetrySender(network, part=part)) as sender:
+            sender.send(PartStatus(PartState.RUNNING, f"as {part}"))
+    assert [f"as {part}" in log.read_text() for part in Part] == [True] * len(Part)
+
+
+def test_the_hub_believes_a_part_by_its_key(host: Host, stack: ExitStack, tmp_path: Path) -> None:
+    log = tmp_path / "telemetry.jsonl"
+    hub = stack.enter_context(closing(TelemetryHub(host(Role.HUB), jsonl=log)))
+    network = host(Role.OUTPUTS)
+    impostor = stack.enter_context(Sockets(network)).connect(
+        zmq.DEALER, network.hub_host, network.telemetry_port, TELEMETRY
+    )
+    codec: Codec[Telemetry] = Codec(Telemetry)
+    counts = RankCounts(trained=10**6, validation=0, duplicates=0, rejected=0, ranks=1, final=True)
+    impostor.send_multipart(codec.encode(Telemetry(0.0, Part.TRAINER, 0, counts)))
+    impostor.send_multipart(codec.encode(Telemetry(0.0, Part.WORKFLOW, 0, PartStatus(PartState.DONE, "all fine"))))
+    impostor.send_multipart(codec.encode(Telemetry(0.0, Part.OUTPUTS, 0, PartStatus(PartState.DONE, "of its own"))))
+    wait_until(lambda: "of its own" in log.read_text())
+    assert hub.malformed == 2
+    assert len(log.read_text().splitlines()) == 1
 
 
 def open_as(context: zmq.Context[zmq.Socket[bytes]], keys: Path, role: Role, owner: Role) -> zmq.Socket[bytes]:

@@ -98,7 +98,7 @@ def _bind(context: zmq.Context[Socket], kind: int, network: NetworkSettings, acc
 
 def _connect(socket: Socket, network: NetworkSettings, access: Access) -> None:
     if network.keys_dir is not None:
-        apply_client_keys(socket, network.keys_dir, access)
+        apply_client_keys(socket, network.keys_dir, access, access.clients)
     socket.connect(_endpoint(network, access))
 
 

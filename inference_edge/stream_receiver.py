@@ -82,6 +82,7 @@ class StreamReceiver(ABC, Generic[StartT, SectionT, BlockT]):
         self.emptied = False
         for _ in range(DELIVERIES_AT_ONCE):
             if self.full:
+                self._inbox.attend()
                 self._pause(timeout_s)
                 break
             delivery = self._inbox.receive(timeout_s)

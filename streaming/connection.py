@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from enum import Enum, auto
 from socket import create_connection
 
 import zmq
-from zmq.utils.monitor import parse_monitor_message
 
 from ptychoflow.streaming.access import Access, Role
 from ptychoflow.streaming.settings import is_loopback
-from ptychoflow.streaming.sockets import Socket, Sockets, may_have_more, receive_now
+from ptychoflow.streaming.sockets import Socket, Sockets, read_events
 
 GIVEN_UP_AFTER_S = 0.5
 """ZeroMQ announces another attempt at once; where it has not for so long, there will be none."""
@@ -57,9 +56,10 @@ class Connection:
     ) -> None:
         self.socket = sockets.connect(kind, host, port, access, roles=roles, watched=WATCHED)
         self.monitor: Socket = self.socket.get_monitor_socket()
-        self._sockets = sockets
         self.stands = False
-        """Whether there is a connection, as far as `read_event` has seen."""
+        """Whether there is a connection, as far as `read_changes` has seen."""
+        self.has_stood = False
+        """Whether there has ever been one."""
         self._broken_at_s: float | None = None
         self._next_handshake = Change.REPLACED if replaces else Change.NONE
 
@@ -73,23 +73,20 @@ class Connection:
         """Whether ZeroMQ will not connect again, as after a message larger than it may take."""
         return self._broken_at_s is not None and time.monotonic() - self._broken_at_s > GIVEN_UP_AFTER_S
 
-    def read_event(self) -> Change:
-        """Read one event of the monitor, if there is one, and return what it means."""
-        if not may_have_more(self.monitor) or (parts := receive_now(self.monitor)) is None:
-            return Change.NONE
-        event = parse_monitor_message(parts)["event"]
+    def read_changes(self) -> Iterator[Change]:
+        """Yield what has happened since it was last asked, oldest first; to be called again and again."""
+        for event in read_events(self.monitor):
+            if (change := self._take(event)) is not Change.NONE:
+                yield change
+
+    def _take(self, event: zmq.Event) -> Change:
         self._broken_at_s = time.monotonic() if event == zmq.Event.DISCONNECTED else None
         self.stands = event == zmq.Event.HANDSHAKE_SUCCEEDED
-        if event != zmq.Event.HANDSHAKE_SUCCEEDED:
+        self.has_stood |= self.stands
+        if not self.stands:
             return Change.NONE
         change, self._next_handshake = self._next_handshake, Change.RESTORED
         return change
-
-    def release(self) -> None:
-        """Close the socket at once, and its monitor."""
-        self.socket.disable_monitor()
-        for socket in (self.monitor, self.socket):
-            self._sockets.release(socket)
 
 
 def has_left(host: str, port: int) -> bool:

@@ -143,6 +143,11 @@ class Inbox:
                 self._wait(timeout_s)
         return self._next_in_order()
 
+    def attend(self) -> None:
+        """Take in what becomes of the connections; to be called again and again while nothing is received."""
+        self._send_waiting()
+        self._watch_connections()
+
     def acknowledge(self, sequences: Iterable[int]) -> None:
         """Tell the publisher that it may forget these messages."""
         if settled := list(sequences):
@@ -203,8 +208,6 @@ class Inbox:
         while self._unsent and time.monotonic() < deadline_s:
             self._control_connection.socket.poll(int(POLL_S * 1000), zmq.POLLOUT)
             self._send_waiting()
-        for connection in (self._control_connection, self._data_connection):
-            connection.socket.disable_monitor()
         self._sockets.close(linger_s=LINGER_S)
 
     def __enter__(self) -> Self:
@@ -239,7 +242,7 @@ class Inbox:
     def _watch_connections(self) -> None:
         self._unwatched = 0
         for connection in (self._control_connection, self._data_connection):
-            if (change := connection.read_event()) is not Change.NONE:
+            for change in connection.read_changes():
                 self._ask_again(change)
 
     def _wait(self, timeout_s: float) -> None:
@@ -267,7 +270,7 @@ class Inbox:
     def _connect_again(self) -> None:
         for one in (self._data_connection.socket, self._data_connection.monitor):
             self._poller.unregister(one)
-        self._data_connection.release()
+        self._sockets.release(self._data_connection.socket)
         self._data_connection = self._connect(zmq.PULL, self._port, self._data_access, replaces=True)
 
     def _ask_again(self, change: Change) -> None:

@@ -12,6 +12,7 @@ from typing import Literal, Self, overload
 
 import zmq
 from zmq.auth.thread import ThreadAuthenticator
+from zmq.utils.monitor import parse_monitor_message
 
 from ptychoflow.streaming.access import POSITIONS, Access, Role
 from ptychoflow.streaming.errors import UserError, writing
@@ -52,6 +53,7 @@ class Sockets:
         self._authenticator: ThreadAuthenticator | None = None
         self._claims: dict[Socket, int] = {}
         """Locks of those that listen on a file."""
+        self._monitors: dict[Socket, Socket] = {}
 
     def bind(self, kind: int, host: str, port: int, access: Access = POSITIONS) -> Socket:
         """Return a socket bound to `host:port`, or to the file of that name in `network.sockets_dir`.
@@ -119,13 +121,18 @@ class Sockets:
         return socket
 
     def monitor(self, socket: Socket, event: zmq.Event = zmq.Event.HANDSHAKE_SUCCEEDED) -> Socket:
-        """Return a monitor socket that reports each `event` of `socket`, a completed handshake by default."""
+        """Return a monitor socket that reports each `event` of `socket`, a completed handshake by default.
+
+        It ends with the socket. `read_events` has to be called now and then: once some 2,000 events are unread, ZeroMQ
+        waits, and with it whatever the sockets of this part send and receive.
+        """
         monitor = socket.get_monitor_socket(event)
-        self._open.append(monitor)
+        self._monitors[socket] = monitor
         return monitor
 
     def release(self, socket: Socket) -> None:
-        """Close one socket at once."""
+        """Close one socket at once, and its monitor."""
+        self._stop_monitor(socket)
         self._open.remove(socket)
         socket.close(linger=0)
         if socket in self._claims:
@@ -134,6 +141,7 @@ class Sockets:
     def close(self, linger_s: float = 0.0) -> None:
         """Close all sockets; what is queued for sending gets `linger_s` seconds to leave."""
         for socket in self._open:
+            self._stop_monitor(socket)
             socket.close(linger=int(linger_s * 1000))
         self._open.clear()
         if self._authenticator is not None:
@@ -186,6 +194,16 @@ class Sockets:
         socket.maxmsgsize = self.network.max_message_bytes
         socket.ipv6 = ":" in host
         return socket
+
+    def _stop_monitor(self, socket: Socket) -> None:
+        monitor = self._monitors.pop(socket, None)
+        if monitor is None:
+            return
+        # ZeroMQ lets go of a socket only when there is room for one more event
+        for _event in read_events(monitor):
+            pass
+        socket.disable_monitor()
+        monitor.close(linger=0)
 
     def _admit(self, access: Access, public_keys: frozenset[bytes]) -> None:
         """Let the holders of these keys connect to sockets of this kind, and nobody else."""
@@ -247,6 +265,12 @@ def receive_now(socket: Socket, *, copy: bool = True) -> list[bytes] | list[zmq.
         return socket.recv_multipart(flags=zmq.DONTWAIT, copy=copy)
     except zmq.Again:
         return None
+
+
+def read_events(monitor: Socket) -> Iterator[zmq.Event]:
+    """Yield what a monitor reports, oldest first, until there is no more; never blocks."""
+    while may_have_more(monitor) and (parts := receive_now(monitor)) is not None:
+        yield zmq.Event(parse_monitor_message(parts)["event"])
 
 
 def takes_more(socket: Socket) -> bool:

@@ -90,7 +90,6 @@ class TelemetrySender:
         self._connection = Connection(
             self._sockets, zmq.DEALER, host=self._host, port=self._port, access=TELEMETRY, roles=SPEAKERS[part]
         )
-        self._was_there = False
         self._waiting_bytes = 0
         """Of arrays sent since the hub is away."""
 
@@ -153,14 +152,12 @@ class TelemetrySender:
         self.dropped += 1
 
     def _end(self, linger_s: float) -> None:
-        self._connection.socket.disable_monitor()
         self._sockets.close(linger_s=linger_s)
 
     def _look(self) -> None:
         """Take in what has become of the connection."""
-        while self._connection.monitor.poll(0):
-            self._connection.read_event()
-            self._was_there |= self._connection.stands
+        for _change in self._connection.read_changes():
+            pass
 
     def _tell_last_words(self) -> list[Telemetry]:
         """Send the last words again and again until they are confirmed; return those that were not."""
@@ -173,7 +170,7 @@ class TelemetrySender:
             if self._connection.stands:
                 heard_s = now_s
             elif now_s > heard_s + SOON_S:
-                if not self._was_there or has_left(self._host, self._port):
+                if not self._connection.has_stood or has_left(self._host, self._port):
                     break
                 heard_s = time.monotonic()
             if now_s >= ask_at_s:

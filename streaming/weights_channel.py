@@ -12,13 +12,12 @@ import time
 
 import numpy as np
 import zmq
-from zmq.utils.monitor import parse_monitor_message
 
 from ptychoflow.streaming.access import WEIGHTS
 from ptychoflow.streaming.codec import Codec, ReceivingCodec
 from ptychoflow.streaming.messages import Weights, WeightsRequest
 from ptychoflow.streaming.settings import NetworkSettings
-from ptychoflow.streaming.sockets import Socket, Sockets, receive_now
+from ptychoflow.streaming.sockets import Socket, Sockets, read_events, receive_now
 
 log = logging.getLogger(__name__)
 
@@ -227,7 +226,6 @@ class WeightsClient:
 
     def close(self) -> None:
         """Close the socket; what was told last gets a second to leave, if the trainer is there."""
-        self._socket.disable_monitor()
         self._sockets.close(linger_s=1.0 if self._away_since_s is None else 0.0)
 
     def _connect(self) -> None:
@@ -237,8 +235,8 @@ class WeightsClient:
         self._broken = False
 
     def _read_events(self) -> None:
-        while self._events.poll(0):
-            if parse_monitor_message(self._events.recv_multipart())["event"] == zmq.Event.HANDSHAKE_SUCCEEDED:
+        for event in read_events(self._events):
+            if event == zmq.Event.HANDSHAKE_SUCCEEDED:
                 self._away_since_s = None
             else:
                 self._broken = True
@@ -247,9 +245,7 @@ class WeightsClient:
     def _connect_again(self) -> None:
         # ZeroMQ connects again by itself, but never after a message larger than it may take
         log.info("%s: the connection to the trainer broke off", self._edge)
-        self._socket.disable_monitor()
-        for socket in (self._events, self._socket):
-            self._sockets.release(socket)
+        self._sockets.release(self._socket)
         self._connect()
 
     def _ask(self) -> None:

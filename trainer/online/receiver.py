@@ -75,7 +75,9 @@ class SampleReceiver:
         with Inbox(self._network, consumer=consumer, port=port, world_size=self._world_size, warn=self._warn) as inbox:
             while not self._closing.is_set():
                 inbox.acknowledge(self._ingest.queue.pop_acknowledgeable())
-                if self._ingest.queue.wait_for_room(POLL_S) and (delivery := inbox.receive(POLL_S)) is not None:
+                if not self._ingest.queue.wait_for_room(POLL_S):
+                    inbox.attend()
+                elif (delivery := inbox.receive(POLL_S)) is not None:
                     self._ingest.route_message(delivery.sequence, delivery.message, delivery.arrays)
             inbox.acknowledge(self._ingest.queue.pop_acknowledgeable())
             if self._finished_unless is not None:

@@ -55,6 +55,8 @@ WATCHED_EVERY = 16
 LINGER_S = 1.0
 EARLY_MOST = 256
 """Messages that wait for one before them: more than are ever on their way at once, and it will not come by itself."""
+STALLED_S = 5.0
+"""So long they wait before this is asked for again; each time twice as long, as the network may be slow."""
 HELLOS_ANSWERED = 2
 """Messages are taken that answer the last hello, or the one before while nothing is left of an earlier publisher."""
 
@@ -110,6 +112,9 @@ class Inbox:
         self._next_sequence = 0
         self._early: dict[int, Delivery] = {}
         self._early_most = EARLY_MOST + 4 * network.batches_queued
+        self._stalled_at = -1
+        """What the messages that came early have waited for since `_stalled_since_s`."""
+        self._stalled_since_s, self._patience_s = 0.0, STALLED_S
         self._shared = False
         self._unsettled: set[int] = set()
         self._left_out: set[int] = set()
@@ -139,6 +144,7 @@ class Inbox:
             return delivery
         if not self._take():
             self._watch_connections()
+            self._look_for_progress()
             if timeout_s > 0.0:
                 self._wait(timeout_s)
         return self._next_in_order()
@@ -244,6 +250,18 @@ class Inbox:
         for connection in (self._control_connection, self._data_connection):
             for change in connection.read_changes():
                 self._ask_again(change)
+
+    def _look_for_progress(self) -> None:
+        """Ask again for a message that others have waited for too long: it was lost with a connection to nobody."""
+        if not (self._early or self._left_out):
+            return
+        now_s = time.monotonic()
+        if self._stalled_at != self._next_sequence:
+            self._stalled_at, self._stalled_since_s, self._patience_s = self._next_sequence, now_s, STALLED_S
+        elif now_s > self._stalled_since_s + self._patience_s:
+            log.info("%s asks again for message %d, which others wait for", self._consumer, self._next_sequence)
+            self._stalled_since_s, self._patience_s = now_s, 2.0 * self._patience_s
+            self._say_hello()
 
     def _wait(self, timeout_s: float) -> None:
         """Wait for a message and take it in, or for anything else that happens to the connections."""

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import struct
 import sys
+import time
 import zlib
 from collections import OrderedDict, deque
 from collections.abc import Iterable
@@ -20,12 +22,16 @@ import zmq
 
 from ptychoflow.streaming.codec import Arrays, Codec
 from ptychoflow.streaming.messages import Complete, DataMessage, LeftOut
-from ptychoflow.streaming.sockets import Socket, takes_more
+from ptychoflow.streaming.sockets import Socket, read_events, takes_more
 
 log = logging.getLogger(__name__)
 
 CHECKSUM, LENGTH = struct.Struct("<I"), struct.Struct("<Q")
 """What a spool file begins with, and each part in it."""
+
+
+BREAK_OVER_S = 0.5
+"""By then ZeroMQ deals no more messages to a connection that it has told the end of."""
 
 
 class DamagedBatch(Exception):
@@ -142,15 +148,17 @@ class Outbox:
     Args:
         consumer: its name, `edge` or `rank-R`.
         socket: bound PUSH socket that only this consumer connects to.
+        breaks: its monitor, for `zmq.Event.DISCONNECTED`.
         spool: holds the entries' arrays.
     """
 
-    def __init__(self, consumer: str, *, socket: Socket, spool: Spool) -> None:
+    def __init__(self, consumer: str, *, socket: Socket, breaks: Socket, spool: Spool) -> None:
         self.consumer = consumer
         self.session: str | None = None
         self._address = ""
         self.socket = socket
         self.resent = 0
+        self._breaks, self._again_at_s = breaks, math.inf
         self._spool = spool
         self._codec: Codec[DataMessage] = Codec(DataMessage)
         self._waiting: deque[tuple[int, Entry]] = deque()
@@ -199,9 +207,26 @@ class Outbox:
             self._next_sequence = next_sequence + len(entries)
             numbers = list(range(next_sequence, self._next_sequence))
         self.session, self._address = session, address(session, call)
+        self._again_at_s = math.inf
         self._sent.clear()
         self._waiting = deque(zip(numbers, entries, strict=True))
         return len(held)
+
+    def look_for_breaks(self) -> None:
+        """Queue again what was sent and not acknowledged, soon after a connection broke off; never blocks.
+
+        A consumer whose own connection breaks says so itself. But where the host of one before it went without a word,
+        messages are dealt to the dead connection too, until nobody has answered on it for a while, and go with it.
+        What has come all the same is known to the consumer by its number.
+        """
+        now_s = time.monotonic()
+        if zmq.Event.DISCONNECTED in list(read_events(self._breaks)):
+            self._again_at_s = min(self._again_at_s, now_s + BREAK_OVER_S)
+        if now_s > self._again_at_s:
+            self._again_at_s = math.inf
+            self.resent += len(self._sent)
+            self._waiting.extendleft(reversed(self._sent.items()))
+            self._sent.clear()
 
     def send(self) -> int:
         """Send entries until none waits or the socket is at its high-water mark; return how many left. Never blocks."""

@@ -157,7 +157,9 @@ class Publisher:
         return self._sockets.bind(kind, self._network.acquisition_host, port, access)
 
     def _open_outbox(self, consumer: str, port: int) -> Outbox:
-        return Outbox(consumer, socket=self._bind(zmq.PUSH, port, stream_of(consumer)), spool=self.spool)
+        socket = self._bind(zmq.PUSH, port, stream_of(consumer))
+        breaks = self._sockets.monitor(socket, zmq.Event.DISCONNECTED)
+        return Outbox(consumer, socket=socket, breaks=breaks, spool=self.spool)
 
     def _outboxes(self) -> list[Outbox]:
         return [*([self._edge] if self._edge else []), *self._ranks]
@@ -182,6 +184,8 @@ class Publisher:
 
     def _exchange(self) -> bool:
         """Take in what has come and send what can be sent; return whether there was anything."""
+        for outbox in self._outboxes():
+            outbox.look_for_breaks()
         received = self._receive_control_messages()
         sent = sum(outbox.send() for outbox in self._outboxes())
         return received + sent > 0

@@ -34,6 +34,9 @@ BREAK_OVER_S = 0.5
 """By then ZeroMQ deals no more messages to a connection that it has told the end of."""
 
 
+RETRY_S = 1.0
+
+
 class DamagedBatch(Exception):
     """A message cannot be read back from its spool file; the text says why."""
 
@@ -75,6 +78,9 @@ class Spool:
         self.written_bytes = 0
         self.disk_error: str | None = None
         """Why the last spool file could not be written; None while the disk takes them."""
+        self._refused: dict[int, Entry] = {}
+        """What the disk did not take, by its order."""
+        self._retry_at_s = 0.0
 
     @property
     def full(self) -> bool:
@@ -88,6 +94,19 @@ class Spool:
             self._try_to_write(entry)
             size = entry.bytes_in_memory
         self._memory += size
+
+    def make_room(self) -> None:
+        """While memory is full, try the disk again once a second; blocks for what it takes."""
+        if not self.full or (now_s := time.monotonic()) < self._retry_at_s:
+            return
+        self._retry_at_s = now_s + RETRY_S
+        while self.full and self._refused:
+            entry = next(iter(self._refused.values()))
+            before = entry.bytes_in_memory
+            self._try_to_write(entry)
+            self._memory -= before - entry.bytes_in_memory
+            if self.disk_error is not None:
+                return
 
     def load(self, entry: Entry) -> Arrays:
         """Return the entry's arrays, from its file when it is spooled.
@@ -111,6 +130,7 @@ class Spool:
     def remove(self, entry: Entry) -> None:
         """Forget an entry that every consumer has acknowledged."""
         self._memory -= entry.bytes_in_memory
+        self._refused.pop(entry.order, None)
         if entry.file is not None:
             entry.file.unlink(missing_ok=True)
 
@@ -121,8 +141,10 @@ class Spool:
             if self.disk_error is None:
                 log.warning("cannot spool to %s (%s): holding batches in memory", self._directory, error.strerror)
             self.disk_error = error.strerror or str(error)
+            self._refused[entry.order] = entry
         else:
             self.disk_error = None
+            self._refused.pop(entry.order, None)
 
     def _write(self, entry: Entry) -> None:
         self._directory.mkdir(parents=True, exist_ok=True)

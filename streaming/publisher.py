@@ -136,7 +136,11 @@ class Publisher:
             self._ranks_ended |= isinstance(message, ScanEnd)
 
     def pump(self, timeout_s: float) -> None:
-        """Send what can be sent and take in acknowledgements; wait up to `timeout_s` when there is nothing to do."""
+        """Send what can be sent and take in acknowledgements; wait up to `timeout_s` when there is nothing to do.
+
+        Blocks longer while the disk takes what it had no room for before.
+        """
+        self.spool.make_room()
         if not self._exchange() and timeout_s > 0.0:
             self._wait(timeout_s)
             self._exchange()

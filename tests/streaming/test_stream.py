@@ -287,6 +287,22 @@ def test_a_full_disk_keeps_batches_in_memory_and_says_so(
     assert not publisher.spool.full
 
 
+def test_a_disk_that_has_room_again_lets_the_acquisition_go_on(
+    network: NetworkSettings, publisher_of: MakePublisher, tmp_path: Path
+) -> None:
+    (tmp_path / "spool").write_text("a file where the folder should be")
+    publisher = publisher_of(memory_bytes=5000, trainer=False)
+    post_batches(publisher, 10)
+    assert publisher.spool.full
+    (tmp_path / "spool").unlink()
+    wait_until(lambda: (publisher.pump(0.01), not publisher.spool.full)[1])
+    assert publisher.spool.disk_error is None
+    with edge_inbox(network) as inbox:
+        assert numbers(collect(publisher, inbox, 10)) == list(range(10))
+        settle(publisher)
+    assert not list((tmp_path / "spool").iterdir())
+
+
 def test_what_is_left_of_a_killed_publisher_is_not_taken_for_what_the_next_one_sends(
     network: NetworkSettings, publisher_of: MakePublisher
 ) -> None:

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import itertools
 import logging
+import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -48,6 +49,7 @@ def rank_name(rank: int) -> str:
 
 
 IMAGES_KEPT = 4
+RETRY_S = 1.0
 
 
 class Publisher:
@@ -61,12 +63,20 @@ class Publisher:
         memory_bytes: unacknowledged arrays held in memory at most.
         edge: whether an edge will take frames.
         trainer: whether ranks will take samples.
+        warn: tells the user; what it is told is logged in any case.
     """
 
     def __init__(
-        self, network: NetworkSettings, *, spool_dir: Path, memory_bytes: int, edge: bool = True, trainer: bool = True
+        self,
+        network: NetworkSettings,
+        *,
+        spool_dir: Path,
+        memory_bytes: int,
+        edge: bool = True,
+        trainer: bool = True,
+        warn: Callable[[str], None] | None = None,
     ) -> None:
-        self._network = network
+        self._network, self._warn = network, warn
         self._trainer = trainer
         self.spool = Spool(spool_dir, memory_bytes=memory_bytes)
         self.scores: deque[FirstPassScore | FirstPassResidual] = deque()
@@ -82,6 +92,9 @@ class Publisher:
         self._ranks: list[Outbox] = []
         self._undealt: list[Entry] = []
         self._next_rank: Iterator[int] = iter(())
+        self._refused: dict[str, Hello] = {}
+        """Hellos of ranks that no socket could be opened for, by consumer; all are of one trainer."""
+        self._refused_at_s = 0.0
         self._kept = 0
         self._edge_ended = self._ranks_ended = False
         """The end of their streams was posted."""
@@ -141,6 +154,8 @@ class Publisher:
         Blocks longer while the disk takes what it had no room for before.
         """
         self.spool.make_room()
+        if self._refused and time.monotonic() > self._refused_at_s + RETRY_S:
+            self._try_refused()
         if not self._exchange() and timeout_s > 0.0:
             self._wait(timeout_s)
             self._exchange()
@@ -242,19 +257,44 @@ class Publisher:
         if self._network.samples_port + ranks > HIGHEST_PORT + 1:
             self._codec.drop(f"there are no ports for {ranks} ranks from network.samples_port on")
             return
-        log.info("%s is here (session %r)", consumer, hello.session[:8])
         if consumer != EDGE and ranks != self.world_size:
             try:
                 self._share_among(ranks)
             except UserError as error:
-                log.warning("%s says that there are %d ranks, which is not believed: %s", consumer, ranks, error)
+                self._refuse(hello, error)
                 return
+        if consumer != EDGE:
+            self._refused = {name: one for name, one in self._refused_with(ranks).items() if name != consumer}
+        log.info("%s is here (session %r)", consumer, hello.session[:8])
         for outbox in self._outboxes():
             if outbox.consumer == consumer:
                 self._kept += outbox.hello(hello.session, hello.next_sequence, hello.call)
                 self._say_if_complete(outbox)
 
+    def _refuse(self, hello: Hello, error: UserError) -> None:
+        """Keep a hello to be tried again: its rank says it once, and waits."""
+        ranks = hello.world_size
+        others = self._refused_with(ranks)
+        if not others:
+            who = f"the trainer has {ranks} ranks, as {hello.consumer} says, which wait"
+            text = f"{who}: {error}; this is tried again every second"
+            log.warning("%s", text)
+            if self._warn is not None:
+                self._warn(text)
+        self._refused = others | {hello.consumer: hello}
+        self._refused_at_s = time.monotonic()
+
+    def _refused_with(self, ranks: int) -> dict[str, Hello]:
+        """Return the hellos that were refused to a trainer of so many ranks; those of another are out of date."""
+        return {name: one for name, one in self._refused.items() if one.world_size == ranks}
+
+    def _try_refused(self) -> None:
+        for hello in list(self._refused.values()):
+            self._handle_hello(hello)
+
     def _handle_acknowledgement(self, message: Acknowledge, outbox: Outbox) -> None:
+        if outbox is not self._edge and message.session == outbox.session:
+            self._refused.clear()  # the ranks before are alive: those were strangers
         if message.hold:
             self._kept -= outbox.hold(message.session, message.sequences)
         else:

@@ -151,6 +151,7 @@ def open_loop(
             memory_bytes=settings.spool_memory_bytes,
             edge=settings.edge,
             trainer=settings.trainer,
+            warn=lambda text: telemetry.send(WarningRaised(text)),
         )
         stack.callback(publisher.close, linger_s=1.0)
         control = Control(stack.enter_context(closing(CommandReceiver(network))))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import time
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,7 @@ from support import wait_until
 from ptychoflow.streaming.inbox import Inbox
 from ptychoflow.streaming.messages import PerspectiveEnd
 from ptychoflow.streaming.private_folder import private_folder
-from ptychoflow.streaming.publisher import Publisher
+from ptychoflow.streaming.publisher import RETRY_S, Publisher
 from ptychoflow.streaming.settings import NetworkSettings
 
 
@@ -90,12 +91,34 @@ def test_more_ranks_than_there_are_free_ports_for_change_nothing(
             taken.bind(("127.0.0.1", network.samples_port + 2))
             taken.listen()
             with rank_inbox(network, 1, 3):
-                wait_until(lambda: (publisher.pump(0.01), "3 ranks, which is not believed" in caplog.text)[1])
+                wait_until(lambda: (publisher.pump(0.01), "has 3 ranks, as rank-1 says, which wait" in caplog.text)[1])
         assert publisher.world_size == 1
         rest = collect(publisher, alone, 3)
         alone.acknowledge([first[0].sequence])
         settle(publisher)
+        over_s = time.monotonic() + 2.0 * RETRY_S
+        wait_until(lambda: (publisher.pump(0.01), time.monotonic() > over_s)[1])
+        assert publisher.world_size == 1, "the stranger is not tried again"
     assert numbers(first + rest) == [0, 1, 2, 3]
+
+
+def test_ranks_whose_ports_are_taken_for_a_while_are_sent_their_samples_once_they_are_free(
+    network: NetworkSettings, tmp_path: Path
+) -> None:
+    told: list[str] = []
+    with contextlib.ExitStack() as stack:
+        taken = stack.enter_context(socket.create_server(("127.0.0.1", network.samples_port + 1)))
+        publisher = stack.enter_context(
+            Publisher(network, spool_dir=tmp_path, memory_bytes=1 << 30, edge=False, warn=told.append)
+        )
+        post_samples(publisher, 4)
+        inboxes = [stack.enter_context(rank_inbox(network, rank, 2)) for rank in range(2)]
+        wait_until(lambda: (publisher.pump(0.01), bool(told))[1])
+        taken.close()
+        assert [numbers(collect(publisher, inbox, 2)) for inbox in inboxes] == [[0, 2], [1, 3]]
+        settle(publisher)
+    (told_once,) = told
+    assert "which wait: cannot listen on 127.0.0.1:" in told_once
 
 
 def test_two_edges_on_one_stream_are_told_and_keep_bounded_memory(

@@ -53,6 +53,8 @@ class WeightsServer:
         self._replies: Codec[Weights] = Codec(Weights)
         self._newest: tuple[Weights, bytes] | None = None
         self._asking: dict[bytes, WeightsRequest] = {}
+        self._sent: dict[str, tuple[bytes, int]] = {}
+        """The last version sent to each edge, and over which of its connections."""
         self._changed = threading.Condition()
         self._edges: set[str] = set()
         self._have_final: set[str] = set()
@@ -138,7 +140,10 @@ class WeightsServer:
         parts = self._replies.encode(weights, {"safetensors": np.frombuffer(safetensors, np.uint8)})
         if weights.final:
             self._note_final({one.edge for one in self._asking.values() if one.newer_than >= weights.version})
-        for edge in [edge for edge, one in self._asking.items() if one.newer_than < weights.version]:
+        for edge, one in list(self._asking.items()):
+            # what is still on its way is asked for again; a connection that lost it is another one
+            if one.newer_than >= weights.version or self._sent.get(one.edge) == (edge, weights.version):
+                continue
             try:
                 self._socket.send_multipart([edge, *parts], flags=zmq.DONTWAIT, copy=False)
             except zmq.Again:
@@ -148,6 +153,7 @@ class WeightsServer:
                     raise
             else:
                 self.served += 1
+                self._sent[one.edge] = (edge, weights.version)
             # whose connection is gone asks again on another one
             del self._asking[edge]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,6 +18,7 @@ from ptychoflow.streaming.codec import Arrays, Codec, Decoded
 from ptychoflow.streaming.events import MosaicImage, MosaicKind, Part, Telemetry, WeightsApplied
 from ptychoflow.streaming.messages import Weights, WeightsRequest
 from ptychoflow.streaming.settings import NetworkSettings
+from ptychoflow.streaming.sockets import Sockets
 from ptychoflow.streaming.telemetry import ARRAYS_AWAY_BYTES, TelemetryHub, TelemetrySender, TelemetrySubscriber
 from ptychoflow.streaming.telemetry_log import TelemetryLog
 from ptychoflow.streaming.weights_channel import WeightsClient, WeightsServer
@@ -138,6 +140,31 @@ def test_what_was_sent_and_never_read_is_not_served(network: NetworkSettings) ->
     assert server.wait_until_served(60.0)
     for client in (cut_off, other):
         client.close()
+    server.close()
+
+
+def test_weights_that_are_still_on_their_way_are_not_sent_again(network: NetworkSettings) -> None:
+    server = WeightsServer(network)
+    server.publish(*weights(1))
+    requests: Codec[WeightsRequest] = Codec(WeightsRequest)
+    with Sockets(network) as sockets:
+        edge = sockets.connect(zmq.DEALER, network.trainer_host, network.weights_port)
+        for _ in range(5):  # as often as it waits for five seconds
+            edge.send_multipart(requests.encode(WeightsRequest("edge", -1)))
+        wait_until(lambda: server.served > 0)
+        server.publish(*weights(2))
+        edge.send_multipart(requests.encode(WeightsRequest("edge", 1)))
+        came: list[int] = []
+
+        def newest_came() -> bool:
+            if edge.poll(10):
+                came.append(Codec(Weights).decode(edge.recv_multipart()).body.version)
+            return 2 in came
+
+        wait_until(newest_came)
+        assert came == [1, 2]
+    with closing(WeightsClient(network, edge="edge")) as again:
+        assert fetch(again) == weights(2), "one that is started again has lost them"
     server.close()
 
 

@@ -50,6 +50,8 @@ PATIENCE_S = 60.0
 """How long it stays, while the hub may come back."""
 SOON_S = 2.0
 """And for a hub that was never there, or has left."""
+DRAINED_S = 2.0
+"""A hub that is closed takes in for so long at most what still comes."""
 ASK_AGAIN_S = 1.0
 ANSWER_POLL_MS = 50
 
@@ -228,16 +230,23 @@ class TelemetryHub:
         return self._codec.malformed
 
     def close(self) -> None:
-        """Take in what has arrived, then stop."""
+        """Take in what has arrived, then stop; blocks for seconds, though parts may go on sending."""
         self._stop.set()
         self._thread.join()
         self._sockets.close(linger_s=0.5)
         self._file.close()
 
     def _run(self) -> None:
-        while not self._stop.is_set() or self._socket.poll(POLL_MS):
-            if self._socket.poll(POLL_MS) and (parts := receive_now(self._socket, copy=False)):
-                self._receive(*parts)
+        while not self._stop.is_set():
+            if self._socket.poll(POLL_MS):
+                self._receive_next()
+        deadline_s = time.monotonic() + DRAINED_S
+        while time.monotonic() < deadline_s and self._socket.poll(POLL_MS):
+            self._receive_next()
+
+    def _receive_next(self) -> None:
+        if parts := receive_now(self._socket, copy=False):
+            self._receive(*parts)
 
     def _receive(self, sender: zmq.Frame, *parts: zmq.Frame) -> None:
         decoded = self._codec.read(parts)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 import time
 from contextlib import closing
 from pathlib import Path
@@ -15,7 +16,7 @@ import zmq
 from support import wait_until
 
 from ptychoflow.streaming.codec import Arrays, Codec, Decoded
-from ptychoflow.streaming.events import MosaicImage, MosaicKind, Part, Telemetry, WeightsApplied
+from ptychoflow.streaming.events import MosaicImage, MosaicKind, Part, Telemetry, WarningRaised, WeightsApplied
 from ptychoflow.streaming.messages import Weights, WeightsRequest
 from ptychoflow.streaming.settings import NetworkSettings
 from ptychoflow.streaming.sockets import Sockets
@@ -302,3 +303,25 @@ def test_a_line_that_the_disk_took_half_of_does_not_spoil_the_next(
     hub.close()
     events = [telemetry.event for telemetry in TelemetryLog(tmp_path / "telemetry.jsonl")]
     assert events == [WeightsApplied(1), WeightsApplied(2)]
+
+
+def test_a_hub_closes_while_a_part_goes_on_sending(network: NetworkSettings, tmp_path: Path) -> None:
+    hub = TelemetryHub(network, jsonl=tmp_path / "telemetry.jsonl")
+    ended = threading.Event()
+
+    def send() -> None:
+        with closing(TelemetrySender(network, part=Part.EDGE)) as sender:
+            while not ended.wait(0.02):
+                sender.send(WarningRaised("again"))
+
+    part = threading.Thread(target=send)
+    part.start()
+    wait_until(lambda: (tmp_path / "telemetry.jsonl").stat().st_size > 0)
+    closer = threading.Thread(target=hub.close)
+    closer.start()
+    closer.join(10.0)
+    was_closed = not closer.is_alive()
+    ended.set()
+    part.join()
+    closer.join()
+    assert was_closed

@@ -87,6 +87,7 @@ class TelemetrySender:
         self._answers: ReceivingCodec[Taken] = ReceivingCodec(Taken, "answers of the hub")
         self._last: dict[type[AnyEvent], Telemetry] = {}
         self._lock = threading.Lock()
+        self._closing = False
         self._host, self._port = network.hub_host, network.telemetry_port
         self._sockets = Sockets(network.model_copy(update={"high_water_mark": SENDER_QUEUE}))
         self._connection = Connection(
@@ -96,7 +97,7 @@ class TelemetrySender:
         """Of arrays sent since the hub is away."""
 
     def send(self, event: AnyEvent, arrays: Mapping[str, npt.NDArray[Any]] | None = None) -> None:
-        """Send an event; never blocks. When the queue is full it is dropped and counted.
+        """Send an event; never blocks. When the queue is full, or the sender closes, it is dropped and counted.
 
         So it is while the hub is away, if arrays of `ARRAYS_AWAY_BYTES` wait already.
 
@@ -105,22 +106,27 @@ class TelemetrySender:
             arrays: those that its docstring names.
         """
         with self._lock:
+            if self._closing:
+                self.dropped += 1
+                return
             self._look()
             telemetry = Telemetry(time.time(), self._part, self._rank, event)
+            try:
+                parts = self._codec.encode(telemetry, arrays)
+            except (UnicodeEncodeError, OverflowError) as error:
+                # a file name that is no UTF-8, say
+                self.dropped += 1
+                log.warning("%s cannot be sent: %s", type(event).__name__, error)
+                return
             if isinstance(event, LAST_WORDS):
                 self._last[type(event)] = telemetry
             if not self._has_room(arrays or {}):
                 self._drop()
                 return
             try:
-                parts = self._codec.encode(telemetry, arrays)
                 self._connection.socket.send_multipart(parts, flags=zmq.DONTWAIT, copy=False)
             except zmq.Again:
                 self._drop()
-            except (UnicodeEncodeError, OverflowError) as error:
-                # a file name that is no UTF-8, say
-                self.dropped += 1
-                log.warning("%s cannot be sent: %s", type(event).__name__, error)
 
     def close(self) -> None:
         """Stay until the hub has the last counts and states, then close the socket.
@@ -129,11 +135,13 @@ class TelemetrySender:
         the log then says what it does not have.
         """
         with self._lock:
-            if not self._last:
-                self._end(linger_s=SOON_S)
-                return
-            missing = self._tell_last_words()
-            self._end(linger_s=0.0)
+            self._closing = True
+        # from here on the socket is this thread's alone
+        if not self._last:
+            self._sockets.close(linger_s=SOON_S)
+            return
+        missing = self._tell_last_words()
+        self._sockets.close(linger_s=0.0)
         if missing:
             what = ", ".join(type(one.event).__name__ for one in missing)
             log.warning("the hub of telemetry has not confirmed the last %s: the summary may lack what it tells", what)
@@ -152,9 +160,6 @@ class TelemetrySender:
         if self.dropped == 0:
             log.warning("nobody collects telemetry: as much waits as there is room for, more is dropped")
         self.dropped += 1
-
-    def _end(self, linger_s: float) -> None:
-        self._sockets.close(linger_s=linger_s)
 
     def _look(self) -> None:
         """Take in what has become of the connection."""

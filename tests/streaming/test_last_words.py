@@ -72,6 +72,42 @@ def test_what_the_hub_has_already_is_not_told_twice(network: NetworkSettings, tm
     assert told(tmp_path) == [FINAL, DONE]
 
 
+@pytest.mark.usefixtures("hub")
+def test_a_last_word_that_cannot_be_sent_does_not_keep_a_part_from_ending(
+    network: NetworkSettings, tmp_path: Path
+) -> None:
+    sender = TelemetrySender(network, part=Part.TRAINER)
+    sender.send(FINAL)
+    sender.send(PartStatus(PartState.FAILED, "cannot read sc\udce4n.h5"))
+    sender.close()
+    assert sender.dropped == 1
+    assert told(tmp_path) == [FINAL]
+
+
+@pytest.mark.usefixtures("hub")
+def test_who_sends_while_the_sender_closes_is_neither_kept_nor_struck(
+    network: NetworkSettings, link: Proxy, tmp_path: Path
+) -> None:
+    sender = TelemetrySender(over(link, network), part=Part.TRAINER)
+    sender.send(FINAL)
+    wait_until(lambda: len(told(tmp_path)) == 1)
+    link.swallows = True
+    ending = threading.Thread(target=sender.close)
+    ending.start()
+    wait_until(lambda: link.swallowed > 100)
+    other = threading.Thread(target=sender.send, args=(DONE,), daemon=True)
+    other.start()
+    other.join(2.0)
+    was_kept = other.is_alive()
+    link.swallows = False
+    link.cut()
+    ending.join(20.0)
+    assert not was_kept
+    sender.send(DONE)
+    assert sender.dropped == 2
+    assert told(tmp_path) == [FINAL]
+
+
 @pytest.mark.parametrize("was_there", [True, False])
 def test_a_part_leaves_with_a_word_when_the_hub_has_left_or_never_came(
     network: NetworkSettings,

@@ -152,21 +152,28 @@ def test_a_part_ends_when_launcher_and_watchdog_were_killed_and_until_then_nobod
     assert ("ending in order" in log.read_text()) is in_order
 
 
-def test_the_hub_hears_why_a_part_gives_up(config: Config, config_file: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("why", "told"),
+    [(UserError("no beam"), "no beam"), (ValueError("cannot read sc\udce4n.h5"), r"cannot read sc\udce4n.h5")],
+)
+def test_the_hub_hears_why_a_part_gives_up(
+    config: Config, config_file: Path, tmp_path: Path, why: Exception, told: str
+) -> None:
     heard: list[object] = []
     hub = TelemetryHub(
         config.network, jsonl=tmp_path / "t.jsonl", on_event=lambda event, _: heard.append((event.part, event.event))
     )
     try:
         with (
-            pytest.raises(UserError, match="no beam"),
+            pytest.raises(type(why)) as raised,
             part_process(Part.ACQUISITION, config_file, None),
         ):
-            raise UserError("no beam")
+            raise why
         wait_until(lambda: heard)
     finally:
         hub.close()
-    assert heard == [(Part.ACQUISITION, PartStatus(PartState.FAILED, "no beam"))]
+    assert heard == [(Part.ACQUISITION, PartStatus(PartState.FAILED, told))]
+    assert raised.value is why
 
 
 @pytest.mark.parametrize("part", [Part.ACQUISITION, Part.TRAINER, Part.EDGE])

@@ -17,6 +17,7 @@ from types import FrameType
 from ptychoflow.streaming.commands import CommandReceiver, StopRun
 from ptychoflow.streaming.errors import writing
 from ptychoflow.streaming.events import WATCHING, Part, PartState, PartStatus
+from ptychoflow.streaming.printable import printable
 from ptychoflow.streaming.run_folder import RunFolder
 from ptychoflow.streaming.settings import NetworkSettings
 from ptychoflow.streaming.telemetry import TelemetrySender
@@ -115,7 +116,7 @@ def _failure_reported(part: Part, network: NetworkSettings) -> Iterator[None]:
         yield
     except Exception as error:
         with closing(TelemetrySender(network, part=part)) as sender:
-            sender.send(PartStatus(PartState.FAILED, str(error)))
+            sender.send(PartStatus(PartState.FAILED, printable(str(error))))
         raise
 
 

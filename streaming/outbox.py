@@ -81,6 +81,7 @@ class Spool:
         self._refused: dict[int, Entry] = {}
         """What the disk did not take, by its order."""
         self._retry_at_s = 0.0
+        self._files: set[Path] = set()
 
     @property
     def full(self) -> bool:
@@ -133,6 +134,12 @@ class Spool:
         self._refused.pop(entry.order, None)
         if entry.file is not None:
             entry.file.unlink(missing_ok=True)
+            self._files.discard(entry.file)
+
+    def close(self) -> None:
+        """Delete the files that are left: a run that resumes makes anew what was never acknowledged."""
+        while self._files:
+            self._files.pop().unlink(missing_ok=True)
 
     def _try_to_write(self, entry: Entry) -> None:
         try:
@@ -162,6 +169,7 @@ class Spool:
             raise
         self.written_bytes += path.stat().st_size
         entry.arrays, entry.file = None, path
+        self._files.add(path)
 
 
 class Outbox:

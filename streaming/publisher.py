@@ -161,15 +161,16 @@ class Publisher:
             self._exchange()
 
     def close(self, linger_s: float = 0.0) -> None:
-        """Close the sockets; what ZeroMQ still holds gets `linger_s` seconds to leave."""
+        """Close the sockets and delete the spool; what ZeroMQ still holds gets `linger_s` seconds to leave."""
         self._sockets.close(linger_s=linger_s)
+        self.spool.close()
 
     def __enter__(self) -> Self:
         """Return itself."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Close the sockets."""
+        """Close the sockets and delete the spool."""
         self.close()
 
     def _bind(self, kind: int, port: int, access: Access) -> zmq.Socket[bytes]:

@@ -241,6 +241,14 @@ def test_a_slow_receiver_makes_the_sender_spool_to_disk(
     assert not publisher.spool.full
 
 
+def test_a_publisher_that_is_stopped_leaves_no_spool(publisher_of: MakePublisher, tmp_path: Path) -> None:
+    publisher = publisher_of(memory_bytes=10_000, trainer=False)
+    post_batches(publisher, 20)
+    assert list((tmp_path / "spool").iterdir())
+    publisher.close()
+    assert not list((tmp_path / "spool").iterdir())
+
+
 def cut_short(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-7])
 

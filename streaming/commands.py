@@ -17,7 +17,7 @@ from ptychoflow.streaming.access import COMMANDS, COMMANDS_FANOUT
 from ptychoflow.streaming.codec import Codec, ReceivingCodec
 from ptychoflow.streaming.events import Regime
 from ptychoflow.streaming.settings import NetworkSettings
-from ptychoflow.streaming.sockets import Sockets, receive_now
+from ptychoflow.streaming.sockets import HEADER_ONLY_BYTES, Sockets, receive_now
 
 log = logging.getLogger(__name__)
 
@@ -130,7 +130,7 @@ class CommandHub:
         self._on_command = on_command
         self._codec: ReceivingCodec[AnyCommand] = ReceivingCodec(AnyCommand, "commands", MAX_MESSAGE_BYTES)
         self._standing: dict[str, AnyCommand] = {}
-        self._sockets = Sockets(network)
+        self._sockets = Sockets(network.model_copy(update={"max_message_bytes": HEADER_ONLY_BYTES}))
         self._pull = self._sockets.bind(zmq.PULL, network.hub_host, network.commands_port, COMMANDS)
         self._fanout = self._sockets.bind(zmq.XPUB, network.hub_host, network.commands_fanout_port, COMMANDS_FANOUT)
         # without it the second part to subscribe would go unnoticed
@@ -187,7 +187,7 @@ class CommandReceiver:
 
     def __init__(self, network: NetworkSettings) -> None:
         self._codec: ReceivingCodec[AnyCommand] = ReceivingCodec(AnyCommand, "commands", MAX_MESSAGE_BYTES)
-        self._sockets = Sockets(network)
+        self._sockets = Sockets(network.model_copy(update={"max_message_bytes": HEADER_ONLY_BYTES}))
         self._socket = self._sockets.connect(zmq.SUB, network.hub_host, network.commands_fanout_port, COMMANDS_FANOUT)
         self._socket.subscribe(b"")
 

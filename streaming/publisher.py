@@ -83,7 +83,9 @@ class Publisher:
         """What the edge has told, oldest first, possibly more than once; for the caller to take."""
         self.images: deque[tuple[FirstPassImage, Arrays]] = deque(maxlen=IMAGES_KEPT)
         """Likewise, the newest ones."""
-        self._codec: ReceivingCodec[ControlMessage] = ReceivingCodec(ControlMessage, "acknowledgements")
+        self._codec: ReceivingCodec[ControlMessage] = ReceivingCodec(
+            ControlMessage, "acknowledgements", network.max_message_bytes
+        )
         self._sockets = Sockets(network.model_copy(update={"high_water_mark": network.batches_queued}), fans_out=True)
         self._control = self._bind(zmq.PULL, network.acknowledgements_port, ACKNOWLEDGEMENTS)
         self._speakers = Speakers(network, ACKNOWLEDGEMENTS)

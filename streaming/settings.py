@@ -94,7 +94,9 @@ class NetworkSettings(Settings):
     high_water_mark: PositiveInt = 64
     """Other messages that ZeroMQ queues per socket."""
     max_message_bytes: PositiveInt = 1 << 30
-    """A message that declares more than this is refused before anything is allocated, counted and told."""
+    """A message of which one part, its header or an array, is larger is refused before anything is allocated, counted
+    and told; so is one whose arrays are larger together, once it is here. How many parts it has is seen only then: who
+    may connect can fill the memory of the other side."""
 
     @model_validator(mode="before")
     @classmethod

@@ -8,13 +8,14 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal, Self, overload
+from typing import Any, Literal, Self, overload
 
 import zmq
 from zmq.auth.thread import ThreadAuthenticator
 from zmq.utils.monitor import parse_monitor_message
 
 from ptychoflow.streaming.access import POSITIONS, Access, Role
+from ptychoflow.streaming.codec import MAX_ARRAYS, MAX_HEADER_BYTES
 from ptychoflow.streaming.errors import UserError, writing
 from ptychoflow.streaming.keys import apply_client_keys, apply_server_keys, public_keys
 from ptychoflow.streaming.private_folder import require_private
@@ -34,6 +35,11 @@ MOST_IO_THREADS = 4
 PLAIN = b"plain"
 """Domain of sockets without keys, for which nobody is asked."""
 READABLE, WRITABLE = int(zmq.POLLIN), int(zmq.POLLOUT)
+
+HEADER_ONLY_BYTES = 2 * MAX_HEADER_BYTES
+"""Most that a part may have on a socket for short messages; one a little too large is counted, not hung up on."""
+PARTS_KEPT = MAX_ARRAYS + 3
+"""One more than a sender's name, a header and its arrays, so that a message that has more is known as malformed."""
 
 Socket = zmq.Socket[bytes]
 
@@ -252,7 +258,7 @@ def receive_now(socket: Socket, *, copy: Literal[True] = True) -> list[bytes] | 
 @overload
 def receive_now(socket: Socket, *, copy: Literal[False]) -> list[zmq.Frame] | None: ...
 def receive_now(socket: Socket, *, copy: bool = True) -> list[bytes] | list[zmq.Frame] | None:
-    """Return the message that is there, or None; never blocks.
+    """Return the message that is there, or None; never blocks. Of its parts, no more are kept than `PARTS_KEPT`.
 
     With keys, the heartbeat of a peer makes a socket look readable although there is nothing to read. Who then waits
     for a message may wait for ever, and does not notice that it was told to stop.
@@ -262,9 +268,14 @@ def receive_now(socket: Socket, *, copy: bool = True) -> list[bytes] | list[zmq.
         copy: bytes rather than frames.
     """
     try:
-        return socket.recv_multipart(flags=zmq.DONTWAIT, copy=copy)
+        parts: list[Any] = [socket.recv(zmq.DONTWAIT, copy=copy)]
     except zmq.Again:
         return None
+    while socket.get(zmq.RCVMORE):
+        part = socket.recv(zmq.DONTWAIT, copy=copy)
+        if len(parts) < PARTS_KEPT:
+            parts.append(part)
+    return parts
 
 
 def read_events(monitor: Socket) -> Iterator[zmq.Event]:

@@ -17,7 +17,7 @@ from ptychoflow.streaming.access import WEIGHTS
 from ptychoflow.streaming.codec import Codec, ReceivingCodec
 from ptychoflow.streaming.messages import Weights, WeightsRequest
 from ptychoflow.streaming.settings import NetworkSettings
-from ptychoflow.streaming.sockets import Socket, Sockets, read_events, receive_now
+from ptychoflow.streaming.sockets import HEADER_ONLY_BYTES, Socket, Sockets, read_events, receive_now
 
 log = logging.getLogger(__name__)
 
@@ -46,10 +46,12 @@ class WeightsServer:
     def __init__(self, network: NetworkSettings) -> None:
         self.served = 0
         """Files sent to edges so far."""
-        self._sockets = Sockets(network)
+        self._sockets = Sockets(network.model_copy(update={"max_message_bytes": HEADER_ONLY_BYTES}))
         self._socket = self._sockets.bind(zmq.ROUTER, network.trainer_host, network.weights_port, WEIGHTS)
         self._socket.router_mandatory = True
-        self._requests: ReceivingCodec[WeightsRequest] = ReceivingCodec(WeightsRequest, "requests for weights")
+        self._requests: ReceivingCodec[WeightsRequest] = ReceivingCodec(
+            WeightsRequest, "requests for weights", HEADER_ONLY_BYTES
+        )
         self._replies: Codec[Weights] = Codec(Weights)
         self._newest: tuple[Weights, bytes] | None = None
         self._asking: dict[bytes, WeightsRequest] = {}

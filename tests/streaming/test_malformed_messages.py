@@ -34,7 +34,7 @@ from ptychoflow.streaming.messages import (
 )
 from ptychoflow.streaming.publisher import EDGE, Publisher
 from ptychoflow.streaming.settings import NetworkSettings
-from ptychoflow.streaming.sockets import Sockets
+from ptychoflow.streaming.sockets import Sockets, receive_now
 from ptychoflow.streaming.telemetry import TelemetryHub
 from ptychoflow.streaming.weights_channel import WeightsClient, WeightsServer
 
@@ -211,3 +211,33 @@ def test_malformed_telemetry_stops_no_hub(
     wait_until(lambda: bool(heard))
     assert hub.malformed == len(malformed("telemetry"))
     assert said_malformed(caplog) == 1
+
+
+@pytest.mark.parametrize("socket", ["commands", "weights"])
+def test_what_takes_short_messages_alone_hangs_up_on_a_long_one(network: NetworkSettings, socket: str) -> None:
+    with ExitStack() as stack:
+        hub = stack.enter_context(closing(CommandHub(network)))
+        server = stack.enter_context(closing(WeightsServer(network)))
+        sockets = stack.enter_context(Sockets(network))
+        kind, port = {"commands": (zmq.PUSH, network.commands_port), "weights": (zmq.DEALER, network.weights_port)}[
+            socket
+        ]
+        stranger = sockets.connect(kind, "127.0.0.1", port, watched=zmq.Event.DISCONNECTED)
+        stranger.send(bytes(1 << 22))
+        assert stranger.get_monitor_socket().poll(20_000), "it was read"
+        assert (hub.malformed, server.malformed) == (0, 0)
+
+
+def test_of_a_message_with_very_many_parts_few_are_kept_and_the_next_is_read(network: NetworkSettings) -> None:
+    with Sockets(network) as sockets:
+        bound = sockets.bind(zmq.PULL, "127.0.0.1", network.acknowledgements_port)
+        stranger = sockets.connect(zmq.PUSH, "127.0.0.1", network.acknowledgements_port)
+        stranger.send_multipart([b"part"] * 5000)
+        stranger.send_multipart([b"next"])
+        assert bound.poll(20_000)
+        parts = receive_now(bound)
+        assert parts is not None
+        assert len(parts) < 100
+        with pytest.raises(MalformedMessage):
+            Codec(ControlMessage).decode(parts)
+        wait_until(lambda: receive_now(bound) == [b"next"])

@@ -12,10 +12,12 @@ from PIL import Image
 from torch import tensor
 
 from ptychoflow.acquisition.classification.image_folder import read_image_folder
+from ptychoflow.streaming.errors import UserError
 from ptychoflow.trainer.pipelines.classification.settings import Sharding
 from ptychoflow.workflow.cli import run_command_line
 from ptychoflow.workflow.exit_status import USER_ERROR_STATUS
-from ptychoflow.workflow.experiments.classification.case import all_cases
+from ptychoflow.workflow.experiments.case import CaseFolder
+from ptychoflow.workflow.experiments.classification.case import ClassificationCase, all_cases
 from ptychoflow.workflow.experiments.classification.plain import Reservoir
 from ptychoflow.workflow.experiments.classification.settings import ClassificationExperiment
 from ptychoflow.workflow.experiments.classification.targets import targets
@@ -106,6 +108,71 @@ def test_an_experiment_on_two_ranks_tells_its_figures_and_goes_on_where_it_was(
     assert json.loads(file.read_text())["strategies"] == results["strategies"], "nothing was trained again"
 
 
+SMALL = ("training.epochs=1", 'experiment.methods=["incremental"]')
+
+
+def changed(*changes: str) -> list[str]:
+    return [part for change in (*SMALL, *changes) for part in ("--set", change)]
+
+
+def test_on_other_ranks_only_what_depends_on_them_is_trained_again(digits: Path, config: Path, tmp_path: Path) -> None:
+    file = tmp_path / "results.json"
+    experiment(digits, config, "--json", str(file), *changed("experiment.ranks=1"))
+    first = json.loads(file.read_text())
+    experiment(digits, config, "--json", str(file), "--resume", *changed("experiment.ranks=2"))
+    found = json.loads(file.read_text())
+    assert found["strategies"] == first["strategies"]
+    for method, runs in found["plain"].items():
+        assert runs[:1] == first["plain"][method]
+        assert [run["ranks"] for run in runs] == [1, 2]
+        assert runs[0]["steps"] == 2 * runs[1]["steps"], "each has a result of its own"
+
+
+def test_what_was_done_before_a_kill_keeps_the_ranks_that_it_was_trained_on(
+    digits: Path, config: Path, tmp_path: Path
+) -> None:
+    """The process was killed when the ranks were done, before it took their figures into the results."""
+    file = tmp_path / "results.json"
+    changes = changed("experiment.ranks=1", "experiment.plain=false")
+    experiment(digits, config, "--json", str(file), *changes)
+    trained = json.loads(file.read_text())
+    (run,) = trained["strategies"]["incremental"]
+    loaded = load_experiment(
+        ClassificationExperiment,
+        "classification",
+        preset="fashion-mnist",
+        file=config,
+        assignments=changes[1::2],
+        options={"images": {"folder": str(digits)}},
+    )
+    (case,) = all_cases(loaded)
+    folder = CaseFolder(tmp_path / "results-checkpoints" / case.name)
+    folder.begin(case)
+    folder.finish({name: value for name, value in run.items() if name not in case.parameters()})
+    file.write_text(json.dumps(trained | {"strategies": {}}))
+
+    changes = changed("experiment.ranks=2", "experiment.plain=false")
+    experiment(digits, config, "--json", str(file), "--resume", *changes)
+    assert json.loads(file.read_text())["strategies"] == trained["strategies"]
+
+
+def test_a_training_that_is_done_and_has_lost_what_it_was_trained_with_is_told(tmp_path: Path) -> None:
+    (tmp_path / "case.json").write_text("{")
+    with pytest.raises(UserError, match="remove the folder of this training"):
+        CaseFolder(tmp_path).case(ClassificationCase)
+
+
+def test_an_experiment_begun_anew_forgets_trainings_that_it_no_longer_asks_for(
+    digits: Path, config: Path, tmp_path: Path
+) -> None:
+    earlier = CaseFolder(tmp_path / "results-checkpoints" / "plain-er-seed-0-ranks-7")
+    (case,) = all_cases(ClassificationExperiment.model_validate({"experiment": {"methods": ["er"], "seeds": 1}}))
+    earlier.begin(case)
+    changes = changed("images.corrupt_share=0.001", "experiment.plain=false", "experiment.ranks=1")
+    assert experiment(digits, config, "--json", str(tmp_path / "results.json"), *changes) == USER_ERROR_STATUS
+    assert not earlier.path.exists()
+
+
 def plain_er(results: dict[str, Any]) -> list[dict[str, Any]]:
     runs: list[dict[str, Any]] = results["plain"]["er"]
     return runs
@@ -179,9 +246,12 @@ def test_targets_compare_means_of_the_same_run() -> None:
     content: dict[str, Any] = {
         "strategies": {
             "incremental": [{"average_top1": 0.2, "seconds": 10.0}],
-            "er": [{"average_top1": 0.7, "seconds": 22.0}, {"average_top1": 0.8, "seconds": 26.0}],
+            "er": [
+                {"ranks": 2, "average_top1": 0.7, "seconds": 22.0},
+                {"ranks": 2, "average_top1": 0.8, "seconds": 26.0},
+            ],
         },
-        "plain": {"er": [{"average_top1": 0.76, "seconds": 1.0}, {"average_top1": 0.74, "seconds": 1.0}]},
+        "plain": {"er": [{"ranks": ranks, "average_top1": top1} for ranks, top1 in ((2, 0.76), (2, 0.74), (1, 0.5))]},
     }
     found = {target["name"]: (target["value"], target["met"]) for target in targets(content, config)}
     assert found["er_gain_over_incremental"] == (pytest.approx(3.75), True)

@@ -20,6 +20,7 @@ from ptychoflow.trainer.settings import LearningSettings
 from ptychoflow.workflow.experiments.methods import Method
 
 ADVICE = "remove the folder of this training to have it done again"
+CASE = "case.json"
 _PROGRESS = msgspec.json.Decoder(tuple[int, int | None])
 
 STRATEGIES = "strategies"
@@ -60,8 +61,12 @@ class Case(Settings, ABC):
         return self.name
 
     def parameters(self) -> dict[str, Any]:
-        """Return plain JSON values that tell it from all others at its place of the results."""
+        """Return plain JSON values that its figures stand beside."""
         return {"seed": self.seed}
+
+    def identity(self) -> dict[str, Any]:
+        """Return those of its parameters that tell it from all others at its place of the results."""
+        return self.parameters()
 
 
 @dataclass(frozen=True)
@@ -77,7 +82,7 @@ class CaseFolder:
 
     @property
     def _case(self) -> Path:
-        return self.path / "case.json"
+        return self.path / CASE
 
     @property
     def _figures(self) -> Path:
@@ -88,13 +93,22 @@ class CaseFolder:
         return self.path / "progress.json"
 
     def begin(self, case: Case) -> None:
-        """Tell the ranks what to train. Raises OSError."""
+        """Tell the ranks what to train, unless that is done: then what it was trained with stays. Raises OSError."""
+        if self._figures.is_file():
+            return
         make_folder_durably(self.path)
         write_durably(self._case, case.model_dump_json(indent=2))
 
     def case(self, kind: type[Case]) -> Case:
-        """Return what `begin` was told."""
-        return kind.model_validate_json(self._case.read_bytes())
+        """Return what `begin` was told.
+
+        Raises:
+            UserError: the file is damaged, or of another version.
+        """
+        try:
+            return kind.model_validate_json(self._case.read_bytes())
+        except (OSError, ValueError) as error:
+            raise UserError(f"{self._case} is damaged, or of another version; {ADVICE}") from error
 
     def figures(self) -> dict[str, Any] | None:
         """Return what came of the training, or None if it is not done.
@@ -127,6 +141,12 @@ class CaseFolder:
         except (OSError, *UNREADABLE):  # not there yet, or being written
             return 0, None
         return done, total
+
+    @staticmethod
+    def remove_all(experiment: Path) -> None:
+        """Remove the folders of all cases in the folder of an experiment, asked for or not."""
+        for case in experiment.glob(f"*/{CASE}"):
+            shutil.rmtree(case.parent, ignore_errors=True)
 
     def clear(self) -> None:
         """Remove what only a training under way needs."""

@@ -75,7 +75,7 @@ class Results:
     def lacks(self, case: Case) -> bool:
         """Whether the case has not been run."""
         part, key = case.place
-        wanted = case.parameters()
+        wanted = case.identity()
         return not any(wanted.items() <= run.items() for run in self.content.get(part, {}).get(key, []))
 
     def add(self, case: Case, figures: dict[str, Any]) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import re
-import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +11,7 @@ from pathlib import Path
 from ptychoflow.streaming.durable_file import make_folder_durably
 from ptychoflow.streaming.errors import UserError, writing
 from ptychoflow.streaming.events import Part
-from ptychoflow.workflow.experiments.case import Case
+from ptychoflow.workflow.experiments.case import Case, CaseFolder
 from ptychoflow.workflow.experiments.experiment import Experiment
 from ptychoflow.workflow.experiments.results import Results
 from ptychoflow.workflow.experiments.table import ResultTable
@@ -53,8 +52,7 @@ def run_experiment(experiment: Experiment, results: Results, *, resume: bool) ->
             make_folder_durably(experiment.folder)
         else:
             make_folder_durably(experiment.folder)
-            for case in experiment.cases():
-                shutil.rmtree(experiment.folder_of(case).path, ignore_errors=True)
+            CaseFolder.remove_all(experiment.folder)
             results.begin()
         _run_cases(experiment, results)
     table = experiment.table(results.content)
@@ -120,7 +118,8 @@ class _Ranks:
             figures = folder.figures()
             if figures is None:
                 return
-            self._results.add(case, self._experiment.complete(case, figures))
+            trained = folder.case(type(case))  # another number of ranks may be asked for by now
+            self._results.add(trained, self._experiment.complete(case, figures))
             folder.clear()
             log.info("%s: done, trained for %.0f s", case.name, figures["seconds"])
             del self._remaining[0]

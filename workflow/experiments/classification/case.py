@@ -33,10 +33,10 @@ class ClassificationCase(Case):
 
     @property
     def name(self) -> str:
-        """The same on any number of ranks, unless that is swept."""
+        """The same on any number of ranks, unless that is compared."""
         parts = [self.part, self.method.value, f"seed-{self.seed}", f"share-{self.buffer_share:g}"]
         parts += [f"representatives-{self.representatives}", self.transport, self.sharding.value]
-        return "-".join([*parts, f"ranks-{self.ranks}"] if self.part == RANKS else parts)
+        return "-".join([*parts, f"ranks-{self.ranks}"] if self._ranks_matter else parts)
 
     @property
     def place(self) -> tuple[str, str]:
@@ -58,8 +58,20 @@ class ClassificationCase(Case):
         """Device, precision and threads of its ranks."""
         return self.training
 
+    @property
+    def _ranks_matter(self) -> bool:
+        """Whether another number of ranks is another case; a plain step has the samples of so many."""
+        return self.part in (RANKS, PLAIN)
+
+    def identity(self) -> dict[str, Any]:
+        """Return what tells it from all others: a training may go on, and be done, on another number of ranks."""
+        found = self.parameters()
+        if not self._ranks_matter:
+            del found["ranks"]
+        return found
+
     def parameters(self) -> dict[str, Any]:
-        """Return plain JSON values that tell it from all others at its place of the results."""
+        """Return plain JSON values that its figures stand beside."""
         return {
             "seed": self.seed,
             "ranks": self.ranks,

@@ -82,10 +82,12 @@ class Classification(Experiment):
 
     def table(self, content: Content) -> ResultTable:
         """Return accuracies, forgetting and times after the last task."""
-        lines: list[tuple[str, Runs]] = [
-            (method if part == STRATEGIES else f"{part} {method}", runs)
-            for part in (STRATEGIES, PLAIN)
-            for method, runs in content[part].items()
+        lines: list[tuple[str, Runs]] = list(content[STRATEGIES].items())
+        lines += [
+            (f"{PLAIN} {method}, as on {ranks} ranks" if len(apart) > 1 else f"{PLAIN} {method}", found)
+            for method, runs in content[PLAIN].items()
+            for apart in [_by_ranks(runs)]
+            for ranks, found in apart.items()
         ]
         for sweep, column in COLUMN_OF_SWEEP.items():
             runs = content[SWEEPS].get(sweep, [])
@@ -103,7 +105,14 @@ class Classification(Experiment):
                 "seconds": spread(itemgetter("seconds"), 3),
             },
             lines=lines,
-            remarks=[_verdict(target) for target in content["targets"]],
+            remarks=[
+                *(
+                    f"{method}: seeds were trained on {' and '.join(map(str, _by_ranks(runs)))} ranks"
+                    for method, runs in content[STRATEGIES].items()
+                    if len(_by_ranks(runs)) > 1
+                ),
+                *map(_verdict, content["targets"]),
+            ],
         )
 
     def draw(self, content: Content) -> list[Path]:
@@ -111,6 +120,11 @@ class Classification(Experiment):
         if self._json_file is None:
             return []
         return write_plots(content, self._json_file.parent, stem=self._json_file.stem)
+
+
+def _by_ranks(runs: Runs) -> dict[int, Runs]:
+    """Return the runs of each number of ranks; a plain step has the samples of so many."""
+    return {ranks: [run for run in runs if run["ranks"] == ranks] for ranks in dict.fromkeys(r["ranks"] for r in runs)}
 
 
 def _verdict(target: dict[str, Any]) -> str:

@@ -27,8 +27,10 @@ def targets(content: dict[str, Any], config: ClassificationExperiment) -> list[d
         if method in runs and incremental:
             gain = _mean(runs[method], "average_top1") / _mean(incremental, "average_top1")
             made.append(make_target(f"{method}_gain_over_incremental", gain, REHEARSAL_GAIN, "min"))
-        if method in runs and method in plain:
-            least = min(run["average_top1"] for run in plain[method])
+        ranks = {run["ranks"] for run in runs.get(method, [])}
+        alike = [run["average_top1"] for run in plain.get(method, []) if run["ranks"] in ranks]
+        if alike:
+            least = min(alike)
             worst = min(_mean(runs[method], "average_top1"), max(run["average_top1"] for run in runs[method]))
             made.append(make_target(f"{method}_mean_over_plain_least", worst / least, 1.0, "min"))
     if Method.ER in runs and incremental:

@@ -41,6 +41,7 @@ from ptychoflow.trainer.strategies.strategy import Strategy
 from ptychoflow.trainer.training.learner import Learner
 from ptychoflow.trainer.training.loop import TrainingLoop
 from ptychoflow.trainer.training.optimizer import load_optimizers
+from ptychoflow.trainer.training.rank_seed import seed_rank
 from ptychoflow.trainer.training.schedule import ScanSchedule
 
 log = logging.getLogger(__name__)
@@ -297,7 +298,7 @@ def _learner(work: _Work, recipe: Recipe[Any]) -> Learner[Any]:
     if work.learnt_before is not None:
         network.load_state_dict(work.learnt_before.state_dict())
     log.info("network %s", recipe.identity)
-    return Learner(
+    learner = Learner(
         network,
         recipe.pipeline,
         settings,
@@ -305,6 +306,8 @@ def _learner(work: _Work, recipe: Recipe[Any]) -> Learner[Any]:
         device=session.rank.device,
         precision=session.rank.precision,
     )
+    seed_rank(session.run.seed, rank=session.rank.rank)
+    return learner
 
 
 def _strategy(session: _Session, pipeline: Pipeline, announced: Announced) -> Strategy:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from image_folders import DIGITS_PX, write_digits
+from ranks_in_processes import run_in_ranks
 
+from ptychoflow.trainer.checkpoints.checkpoint import newest
 from ptychoflow.trainer.device import Rank
 from ptychoflow.trainer.models.classifier_settings import ClassifierSettings, ModelFamily
 from ptychoflow.trainer.models.precision import Precision
@@ -50,7 +53,13 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> ImageSettings:
 
 
 def train(
-    images: ImageSettings, folder: Path, strategy: StrategyName, *, every: int = 1, from_scratch: bool = False
+    images: ImageSettings,
+    folder: Path,
+    strategy: StrategyName,
+    *,
+    every: int = 1,
+    from_scratch: bool = False,
+    rank: Rank = ALONE,
 ) -> TrainingRecord:
     settings = ClassificationSettings(
         strategy=strategy,
@@ -63,9 +72,9 @@ def train(
         buffer=BufferSettings(capacity=40, representatives=9, candidates=9, transport="local"),
     )
     torch.set_num_threads(1)
-    checkpoints = SectionCheckpoints(folder, ALONE, every)
+    checkpoints = SectionCheckpoints(folder, rank, every)
     return TaskTrainer(
-        settings, images, ImageData(images), rank=ALONE, seed=0, from_scratch=from_scratch, checkpoints=checkpoints
+        settings, images, ImageData(images), rank=rank, seed=0, from_scratch=from_scratch, checkpoints=checkpoints
     ).run()
 
 
@@ -136,3 +145,17 @@ def test_training_from_scratch_goes_on_with_the_network_of_its_task(
     assert kept == ["step-00000027", "step-00000063"], "after every task, and after each second epoch of one"
     found = train(images, tmp_path / "broken", StrategyName.INCREMENTAL, every=2, from_scratch=True)
     assert found.after_task == whole.after_task
+
+
+def train_rank(number: int, images: ImageSettings, folder: Path) -> None:
+    train(images, folder, StrategyName.INCREMENTAL, rank=replace(ALONE, rank=number, world_size=2))
+
+
+def test_ranks_crop_their_images_differently(images: ImageSettings, tmp_path: Path) -> None:
+    """They make as many draws each, so that their random numbers would be the same ones if they began alike."""
+    folder = write_digits(tmp_path / "digits", classes=4, train=20, val=5)
+    run_in_ranks(train_rank, 2, images.model_copy(update={"folder": folder}), tmp_path / "ranks")
+    found = newest(tmp_path / "ranks")
+    assert found is not None
+    first, second = (shard["learner"]["random_state"] for shard in found.shards())
+    assert not torch.equal(first, second)

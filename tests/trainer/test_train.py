@@ -36,6 +36,7 @@ from ptychoflow.streaming.settings import NetworkSettings, RunContext
 from ptychoflow.streaming.telemetry import TelemetryHub
 from ptychoflow.streaming.telemetry_log import TelemetryLog
 from ptychoflow.streaming.weights_channel import WeightsClient, WeightsServer
+from ptychoflow.trainer.checkpoints.checkpoint import newest
 from ptychoflow.trainer.models.ptychonn_settings import ModelSettings
 from ptychoflow.trainer.models.tensor_file import Stamp
 from ptychoflow.trainer.models.weights_file import LoadedWeights, read_weights
@@ -180,10 +181,10 @@ def train_alone(network: NetworkSettings, directory: Path) -> None:
 
 
 def check(run: Run, *, ranks: int) -> None:
-    newest = {told.rank: told.event for told in run.told(RankCounts)}
-    assert sum(event.trained for event in newest.values()) == PERSPECTIVES * TRAINING, "no sample is skipped"
-    assert sum(event.validation for event in newest.values()) == PERSPECTIVES * VALIDATION
-    assert len(newest) == ranks
+    counts = {told.rank: told.event for told in run.told(RankCounts)}
+    assert sum(event.trained for event in counts.values()) == PERSPECTIVES * TRAINING, "no sample is skipped"
+    assert sum(event.validation for event in counts.values()) == PERSPECTIVES * VALIDATION
+    assert len(counts) == ranks
     assert run.unacknowledged == 0
     assert run.final is not None
     assert run.final.manifest.final
@@ -228,6 +229,10 @@ def test_two_ranks_train_on_every_sample_together(network: NetworkSettings, tmp_
             process.kill() if process.is_alive() else process.join()
     assert [process.exitcode for process in processes] == [0, 0]
     check(run, ranks=2)
+    checkpoint = newest(RunFolder(tmp_path).checkpoints)
+    assert checkpoint is not None
+    first, second = (shard["learner"]["random_state"] for shard in checkpoint.shards())
+    assert not torch.equal(first, second), "ranks do not draw alike"
 
 
 def test_a_trainer_that_is_killed_while_its_final_weights_wait_is_started_again_and_ends(
@@ -270,8 +275,7 @@ def test_a_trainer_that_is_killed_while_its_final_weights_wait_is_started_again_
 def test_incremental_training_uses_the_stream_alone(network: NetworkSettings, tmp_path: Path) -> None:
     settings = SETTINGS.model_copy(update={"strategy": StrategyName.INCREMENTAL})
     run = train_here(settings, Run(network, tmp_path))
-    newest = run.events(RankCounts)[-1]
-    assert newest.trained == PERSPECTIVES * TRAINING
+    assert run.events(RankCounts)[-1].trained == PERSPECTIVES * TRAINING
     assert not run.events(BufferReport)
     assert all(event.rehearsed_samples == 0 for event in run.events(TrainingStep))
     assert run.final is not None
@@ -319,9 +323,9 @@ def test_a_scan_without_samples_leaves_untrained_weights_and_a_warning_and_fails
 def test_initial_weights_need_no_samples(network: NetworkSettings, tmp_path: Path) -> None:
     first = train_here(SETTINGS, Run(network, tmp_path))
     assert first.final is not None
-    newest = sorted((tmp_path / "weights").glob("v*.safetensors"))[-1]
+    weights = sorted((tmp_path / "weights").glob("v*.safetensors"))[-1]
     (tmp_path / "second").mkdir()
-    settings = SETTINGS.model_copy(update={"init_weights": newest})
+    settings = SETTINGS.model_copy(update={"init_weights": weights})
     run = train_here(settings, Run(network, tmp_path / "second", post=post_void_perspectives))
     assert run.final is not None
     assert run.unacknowledged == 0

@@ -17,12 +17,16 @@ import psutil
 import pytest
 import torch
 from pydantic import ValidationError
+from ranks_in_processes import run_in_ranks
 from small_experiment import SOURCE, experiment, trained
 from support import wait_until
 
 from ptychoflow.acquisition.retrieval.settings import RetrievalSettings
 from ptychoflow.streaming.errors import UserError
 from ptychoflow.streaming.messages import FrameRole
+from ptychoflow.trainer.checkpoints.checkpoint import newest
+from ptychoflow.trainer.device import Rank
+from ptychoflow.trainer.models.precision import Precision
 from ptychoflow.trainer.models.weights_file import read_weights
 from ptychoflow.trainer.training.section_checkpoints import SectionCheckpoints
 from ptychoflow.workflow.cli import run_command_line
@@ -31,7 +35,7 @@ from ptychoflow.workflow.exit_status import USER_ERROR_STATUS
 from ptychoflow.workflow.experiments.case import CaseFolder
 from ptychoflow.workflow.experiments.classification.settings import ClassificationExperiment
 from ptychoflow.workflow.experiments.configuration import load_experiment
-from ptychoflow.workflow.experiments.ptychography.case import all_cases, weights_of
+from ptychoflow.workflow.experiments.ptychography.case import PtychographyCase, all_cases, weights_of
 from ptychoflow.workflow.experiments.ptychography.dataset import (
     open_dataset,
     validation_samples,
@@ -43,6 +47,7 @@ from ptychoflow.workflow.experiments.ptychography.settings import (
     ComparisonSettings,
     PtychographyExperiment,
 )
+from ptychoflow.workflow.experiments.ptychography.training import train
 from ptychoflow.workflow.experiments.ptychography.warm_start import (
     COLD,
     WARM,
@@ -245,6 +250,25 @@ def test_phase_retrieval_that_starts_from_the_truth_is_there_at_once(tmp_path: P
     assert epochs_needed(far) == 2
     assert epochs_needed(far[:1]) is None
     assert compare_starts(dataset[:2], tmp_path / "none.npz", RetrievalSettings(), (1,)) is None, "nothing is held out"
+
+
+def train_rank(number: int, case: PtychographyCase, folder: CaseFolder) -> None:
+    train(case, folder, Rank(number, 2, torch.device("cpu"), Precision.FLOAT32))
+
+
+def test_ranks_draw_random_numbers_of_their_own(tmp_path: Path) -> None:
+    settings = experiment(
+        trainer={"threads": 1, "ranks": 2, "model": {"width": 2, "levels": 2}}, experiment={"methods": ["incremental"]}
+    )
+    (case,) = all_cases(settings, tmp_path)
+    prepare(settings, seed=0, folder=case.dataset)
+    folder = CaseFolder(tmp_path / case.name)
+    folder.begin(case)
+    run_in_ranks(train_rank, 2, case, folder)
+    found = newest(folder.checkpoints)
+    assert found is not None
+    first, second = (shard["learner"]["random_state"] for shard in found.shards())
+    assert not torch.equal(first, second)
 
 
 def test_incremental_has_as_many_samples_and_steps_as_rehearsal_has(tmp_path: Path) -> None:

@@ -35,6 +35,7 @@ from ptychoflow.trainer.strategies.strategy import Strategy
 from ptychoflow.trainer.training.evaluation import Evaluation
 from ptychoflow.trainer.training.learner import Learner
 from ptychoflow.trainer.training.loop import TrainingLoop
+from ptychoflow.trainer.training.rank_seed import seed_rank
 from ptychoflow.trainer.training.schedule import ScanSchedule
 from ptychoflow.trainer.training.section_checkpoints import SectionCheckpoints
 from ptychoflow.trainer.training.time_report import TimeReport
@@ -162,6 +163,7 @@ def _prepare(case: PtychographyCase, folder: CaseFolder, rank: Rank, dataset: Da
         device=rank.device,
         precision=rank.precision,
     )
+    seed_rank(case.seed, rank=rank.rank)
     return Training(
         case,
         folder,

@@ -27,6 +27,7 @@ from ptychoflow.trainer.strategies.factory import make_strategy
 from ptychoflow.trainer.strategies.strategy import Strategy
 from ptychoflow.trainer.training.learner import Learner
 from ptychoflow.trainer.training.loop import TrainingLoop
+from ptychoflow.trainer.training.rank_seed import seed_rank
 from ptychoflow.trainer.training.section_checkpoints import SectionCheckpoints
 from ptychoflow.trainer.training.time_report import TimeReport
 
@@ -175,7 +176,7 @@ class TaskTrainer:
     def _new_learner(self) -> Learner[ImageClassifier]:
         torch.manual_seed(self._seed)
         network = ImageClassifier(self._images.classifier(self._settings.model, classes=self._data.classes))
-        return Learner(
+        learner = Learner(
             network,
             self._pipeline,
             self._settings,
@@ -183,6 +184,8 @@ class TaskTrainer:
             device=self._rank.device,
             precision=self._rank.precision,
         )
+        seed_rank(self._seed, rank=self._rank.rank)
+        return learner
 
     def _learnt_together(self, task: int) -> range:
         """Return the tasks whose samples are learnt in the place of a task."""

@@ -54,7 +54,7 @@ class Journal:
         scan: says, as text, everything that the entries depend on.
 
     Raises:
-        UserError: the folder holds entries of another scan, or cannot be written.
+        UserError: the folder holds entries of another scan or data set, or cannot be written.
     """
 
     def __init__(self, directory: Path, *, scan: str) -> None:
@@ -120,8 +120,8 @@ class Journal:
             write_durably(path, scan)
         elif path.read_bytes() != scan.encode():
             raise UserError(
-                f"{path.parent} holds ground truth of another scan, or found with other settings; "
-                "resume with the configuration of that run, or choose another run.name"
+                f"{path.parent} tells of another scan, of other images, or of other settings; "
+                "resume with the files and the configuration of that run, or choose another run.name"
             )
 
     def _folder(self, perspective: int) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -143,3 +144,32 @@ def test_too_many_corrupt_images_end_the_stream(digits: Path, tmp_path: Path, ne
             run=RunContext("test", tmp_path, seed=SEED),
             stop=threading.Event(),
         )
+
+
+@pytest.mark.parametrize("change", ["added", "renamed"])
+def test_a_run_is_not_gone_on_with_when_its_images_are_others(
+    digits: Path, tmp_path: Path, network: NetworkSettings, change: str
+) -> None:
+    """Their order would be another one, so that some would come twice and others never."""
+
+    def acquire(stop: threading.Event) -> None:
+        acquire_images(
+            settings(digits),
+            PublishingSettings(edge=False, trainer=False),
+            network=network,
+            run=RunContext("test", tmp_path, seed=SEED),
+            stop=stop,
+        )
+
+    stopped = threading.Event()
+    stopped.set()
+    with told(network, tmp_path):
+        for _ in range(2):
+            acquire(stopped)
+    first = min((digits / "train" / "0").iterdir())
+    if change == "added":
+        shutil.copy(first, first.with_name("z.png"))
+    else:
+        first.rename(first.with_name("z.png"))
+    with told(network, tmp_path), pytest.raises(UserError, match="tells of another scan, of other images"):
+        acquire(stopped)

@@ -284,5 +284,5 @@ def test_a_perspective_that_was_spared_phase_retrieval_is_spared_it_when_the_run
 def test_another_scan_is_not_mixed_with_the_one_of_the_run(network: NetworkSettings, tmp_path: Path) -> None:
     run_acquisition(network, tmp_path)
     other = SOURCE.model_copy(update={"seed": 4})
-    with pytest.raises(UserError, match="holds ground truth of another scan"):
+    with pytest.raises(UserError, match="tells of another scan"):
         run_acquisition(network, tmp_path, source=other)

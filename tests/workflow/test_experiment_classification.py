@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from image_folders import DIGITS_PX, write_digits
 from PIL import Image
+from pydantic import ValidationError
 from torch import tensor
 
 from ptychoflow.acquisition.classification.image_folder import read_image_folder
@@ -201,6 +202,8 @@ def test_a_mistake_in_a_rank_is_one_line(digits: Path, config: Path, capsys: pyt
         ("images.folder=nowhere", "nowhere/train cannot be listed"),
         ("training.epoch=3", "did you mean training.epochs?"),
         ("images.image_px=9", "image_px must not be larger than stored_px"),
+        ("training.optimizer.accumulate=2", "set training.optimizer.accumulate to 1"),
+        ("training.buffer.capacity_bytes=10000", "set training.buffer_share in place of"),
     ],
 )
 def test_mistakes_are_found_before_anything_is_trained(
@@ -237,6 +240,13 @@ def test_sweeps_change_one_thing_at_a_time() -> None:
     assert (apart.sharding, apart.transport) == (Sharding.CLASSES, "auto")
     assert (local.sharding, local.transport) == (Sharding.CLASSES, "local")
     assert local.own_training(training_set=1000).buffer.capacity == 50
+
+
+def test_a_sweep_over_shares_of_the_buffer_is_refused_where_bytes_would_replace_them() -> None:
+    with pytest.raises(ValidationError, match=r"set training\.buffer_share in place of"):
+        ClassificationExperiment.model_validate(
+            {"training": {"buffer": {"capacity_bytes": 10_000}}, "experiment": {"buffer_shares": [0.1, 0.2]}}
+        )
 
 
 def test_targets_compare_means_of_the_same_run() -> None:

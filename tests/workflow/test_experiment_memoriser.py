@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 from small_experiment import experiment, samples
 
 from ptychoflow.streaming.messages import FrameRole
@@ -55,6 +56,13 @@ def test_what_only_remembers_gives_the_ground_truth_of_the_frame_most_alike(tmp_
         assert found["validation_matrix"][-1][place] == pytest.approx(2 * np.mean(errors), rel=1e-4)
     assert found["held_out"]["psnr_db"]["phase"] > 0
     assert found["raw_loss"] is None
+
+
+def test_a_buffer_of_bytes_gives_no_number_of_frames_to_remember() -> None:
+    buffer = {"capacity_bytes": 100_000}
+    assert experiment(trainer={"buffer": buffer}).trainer.buffer.capacity_bytes == 100_000
+    with pytest.raises(ValidationError, match=r"set trainer\.buffer\.capacity in place of"):
+        experiment(trainer={"buffer": buffer}, experiment={"methods": ["memoriser_buffer"]})
 
 
 def test_what_was_seen_is_remembered_exactly(tmp_path: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator
+from typing import Self
+
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from ptychoflow.streaming.settings import Settings
 from ptychoflow.trainer.pipelines.classification.settings import ClassificationSettings, ImageSettings
@@ -19,9 +21,11 @@ class ComparisonSettings(Settings):
     ranks: PositiveInt = 2
     """Data-parallel processes."""
     plain: bool = False
-    """Also train with plain experience replay and DER++ in one process, with as many samples per step."""
+    """Also train with plain experience replay and DER++ in one process, with as many samples per step; not with
+    `training.buffer.capacity_bytes` or `training.optimizer.accumulate`."""
     buffer_shares: tuple[PositiveFloat, ...] = ()
-    """Also train `er` with these shares of the training set in the buffer."""
+    """Also train `er` with these shares of the training set in the buffer; not with
+    `training.buffer.capacity_bytes`."""
     representatives: tuple[PositiveInt, ...] = ()
     """Also train `er` with so many representatives per step and rank."""
     rank_counts: tuple[PositiveInt, ...] = ()
@@ -52,3 +56,15 @@ class ClassificationExperiment(Settings):
     """Network, sizes, buffer, schedule; `strategy` is set by the experiment."""
     experiment: ComparisonSettings = Field(default_factory=ComparisonSettings)
     """What is compared, and how often."""
+
+    @model_validator(mode="after")
+    def _compares_alike(self) -> Self:
+        asked = self.experiment
+        if self.training.buffer.capacity_bytes > 0 and (asked.plain or asked.buffer_shares):
+            raise ValueError(
+                "experiment.plain and experiment.buffer_shares count the items of a buffer: "
+                "set training.buffer_share in place of training.buffer.capacity_bytes"
+            )
+        if self.training.optimizer.accumulate > 1 and asked.plain:
+            raise ValueError("experiment.plain makes a step of every minibatch: set training.optimizer.accumulate to 1")
+        return self

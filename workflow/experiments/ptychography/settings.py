@@ -121,3 +121,12 @@ class PtychographyExperiment(Settings):
         if self.earlier is not None and self.trainer.init_weights is not None:
             raise ValueError("earlier and trainer.init_weights both say where training begins; give one of them")
         return self
+
+    @model_validator(mode="after")
+    def _remembers_as_many(self) -> Self:
+        if Method.MEMORISER_BUFFER in self.experiment.methods and self.trainer.buffer.capacity_bytes > 0:
+            raise ValueError(
+                "memoriser_buffer remembers as many frames as the buffer has items, and a buffer of so many bytes has "
+                "others with each strategy: set trainer.buffer.capacity in place of trainer.buffer.capacity_bytes"
+            )
+        return self

@@ -26,7 +26,7 @@ class StrategyName(StrEnum):
     DERPP = "derpp"
     """The same, the representatives by that and by their ground truth (DER++)."""
     DERPP_TWO_DRAWS = "derpp_two_draws"
-    """DER++ that draws twice as many: half with their outputs, half with their ground truth, as its authors do."""
+    """DER++ that draws twice as many: half with their outputs, half with their ground truth, as its authors draw."""
     XDER = "xder"
     """DER++ whose stored outputs are rewritten where the network has become better since."""
 

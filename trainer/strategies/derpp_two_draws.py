@@ -1,4 +1,8 @@
-"""DER++ with two draws, one for the ground truth and one for the activations, as its authors and the thesis have it.
+"""DER++ with two draws, one for the ground truth and one for the activations, as its authors and the thesis draw.
+
+The loss is not quite theirs: Buzzega et al. add up a mean error of the stream's samples, β times a mean error of one
+draw and α times a mean distance of the other; here the errors of stream and draw share one mean, weighted with β. With
+as many samples of the stream as of a draw and β = 1 that is half of their two errors, beside which α counts twice.
 
 Sources as in `der`. A rank asks for both at once: a uniform draw, divided by chance, is two of them without an item in
 common.

@@ -1,4 +1,8 @@
-"""Experience replay and DER++ in one process, as their papers have them, to hold the distributed ones against.
+"""Plain experience replay and DER++ in one process, to hold the distributed ones against.
+
+DER++ has the loss of the distributed `derpp` with β = 1, and not that of its paper, which has two draws and adds up
+three means: here one draw serves both terms, and new and remembered samples share one mean of cross-entropies, so that,
+where they are as many, each counts half and α weighs twice as much beside them.
 
 Sources: D. Rolnick et al., "Experience replay for continual learning" (2019); P. Buzzega et al., "Dark experience for
 general continual learning" (2020); the buffer is J. S. Vitter's reservoir (1985).

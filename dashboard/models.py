@@ -292,7 +292,7 @@ class Classification(Model):
     images_expected: int
     stored_px: int
     chance_top1: float
-    """The accuracy of guessing among all classes."""
+    """The accuracy of always naming the class that is right most often, on the mean over the tasks learnt."""
     chance_top5: float
     tasks: list[TaskRow]
     accuracies: list[AccuracyRow]

@@ -114,6 +114,7 @@ def classification_row(tasks: TaskHistory) -> models.Classification | None:
     if info is None:
         return None
     begun = [one for one in range(tasks.tasks) if tasks.live(one) is not None]
+    learnt = after[-1].after_task + 1 if after else 1
     newest = max([*begun, *(one.after_task for one in after)], default=0)
     shown = range(max(0, newest - TASKS_SHOWN + 1), tasks.tasks)[:TASKS_SHOWN]
     return models.Classification(
@@ -121,8 +122,8 @@ def classification_row(tasks: TaskHistory) -> models.Classification | None:
         classes=info.classes,
         images_expected=sum(info.images),
         stored_px=info.stored_px,
-        chance_top1=chance(info.classes, top=1),
-        chance_top5=chance(info.classes, top=5),
+        chance_top1=chance(info, top=1, seen=learnt),
+        chance_top5=chance(info, top=5, seen=learnt),
         tasks=[_task(task, tasks, after[-1] if after else None) for task in shown],
         accuracies=[
             models.AccuracyRow(after_task=one.after_task, step=one.step, top1=one.top1) for one in after[-TASKS_SHOWN:]

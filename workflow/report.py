@@ -134,7 +134,9 @@ def _judge_accuracy(tasks: Summary) -> Verdict:
     )
     if top1 <= chance:
         return Verdict(f"The final network is no better than guessing: {figures}. It has learned nothing.", "bad")
-    grade: Literal["good", "slight"] = "good" if top1 >= CLEAR_FACTOR * chance else "slight"
+    # of images that are mostly of one class, a multiple of guessing would be more than all
+    is_clear = top1 >= CLEAR_FACTOR * chance or 1.0 - top1 <= (1.0 - chance) / CLEAR_FACTOR
+    grade: Literal["good", "slight"] = "good" if is_clear else "slight"
     how = "beats" if grade == "good" else "is only slightly better than"
     return Verdict(f"The final network {how} guessing: {figures}.", grade)
 

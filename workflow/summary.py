@@ -230,18 +230,20 @@ def _classification(tasks: TaskHistory) -> Summary | None:
     """Return the section on classes that came task by task; None where no images were streamed.
 
     `first_pass` is what the edge made of each validation image on arrival; `accuracy_topN[i][j]` is the accuracy
-    on task j after task i, the last row that of the final network; averages are over the tasks of that row.
+    on task j after task i, the last row that of the final network; averages are over the tasks of that row,
+    and so is `chance`, the accuracy of always naming the classes that are right most often.
     """
     info = tasks.info
     if info is None:
         return None
     live = [tasks.live(task) for task in range(tasks.tasks)]
     rows = {top: [_row(getattr(one, top), tasks=one.after_task + 1) for one in tasks.after()] for top in TOPS}
+    seen = len(rows["top1"][-1]) if rows["top1"] else tasks.tasks
     return {
         "source": info.source,
         "classes": info.classes,
         "image_px": info.stored_px,
-        "chance": {name: chance(info.classes, top=top) for name, top in TOPS.items()},
+        "chance": {name: chance(info, top=top, seen=seen) for name, top in TOPS.items()},
         "tasks": [_task(task, names, live[task]) for task, names in enumerate(info.class_names)],
         "first_pass": {top: mean(getattr(one, top) for one in live if one is not None) for top in TOPS},
         "average_top1": mean(rows["top1"][-1]) if rows["top1"] else None,

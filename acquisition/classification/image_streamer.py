@@ -79,6 +79,7 @@ class ImageStreamer(SourceStreamer):
             images=[len(task.images) for task in self._tasks],
             channels=start.channels,
             stored_px=start.stored_px,
+            validation=[task.validation_images() for task in self._tasks],
         )
         self._loop.send(info)
 

@@ -27,7 +27,15 @@ class ImageTask:
     """Classes that come together, and their images in order."""
 
     class_names: tuple[str, ...]
+    """In the order of their labels."""
     images: tuple[StreamedImage, ...]
+
+    def validation_images(self) -> list[int]:
+        """Return how many of each class there are, in the order of the names."""
+        counts = dict.fromkeys(sorted({image.label for image in self.images}), 0)
+        for image in self.images:
+            counts[image.label] += image.role is FrameRole.VALIDATION
+        return list(counts.values())
 
 
 def order_stream(settings: ImageFolderSettings, *, seed: int) -> tuple[ImageTask, ...]:

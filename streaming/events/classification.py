@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+import msgspec
+
 from ptychoflow.streaming.events.base import Event, Whole
 
 
@@ -17,6 +19,8 @@ class ClassificationInfo(Event, tag="classification_info", frozen=True):
     """Of each task, validation images included."""
     channels: Whole
     stored_px: Whole
+    validation: list[list[Whole]] = msgspec.field(default_factory=list)
+    """Validation images of each class of each task; earlier versions do not tell."""
 
     @property
     def classes(self) -> int:
@@ -53,6 +57,17 @@ class TaskAccuracies(Event, tag="task_accuracies", frozen=True):
     top5: dict[Whole, float]
 
 
-def chance(classes: int, *, top: int) -> float:
-    """Return the accuracy of guessing among all classes, NaN where there is none."""
-    return min(top, classes) / classes if classes > 0 else math.nan
+def chance(info: ClassificationInfo, *, top: int, seen: int) -> float:
+    """Return the accuracy of always naming the same classes, those that are right most often, NaN where there are none.
+
+    It is the best that can be said without looking at the images.
+
+    Args:
+        info: tells how many validation images of each class there are; where it does not, as many of each.
+        top: so many classes are named.
+        seen: the accuracy is the mean over so many tasks, the first ones.
+    """
+    counts = (info.validation or [[1] * len(names) for names in info.class_names])[:seen]
+    tasks = [task for task in counts if sum(task) > 0]
+    shares = sorted((count / sum(task) / len(tasks) for task in tasks for count in task), reverse=True)
+    return math.fsum(shares[:top]) if shares else math.nan

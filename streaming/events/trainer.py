@@ -82,7 +82,8 @@ class ValidationLoss(Event, tag="validation_loss", frozen=True):
     per_perspective: dict[Whole, float]
     mean_over_seen: float
     constant: float
-    """The loss of always predicting the mean training patch; of images, of guessing among all classes."""
+    """The loss of always predicting the mean training patch; of images, of always saying how frequent
+    each class is among them, the best that can be said without looking at them."""
 
 
 class WeightsPublished(Event, tag="weights_published", frozen=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 import threading
 from collections.abc import Iterator
@@ -94,6 +95,7 @@ def test_the_order_holds_every_image_once_and_mixes_what_nothing_learns_from(dig
 def test_edge_and_ranks_get_the_images_and_their_labels(digits: Path, tmp_path: Path, network: NetworkSettings) -> None:
     spoilt = next((digits / "train" / "0").iterdir())
     spoilt.write_bytes(b"no image")
+    shutil.copy(digits / "val" / "2" / "000.png", digits / "val" / "2" / "more.png")
     consumers = [
         ("edge", network.frames_port, 0),
         ("rank-0", network.samples_port, 2),
@@ -130,6 +132,8 @@ def test_edge_and_ranks_get_the_images_and_their_labels(digits: Path, tmp_path: 
     assert str(spoilt) in warning.text
     (info,) = (event for event in events if isinstance(event, ClassificationInfo))
     assert [set(names) for names in info.class_names] == [set(task.class_names) for task in tasks]
+    names, counts = (itertools.chain(*of_tasks) for of_tasks in (info.class_names, info.validation))
+    assert dict(zip(names, counts, strict=True)) == {str(label): VAL + (label == 2) for label in range(CLASSES)}
 
 
 def test_too_many_corrupt_images_end_the_stream(digits: Path, tmp_path: Path, network: NetworkSettings) -> None:

@@ -10,7 +10,9 @@ from ptychoflow.dashboard.settings import DashboardSettings
 from ptychoflow.dashboard.state import DashboardState, StateCursor
 from ptychoflow.streaming.events import ClassificationInfo, TaskAccuracies, TaskScores, TrainingStep
 
-INFO = ClassificationInfo("digits", [["0", "3"], ["1"]], images=[20, 10], channels=1, stored_px=8)
+INFO = ClassificationInfo(
+    "digits", [["0", "3"], ["1"]], images=[20, 10], channels=1, stored_px=8, validation=[[3, 1], [4]]
+)
 
 
 @pytest.fixture
@@ -41,7 +43,7 @@ def test_tasks_are_told_live_and_after_learning(state: DashboardState) -> None:
     found = update.present.classification
     assert found is not None
     assert (found.classes, found.images_expected) == (3, 30)
-    assert (found.chance_top1, found.chance_top5) == (pytest.approx(1 / 3), 1.0)
+    assert (found.chance_top1, found.chance_top5) == (0.5, 1.0), "always naming the only class of the second task"
     rows = [(row.class_names, row.images, row.top1, row.top5, row.now_top1, row.now_top5) for row in found.tasks]
     assert rows == [(["0", "3"], 20, 0.5, 0.75, 0.5, 1.0), (["1"], 5, 0.0, 0.25, 0.25, 0.5)]
     assert [(row.after_task, row.top1) for row in found.accuracies] == [(0, {0: 0.75}), (1, {0: 0.5, 1: 0.25})]

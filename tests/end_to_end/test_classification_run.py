@@ -68,7 +68,7 @@ def test_every_image_ends_in_exactly_one_place(summary: dict[str, Any]) -> None:
 
 def test_live_accuracy_is_told_by_task_and_beats_guessing(summary: dict[str, Any]) -> None:
     found = summary["classification"]
-    assert found["chance"] == {"top1": 0.1, "top5": 0.5}
+    assert found["chance"] == pytest.approx({"top1": 0.1, "top5": 0.5})
     names = [name for task in found["tasks"] for name in task["classes"]]
     assert sorted(names) == [str(label) for label in range(CLASSES)]
     for task in found["tasks"]:

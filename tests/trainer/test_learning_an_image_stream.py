@@ -105,9 +105,25 @@ def test_accuracies_are_told_by_task() -> None:
     found = evaluate_tasks(Known(config).eval(), kept, rank=ALONE, limit=None)
     assert found is not None
     assert (found.top1, found.top5) == ({0: 0.5, 1: 0.5}, {0: 0.75, 1: 0.5})
-    assert found.constant == pytest.approx(math.log(6))
+    assert found.constant_per_perspective == pytest.approx({0: math.log(8), 1: math.log(4)})
     assert found.mean_over_seen == pytest.approx((found.per_perspective[0] + found.per_perspective[1]) / 2)
     assert evaluate_tasks(Known(config), {}, rank=ALONE, limit=None) is None
+
+
+class Frequencies(ImageClassifier):
+    """Looks at no image, and knows how frequent the classes are."""
+
+    def forward(self, images: torch.Tensor) -> Logits:
+        return Logits(torch.tensor([0.45, 0.05, 0.25, 1e-9, 1e-9, 0.25]).log().repeat(len(images), 1))
+
+
+def test_who_knows_how_frequent_classes_are_is_no_better_than_the_constant() -> None:
+    config = ClassifierConfig(model=SMALL, view=ViewSettings(image_px=8), channels=1, stored_px=8, classes=6)
+    kept = {0: images([0] * 9 + [1]), 1: images([2, 5])}
+    found = evaluate_tasks(Frequencies(config).eval(), kept, rank=ALONE, limit=None)
+    assert found is not None
+    assert found.mean_over_seen == pytest.approx(found.constant)
+    assert found.constant < math.log(6)
 
 
 def test_a_trainer_of_another_pipeline_says_so(ingest: SampleIngest) -> None:

@@ -23,7 +23,7 @@ class Evaluation:
 
     per_perspective: dict[int, float]
     constant_per_perspective: dict[int, float]
-    """The same for always predicting the same: the mean training patch, or that all classes are as likely."""
+    """The same for always predicting the same: the mean training patch, or that classes are as likely as they are."""
 
     @property
     def mean_over_seen(self) -> float:

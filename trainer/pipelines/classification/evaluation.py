@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -21,7 +22,11 @@ BATCH = 256
 
 @dataclass(frozen=True)
 class TaskEvaluation(Evaluation):
-    """Means over the validation images of each task; losses are cross-entropies, the constant is guessing."""
+    """Means over the validation images of each task; losses are cross-entropies.
+
+    The constant is that of the best answer that can be given without looking at an image: every class seen as likely as
+    it is among these images, on the mean over tasks.
+    """
 
     top1: dict[int, float]
     top5: dict[int, float]
@@ -45,11 +50,24 @@ def evaluate_tasks(
         with autocast(rank.precision, rank.device):
             logits = network(part["image"])[0].float()
         right = [is_correct(logits, part["label"], top=top).sum() for top in (1, 5)]
-        return torch.stack([*right, nn.functional.cross_entropy(logits, part["label"], reduction="sum")])
+        loss = nn.functional.cross_entropy(logits, part["label"], reduction="sum")
+        counts = torch.bincount(part["label"], minlength=network.config.classes)
+        return torch.cat([torch.stack([*right, loss]), counts])
 
-    means = means_by_perspective(samples, figures, figures=3, limit=limit, batch_size=BATCH, device=rank.device)
+    width = 3 + network.config.classes
+    means = means_by_perspective(samples, figures, figures=width, limit=limit, batch_size=BATCH, device=rank.device)
     if means is None:
         return None
     top1, top5, loss = ({task: found[place] for task, found in means.items()} for place in range(3))
-    guessing = math.log(network.config.classes)
-    return TaskEvaluation(loss, dict.fromkeys(loss, guessing), top1=top1, top5=top5)
+    guessing = _best_constant({task: np.array(found[3:]) for task, found in means.items()})
+    return TaskEvaluation(loss, guessing, top1=top1, top5=top5)
+
+
+def _best_constant(shares: Mapping[int, npt.NDArray[np.float64]]) -> dict[int, float]:
+    """Return the cross-entropy on each task of the one distribution for all images that is best on their mean.
+
+    Args:
+        shares: of the classes among the images of each task.
+    """
+    likely = np.mean(list(shares.values()), axis=0)
+    return {task: -float(share[share > 0] @ np.log(likely[share > 0])) for task, share in shares.items()}

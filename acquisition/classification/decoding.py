@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps
+
+Pixels = npt.NDArray[np.uint8]
 
 _FILTER = Image.Resampling.BILINEAR
 _OF_32_BITS = ("I", "F")
@@ -19,7 +23,39 @@ class CorruptImage(Exception):
     """A file that is not a readable image; says which and why."""
 
 
-def decode(path: Path, *, channels: int, px: int) -> npt.NDArray[np.uint8]:
+@dataclass(frozen=True)
+class Decoded:
+    """What could be read of some images."""
+
+    pixels: Pixels
+    """(n, channels, px, px)."""
+    rows: list[int]
+    """Which of the images these are."""
+    faults: dict[int, str]
+    """Why the others could not be read; each names its file."""
+
+
+def decode_all(rows: Iterable[int], read: Callable[[int], Pixels], *, channels: int, px: int) -> Decoded:
+    """Read some images, and leave out those that cannot be; blocks as `read` does.
+
+    Args:
+        rows: numbers of the images.
+        read: returns an image, uint8 (channels, px, px), by its number, or raises CorruptImage.
+        channels: of each.
+        px: side of each.
+    """
+    images: dict[int, Pixels] = {}
+    faults: dict[int, str] = {}
+    for row in rows:
+        try:
+            images[row] = read(row)
+        except CorruptImage as error:
+            faults[row] = str(error)
+    pixels = np.stack(list(images.values())) if images else np.zeros((0, channels, px, px), np.uint8)
+    return Decoded(pixels, list(images), faults)
+
+
+def decode(path: Path, *, channels: int, px: int) -> Pixels:
     """Return the middle square of an image, scaled to `px`: uint8 (channels, px, px).
 
     It is turned as its EXIF orientation says, transparent parts are white, and 16 bits become 8.

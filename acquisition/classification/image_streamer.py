@@ -8,7 +8,9 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from ptychoflow.acquisition.classification.reading import ImageReader, ReadImages
+from ptychoflow.acquisition.classification.corrupt_files import CorruptFiles
+from ptychoflow.acquisition.classification.decoding import Decoded
+from ptychoflow.acquisition.classification.reading import ImageReader
 from ptychoflow.acquisition.classification.settings import ClassificationSourceSettings
 from ptychoflow.acquisition.classification.stream_order import ImageTask, StreamedImage
 from ptychoflow.acquisition.publishing.journal import Journal
@@ -16,15 +18,11 @@ from ptychoflow.acquisition.publishing.loop import AcquisitionLoop
 from ptychoflow.acquisition.publishing.streamer import SourceStreamer
 from ptychoflow.acquisition.settings import PublishingSettings
 from ptychoflow.streaming.codec import Arrays
-from ptychoflow.streaming.errors import UserError
 from ptychoflow.streaming.events import ClassificationInfo, Unlabelled
 from ptychoflow.streaming.messages import ClassificationStart, Frames, PerspectiveEnd, Samples
 from ptychoflow.streaming.settings import RunContext
 
 log = logging.getLogger(__name__)
-
-FAULTS_NAMED = 3
-"""Files that an error names."""
 
 
 class ImageStreamer(SourceStreamer):
@@ -56,7 +54,11 @@ class ImageStreamer(SourceStreamer):
         super().__init__(settings, loop=loop, journal=journal)
         self._source, self._settings, self._tasks, self._run = source, settings, tasks, run
         self._reader = reader
-        self._faults: list[str] = []
+        self._firsts = np.cumsum([0, *(len(task.images) for task in tasks)]).tolist()
+        """Number of images before each task, and of all."""
+        self._corrupt = CorruptFiles(
+            self._firsts[-1], share=source.corrupt_share, setting="source.corrupt_share", warn=loop.warn
+        )
 
     def _stream_all(self) -> None:
         self._announce()
@@ -100,7 +102,7 @@ class ImageStreamer(SourceStreamer):
         self._publisher.post_to_ranks(end)
         self._record(lambda: self._journal.mark_acquired(number))
 
-    def _read_ahead(self, task: ImageTask) -> Iterator[tuple[int, Sequence[StreamedImage], ReadImages]]:
+    def _read_ahead(self, task: ImageTask) -> Iterator[tuple[int, Sequence[StreamedImage], Decoded]]:
         """Yield the batches of a task, with the place of the first image; the next one is read meanwhile."""
         size = self._settings.frames_per_message(self._source.channels * self._source.stored_px**2)
         starts = range(0, len(task.images), size)
@@ -111,17 +113,17 @@ class ImageStreamer(SourceStreamer):
             reading = self._reader.read(task.images[start + size : start + 2 * size])
             yield start, task.images[start : start + size], read
 
-    def _publish(self, number: int, start: int, images: Sequence[StreamedImage], read: ReadImages) -> None:
+    def _publish(self, number: int, start: int, images: Sequence[StreamedImage], read: Decoded) -> None:
         roles = np.array([image.role for image in images], np.uint8)
         labels = np.array([image.label for image in images], np.int64)
-        self._ledger.count_frames(roles, read.good)
-        self._tell_faults(read.faults)
-        if not len(read.pixels):
+        self._ledger.count_frames(roles, np.isin(np.arange(len(images)), read.rows))
+        self._corrupt.note({self._firsts[number] + start + row: fault for row, fault in read.faults.items()})
+        if not read.rows:
             return
         arrays: Arrays = {
-            "index": np.arange(start, start + len(images), dtype=np.int32)[read.good],
-            "role": roles[read.good],
-            "label": labels[read.good],
+            "index": np.arange(start, start + len(images), dtype=np.int32)[read.rows],
+            "role": roles[read.rows],
+            "label": labels[read.rows],
             "image": read.pixels,
         }
         self._publisher.post_to_edge(Frames(number, 0.0, time.time()), arrays)
@@ -130,14 +132,3 @@ class ImageStreamer(SourceStreamer):
             return
         self._ledger.count_labels(np.zeros(len(read.pixels), bool))
         self._publisher.post_samples(Samples(number), arrays)
-
-    def _tell_faults(self, faults: Sequence[str]) -> None:
-        for fault in faults:
-            self._loop.warn(f"left out an image that cannot be read: {fault}")
-        self._faults.extend(faults)
-        total = sum(len(task.images) for task in self._tasks)
-        if len(self._faults) > self._source.corrupt_share * total:
-            raise UserError(
-                f"{len(self._faults)} of {total} images cannot be read, more than source.corrupt_share = "
-                f"{self._source.corrupt_share:g} allows: {'; '.join(self._faults[:FAULTS_NAMED])}"
-            )

@@ -14,7 +14,7 @@ from ptychoflow.acquisition.classification.image_folder import read_image_folder
 from ptychoflow.acquisition.classification.tasks import deal_classes
 from ptychoflow.streaming.errors import UserError
 from ptychoflow.trainer.pipelines.classification.offline.data import ImageData
-from ptychoflow.trainer.pipelines.classification.offline.loading import CorruptFiles
+from ptychoflow.trainer.pipelines.classification.offline.loading import RanksCorruptFiles
 from ptychoflow.trainer.pipelines.classification.settings import ImageSettings
 
 
@@ -168,7 +168,7 @@ def test_hidden_files_and_what_only_calls_itself_an_image_are_no_part_of_a_data_
 
 
 def miss_my_own(rank: int, share: float) -> tuple[int, str]:
-    corrupt = CorruptFiles(10, share=share)
+    corrupt = RanksCorruptFiles(10, share=share)
     corrupt.note({number: f"{number}.png is damaged" for number in ([0, 1, 2], [2, 3])[rank]})
     try:
         corrupt.gather(torch.device("cpu"))

@@ -12,11 +12,11 @@ import numpy.typing as npt
 import torch
 from torch.utils.dlpack import from_dlpack
 
-from ptychoflow.acquisition.classification.decoding import CorruptImage, decode
+from ptychoflow.acquisition.classification.decoding import decode, decode_all
 from ptychoflow.acquisition.classification.image_folder import ImageFile
 from ptychoflow.streaming.errors import UserError
 from ptychoflow.trainer.interface.pipeline import Minibatch
-from ptychoflow.trainer.pipelines.classification.offline.loading import CorruptFiles, Rows
+from ptychoflow.trainer.pipelines.classification.offline.loading import RanksCorruptFiles, Rows
 from ptychoflow.trainer.pipelines.classification.settings import ImageSettings
 
 log = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ class DaliLoader:
         obstacle = _obstacle(on_gpu=on_gpu)
         if obstacle is not None:
             raise UserError(f"images.loader is 'dali', but {obstacle}; or use images.loader = 'torchvision'")
-        self._corrupt = CorruptFiles(len(files), share=settings.corrupt_share)
+        self._corrupt = RanksCorruptFiles(len(files), share=settings.corrupt_share)
         self._files, self._settings, self._on_gpu = files, settings, on_gpu
         # its own, so that waiting for a copy is not waiting for the training; one, as streams are handed out in turn
         self._copying = torch.cuda.Stream() if on_gpu else None  # type: ignore[no-untyped-call]
@@ -50,7 +50,7 @@ class DaliLoader:
         self._largest_batch = 0
 
     @property
-    def corrupt(self) -> CorruptFiles:
+    def corrupt(self) -> RanksCorruptFiles:
         """What could not be read."""
         return self._corrupt
 
@@ -84,18 +84,11 @@ class DaliLoader:
 
     def _decode_slowly(self, rows: Rows) -> tuple[Rows, torch.Tensor]:
         """Return the rows that can be read, and their images; note the others."""
-        channels, px = self._settings.channels, self._settings.stored_px
-        images: dict[int, npt.NDArray[np.uint8]] = {}
-        found: dict[int, str] = {}
-        for row in rows:
-            try:
-                images[row] = decode(self._files[row].path, channels=channels, px=px)
-            except CorruptImage as error:
-                found[row] = str(error)
-        self._corrupt.note(found)
-        pixels = np.stack(list(images.values())) if images else np.zeros((0, channels, px, px), np.uint8)
-        found_images = torch.from_numpy(pixels)
-        return list(images), found_images.cuda() if self._on_gpu else found_images
+        shape = {"channels": self._settings.channels, "px": self._settings.stored_px}
+        found = decode_all(rows, lambda row: decode(self._files[row].path, **shape), **shape)
+        self._corrupt.note(found.faults)
+        images = torch.from_numpy(found.pixels)
+        return found.rows, images.cuda() if self._on_gpu else images
 
 
 def build_pipeline(settings: ImageSettings, *, batch: int, device: int | None) -> Any:

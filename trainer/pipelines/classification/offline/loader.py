@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from ptychoflow.acquisition.classification.decoding import CorruptImage, decode
+from ptychoflow.acquisition.classification.decoding import Pixels, decode, decode_all
 from ptychoflow.acquisition.classification.image_folder import ImageFile
 from ptychoflow.trainer.interface.pipeline import Minibatch
-from ptychoflow.trainer.pipelines.classification.offline.loading import CorruptFiles, Rows
+from ptychoflow.trainer.pipelines.classification.offline.loading import RanksCorruptFiles, Rows
 from ptychoflow.trainer.pipelines.classification.settings import ImageSettings
 
 Loaded = tuple[torch.Tensor, torch.Tensor, dict[int, str]]
@@ -28,7 +26,7 @@ class ImageLoader:
     """
 
     def __init__(self, files: Sequence[ImageFile], settings: ImageSettings) -> None:
-        self._corrupt = CorruptFiles(len(files), share=settings.corrupt_share)
+        self._corrupt = RanksCorruptFiles(len(files), share=settings.corrupt_share)
         self._batches: list[Rows] = []
         self._loader: DataLoader[Loaded] = DataLoader(
             _Files(files, settings),
@@ -43,7 +41,7 @@ class ImageLoader:
         )
 
     @property
-    def corrupt(self) -> CorruptFiles:
+    def corrupt(self) -> RanksCorruptFiles:
         """What could not be read."""
         return self._corrupt
 
@@ -63,21 +61,14 @@ class ImageLoader:
 class _Files(Dataset[Loaded]):
     def __init__(self, files: Sequence[ImageFile], settings: ImageSettings) -> None:
         self._files, self._channels, self._px = files, settings.channels, settings.stored_px
-        self._kept: dict[int, npt.NDArray[np.uint8]] | None = {} if settings.keep_in_memory else None
+        self._kept: dict[int, Pixels] | None = {} if settings.keep_in_memory else None
 
     def __getitems__(self, rows: Rows) -> list[Loaded]:
-        images, labels, corrupt = [], [], {}
-        for row in rows:
-            try:
-                images.append(self._image(row))
-                labels.append(self._files[row].label)
-            except CorruptImage as error:
-                corrupt[row] = str(error)
-        shape = (0, self._channels, self._px, self._px)
-        pixels = np.stack(images) if images else np.zeros(shape, np.uint8)
-        return [(torch.from_numpy(pixels), torch.tensor(labels, dtype=torch.int64), corrupt)]
+        found = decode_all(rows, self._image, channels=self._channels, px=self._px)
+        labels = torch.tensor([self._files[row].label for row in found.rows], dtype=torch.int64)
+        return [(torch.from_numpy(found.pixels), labels, found.faults)]
 
-    def _image(self, row: int) -> npt.NDArray[np.uint8]:
+    def _image(self, row: int) -> Pixels:
         if self._kept is not None and row in self._kept:
             return self._kept[row]
         image = decode(self._files[row].path, channels=self._channels, px=self._px)

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 import torch
 import torch.distributed as dist
 
-from ptychoflow.streaming.errors import UserError
+from ptychoflow.acquisition.classification.corrupt_files import CorruptFiles
 from ptychoflow.trainer.interface.pipeline import Minibatch
-
-log = logging.getLogger(__name__)
 
 Rows = list[int]
 """Positions in the list of files."""
 
 OF_ANOTHER_RANK = "one that another rank names"
-NAMED = 3
-"""Corrupt files that an error names."""
 
 
 class Loader(Protocol):
@@ -29,7 +24,7 @@ class Loader(Protocol):
     """
 
     @property
-    def corrupt(self) -> CorruptFiles:
+    def corrupt(self) -> RanksCorruptFiles:
         """What could not be read."""
 
     def load(self, batches: Sequence[Rows]) -> Iterator[Minibatch]:
@@ -40,8 +35,8 @@ class Loader(Protocol):
         """
 
 
-class CorruptFiles:
-    """Counts files that cannot be read.
+class RanksCorruptFiles(CorruptFiles):
+    """Counts files that any rank cannot read.
 
     Args:
         files: number of all files.
@@ -49,21 +44,7 @@ class CorruptFiles:
     """
 
     def __init__(self, files: int, *, share: float) -> None:
-        self.reasons: dict[int, str] = {}
-        """Why a file could not be read, by its position."""
-        self._files, self._share = files, share
-
-    def note(self, reasons: Mapping[int, str]) -> None:
-        """Take in and name those that are new.
-
-        Raises:
-            UserError: they have become too many.
-        """
-        for row, reason in reasons.items():
-            if row not in self.reasons:
-                log.warning("left out an image that cannot be read: %s", reason)
-        self.reasons |= reasons
-        self._check()
+        super().__init__(files, share=share, setting="images.corrupt_share")
 
     def gather(self, device: torch.device) -> None:
         """Take in what other ranks could not read. Collective.
@@ -83,11 +64,3 @@ class CorruptFiles:
         for row in found.nonzero().flatten().tolist():
             self.reasons.setdefault(row, OF_ANOTHER_RANK)
         self._check()
-
-    def _check(self) -> None:
-        if len(self.reasons) > self._share * self._files:
-            named = "; ".join(list(self.reasons.values())[:NAMED])
-            raise UserError(
-                f"{len(self.reasons)} of {self._files} images cannot be read, more than "
-                f"images.corrupt_share = {self._share:g} allows: {named}"
-            )

@@ -37,8 +37,10 @@ def requests_of_parent(at_end: Callable[[], None] = lambda: None) -> queue.Simpl
     requests: queue.SimpleQueue[bytes] = queue.SimpleQueue()
 
     def read() -> None:
-        for line in sys.stdin.buffer:
-            requests.put(line)
+        # `sys.stdin` would be locked while it is read, and a process that ends meanwhile aborts
+        with os.fdopen(os.dup(0), "rb") as lines:
+            for line in lines:
+                requests.put(line)
         at_end()
         os._exit(0)
 

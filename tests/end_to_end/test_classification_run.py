@@ -96,5 +96,5 @@ def test_a_folder_that_is_not_there_is_one_clear_line(tmp_path: Path) -> None:
     done = run(tmp_path / "nowhere", tmp_path / "runs", "--pipeline=classification")
     assert done.returncode == 2
     (line,) = [one for one in done.stderr.splitlines() if "INFO" not in one]
-    assert "nowhere/train cannot be listed: No such file or directory; a folder per class is expected there" in line
+    assert "nowhere: there is no such file or folder; check the path" in line
     assert not (tmp_path / "runs").exists()

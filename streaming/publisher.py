@@ -50,6 +50,7 @@ def rank_name(rank: int) -> str:
 
 IMAGES_KEPT = 4
 RETRY_S = 1.0
+"""So long after a socket could not be opened it is tried again."""
 
 
 class Publisher:
@@ -297,7 +298,8 @@ class Publisher:
 
     def _handle_acknowledgement(self, message: Acknowledge, outbox: Outbox) -> None:
         if outbox is not self._edge and message.session == outbox.session:
-            self._refused.clear()  # the ranks before are alive: those were strangers
+            # the ranks of this trainer are alive: those of another one were strangers
+            self._refused = self._refused_with(self.world_size)
         if message.hold:
             self._kept -= outbox.hold(message.session, message.sequences)
         else:

@@ -121,6 +121,25 @@ def test_ranks_whose_ports_are_taken_for_a_while_are_sent_their_samples_once_the
     assert "which wait: cannot listen on 127.0.0.1:" in told_once
 
 
+def test_a_rank_that_was_refused_is_not_forgotten_because_another_one_of_its_trainer_is_there(
+    network: NetworkSettings, tmp_path: Path
+) -> None:
+    told: list[str] = []
+    with contextlib.ExitStack() as stack:
+        taken = stack.enter_context(socket.create_server(("127.0.0.1", network.samples_port + 1)))
+        publisher = stack.enter_context(
+            Publisher(network, spool_dir=tmp_path, memory_bytes=1 << 30, edge=False, warn=told.append)
+        )
+        post_samples(publisher, 4)
+        refused = stack.enter_context(rank_inbox(network, 1, 2))
+        wait_until(lambda: (publisher.pump(0.01), bool(told))[1])
+        taken.close()
+        with rank_inbox(network, 0, 2) as first:
+            assert numbers(collect(publisher, first, 2)) == [0, 2]
+            assert numbers(collect(publisher, refused, 2)) == [1, 3]
+            settle(publisher)
+
+
 def test_two_edges_on_one_stream_are_told_and_keep_bounded_memory(
     network: NetworkSettings, publisher_of: MakePublisher
 ) -> None:

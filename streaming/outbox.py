@@ -28,13 +28,10 @@ log = logging.getLogger(__name__)
 
 CHECKSUM, LENGTH = struct.Struct("<I"), struct.Struct("<Q")
 """What a spool file begins with, and each part in it."""
-
-
 BREAK_OVER_S = 0.5
 """By then ZeroMQ deals no more messages to a connection that it has told the end of."""
-
-
 RETRY_S = 1.0
+"""So long after a disk took nothing it is tried again."""
 
 
 class DamagedBatch(Exception):

@@ -30,12 +30,13 @@ def free_block(count: int) -> int:
     worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
     first = 20_000 + 4_000 * (worker % 3) + os.getpid() % 3_900
     for start in range(first, 60_000, count):
-        if all(_is_free(start + offset) for offset in range(count)):
+        if all(is_free(start + offset) for offset in range(count)):
             return start
     raise RuntimeError("no block of free ports")
 
 
-def _is_free(port: int) -> bool:
+def is_free(port: int) -> bool:
+    """Return whether nobody listens on a port of loopback."""
     with socket.socket() as one:
         try:
             one.bind(("127.0.0.1", port))

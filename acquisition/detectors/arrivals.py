@@ -30,6 +30,10 @@ class SeriesHeader:
     most_frames: int | None = None
     """An upper bound: free runs set more than they need."""
 
+    def mask_for(self, shape_px: tuple[int, ...]) -> npt.NDArray[np.bool_] | None:
+        """Return the mask if it fits frames of this shape."""
+        return self.mask if self.mask is not None and self.mask.shape == shape_px else None
+
     def completed_by(self, other: SeriesHeader) -> SeriesHeader:
         """Return this header with what only `other` says."""
         return replace(other, **{name: value for name, value in vars(self).items() if value is not None})

@@ -6,13 +6,13 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from ptychoflow.acquisition.detectors.arrivals import FramesCame, SeriesHeader
 from ptychoflow.acquisition.detectors.arrivals_file import DROPPED, LISTENING, STOPPED, ArrivalsReader
+from ptychoflow.acquisition.detectors.first_look import Look, look_at_first_frames
 from ptychoflow.acquisition.detectors.frame_decoder import Cut, FrameDecoder, Frames
 from ptychoflow.acquisition.detectors.interface import Decoder
 from ptychoflow.acquisition.detectors.joiner import PlacedFrames, missing_in_words
@@ -21,10 +21,8 @@ from ptychoflow.acquisition.detectors.series_table import Series, SeriesTable
 from ptychoflow.acquisition.detectors.settings import LiveSettings
 from ptychoflow.acquisition.frame_check import shows_counts
 from ptychoflow.acquisition.position_check import Reach, outliers
-from ptychoflow.acquisition.preprocess import FilePerspective
 from ptychoflow.acquisition.publishing.ledger import Ledger
 from ptychoflow.acquisition.readers.geometry import FoundGeometry, complete_geometry
-from ptychoflow.acquisition.readers.stored import StoredPerspective, check
 from ptychoflow.acquisition.scan import FrameBatch, Geometry, OpenEndedPerspective, OpenEndedScan
 from ptychoflow.streaming.errors import UserError
 from ptychoflow.streaming.events import Unplaced
@@ -37,7 +35,6 @@ LOOK_BYTES = 1 << 30
 """Of frames that are looked at together, at most."""
 BATCH_S = 0.05
 """As long as frames come, a batch is filled for so long at most."""
-CENTRE_PX = 2.0
 
 
 class LiveScan(OpenEndedScan):
@@ -205,20 +202,6 @@ class LiveScan(OpenEndedScan):
             self.warn(f"series {series.name} is left out: {opening.why_not}")
 
 
-@dataclass(frozen=True)
-class Look:
-    """What was found in the first frames of a series."""
-
-    perspective: FilePerspective
-    """Made of these frames, as of those of a file."""
-    sent: Geometry
-    """Of frames as they are sent."""
-
-    def place(self, positions_m: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        """Return positions (n, 2) in object pixels, with the corrections that are set."""
-        return self.perspective.place(positions_m / self.sent.object_pixel_size_m)
-
-
 class Opening:
     """The first frames of a series, from which everything is found that a perspective needs to know before."""
 
@@ -264,9 +247,8 @@ class Opening:
                     return
             self._frames.append(decoded)
             self._held_bytes += decoded.nbytes
-            mask = self._series.header.mask
-            fits = mask is not None and mask.shape == decoded.shape[1:]
-            self._showing += int(shows_counts(decoded, mask if fits else None).sum())
+            mask = self._series.header.mask_for(decoded.shape[1:])
+            self._showing += int(shows_counts(decoded, mask).sum())
 
     def perspective(self, index: int) -> LivePerspective | None:
         """Return the perspective; None if there is too little to see.
@@ -285,11 +267,19 @@ class Opening:
         near = ~outliers(scale * positions_px, field_px)
         placed, stored = placed.select(near), stored[near]
         try:
-            look = (
-                self._scan.look
-                if self._look_serves()
-                else self._look(index, positions_px[near], stored, self._geometry)
-            )
+            look = self._scan.look
+            if not self._look_serves():
+                look = look_at_first_frames(
+                    stored,
+                    positions_px[near],
+                    where=self._where,
+                    index=index,
+                    header=self._series.header,
+                    geometry=self._geometry,
+                    probe=self._scan.probe,
+                    settings=self._scan.settings,
+                    notes=self._said,
+                )
         except UserError as error:
             self._leave_out_because(error)
             return None
@@ -338,52 +328,6 @@ class Opening:
     @property
     def _where(self) -> str:
         return f"series {self._series.name}"
-
-    def _look(self, index: int, positions_px: npt.NDArray[np.float64], stored: Frames, geometry: Geometry) -> Look:
-        """Look at the first frames as at those of a file."""
-        header, settings, probe = self._series.header, self._scan.settings, self._scan.probe
-        if probe is not None and probe.shape[-2:] != geometry.frame_shape_px:
-            raise UserError(
-                f"{settings.probe}: the probe has {probe.shape[-2:]} pixels but frames have "
-                f"{geometry.frame_shape_px}; leave source.probe out and it is estimated"
-            )
-        fits = header.mask is not None and header.mask.shape == geometry.frame_shape_px
-        notes = [*self._said, *_beam_centre_note(header, settings)]
-        if header.mask is not None and not fits:
-            notes.append(f"The detector's mask of {header.mask.shape} pixels is left out: it does not fit the frames")
-        frames = [stored]
-        first = StoredPerspective(
-            where=self._where,
-            index=index,
-            angle_deg=header.angle_deg or 0.0,
-            geometry=geometry,
-            positions_px=positions_px,
-            frame_count=len(stored),
-            dtype=stored.dtype,
-            read=lambda start, stop: frames[0][start:stop].copy(),
-            probe=probe,
-            mask=header.mask if fits else None,
-            notes=notes,
-            said_by="detector",
-        )
-        check(first, position_scale=settings.preprocess.position_scale)
-        look = Look(FilePerspective(first, settings.preprocess), geometry)
-        frames.clear()  # they are not read again
-        return look
-
-
-def _beam_centre_note(header: SeriesHeader, settings: LiveSettings) -> list[str]:
-    """Say so where the detector's beam centre is not the one that frames are taken to have."""
-    if header.beam_centre_px is None or header.shape_px is None or header.beam_centre_px == (0.0, 0.0):
-        return []
-    taken = settings.preprocess.centre_px or tuple(length // 2 for length in header.shape_px)
-    if max(abs(said - used) for said, used in zip(header.beam_centre_px, taken, strict=True)) <= CENTRE_PX:
-        return []
-    said = [round(place) for place in header.beam_centre_px]
-    return [
-        f"The detector says that the beam centre is at pixel ({said[0]}, {said[1]}), while ({taken[0]}, {taken[1]}) is "
-        f"used; to follow it, --set source.preprocess.centre_px=[{said[0]},{said[1]}]"
-    ]
 
 
 class LivePerspective(OpenEndedPerspective):

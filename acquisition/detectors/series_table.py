@@ -301,9 +301,12 @@ class SeriesTable:
                 self._give_up_run(name)
 
     def _may_belong(self, run: _Run, series: Series) -> bool:
+        return self._is_near(run, series) and series.run is None and not series.over
+
+    def _is_near(self, run: _Run, series: Series) -> bool:
+        """Whether a run of positions and the frames of a series began near enough to each other."""
         began_s, first_s = run.began_s, series.joiner.first_frame_s
-        near = began_s is not None and first_s is not None and abs(began_s - first_s) <= self._join.begin_within_s
-        return near and series.run is None and not series.over
+        return began_s is not None and first_s is not None and abs(began_s - first_s) <= self._join.begin_within_s
 
     def _give_up_run(self, name: str) -> None:
         """Let go of a run of positions: what still comes of it is left out as well."""
@@ -341,7 +344,7 @@ class SeriesTable:
         if run.began_s is None or frames_s is None:
             return False
         first_s, last_s = frames_s
-        if abs(run.began_s - first_s) > self._join.begin_within_s:
+        if not self._is_near(run, series):
             return False
         if any((run.number - other_run) * (series.number - other) < 0 for other_run, other in self._joined):
             return False  # an earlier run is of no later series

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import threading
+from contextlib import closing
 
-import numpy as np
 import pytest
-import zmq
-from streams import MakePublisher, collect, edge_inbox, numbers, post_batches, settle
+from streams import MakePublisher, PlayedPublisher, collect, edge_inbox, numbers, post_batches, settle
 from support import Proxy, wait_until
 
 from ptychoflow.streaming import inbox as inbox_module
 from ptychoflow.streaming import sockets as sockets_module
-from ptychoflow.streaming.codec import Codec
 from ptychoflow.streaming.inbox import Inbox
-from ptychoflow.streaming.messages import ControlMessage, DataMessage, Frames, Hello
-from ptychoflow.streaming.outbox import address
 from ptychoflow.streaming.publisher import Publisher
 from ptychoflow.streaming.settings import NetworkSettings
 
@@ -64,36 +60,12 @@ def test_an_inbox_asks_again_for_what_others_wait_for(
     network: NetworkSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(inbox_module, "STALLED_S", 0.2)
-    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-    data, control = context.socket(zmq.PUSH), context.socket(zmq.PULL)
-    data.bind(f"tcp://127.0.0.1:{network.frames_port}")
-    control.bind(f"tcp://127.0.0.1:{network.acknowledgements_port}")
-    codec: Codec[DataMessage] = Codec(DataMessage)
-    hellos: list[Hello] = []
-    got: list[int] = []
-
-    def send(sequence: int) -> None:
-        session = address(hellos[-1].session, hellos[-1].call)
-        arrays = {"diffraction": np.full((1, 1, 1), sequence, np.uint16)}
-        data.send_multipart(codec.encode(Frames(0, 0.0, 0.0), arrays, session=session, sequence=sequence))
-
-    with edge_inbox(network) as inbox:
-
-        def greeted(times: int) -> bool:
-            if (delivery := inbox.receive(0.01)) is not None:
-                got.extend(numbers([delivery]))
-            while control.poll(0):
-                body = Codec(ControlMessage).decode(control.recv_multipart()).body
-                if isinstance(body, Hello):
-                    hellos.append(body)
-            return len(hellos) == times
-
-        wait_until(lambda: greeted(1))
-        send(1)  # another took message 0
-        wait_until(lambda: greeted(2))
-        assert hellos[1].next_sequence == 0
+    with closing(PlayedPublisher(network)) as publisher, edge_inbox(network) as inbox:
+        wait_until(lambda: publisher.is_greeted(inbox, 1))
+        publisher.send(1)  # another took message 0
+        wait_until(lambda: publisher.is_greeted(inbox, 2))
+        assert publisher.hellos[1].next_sequence == 0
         for sequence in range(2):
-            send(sequence)
-        wait_until(lambda: greeted(2) and len(got) == 2)
-        assert got == [0, 1]
-    context.destroy(linger=0)
+            publisher.send(sequence)
+        wait_until(lambda: publisher.is_greeted(inbox, 2) and len(publisher.got) == 2)
+        assert publisher.got == [0, 1]

@@ -14,6 +14,7 @@ import pytest
 import zmq
 from streams import (
     MakePublisher,
+    PlayedPublisher,
     collect,
     edge_inbox,
     numbers,
@@ -33,7 +34,6 @@ from ptychoflow.streaming.messages import (
     Hello,
     ScanEnd,
 )
-from ptychoflow.streaming.outbox import address
 from ptychoflow.streaming.publisher import Publisher
 from ptychoflow.streaming.settings import NetworkSettings
 
@@ -370,43 +370,23 @@ def test_a_message_too_large_is_left_out_and_told_and_those_behind_it_arrive(
 
 def test_messages_too_large_do_not_make_an_inbox_take_answers_to_hellos_of_long_ago(network: NetworkSettings) -> None:
     limited = network.model_copy(update={"max_message_bytes": 10_000})
-    context = zmq.Context()
-    data, control = context.socket(zmq.PUSH), context.socket(zmq.PULL)
-    data.bind(f"tcp://127.0.0.1:{network.frames_port}")
-    control.bind(f"tcp://127.0.0.1:{network.acknowledgements_port}")
-    codec: Codec[Frames] = Codec(Frames)
-    hellos: list[Hello] = []
-    got: list[int] = []
-
-    def send(sequence: int, *, answers: int, side: int = 1) -> None:
-        session = address(hellos[0].session, answers)
-        arrays = {"diffraction": np.full((1, side, side), sequence, np.uint16)}
-        data.send_multipart(codec.encode(Frames(0, 0.0, 0.0), arrays, session=session, sequence=sequence))
-
-    with Inbox(limited, consumer="edge", port=network.frames_port) as inbox:
-
-        def greeted(times: int) -> bool:
-            if (delivery := inbox.receive(0.01)) is not None:
-                got.extend(numbers([delivery]))
-            while control.poll(0):
-                body = Codec(ControlMessage).decode(control.recv_multipart()).body
-                if isinstance(body, Hello):
-                    hellos.append(body)
-            return len(hellos) == times
-
+    with (
+        contextlib.closing(PlayedPublisher(network)) as publisher,
+        Inbox(limited, consumer="edge", port=network.frames_port) as inbox,
+    ):
         for call in range(4):
-            wait_until(partial(greeted, call + 1))
-            send(call // 2, answers=call, side=100)  # each is sent twice, before it is taken for what was refused
-        wait_until(partial(greeted, 5))
+            wait_until(partial(publisher.is_greeted, inbox, call + 1))
+            # each is sent twice, before it is taken for what was refused
+            publisher.send(call // 2, answers=call, side=100)
+        wait_until(partial(publisher.is_greeted, inbox, 5))
         assert inbox.oversized == 2
-        send(2, answers=2, side=2)
-        send(2, answers=0)
-        send(2, answers=3)
-        send(3, answers=4)
-        wait_until(lambda: greeted(5) and len(got) == 2)
-        assert got == [2, 3]
+        publisher.send(2, answers=2, side=2)
+        publisher.send(2, answers=0)
+        publisher.send(2, answers=3)
+        publisher.send(3, answers=4)
+        wait_until(lambda: publisher.is_greeted(inbox, 5) and len(publisher.got) == 2)
+        assert publisher.got == [2, 3]
         assert inbox.duplicates == 0  # the first two answer hellos of long ago
-    context.destroy(linger=0)
 
 
 def test_malformed_messages_are_counted_and_dropped_on_both_sides(

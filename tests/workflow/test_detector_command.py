@@ -1,13 +1,12 @@
 """`ptychoflow detector` as a process."""
 
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from support import free_ports, wait_until
+from support import free_ports, is_free, wait_until
 
 from ptychoflow.acquisition.recorder import Recorder
 from ptychoflow.acquisition.simulation.scan import SimulatedScan
@@ -31,18 +30,9 @@ def test_a_signal_ends_it_while_nobody_listens(scan_file: Path, number: signal.S
     command = [sys.executable, "-m", "ptychoflow", "detector", f"dectris-v2://127.0.0.1:{port}", str(scan_file)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         try:
-            wait_until(lambda: _is_bound(port), timeout_s=60)
+            wait_until(lambda: not is_free(port), timeout_s=60)
             process.send_signal(number)
             out, err = process.communicate(timeout=10)
         finally:
             process.kill()
     assert (process.returncode, out) == (0, "dectris-v2: 0 frames sent\n"), err
-
-
-def _is_bound(port: int) -> bool:
-    with socket.socket() as one:
-        try:
-            one.bind(("127.0.0.1", port))
-        except OSError:
-            return True
-    return False

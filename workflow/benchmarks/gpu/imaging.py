@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 import numpy as np
@@ -43,15 +43,29 @@ WARM_UP_RUNS = 3
 
 
 def backends(setup: Setup) -> Figures:
-    """Run every backend that can be used here, with full and with small batches; one that fails hides no other."""
-    network, frames = _network(setup, seed=0), _frames(setup)
+    """Run every backend that can be used here, with full and with small batches."""
+    frames = _frames(setup)
+    network = _network(setup, frames, seed=0)
     with torch.no_grad():
         expected = network(torch.from_numpy(frames)).phase.numpy()
-    figures: Figures = {}
-    faults = []
+    case = network, frames, expected
+    return _with_each_backend(setup, lambda backend, figures: _try(backend, setup, case, figures))
+
+
+def _with_each_backend(setup: Setup, work: Callable[[Backend, Figures], list[str]]) -> Figures:
+    """Return the figures of every backend that can be used here; one that fails hides no other.
+
+    Args:
+        setup: where it runs.
+        work: adds the figures of a backend, and returns what is wrong with it.
+
+    Raises:
+        Unmet: something is wrong with one.
+    """
+    figures, faults = Figures(), list[str]()
     for backend in _backends(setup):
         try:
-            faults += _try(backend, setup, (network, frames, expected), figures)
+            faults += work(backend, figures)
         except ERRORS as error:
             faults.append(f"{backend.name.value}: {type(error).__name__}: {error}")
     if faults:
@@ -104,18 +118,9 @@ def _one_ahead(run: Runner, frames: Frames) -> None:
 
 def new_weights(setup: Setup) -> Figures:
     """Make new weights ready while another thread images with the old ones: the same images, and no long stall."""
-    figures: Figures = {}
     frames = _frames(setup)
-    networks = [_network(setup, seed=seed) for seed in range(3 if setup.short else 11)]
-    faults = []
-    for backend in _backends(setup):
-        try:
-            faults += _renew(backend, setup, networks, frames, figures)
-        except ERRORS as error:
-            faults.append(f"{backend.name.value}: {type(error).__name__}: {error}")
-    if faults:
-        raise Unmet("; ".join(faults), figures)
-    return figures
+    networks = [_network(setup, frames, seed=seed) for seed in range(3 if setup.short else 11)]
+    return _with_each_backend(setup, lambda backend, figures: _renew(backend, setup, networks, frames, figures))
 
 
 def _renew(
@@ -166,14 +171,14 @@ def _backends(setup: Setup) -> list[Backend]:
     return [kind(setup.device, precision, threads=1, batch_max=BATCH) for kind in kinds]
 
 
-def _network(setup: Setup, *, seed: int) -> FrameNetwork:
+def _network(setup: Setup, frames: Frames, *, seed: int) -> FrameNetwork:
     """Return a network whose phases differ from frame to frame: untrained, with batch norm that fits the frames."""
     network = network_of(setup, px=_frame_px(setup), seed=seed)
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = None  # what it has seen, not a moving mean
     with torch.no_grad():
-        network.train()(torch.from_numpy(_frames(setup)))
+        network.train()(torch.from_numpy(frames))
     return network.eval()
 
 

@@ -133,7 +133,9 @@ def _renew(
     expected, took_s, off_rad, stop = run(frames).phase, [], [0.0], threading.Event()
 
     def image() -> None:
-        while not stop.is_set():
+        ends = False
+        while not ends:
+            ends = stop.is_set()  # the last batch is begun when all others are ready
             began_s = time.perf_counter()
             phase = run(frames).phase
             took_s.append(time.perf_counter() - began_s)

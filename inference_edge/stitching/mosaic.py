@@ -1,7 +1,7 @@
 """Stitching patches at sub-pixel positions into one growing image.
 
 A patch pixel that lies between four pixels of the image is spread over them with bilinear weights, and the weights are
-summed on a canvas of their own, so that the image is an exact weighted mean: a true zero counts like any other value.
+known for each pixel, so that the image is an exact weighted mean: a true zero counts like any other value.
 Amplitudes are averaged as they are; phases are averaged as unit phasors, so that a wrap at ±π does not tear the image
 and an error of the amplitude does not reach the phase.
 
@@ -21,9 +21,9 @@ from ptychoflow.inference_edge.stitching.row_bands import ONE_BAND, RowBands
 from ptychoflow.inference_edge.stitching.spreading import (
     LAYERS,
     LAYERS_WITHOUT_AMPLITUDE,
-    WEIGHT,
     add_patches,
     draw_rows,
+    weights,
 )
 
 FloatArray = npt.NDArray[np.floating]
@@ -106,6 +106,8 @@ def place_patches(
     exact_corners = positions_px - (height // 2, width // 2)
     corners = np.floor(exact_corners)
     beyond = np.minimum((exact_corners - corners).astype(np.float32), np.nextafter(np.float32(1), np.float32(0)))
+    # an integer but for rounding: a row of pixels that next to nothing covers
+    beyond[beyond < np.finfo(np.float32).epsneg] = 0
     return PlacedPatches(
         None if amplitude is None else np.ascontiguousarray(amplitude, np.float32),
         np.ascontiguousarray(phase, np.float32),
@@ -127,8 +129,8 @@ class Mosaic:
         self._bands = bands
         self._canvas = NOWHERE
         self._covered = NOWHERE
-        self._sums = np.zeros((LAYERS_WITHOUT_AMPLITUDE, 0, 0))
-        self._coverage = np.zeros((0, 0), dtype=np.int32)
+        self._sums = np.zeros((LAYERS_WITHOUT_AMPLITUDE, 0, 0), dtype=np.float32)
+        self._coverage, self._borders = np.zeros((0, 0), dtype=np.int32), np.zeros((0, 0, 2), dtype=np.float32)
         self._drawn = np.zeros((2, 0, 0), dtype=np.float32)
         self._undrawn = Changes()
         self._watching: list[Changes] = []
@@ -179,8 +181,8 @@ class Mosaic:
     def finish(self) -> None:
         """Keep the image and let go of the sums behind it, several times as large; nothing can be added any more."""
         self._finished = self.image()
-        self._sums, self._coverage = np.zeros((0, 0, 0)), np.zeros((0, 0), dtype=np.int32)
-        self._drawn = np.zeros((2, 0, 0), dtype=np.float32)
+        self._sums = self._drawn = np.zeros((0, 0, 0), dtype=np.float32)
+        self._coverage, self._borders = np.zeros((0, 0), dtype=np.int32), np.zeros((0, 0, 2), dtype=np.float32)
 
     def _all_near(self, patches: PlacedPatches) -> bool:
         """Whether nothing needs to be looked at patch by patch, as usually."""
@@ -206,12 +208,13 @@ class Mosaic:
         self._make_room(Area(extent.top, extent.left, extent.bottom + 1, extent.right + 1))
         if patches.amplitude is not None and len(self._sums) < LAYERS:
             # so far they were 1 everywhere
-            self._sums = np.concatenate([self._sums, self._sums[WEIGHT : WEIGHT + 1]])
+            self._sums = np.concatenate([self._sums, weights(self._coverage, self._borders)[None]])
         corners = patches.corners_px - self._canvas.origin_px
         amplitude = patches.phase[:0] if patches.amplitude is None else patches.amplitude
 
         def add(rows: tuple[int, int]) -> None:
-            add_patches(self._sums, self._coverage, amplitude, patches.phase, corners, patches.beyond_px, rows)
+            canvas = self._sums, self._coverage, self._borders
+            add_patches(*canvas, amplitude, patches.phase, corners, patches.beyond_px, rows)
 
         first = extent.top - self._canvas.top
         rows = first, first + extent.shape_px[0] + 1
@@ -225,7 +228,8 @@ class Mosaic:
         rows, columns = area.slices(self._canvas.origin_px)
 
         def draw(band: tuple[int, int]) -> None:
-            draw_rows(self._sums, self._coverage, self._drawn, band, (columns.start, columns.stop))
+            canvas = self._sums, self._coverage, self._borders
+            draw_rows(*canvas, self._drawn, band, (columns.start, columns.stop))
 
         height, width = area.shape_px
         self._bands.run(draw, (rows.start, rows.stop), pixels=area.pixels, by_row=lambda: np.full(height, width))
@@ -242,11 +246,12 @@ class Mosaic:
             needed.bottom + margin_y if needed.bottom > old.bottom else old.bottom,
             needed.right + margin_x if needed.right > old.right else old.right,
         )
-        sums, coverage = np.zeros((len(self._sums), *new.shape_px)), np.zeros(new.shape_px, dtype=np.int32)
-        drawn = np.full((2, *new.shape_px), np.nan, dtype=np.float32)
+        sums, borders = np.zeros((len(self._sums), *new.shape_px), np.float32), np.zeros((*new.shape_px, 2), np.float32)
+        coverage, drawn = np.zeros(new.shape_px, np.int32), np.full((2, *new.shape_px), np.nan, np.float32)
         kept = old.slices(new.origin_px)
-        sums[:, *kept], coverage[kept], drawn[:, *kept] = self._sums, self._coverage, self._drawn
-        self._canvas, self._sums, self._coverage, self._drawn = new, sums, coverage, drawn
+        sums[:, *kept], borders[kept] = self._sums, self._borders
+        coverage[kept], drawn[:, *kept] = self._coverage, self._drawn
+        self._canvas, self._sums, self._borders, self._coverage, self._drawn = new, sums, borders, coverage, drawn
 
 
 def _pixels_by_row(patches: PlacedPatches, extent: Area) -> npt.NDArray[np.int64]:

@@ -13,7 +13,7 @@ from ptychoflow.inference_edge.stitching import row_bands
 from ptychoflow.inference_edge.stitching.area import Area
 from ptychoflow.inference_edge.stitching.mosaic import Mosaic, StitchedImage, crop_centre, place_patches
 from ptychoflow.inference_edge.stitching.row_bands import RowBands, choose_threads
-from ptychoflow.inference_edge.stitching.spreading import AMPLITUDE, COSINE, SINE, WEIGHT, draw_rows
+from ptychoflow.inference_edge.stitching.spreading import AMPLITUDE, COSINE, COUNT, SINE, WEIGHT, draw_rows
 
 
 def stitch(amplitude, phase, positions_px, batches=1) -> StitchedImage:
@@ -158,16 +158,19 @@ def test_as_many_threads_stitch_as_processors_are_free(caplog, processors, compu
 def test_phases_are_drawn_as_numpy_computes_them():
     rng = np.random.default_rng(7)
     coverage = rng.integers(0, 3, (40, 50), np.int32)
-    sums = rng.normal(size=(4, 40, 50)) * 10.0 ** rng.integers(-12, 12, (40, 50))
+    sums = (rng.normal(size=(3, 40, 50)) * 10.0 ** rng.integers(-12, 12, (40, 50))).astype(np.float32)
     sums[:2, 0, :4] = [[0.0, 0.0, 1.0, -1.0], [1.0, -1.0, 0.0, 0.0]]
-    sums[:2, 1, :2] = [[0.0, 1e-300], [0.0, 1e-300]]
-    sums[WEIGHT] = np.abs(sums[WEIGHT]) * coverage
+    sums[:2, 1, :2] = [[0.0, 1e-44], [0.0, 1e-44]]
+    borders = np.zeros((40, 50, 2), np.float32)
+    borders[..., COUNT] = rng.integers(0, coverage + 1)
+    borders[..., WEIGHT] = rng.uniform(1e-6, 1, (40, 50)) * borders[..., COUNT]
+    weight = (coverage - borders[..., COUNT] + borders[..., WEIGHT]).astype(float)
     drawn = np.full((2, 40, 50), 5, np.float32)
-    draw_rows(sums, coverage, drawn, (0, 40), (0, 48))
+    draw_rows(sums, coverage, borders, drawn, (0, 40), (0, 48))
     covered = coverage > 0
     covered[:, 48:] = False
-    phase = np.arctan2(sums[SINE], sums[COSINE])[covered].astype(np.float32)
-    amplitude = (sums[AMPLITUDE][covered] / sums[WEIGHT][covered]).astype(np.float32)
+    phase = np.arctan2(sums[SINE].astype(float), sums[COSINE])[covered].astype(np.float32)
+    amplitude = (sums[AMPLITUDE][covered] / weight[covered]).astype(np.float32)
     np.testing.assert_array_max_ulp(drawn[1, covered], phase, maxulp=1)
     np.testing.assert_array_equal(drawn[0, covered], amplitude)
     assert np.isnan(drawn[:, :, :48][:, ~covered[:, :48]]).all()
@@ -186,6 +189,13 @@ def test_an_integer_position_puts_the_patch_centre_there_untouched():
     assert image.origin_px == (10 - 4, -3 - 4)
     np.testing.assert_array_equal(image.amplitude[:8, :8], amplitude[0])
     assert image.coverage.sum() == 64
+
+
+def test_a_position_that_misses_an_integer_by_rounding_covers_no_further_row():
+    amplitude, phase = random_patches(1, (8, 8))
+    image = stitch(amplitude, phase, np.array([[4 + 1e-9, 1e-30]]))
+    assert image.coverage.sum() == 64
+    np.testing.assert_array_equal(image.amplitude[:8, :8], amplitude[0])
 
 
 def test_nothing_added_gives_an_empty_image():

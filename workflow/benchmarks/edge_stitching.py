@@ -69,7 +69,7 @@ class _Scan:
         corners = np.floor(self._positions_px).astype(np.int64)
         self._parts = [slice(start, start + PATCHES_AT_ONCE) for start in range(0, patches, PATCHES_AT_ONCE)]
         self._corners, canvas_px = corners, corners.max(axis=0) + patch_px + 1
-        self._sums, self._coverage = np.zeros((LAYERS, *canvas_px)), np.zeros(canvas_px, np.int32)
+        self._sums, self._coverage = np.zeros((LAYERS, *canvas_px), np.float32), np.zeros(canvas_px, np.int32)
 
     def stitch(self, bands: RowBands | None = None) -> Took:
         """Stitch all patches into one image."""
@@ -119,7 +119,6 @@ def _move(sums: Any, coverage: Any, amplitude: Any, phase: Any, corners: Any) ->
             _add(angles, source, totals, target, columns)
             _add(angles, source, totals, target + layer, columns)
             _add(sizes, source, totals, target + layer + layer, columns)
-            _add(sizes, source, totals, target + layer + layer + layer, columns)
             _count(covered, target, columns)
 
 

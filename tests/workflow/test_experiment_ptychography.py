@@ -22,6 +22,7 @@ from small_experiment import SOURCE, experiment, trained
 from support import wait_until
 
 from ptychoflow.acquisition.retrieval.settings import RetrievalSettings
+from ptychoflow.acquisition.retrieval.worker import WORKER_MODULE as RETRIEVER
 from ptychoflow.streaming.errors import UserError
 from ptychoflow.streaming.messages import FrameRole
 from ptychoflow.trainer.checkpoints.checkpoint import newest
@@ -89,6 +90,23 @@ def test_samples_of_a_seed_are_its_own_and_repeatable(tmp_path: Path) -> None:
     assert len(a[-1].roles) == 40, "void frames are kept where an image is stitched"
     void = np.mean(a[0].samples["phase"].astype(float) ** 2, axis=(1, 2)) < 0.02
     assert not void.any()
+
+
+def test_phases_are_retrieved_in_a_process_that_leaves_nothing_behind(tmp_path: Path) -> None:
+    """The library seeds all random generators and takes every GPU that it sees."""
+    specimen = SOURCE.specimens[0].model_copy(update={"perspectives": 1})
+    source = SOURCE.model_copy(update={"specimens": (specimen,)}).model_dump(mode="json")
+    retrieval = {"source": "ptychi", "epochs": 2, "target_shape_px": [16, 16]}
+    settings = experiment(source=source, retrieval=retrieval, roles={"hold_out": "none"})
+    states = torch.get_rng_state(), np.random.get_state()[1]  # noqa: NPY002  what the library seeds
+    prepare(settings, seed=0, folder=tmp_path)
+    assert torch.equal(torch.get_rng_state(), states[0])
+    assert np.array_equal(np.random.get_state()[1], states[1])  # noqa: NPY002
+    assert not [child for child in psutil.Process().children() if RETRIEVER in " ".join(child.cmdline())]
+    assert not list((tmp_path / "jobs").iterdir())
+    (part,) = open_dataset(tmp_path)
+    assert part.ground_truth_s > 0
+    assert 0.1 < part.samples["phase"].std() < 2
 
 
 def test_a_folder_of_training_samples_is_read(tmp_path: Path) -> None:

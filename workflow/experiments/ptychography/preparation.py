@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
@@ -13,9 +12,16 @@ import numpy as np
 import numpy.typing as npt
 
 from ptychoflow.acquisition.frame_check import as_streamed
-from ptychoflow.acquisition.retrieval.ground_truth import GroundTruthJob, compute_ground_truth, starting_probe
+from ptychoflow.acquisition.retrieval.engines import RETRIEVING
+from ptychoflow.acquisition.retrieval.ground_truth import (
+    GroundTruth,
+    GroundTruthJob,
+    compute_ground_truth,
+    starting_probe,
+)
 from ptychoflow.acquisition.retrieval.settings import RetrievalSettings
 from ptychoflow.acquisition.retrieval.void import is_void, squared_phase_rad2
+from ptychoflow.acquisition.retrieval.worker import GroundTruthResult, GroundTruthWorker
 from ptychoflow.acquisition.roles import assign_roles
 from ptychoflow.acquisition.scan import Perspective, Scan
 from ptychoflow.acquisition.source_settings import HoldOut, ReplaySettings, RoleSettings, SimulationSettings
@@ -36,6 +42,9 @@ from ptychoflow.workflow.progress_bar import ProgressBar
 log = logging.getLogger(__name__)
 
 FRAMES_FILE, PATCHES_FILE = "cropped_exp_diffr_data.npy", "patched_psi.npy"
+JOBS = "jobs"
+"""Folder of what a ground-truth worker is given."""
+POLL_S = 1.0
 SEED_STEP = 1000
 """Between the seeds of repetitions and of scans, so that none meets another's."""
 
@@ -87,11 +96,17 @@ def _written(settings: PtychographyExperiment, seed: int, folder: Path) -> Itera
             stack.enter_context(closing(part.scan))
         total, number = sum(len(part.scan) for part in parts), 0
         for part in parts:
-            for perspective in part.scan:
-                if not is_written(number, folder):
-                    write_perspective(_with_ground_truth(perspective, part, number=number), folder)
-                number += 1
-                yield number, total
+            with ExitStack() as ended_with_part:
+                worker: GroundTruthWorker | None = None
+                for perspective in part.scan:
+                    if not is_written(number, folder):
+                        if worker is None and part.retrieval.source in RETRIEVING:
+                            # a process of its own: what retrieves takes the GPUs it sees, and changes torch's defaults
+                            opened = GroundTruthWorker(part.retrieval, spool_dir=folder / JOBS)
+                            worker = ended_with_part.enter_context(opened)
+                        write_perspective(_with_ground_truth(perspective, part, worker, number=number), folder)
+                    number += 1
+                    yield number, total
 
 
 def _open_parts(
@@ -117,7 +132,9 @@ def _seeded(source: SimulationSettings | ReplaySettings, seed: int) -> Simulatio
     return source.model_copy(update={"seed": source.seed + seed, "specimens": phases})
 
 
-def _with_ground_truth(perspective: Perspective, part: _Part, *, number: int) -> PerspectiveSamples:
+def _with_ground_truth(
+    perspective: Perspective, part: _Part, worker: GroundTruthWorker | None, *, number: int
+) -> PerspectiveSamples:
     frames = as_streamed(perspective.read(0, len(perspective)))
     target_shape_px = part.retrieval.target_shape_for(perspective.geometry.frame_shape_px)
     job = GroundTruthJob(
@@ -129,9 +146,7 @@ def _with_ground_truth(perspective: Perspective, part: _Part, *, number: int) ->
         recorded=perspective.ground_truth,
         target_shape_px=target_shape_px,
     )
-    began_s = time.monotonic()
-    truth = compute_ground_truth(job, part.retrieval)
-    took_s = time.monotonic() - began_s
+    truth = compute_ground_truth(job, part.retrieval) if worker is None else _retrieved(job, worker)
     roles = assign_roles(
         part.roles,
         perspective.positions_px,
@@ -155,8 +170,17 @@ def _with_ground_truth(perspective: Perspective, part: _Part, *, number: int) ->
         positions_px=perspective.positions_px[kept],
         reference=ReferenceImage(truth.reference_amplitude, truth.reference_phase, truth.origin_px),
         probe=starting_probe(job),
-        ground_truth_s=took_s,
+        ground_truth_s=truth.seconds,
     )
+
+
+def _retrieved(job: GroundTruthJob, worker: GroundTruthWorker) -> GroundTruth:
+    worker.submit(job)
+    while not isinstance(result := worker.poll(POLL_S), GroundTruthResult):
+        continue
+    if result.ground_truth is None:
+        raise UserError(f"perspective {job.perspective} has no ground truth: {result.error}")
+    return result.ground_truth
 
 
 def _from_training_set(

@@ -37,12 +37,26 @@ log = logging.getLogger(__name__)
 CANARY_FRAMES = 16
 
 
-def serve_edge(settings: EdgeSettings, *, network: NetworkSettings, run: RunContext, stop: threading.Event) -> None:
+def serve_edge(
+    settings: EdgeSettings,
+    *,
+    network: NetworkSettings,
+    run: RunContext,
+    stop: threading.Event,
+    factory: RunnerFactory | None = None,
+) -> None:
     """Image a scan until it is over and everything is imaged with the final weights, or until `stop` is set.
 
     Blocks. Sets the number of PyTorch's CPU threads of this process, and exempts what it has loaded from the search for
     garbage from the first weights until it returns. Images are written to `run.folder.images`.
     Acquisition and trainer may come later, break off and come back.
+
+    Args:
+        settings: of the edge.
+        network: where the other parts are.
+        run: which run, and its folder.
+        stop: ends the edge.
+        factory: makes networks ready to run; by the settings without.
 
     Raises:
         UserError: CUDA or a backend is asked for that is not there, the images cannot be written, or the trainer has
@@ -50,7 +64,7 @@ def serve_edge(settings: EdgeSettings, *, network: NetworkSettings, run: RunCont
     """
     torch.set_num_threads(settings.threads)
     prepare_stitching()
-    factory = RunnerFactory(settings)
+    factory = factory or RunnerFactory(settings)
     with (
         closing(RowBands(_stitching_threads(settings, factory))) as bands,
         closing(Archive(run.folder)) as archive,

@@ -6,7 +6,7 @@ import pytest
 
 from ptychoflow.inference_edge.backends.eager import EagerBackend
 from ptychoflow.trainer.models.ptychonn_settings import ModelSettings
-from ptychoflow.workflow.benchmarks import edge, edge_stitching
+from ptychoflow.workflow.benchmarks import edge, edge_alone, edge_stitching
 
 
 def test_the_edge_is_measured_beside_the_bare_model_and_phase_retrieval(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -23,8 +23,10 @@ def test_the_edge_is_measured_beside_the_bare_model_and_phase_retrieval(monkeypa
         monkeypatch.setattr(edge, name, value)
     for name, value in {"ROUNDS": 2, "PATCHES": {8: 128}, "available_processors": lambda: 2}.items():
         monkeypatch.setattr(edge_stitching, name, value)
+    for name, value in {"ROUNDS": 2, "FRAMES": {32: 256}, "BATCH_FRAMES": (8,)}.items():
+        monkeypatch.setattr(edge_alone, name, value)
     measured = edge.bench_edge(batch_frames=4, round_s=0.05, frames_px=(32,))
-    case, alone, shared = measured["results"]
+    case, beside_network, alone, shared = measured["results"]
     assert (case["model"], case["backend"], case["frame_px"], case["batch_frames"]) == ("tiny", "eager", 32, 4)
     for figure in ("ours_frames_per_s", "bare_frames_per_s", "ours_frames_per_cpu_s", "ptychi_frame_ms"):
         assert case[figure] > 0
@@ -32,6 +34,8 @@ def test_the_edge_is_measured_beside_the_bare_model_and_phase_retrieval(monkeypa
     assert case["scored_cpu_ratio"].median > 0
     assert 0 < case["scored_fraction"] <= 1, "frames were scored where the probe was known"
     assert 0 < case["frame_to_image_p50_ms"] <= case["frame_to_image_p99_ms"]
+    assert 0 < beside_network["thread_us_per_frame"].median < beside_network["process_us_per_frame"].median
+    assert beside_network["frames_per_s"].lower > 0
     assert (alone["threads"], shared["threads"]) == (1, 2)
     assert alone["memory_patches_per_cpu_s"] > 0
     assert shared["two_images_patches_per_s"] > 0
@@ -40,6 +44,7 @@ def test_the_edge_is_measured_beside_the_bare_model_and_phase_retrieval(monkeypa
         "edge_tiny_32px_ratio",
         "edge_tiny_32px_cpu_ratio",
         "edge_p99_to_two_batches_and_50_ms_tiny_32px",
+        "edge_alone_32px_frames_per_thread_s",
         "edge_stitched_8px_patches_per_core_s",
         "edge_stitched_8px_patches_per_s_two_threads",
     }

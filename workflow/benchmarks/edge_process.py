@@ -5,17 +5,22 @@ from __future__ import annotations
 import multiprocessing
 import threading
 import time
+from dataclasses import dataclass
+from enum import Enum
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Self
+from typing import NamedTuple, Self
 
 import numpy as np
 import torch
 
+from ptychoflow.inference_edge.backends.prediction import Prediction
+from ptychoflow.inference_edge.backends.runner import ImmediateRunner, Runner
 from ptychoflow.inference_edge.backends.runner_factory import RunnerFactory
 from ptychoflow.inference_edge.ptychography.service import serve_edge
 from ptychoflow.inference_edge.settings import EdgeSettings
 from ptychoflow.streaming.settings import NetworkSettings, RunContext
+from ptychoflow.trainer.models.frame_network import FrameNetwork
 from ptychoflow.trainer.models.weights_file import read_weights
 from ptychoflow.workflow.benchmarks.paired_rounds import Took
 from ptychoflow.workflow.benchmarks.results import BenchmarkFailed
@@ -24,6 +29,33 @@ WARM_UP_BATCHES = 3
 BATCHES_MIN = 3
 START_TIMEOUT_S = 120.0
 DISTINCT_BATCHES = 8
+
+
+class ProcessorTimes(NamedTuple):
+    """Processor time so far, in seconds."""
+
+    process_s: float
+    serving_thread_s: float
+    """Of the thread that receives frames and stitches patches."""
+
+
+@dataclass(frozen=True)
+class _RunBare:
+    settings: EdgeSettings
+    seconds: float
+
+
+@dataclass(frozen=True)
+class _Serve:
+    settings: EdgeSettings
+    network: NetworkSettings
+    folder: Path
+    answers_at_once: bool
+
+
+class _Ask(Enum):
+    TIMES = "times"
+    END = "end"
 
 
 class EdgeProcess:
@@ -55,17 +87,27 @@ class EdgeProcess:
 
         The frames are float32 already, as the network takes them.
         """
-        self._connection.send((settings, None, seconds))
-        return self._answer()
+        self._connection.send(_RunBare(settings, seconds))
+        return Took(*self._answer())
 
-    def serve(self, settings: EdgeSettings, network: NetworkSettings, folder: Path) -> None:
-        """Begin to serve one scan beside whatever else is asked for; `wait` tells when it is over."""
-        self._connection.send((settings, network, folder))
+    def serve(
+        self, settings: EdgeSettings, network: NetworkSettings, folder: Path, *, answers_at_once: bool = False
+    ) -> None:
+        """Begin to serve one scan beside whatever else is asked for; `wait` tells when it is over.
+
+        With `answers_at_once`, the same patches are taken for what the network says of all frames: it costs nothing.
+        """
+        self._connection.send(_Serve(settings, network, folder, answers_at_once))
 
     def wait(self) -> None:
         """Wait until the scan is over and its images are written."""
-        self._connection.send(None)
+        self._connection.send(_Ask.END)
         self._answer()
+
+    def times(self) -> ProcessorTimes:
+        """Return what the process has used while it serves."""
+        self._connection.send(_Ask.TIMES)
+        return ProcessorTimes(*self._answer())
 
     @property
     def pid(self) -> int:
@@ -74,39 +116,60 @@ class EdgeProcess:
             raise RuntimeError("the edge's process is not started")
         return self._process.pid
 
-    def _answer(self) -> Took:
+    def _answer(self) -> tuple[float, ...]:
         if not self._connection.poll(START_TIMEOUT_S):
             raise BenchmarkFailed("the edge's process does not answer")
         try:
-            answer: tuple[float, float, float] = self._connection.recv()
+            answer: tuple[float, ...] = self._connection.recv()
         except EOFError:
             raise BenchmarkFailed("the edge's process ended; its traceback is above") from None
-        return Took(*answer)
+        return answer
 
 
 def _work(connection: Connection, weights: bytes) -> None:
     bare: dict[EdgeSettings, _Bare] = {}
-    serving: threading.Thread | None = None
+    serving = threading.current_thread()
     while True:
         try:
-            request = connection.recv()
+            request: _RunBare | _Serve | _Ask = connection.recv()
         except EOFError:
             return
-        if request is None:
-            if serving is not None:
+        match request:
+            case _RunBare(settings, seconds):
+                if settings not in bare:
+                    bare[settings] = _Bare(settings, weights)
+                connection.send(tuple(bare[settings].run(seconds)))
+            case _Serve():
+                # a benchmark that was broken off must not leave the process waiting for a scan
+                serving = threading.Thread(target=_serve, args=(request,), daemon=True)
+                serving.start()
+            case _Ask.TIMES:
+                assert serving.ident is not None  # noqa: S101  # it was started
+                connection.send((time.process_time(), time.clock_gettime(time.pthread_getcpuclockid(serving.ident))))
+            case _Ask.END:
                 serving.join()
-            connection.send((0, 0.0, 0.0))
-            continue
-        settings, network, argument = request
-        if network is None:
-            if settings not in bare:
-                bare[settings] = _Bare(settings, weights)
-            connection.send(tuple(bare[settings].run(argument)))
-        else:
-            run = {"network": network, "run": RunContext("benchmark", argument, 0), "stop": threading.Event()}
-            # a benchmark that was broken off must not leave the process waiting for a scan
-            serving = threading.Thread(target=serve_edge, args=(settings,), kwargs=run, daemon=True)
-            serving.start()
+                connection.send(())
+
+
+def _serve(asked: _Serve) -> None:
+    serve_edge(
+        asked.settings,
+        network=asked.network,
+        run=RunContext("benchmark", asked.folder, 0),
+        stop=threading.Event(),
+        factory=_AnswersAtOnce(asked.settings) if asked.answers_at_once else None,
+    )
+
+
+class _AnswersAtOnce(RunnerFactory):
+    """Makes runners that give the same patches for all frames."""
+
+    def prepare(self, network: FrameNetwork) -> Runner:
+        """Make up patches of the network's shape; the network is not used."""
+        shape = (self.batch_max, *network.config.target_shape_px)
+        random = np.random.default_rng(0)
+        amplitude, phase = (random.uniform(0.1, 1.0, shape).astype(np.float32) for _ in range(2))
+        return ImmediateRunner(lambda counts: Prediction(amplitude[: len(counts)], phase[: len(counts)]))
 
 
 class _Bare:

@@ -397,3 +397,41 @@ def test_a_state_of_one_optimiser_for_each_parameter_is_gone_on_from() -> None:
         one.train(batch(range(8, 12)), strategy, agree(propose(4)))
     for mine, its in zip(earlier._network.parameters(), later._network.parameters(), strict=True):
         torch.testing.assert_close(mine, its)
+
+
+SGD, ADAM = OptimizerKind.SGD, OptimizerKind.ADAM
+
+
+@pytest.mark.parametrize(
+    ("then", "now"),
+    [
+        (OptimizerSettings(kind=ADAM), OptimizerSettings(kind=SGD)),
+        (OptimizerSettings(kind=SGD), OptimizerSettings(kind=ADAM)),
+        (OptimizerSettings(kind=SGD, momentum=0.0), OptimizerSettings(kind=SGD)),
+        (OptimizerSettings(kind=SGD), OptimizerSettings(kind=SGD, momentum=0.0)),
+        (OptimizerSettings(kind=SGD), OptimizerSettings(kind=SGD, momentum=0.5, weight_decay=0.2)),
+        (OptimizerSettings(kind=ADAM), OptimizerSettings(kind=ADAM, weight_decay=0.2)),
+    ],
+)
+def test_training_goes_on_with_the_optimiser_of_the_settings(then: OptimizerSettings, now: OptimizerSettings) -> None:
+    """`resume --set trainer.optimizer.…`: moments are taken over where there are such, figures never."""
+    earlier, later = (learner(batch_norm=False, optimizer=one) for one in (then, now))
+    strategy = Incremental(PIPELINE, device=CPU)
+    for number in range(2):
+        earlier.train(batch(range(4 * number, 4 * number + 4)), strategy, agree(propose(4)))
+    later.restore(earlier.state())
+    weights = [nn.Parameter(one.detach().clone()) for one in later._network.parameters()]
+    if now.kind is ADAM:
+        plain: torch.optim.Optimizer = torch.optim.Adam(weights, lr=1e-3, weight_decay=now.weight_decay)
+    else:
+        plain = torch.optim.SGD(weights, lr=1e-3, momentum=now.momentum, weight_decay=now.weight_decay)
+    kept = then.kind is now.kind and (then.kind is ADAM or then.momentum * now.momentum > 0.0)
+    for weight, moments in zip(weights, earlier.state()["optimizer"]["moments"].values(), strict=False):
+        plain.state[weight].update({name: value.clone() for name, value in moments.items()} if kept else {})
+    for number in range(2, 4):
+        later.train(batch(range(4 * number, 4 * number + 4)), strategy, agree(propose(4)))
+        for weight, its in zip(weights, later._network.parameters(), strict=True):
+            weight.grad = None if its.grad is None else its.grad.clone()
+        plain.step()
+    for weight, its in zip(weights, later._network.parameters(), strict=True):
+        torch.testing.assert_close(its, weight)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Sequence
 
 import torch
@@ -10,6 +11,8 @@ from torch import Tensor, nn
 from ptychoflow.trainer.checkpoints.state_file import State, copies
 from ptychoflow.trainer.settings import OptimizerKind, OptimizerSettings
 from ptychoflow.trainer.training.flat import views
+
+log = logging.getLogger(__name__)
 
 
 def load_optimizers() -> None:
@@ -34,6 +37,15 @@ def make_optimizer(
             return sgd
 
 
+def _moments(settings: OptimizerSettings) -> frozenset[str]:
+    """Return what PyTorch calls that which such an optimiser remembers of the steps before."""
+    match settings.kind:
+        case OptimizerKind.ADAM:
+            return frozenset({"step", "exp_avg", "exp_avg_sq"})
+        case OptimizerKind.SGD:
+            return frozenset({"momentum_buffer"} if settings.momentum > 0.0 else ())
+
+
 class FlatOptimizer:
     """An optimiser of parameters that lie in one piece of memory and are one to it: a step costs the same for many.
 
@@ -56,7 +68,7 @@ class FlatOptimizer:
         gradient: Tensor,
         rate: float,
     ) -> None:
-        self._parameters = parameters
+        self._parameters, self._moments = parameters, _moments(settings)
         self._weights = nn.Parameter(weights)
         self._weights.grad = gradient
         self._optimizer = make_optimizer(settings, [self._weights], rate=rate)
@@ -68,23 +80,27 @@ class FlatOptimizer:
         self._optimizer.step()
 
     def state(self) -> State:
-        """Return the state as nested text keys, copies on the CPU."""
+        """Return the moments as nested text keys, copies on the CPU."""
         moments: dict[str, dict[str, Tensor]] = {}
         # an optimiser has not computed all of it before its first step
         for name, value in self._optimizer.state[self._weights].items():
             if isinstance(value, Tensor):
                 for number, part in enumerate(self._by_parameter(value)):
                     moments.setdefault(str(number), {})[name] = part
-        return {
-            "moments": {number: copies(tensors) for number, tensors in moments.items()},
-            "groups": self._optimizer.state_dict()["param_groups"],
-        }
+        return {"moments": {number: copies(tensors) for number, tensors in moments.items()}}
 
     def restore(self, state: State) -> None:
-        """Go on from what `state` returned."""
+        """Go on from the moments that `state` returned; figures are those of the settings.
+
+        Moments of an optimiser of another kind are left out, which the log says: they begin anew.
+        """
         saved = [state["moments"][str(number)] for number in range(len(state["moments"]))]
+        if not saved or saved[0].keys() != self._moments:
+            if saved and self._moments:
+                log.warning("the optimiser is of another kind than the checkpoint's: its moments begin anew")
+            return
         whole: dict[str, Tensor] = {}
-        for name in saved[0] if saved else ():
+        for name in saved[0]:
             values = [tensors[name] for tensors in saved]
             if values[0].shape == self._parameters[0].shape:
                 whole[name] = torch.zeros_like(self._weights, requires_grad=False)
@@ -92,9 +108,8 @@ class FlatOptimizer:
                     part.copy_(value)
             else:
                 whole[name] = values[0]  # the same for all, such as the number of steps
-        # an earlier version's are not fused, and know each parameter by itself
-        groups = [group | {"fused": True, "params": [0]} for group in state["groups"]]
-        self._optimizer.load_state_dict({"state": {0: whole} if whole else {}, "param_groups": groups})
+        groups = self._optimizer.state_dict()["param_groups"]
+        self._optimizer.load_state_dict({"state": {0: whole}, "param_groups": groups})
 
     def _by_parameter(self, value: Tensor) -> list[Tensor]:
         if value.shape == self._weights.shape:

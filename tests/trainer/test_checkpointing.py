@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -19,6 +20,8 @@ from ptychoflow.streaming.settings import NetworkSettings
 from ptychoflow.trainer.checkpoints.checkpoint import newest
 from ptychoflow.trainer.checkpoints.writer import CheckpointWriter
 from ptychoflow.trainer.interface.agreement import Agreed
+from ptychoflow.trainer.interface.batch import Batch
+from ptychoflow.trainer.interface.callback import Callback
 from ptychoflow.trainer.models.frame_network import FrameNetwork
 from ptychoflow.trainer.models.precision import Precision
 from ptychoflow.trainer.models.ptychonn import Patches
@@ -32,7 +35,9 @@ from ptychoflow.trainer.pipelines.ptychography.settings import TrainerSettings
 from ptychoflow.trainer.settings import BufferSettings, CheckpointSettings, StrategyName
 from ptychoflow.trainer.strategies.factory import make_strategy
 from ptychoflow.trainer.training.learner import Learner
+from ptychoflow.trainer.training.loop import TrainingLoop
 from ptychoflow.trainer.training.schedule import ScanSchedule
+from ptychoflow.trainer.training.time_report import TimeReport
 
 CPU = torch.device("cpu")
 PIPELINE = Ptychography(FRAME, TARGET)
@@ -148,6 +153,36 @@ def test_everything_that_was_learnt_comes_back(trained: Training, tmp_path: Path
         ):
             torch.testing.assert_close(now, then, rtol=0, atol=0)
         resumed.step()
+
+
+class Stopping(Callback):
+    """Asks for the end of training after the first step."""
+
+    def __init__(self) -> None:
+        self.stop = threading.Event()
+
+    def on_step_end(self, batch: Batch) -> None:
+        self.stop.set()
+
+
+def test_what_the_buffer_took_before_training_was_stopped_does_not_come_again(trained: Training) -> None:
+    callback = Stopping()
+    TrainingLoop(
+        TrainerSettings(batch_size=2),
+        stream=trained.ingest.queue,
+        strategy=trained.parts.strategy,
+        learner=trained.parts.learner,
+        callback=callback,
+        report=TimeReport(None),
+        stop=callback.stop,
+        checkpoints=trained.checkpointing(),
+    ).run()
+    found = newest(trained.folder)
+    assert found is not None
+    (shard,) = found.shards()
+    stored, learnt = len(shard["buffer"]["ids"]), shard["stream"]["trained"]
+    assert stored == learnt == 4, "of two minibatches, each of which is stored as a whole"
+    assert shard["stream"]["done"]["0"].tolist() == [[0, 3]]
 
 
 def test_a_checkpoint_of_another_model_or_buffer_is_refused_in_one_line(trained: Training, tmp_path: Path) -> None:

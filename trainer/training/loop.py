@@ -95,7 +95,11 @@ class TrainingLoop:
             self._stream.check()
             batch = self._gather()
             agreed = agree(self._propose(batch))
-            if agreed.stop or self._step(batch, agreed):
+            if agreed.stop:
+                if agreed.samples > 0:  # the buffer may hold them already, and they would be sent again
+                    self._train(batch, agreed)
+                break
+            if self._step(batch, agreed):
                 break
         self._settle()
         self._callback.on_training_end(stopped=agreed.stop)

@@ -82,6 +82,8 @@ class TrainingLoop:
         self._stream_ended_s: float | None = None
         self._finished_before = 0.0
         self._skipped_steps = 0
+        self._unlearnt = 0
+        """Samples of the stream whose gradient waits for others to be averaged with."""
         self._under_way: tuple[StepUnderWay, Batch | None, Agreed] | None = None
         self._leads = not dist.is_initialized() or dist.get_rank() == 0
 
@@ -168,9 +170,11 @@ class TrainingLoop:
 
     def _tell(self, step: StepUnderWay, batch: Batch | None, agreed: Agreed) -> None:
         learnt = 0 if batch is None else batch.stream
+        of_the_step = self._unlearnt + learnt
+        self._unlearnt = 0 if step.is_due else of_the_step
         if not step.made:
             self._skipped_steps += 1
-            self._stream.mark_refused(NOT_FINITE, learnt)
+            self._stream.mark_refused(NOT_FINITE, of_the_step)
             self._report.step_skipped(f"{NOT_FINITE}; {self._skipped_steps} steps skipped so far")
             return
         if batch is not None and learnt > 0:

@@ -24,6 +24,11 @@ class StepUnderWay:
             self._arrived.record()
 
     @property
+    def is_due(self) -> bool:
+        """Whether this is a step; else its gradient waits for others to be averaged with."""
+        return self._made is not None
+
+    @property
     def is_known(self) -> bool:
         """Whether `made` need not wait."""
         return self._arrived is None or bool(self._arrived.query())  # type: ignore[no-untyped-call]

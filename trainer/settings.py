@@ -82,7 +82,7 @@ class BufferSettings(Settings):
     which strategies do not give."""
     transport: TransportName = "auto"
     timeout_s: PositiveFloat = 30.0
-    """A rank that does not answer a request for this long is given up."""
+    """A rank that does not answer a request for this long is given up: the others rehearse without what it stores."""
 
 
 class Distance(StrEnum):

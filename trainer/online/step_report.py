@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from ptychoflow.buffer import RehearsalBuffer
+from ptychoflow.buffer import BufferStats, RehearsalBuffer
 from ptychoflow.streaming.events import (
     AnyEvent,
     BufferReport,
@@ -59,6 +59,7 @@ class StepReport(Report):
         self._steps = self._local_samples = 0
         self._loss = torch.zeros(())
         self._refusals_told: set[str] = set()
+        self._losses_told: set[int] = set()
 
     def warn(self, text: str) -> None:
         """Say something that a user should know before trusting the result."""
@@ -113,6 +114,7 @@ class StepReport(Report):
         if self._buffer is None:
             return
         stats = self._buffer.stats()
+        self._warn_of_lost_ranks(stats)
         self._telemetry.send(
             BufferReport(
                 capacity=stats.capacity,
@@ -128,6 +130,14 @@ class StepReport(Report):
         for reason in counts.rejected.keys() - self._refusals_told:
             self._refusals_told.add(reason)
             self.warn(f"rank {self._rank} refuses samples and goes on without them: {reason}")
+
+    def _warn_of_lost_ranks(self, stats: BufferStats) -> None:
+        for rank in stats.lost_ranks.keys() - self._losses_told:
+            self._losses_told.add(rank)
+            self.warn(
+                f"rank {self._rank} rehearses without what rank {rank} has stored, for good: {stats.lost_ranks[rank]}; "
+                "to rehearse all of it again, stop the run and resume it"
+            )
 
     def _report_progress(self, learner: Learner[Any], *, elapsed_s: float) -> None:
         # As if every rank had this one's mean loss; exact for one rank, and no collective for many.

@@ -243,6 +243,36 @@ def test_when_one_rank_cannot_write_all_learn_it_and_the_next_checkpoint_is_writ
     assert sorted(done) == [0, 1]
 
 
+@pytest.mark.parametrize("broken", [0, 1])
+def test_nobody_waits_for_a_checkpoint_that_another_rank_had_given_up_before(tmp_path: Path, broken: int) -> None:
+    """The ranks stand still while one of them waits for its last checkpoint."""
+    failures: list[str] = []
+    (tmp_path / "validation").touch()  # where a folder is needed
+    file = ValidationFile("v.safetensors", {"phase": torch.ones(2)})
+    common: list[dict[str, int] | None] = [{}, None]
+    with writers(tmp_path, failures) as both:
+        for rank in (broken, 1 - broken):
+            both[rank].write(
+                7,
+                shard={},
+                common=common[rank],
+                validation=file if rank == broken else None,
+                when_complete=lambda: failures.append("complete"),
+            )
+            if rank == broken:
+                both[rank].wait(20.0)
+        wait_until((tmp_path / "step-00000007.part").exists)
+        both[broken].write(8, shard={}, common=common[broken], when_complete=lambda: None)
+        both[1 - broken].wait(20.0)
+        assert [text.startswith("no checkpoint after step 7: ") for text in failures] == [True, True]
+        both[1 - broken].write(8, shard={}, common=common[1 - broken], when_complete=lambda: None)
+        for writer in both:
+            writer.wait(20.0)
+    found = newest(tmp_path)
+    assert found is not None
+    assert found.step == 8
+
+
 def learner(optimizer: OptimizerSettings, seed: int) -> Learner[FrameNetwork]:
     torch.manual_seed(seed)
     network = FrameNetwork(

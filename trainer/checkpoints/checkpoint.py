@@ -163,6 +163,12 @@ def is_complete(path: Path) -> bool:
     return (path / MARKER).is_file()
 
 
+def is_later_begun(folder: Path, step: int) -> bool:
+    """Whether a rank has begun the checkpoint of a later step, which it does once the one of `step` is done or lost."""
+    names = [path.name.removesuffix(UNFINISHED_SUFFIX) for path in folder.glob("step-*")]
+    return any(int(name.removeprefix("step-")) > step for name in names if FOLDER.fullmatch(name))
+
+
 def newest(folder: Path) -> Checkpoint | None:
     """Return the newest complete checkpoint, or None if there is none. Those that are not complete are left out.
 

@@ -20,6 +20,7 @@ from ptychoflow.trainer.checkpoints.checkpoint import (
     checkpoint_name,
     complete,
     is_complete,
+    is_later_begun,
     shard_name,
 )
 from ptychoflow.trainer.checkpoints.state_file import State, write_state
@@ -142,8 +143,12 @@ class CheckpointWriter:
 
     def _wait_for(self, condition: Callable[[], bool], step: int) -> None:
         deadline_s = time.monotonic() + PATIENCE_S
-        while not condition():
+        while True:
+            # in this order: what is not complete once a later one was begun never will be
+            lost = is_later_begun(self._folder, step)
+            if condition():
+                return
             # in this order: the folder is renamed once
             exists = self._unfinished(step).exists() or (self._folder / checkpoint_name(step)).exists()
-            if not exists or self._given_up.wait(POLL_S) or time.monotonic() > deadline_s:
+            if lost or not exists or self._given_up.wait(POLL_S) or time.monotonic() > deadline_s:
                 raise NeverComplete("another rank's part is missing")

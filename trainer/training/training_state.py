@@ -46,7 +46,10 @@ def restore_training(
         try:
             strategy.buffer.load_shards([shard["buffer"] for shard in shards])
         except ValueError as error:
-            raise UserError(f"checkpoint {checkpoint.path} does not fit the buffer's settings: {error}") from error
+            raise UserError(
+                f"checkpoint {checkpoint.path} does not fit the buffer's settings: {str(error).rstrip('.')}; go on "
+                "with the policy of that run, and with room for all that its buffer held, in items or in bytes"
+            ) from error
         strategy.buffer.offer(None)  # so that the next step has representatives
     log.info("training goes on from %s, written by %d ranks", checkpoint.path, len(shards))
     return common, shards

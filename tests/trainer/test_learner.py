@@ -39,6 +39,8 @@ PIPELINE = Ptychography(FRAME, TARGET)
 ACCUMULATING = OptimizerSettings(kind=OptimizerKind.SGD, momentum=0.5, weight_decay=0.1, accumulate=2)
 SHARES = [(4, 1), (0, 3), (5, 0), (2, 2)]
 """Samples that rank 0 and rank 1 have in each step."""
+ALONE = 5
+"""Steps for which rank 0 alone has samples."""
 
 
 def minibatch(index: range) -> Minibatch | None:
@@ -92,7 +94,7 @@ def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
 
 
 def in_group(rank: int, folder: Path) -> None:
-    found = train_one_rank(rank) | share_one_rank(rank) | agree_on_everything(rank)
+    found = train_one_rank(rank) | share_one_rank(rank) | share_both_ranks(rank) | agree_on_everything(rank)
     torch.save(found, folder / f"rank{rank}.pt")
 
 
@@ -144,6 +146,25 @@ def share_one_rank(rank: int) -> dict[str, Any]:
     local = statistics(trained)
     trained.averaged.share_statistics()
     return {"before": before, "local": local, "shared": statistics(trained)}
+
+
+def share_both_ranks(rank: int) -> dict[str, Any]:
+    """One step of both ranks, then some of rank 0 alone."""
+    trained, strategy = learner(batch_norm=True), Incremental(PIPELINE, device=CPU)
+    trained.train(batch(range(3 * rank, 3 * rank + 3)), strategy, agree(propose(3)))
+    found = {"own": statistics(trained)}
+    trained.averaged.share_statistics()
+    found["of_both"] = statistics(trained)
+    for _ in range(ALONE):
+        trained.train(batch(range(3)) if rank == 0 else None, strategy, agree(propose(0 if rank else 3)))
+    found["later"] = statistics(trained)
+    restored = learner(batch_norm=True)
+    restored.restore(trained.state())
+    restored.restore_rank(trained.rank_state(), exact=True)
+    for one, name in ((trained, "of_both_later"), (restored, "restored")):
+        one.averaged.share_statistics()
+        found[name] = statistics(one)
+    return found
 
 
 def statistics(trained: Learner[FrameNetwork]) -> list[Tensor]:
@@ -208,9 +229,25 @@ def test_a_rank_without_samples_leaves_its_batch_norm_statistics_alone(ranks: li
 
 
 def test_batch_norm_statistics_are_averaged_over_ranks(ranks: list[dict[str, Any]]) -> None:
-    for position, shared in enumerate(ranks[0]["shared"]):
-        assert torch.equal(shared, ranks[1]["shared"][position])
-        torch.testing.assert_close(shared, (ranks[0]["local"][position] + ranks[1]["local"][position]) / 2)
+    for position, shared in enumerate(ranks[0]["of_both"]):
+        assert torch.equal(shared, ranks[1]["of_both"][position])
+        torch.testing.assert_close(shared, (ranks[0]["own"][position] + ranks[1]["own"][position]) / 2)
+
+
+def test_batch_norm_statistics_of_a_rank_without_samples_do_not_count(ranks: list[dict[str, Any]]) -> None:
+    """They would be those of the network as it began."""
+    for found in ranks:
+        torch.testing.assert_close(found["shared"], ranks[0]["local"])
+
+
+def test_batch_norm_statistics_weigh_less_the_longer_a_rank_has_had_no_samples(ranks: list[dict[str, Any]]) -> None:
+    """They are those of the network as it was then."""
+    weights = (1.0 - 0.9 ** (ALONE + 1), 0.1 * 0.9**ALONE)
+    for position, (first, second) in enumerate(zip(ranks[0]["later"], ranks[1]["later"], strict=True)):
+        expected = (weights[0] * first + weights[1] * second) / sum(weights)
+        for found in ranks:
+            torch.testing.assert_close(found["of_both_later"][position], expected)
+            assert torch.equal(found["restored"][position], found["of_both_later"][position])
 
 
 def test_ranks_agree_on_the_kind_of_step(ranks: list[dict[str, Any]]) -> None:

@@ -16,6 +16,10 @@ NetworkT = TypeVar("NetworkT", bound=nn.Module)
 
 WARM_UP_STEPS = 10
 """In the first steps the average follows faster, so that it forgets the random start."""
+STALE_PER_STEP = 0.1
+"""Share of their weight that a rank's statistics lose with a step in which it had no samples: batch norm's momentum."""
+LEAST_FRESH = 1e-9
+"""Of ranks none of which has had any samples."""
 
 
 class AveragedNetwork(Generic[NetworkT]):
@@ -33,6 +37,8 @@ class AveragedNetwork(Generic[NetworkT]):
         self.network = copy.deepcopy(network).eval().requires_grad_(False)
         self._decay = decay
         self._steps = 0
+        self._freshness = 0.0
+        """Of this rank's statistics: share of the last steps for which it had samples, 0 to 1."""
         self._statistics = _running_statistics(self.network)
         self._source_statistics = _running_statistics(network)
         self._average = _flat_state(self.network, self._statistics)
@@ -49,15 +55,17 @@ class AveragedNetwork(Generic[NetworkT]):
         return self._decay > 0
 
     @torch.no_grad()
-    def update(self, made: Tensor | None = None) -> None:
+    def update(self, made: Tensor | None = None, *, had_samples: bool = True) -> None:
         """Take in the network after a step.
 
         Args:
             made: bool, on the device. Where it is false, the step is none: the average stays as it is, and the network
                 gets its batch-norm statistics instead of those that the step spoilt. Say `take_back` once that is
                 known. None is true.
+            had_samples: whether this rank had any for the step.
         """
         self._steps += 1
+        self._freshness += STALE_PER_STEP * (had_samples - self._freshness)
         decay = min(self._decay, self._steps / (self._steps + WARM_UP_STEPS))
         if made is None:
             made = torch.ones((), dtype=torch.bool, device=self._average.weights.device)
@@ -75,11 +83,16 @@ class AveragedNetwork(Generic[NetworkT]):
 
         Each rank normalises by its own samples: SyncBatchNorm refuses CPU tensors, and on GPUs it would add two
         collectives per layer and step. Parameters are the same on all ranks, so after this the networks are.
+        A rank that had samples for few of the last steps, or for none, has statistics of a network that is gone, so
+        its own weigh less.
         """
         if not dist.is_initialized() or not self._statistics:
             return
+        own = self._average.statistics.new_tensor(max(self._freshness, LEAST_FRESH))
+        of_all = own.clone()
+        dist.all_reduce(of_all)
+        self._average.statistics.mul_(own / of_all)
         dist.all_reduce(self._average.statistics)
-        self._average.statistics.div_(dist.get_world_size())
 
     def state(self) -> State:
         """Return the average, as copies on the CPU."""
@@ -93,13 +106,15 @@ class AveragedNetwork(Generic[NetworkT]):
     def statistics(self) -> State:
         """Return this rank's batch-norm statistics, of the network and of the average, as copies on the CPU."""
         tensors = (*self._source_statistics, *self._statistics)
-        return copies({str(number): tensor for number, tensor in enumerate(tensors)})
+        own = copies({str(number): tensor for number, tensor in enumerate(tensors)})
+        return {**own, "freshness": self._freshness}
 
     @torch.no_grad()
     def restore_all_statistics(self, state: State) -> None:
         """Go on from what `statistics` returned."""
         for number, tensor in enumerate((*self._source_statistics, *self._statistics)):
             tensor.copy_(state[str(number)])
+        self._freshness = state.get("freshness", 1.0)  # an earlier version did not keep it
 
     def snapshot(self) -> NetworkT:
         """Return a copy on the CPU that training does not touch."""

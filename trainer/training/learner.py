@@ -73,6 +73,8 @@ class Learner(Generic[NetworkT]):
             gradient=self._gradient,
             rate=settings.learning_rate,
         )
+        self._had_samples = False
+        """Whether this rank had any for the step that is due next."""
         self._nothing = torch.zeros(len(pipeline.activations), device=device)
         self._under_way: StepUnderWay | None = None
         self._recorded: RecordedPasses | None = None
@@ -103,6 +105,7 @@ class Learner(Generic[NetworkT]):
         share = self._nothing if batch is None else self._share(batch, strategy, agreed)
         if batch is not None:
             self._add_gradient(share.sum())
+            self._had_samples = True
         self._accumulated = (self._accumulated + 1) % self._accumulate
         if self._accumulated > 0:
             return StepUnderWay(share.detach(), made=None)
@@ -161,7 +164,8 @@ class Learner(Generic[NetworkT]):
         if self._accumulated == 0:
             return state
         gradients = {str(i): one.grad for i, one in enumerate(self._network.parameters()) if one.grad is not None}
-        return state | {"pending": {"minibatches": self._accumulated, "gradients": copies(gradients)}}
+        pending = {"minibatches": self._accumulated, "had_samples": self._had_samples, "gradients": copies(gradients)}
+        return state | {"pending": pending}
 
     def restore_rank(self, state: State, *, exact: bool) -> None:
         """Take over what one rank had; random numbers go on where they were only if there are as many ranks again.
@@ -175,7 +179,7 @@ class Learner(Generic[NetworkT]):
             if self._device.type == "cuda" and "cuda_random_state" in state:
                 torch.cuda.set_rng_state(state["cuda_random_state"], self._device)
         if pending is not None and exact:
-            self._accumulated = pending["minibatches"]
+            self._accumulated, self._had_samples = pending["minibatches"], pending.get("had_samples", True)
             parameters = list(self._network.parameters())
             for number, gradient in pending["gradients"].items():
                 waiting = parameters[int(number)].grad
@@ -207,5 +211,6 @@ class Learner(Generic[NetworkT]):
     def _step(self, finish: float, made: Tensor) -> None:
         self.rate = self._schedule.rate(self.steps, finish)
         self._optimizer.step_if(made, rate=self.rate)
-        self.averaged.update(made)
+        self.averaged.update(made, had_samples=self._had_samples)
+        self._had_samples = False
         self.steps += 1

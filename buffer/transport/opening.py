@@ -42,7 +42,7 @@ def open_transport(
         member.store,
         rank=member.rank,
         world_size=member.world_size,
-        description=f"{channel.name}, {store.schema}, {options}",
+        description=f"{channel.name}, {type(store.policy).__name__}, {store.schema}, {options}",
         channel_address=channel.address,
         timeout_s=options.timeout_s,
     )

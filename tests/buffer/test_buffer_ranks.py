@@ -336,16 +336,21 @@ def test_ranks_that_share_no_memory_are_sent_their_items(run_ranks: RunRanks) ->
         assert whole
 
 
-def make_differently(rank: int) -> str:
-    with pytest.raises(ValueError, match="made its buffer otherwise") as caught:
-        make("tcp", capacity=90 + rank, timeout_s=5.0)
-    return str(caught.value)
+def make_differently(rank: int) -> list[str]:
+    messages = []
+    for settings in ({"capacity": 90 + rank}, {"policy": ("fifo", "reservoir")[rank]}):
+        with pytest.raises(ValueError, match="made its buffer otherwise") as caught:
+            make("tcp", timeout_s=5.0, **settings)
+        messages.append(str(caught.value))
+    return messages
 
 
 def test_ranks_that_disagree_are_told_so(run_ranks: RunRanks) -> None:
-    for message in run_ranks(make_differently, 2):
-        assert "capacity=90" in message
-        assert "capacity=91" in message
+    for capacity, policy in run_ranks(make_differently, 2):
+        assert "capacity=90" in capacity
+        assert "capacity=91" in capacity
+        assert "FifoPolicy" in policy
+        assert "ReservoirPolicy" in policy
 
 
 def make_alone(rank: int) -> float:

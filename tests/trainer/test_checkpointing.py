@@ -32,7 +32,7 @@ from ptychoflow.trainer.pipelines.choice import format_of
 from ptychoflow.trainer.pipelines.ptychography.mean_patch import MeanPatch
 from ptychoflow.trainer.pipelines.ptychography.pipeline import Ptychography
 from ptychoflow.trainer.pipelines.ptychography.settings import TrainerSettings
-from ptychoflow.trainer.settings import BufferSettings, CheckpointSettings, StrategyName
+from ptychoflow.trainer.settings import BufferSettings, CheckpointSettings, OptimizerSettings, StrategyName
 from ptychoflow.trainer.strategies.factory import make_strategy
 from ptychoflow.trainer.training.learner import Learner
 from ptychoflow.trainer.training.loop import TrainingLoop
@@ -68,11 +68,12 @@ class Training:
         return Checkpointing(settings, self.parts, ingest=self.ingest, writer=writer, rank=0, commands=commands)
 
 
-def training(folder: Path, *, capacity: int = 20) -> Training:
+def training(folder: Path, *, capacity: int = 20, accumulate: int = 1) -> Training:
     torch.manual_seed(len(list(folder.iterdir())))
     config = NetworkConfig(model=ModelSettings(width=4, levels=2), frame_shape_px=FRAME, target_shape_px=TARGET)
     buffer = BufferSettings(capacity=capacity, representatives=2, candidates=2, transport="local")
-    settings = TrainerSettings(strategy=StrategyName.ER, buffer=buffer)
+    optimizer = OptimizerSettings(accumulate=accumulate)
+    settings = TrainerSettings(strategy=StrategyName.ER, buffer=buffer, optimizer=optimizer)
     schedule = ScanSchedule(settings.schedule, settings.learning_rate)
     learner = Learner(
         FrameNetwork(config), PIPELINE, settings, schedule=schedule, device=CPU, precision=Precision.FLOAT32
@@ -153,6 +154,29 @@ def test_everything_that_was_learnt_comes_back(trained: Training, tmp_path: Path
         ):
             torch.testing.assert_close(now, then, rtol=0, atol=0)
         resumed.step()
+
+
+@pytest.mark.parametrize("steps", [1, 2, 5])
+def test_the_last_checkpoint_holds_all_that_may_be_acknowledged(tmp_path: Path, steps: int) -> None:
+    """Also minibatches whose gradients waited for others."""
+    trained = training(tmp_path, accumulate=4)
+    checkpointing = trained.checkpointing()
+    for _ in range(steps):
+        trained.step()
+    weights = trained.parts.learner.averaged.snapshot().state_dict()
+    checkpointing.finish(LOOP, stopped=False)
+    assert trained.parts.strategy.buffer is not None
+    trained.parts.strategy.buffer.close()
+    found = newest(tmp_path)
+    assert found is not None
+    (shard,) = found.shards()
+    assert shard["stream"]["done"]["0"].tolist() == [[0, 2 * steps - 1]]
+    assert found.step == -(-steps // 4)
+    assert (trained.ingest.queue.pop_acknowledgeable() == [1]) == (steps == 5)
+    moved = [
+        not torch.equal(now, weights[name]) for name, now in trained.parts.learner.averaged.network.named_parameters()
+    ]
+    assert all(moved), "the last gradients are learnt from"
 
 
 class Stopping(Callback):

@@ -153,6 +153,8 @@ class Checkpointing:
 
     def finish(self, loop: State, *, stopped: bool) -> None:
         """Write the last checkpoint and wait until it is complete; all ranks call this after the last step."""
+        if not stopped:  # the last one holds all that was trained on, for nothing of it comes again
+            self._contents.learner.complete()
         self.save(loop)
         self._writer.wait(STOP_PATIENCE_S if stopped else END_PATIENCE_S)
         if not stopped:

@@ -55,7 +55,7 @@ class Learner(Generic[NetworkT]):
         precision: Precision,
     ) -> None:
         self.steps = 0
-        self.rate = 0.0
+        self.rate = self._finish = 0.0
         self._schedule, self._device, self._precision = schedule, device, precision
         self._network = network.to(device).to(memory_format=torch.channels_last).train()
         self._world_size = dist.get_world_size() if dist.is_initialized() else 1
@@ -102,6 +102,7 @@ class Learner(Generic[NetworkT]):
         """
         if self._accumulated == 0:
             self._gradient.zero_()
+        self._finish = agreed.finish
         share = self._nothing if batch is None else self._share(batch, strategy, agreed)
         if batch is not None:
             self._add_gradient(share.sum())
@@ -109,13 +110,16 @@ class Learner(Generic[NetworkT]):
         self._accumulated = (self._accumulated + 1) % self._accumulate
         if self._accumulated > 0:
             return StepUnderWay(share.detach(), made=None)
-        if self._world_size > 1:
-            dist.all_reduce(self._gradient)
-        self.settle()  # rate and average go by the steps that were made
-        made = torch.linalg.vector_norm(self._gradient).isfinite()
-        self._step(agreed.finish, made)
-        self._under_way = StepUnderWay(share.detach(), made)
+        self._under_way = StepUnderWay(share.detach(), self._step())
         return self._under_way
+
+    def complete(self) -> None:
+        """Make a step of the gradients that wait for others, if any do: there will be no others. Collective."""
+        if self._accumulated > 0:
+            self._gradient.mul_(self._accumulate / self._accumulated)
+            self._accumulated = 0
+            self._under_way = StepUnderWay(self._nothing, self._step())
+        self.settle()
 
     def settle(self) -> None:
         """Count the last step as none if it was skipped; waits until that is known."""
@@ -208,9 +212,15 @@ class Learner(Generic[NetworkT]):
             output: Output = self._network(inputs)
         return output
 
-    def _step(self, finish: float, made: Tensor) -> None:
-        self.rate = self._schedule.rate(self.steps, finish)
+    def _step(self) -> Tensor:
+        """Exchange gradients and make the step; return whether it is made, bool, on the device."""
+        if self._world_size > 1:
+            dist.all_reduce(self._gradient)
+        self.settle()  # rate and average go by the steps that were made
+        made: Tensor = torch.linalg.vector_norm(self._gradient).isfinite()
+        self.rate = self._schedule.rate(self.steps, self._finish)
         self._optimizer.step_if(made, rate=self.rate)
         self.averaged.update(made, had_samples=self._had_samples)
         self._had_samples = False
         self.steps += 1
+        return made

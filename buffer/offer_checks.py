@@ -26,6 +26,10 @@ class OfferCheck:
             self._need_scores = "A draw by score"
         self._feature_size: int | None = None
 
+    def expect_features(self, size: int) -> None:
+        """Items that were restored have features of this size, as those to come must have."""
+        self._feature_size = size
+
     def count(
         self,
         minibatch: Mapping[str, torch.Tensor],

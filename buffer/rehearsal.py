@@ -405,6 +405,8 @@ class RehearsalBuffer:
                 raise ValueError(f"{name}() must come before the first offer().")
             check()
             self._offers = self._background.submit(restore).result()
+            if self._store.index.features is not None:
+                self._check.expect_features(self._store.index.features.shape[1])
             self._background.submit(self._transport.announce).result()
 
     def close(self) -> None:

@@ -286,6 +286,21 @@ def test_shards_that_do_not_fit_are_refused(change: dict[str, Any], message: str
         other.load_shards([shard])
 
 
+@pytest.mark.parametrize("policy", ["random", "herding"])
+def test_features_of_another_size_than_those_restored_are_refused(policy: PolicyName) -> None:
+    with make(policy) as buffer:
+        offer(buffer, 0)
+        shard = buffer.state_dict()
+    for restore in (lambda one: one.load_state_dict(shard), lambda one: one.load_shards([shard])):
+        with make(policy) as other:
+            restore(other)
+            minibatch = {name: field[:1] for name, field in shard["items"].items()}
+            with pytest.raises(ValueError, match=r"features must be floats of shape \(1, 2\), not \(1, 5\)"):
+                other.offer(minibatch, labels=torch.zeros(1, dtype=torch.int64), features=torch.zeros(1, 5))
+            offer(other, 1)
+            assert len(other.take()) == 8
+
+
 def test_incomplete_sets_and_late_restores_are_refused() -> None:
     with make() as buffer:
         offer(buffer, 0)

@@ -239,9 +239,10 @@ class SeriesTable:
 
     def _rename(self, series: Series) -> None:
         """Keep a series that is over under a name of its own, so that another one may have its name."""
-        renamed = {f"{name} (former)" if one is series else name: one for name, one in self._open.items()}
-        series.name = f"{series.name} (former)"
-        self._open = renamed
+        # several of one name may wait to be read
+        former = f"{series.name} (former, number {series.number})"
+        self._open = {former if one is series else name: one for name, one in self._open.items()}
+        series.name = former
 
     def _add_frame(self, name: str, number: int, image: EncodedImage, at_s: float) -> None:
         series = self._open.get(name)

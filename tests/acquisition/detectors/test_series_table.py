@@ -16,6 +16,7 @@ from ptychoflow.acquisition.detectors.arrivals import (
     PositionsBegan,
     PositionsCame,
     PositionsEnded,
+    PositionsKnown,
     SeriesBegan,
     SeriesEnded,
     SeriesHeader,
@@ -130,3 +131,21 @@ def test_positions_without_a_series_take_bounded_memory_and_are_told_once() -> N
     table.pass_time(began_s + 12.0)
     assert table.first is not None
     assert len(table.first.joiner.placed) == 2
+
+
+def test_series_of_one_name_that_wait_to_be_read_stay_apart() -> None:
+    """A detector that is started anew for every scan counts from 1 again; a resume reads them all at once."""
+    table = SeriesTable(JoinSettings(first_frame=0, first_sample=0, samples_per_frame=1), idle_s=60.0)
+    table.apply(PositionsKnown(np.arange(2), np.zeros((2, 2))), at_s=0.0)
+    for number in range(4):
+        table.apply(SeriesBegan("1", SeriesHeader()), at_s=1.0 + number)
+        for index in range(2):
+            table.apply(FrameCame("1", index, (number, index)), at_s=1.0 + number)
+        table.apply(SeriesEnded("1", Ending.COMPLETE), at_s=1.0 + number)
+    table.pass_time(100.0)
+    read = []
+    while (first := table.first) is not None:
+        assert first.over
+        read += list(first.joiner.placed.take(2).images)
+        table.let_go(first)
+    assert read == [(number, index) for number in range(4) for index in range(2)]

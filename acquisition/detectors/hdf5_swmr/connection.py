@@ -59,8 +59,8 @@ class Hdf5SwmrConnection(Connection):
             return
         told = self._told.setdefault(message.name, Told())
         match message:
-            case FileBegan():
-                told.begun = True
+            case FileBegan():  # it is said once of a file, so that this may be another one of the same name
+                self._told[message.name] = Told(begun=True)
             case FramesWritten():
                 told.frames = message.first + message.count
             case PositionsWritten():

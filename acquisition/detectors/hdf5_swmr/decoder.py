@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
@@ -39,11 +39,13 @@ RUNS_REMEMBERED = 64
 
 
 class Hdf5SwmrDecoder(Decoder):
-    """Decodes one series, and one run of positions, for each file; both have its name."""
+    """Decodes one series, and one run of positions, for each file. The name of a file may come again."""
 
     def __init__(self, settings: Hdf5SwmrSettings) -> None:
         self._settings = settings
-        self._begun: deque[str] = deque(maxlen=RUNS_REMEMBERED)
+        self._runs: OrderedDict[str, str] = OrderedDict()
+        """Of positions, by the names of the last files that have not ended."""
+        self._runs_begun = 0
 
     def decode(self, parts: Sequence[Part]) -> Iterable[Arrival]:
         """Return what a message says."""
@@ -63,7 +65,7 @@ class Hdf5SwmrDecoder(Decoder):
                 yield from self._frames(message)
             case PositionsWritten():
                 yield from self._begin_run(message.name)
-                yield _positions(message)
+                yield _positions(message, self._runs[message.name])
             case FileEnded():
                 yield from self._end(message)
             case FileUnusable():
@@ -77,9 +79,14 @@ class Hdf5SwmrDecoder(Decoder):
         yield from self._begin_run(message.name)
 
     def _begin_run(self, name: str) -> Iterator[Arrival]:
-        if self._settings.positions is not None and name not in self._begun:
-            self._begun.append(name)
-            yield PositionsBegan(name, series=None if self._settings.frames is None else name)
+        if name in self._runs:
+            return
+        self._runs_begun += 1
+        self._runs[name] = f"{name} ({self._runs_begun})"
+        while len(self._runs) > RUNS_REMEMBERED:
+            self._runs.popitem(last=False)
+        if self._settings.positions is not None:
+            yield PositionsBegan(self._runs[name], series=None if self._settings.frames is None else name)
 
     def _frames(self, message: FramesWritten) -> Iterator[Arrival]:
         height, width = message.shape_px
@@ -99,15 +106,16 @@ class Hdf5SwmrDecoder(Decoder):
 
     def _end(self, message: FileEnded) -> Iterator[Arrival]:
         ending = Ending.COMPLETE if message.complete else Ending.ABORTED
-        if self._settings.positions is not None:
-            yield PositionsEnded(message.name, ending)
+        run = self._runs.pop(message.name, None)
+        if self._settings.positions is not None and run is not None:
+            yield PositionsEnded(run, ending)
         if self._settings.frames is not None:
             yield SeriesEnded(message.name, ending)
 
 
-def _positions(message: PositionsWritten) -> PositionsCame:
+def _positions(message: PositionsWritten, run: str) -> PositionsCame:
     numbers, values = message.numbers, message.positions_m
     if len(numbers) % 8 or 2 * len(numbers) != len(values):
         raise ValueError(f"positions of {message.name} have {len(values)} bytes, and their numbers {len(numbers)}")
     positions_m = np.frombuffer(values, "<f8").reshape(-1, 2).astype(np.float64)
-    return PositionsCame(message.name, np.frombuffer(numbers, "<i8").astype(np.int64), positions_m)
+    return PositionsCame(run, np.frombuffer(numbers, "<i8").astype(np.int64), positions_m)

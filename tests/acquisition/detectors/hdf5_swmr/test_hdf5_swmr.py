@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
@@ -46,6 +47,8 @@ from ptychoflow.acquisition.detectors.hdf5_swmr.messages import (
 )
 from ptychoflow.acquisition.detectors.hdf5_swmr.settings import Hdf5SwmrSettings
 from ptychoflow.acquisition.detectors.interface import Part
+from ptychoflow.acquisition.detectors.series_table import SeriesTable
+from ptychoflow.acquisition.detectors.settings import JoinSettings
 from ptychoflow.acquisition.scan import Ending
 from ptychoflow.streaming.errors import UserError
 
@@ -82,6 +85,18 @@ class Files(Drained):
             for arrival, image in zip(came, process.map(Hdf5Image.decode, (one.image for one in came)), strict=True):
                 np.testing.assert_array_equal(image, frame(arrival.number))
         return [arrival.number for arrival in came]
+
+    def placed(self) -> list[list[int]]:
+        """Numbers of the frames of each series that got a position."""
+        table = SeriesTable(JoinSettings(first_frame=0, first_sample=0, samples_per_frame=1), idle_s=60.0)
+        for at_s, arrival in enumerate(self.arrivals):
+            table.apply(arrival, at_s=0.01 * at_s)
+        found = []
+        while (first := table.first) is not None:
+            placed = first.joiner.placed
+            found.append(list(placed.take(len(placed)).triggers) if placed else [])
+            table.let_go(first)
+        return found
 
 
 Draining = Callable[..., AbstractContextManager[Files]]
@@ -137,9 +152,9 @@ def test_a_file_is_read_while_it_grows(draining: Draining, tmp_path: Path, write
         writer("open", "a.h5")
         writer("frames", 3)
         wait_until(lambda: len(drained.of(FrameCame)) == 3)
-        assert drained.positions_m("a.h5") == {}
+        assert drained.positions_m("a.h5 (1)") == {}
         writer("positions", 5)
-        wait_until(lambda: len(drained.positions_m("a.h5")) == 5)
+        wait_until(lambda: len(drained.positions_m("a.h5 (1)")) == 5)
         assert drained.frames("a.h5") == [0, 1, 2]
         assert not drained.of(SeriesEnded)
         writer("frames", 5)
@@ -147,11 +162,11 @@ def test_a_file_is_read_while_it_grows(draining: Draining, tmp_path: Path, write
         wait_until(lambda: bool(drained.of(SeriesEnded)))
     assert drained.frames("a.h5") == [0, 1, 2, 3, 4]
     # the writer says (x, y) in micrometres: x = index, y = -2 × index
-    assert drained.positions_m("a.h5") == {index: (-2 * index * 1e-6, index * 1e-6) for index in range(5)}
+    assert drained.positions_m("a.h5 (1)") == {index: (-2 * index * 1e-6, index * 1e-6) for index in range(5)}
     (began,) = drained.of(SeriesBegan)
     assert began.header.shape_px == SHAPE_PX
-    assert drained.of(PositionsBegan) == [PositionsBegan("a.h5", series="a.h5")]
-    assert drained.of(PositionsEnded) == [PositionsEnded("a.h5", Ending.COMPLETE)]
+    assert drained.of(PositionsBegan) == [PositionsBegan("a.h5 (1)", series="a.h5")]
+    assert drained.of(PositionsEnded) == [PositionsEnded("a.h5 (1)", Ending.COMPLETE)]
     assert drained.of(SeriesEnded) == [SeriesEnded("a.h5", Ending.COMPLETE)]
     begins = [Hdf5SwmrConnection.begins_series(parts) for parts in drained.messages]
     assert begins == [False, True] + [False] * (len(begins) - 2)
@@ -212,7 +227,7 @@ def test_what_was_written_meanwhile_is_told_once_a_receiver_is_back(
         writer("open", "grows.h5")
         writer("frames", 3)
         writer("positions", 2)
-        wait_until(lambda: len(first.of(FrameCame)) == 5 and len(first.positions_m("grows.h5")) == 2)
+        wait_until(lambda: len(first.of(FrameCame)) == 5 and len(first.positions_m("grows.h5 (2)")) == 2)
     writer("frames", 6)
     writer("positions", 6)
     writer("close")
@@ -226,10 +241,46 @@ def test_what_was_written_meanwhile_is_told_once_a_receiver_is_back(
     assert [(arrival.series, arrival.number) for arrival in first.of(FrameCame)] == [
         (name, number) for name, count in (("told.h5", 2), ("grows.h5", 6), ("unseen.h5", 4)) for number in range(count)
     ]
-    assert len([n for came in first.of(PositionsCame) if came.run == "grows.h5" for n in came.numbers]) == 6
+    assert len([n for came in first.of(PositionsCame) if came.run == "grows.h5 (2)" for n in came.numbers]) == 6
     assert [arrival.series for arrival in first.of(SeriesBegan)] == ["told.h5", "grows.h5", "unseen.h5"]
     assert {arrival.ending for arrival in first.of(SeriesEnded)} == {Ending.COMPLETE}
     assert not first.of(Malformed)
+
+
+def test_a_file_of_a_name_that_was_there_before_is_another_series_with_positions_of_its_own(
+    draining: Draining, tmp_path: Path, writer: Writer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    look, looks = Hdf5SwmrConnection._look, Counter[bool]()
+
+    def counted(connection: Hdf5SwmrConnection) -> bool:
+        there = (tmp_path / "a.h5").exists()
+        waits = look(connection)
+        looks[there] += 1
+        return waits
+
+    monkeypatch.setattr(Hdf5SwmrConnection, "_look", counted)
+    its_settings = settings(tmp_path)
+    with draining(its_settings) as first:
+        for count in (2, 3):
+            writer("open", "a.h5")
+            writer("frames", count)
+            writer("positions", count)
+            writer("close")
+            wait_until(lambda count=count: len(first.of(SeriesEnded)) == count - 1)
+            (tmp_path / "a.h5").rename(tmp_path / "moved away")
+            looks.clear()
+            wait_until(lambda: looks[False] > 0)
+        writer("open", "a.h5")
+        writer("frames", 1)
+        writer("positions", 1)
+        wait_until(lambda: len(first.of(FrameCame)) == 6)
+    writer("frames", 4)
+    writer("positions", 4)
+    writer("close")
+    with draining(its_settings, first.messages) as second:
+        wait_until(lambda: bool(second.of(SeriesEnded)))
+    first.messages += second.messages
+    assert first.placed() == [[0, 1], [0, 1, 2], [0, 1, 2, 3]]
 
 
 def write_whole(path: Path, **options: Any) -> None:
@@ -255,7 +306,7 @@ def test_files_that_are_written_at_once_are_taken_when_they_are_whole(
         wait_until(lambda: bool(drained.of(SeriesEnded)))
     assert drained.frames("copied.h5") == [0, 1, 2]
     assert drained.frames("earlier.h5") == []
-    assert drained.positions_m("copied.h5")[2] == (5.0 * 1e-3, 4.0 * 1e-3)
+    assert drained.positions_m("copied.h5 (1)")[2] == (5.0 * 1e-3, 4.0 * 1e-3)
     with draining(settings(tmp_path, earlier_files=True)) as drained:
         wait_until(lambda: len(drained.of(SeriesEnded)) == 2)
 
@@ -335,8 +386,8 @@ def test_only_frames_or_only_positions_are_taken(draining: Draining, tmp_path: P
         wait_until(lambda: bool(frames.of(SeriesEnded)) and bool(positions.of(PositionsEnded)))
     assert frames.frames("a.h5") == [0, 1]
     assert not frames.of(PositionsBegan)
-    assert positions.of(PositionsBegan) == [PositionsBegan("a.h5", series=None)]
-    assert len(positions.positions_m("a.h5")) == 2
+    assert positions.of(PositionsBegan) == [PositionsBegan("a.h5 (1)", series=None)]
+    assert len(positions.positions_m("a.h5 (1)")) == 2
     assert not positions.of(FrameCame)
     assert not positions.of(SeriesBegan)
 
@@ -363,7 +414,7 @@ def test_positions_are_described_as_those_of_files(
         file["y"].attrs["units"], file["x"].attrs["units"] = "mm", "nm"
     with draining(settings(tmp_path, frames=None, positions=positions, earlier_files=True)) as drained:
         wait_until(lambda: bool(drained.of(PositionsEnded)))
-    found = drained.positions_m("a.h5")
+    found = drained.positions_m("a.h5 (1)")
     assert found.keys() == expected.keys()
     for number, position_m in expected.items():
         assert found[number] == pytest.approx(position_m, rel=1e-12)

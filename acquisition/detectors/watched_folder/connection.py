@@ -64,7 +64,9 @@ class WatchedFolderConnection(Connection):
         match message:
             case WatchBegan(newest_ns=newest_ns):
                 self._left_out_ns = newest_ns
-            case SeriesOpened(series=series):
+            case SeriesOpened(series=series, folder_is_new=folder_is_new):
+                if folder_is_new:
+                    self._told = {told for told in self._told if told[0] != series}
                 self._open(series)
             case FileCame(series=series, name=name):
                 self._told.add((series, name))
@@ -154,8 +156,9 @@ class WatchedFolderConnection(Connection):
         if delivered is None or delivered.gone or file.name in delivered.names:
             if delivered is not None and not delivered.closed:
                 deliver([encode(SeriesClosed(series, complete=False))])
+            folder_is_new = delivered is not None and delivered.gone
             delivered = self._open(series)
-            deliver([encode(SeriesOpened(series))])
+            deliver([encode(SeriesOpened(series, folder_is_new))])
         deliver([encode(FileCame(series, file.name, file.number)), content])
         delivered.names.add(file.name)
         last = 1 if self._settings.series is SeriesBy.FILE else self._settings.files_per_series

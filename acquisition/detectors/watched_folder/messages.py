@@ -18,6 +18,8 @@ class SeriesOpened(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag=
     """The first file of a series is there."""
 
     series: Name
+    folder_is_new: bool = False
+    """One of this name was told of before, and was moved away with its files."""
 
 
 class FileCame(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="file"):

@@ -51,6 +51,19 @@ Draining = Callable[..., AbstractContextManager[Files]]
 
 
 @pytest.fixture
+def looked(monkeypatch: pytest.MonkeyPatch) -> list[list[NewFile]]:
+    """What the folder was found to hold, each time that it was looked at."""
+    look, looked = FolderWatch.look, []
+
+    def counted(watch: FolderWatch) -> list[NewFile]:
+        looked.append(look(watch))
+        return looked[-1]
+
+    monkeypatch.setattr(FolderWatch, "look", counted)
+    return looked
+
+
+@pytest.fixture
 def draining(caplog: pytest.LogCaptureFixture) -> Draining:
     """A connection that has looked at what was there before, and drains until the context ends."""
 
@@ -153,19 +166,12 @@ def test_every_file_a_series(draining: Draining, tmp_path: Path) -> None:
 def test_a_series_whose_name_comes_again_after_it_was_moved_away_is_another_one(
     draining: Draining,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    looked: list[list[NewFile]],
     series: str,
     name: str,
     again: str,
     files_per_series: int | None,
 ) -> None:
-    look, looked = FolderWatch.look, []
-
-    def counted(watch: FolderWatch) -> list[NewFile]:
-        looked.append(look(watch))
-        return looked[-1]
-
-    monkeypatch.setattr(FolderWatch, "look", counted)
     watched, away = tmp_path / "watched", tmp_path / "away"
     watched.mkdir()
     its_settings = settings(watched, series=series, files_per_series=files_per_series, frames_per_file=3)
@@ -183,6 +189,33 @@ def test_a_series_whose_name_comes_again_after_it_was_moved_away_is_another_one(
     whole = series == "file" or files_per_series
     endings = [one.ending for one in drained.of(SeriesEnded)]
     assert endings == ([Ending.COMPLETE] * 2 if whole else [Ending.NEXT_SERIES])
+
+
+def test_files_of_a_folder_that_was_made_anew_are_taken_once_a_receiver_is_back(
+    draining: Draining, tmp_path: Path, looked: list[list[NewFile]]
+) -> None:
+    watched, its_settings = tmp_path / "watched", settings(tmp_path / "watched", series="folder")
+
+    def write(*numbers: int) -> None:
+        (watched / "scan").mkdir(exist_ok=True)
+        for number in numbers:
+            (watched / "scan" / f"{number}.npy").write_bytes(npy(FRAMES[0]))
+
+    watched.mkdir()
+    with draining(its_settings) as first:
+        write(0, 1, 2)
+        wait_until(lambda: len(first.of(FrameCame)) == 3)
+        (watched / "scan").rename(tmp_path / "away")
+        looks = len(looked)
+        wait_until(lambda: len(looked) >= looks + 2)
+        write(0)
+        wait_until(lambda: len(first.of(FrameCame)) == 4)
+    write(1, 2)
+    with draining(its_settings, first.messages) as second:
+        write(3)
+        wait_until(lambda: len(second.of(FrameCame)) == 3)
+    assert second.numbers == {"scan": [1, 2, 3]}
+    assert not second.of(SeriesBegan)
 
 
 @pytest.mark.parametrize(("name", "content"), [("a_1.npy", npy(FRAMES)), ("a_1.tif", tiff(FRAMES))])

@@ -19,7 +19,7 @@ from collections import deque
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
 
 import msgspec
 
@@ -41,6 +41,13 @@ TOGETHER_S = 0.001
 """What comes within this time is written together: a thread that wakes for every message takes longer than to write."""
 WRITTEN_TOGETHER = 128
 WRITTEN_TOGETHER_BYTES = 1 << 23
+
+
+class Answers(Protocol):
+    """What the process says how it stands to."""
+
+    def write(self, line: bytes, /) -> int | None:
+        """Take a line, all of it or nothing; return None where it would have to wait."""
 
 
 class ReceivedQueue:
@@ -123,7 +130,7 @@ class ReceivedQueue:
 
 def main() -> None:
     """Receive until standard input is closed."""
-    answers = begin_child()
+    answers = _unblocked(begin_child())
     keep_freed_memory()
     job = msgspec.json.decode(sys.argv[1], type=ReceiverJob)
     stop = threading.Event()
@@ -201,7 +208,7 @@ def _write(
     stop: threading.Event,
     broken: threading.Event,
     failures: queue.SimpleQueue[str],
-    answers: BinaryIO,
+    answers: Answers,
 ) -> None:
     """Write what comes until `stop` or `broken` is set and everything is written.
 
@@ -210,6 +217,7 @@ def _write(
     """
     status_due_s, trouble, written_until_s = 0.0, "", 0.0
     messages: list[Message] = []
+    failed: ReceiverFailed | None = None
     while True:
         messages = messages or received.take(POLL_S)
         try:
@@ -229,8 +237,9 @@ def _write(
             time.sleep(POLL_S)
         empty_at_s = None if messages else received.empty_at_s
         written_until_s = written_until_s if empty_at_s is None else empty_at_s
-        if not failures.empty():
-            _say(answers, ReceiverFailed(failures.get()))
+        failed = failed or (None if failures.empty() else ReceiverFailed(failures.get()))
+        if failed is not None and _say(answers, failed):
+            failed = None
         if time.monotonic() >= status_due_s:
             status_due_s = time.monotonic() + STATUS_PERIOD_S
             _say(answers, ReceiverStatus(trouble, written_until_s))
@@ -268,12 +277,20 @@ def _append_dropped(received: ReceivedQueue, writer: ArrivalsWriter) -> None:
             raise
 
 
-def _say(answers: BinaryIO, status: ReceiverStatus | ReceiverFailed) -> None:
+def _unblocked(answers: BinaryIO) -> Answers:
+    """Return the pipe to the parent, made so that nothing waits for one that is stopped and reads nothing."""
+    unbuffered = os.dup(answers.fileno())
+    os.set_blocking(unbuffered, False)
+    return os.fdopen(unbuffered, "wb", buffering=0)
+
+
+def _say(answers: Answers, status: ReceiverStatus | ReceiverFailed) -> bool:
+    """Say something, unless the pipe is full; return whether it was said. Never blocks."""
     try:
-        answers.write(msgspec.json.encode(status) + b"\n")
-        answers.flush()
+        return answers.write(msgspec.json.encode(status) + b"\n") is not None
     except BrokenPipeError:
         log.info("nobody listens to the receiver any more")
+        return True
 
 
 if __name__ == "__main__":

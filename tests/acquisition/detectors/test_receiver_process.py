@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import io
 import os
@@ -13,9 +14,10 @@ import time
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import pytest
 from live_scans import SCAN, SETTINGS, ScriptDecoder, Taken, whole_series
-from support import wait_until
+from support import free_ports, wait_until
 
 from ptychoflow.acquisition.detectors.arrivals_file import (
     DROPPED,
@@ -116,6 +118,38 @@ def test_a_receiver_that_ends_by_itself_does_not_abort(tmp_path: Path) -> None:
         assert process.wait(20) == 0
         assert "File exists" in msgspec.json.decode(process.stdout.read(), type=ReceiverFailed).reason
         assert process.stderr.read() == b""
+
+
+def test_a_receiver_goes_on_while_nobody_reads_how_it_stands(tmp_path: Path) -> None:
+    """The acquisition may be stopped, as by a debugger, for as long as it likes."""
+    folder = tmp_path / "watched"
+    folder.mkdir()
+    frames = {"kind": "watched-folder", "folder": folder, "series": "file", "pattern": "*", "earlier_files": True}
+    positions = {"kind": "position-sender", "port": free_ports(1)[0]}
+    settings = LiveSettings.model_validate(SETTINGS | {"frames": frames, "positions": positions})
+    job = msgspec.json.encode(ReceiverJob.of(settings, tmp_path / "arrivals")).decode()
+    command = [sys.executable, "-m", "ptychoflow.acquisition.detectors.receiver_process", job]
+    unread, full = os.pipe()
+    os.set_blocking(full, False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(full, b" ")
+    os.set_blocking(full, True)
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=full) as process:
+        os.close(full)
+        np.save(folder / "a.npy", np.ones((1, 8, 8), np.uint16))
+
+        def came() -> list[int]:
+            return [message.source for message in ArrivalsReader(tmp_path / "arrivals").read()]
+
+        try:
+            wait_until(lambda: came().count(0) == 3)
+            process.stdin.close()
+            assert process.wait(20) == 0
+        finally:
+            process.kill()
+            os.close(unread)
+    assert came()[-1] == STOPPED
 
 
 class Files:

@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 Pixels = npt.NDArray[np.uint8]
 
 _FILTER = Image.Resampling.BILINEAR
 _OF_32_BITS = ("I", "F")
 """Pillow's modes of images whose range nobody knows; converted, they would be clipped to white or black."""
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What makes an image upright, by its EXIF orientation."""
 _PER_GREY_LEVEL = 257
 """Of 16 bits: 65535 / 255."""
 
@@ -65,12 +76,27 @@ def decode(path: Path, *, channels: int, px: int) -> Pixels:
     """
     try:
         with Image.open(path) as image:
-            shown = _opaque(_of_8_bits(ImageOps.exif_transpose(image)))
+            shown = _opaque(_of_8_bits(_upright(image)))
             pixels = np.asarray(ImageOps.fit(shown.convert("RGB" if channels == 3 else "L"), (px, px), _FILTER))
     # Pillow's decoders raise all of these for files that are cut off or overwritten.
-    except (OSError, SyntaxError, ValueError, EOFError, RuntimeError, Image.DecompressionBombError) as error:
+    except (
+        OSError,
+        SyntaxError,
+        ValueError,
+        EOFError,
+        RuntimeError,
+        struct.error,
+        Image.DecompressionBombError,
+    ) as error:
         raise CorruptImage(f"{path}: {error}") from error
     return np.ascontiguousarray(pixels.reshape(px, px, channels).transpose(2, 0, 1))
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    image.load()  # a PNG may say it behind its pixels
+    # `ImageOps.exif_transpose` would write all of the EXIF anew, and fails where a camera wrote what it may not
+    turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    return image if turn is None else image.transpose(turn)
 
 
 def _of_8_bits(image: Image.Image) -> Image.Image:

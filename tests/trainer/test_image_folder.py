@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from image_folders import write_digits
-from PIL import Image
+from PIL import Image, ImageOps
 from ranks_in_processes import run_in_ranks
 
 from ptychoflow.acquisition.classification.decoding import CorruptImage, decode
@@ -126,6 +127,32 @@ def test_values_of_32_bits_are_no_image(tmp_path: Path, dtype: type) -> None:
     Image.fromarray(np.linspace(0, 1, 64).reshape(8, 8).astype(dtype)).save(tmp_path / "deep.tif")
     with pytest.raises(CorruptImage, match=r"deep\.tif: it holds values of 32 bits"):
         decode(tmp_path / "deep.tif", channels=1, px=8)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("suffix", ["jpg", "png"])
+def test_a_photograph_is_upright_whatever_else_its_camera_wrote(tmp_path: Path, orientation: int, suffix: str) -> None:
+    """A tag of the wrong type cannot be written anew, as Pillow does when it turns an image."""
+    path = tmp_path / f"photograph.{suffix}"
+    ramp = np.add.outer(np.linspace(0, 170, 32), np.linspace(0, 85, 32)).astype(np.uint8)
+    held = Image.Exif()
+    held[0x112], held[0x10E] = orientation, "a width in words"
+    Image.fromarray(ramp).save(path, exif=held)
+    with Image.open(path) as image:
+        upright = np.asarray(ImageOps.exif_transpose(image)).astype(int)
+    description, width = b"\x01\x0e\x00\x02", b"\x01\x00\x00\x02"
+    content = path.read_bytes()
+    assert content.count(description) == 1
+    content = content.replace(description, width)
+    path.write_bytes(with_checksum_of_exif(content) if suffix == "png" else content)
+    decoded = decode(path, channels=1, px=32)[0].astype(int)
+    np.testing.assert_allclose(decoded, upright, atol=2)
+
+
+def with_checksum_of_exif(png: bytes) -> bytes:
+    start = png.index(b"eXIf")
+    stop = start + 4 + int.from_bytes(png[start - 4 : start], "big")
+    return png[:stop] + zlib.crc32(png[start:stop]).to_bytes(4, "big") + png[stop + 4 :]
 
 
 def test_a_photograph_is_turned_as_it_was_held(tmp_path: Path) -> None:

@@ -30,6 +30,8 @@ CHECKSUM, LENGTH = struct.Struct("<I"), struct.Struct("<Q")
 """What a spool file begins with, and each part in it."""
 BREAK_OVER_S = 0.5
 """By then ZeroMQ deals no more messages to a connection that it has told the end of."""
+MOST_PATIENCE_S = 60.0
+"""Whoever touches a port makes a connection that breaks off: nothing is sent again more often than this for that."""
 RETRY_S = 1.0
 """So long after a disk took nothing it is tried again."""
 
@@ -185,7 +187,7 @@ class Outbox:
         self._address = ""
         self.socket = socket
         self.resent = 0
-        self._breaks, self._again_at_s = breaks, math.inf
+        self._breaks, self._again_at_s, self._patience_s = breaks, math.inf, BREAK_OVER_S
         self._spool = spool
         self._codec: Codec[DataMessage] = Codec(DataMessage)
         self._waiting: deque[tuple[int, Entry]] = deque()
@@ -234,7 +236,7 @@ class Outbox:
             self._next_sequence = next_sequence + len(entries)
             numbers = list(range(next_sequence, self._next_sequence))
         self.session, self._address = session, address(session, call)
-        self._again_at_s = math.inf
+        self._again_at_s, self._patience_s = math.inf, BREAK_OVER_S
         self._sent.clear()
         self._waiting = deque(zip(numbers, entries, strict=True))
         return len(held)
@@ -245,12 +247,17 @@ class Outbox:
         A consumer whose own connection breaks says so itself. But where the host of one before it went without a word,
         messages are dealt to the dead connection too, until nobody has answered on it for a while, and go with it.
         What has come all the same is known to the consumer by its number.
+
+        Which connection it was ZeroMQ does not tell, and it may have been a stranger's, such as a scan of ports: until
+        the consumer says hello again, each time is twice as long after the break as the time before.
         """
         now_s = time.monotonic()
         if zmq.Event.DISCONNECTED in list(read_events(self._breaks)):
-            self._again_at_s = min(self._again_at_s, now_s + BREAK_OVER_S)
+            self._again_at_s = min(self._again_at_s, now_s + self._patience_s)
         if now_s > self._again_at_s:
             self._again_at_s = math.inf
+            if self._sent:
+                self._patience_s = min(2.0 * self._patience_s, MOST_PATIENCE_S)
             self.resent += len(self._sent)
             self._waiting.extendleft(reversed(self._sent.items()))
             self._sent.clear()

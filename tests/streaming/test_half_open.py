@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import threading
+import time
 from contextlib import closing
+from socket import create_connection
 
 import pytest
 from streams import MakePublisher, PlayedPublisher, collect, edge_inbox, numbers, post_batches, settle
 from support import Proxy, wait_until
 
 from ptychoflow.streaming import inbox as inbox_module
+from ptychoflow.streaming import outbox as outbox_module
 from ptychoflow.streaming import sockets as sockets_module
 from ptychoflow.streaming.inbox import Inbox
 from ptychoflow.streaming.publisher import Publisher
@@ -54,6 +57,26 @@ def test_what_goes_into_a_dead_connection_is_sent_again_to_the_successor(
         settle(publisher)
     closing.join()
     proxy.close()
+
+
+def test_strangers_who_touch_a_port_again_and_again_do_not_have_all_sent_again_each_time(
+    network: NetworkSettings, publisher_of: MakePublisher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outbox_module, "BREAK_OVER_S", 0.02)
+    publisher, batches, touches = publisher_of(trainer=False), 20, 100
+    with edge_inbox(network) as inbox:
+        post_batches(publisher, batches)
+        assert numbers(collect(publisher, inbox, batches, acknowledge=False)) == list(range(batches))
+        assert publisher.resent == 0
+        for _ in range(touches):
+            create_connection(("127.0.0.1", network.frames_port)).close()
+            until_s = time.monotonic() + 0.03
+            while time.monotonic() < until_s:
+                publisher.pump(0.005)
+                assert inbox.receive(0.0) is None
+        assert batches <= publisher.resent <= 10 * batches
+        inbox.acknowledge(range(batches))
+        settle(publisher)
 
 
 def test_an_inbox_asks_again_for_what_others_wait_for(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -26,7 +25,6 @@ from ptychoflow.acquisition.detectors.ntndarray.messages import MAX_TEXT, Began,
 from ptychoflow.acquisition.detectors.ntndarray.settings import Compression, FrameNumber, NtndarraySettings
 from ptychoflow.acquisition.scan import Ending
 
-SERIES_KEPT = 16
 ID_VALUES = 1 << 32
 """`uniqueId` is an int32 and goes on from its lowest value."""
 MOST = 1 << 62
@@ -47,6 +45,7 @@ CODECS = {
 class _Series:
     """A series of which frames came."""
 
+    name: str
     first_id: int
     """`uniqueId` of the first one."""
     run: str
@@ -65,8 +64,8 @@ class NtndarrayDecoder(Decoder):
     def __init__(self, settings: NtndarraySettings) -> None:
         codecs()
         self._settings = settings
-        self._series: OrderedDict[str, _Series] = OrderedDict()
-        """The last ones that have not ended."""
+        self._series: _Series | None = None
+        """The one that is going on."""
         self._begun = 0
 
     def decode(self, parts: Sequence[Part]) -> Iterable[Arrival]:
@@ -86,20 +85,24 @@ class NtndarrayDecoder(Decoder):
         if isinstance(notice, Ended):
             ending = Ending.ABORTED if notice.aborted else Ending.COMPLETE
             yield SeriesEnded(notice.series, ending)
-            ended = self._series.pop(notice.series, None)
-            if self._settings.positions is not None and ended is not None:
-                yield PositionsEnded(ended.run, ending)
+            ended = self._going_on(notice.series)
+            if ended is not None:
+                self._series = None
+                if self._settings.positions is not None:
+                    yield PositionsEnded(ended.run, ending)
+
+    def _going_on(self, name: str) -> _Series | None:
+        """Return the series that is going on if it has this name; after another one, the name is that of a new one."""
+        return self._series if self._series is not None and self._series.name == name else None
 
     def _frame(self, frame: Frame, parts: Sequence[Part]) -> Iterator[Arrival]:
         image = self._image(frame, parts)
-        series = self._series.get(frame.series)
+        series = self._going_on(frame.series)
         number = self._number(frame, frame.unique_id if series is None else series.first_id)
         begins = series is None
         if series is None:
             self._begun += 1
-            series = self._series[frame.series] = _Series(frame.unique_id, f"{frame.series} ({self._begun})")
-            while len(self._series) > SERIES_KEPT:
-                self._series.popitem(last=False)
+            series = self._series = _Series(frame.series, frame.unique_id, f"{frame.series} ({self._begun})")
         positions = self._settings.positions
         if begins:
             yield SeriesBegan(frame.series, self._header(frame, image.shape_px))

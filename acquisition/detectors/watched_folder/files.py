@@ -16,7 +16,7 @@ from ptychoflow.acquisition.readers.natural import natural_order
 
 LAST_NUMBER = re.compile(r"^(.*?)(\d{1,12})(\D*)$", re.DOTALL)
 LISTED_AGAIN_S = 2.0
-"""A folder is listed again unless it has not changed for so long before it was listed: time stamps are coarse."""
+"""A folder is listed again for so long after it was first seen to have changed: time stamps are coarse."""
 OPEN_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 
 
@@ -43,6 +43,18 @@ class NewFile:
         return f"{self.folder}/{self.name}" if self.folder else self.name
 
 
+@dataclass
+class _Listed:
+    """How a folder was when it was listed last."""
+
+    changed_ns: int
+    """By the clock of its server, which may be any."""
+    since_s: float
+    """When it was first seen like this, on the monotonic clock."""
+    known: bool = False
+    """It need not be listed again until it changes."""
+
+
 class FolderWatch:
     """Lists a folder again and again.
 
@@ -55,8 +67,7 @@ class FolderWatch:
 
     def __init__(self, settings: WatchedFolderSettings) -> None:
         self._settings = settings
-        self._listed: dict[str, int] = {}
-        """When folders had changed last as they were listed; only of those that need not be listed again."""
+        self._listed: dict[str, _Listed] = {}
         self._known: dict[str, set[str]] = {"": set()}
         """Names in each folder that need not be looked at again."""
         self._new: dict[tuple[str, str], NewFile] = {}
@@ -144,17 +155,18 @@ class FolderWatch:
         """Find new files in a folder, and new folders in the watched one."""
         path = self._settings.folder / folder
         try:
-            changed_ns = path.lstat().st_mtime_ns
-            if self._listed.get(folder) == changed_ns:
+            changed_ns, now_s = path.lstat().st_mtime_ns, time.monotonic()
+            listed = self._listed.get(folder)
+            if listed is None or listed.changed_ns != changed_ns:
+                listed = _Listed(changed_ns, now_s)
+            if listed.known:
                 return
             with os.scandir(path) as entries:
                 names = {entry.name: entry.is_dir(follow_symlinks=False) for entry in entries}
         except OSError:  # a folder may go away for a while
             return
-        if time.time() - changed_ns / 1e9 > LISTED_AGAIN_S:
-            self._listed[folder] = changed_ns
-        else:
-            self._listed.pop(folder, None)
+        listed.known = now_s - listed.since_s > LISTED_AGAIN_S
+        self._listed[folder] = listed
         known = self._known[folder]
         for name in names.keys() - known:
             self._meet(folder, name, is_folder=names[name])

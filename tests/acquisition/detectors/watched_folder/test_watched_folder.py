@@ -19,6 +19,7 @@ from watched_folder_messages import FRAMES, npy, tiff
 
 from ptychoflow.acquisition.detectors.arrivals import FrameCame, Malformed, SeriesBegan, SeriesEnded
 from ptychoflow.acquisition.detectors.interface import Part
+from ptychoflow.acquisition.detectors.watched_folder import files as files_module
 from ptychoflow.acquisition.detectors.watched_folder.connection import WatchedFolderConnection
 from ptychoflow.acquisition.detectors.watched_folder.contents import frames_in
 from ptychoflow.acquisition.detectors.watched_folder.decoder import WatchedFolderDecoder
@@ -326,6 +327,27 @@ def test_frames_of_every_type(dtype: str) -> None:
             decoded = pickle.loads(pickle.dumps(image)).decode()
             assert decoded.dtype == image.dtype
             np.testing.assert_array_equal(decoded, frame)
+
+
+@pytest.mark.parametrize("behind_s", [0.0, 3600.0, -3600.0])
+def test_a_file_is_seen_that_came_in_the_same_tick_of_a_servers_clock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, behind_s: float
+) -> None:
+    """Wherever that clock stands; and a folder that has not changed for long is not listed any more."""
+    monkeypatch.setattr(files_module, "LISTED_AGAIN_S", 0.2)
+    listed, scandir = [], os.scandir
+    monkeypatch.setattr(os, "scandir", lambda path: listed.append(path) or scandir(path))
+    watch = FolderWatch(settings(tmp_path))
+    tick = time.time() - behind_s
+    for number in range(2):
+        (tmp_path / f"a_{number}.npy").touch()
+        os.utime(tmp_path, (tick, tick))
+        watch.look()
+    wait_until(lambda: [file.number for file in watch.look()] == [0, 1])
+    wait_until(lambda: bool(watch.look()) and watch._listed[""].known)
+    listed.clear()
+    watch.look()
+    assert not listed
 
 
 def test_a_folder_must_be_there(tmp_path: Path) -> None:

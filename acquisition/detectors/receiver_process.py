@@ -41,6 +41,8 @@ TOGETHER_S = 0.001
 """What comes within this time is written together: a thread that wakes for every message takes longer than to write."""
 WRITTEN_TOGETHER = 128
 WRITTEN_TOGETHER_BYTES = 1 << 23
+LEAST_BYTES = 512
+"""What a message takes in memory, however short it is."""
 
 
 class Answers(Protocol):
@@ -71,7 +73,7 @@ class ReceivedQueue:
 
     def put(self, source: int, parts: Sequence[Part]) -> None:
         """Take in one message. Does not block."""
-        size = sum(map(len, parts))
+        size = _bytes_in_memory(parts)
         with self._lock:
             if self._bytes + size > self._most_bytes and self._bytes:
                 self._dropped += 1
@@ -80,7 +82,7 @@ class ReceivedQueue:
 
     def put_in_time(self, source: int, parts: Sequence[Part]) -> None:
         """Take in one message of a source that can wait. Blocks until there is room, also for those that cannot."""
-        size = sum(map(len, parts))
+        size = _bytes_in_memory(parts)
         with self._lock:
             self._less_waits.wait_for(lambda: self._bytes + size <= self._most_bytes // 2 or not self._bytes)
             self._append(source, parts, size)
@@ -126,6 +128,10 @@ class ReceivedQueue:
         with self._lock:
             dropped, self._dropped = self._dropped, 0
         return dropped
+
+
+def _bytes_in_memory(parts: Sequence[Part]) -> int:
+    return max(sum(map(len, parts)), LEAST_BYTES)
 
 
 def main() -> None:

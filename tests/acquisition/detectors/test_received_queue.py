@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import threading
+import tracemalloc
+
+import pytest
 
 from ptychoflow.acquisition.detectors import receiver_process
 from ptychoflow.acquisition.detectors.receiver_process import ReceivedQueue
@@ -33,6 +36,21 @@ def test_what_memory_does_not_hold_is_counted_and_large_messages_come_a_few_at_o
     queue.put(0, [bytes(20 << 20)])  # more than all memory, but nothing else waits
     assert len(queue.take(0.0)) == 1
     assert queue.take_dropped() == 0
+
+
+@pytest.mark.parametrize("size", [0, 60])
+def test_short_messages_fill_the_memory_that_they_take(size: int) -> None:
+    """Positions come one by one, and who means ill sends nothing at all."""
+    queue, most_bytes = ReceivedQueue(1 << 20), 1 << 20
+    tracemalloc.start()
+    try:
+        for _ in range(20_000):
+            queue.put(0, [bytes(bytearray(size))])
+        held_bytes, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most_bytes // 4 < held_bytes < most_bytes
+    assert queue.take_dropped() == 20_000 - most_bytes // receiver_process.LEAST_BYTES
 
 
 def test_nothing_is_left_behind_while_another_thread_puts() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -207,9 +207,16 @@ class SeriesJoiner:
             self.ending, self._ended_s = ending, at_s
 
     def listen(self, now_s: float) -> None:
-        """Take in that a receiver listens from now on: a silence before that means nothing."""
+        """Take in that a receiver listens from now on: a silence before that means nothing.
+
+        Its clock may have been set back since the receiver before: nothing of what came then waits longer for that.
+        """
         if self.last_arrival_s is not None:
-            self._heard(now_s)
+            self.last_arrival_s = now_s
+        self._ended_s = min(self._ended_s, now_s)
+        self._waiting = {
+            trigger: replace(frame, at_s=min(frame.at_s, now_s)) for trigger, frame in self._waiting.items()
+        }
 
     def give_up(self, *, now_s: float, idle_s: float) -> None:
         """Give up frames that have waited too long, and a series of which nothing more comes."""

@@ -24,6 +24,7 @@ from ptychoflow.acquisition.detectors.arrivals import (
 from ptychoflow.acquisition.detectors.series_table import SeriesTable
 from ptychoflow.acquisition.detectors.settings import JoinSettings
 from ptychoflow.acquisition.scan import Ending
+from ptychoflow.streaming.events import Unplaced
 
 SERIES = 40
 PAUSES_S = (0.2, 1.5)
@@ -149,3 +150,23 @@ def test_series_of_one_name_that_wait_to_be_read_stay_apart() -> None:
         read += list(first.joiner.placed.take(2).images)
         table.let_go(first)
     assert read == [(number, index) for number in range(4) for index in range(2)]
+
+
+@pytest.mark.parametrize("next_series", [False, True])
+def test_a_clock_that_is_set_back_between_two_receivers_holds_nothing_up(next_series: bool) -> None:
+    table = SeriesTable(JoinSettings(first_frame=0, first_sample=0, samples_per_frame=1), idle_s=60.0)
+    table.apply(SeriesBegan("1", SeriesHeader()), at_s=5000.0)
+    for index in range(3):
+        table.apply(FrameCame("1", index, index), at_s=5000.0 + 0.1 * index)
+    back_s = 1000.0
+    table.listen(back_s)
+    if next_series:
+        table.apply(SeriesBegan("2", SeriesHeader()), at_s=back_s + 1.0)
+    table.pass_time(back_s + 1.5)
+    first = table.first
+    assert first is not None
+    assert not first.over
+    assert not first.joiner.unplaced, "they wait for two seconds"
+    table.pass_time(back_s + 62.5)
+    assert first.over
+    assert first.joiner.unplaced == {Unplaced.NO_POSITION: 3}

@@ -60,5 +60,6 @@ class DectrisSimulatorSettings(Settings):
     """Messages that are kept for a receiver that does not take them; then sending waits."""
     loses_unheard: bool = False
     """What is sent while nobody takes it is lost once somebody has listened, as with a detector; else sending waits."""
-    linger_s: NonNegativeFloat = 10.0
-    """How long closing waits until a connected receiver has taken what is left."""
+    linger_s: NonNegativeFloat = 5.0
+    """How long closing waits until a connected receiver has taken what is left; so long does Ctrl-C take where it takes
+    nothing."""

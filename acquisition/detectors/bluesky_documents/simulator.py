@@ -26,7 +26,7 @@ SERIALIZE: Mapping[Serializer, Serialize] = {
     Serializer.JSON: lambda document: json.dumps(document).encode(),
     Serializer.MSGPACK: msgspec.msgpack.encode,
 }
-LINGER_MS = 10_000
+LINGER_MS = 5_000
 
 
 class BlueskyDocumentsSimulator(Simulator):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -68,6 +69,26 @@ def test_it_stops_while_it_waits_for_a_listener(kind: str) -> None:
     with playing(kind=kind, port=free_ports(1)[0]) as played:
         assert_stops(played)
         assert played.sent == 0
+
+
+def test_it_has_ended_ten_seconds_after_it_was_asked_to_though_its_listener_takes_nothing() -> None:
+    """Such as one that is stopped: what is left waits for it, but not for long."""
+    with playing(kind="dectris-v2", port=free_ports(1)[0]) as played, zmq.Context() as context:
+        listener = context.socket(zmq.PULL)
+        listener.rcvhwm, listener.rcvbuf = 1, 4096
+        listener.connect(f"tcp://127.0.0.1:{played.simulator.port}")  # type: ignore[attr-defined]
+        listener.recv()
+        wait_until(lambda: played.sent > 0)
+        before = -1
+        while before < (before := played.sent):
+            played.thread.join(0.3)
+        asked_s = time.monotonic()
+        played.stop.set()
+        played.thread.join(20.0)
+        played.simulator.close()
+        assert time.monotonic() - asked_s < 9.0, "a process takes a moment more"
+        assert not played.thread.is_alive()
+        listener.close(linger=0)
 
 
 def test_it_stops_where_the_listener_has_left_in_mid_series() -> None:

@@ -270,6 +270,27 @@ def test_phase_retrieval_that_starts_from_the_truth_is_there_at_once(tmp_path: P
     assert compare_starts(dataset[:2], tmp_path / "none.npz", RetrievalSettings(), (1,)) is None, "nothing is held out"
 
 
+def test_pixels_that_do_not_count_are_ignored_by_all_that_is_asked_of_the_samples(tmp_path: Path) -> None:
+    """Masked pixels hold 0, which is no measurement."""
+    residuals, psnr_db = [], []
+    for share in (0.0, 0.1):
+        source = SOURCE.model_copy(update={"dead_pixel_fraction": share}).model_dump(mode="json")
+        folder = tmp_path / str(share)
+        prepare(experiment(source=source), seed=0, folder=folder)
+        dataset = open_dataset(folder)
+        truth = dataset[-1].of_role(FrameRole.HELD_OUT)
+        write_start(dataset, lambda _, truth=truth: truth, tmp_path / "start.npz")
+        found = compare_starts(dataset, tmp_path / "start.npz", RetrievalSettings(), (5,))
+        assert found is not None
+        validation = validation_samples(dataset, None)
+        ranks = rank_by_residual(dataset, validation, lambda index, _, known=validation: known[index])
+        assert ranks is not None
+        residuals.append((ranks["residual_of_truth"], found[0][WARM]["residual"]))
+        psnr_db.append(found[0][WARM]["psnr_db"]["phase"])
+    assert residuals[1] == pytest.approx(residuals[0], rel=0.5)
+    assert psnr_db[1] > psnr_db[0] - 4
+
+
 def train_rank(number: int, case: PtychographyCase, folder: CaseFolder) -> None:
     train(case, folder, Rank(number, 2, torch.device("cpu"), Precision.FLOAT32))
 

@@ -54,6 +54,8 @@ class PerspectiveSamples:
     """What the stitched image should be; None without positions."""
     probe: npt.NDArray[np.complex64] | None = None
     """(mode, y, x); None where the source has none."""
+    mask: npt.NDArray[np.bool_] | None = None
+    """(y, x), True for pixels of the frames that must be ignored; None where there are none."""
     ground_truth_s: float = 0.0
     """How long phase retrieval took."""
 
@@ -121,6 +123,8 @@ def write_perspective(perspective: PerspectiveSamples, folder: Path) -> None:
         arrays |= {name: np.asarray(value) for name, value in zip(REFERENCE, values, strict=True)}
     if perspective.probe is not None:
         arrays["probe"] = perspective.probe
+    if perspective.mask is not None:
+        arrays["mask"] = perspective.mask
     for name, array in arrays.items():
         np.save(unfinished / f"{name}.npy", array, allow_pickle=False)
     write_durably(
@@ -143,8 +147,8 @@ def _open(folder: Path) -> PerspectiveSamples:
     def load(name: str) -> npt.NDArray[np.generic]:
         return read_array(folder / f"{name}.npy", advice=ADVICE, mapped=True)
 
-    has_positions, has_reference, has_probe = (
-        (folder / f"{name}.npy").exists() for name in ("positions_px", REFERENCE[0], "probe")
+    has_positions, has_reference, has_probe, has_mask = (
+        (folder / f"{name}.npy").exists() for name in ("positions_px", REFERENCE[0], "probe", "mask")
     )
     reference = None
     if has_reference:
@@ -159,5 +163,6 @@ def _open(folder: Path) -> PerspectiveSamples:
         positions_px=np.asarray(load("positions_px"), np.float64) if has_positions else None,
         reference=reference,
         probe=np.asarray(load("probe"), np.complex64) if has_probe else None,
+        mask=np.asarray(load("mask"), np.bool_) if has_mask else None,
         ground_truth_s=complete.ground_truth_s,
     )

@@ -170,6 +170,7 @@ def _with_ground_truth(
         positions_px=perspective.positions_px[kept],
         reference=ReferenceImage(truth.reference_amplitude, truth.reference_phase, truth.origin_px),
         probe=starting_probe(job),
+        mask=perspective.mask,
         ground_truth_s=truth.seconds,
     )
 

@@ -41,14 +41,14 @@ def rank_by_residual(
         if part.probe is None or samples is None:
             continue
         found = predict(part.index, samples["diffraction"])
-        score = forward_residuals(samples["diffraction"], found["amplitude"], found["phase"], part.probe)
+        score = forward_residuals(samples["diffraction"], found["amplitude"], found["phase"], part.probe, part.mask)
         error = sum(
             np.abs(found[name] - samples[name].astype(np.float64)).mean(axis=(1, 2)) for name in ("amplitude", "phase")
         )
         lit = np.isfinite(score)
         residuals.append(score[lit])
         errors.append(np.asarray(error)[lit])
-        truth = forward_residuals(samples["diffraction"], samples["amplitude"], samples["phase"], part.probe)
+        truth = forward_residuals(samples["diffraction"], samples["amplitude"], samples["phase"], part.probe, part.mask)
         best.append(truth[lit])
     if sum(map(len, residuals)) < LEAST:
         return None

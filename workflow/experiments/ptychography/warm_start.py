@@ -117,12 +117,13 @@ def _retrieve(
         frames=np.array(part.samples["diffraction"][rows]),
         positions_px=part.positions_px[rows],
         probe=part.probe,
-        mask=None,
+        mask=part.mask,
         recorded=None,
         target_shape_px=(height, width),
     )
     began_s = time.monotonic()
-    found = make_engine(settings).reconstruct(Measurement(job.frames[:], job.positions_px, part.probe, None, start))
+    measurement = Measurement(job.frames[:], job.positions_px, part.probe, part.mask, start)
+    found = make_engine(settings).reconstruct(measurement)
     seconds = before_s + time.monotonic() - began_s
     patches = cut_patches(in_common_gauge(found, job, settings), job.positions_px, job.target_shape_px)
     comparison = compare_held_out(part, {"amplitude": np.abs(patches), "phase": np.angle(patches)})
@@ -138,4 +139,4 @@ def _residual(job: GroundTruthJob, found: Reconstruction) -> float:
     frames = job.frames[:]
     height, width = frames.shape[1:]
     under = cut_patches(found.object_image, job.positions_px, (height, width))
-    return float(np.nanmean(forward_residuals(frames, np.abs(under), np.angle(under), found.probe)))
+    return float(np.nanmean(forward_residuals(frames, np.abs(under), np.angle(under), found.probe, job.mask)))

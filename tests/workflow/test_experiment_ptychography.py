@@ -21,8 +21,12 @@ from ranks_in_processes import run_in_ranks
 from small_experiment import SOURCE, experiment, trained
 from support import wait_until
 
+from ptychoflow.acquisition.recorder import Recorder
 from ptychoflow.acquisition.retrieval.settings import RetrievalSettings
 from ptychoflow.acquisition.retrieval.worker import WORKER_MODULE as RETRIEVER
+from ptychoflow.acquisition.simulation.scan import SimulatedScan
+from ptychoflow.acquisition.source_settings import ReplaySettings
+from ptychoflow.acquisition.sources import open_scan
 from ptychoflow.streaming.errors import UserError
 from ptychoflow.streaming.messages import FrameRole
 from ptychoflow.trainer.checkpoints.checkpoint import newest
@@ -107,6 +111,27 @@ def test_phases_are_retrieved_in_a_process_that_leaves_nothing_behind(tmp_path: 
     (part,) = open_dataset(tmp_path)
     assert part.ground_truth_s > 0
     assert 0.1 < part.samples["phase"].std() < 2
+
+
+def test_frames_that_show_nothing_are_set_aside_as_in_a_run(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "scan.h5"
+    with Recorder(path) as recorder:
+        for perspective in SimulatedScan(SOURCE):
+            recorder.start_perspective(perspective)
+            (batch,) = perspective.batches(len(perspective))
+            frames = batch.frames.astype(np.float32)
+            frames[3, 5], frames[7], frames[8] = np.nan, 0, np.inf
+            recorder.append(replace(batch, frames=frames))
+    settings = experiment(
+        source={"kind": "replay", "path": str(path)}, retrieval={"epochs": 2, "target_shape_px": [16, 16]}
+    )
+    prepare(settings, seed=0, folder=tmp_path / "samples")
+    held_out = open_dataset(tmp_path / "samples")[-1]
+    assert all(np.isfinite(array).all() for array in held_out.samples.values())
+    recorded = open_scan(ReplaySettings(path=path)).perspective(2).positions_px
+    assert held_out.positions_px is not None
+    assert np.array_equal(held_out.positions_px, np.delete(recorded, [3, 7, 8], axis=0))
+    assert [one.message for one in caplog.records if "perspective 2: 3 frames" in one.message and "3, 7" in one.message]
 
 
 def test_a_folder_of_training_samples_is_read(tmp_path: Path) -> None:

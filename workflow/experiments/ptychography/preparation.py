@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from ptychoflow.acquisition.frame_check import as_streamed
+from ptychoflow.acquisition.frame_check import UNUSABLE, chosen_as_streamed, ranges_in_words, usable
 from ptychoflow.acquisition.retrieval.engines import RETRIEVING
 from ptychoflow.acquisition.retrieval.ground_truth import (
     GroundTruth,
@@ -135,12 +135,13 @@ def _seeded(source: SimulationSettings | ReplaySettings, seed: int) -> Simulatio
 def _with_ground_truth(
     perspective: Perspective, part: _Part, worker: GroundTruthWorker | None, *, number: int
 ) -> PerspectiveSamples:
-    frames = as_streamed(perspective.read(0, len(perspective)))
+    frames, good = _usable_frames(perspective, number=number)
+    positions_px = perspective.positions_px[good]
     target_shape_px = part.retrieval.target_shape_for(perspective.geometry.frame_shape_px)
     job = GroundTruthJob(
         perspective=number,
         frames=frames,
-        positions_px=perspective.positions_px,
+        positions_px=positions_px,
         probe=perspective.probe,
         mask=perspective.mask,
         recorded=perspective.ground_truth,
@@ -154,7 +155,7 @@ def _with_ground_truth(
         perspectives=len(part.scan),
         target_shape_px=target_shape_px,
         seed=part.seed,
-    )
+    )[good]
     # Void frames teach nothing, but an image needs them.
     roles[truth.void & (roles != FrameRole.HELD_OUT)] = FrameRole.EXCLUDED
     kept = roles != FrameRole.EXCLUDED
@@ -167,7 +168,7 @@ def _with_ground_truth(
             "phase": truth.phase[kept],
         },
         roles=roles[kept],
-        positions_px=perspective.positions_px[kept],
+        positions_px=positions_px[kept],
         reference=ReferenceImage(truth.reference_amplitude, truth.reference_phase, truth.origin_px),
         probe=starting_probe(job),
         mask=perspective.mask,
@@ -182,6 +183,26 @@ def _retrieved(job: GroundTruthJob, worker: GroundTruthWorker) -> GroundTruth:
     if result.ground_truth is None:
         raise UserError(f"perspective {job.perspective} has no ground truth: {result.error}")
     return result.ground_truth
+
+
+def _usable_frames(perspective: Perspective, *, number: int) -> tuple[npt.NDArray[np.generic], npt.NDArray[np.bool_]]:
+    """Return the frames that can be used, and which they are, bool (n,); of others the log tells, as a run does.
+
+    Raises:
+        UserError: none can.
+    """
+    (batch,) = perspective.batches(len(perspective))
+    for note in batch.notes:
+        log.warning("perspective %d: %s", number, note)
+    good = usable(batch.frames)
+    if not good.any():
+        raise UserError(f"perspective {number}: all frames are {UNUSABLE}; take it out of the scan")
+    if not good.all():
+        numbers = ranges_in_words(batch.indices[~good].tolist())
+        log.warning(
+            "perspective %d: %d frames %s are set aside: %s", number, np.count_nonzero(~good), UNUSABLE, numbers
+        )
+    return chosen_as_streamed(batch.frames, good), good
 
 
 def _from_training_set(

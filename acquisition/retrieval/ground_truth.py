@@ -168,7 +168,8 @@ def crop_to_patches(image: ObjectImage, job: GroundTruthJob) -> ObjectImage:
     """Cut `image` to the whole pixels that some patch touches."""
     target = np.asarray(job.target_shape_px)
     corners = job.positions_px - image.origin_px - target // 2
-    top, left = np.floor(corners.min(axis=0)).astype(int)
+    # an object may begin just at the first patch, but for rounding
+    top, left = np.maximum(np.floor(corners.min(axis=0)).astype(int), 0)
     bottom, right = np.ceil(corners.max(axis=0)).astype(int) + target
     origin_y, origin_x = image.origin_px
     return ObjectImage(image.values[top:bottom, left:right], (origin_y + float(top), origin_x + float(left)))

@@ -87,6 +87,19 @@ def test_the_reference_covers_the_patches_and_lies_where_it_says():
     np.testing.assert_array_equal(block.min(axis=0), np.maximum(np.add(ORIGIN_PX, [45, 20]), truth.origin_px))
 
 
+@pytest.mark.parametrize("rounding_px", [-1e-9, 0.0, 1e-9])
+def test_an_object_may_begin_and_end_with_the_patches_but_for_rounding(rounding_px):
+    exact = block_on_void()
+    first, last = np.array(ORIGIN_PX) + 16, np.array(ORIGIN_PX) + 90 - 16
+    positions_px = np.stack(np.meshgrid(*np.linspace(first, last, 6).T, indexing="ij"), -1).reshape(-1, 2)
+    recorded = ObjectImage(exact.values, (ORIGIN_PX[0] + rounding_px, ORIGIN_PX[1] + rounding_px))
+    job = job_for(recorded, target_px=32, positions_px=positions_px)
+    truth = compute_ground_truth(job, RetrievalSettings(source=GroundTruthSource.SIMULATED))
+    assert truth.reference_phase.shape == (90, 90)
+    assert truth.origin_px == pytest.approx(ORIGIN_PX)
+    np.testing.assert_allclose(truth.reference_phase[50:70, 25:45], -0.7, atol=1e-3)
+
+
 def test_what_got_no_light_is_void_in_a_recorded_object_and_kept_in_a_simulated_one():
     image = block_on_void()
     image.values[:12] = 3 * np.exp(2j)

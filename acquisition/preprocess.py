@@ -49,6 +49,7 @@ class FrameTransform:
     def __init__(self, settings: PreprocessSettings, stored_shape: tuple[int, int]) -> None:
         centre = settings.centre_px or (stored_shape[0] // 2, stored_shape[1] // 2)
         self._transpose = settings.transpose
+        self._stored_shape = stored_shape
         self._signs = (-1 if settings.flip_y else 1, -1 if settings.flip_x else 1)
         shape = stored_shape[::-1] if settings.transpose else stored_shape
         centre = centre[::-1] if settings.transpose else centre
@@ -81,12 +82,27 @@ class FrameTransform:
         wave = propagate(probe)
         if self._transpose:
             wave = wave.swapaxes(-2, -1)
-        (rows, good_rows), (columns, good_columns) = (
-            _source_pixels(length, pixels, length // 2, sign)
-            for length, pixels, sign in zip(wave.shape[-2:], self.shape, self._signs, strict=True)
-        )
+        (rows, good_rows), (columns, good_columns) = self._pixels_of_probe(wave.shape[-2:])
         wave = wave[..., rows[:, np.newaxis], columns] * (good_rows[:, np.newaxis] & good_columns)
         return back_propagate(wave).astype(np.complex64)
+
+    def undo_on_probe(self, probe: npt.NDArray[np.complex64]) -> npt.NDArray[np.complex64]:
+        """Return the probe (mode, y, x) of stored frames that `apply_to_probe` makes this one of; dark around it."""
+        if self.identity:
+            return probe
+        shape = self._stored_shape[::-1] if self._transpose else self._stored_shape
+        (rows, good_rows), (columns, good_columns) = self._pixels_of_probe(shape)
+        wave = np.zeros((len(probe), *shape), np.complex64)
+        cut = propagate(probe)[:, good_rows][..., good_columns]
+        wave[:, rows[good_rows, np.newaxis], columns[good_columns]] = cut
+        return back_propagate(wave.swapaxes(-2, -1) if self._transpose else wave).astype(np.complex64)
+
+    def _pixels_of_probe(self, shape: tuple[int, ...]) -> list[tuple[npt.NDArray[np.intp], npt.NDArray[np.bool_]]]:
+        """Return `_source_pixels` on both axes of a probe, whose beam is in the middle of the detector's plane."""
+        return [
+            _source_pixels(length, pixels, length // 2, sign)
+            for length, pixels, sign in zip(shape, self.shape, self._signs, strict=True)
+        ]
 
     def apply_to_geometry(self, geometry: Geometry) -> Geometry:
         """Return the geometry of the transformed frames."""

@@ -53,7 +53,7 @@ def open_scan(settings: ReplaySettings | SimulationSettings) -> Scan:
 
 
 def load_probe(path: Path) -> npt.NDArray[np.complex64]:
-    """Return a probe (mode, y, x) of frames as the detector sends them.
+    """Return a probe (mode, y, x): of frames as stored, or, of a run, as that published them.
 
     Args:
         path: the folder of a run, a `.npy` file, or a scan file with a probe.

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from ptychoflow.acquisition.detectors.arrivals import SeriesHeader
 from ptychoflow.acquisition.detectors.frame_decoder import Frames
 from ptychoflow.acquisition.detectors.settings import LiveSettings
-from ptychoflow.acquisition.preprocess import FilePerspective
+from ptychoflow.acquisition.preprocess import FilePerspective, FrameTransform
 from ptychoflow.acquisition.readers.stored import StoredPerspective, check
 from ptychoflow.acquisition.scan import Geometry
 from ptychoflow.streaming.errors import UserError
@@ -54,18 +54,14 @@ def look_at_first_frames(  # noqa: PLR0913  keyword-only, each with one meaning
         index: of the perspective.
         header: what the detector said.
         geometry: of frames as they are sent.
-        probe: starting probe (mode, y, x); None has it estimated.
+        probe: starting probe (mode, y, x): of frames as they are sent, or, if `settings.probe` is a run, as that
+            published them with the same corrections; None has it estimated.
         settings: of the scan.
         notes: what was found about the geometry.
 
     Raises:
         UserError: a probe that does not fit, or no far-field ptychographic scan.
     """
-    if probe is not None and probe.shape[-2:] != geometry.frame_shape_px:
-        raise UserError(
-            f"{settings.probe}: the probe has {probe.shape[-2:]} pixels but frames have "
-            f"{geometry.frame_shape_px}; leave source.probe out and it is estimated"
-        )
     mask, said = header.mask_for(geometry.frame_shape_px), [*notes, *_beam_centre_note(header, settings)]
     if header.mask is not None and mask is None:
         said.append(f"The detector's mask of {header.mask.shape} pixels is left out: it does not fit the frames")
@@ -79,7 +75,7 @@ def look_at_first_frames(  # noqa: PLR0913  keyword-only, each with one meaning
         frame_count=len(stored),
         dtype=stored.dtype,
         read=lambda start, stop: frames[0][start:stop].copy(),
-        probe=probe,
+        probe=None if probe is None else _of_sent_frames(probe, geometry.frame_shape_px, settings),
         mask=mask,
         notes=said,
         said_by="detector",
@@ -88,6 +84,21 @@ def look_at_first_frames(  # noqa: PLR0913  keyword-only, each with one meaning
     look = Look(FilePerspective(first, settings.preprocess), geometry)
     frames.clear()  # they are not read again
     return look
+
+
+def _of_sent_frames(
+    probe: npt.NDArray[np.complex64], sent_px: tuple[int, int], settings: LiveSettings
+) -> npt.NDArray[np.complex64]:
+    """Return the probe of frames as they are sent. A run has kept that of the frames that it made of them."""
+    transform = FrameTransform(settings.preprocess, sent_px)
+    of_run = settings.probe is not None and settings.probe.is_dir()
+    frames, shape_px = ("frames as they are cut out", transform.shape) if of_run else ("frames", sent_px)
+    if probe.shape[-2:] != shape_px:
+        raise UserError(
+            f"{settings.probe}: the probe has {probe.shape[-2:]} pixels but {frames} have {shape_px}; "
+            "leave source.probe out and it is estimated"
+        )
+    return transform.undo_on_probe(probe) if of_run else probe
 
 
 def _beam_centre_note(header: SeriesHeader, settings: LiveSettings) -> list[str]:

@@ -49,7 +49,7 @@ class LiveScan(OpenEndedScan):
         attend: called again and again, for what must be looked after while frames come; returns the time until which
             all that came is in the arrivals, None while no receiver listens. What does not come is given up by it: what
             waits for a slow disk is on its way.
-        probe: starting probe (mode, y, x) of frames as they are sent; None has it estimated from the first ones.
+        probe: starting probe (mode, y, x) as `load_probe` returns it; None has it estimated from the first frames.
         ledger: counts frames that are in no batch: those without a place, and those that never came.
         warn: told what a person should know.
     """

@@ -77,7 +77,8 @@ class LiveSettings(Settings):
     preprocess: PreprocessSettings = PreprocessSettings()
     """Corrections of frames and positions."""
     probe: Path | None = None
-    """Probe to start from: an earlier run's folder, a scan file with a probe, or a `.npy` file (mode, y, x)."""
+    """Probe to start from: an earlier run's folder, a scan file with a probe, or a `.npy` file (mode, y, x). A run's is
+    of frames after the corrections that it shares with this one (`preprocess`), the others of frames as sent."""
     extent_m: tuple[Corner, Corner] | None = None
     """Lowest and highest (y, x) that positions will reach; a held-out region needs it where no table says it."""
     first_frames: Annotated[int, Field(ge=2, le=4096)] = 64

@@ -123,7 +123,14 @@ class Script:
             self.add(arrival, at_s)
         return self
 
-    def scan(self, settings: dict | None = None, *, step_s: float = 0.5, told: int = 0) -> Taken:
+    def scan(
+        self,
+        settings: dict | None = None,
+        *,
+        step_s: float = 0.5,
+        told: int = 0,
+        probe: npt.NDArray[np.complex64] | None = None,
+    ) -> Taken:
         """Open the scan, with a clock that goes on by `step_s` whenever it is looked at after the last arrival."""
         self._flush()
         clock = {"s": 0.0}
@@ -139,7 +146,7 @@ class Script:
             ArrivalsReader(self.folder),
             [ScriptDecoder(self.arrivals)],
             attend=tick,
-            probe=None,
+            probe=probe,
             ledger=taken.ledger,
             warn=taken.warnings.append,
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,12 +27,15 @@ from ptychoflow.acquisition.detectors.arrivals import (
     SeriesHeader,
 )
 from ptychoflow.acquisition.detectors.compression import Codec, CompressedImage, encode
-from ptychoflow.acquisition.detectors.live_scan import Opening
+from ptychoflow.acquisition.detectors.live_scan import LivePerspective, Opening
 from ptychoflow.acquisition.detectors.settings import JoinSettings
 from ptychoflow.acquisition.frame_check import usable
+from ptychoflow.acquisition.propagation import far_field_intensity
 from ptychoflow.acquisition.scan import Ending
+from ptychoflow.acquisition.sources import load_probe
 from ptychoflow.streaming.errors import UserError
 from ptychoflow.streaming.events import Missing, Unplaced
+from ptychoflow.streaming.run_folder import RunFolder
 
 pytestmark = pytest.mark.usefixtures("together")
 
@@ -581,6 +585,48 @@ def test_the_detectors_mask_and_beam_centre_are_heeded(tmp_path: Path) -> None:
     taken = Script(tmp_path).add_all(events).scan().run()
     assert all(one[3, 4] == 0 for one in taken.frames[0].values())
     assert any("beam centre is at pixel (16, 22)" in note for note in taken.scan.notes)
+
+
+@pytest.mark.parametrize(
+    "preprocess", [{"transpose": True, "flip_x": True}, {"crop_px": [24, 20], "flip_y": True}, {"crop_px": [36, 36]}]
+)
+def test_the_probe_that_a_run_has_kept_is_that_of_the_next_run_with_the_same_corrections(
+    tmp_path: Path, preprocess: dict
+) -> None:
+    """One beside its middle and out of focus, of which no axis is like the other."""
+    y, x = np.mgrid[:32, :32] - 16.0
+    sent = (np.exp(-((y - 2) ** 2 / 20 + (x + 1) ** 2 / 50)) * np.exp(0.02j * (y - 1) ** 2))[None].astype(np.complex64)
+    events = whole_series(FIRST)
+
+    def begun(name: str, probe_of: Path) -> LivePerspective:
+        settings = {"preprocess": preprocess, "probe": str(probe_of)}
+        scan = Script(tmp_path / name).add_all(events).scan(settings, probe=load_probe(probe_of)).scan
+        assert scan is not None
+        with closing(scan):
+            return next(perspective for perspective in scan.arriving() if perspective is not None)
+
+    np.save(tmp_path / "sent.npy", sent)
+    first = begun("first", tmp_path / "sent.npy")
+    kept = RunFolder(tmp_path / "run").probe
+    kept.parent.mkdir()
+    np.save(kept, first.probe)
+    second = begun("second", tmp_path / "run")
+    np.testing.assert_allclose(second.probe, first.probe, atol=1e-5)
+    frames = far_field_intensity(sent, np.ones((1, 32, 32), np.complex64))
+    published = first._look.perspective.prepare(frames)
+    of_probe = far_field_intensity(second.probe, np.ones((1, *published.shape[1:]), np.complex64))
+    known = ~np.zeros(published.shape[1:], bool) if second.mask is None else ~second.mask
+    np.testing.assert_allclose(of_probe[0][known], published[0][known], atol=1e-3)
+
+
+def test_a_probe_of_a_run_with_other_frames_is_refused(tmp_path: Path) -> None:
+    kept = RunFolder(tmp_path / "run").probe
+    kept.parent.mkdir()
+    np.save(kept, FIRST.probe)
+    settings = {"preprocess": {"crop_px": [24, 24]}, "probe": str(tmp_path / "run")}
+    script = Script(tmp_path / "script").add_all(whole_series(FIRST))
+    with pytest.raises(UserError, match=r"has \(32, 32\) pixels but frames as they are cut out have \(24, 24\)"):
+        script.scan(settings, probe=load_probe(tmp_path / "run")).run()
 
 
 def test_positions_known_before_hold_for_every_series(tmp_path: Path) -> None:

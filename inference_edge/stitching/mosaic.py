@@ -104,10 +104,11 @@ def place_patches(
     """
     _, height, width = phase.shape
     exact_corners = positions_px - (height // 2, width // 2)
-    corners = np.floor(exact_corners)
-    beyond = np.minimum((exact_corners - corners).astype(np.float32), np.nextafter(np.float32(1), np.float32(0)))
-    # an integer but for rounding: a row of pixels that next to nothing covers
-    beyond[beyond < np.finfo(np.float32).epsneg] = 0
+    # an integer but for rounding, below or above: a row of pixels that next to nothing covers
+    least = float(np.finfo(np.float32).epsneg)
+    corners = np.floor(exact_corners + least)
+    beyond = (exact_corners - corners).astype(np.float32)
+    beyond[beyond < least] = 0
     return PlacedPatches(
         None if amplitude is None else np.ascontiguousarray(amplitude, np.float32),
         np.ascontiguousarray(phase, np.float32),

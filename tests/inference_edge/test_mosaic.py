@@ -191,11 +191,14 @@ def test_an_integer_position_puts_the_patch_centre_there_untouched():
     assert image.coverage.sum() == 64
 
 
-def test_a_position_that_misses_an_integer_by_rounding_covers_no_further_row():
-    amplitude, phase = random_patches(1, (8, 8))
-    image = stitch(amplitude, phase, np.array([[4 + 1e-9, 1e-30]]))
-    assert image.coverage.sum() == 64
-    np.testing.assert_array_equal(image.amplitude[:8, :8], amplitude[0])
+@pytest.mark.parametrize("missed_px", [-1e-9, 1e-9, 1e-12, -1e-12])
+def test_a_position_that_misses_an_integer_by_rounding_covers_no_further_row(missed_px):
+    amplitude, phase = random_patches(2, (4, 4), seed=3)
+    positions = np.array([[10.0, 20.0], [11.0, 18.0]])
+    exact, rounded = stitch(amplitude, phase, positions), stitch(amplitude, phase, positions + missed_px)
+    assert rounded.origin_px == exact.origin_px
+    assert np.array_equal(rounded.coverage, exact.coverage)
+    assert np.array_equal(rounded.amplitude, exact.amplitude, equal_nan=True)
 
 
 def test_nothing_added_gives_an_empty_image():

@@ -66,6 +66,8 @@ ENDINGS = {
     Ending.NEXT_SERIES: "ended without a word, when the next one began,",
     Ending.STALLED: "stalled: nothing more came",
 }
+SAME_PIXEL = 1e-3
+"""Relative difference up to which perspectives have pixels of one size."""
 MOSTLY_VOID = 0.5
 """If more of a perspective's frames are void than this, people are told."""
 
@@ -115,6 +117,8 @@ class ScanStreamer(SourceStreamer):
         """Perspectives whose end the ranks have not been told, in order of acquisition."""
         self._said: set[str] = set()
         """Kinds of notes that people have been told."""
+        self._pixel_size_m = (0.0, 0.0)
+        """Of the object, as it was announced."""
         self._void_told = False
         wanted = settings.trainer and journal.acquired == 0
         self._head_start = HeadStart(self._publisher, frames=settings.head_start_frames if wanted else 0)
@@ -165,6 +169,7 @@ class ScanStreamer(SourceStreamer):
             detector_pixel_size_m=geometry.detector_pixel_size_m,
             wants_images=self._retrieval.warm_start,
         )
+        self._pixel_size_m = start.object_pixel_size_m
         self._post_start(start)
         info = ScanInfo(
             source=self._scan.name,
@@ -201,7 +206,7 @@ class ScanStreamer(SourceStreamer):
         """Take one perspective's frames, publish them to the edge, and ask for their ground truth."""
         self._perspective = perspective.index
         log.info("perspective %d at %.2f°", perspective.index, perspective.angle_deg)
-        for note in perspective.notes:
+        for note in [*perspective.notes, *self._other_pixel_note(perspective)]:
             if _kind(note) not in self._said:
                 self._said.add(_kind(note))
                 self._tell(perspective, f": {note}")
@@ -238,6 +243,18 @@ class ScanStreamer(SourceStreamer):
         self._publisher.post_to_edge(acquired.end())
         self._record(lambda: self._journal.mark_acquired(perspective.index))
         self._request_ground_truth(acquired)
+
+    def _other_pixel_note(self, perspective: OpenEndedPerspective) -> list[str]:
+        """Return a note if lengths in the images of a perspective, for which the announced pixel counts, are wrong."""
+        own_m, announced_m = perspective.geometry.object_pixel_size_m, self._pixel_size_m
+        if np.allclose(own_m, announced_m, rtol=SAME_PIXEL, atol=0.0):
+            return []
+        own, announced = (" × ".join(f"{length_m * 1e9:.4g}" for length_m in pair) for pair in (own_m, announced_m))
+        return [
+            f"Object pixels are {own} nm, not {announced} nm as in the first perspective: its energy, distance or "
+            "detector is another. Images show and keep the first one's; for lengths that are right, make it a run of "
+            "its own"
+        ]
 
     def _publish_probe(self, perspective: OpenEndedPerspective) -> None:
         """Tell the edge what lights the object, as far as the source does."""

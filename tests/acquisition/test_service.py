@@ -18,7 +18,7 @@ from support import Proxy, free_network, wait_until
 from ptychoflow.acquisition.ptychography.service import JOBS, acquire
 from ptychoflow.acquisition.publishing.journal import Journal
 from ptychoflow.acquisition.publishing.loop import STREAM
-from ptychoflow.acquisition.readers.layout import FRAMES, OBJECT, PROBE, entry_name
+from ptychoflow.acquisition.readers.layout import ENERGY, ENERGY_EV, FRAMES, OBJECT, PROBE, entry_name
 from ptychoflow.acquisition.recorder import was_stopped
 from ptychoflow.acquisition.retrieval.ground_truth import GroundTruthJob
 from ptychoflow.acquisition.retrieval.settings import RetrievalSettings
@@ -148,6 +148,24 @@ def test_frames_that_cannot_be_read_and_a_perspective_of_nothing_leave_the_other
         assert recorded.dtype == counts.dtype
         np.testing.assert_array_equal(recorded[good], counts[good])
         assert not recorded[damaged].any()
+
+
+@pytest.mark.parametrize(("factor", "told"), [(1.1, 1), (1.0 + 1e-5, 0)])
+def test_a_perspective_with_another_object_pixel_is_said_once(
+    network: NetworkSettings, tmp_path: Path, factor: float, told: int
+) -> None:
+    """The edge knows one pixel, the first one's: the lengths of all others would be wrong in silence."""
+    path = tmp_path / "scan.h5"
+    simulate_to_file(SOURCE, path)
+    with h5py.File(path, "r+") as file:
+        for index in (1, 2):
+            for name in (ENERGY, ENERGY_EV):
+                file[entry_name(index)][name][...] = factor * file[entry_name(index)][name][()]
+    outcome = run_acquisition(network, tmp_path / "run", source=ReplaySettings(path=path))
+    warnings = [event.text for event in outcome.events if isinstance(event, WarningRaised)]
+    about_pixels = [text for text in warnings if "Object pixels are" in text]
+    assert len(about_pixels) == told
+    assert all(text.startswith("perspective 1: ") for text in about_pixels)
 
 
 def test_failed_ground_truth_is_counted_and_said(network: NetworkSettings, tmp_path: Path) -> None:

@@ -81,6 +81,13 @@ def complete_geometry(
         notes.append(
             f"A detector distance of {distance_m:.4g} m follows from object pixels of {object_pixel_m[1]:.4g} m"
         )
+        along_y_m = distance_m * unit_distance.object_pixel_size_m[0]
+        if not abs(along_y_m - object_pixel_m[0]) <= SAME * object_pixel_m[0]:
+            who = "set" if given.object_pixel_size_m else f"the {said_by} says"
+            notes.append(
+                f"With that distance, object pixels are {along_y_m:.4g} m along y, not {object_pixel_m[0]:.4g} m as "
+                f"{who}: check the detector's pixels ({SETTING}.detector_pixel_size_m) and the shape of the frames"
+            )
     distance_m = _choose(
         "detector distance",
         distance_m,

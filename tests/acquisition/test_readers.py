@@ -115,6 +115,22 @@ def test_measured_scan_has_exact_positions(measured_data):
     assert perspective.read(0, 516).sum() == pytest.approx(461212.8934 * 516, abs=30)
 
 
+@pytest.mark.parametrize(
+    ("object_m", "said"),
+    [
+        (2e-7, "With that distance, object pixels are 4.5e-07 m along y, not 2e-07 m as set"),
+        ([4.5e-7, 2e-7], None),
+    ],
+)
+def test_an_object_pixel_that_detector_and_frames_contradict_is_said(cxi, object_m, said):
+    """Frames are 16 × 24 pixels of 50 × 75 µm: only one of the two can be had by a distance."""
+    replace_dataset(cxi, f"{DETECTOR}/distance", None)
+    scan = open_file(cxi, geometry={"object_pixel_size_m": object_m})
+    assert scan.perspective(0).geometry.object_pixel_size_m == pytest.approx((4.5e-7, 2e-7), rel=1e-6)
+    about_y = [note for note in scan.notes if "along y" in note]
+    assert [note.split(":")[0] for note in about_y] == ([] if said is None else [said])
+
+
 BROKEN_CXI = [
     (TRANSLATION, None, "the file has no positions"),
     (TRANSLATION, np.zeros((29, 3)), "30 frames but 29 positions"),

@@ -29,6 +29,9 @@ from ptychoflow.acquisition.readers.turning import Turn
 from ptychoflow.acquisition.readers.units import EnergyUnit, LengthUnit, Quantity, scale
 from ptychoflow.streaming.errors import UserError
 
+LARGEST_ROTATION_DEG = 1.0
+"""Of the detector about the beam: at the edge of a probe of 50 pixels, a smaller one is less than half a pixel."""
+
 
 class CxiReader(FormatReader):
     """Reads the entries of a CXI file."""
@@ -142,7 +145,8 @@ def _as_mounted(contents: FileContents, dataset: h5py.Dataset) -> FileContents:
     sizes = contents.geometry.detector_pixel_size_m
     lengths = (float(np.linalg.norm(slow)), float(np.linalg.norm(fast)))
     stored = (sizes[0] or lengths[0], sizes[1] or lengths[1])
-    contents = replace(contents, geometry=replace(contents.geometry, detector_pixel_size_m=stored))
+    notes = [*contents.notes, *_rotation_note(rows)]
+    contents = replace(contents, geometry=replace(contents.geometry, detector_pixel_size_m=stored), notes=notes)
     if turn.is_identity:
         return contents
     words = [name for name in ("transpose", "flip_y", "flip_x") if getattr(turn, name)]
@@ -154,6 +158,17 @@ def _as_mounted(contents: FileContents, dataset: h5py.Dataset) -> FileContents:
         geometry=replace(contents.geometry, detector_pixel_size_m=stored[::-1] if turn.transpose else stored),
         notes=[*contents.notes, f"Frames are turned as the detector's basis vectors say: {', '.join(words)}"],
     )
+
+
+def _rotation_note(rows: npt.NDArray[np.float64]) -> list[str]:
+    """Return a note if `rows`, the direction (x, y, z) in which rows follow one another, is not along y."""
+    angle_deg = float(np.degrees(np.arctan2(abs(rows[0]), abs(rows[1]))))
+    if angle_deg <= LARGEST_ROTATION_DEG:
+        return []
+    return [
+        f"The detector is rotated by {angle_deg:.3g}° about the beam, as its basis vectors say, which turned frames do "
+        "not make up for: rotate the positions by it, and give them with source.positions"
+    ]
 
 
 def turned(stack: FrameStack, turn: Turn, *, shape_px: tuple[int, int]) -> FrameStack:

@@ -181,6 +181,20 @@ def test_frames_of_a_detector_mounted_otherwise_are_turned(cxi):
     assert any("transpose, flip_y" in note for note in scan.notes)
 
 
+@pytest.mark.parametrize(("rotated_deg", "said"), [(0.2, False), (12.0, True), (90.0, False), (97.0, True)])
+def test_a_detector_that_is_rotated_about_the_beam_is_told_of(cxi, rotated_deg, said):
+    """Frames can be turned by whole quarters alone."""
+    sine, cosine = np.sin(np.radians(rotated_deg)), np.cos(np.radians(rotated_deg))
+    pixel_y_m, pixel_x_m = PIXEL_M
+    vectors = [[sine * pixel_y_m, -cosine * pixel_y_m, 0], [-cosine * pixel_x_m, -sine * pixel_x_m, 0]]
+    replace_dataset(cxi, f"{DETECTOR}/basis_vectors", vectors)
+    if rotated_deg > 45:
+        replace_dataset(cxi, f"{SOURCE}/illumination", probe_of((24, 16)))
+    notes = [note for note in opened(cxi).notes if "is rotated by" in note]
+    expected = f"The detector is rotated by {rotated_deg % 90:.3g}° about the beam"
+    assert [note.split(",")[0] for note in notes] == ([expected] if said else [])
+
+
 def compound(probe):
     packed = np.zeros(probe.shape, [("real", "f4"), ("imag", "f4")])
     packed["real"], packed["imag"] = probe.real, probe.imag

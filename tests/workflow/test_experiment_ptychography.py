@@ -149,6 +149,13 @@ def test_a_folder_of_training_samples_is_read(tmp_path: Path) -> None:
     assert [len(part.roles) for part in dataset] == [16, 26, 6]
     assert set(dataset[2].roles.tolist()) == {FrameRole.HELD_OUT}
     assert np.allclose(dataset[0].samples["amplitude"], 0.8, atol=1e-3)
+    patches = np.load(tmp_path / "train" / "scan1" / "patched_psi.npy")
+    patches[7, 2, 3] = complex(0.8, np.nan)
+    np.save(tmp_path / "train" / "scan1" / "patched_psi.npy", patches)
+    prepare(settings, seed=0, folder=tmp_path / "without")
+    first = open_dataset(tmp_path / "without")[0]
+    assert len(first.roles) == 15
+    assert all(np.isfinite(array).all() for array in first.samples.values())
     np.save(tmp_path / "train" / "scan1" / "patched_psi.npy", np.ones((3, 8, 8), np.complex64))
     with pytest.raises(UserError, match=r"scan1.*do not belong together"):
         prepare(settings, seed=0, folder=tmp_path / "others")

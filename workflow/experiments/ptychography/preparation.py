@@ -231,7 +231,12 @@ def _of_training_set(
     index, perspectives = place
     objects = patches.astype(np.complex64)
     phase = np.angle(objects)
-    void = is_void(squared_phase_rad2(phase), settings.retrieval.void_threshold)
+    finite = np.isfinite(frames).all(axis=(1, 2)) & np.isfinite(objects).all(axis=(1, 2))
+    if not finite.all():
+        left_out = ranges_in_words(np.flatnonzero(~finite).tolist())
+        log.warning("perspective %d: samples with values that are no numbers are left out: %s", index, left_out)
+    void = np.zeros(len(frames), bool)
+    void[finite] = is_void(squared_phase_rad2(phase[finite]), settings.retrieval.void_threshold)
     roles = assign_roles(
         settings.roles,
         np.zeros((len(frames), 2)),
@@ -240,7 +245,7 @@ def _of_training_set(
         target_shape_px=(patches.shape[1], patches.shape[2]),
         seed=seed,
     )
-    kept = ~void
+    kept = finite & ~void
     return PerspectiveSamples(
         index=index,
         angle_deg=0.0,

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Annotated
 
 import msgspec
 import zmq
 
-from ptychoflow.streaming.access import COMMANDS, COMMANDS_FANOUT
+from ptychoflow.streaming.access import COMMANDS, COMMANDS_FANOUT, Role
 from ptychoflow.streaming.codec import Codec, ReceivingCodec
 from ptychoflow.streaming.events import Regime
 from ptychoflow.streaming.settings import NetworkSettings
@@ -179,16 +179,22 @@ class CommandHub:
 
 
 class CommandReceiver:
-    """Receives the commands to all parts; each part heeds those that concern it. Use it from one thread only.
+    """Receives the commands to all parts; each part heeds those that concern it. Use it from one thread at a time.
 
     Args:
         network: hosts, ports and keys of the run; connects to `hub_host:commands_fanout_port`.
+        roles: those to speak as, of which the first is proved whose secret is there; all that may listen by default.
+
+    Raises:
+        UserError: the folder of keys holds none for these roles, or one that cannot be used.
     """
 
-    def __init__(self, network: NetworkSettings) -> None:
+    def __init__(self, network: NetworkSettings, *, roles: Iterable[Role] | None = None) -> None:
         self._codec: ReceivingCodec[AnyCommand] = ReceivingCodec(AnyCommand, "commands", MAX_MESSAGE_BYTES)
         self._sockets = Sockets(network.model_copy(update={"max_message_bytes": HEADER_ONLY_BYTES}))
-        self._socket = self._sockets.connect(zmq.SUB, network.hub_host, network.commands_fanout_port, COMMANDS_FANOUT)
+        self._socket = self._sockets.connect(
+            zmq.SUB, network.hub_host, network.commands_fanout_port, COMMANDS_FANOUT, roles=roles
+        )
         self._socket.subscribe(b"")
 
     def poll(self, timeout_s: float = 0.0) -> AnyCommand | None:

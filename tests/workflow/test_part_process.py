@@ -112,6 +112,24 @@ def test_a_part_ends_in_order_on_a_signal(config_file: Path, number: signal.Sign
     assert "edge has ended" in (config_file.parent / "run" / "logs" / "edge.log").read_text()
 
 
+@pytest.mark.parametrize(("command", "role"), [("acquire", "acquisition"), ("edge", "edge")])
+def test_a_part_without_its_key_says_so_in_one_line(
+    config: Config, config_file: Path, tmp_path: Path, command: str, role: str
+) -> None:
+    network = config.network.model_copy(update={"keys_dir": tmp_path / "absent"})
+    write_config(config.model_copy(update={"network": network}), config_file)
+    answer = subprocess.run(
+        [sys.executable, "-m", "ptychoflow", command, "--config", str(config_file)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert answer.returncode == 2
+    assert "Traceback" not in answer.stderr
+    assert answer.stderr.splitlines()[-1].startswith(f"ptychoflow: {tmp_path}/absent holds no {role}.key_secret: copy")
+
+
 LAUNCHER = """
 import sys, time
 from pathlib import Path

@@ -20,7 +20,7 @@ from ptychoflow.streaming.events import WATCHING, Part, PartState, PartStatus
 from ptychoflow.streaming.printable import printable
 from ptychoflow.streaming.run_folder import RunFolder
 from ptychoflow.streaming.settings import NetworkSettings
-from ptychoflow.streaming.telemetry import TelemetrySender
+from ptychoflow.streaming.telemetry import SPEAKERS, TelemetrySender
 from ptychoflow.workflow.configuration.config import AnyConfig, load_config
 from ptychoflow.workflow.configuration.pipeline_name import PipelineName
 from ptychoflow.workflow.exit_status import INTERRUPTED_STATUS
@@ -87,14 +87,20 @@ def part_process(
 
 @contextmanager
 def _stop_on_command(part: Part, network: NetworkSettings, stop: threading.Event) -> Iterator[None]:
-    """Within the context, the command to stop the run sets `stop`; whoever only watches stays and sees the end."""
+    """Within the context, the command to stop the run sets `stop`; whoever only watches stays and sees the end.
+
+    Raises:
+        UserError: the part's keys are missing or cannot be used.
+    """
     if part in WATCHING:
         yield
         return
     ended = threading.Event()
+    # opened here: what is wrong with the keys ends the part in one line, and is no traceback of a thread
+    commands = CommandReceiver(network, roles=SPEAKERS[part])
 
     def listen() -> None:
-        with closing(CommandReceiver(network)) as commands:
+        with closing(commands):
             while not ended.is_set():
                 if commands.poll(COMMAND_POLL_S) == StopRun():
                     log.info("asked to stop by a command")

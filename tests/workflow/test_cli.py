@@ -91,6 +91,8 @@ def test_a_process_ends_with_status_2_and_one_line(tmp_path: Path, arguments: li
         (["report", "absent"], "absent is not the folder of a run"),
         (["view", "absent"], "absent is not the folder of a run"),
         (["view", "alone.toml"], "alone.toml is not the folder of a run"),
+        (["bench", "train", "--json", "absent/t.json"], "--json absent/t.json: there is no folder absent"),
+        (["experiment", "ptychography", "--json", "absent/e.json"], "there is no folder absent; make it, or name"),
         (["edge", "--config", "alone.toml"], "port 0 is chosen by `ptychoflow run` only"),
     ],
 )

@@ -7,7 +7,16 @@ from typing import Annotated
 
 import typer
 
+from ptychoflow.streaming.errors import UserError
 from ptychoflow.workflow.configuration.pipeline_name import PipelineName
+
+
+def _in_a_folder(file: Path | None) -> Path | None:
+    """Refuse a file whose folder is not there, before hours are measured for it."""
+    if file is not None and not file.parent.is_dir():
+        raise UserError(f"--json {file}: there is no folder {file.parent}; make it, or name another file")
+    return file
+
 
 PresetOption = Annotated[
     str | None, typer.Option("--preset", help="Start from a preset: demo, simulated ...", metavar="NAME")
@@ -29,5 +38,6 @@ MapOption = Annotated[
     ),
 ]
 JsonOption = Annotated[
-    Path | None, typer.Option("--json", help="Also write the results as JSON to this file.", metavar="FILE")
+    Path | None,
+    typer.Option("--json", help="Also write the results as JSON to this file.", metavar="FILE", callback=_in_a_folder),
 ]

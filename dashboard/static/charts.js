@@ -2,13 +2,13 @@
 
 import { byId, chosen, element, setText } from "./dom.js";
 import { pipeline, word } from "./pipeline.js";
-import { perspectivesInOrder, store } from "./store.js";
+import { isOver, perspectivesInOrder, store } from "./store.js";
 
 const REDRAW_MS = 2_000;
 const OUT_OF_VIEW_MS = 15_000;
 const MARGIN_PX = 200;
 const GAPS_UP_TO = 40;
-const LOSS_TICKS = [0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5];
+const FEWEST_TICKS = 3;
 const CHARTS = [
   { id: "accuracy", only: "classification", title: () => "Online accuracy, task by task", draw: onlineAccuracy },
   { id: "remembered", only: "classification", title: () => "Accuracy matrix: top-1 on each task after each task", draw: accuracyMatrix },
@@ -73,6 +73,7 @@ function drawChart(chart, look) {
   const some = traces.some((trace) => trace.x.length > 1 || trace.type === "heatmap");
   setText(`title-${chart.id}`, chart.title());
   frameOf(chart).classList.toggle("empty", !some);
+  setText("charts-note", isOver() ? "There is nothing to draw." : "Curves appear as the run goes on.");
   byId("charts-note").hidden = document.querySelector(".chart:not(.empty)") !== null;
   // plotly keeps the height of a legend that had more rows
   if (last && last.look !== look) Plotly.purge(`chart-${chart.id}`);
@@ -193,14 +194,30 @@ function residuals() {
 }
 
 function losses() {
-  return {
-    traces: [
-      line("training", "loss", "training", "--training"),
-      line("validation", "mean_over_seen", "validation", "--validation", { mode: "lines+markers" }),
-      line("validation", "constant", word("baseline"), "--constant", { dash: "dash" }),
-    ],
-    layout: { ...timeAxis(), yaxis: { type: "log", tickvals: LOSS_TICKS, ticktext: LOSS_TICKS.map(String) } },
-  };
+  const traces = [
+    line("training", "loss", "training", "--training"),
+    line("validation", "mean_over_seen", "validation", "--validation", { mode: "lines+markers" }),
+    line("validation", "constant", word("baseline"), "--constant", { dash: "dash" }),
+  ];
+  const ticks = logTicks(traces.flatMap(({ y }) => y.filter((value) => value > 0)));
+  return { traces, layout: { ...timeAxis(), yaxis: { type: "log", tickvals: ticks, ticktext: ticks.map(String) } } };
+}
+
+// Between 1, 2 and 5 there is room for losses that lie close together: then the ticks are evenly apart.
+function logTicks(values) {
+  if (!values.length) return [];
+  const [low, high] = values.reduce(([least, most], value) => [Math.min(least, value), Math.max(most, value)], [Infinity, 0]);
+  const round = [];
+  for (let power = Math.floor(Math.log10(low)); power <= Math.log10(high); power += 1) {
+    for (const digit of [1, 2, 5]) round.push(Number(`${digit}e${power}`));
+  }
+  const inside = round.filter((tick) => tick >= low && tick <= high);
+  if (inside.length >= FEWEST_TICKS || low === high) return inside.length ? inside : [Number(low.toPrecision(2))];
+  const rough = (high - low) / FEWEST_TICKS;
+  const unit = Number(`1e${Math.floor(Math.log10(rough))}`);
+  const step = [5, 2, 1].find((digit) => digit * unit <= rough) * unit;
+  const first = Math.ceil(low / step);
+  return Array.from({ length: Math.floor(high / step) - first + 1 }, (_, index) => Number(((first + index) * step).toPrecision(6)));
 }
 
 function rates() {

@@ -10,8 +10,9 @@ export function drawHeader() {
   const { present } = store;
   document.title = `${present.run} · ptychoflow`;
   setText("run", present.run);
-  setText("run-state", present.live ? present.state : "earlier run");
-  byId("run-state").dataset.state = present.live ? present.state : "done";
+  const failed = present.state === "failed";
+  setText("run-state", present.live ? present.state : `earlier run${failed ? ", failed" : ""}`);
+  byId("run-state").dataset.state = present.live || failed ? present.state : "done";
   setText("source", (present.scan ?? present.classification)?.source.split("/").at(-1) ?? missing);
   drawProgress();
   const { applied, published } = present.weights;

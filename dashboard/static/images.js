@@ -9,7 +9,7 @@ import { drawProbe } from "./probe.js";
 import { drawResidual, loadResidual, residualNote } from "./residual.js";
 import { drawSaving } from "./saving.js";
 import { drawScaleBar } from "./scalebar.js";
-import { address, store } from "./store.js";
+import { address, isOver, store } from "./store.js";
 import { tileOver, tilesInView } from "./tiles.js";
 import { placement, pointer, tallness, view, watchPointer } from "./view.js";
 
@@ -162,11 +162,11 @@ function label(perspective) {
 function drawNote(rows, pass, grid, layer) {
   const shown = rows.find((row) => row.kind === pass);
   if (!shown) {
-    setText("images-note", `Images appear as soon as the edge has weights and frames.${previewed(rows)}`);
+    setText("images-note", `${isOver() ? "No frame of this was imaged." : "Images appear as soon as the edge has weights and frames."}${previewed(rows)}`);
     return;
   }
   const substitute = pass === chosen("pass") ? "" : " Not imaged again yet: this is the first pass.";
-  const pending = has(rows, "reference") ? "" : `${previewed(rows)} The reference comes with the ground truth of this perspective.`;
+  const pending = has(rows, "reference") ? "" : `${previewed(rows)} ${isOver() ? "There is no reference: this perspective has no ground truth." : "The reference comes with the ground truth of this perspective."}`;
   const truth = GROUND_TRUTHS[store.present.scan?.ground_truth] ?? "ground truth";
   const [height, width] = grid.shape_px;
   const [sizeY, sizeX] = grid.pixel_size_m;
@@ -241,6 +241,7 @@ function drawNothing(figure, reason) {
 }
 
 function waitingFor(part) {
+  if (isOver()) return part === "network" ? "no image" : "no reference";
   if (part !== "network") return "waiting for the reference";
   return store.present.weights.applied == null ? "waiting for the network’s first weights" : "waiting for frames";
 }

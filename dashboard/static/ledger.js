@@ -44,7 +44,7 @@ export function drawLedger() {
     row(missingWord(), count(frames.lost), { end: "lost" }),
     ...(frames.missing ? [row("Never came", count(frames.missing), { end: "missing" })] : []));
   if (!frames.acquired && !frames.accounted) {
-    byId("ledger").replaceChildren(element("p", { className: "note", textContent: `No ${word("frame")} yet.` }));
+    byId("ledger").replaceChildren(element("p", { className: "note", textContent: isOver() ? `No ${word("frame")} came.` : `No ${word("frame")} yet.` }));
     return;
   }
   const verdict = element("p", { className: "verdict", ...balance(frames) });

@@ -4,7 +4,7 @@ import { chosen, element, refill } from "./dom.js";
 import { count, fixed, missing, signed } from "./format.js";
 import { chosenPerspective } from "./images.js";
 import { residualBlock } from "./residual.js";
-import { store } from "./store.js";
+import { isOver, store } from "./store.js";
 
 const TITLES = { refreshed: "refreshed", first_pass: "first pass" };
 
@@ -14,7 +14,7 @@ export function drawQuality() {
   const pass = scores?.[chosen("pass")] ? chosen("pass") : "first_pass";
   const held = store.present.held_out.slice(-1);
   const { residual, calibration } = store.present;
-  refill("quality", [perspective, pass, scores, held, residual, calibration], () => [...tables(perspective, pass, scores, held), ...residualBlock()]);
+  refill("quality", [perspective, pass, scores, held, residual, calibration, isOver()], () => [...tables(perspective, pass, scores, held), ...residualBlock()]);
 }
 
 function tables(perspective, pass, scores, held) {
@@ -23,7 +23,7 @@ function tables(perspective, pass, scores, held) {
   for (const { frames, quality, constant, memoriser } of held) {
     children.push(table(`Held out: ${count(frames)} frames never learned from`, quality, constant, memoriser));
   }
-  if (!children.length) children.push(element("p", { className: "note", textContent: "Scores come with the first reference image." }));
+  if (!children.length) children.push(element("p", { className: "note", textContent: isOver() ? "Nothing was scored: no image had a reference." : "Scores come with the first reference image." }));
   return children;
 }
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 from browser import Browser, find_chromium
 from page_stories import Story, classification_story, live_story, scan_story
@@ -154,3 +155,40 @@ def test_a_night_of_perspectives_leaves_something_to_see_of_each_loss(browser: B
         opened(browser, url, "night", width_px=DESKTOP_PX)
         browser.wait_for("document.querySelector('#chart-forgetting .main-svg') !== null")
         assert browser.value(gaps) == [0, 0]
+
+
+@pytest.mark.parametrize("losses", [(0.24, 0.23, 0.22), (0.9, 0.3, 0.012)], ids=["close", "far"])
+def test_the_losses_have_numbers_beside_them(browser: Browser, tmp_path: Path, losses: tuple[float, ...]) -> None:
+    """Also those that lie between two round ones, as in most short runs."""
+
+    def short_story() -> Story:
+        for after, loss in enumerate(losses):
+            yield ValidationLoss(after, after, {after: loss}, loss, losses[0] + 0.01), {}
+
+    with served("short", short_story, tmp_path) as (url, _):
+        opened(browser, url, "short", width_px=DESKTOP_PX)
+        browser.wait_for("document.querySelector('#chart-loss .main-svg') !== null")
+        ticks = "[...document.querySelectorAll('#chart-loss .ytick text')].map((one) => Number(one.textContent))"
+        browser.wait_for(f"{ticks}.length >= 3")
+        shown = browser.value(ticks)
+        assert all(min(losses) <= tick <= max(losses) + 0.01 for tick in shown)
+        assert len(shown) <= 10
+        assert browser.complaints == []
+
+
+def test_a_run_that_failed_says_so_and_waits_for_nothing_any_more(browser: Browser, tmp_path: Path) -> None:
+    said = [acquired(100), of(Part.TRAINER, PartStatus(PartState.FAILED, "no such weights"))]
+    for name, events in (("now", said[:1]), ("failed", said)):
+        (tmp_path / name).mkdir()
+        lines = [msgspec.json.encode(telemetry(one, 1.7e9 + number)) for number, one in enumerate(events)]
+        (tmp_path / name / "telemetry.jsonl").write_bytes(b"\n".join(lines) + b"\n")
+    with served("now", empty_story, tmp_path / "now") as (url, _):
+        opened(browser, f"{url}?run=failed", "failed", width_px=PHONE_PX)
+        browser.wait_for("document.getElementById('run-state').textContent === 'earlier run, failed'")
+        assert browser.value("document.getElementById('run-state').dataset.state") == "failed"
+        text = "\n".join(browser.value(VISIBLE_PANELS))
+        for promise in ("waiting for", "as soon as", "come with", "as the run goes on"):
+            assert promise not in text
+        for known in ("no image", "No frame of this was imaged", "Nothing was scored", "There is nothing to draw"):
+            assert known in text
+        assert browser.complaints == []

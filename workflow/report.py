@@ -168,10 +168,9 @@ def _beside_memoriser(verdict: Verdict, held_out: Summary) -> Verdict:
     if lead_db is None or verdict.grade not in ("good", "slight"):
         return verdict
     if lead_db <= 0:
-        text = (
-            f"{verdict.text} But a list of the frames with their ground truth does as well: the network is "
-            f"{_decimal(lead_db, 1)} dB ahead of the memoriser in phase."
-        )
+        behind = f"{_decimal(abs(lead_db), 1)} dB"
+        how = "does as well" if behind == "0.0 dB" else f"does better: the network is {behind} behind it in phase"
+        text = f"{verdict.text} But the memoriser, a list of the frames with their ground truth, {how}."
         return Verdict(text, "slight")
     return Verdict(f"{verdict.text} It is {_decimal(lead_db, 1)} dB ahead of what only remembers.", verdict.grade)
 

@@ -378,10 +378,12 @@ class ScanEdge(Edge[ScanStart, Model]):
         unscored = f"; perspectives without a reference: {len(without_reference)}" if without_reference else ""
         done = f"{self._counter.inferred} frames imaged, {self._counter.refreshed} times again{unscored}"
         undrawn = self._archive.undrawn
-        drawn = f"; still drawing the pictures of {undrawn} perspectives" if undrawn else ""
-        self._links.report_status(PartState.DONE, done + drawn)
+        drawing = f"; perspectives whose pictures are still being drawn: {undrawn}" if undrawn else ""
+        self._links.report_status(PartState.DONE, done + drawing)
         if finished:
             self._archive.wait()
+            if drawing:
+                self._links.report_status(PartState.DONE, done)
             self._frames.acknowledge_all()
 
 

@@ -110,6 +110,8 @@ def test_a_whole_scan(run):
     assert held_out[1].quality != run.scores(1, MosaicKind.REFRESHED).quality
     assert {one.kind for one in run.of(MosaicImage)} == set(MosaicKind) - {MosaicKind.PREVIEW}
     wait_until(lambda: run.unacknowledged == 0)
+    # not that pictures are still being drawn, which is true for a moment alone
+    wait_until(lambda: run.of(PartStatus)[-1].text == f"{2 * FRAMES_EACH} frames imaged, {2 * FRAMES_EACH} times again")
 
 
 def test_frames_are_scored_without_ground_truth_where_the_light_is_known(run, monkeypatch):

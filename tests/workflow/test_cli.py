@@ -91,6 +91,7 @@ def test_a_process_ends_with_status_2_and_one_line(tmp_path: Path, arguments: li
         (["report", "absent"], "absent is not the folder of a run"),
         (["view", "absent"], "absent is not the folder of a run"),
         (["view", "alone.toml"], "alone.toml is not the folder of a run"),
+        (["edge"], "nothing to scan: give a --config file with a [source] section; `ptychoflow run` also takes"),
         (["bench", "train", "--json", "absent/t.json"], "--json absent/t.json: there is no folder absent"),
         (["experiment", "ptychography", "--json", "absent/e.json"], "there is no folder absent; make it, or name"),
         (["edge", "--config", "alone.toml"], "port 0 is chosen by `ptychoflow run` only"),
@@ -102,6 +103,15 @@ def test_a_mistake_gets_one_line_and_leaves_nothing(
     (tmp_path / "alone.toml").write_text('[source]\nkind = "simulation"\n')
     assert said in complaint(ptychoflow(*arguments))
     assert [path.name for path in tmp_path.iterdir()] == ["alone.toml"]
+
+
+def test_a_folder_with_neither_frames_nor_images_is_not_taken_for_one_of_images(
+    ptychoflow: Command, tmp_path: Path
+) -> None:
+    (tmp_path / "beamtime").mkdir()
+    (tmp_path / "beamtime" / "x_master.h5").write_bytes(b"")
+    said = complaint(ptychoflow("run", "beamtime"))
+    assert said.startswith("beamtime: this folder holds neither frames that can be read nor labelled images")
 
 
 def test_a_file_that_is_no_scan_is_refused_before_anything_is_made(ptychoflow: Command, tmp_path: Path) -> None:

@@ -172,8 +172,8 @@ def _validate(layers: list[Layer]) -> AnyConfig:
     values, origins = merge(layers)
     if "source" not in values:
         raise UserError(
-            "nothing to scan: name a scan file or a folder of labelled images, or choose a --preset, "
-            "or give a --config file with a [source] section"
+            "nothing to scan: give a --config file with a [source] section; `ptychoflow run` also takes a scan file, a "
+            "folder of labelled images, or a --preset"
         )
     model = _model(values["source"], origins)
     try:

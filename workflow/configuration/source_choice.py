@@ -19,12 +19,17 @@ def source_options(scan: Sequence[Path], dataset_map: str | None, pipeline: Pipe
     A folder is one of labelled images, unless frames lie in it.
 
     Raises:
-        UserError: one of them is not there, or is the folder of a run.
+        UserError: one of them is not there, is the folder of a run, or one with nothing that could be streamed.
     """
     if not scan:
         return option_table(source__dataset_map=dataset_map)
     _require_sources(scan)
     folder = len(scan) == 1 and scan[0].is_dir() and not holds_frames(scan[0])
+    if folder and pipeline is None and not (scan[0] / "train").is_dir():
+        raise UserError(
+            f"{scan[0]}: this folder holds neither frames that can be read nor labelled images (train/CLASS/* and "
+            "val/CLASS/*); if a scan lies in it, name its file"
+        )
     if pipeline is PipelineName.CLASSIFICATION or (folder and pipeline is not PipelineName.PTYCHOGRAPHY):
         return option_table(source__kind="images", source__folder=str(scan[0]), source__dataset_map=dataset_map)
     paths = [str(path) for path in scan]

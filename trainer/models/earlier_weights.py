@@ -49,6 +49,16 @@ def load_earlier_weights(
     except BadWeights as error:
         raise UserError(f"initial weights {path} cannot be used: {error}") from error
     if loaded.manifest.network != config:
-        other = loaded.manifest.network.model_dump_json()
-        raise UserError(f"initial weights {path} belong to another network ({other}); {advice}")
+        apart = _apart(loaded.manifest.network.model_dump(mode="json"), config.model_dump(mode="json"))
+        raise UserError(f"initial weights {path} belong to another network: {', '.join(apart)}; {advice}")
     network.load_state_dict(loaded.network.state_dict())
+
+
+def _apart(theirs: Any, own: Any, name: str = "") -> list[str]:
+    """Say in which fields two networks differ."""
+    if isinstance(theirs, dict) and isinstance(own, dict):
+        names = theirs.keys() | own.keys()
+        return [
+            said for one in sorted(names) for said in _apart(theirs.get(one), own.get(one), f"{name}.{one}".strip("."))
+        ]
+    return [] if theirs == own else [f"{name} is {theirs} in the file and {own} here"]

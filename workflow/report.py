@@ -213,7 +213,7 @@ def _images(folder: RunFolder, summary: Summary) -> list[Summary]:
         rows.append(
             [
                 *(("first_pass", channel, "Network, first pass") for channel in CHANNELS),
-                ("refreshed", "residual", "share of the frames not explained, refreshed"),
+                ("refreshed", "residual", "share of the frames’ energy not explained, refreshed"),
             ]
         )
         shown.append({"index": index, "rows": [_pictures(folder, index, row) for row in rows]})

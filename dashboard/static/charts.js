@@ -14,7 +14,7 @@ const CHARTS = [
   { id: "remembered", only: "classification", title: () => "Accuracy matrix: top-1 on each task after each task", draw: accuracyMatrix },
   { id: "psnr", only: "scan", title: () => "PSNR, dB", draw: () => quality((channel) => `psnr_${channel}_db`, "threshold_psnr_phase_db") },
   { id: "ssim", only: "scan", title: () => "SSIM", draw: () => quality((channel) => `ssim_${channel}`, "threshold_ssim_phase") },
-  { id: "residual", only: "scan", title: () => "Residual: not explained of the newest frames, %", draw: residuals },
+  { id: "residual", only: "scan", title: () => "Residual: energy of the newest frames not explained, %", draw: residuals },
   { id: "loss", title: () => "Loss", draw: losses },
   { id: "forgetting", title: () => `Validation loss on each ${word("section")} after each ${word("section")}`, draw: validationMatrix },
   { id: "rate", title: () => "Throughput, 1/s", draw: rates },

@@ -26,7 +26,7 @@ export function drawResidual(context, layer, [height, width], { scaleY, scaleX, 
 export function residualNote(layer) {
   if (!byId("show-residual").checked) return "";
   if (!layer) return " No residual is known of this image.";
-  return ` Residual over the network: ${fixed(layer.lower, 3)} (dark) to ${fixed(layer.upper, 3)} (bright) of a frame is not explained.`;
+  return ` Residual over the network: ${fixed(layer.lower, 3)} (dark) to ${fixed(layer.upper, 3)} (bright) of a frame’s energy is not explained.`;
 }
 
 // What is known of the newest frames without ground truth; nothing where no frame was scored.
@@ -38,7 +38,7 @@ export function residualBlock() {
   return [element(
     "div", { className: "quality", id: "residual" },
     element("h3", { textContent: `Without ground truth: perspective ${residual.perspective}, first pass` }),
-    element("p", { className: "headline", dataset: { good: "unknown" } }, element("b", { textContent: fixed(100 * value, 1) }), " % of the newest frames not explained"),
+    element("p", { className: "headline", dataset: { good: "unknown" } }, element("b", { textContent: fixed(100 * value, 1) }), " % of the newest frames’ energy not explained"),
     element("p", { className: "note", textContent: `${scored} scored. ${meaning(residual, calibration)}` }),
   )];
 }

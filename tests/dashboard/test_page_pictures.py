@@ -32,6 +32,7 @@ ALL_DRAWN = f"{CHARTS_SHOWN}.length >= 7 && {CHARTS_SHOWN}.every((one) => one.qu
 PHASE_PIXELS = 'document.querySelector(\'figure[data-view="network"][data-channel="phase"] canvas\').toDataURL()'
 TAGS = "[...document.querySelectorAll('figure figcaption')].map((one) => one.innerText).join(' ')"
 OF_SCANS = ("PSNR", "SSIM", "Image quality", "Regime", "Phase retrieval", "perspective", "The probe was estimated")
+OF_SCANS += ("% of the newest frames’ energy not explained",)
 OF_CLASSIFICATION = ("top-1", "Accuracy", "task")
 
 

@@ -23,7 +23,7 @@ from ptychoflow.streaming.run_folder import RunFolder
 
 log = logging.getLogger(__name__)
 
-PICTURE_LABELS = LABELS | {RESIDUAL: "share of the frames not explained"}
+PICTURE_LABELS = LABELS | {RESIDUAL: "share of the frames’ energy not explained"}
 Channel = npt.NDArray[np.floating]
 
 

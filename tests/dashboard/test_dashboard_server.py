@@ -1,10 +1,11 @@
 import json
 import re
+import select
 import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from pathlib import Path
 
 import httpx
@@ -17,6 +18,7 @@ from support import free_ports, wait_until
 from telemetry_samples import acquired, mosaic, ramp, step
 from websockets.sync.client import connect
 
+from ptychoflow.dashboard import http_connection
 from ptychoflow.dashboard.server import MAX_CONNECTIONS, serve_dashboard
 from ptychoflow.dashboard.settings import DashboardSettings
 from ptychoflow.streaming.errors import UserError
@@ -128,19 +130,28 @@ def test_a_viewer_that_never_reads_delays_nobody(network, tmp_path, sender):
             assert served.state()["present"]["training"]["step"] == 400
 
 
-@contextmanager
-def slow_viewer(address: str) -> Iterator[socket.socket]:
-    """A viewer that asks for updates and never reads one; its receive buffer is as small as it gets."""
-    host, port = address.split(":")
-    viewer = socket.socket()
-    viewer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1024)
-    viewer.connect((host, int(port)))
-    viewer.sendall(
-        f"GET /ws HTTP/1.1\r\nHost: {address}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-        "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n".encode()
+def slow_viewer(address: str) -> AbstractContextManager[socket.socket]:
+    """A viewer that asks for updates and never reads one."""
+    return slow_client(
+        address,
+        "GET /ws HTTP/1.1",
+        "Upgrade: websocket",
+        "Connection: Upgrade",
+        "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==",
+        "Sec-WebSocket-Version: 13",
     )
-    with viewer:
-        yield viewer
+
+
+@contextmanager
+def slow_client(address: str, request: str, *headers: str) -> Iterator[socket.socket]:
+    """A client that asks for something and never reads it; its receive buffer is as small as it gets."""
+    host, port = address.split(":")
+    client = socket.socket()
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1024)
+    client.connect((host, int(port)))
+    client.sendall("".join(f"{line}\r\n" for line in (request, f"Host: {address}", *headers, "")).encode())
+    with client:
+        yield client
 
 
 def test_a_dashboard_started_late_shows_what_the_folder_holds(network, tmp_path, hub, sender):
@@ -258,3 +269,26 @@ def test_a_flood_of_viewers_that_never_read_shuts_no_request_out(network, tmp_pa
         for _ in range(MAX_CONNECTIONS + 40):
             stack.enter_context(slow_viewer(served.address))
         assert httpx.get(f"http://{served.address}/api/state", timeout=PATIENCE_S).status_code == 200
+
+
+def test_answers_that_nobody_reads_do_not_fill_the_memory(network, tmp_path, sender, monkeypatch):
+    image, clients = np.zeros((1500, 1500), np.float32), 24
+    monkeypatch.setattr(http_connection, "UNREAD_BYTES", 4 * image.nbytes)
+    with dashboard(network, tmp_path) as served, ExitStack() as stack:
+        served.wait_until(lambda state: state["present"]["parts"])
+        sender.send(*mosaic(0, MosaicKind.FIRST_PASS, image, image))
+        served.wait_until(lambda state: state["present"]["mosaics"])
+        request = "GET /api/mosaics/0/first_pass/phase.npy HTTP/1.1", "Connection: close"
+        slow = [stack.enter_context(slow_client(served.address, *request)) for _ in range(clients)]
+        wait_until(lambda: len(select.select(slow, [], [], 0)[0]) == clients)
+        assert len(httpx.get(f"http://{served.address}/api/mosaics/0/first_pass/phase.npy").content) > image.nbytes
+        waited_for = sum(len(read_all(client)) > image.nbytes for client in slow)
+    # the kernel's own buffers hold some of each
+    assert 1 <= waited_for <= 8
+
+
+def read_all(client: socket.socket) -> bytes:
+    client.settimeout(PATIENCE_S)
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+    with client.makefile("rb") as file:
+        return file.read()

@@ -184,6 +184,17 @@ def test_a_killed_launcher_leaves_nobody_behind(children: Children) -> None:
     wait_until(lambda: not any(is_alive(process) for process in watchers))
 
 
+def test_a_killed_watchdog_disturbs_nobody(children: Children) -> None:
+    with Supervisor(grace_s=1.0) as supervisor:
+        (watchdog,) = (one for one in psutil.Process().children() if any("watchdog" in word for word in one.cmdline()))
+        watchdog.kill()
+        wait_until(lambda: not is_alive(watchdog))
+        supervisor.start(children.command(Part.TRAINER, SLEEP))
+        pid = children.pid("trainer")
+        assert supervisor.running == {Part.TRAINER}
+    assert gone(pid)
+
+
 def test_terminating_nobody_takes_no_time() -> None:
     began_s = time.monotonic()
     terminate_in_order([], grace_s=10.0)

@@ -48,14 +48,19 @@ class Watchdog:
         self.close()
 
     def watch(self, pid: int) -> None:
-        """End this process, should the launcher disappear; it must lead its own process group."""
+        """End this process, should the launcher disappear; it must lead its own process group.
+
+        A watching process that was killed hears of nothing: parts then notice by themselves that the launcher is gone.
+        """
         pipe = self._pipe()
-        pipe.write(f"{pid}\n")
-        pipe.flush()
+        with contextlib.suppress(BrokenPipeError):
+            pipe.write(f"{pid}\n")
+            pipe.flush()
 
     def close(self) -> None:
         """End the watching process, which first ends every part that still runs. Blocks for at most its grace time."""
-        self._pipe().close()
+        with contextlib.suppress(BrokenPipeError):  # what it did not hear of
+            self._pipe().close()
         self._process.wait()
 
     def _pipe(self) -> IO[str]:

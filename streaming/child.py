@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import queue
-import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Mapping, Sequence
+
+from ptychoflow.streaming.signal_name import signal_name
 
 CLOSE_TIMEOUT_S = 5.0
 
@@ -93,5 +94,5 @@ class Child:
 
 def _how_it_ended(status: int) -> str:
     if status < 0:
-        return f"it was ended by {signal.Signals(-status).name}"
+        return f"it was ended by {signal_name(-status)}"
     return f"it ended with status {status}; see the log"

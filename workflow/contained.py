@@ -18,6 +18,7 @@ from typing import NoReturn
 
 from ptychoflow.acquisition.reading import READING
 from ptychoflow.streaming.errors import UserError
+from ptychoflow.streaming.signal_name import signal_name
 from ptychoflow.workflow.exit_status import FAILED_STATUS, INTERRUPTED_STATUS, USER_ERROR_STATUS
 
 MEMORY_BYTES = 2**34
@@ -172,4 +173,4 @@ def _raise(status: int, said: str, files: Sequence[Path]) -> NoReturn:
 
 
 def _cause(status: int) -> str:
-    return f"ended by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
+    return f"ended by {signal_name(-status)}" if status < 0 else f"ended with status {status}"

@@ -86,6 +86,14 @@ def test_a_killed_part_is_told_by_its_signal(supervisor: Supervisor, children: C
     assert "edge failed (ended by signal SIGKILL)" in first_end(supervisor).describe()
 
 
+def test_a_part_killed_by_a_signal_without_a_name_is_told_by_its_number(
+    supervisor: Supervisor, children: Children
+) -> None:
+    supervisor.start(children.command(Part.EDGE, SLEEP))
+    os.kill(children.pid("edge"), signal.SIGRTMIN + 1)
+    assert f"edge failed (ended by signal {signal.SIGRTMIN + 1})" in first_end(supervisor).describe()
+
+
 def test_a_crashed_acquisition_is_told_with_what_to_do(supervisor: Supervisor, children: Children) -> None:
     crash = "import faulthandler; faulthandler.enable(2); print('reading'); faulthandler._sigsegv()"
     for part, said in (

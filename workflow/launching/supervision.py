@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ from pathlib import Path
 import psutil
 
 from ptychoflow.streaming.events import Part
+from ptychoflow.streaming.signal_name import signal_name
 from ptychoflow.workflow.contained import ADVICE, CRASHES
 from ptychoflow.workflow.launching.lifeline import Lifeline
 from ptychoflow.workflow.launching.processes import GRACE_S, terminate_in_order
@@ -136,4 +136,4 @@ class Supervisor:
 
 
 def _cause(status: int) -> str:
-    return f"ended by signal {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
+    return f"ended by signal {signal_name(-status)}" if status < 0 else f"exit status {status}"

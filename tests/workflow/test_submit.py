@@ -63,6 +63,27 @@ def test_options_reach_slurm_and_settings_the_parts() -> None:
     assert "--set 'run.directory=my runs'\n" in text
 
 
+def test_names_of_several_lines_run_nothing_and_hide_no_option_from_slurm() -> None:
+    """SLURM reads options up to the first line that is no comment."""
+    file = Path("my\nbeamline.toml")
+    file.write_text(BEAMLINE)
+    assert run_command_line(["submit", "--set", 'run.directory=my\ntouch "pwned" #', "--output", "job", str(file)]) == 0
+    text = Path("job").read_text()
+    subprocess.run(["bash", "-n", "job"], check=True)
+    before_options = text[: text.index("#SBATCH --output")].splitlines()
+    assert all(line.startswith("#") for line in before_options)
+    parts = text[text.index("settings=(") : text.index("parts=()")]
+    bash = f'head=h\n{parts}printf "%s\\0" "${{settings[@]}}"'
+    given = subprocess.run(["bash", "-c", bash], check=True, capture_output=True, text=True).stdout.split("\0")
+    assert str(file) in given
+    assert 'run.directory=my\ntouch "pwned" #' in given
+
+
+def test_what_is_said_of_a_script_can_be_typed(capfd: pytest.CaptureFixture[str]) -> None:
+    assert submit("--output", "my job") == 0
+    assert "`sbatch 'my job'`" in capfd.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

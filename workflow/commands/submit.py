@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated
@@ -73,7 +74,7 @@ def submit(
         edge_here=edge,
     )
     path = write_script(script, output or Path(f"{settings.run.name}.sbatch"))
-    typer.echo(submit_script(path) if now else f"{path}: submit it with `sbatch {path}`")
+    typer.echo(submit_script(path) if now else f"{path}: submit it with `{shlex.join(['sbatch', str(path)])}`")
 
 
 def _given(options: Mapping[str, int | str | None]) -> Iterator[str]:

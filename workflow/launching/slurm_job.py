@@ -122,7 +122,8 @@ def job_script(
     return environment.get_template("slurm_job.sh.j2").render(
         job=job,
         run=config.run,
-        command=shlex.join(command),
+        command=_within_comment(shlex.join(command)),
+        commented_file=_within_comment(str(file)),
         config_file=shlex.quote(str(file)),
         folder=shlex.quote(str(config.run.context().folder.path)),
         # without keys all parts are on one node, and talk over loopback
@@ -170,6 +171,11 @@ def _minutes(time: str) -> float:
     if len(numbers) == 3:
         return numbers[0] * 60 + numbers[1] + numbers[2] / 60
     return numbers[0] + (numbers[1] / 60 if len(numbers) == 2 else 0)
+
+
+def _within_comment(text: str) -> str:
+    """Return a text that stays a comment: a line of its own would be run, and SLURM would read no option after it."""
+    return text.replace("\n", "\n#   ")
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -43,8 +43,11 @@ function connect() {
 async function loadEarlierRun() {
   try {
     const answer = await fetch(address("/api/state"));
-    if (answer.ok) takeUpdate(await answer.json());
-    else sayUnopened(await refusal(answer));
+    if (!answer.ok) return sayUnopened(await refusal(answer));
+    const update = await answer.json();
+    // resumed since the address was made: it would stand still, and say that it runs
+    if (update.present.live) location.replace("/");
+    else takeUpdate(update);
   } catch (error) {
     console.info(`run not loaded: ${error}`);
     sayUnopened("the dashboard does not answer, or not with a run");

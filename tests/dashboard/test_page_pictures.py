@@ -122,6 +122,19 @@ def test_what_a_killed_part_ended_with_is_not_called_lost(browser: Browser, tmp_
         assert "the end of 10 is not known, as no last count came from the acquisition and rank 0 of the" in ledger
 
 
+def test_the_run_that_is_watched_stays_live_under_its_own_name_too(browser: Browser, tmp_path: Path) -> None:
+    """An address kept from when it was an earlier run, before it was resumed."""
+    frames = "document.getElementById('frames-short').textContent"
+    with served("resumed", empty_story, tmp_path) as (url, state):
+        state.apply(telemetry(acquired(100), 1.7e9))
+        opened(browser, f"{url}?run=resumed", "resumed", width_px=DESKTOP_PX)
+        browser.wait_for(f"{frames} === '100'")
+        state.apply(telemetry(acquired(200), 1.7e9 + 1))
+        browser.wait_for(f"{frames} === '200'", timeout_s=10.0)
+        assert not browser.value("document.getElementById('back').checkVisibility()"), "it is the live run"
+        assert browser.complaints == []
+
+
 def test_a_style_written_as_text_is_refused_wherever_it_comes_from(browser: Browser, tmp_path: Path) -> None:
     with served("empty", empty_story, tmp_path) as (url, _):
         opened(browser, url, "empty", width_px=DESKTOP_PX)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 
@@ -82,6 +83,8 @@ def _edge(present: models.Present) -> Iterator[Metric]:
     if present.inference is None:
         return
     yield _gauge("edge_frames_per_second", "Frames imaged.", present.inference.frames_per_s)
+    if not math.isfinite(present.inference.frame_to_image_p50_ms):
+        return
     latency = GaugeMetricFamily("ptychoflow_frame_to_image_seconds", "From frame to image.", labels=["quantile"])
     latency.add_metric(["0.5"], present.inference.frame_to_image_p50_ms / 1000)
     latency.add_metric(["0.99"], present.inference.frame_to_image_p99_ms / 1000)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import Hashable
@@ -50,7 +51,10 @@ class EdgeCounter:
         )
 
     def event(self, *, final: bool = False) -> EdgeCounts:
-        """Return the counts, the rate over the last 256 batches, and latencies over the last 4096 imaged in turn."""
+        """Return the counts, the rate over the last 256 batches, and latencies over the last 4096 imaged in turn.
+
+        Before the first one of these, latencies are NaN: an edge that is started again may count frames of before.
+        """
         p50_ms, p99_ms = self._latency_percentiles_ms()
         return EdgeCounts(
             inferred=self.inferred,
@@ -74,7 +78,7 @@ class EdgeCounter:
 
     def _latency_percentiles_ms(self) -> tuple[float, float]:
         if not self._latencies:
-            return 0.0, 0.0
+            return math.nan, math.nan
         seconds, frames = zip(*self._latencies, strict=True)
         p50_s, p99_s = np.percentile(np.repeat(seconds, frames), (50, 99))
         return float(p50_s) * 1000, float(p99_s) * 1000

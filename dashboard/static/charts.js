@@ -235,7 +235,7 @@ function latencies() {
 }
 
 function inSeconds(trace) {
-  return { ...trace, y: trace.y.map((value) => value / 1000) };
+  return { ...trace, y: trace.y.map((value) => (value == null ? null : value / 1000)) };
 }
 
 function bufferFill() {

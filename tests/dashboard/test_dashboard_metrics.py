@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from prometheus_client.parser import text_string_to_metric_families
 from speaking import Said, of, of_rank, telemetry
 from telemetry_samples import acquired, quality, step
@@ -9,7 +11,16 @@ from telemetry_samples import acquired, quality, step
 from ptychoflow.dashboard.metrics import metrics_text
 from ptychoflow.dashboard.settings import DashboardSettings
 from ptychoflow.dashboard.state import DashboardState
-from ptychoflow.streaming.events import AnyEvent, BufferReport, HeldOutScores, Part, PartState, PartStatus, RankCounts
+from ptychoflow.streaming.events import (
+    AnyEvent,
+    BufferReport,
+    EdgeCounts,
+    HeldOutScores,
+    Part,
+    PartState,
+    PartStatus,
+    RankCounts,
+)
 
 
 def samples(*events: Said | AnyEvent) -> dict[tuple[str, tuple[str, ...]], float]:
@@ -44,3 +55,9 @@ def test_what_is_not_known_yet_is_left_out() -> None:
     names = {name for name, _ in samples()}
     assert "ptychoflow_frames_acquired_total" in names
     assert not {"ptychoflow_training_loss", "ptychoflow_edge_frames_per_second"} & names
+
+
+def test_a_latency_that_is_not_known_is_left_out() -> None:
+    names = {name for name, _ in samples(EdgeCounts(100, 0, 0, 0.0, math.nan, math.nan))}
+    assert "ptychoflow_edge_frames_per_second" in names
+    assert "ptychoflow_frame_to_image_seconds" not in names

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from support import wait_until
 from telemetry_samples import acquired
 
 from ptychoflow.streaming.events import (
+    EdgeCounts,
     Part,
     PartState,
     PartStatus,
@@ -133,6 +135,19 @@ def test_the_run_that_is_watched_stays_live_under_its_own_name_too(browser: Brow
         browser.wait_for(f"{frames} === '200'", timeout_s=10.0)
         assert not browser.value("document.getElementById('back').checkVisibility()"), "it is the live run"
         assert browser.complaints == []
+
+
+def test_latencies_that_are_not_known_are_not_shown_as_none_at_all(browser: Browser, tmp_path: Path) -> None:
+    with served("resumed", empty_story, tmp_path) as (url, state):
+        for number, latency_ms in enumerate((math.nan, 250.0)):
+            counts = EdgeCounts(100 + number, 0, 0, 0.0, latency_ms, latency_ms)
+            state.apply(telemetry(counts, 1.7e9 + number))
+        opened(browser, url, "resumed", width_px=DESKTOP_PX)
+        browser.wait_for("document.getElementById('chart-latency').data?.length === 2")
+        drawn = browser.value("document.getElementById('chart-latency').data.map((trace) => trace.y)")
+        assert drawn == [[None, 0.25]] * 2
+        state.apply(telemetry(EdgeCounts(102, 0, 0, 0.0, math.nan, math.nan), 1.7e9 + 2))
+        browser.wait_for("document.getElementById('rates').innerText.includes('median\\n–')")
 
 
 def test_a_style_written_as_text_is_refused_wherever_it_comes_from(browser: Browser, tmp_path: Path) -> None:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
+import msgspec
 import pytest
 
 from ptychoflow.inference_edge.counter import Cadence, EdgeCounter
+from ptychoflow.streaming.events import Part, Telemetry
+from ptychoflow.streaming.telemetry_log import TelemetryLog
 
 
 def test_counts_and_latencies_weigh_frames_not_batches():
@@ -15,6 +20,19 @@ def test_counts_and_latencies_weigh_frames_not_batches():
     assert event.inferred == 100
     assert event.frame_to_image_p50_ms == pytest.approx(1_000)
     assert event.frame_to_image_p99_ms == pytest.approx(60_000, rel=0.1)
+
+
+def test_latencies_are_not_known_before_a_frame_was_imaged_in_turn(tmp_path):
+    """Not zero: an edge that is started again counts the frames of before."""
+    counter = EdgeCounter()
+    counter.inferred = 100
+    counter.count_imaged(8, acquired_at_s=40.0, now_s=100.0, in_turn=False)
+    log = tmp_path / "telemetry.jsonl"
+    log.write_bytes(msgspec.json.encode(Telemetry(7.0, Part.EDGE, 0, counter.event())) + b"\n")
+    (kept,) = TelemetryLog(log)
+    assert kept.event.inferred == 108
+    assert math.isnan(kept.event.frame_to_image_p50_ms)
+    assert math.isnan(kept.event.frame_to_image_p99_ms)
 
 
 def test_the_rate_counts_frames_after_the_first_batch_and_needs_some_time():

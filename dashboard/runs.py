@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from ptychoflow.dashboard.state import DashboardState
 from ptychoflow.streaming.codec import UNREADABLE
 from ptychoflow.streaming.events import Whole
 from ptychoflow.streaming.run_folder import RunFolder
-from ptychoflow.streaming.telemetry_log import TelemetryLog
+from ptychoflow.streaming.telemetry_log import TelemetryLog, log_identity
 
 log = logging.getLogger(__name__)
 
@@ -78,7 +79,7 @@ class Runs:
         self._watched = Run(watched, ImageArchive(folder))
         self._path = folder.path.resolve()
         self._settings = settings
-        self._opened: Cache[Run] = Cache(RUNS_KEPT)
+        self._opened: Cache[_Earlier] = Cache(RUNS_KEPT)
 
     @property
     def watched(self) -> Run:
@@ -95,7 +96,7 @@ class Runs:
     def open(self, name: str | None) -> Run | None:
         """Return a run, or None where there is none of this name; None means the run that is watched.
 
-        Blocks while the telemetry of an earlier run is read.
+        Blocks while the telemetry of an earlier run is read, or what has come to it: it may be one that others watch.
 
         Raises:
             UserError: another version of the program wrote its telemetry.
@@ -105,8 +106,8 @@ class Runs:
         folder = RunFolder(self._path.parent / name)
         if not re.match(NAME_PATTERN, name) or not folder.telemetry.is_file():
             return None
-        key = name, folder.telemetry.stat().st_mtime_ns
-        return self._opened.get(key, lambda: Run(read_run(folder, self._settings), ImageArchive(folder)))
+        key = name, log_identity(folder.telemetry)
+        return self._opened.get(key, lambda: _Earlier(folder, self._settings)).as_it_is_now()
 
     def _row(self, folder: RunFolder) -> models.RunRow:
         watched = folder.path == self._path
@@ -121,16 +122,29 @@ class Runs:
         )
 
 
+class _Earlier:
+    """A run that is read from its folder. Thread-safe."""
+
+    def __init__(self, folder: RunFolder, settings: DashboardSettings) -> None:
+        self._run = Run(DashboardState(folder.path.name, settings, live=False), ImageArchive(folder))
+        self._telemetry = TelemetryLog(folder.telemetry)
+        self._lock = threading.Lock()
+
+    def as_it_is_now(self) -> Run:
+        """Return the run, once what its telemetry holds beyond what was read of it is read too."""
+        with self._lock:
+            for telemetry in self._telemetry:
+                self._run.state.apply(telemetry)
+        return self._run
+
+
 def read_run(folder: RunFolder, settings: DashboardSettings) -> DashboardState:
     """Return the state of an earlier run from the telemetry in its folder. Blocks while that is read.
 
     Raises:
         UserError: another version of the program wrote it.
     """
-    state = DashboardState(folder.path.name, settings, live=False)
-    for telemetry in TelemetryLog(folder.telemetry):
-        state.apply(telemetry)
-    return state
+    return _Earlier(folder, settings).as_it_is_now().state
 
 
 def _changed_s(folder: RunFolder) -> float:

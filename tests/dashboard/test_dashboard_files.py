@@ -17,7 +17,7 @@ import tifffile
 from fastapi.testclient import TestClient
 from PIL import Image
 from speaking import telemetry
-from telemetry_samples import acquired, mosaic, ramp, scores
+from telemetry_samples import acquired, mosaic, ramp, scores, step
 
 from ptychoflow.dashboard.app import create_app
 from ptychoflow.dashboard.runs import Runs
@@ -231,6 +231,25 @@ def test_an_earlier_run_is_opened_from_its_folder(client: TestClient, state: Das
     values = np.load(io.BytesIO(client.get("/api/mosaics/newest/network/phase.npy?run=yesterday").content))
     np.testing.assert_array_equal(values, ramp())
     assert client.get("/api/state").json()["present"]["frames"]["acquired"] == 5
+
+
+def test_a_run_beside_that_still_goes_on_is_read_on_and_not_anew(client: TestClient, tmp_path: Path) -> None:
+    log = tmp_path / "beside" / "telemetry.jsonl"
+    log.parent.mkdir()
+    write_images(log.parent, 0, ramp())
+    seen, tags = [], set()
+    for number in (1, 2, 3):
+        with log.open("ab") as file:
+            file.write(msgspec.json.encode(telemetry(step(number), time_s=float(number))) + b"\n")
+        before = client.get("/api/state?run=beside").json()
+        seen.append(before["series"]["training"]["columns"]["step"])
+        tags.add(client.get("/api/mosaics/0/refreshed/phase.png?run=beside").headers["ETag"])
+    assert len(tags) == 1, "a picture that did not change is not drawn and sent again"
+    assert seen == [[1.0], [1.0, 2.0], [1.0, 2.0, 3.0]]
+    log.write_bytes(msgspec.json.encode(telemetry(step(9), time_s=9.0)) + b"\n")
+    anew = client.get("/api/state?run=beside").json()
+    assert anew["series"]["training"]["columns"]["step"] == [9.0], "another run took its name"
+    assert anew["present"]["instance"] != before["present"]["instance"]
 
 
 OLD = b'{"time_s":1.0,"sender":"edge","event":{"type":"weights_applied","version":1}}\n'

@@ -22,7 +22,9 @@ from ptychoflow.streaming.telemetry_log import TelemetryLog, log_identity
 
 log = logging.getLogger(__name__)
 
-NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,199}$"
+NAME_PATTERN = r"^[^./][^/]{0,199}$"
+"""Of folders, which people may have renamed."""
+NAME_BYTES = 255
 RUNS_LISTED = 200
 RUNS_KEPT = 2
 
@@ -89,7 +91,7 @@ class Runs:
     def all(self) -> list[models.RunRow]:
         """Return the newest runs, newest first."""
         beside = map(RunFolder, self._path.parent.glob("*/"))
-        folders = [folder for folder in beside if folder.telemetry.is_file()]
+        folders = [folder for folder in beside if _may_be_named(folder.path.name) and folder.telemetry.is_file()]
         newest = sorted(folders, key=_changed_s, reverse=True)[:RUNS_LISTED]
         return [self._row(folder) for folder in newest]
 
@@ -103,8 +105,10 @@ class Runs:
         """
         if name is None or name == self._watched.state.run:
             return self._watched
+        if not _may_be_named(name):
+            return None
         folder = RunFolder(self._path.parent / name)
-        if not re.match(NAME_PATTERN, name) or not folder.telemetry.is_file():
+        if not folder.telemetry.is_file():
             return None
         key = name, log_identity(folder.telemetry)
         return self._opened.get(key, lambda: _Earlier(folder, self._settings)).as_it_is_now()
@@ -145,6 +149,11 @@ def read_run(folder: RunFolder, settings: DashboardSettings) -> DashboardState:
         UserError: another version of the program wrote it.
     """
     return _Earlier(folder, settings).as_it_is_now().state
+
+
+def _may_be_named(name: str) -> bool:
+    """Whether a folder can have this name and be asked for by it; one that is no UTF-8, say, fits into no answer."""
+    return name.isprintable() and re.fullmatch(NAME_PATTERN, name) is not None and len(name.encode()) <= NAME_BYTES
 
 
 def _changed_s(folder: RunFolder) -> float:

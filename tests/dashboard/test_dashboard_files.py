@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -335,6 +336,22 @@ def test_only_runs_beside_this_one_can_be_opened(client: TestClient, tmp_path: P
     (tmp_path.parent / "telemetry.jsonl").write_text("")
     for path in ("/api/state", "/api/mosaics/0/refreshed/phase.png", "/api/mosaics/0/refreshed.h5"):
         assert client.get(path, params={"run": name}).status_code == status
+
+
+def test_a_run_that_was_renamed_can_be_opened_and_one_that_cannot_be_named_hides_no_other(
+    client: TestClient, tmp_path: Path
+) -> None:
+    names = (b"scan 12 (good) & <b>50 %<-b>", "Flöte".encode(), b"no\xffutf-8", b"two\nlines", b".trash")
+    for name in names:
+        folder = tmp_path / os.fsdecode(name)
+        folder.mkdir()
+        (folder / "telemetry.jsonl").write_bytes(msgspec.json.encode(telemetry(acquired(12))) + b"\n")
+    listed = {row["name"] for row in client.get("/api/runs").json()}
+    assert listed == {"scan 12 (good) & <b>50 %<-b>", "Flöte"}
+    for name in listed:
+        assert client.get("/api/state", params={"run": name}).json()["present"]["frames"]["acquired"] == 12
+    for name in ("two\nlines", "null\0", "\u00fc" * 200):
+        assert client.get("/api/state", params={"run": name}).status_code == 404
 
 
 def test_the_probe_and_the_newest_frame_are_shown(client: TestClient, state: DashboardState) -> None:

@@ -14,10 +14,11 @@ from page_stories import Story, classification_story, live_story, scan_story
 from served_page import DESKTOP_PX, PHONE_PX, empty_story, opened, served
 from speaking import of, telemetry
 from support import wait_until
-from telemetry_samples import acquired
+from telemetry_samples import acquired, scores
 
 from ptychoflow.streaming.events import (
     EdgeCounts,
+    MosaicKind,
     Part,
     PartState,
     PartStatus,
@@ -148,6 +149,19 @@ def test_latencies_that_are_not_known_are_not_shown_as_none_at_all(browser: Brow
         assert drawn == [[None, 0.25]] * 2
         state.apply(telemetry(EdgeCounts(102, 0, 0, 0.0, math.nan, math.nan), 1.7e9 + 2))
         browser.wait_for("document.getElementById('rates').innerText.includes('median\\n–')")
+
+
+def test_a_chart_follows_what_changes_before_its_last_point(browser: Browser, tmp_path: Path) -> None:
+    """Final weights sharpen the newest perspective first, and then the one before."""
+    shown = "document.getElementById('chart-psnr').data.find((trace) => trace.name === 'refreshed').y.join()"
+    with served("sharpened", empty_story, tmp_path) as (url, state):
+        for number, psnr_db in enumerate((20.0, 21.0)):
+            state.apply(telemetry(scores(number, MosaicKind.REFRESHED, psnr_db), 1.7e9 + number))
+        opened(browser, url, "sharpened", width_px=DESKTOP_PX)
+        browser.value("document.querySelector('input[name=across][value=perspective]').click()")
+        browser.wait_for(f"{shown} === '20,21'")
+        state.apply(telemetry(scores(0, MosaicKind.REFRESHED, 24.0), 1.7e9 + 2))
+        browser.wait_for(f"{shown} === '24,21'", timeout_s=30.0)
 
 
 def test_a_style_written_as_text_is_refused_wherever_it_comes_from(browser: Browser, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import msgspec
 
 from ptychoflow.dashboard import models
+from ptychoflow.dashboard.frame_picture import brightest_pixel
 from ptychoflow.dashboard.mosaics import Mosaic
 from ptychoflow.dashboard.probe import NewestFrame
 from ptychoflow.streaming.events import PerspectiveScores, Quality, TaskAccuracies, ValidationLoss, chance
@@ -157,7 +158,7 @@ def probe_row(newest: NewestFrame) -> models.Probe:
         binned_px=newest.info.binned_px,
         most_frames=newest.info.most_frames,
         shape_px=(newest.diffraction.shape[0], newest.diffraction.shape[1]),
-        brightest=float(newest.diffraction.max()),
+        brightest=brightest_pixel(newest.diffraction),
         revision=newest.revision,
     )
 

@@ -338,6 +338,19 @@ def test_only_runs_beside_this_one_can_be_opened(client: TestClient, tmp_path: P
         assert client.get(path, params={"run": name}).status_code == status
 
 
+@pytest.mark.parametrize("broken", [np.nan, np.inf, -np.inf])
+def test_a_pixel_that_is_not_finite_hides_no_other_of_its_frame(
+    client: TestClient, state: DashboardState, broken: float
+) -> None:
+    state.apply(telemetry(FrameTaken(0, 1, 1)), {"diffraction": np.array([[broken, 0], [9, 999]], np.float32)})
+    assert client.get("/api/state").json()["present"]["probe"]["brightest"] == 999.0
+    picture = Image.open(io.BytesIO(client.get("/api/frame.png").content)).convert("RGBA")
+    opaque = np.asarray(picture)[..., 3] > 0
+    assert opaque[1].all()
+    assert opaque[0, 1]
+    assert picture.getpixel((1, 1)) != picture.getpixel((0, 1)) != picture.getpixel((1, 0))
+
+
 def test_a_run_that_was_renamed_can_be_opened_and_one_that_cannot_be_named_hides_no_other(
     client: TestClient, tmp_path: Path
 ) -> None:

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
 
 import pytest
+from support import wait_until
 
 from ptychoflow.streaming.private_folder import private_folder
 from ptychoflow.streaming.run_folder import RunFolder
@@ -66,6 +72,43 @@ def test_a_folder_that_a_user_has_yet_to_make_is_not_taken_for_one_of_a_run(
     named = tmp_path / "ptychoflow-beamline"
     launcher.launch(begun(tmp_path, f"network.sockets_dir={named}"))
     assert ran[0].network.sockets_dir == named
+
+
+CHECKING = """
+import sys, time
+from pathlib import Path
+from ptychoflow.workflow import cli
+from ptychoflow.workflow.launching import launcher
+checking = Path(sys.argv.pop())
+def check(_config):
+    checking.touch()
+    time.sleep(600)
+launcher.check_source = check
+cli.main()
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_a_run_that_is_ended_while_its_source_is_checked_leaves_nothing(tmp_path: Path, number: signal.Signals) -> None:
+    given = ["run", "--preset", "simulated", "--set", f"run.directory={tmp_path / 'runs'}", str(tmp_path / "checking")]
+    with tempfile.TemporaryDirectory(prefix="s-") as place:
+        launcher = subprocess.Popen(
+            [sys.executable, "-c", CHECKING, *given],
+            env=os.environ | {"XDG_RUNTIME_DIR": place},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        try:
+            wait_until((tmp_path / "checking").exists)
+            assert len(list(Path(place).iterdir())) == 1
+            launcher.send_signal(number)
+            _, said = launcher.communicate(timeout=20.0)
+        finally:
+            launcher.kill()
+        assert launcher.returncode == 130
+        assert "Traceback" not in said
+        assert list(Path(place).iterdir()) == []
+    assert not (tmp_path / "runs").exists()
 
 
 def test_what_a_killed_run_has_left_is_removed_when_it_goes_on(tmp_path: Path, ran: list[AnyConfig]) -> None:

@@ -29,7 +29,7 @@ from ptychoflow.workflow.exit_status import FAILED_STATUS, INTERRUPTED_STATUS
 from ptychoflow.workflow.launching.dashboard_token import TOKEN_VARIABLE, show_token
 from ptychoflow.workflow.launching.initial_weights import with_found_weights
 from ptychoflow.workflow.launching.part_commands import part_command
-from ptychoflow.workflow.launching.part_process import stop_on_signals
+from ptychoflow.workflow.launching.part_process import interrupted_by_signals, stop_on_signals
 from ptychoflow.workflow.launching.ports import (
     choose_port,
     require_free,
@@ -70,7 +70,7 @@ def launch(config: AnyConfig) -> int:
     """
     config = with_found_weights(config)
     config = config.model_copy(update={"network": without_made_folder(config.network)})
-    with _sockets_folder(config.network) as scratch:
+    with interrupted_by_signals(), _sockets_folder(config.network) as scratch:
         config = _checked(config, scratch)
         folder = create_run_folder(config)
         with claimed(folder) as claim:
@@ -84,7 +84,7 @@ def relaunch(config: AnyConfig) -> int:
         UserError: the run is still going on, or its folder cannot be written; or as `launch`.
     """
     folder = config.run.context().folder
-    with claimed(folder) as claim, _sockets_folder(config.network) as scratch:
+    with interrupted_by_signals(), claimed(folder) as claim, _sockets_folder(config.network) as scratch:
         config = _checked(config, scratch)
         _remove_left_sockets(folder)
         describe_run(config, folder)

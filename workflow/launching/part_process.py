@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -138,12 +138,29 @@ def stop_on_signals(stop: threading.Event, *, interrupted: threading.Event | Non
         if number == signal.SIGINT and interrupted is not None:
             interrupted.set()
 
-    signals = [signal.SIGTERM, signal.SIGINT]
+    with _handling([signal.SIGTERM, signal.SIGINT], request_stop):
+        yield
+
+
+@contextmanager
+def interrupted_by_signals() -> Iterator[None]:
+    """Within the context, SIGTERM and SIGHUP raise KeyboardInterrupt, as SIGINT does: nothing of what began stays."""
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    with _handling([signal.SIGTERM], interrupt):
+        yield
+
+
+@contextmanager
+def _handling(signals: list[signal.Signals], handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Handle signals within the context, and SIGHUP unless it is ignored."""
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
-        signals.append(signal.SIGHUP)
-    previous = [signal.signal(number, request_stop) for number in signals]
+        signals = [*signals, signal.SIGHUP]
+    previous = [signal.signal(number, handler) for number in signals]
     try:
         yield
     finally:
-        for number, handler in zip(signals, previous, strict=True):
-            signal.signal(number, handler)
+        for number, earlier in zip(signals, previous, strict=True):
+            signal.signal(number, earlier)

@@ -23,9 +23,11 @@ from ptychoflow.streaming.events import (
     PartState,
     PartStatus,
     RankCounts,
+    ScanInfo,
     TaskAccuracies,
     TrainingResumed,
     ValidationLoss,
+    WarningRaised,
 )
 
 VISIBLE = "filter((one) => one.checkVisibility())"
@@ -162,6 +164,32 @@ def test_a_chart_follows_what_changes_before_its_last_point(browser: Browser, tm
         browser.wait_for(f"{shown} === '20,21'")
         state.apply(telemetry(scores(0, MosaicKind.REFRESHED, 24.0), 1.7e9 + 2))
         browser.wait_for(f"{shown} === '24,21'", timeout_s=30.0)
+
+
+def test_long_names_stay_within_a_phone(browser: Browser, tmp_path: Path) -> None:
+    name, width = "n" * 200, "document.documentElement.scrollWidth"
+
+    def story_of_a_long_name() -> Story:
+        for said, arrays in live_story():
+            if isinstance(said, ScanInfo):
+                yield msgspec.structs.replace(said, source=f"/data/{name}.h5", notes=[name]), arrays
+            else:
+                yield said, arrays
+        yield of(Part.EDGE, WarningRaised(name)), {}
+        yield of(Part.TRAINER, PartStatus(PartState.RUNNING, name)), {}
+
+    run = tmp_path / name
+    run.mkdir()
+    (run / "telemetry.jsonl").write_bytes(b"")
+    with served(name, story_of_a_long_name, run) as (url, _):
+        opened(browser, url, name, width_px=PHONE_PX)
+        browser.wait_for(f"document.getElementById('images-note').textContent.includes('{name}')")
+        browser.value("document.getElementById('runs').open = true")
+        browser.wait_for("document.getElementById('run-list').childElementCount === 1")
+        assert browser.value(width) <= PHONE_PX
+        opened(browser, f"{url}?run={'m' * 200}", "m" * 200, width_px=PHONE_PX)
+        browser.wait_for("document.getElementById('connection').innerText.includes('cannot be opened')")
+        assert browser.value(width) <= PHONE_PX
 
 
 def test_a_style_written_as_text_is_refused_wherever_it_comes_from(browser: Browser, tmp_path: Path) -> None:

@@ -7,7 +7,10 @@ import logging
 
 from fastapi import HTTPException, Request
 
+from ptychoflow.streaming.seldom import Seldom
+
 log = logging.getLogger(__name__)
+log.addFilter(Seldom())
 
 SCHEME = "bearer"
 

@@ -25,11 +25,14 @@ from ptychoflow.streaming.commands import CommandSender
 from ptychoflow.streaming.errors import UserError
 from ptychoflow.streaming.events import Part, PartState, PartStatus, Telemetry
 from ptychoflow.streaming.run_folder import RunFolder
+from ptychoflow.streaming.seldom import Seldom
 from ptychoflow.streaming.settings import NetworkSettings, RunContext, is_loopback
 from ptychoflow.streaming.telemetry import TelemetrySender, TelemetrySubscriber
 from ptychoflow.streaming.telemetry_log import TelemetryLog, log_identity
 
 log = logging.getLogger(__name__)
+SELDOM = Seldom()
+"""For what uvicorn says of requests that are none, or too many."""
 
 POLL_S = 0.1
 SUBSCRIBED_S = 3.0
@@ -206,6 +209,7 @@ class _Server(WatchedThread):
 
 
 def _start_server(app: FastAPI, listener: socket.socket) -> _Server:
+    logging.getLogger("uvicorn.error").addFilter(SELDOM)
     config = uvicorn.Config(
         app,
         http=HttpConnection,

@@ -19,9 +19,11 @@ from ptychoflow.streaming.codec import MAX_ARRAYS, MAX_HEADER_BYTES
 from ptychoflow.streaming.errors import UserError, writing
 from ptychoflow.streaming.keys import apply_client_keys, apply_server_keys, public_keys
 from ptychoflow.streaming.private_folder import require_private
+from ptychoflow.streaming.seldom import Seldom
 from ptychoflow.streaming.settings import NetworkSettings, is_loopback
 
 log = logging.getLogger(__name__)
+log.addFilter(Seldom())
 
 HEARTBEAT_INTERVAL_MS = 2_000
 HEARTBEAT_TIMEOUT_MS = 20_000

@@ -17,6 +17,7 @@ from ptychoflow.dashboard.runs import Runs
 from ptychoflow.dashboard.settings import DashboardSettings
 from ptychoflow.dashboard.state import DashboardState
 from ptychoflow.dashboard.token import make_token
+from ptychoflow.streaming import seldom
 from ptychoflow.streaming.commands import (
     AnyCommand,
     CommandHub,
@@ -78,9 +79,14 @@ def test_every_command_reaches_the_run(client: TestClient, network: NetworkSetti
     ],
 )
 def test_without_the_token_nothing_reaches_the_run(
-    client: TestClient, network: NetworkSettings, headers: dict[str, str], caplog: pytest.LogCaptureFixture
+    client: TestClient,
+    network: NetworkSettings,
+    headers: dict[str, str],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     heard: list[AnyCommand] = []
+    monkeypatch.setattr(seldom, "PERIOD_S", 0.0)
     with closing(CommandHub(network, on_command=heard.append)), caplog.at_level(logging.WARNING):
         answers = [client.get("/api/commands", headers=headers)]
         answers += [client.post(f"/api/commands/{name}", headers=headers) for name in ("pause", "stop_run", "nonsense")]

@@ -21,6 +21,7 @@ from websockets.sync.client import connect
 from ptychoflow.dashboard import http_connection
 from ptychoflow.dashboard.server import MAX_CONNECTIONS, serve_dashboard
 from ptychoflow.dashboard.settings import DashboardSettings
+from ptychoflow.streaming import seldom
 from ptychoflow.streaming.errors import UserError
 from ptychoflow.streaming.events import MosaicKind, Part, RankCounts, WarningRaised
 from ptychoflow.streaming.settings import NetworkSettings, RunContext
@@ -261,6 +262,28 @@ def test_viewers_that_break_the_protocol_say_too_much_or_go_without_a_word_harm_
                     pass
         odd.close()
         wait_until(lambda: odd.fault() is None)
+
+
+def test_a_flood_of_what_is_refused_does_not_fill_the_log(network, tmp_path, hub, caplog, monkeypatch):
+    monkeypatch.setattr(seldom, "PERIOD_S", 0.5)
+    with dashboard(network, tmp_path) as served, httpx.Client(base_url=f"http://{served.address}") as client:
+        served.wait_until(lambda _: True)
+
+        def ask_in_vain() -> None:
+            assert client.post("/api/commands/stop_run", headers={"Authorization": "Bearer x"}).status_code == 401
+            host, port = served.address.split(":")
+            with socket.create_connection((host, int(port)), timeout=PATIENCE_S) as one:
+                one.sendall(b"no request\r\n\r\n")
+                assert b"400" in one.recv(100)
+
+        began_s = time.monotonic()
+        for _ in range(60):
+            ask_in_vain()
+        periods = (time.monotonic() - began_s) // 0.5 + 1
+        said = [record.getMessage() for record in caplog.records]
+        for words in ("no token, or a wrong one", "Invalid HTTP request"):
+            assert 1 <= sum(words in text for text in said) <= periods + 1
+        wait_until(lambda: ask_in_vain() or any("more since the last" in one.getMessage() for one in caplog.records))
 
 
 def test_a_flood_of_viewers_that_never_read_shuts_no_request_out(network, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, suppress
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 import zmq
 from support import wait_until
 
-from ptychoflow.streaming import access
+from ptychoflow.streaming import access, seldom
 from ptychoflow.streaming.access import ACKNOWLEDGEMENTS, TELEMETRY, Access, Role
 from ptychoflow.streaming.codec import Codec
 from ptychoflow.streaming.commands import (
@@ -284,3 +285,24 @@ def test_a_damaged_key_file_is_one_line(host: Host, content: bytes) -> None:
     (network.keys_dir / "public" / "hub.key").write_bytes(content)
     with pytest.raises(UserError, match=r"public/hub\.key"):
         CommandSender(network)
+
+
+def test_a_flood_of_strangers_does_not_fill_the_log(
+    host: Host, keys: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(seldom, "PERIOD_S", 0.5)
+    network, context = host(Role.HUB), zmq.Context()
+
+    def come() -> None:
+        stranger = context.socket(zmq.DEALER)
+        stranger.curve_publickey, stranger.curve_secretkey = zmq.curve_keypair()
+        stranger.curve_serverkey = load_public(keys, Role.HUB)
+        stranger.connect(network.endpoint(network.hub_host, network.telemetry_port))
+
+    with Sockets(network) as sockets, ExitStack() as stack:
+        stack.callback(context.destroy, linger=0)
+        sockets.bind(zmq.ROUTER, network.hub_host, network.telemetry_port, TELEMETRY)
+        began_s = time.monotonic()
+        wait_until(lambda: come() or "more since the last" in caplog.text)
+        periods = (time.monotonic() - began_s) // 0.5 + 1
+    assert 2 <= caplog.text.count("refused: somebody") <= periods + 1

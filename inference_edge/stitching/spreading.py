@@ -7,9 +7,9 @@ rows, so that threads can share a canvas: every pixel is computed in the same or
 many there are. Rows are addressed by unsigned offsets into flat arrays: a slice costs as much as thirty pixels, and a
 signed index is checked for each.
 
-Sums are float32, as what they are sums of: what is moved is what stitching costs. A mean over n patches is off by 1e-7
-of its value times the root of n as a rule, and by 3e-8 times n at the most (N. J. Higham, Accuracy and Stability of
-Numerical Algorithms, 2002, equation 4.4).
+Sums are float32, as what they are sums of: what is moved is what stitching costs. A mean over n patches is off by 3e-8
+of its value times n at most (N. J. Higham, Accuracy and Stability of Numerical Algorithms, 2002, equation 4.4), near
+that only where all say the same; a scan covers a pixel some hundred times.
 """
 
 from __future__ import annotations

@@ -7,12 +7,11 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import h5py
-import msgspec
 import numpy as np
 import pytest
 from support import wait_until
@@ -21,6 +20,7 @@ from ptychoflow.acquisition.sources import open_scan
 from ptychoflow.streaming.events import AcquisitionCounts, AnyEvent, EdgeCounts, Part, PartState, PartStatus, Telemetry
 from ptychoflow.streaming.run_folder import RunFolder
 from ptychoflow.streaming.settings import NetworkSettings
+from ptychoflow.streaming.telemetry_log import TelemetryLog
 from ptychoflow.workflow.configuration.config import load_config
 from ptychoflow.workflow.launching.telemetry_collection import collected_telemetry
 
@@ -56,8 +56,7 @@ class Parts:
         values = SETTINGS | {"run.directory": str(folder.parent), "run.name": folder.name}
         values |= {f"network.{key}": value for key, value in network.model_dump(mode="json").items() if value}
         self.assignments = [f"{key}={json.dumps(value)}" for key, value in values.items()]
-        self._telemetry = folder / "telemetry.jsonl"
-        self._read_bytes = 0
+        self._telemetry = TelemetryLog(RunFolder(folder).telemetry)
         self._told: list[Telemetry] = []
 
     @contextmanager
@@ -75,19 +74,9 @@ class Parts:
 
     def told(self, kind: type[AnyEvent]) -> list[Telemetry]:
         """Return the events of a kind with who sent them."""
-        self._read_on()
+        with suppress(FileNotFoundError):
+            self._told += self._telemetry
         return [told for told in self._told if isinstance(told.event, kind)]
-
-    def _read_on(self) -> None:
-        """Take in what was told since the last time; reading it all again and again would keep a core busy."""
-        if not self._telemetry.exists():
-            return
-        with self._telemetry.open("rb") as lines:
-            lines.seek(self._read_bytes)
-            for line in lines:
-                if line.endswith(b"\n"):
-                    self._read_bytes += len(line)
-                    self._told.append(msgspec.json.decode(line, type=Telemetry))
 
     def acquired(self) -> int:
         counts = self.events(AcquisitionCounts)

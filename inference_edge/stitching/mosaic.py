@@ -22,6 +22,7 @@ from ptychoflow.inference_edge.stitching.spreading import (
     LAYERS,
     LAYERS_WITHOUT_AMPLITUDE,
     add_patches,
+    blank_canvas,
     draw_rows,
     weights,
 )
@@ -130,8 +131,7 @@ class Mosaic:
         self._bands = bands
         self._canvas = NOWHERE
         self._covered = NOWHERE
-        self._sums = np.zeros((LAYERS_WITHOUT_AMPLITUDE, 0, 0), dtype=np.float32)
-        self._coverage, self._borders = np.zeros((0, 0), dtype=np.int32), np.zeros((0, 0, 2), dtype=np.float32)
+        self._added = blank_canvas(LAYERS_WITHOUT_AMPLITUDE, (0, 0))
         self._drawn = np.zeros((2, 0, 0), dtype=np.float32)
         self._undrawn = Changes()
         self._watching: list[Changes] = []
@@ -177,13 +177,13 @@ class Mosaic:
         area = self._covered if area is None else area
         pixels = area.slices(self._canvas.origin_px)
         amplitude, phase = self._drawn[:, *pixels].copy()
-        return StitchedImage(amplitude, phase, self._coverage[pixels].copy(), area.origin_px)
+        return StitchedImage(amplitude, phase, self._added.coverage[pixels].copy(), area.origin_px)
 
     def finish(self) -> None:
         """Keep the image and let go of the sums behind it, several times as large; nothing can be added any more."""
         self._finished = self.image()
-        self._sums = self._drawn = np.zeros((0, 0, 0), dtype=np.float32)
-        self._coverage, self._borders = np.zeros((0, 0), dtype=np.int32), np.zeros((0, 0, 2), dtype=np.float32)
+        self._added = blank_canvas(0, (0, 0))
+        self._drawn = np.zeros((2, 0, 0), dtype=np.float32)
 
     def _all_near(self, patches: PlacedPatches) -> bool:
         """Whether nothing needs to be looked at patch by patch, as usually."""
@@ -207,15 +207,15 @@ class Mosaic:
         extent = patches.extent
         # the compiled loop also touches the row and the column behind, with weight 0 where the position is an integer
         self._make_room(Area(extent.top, extent.left, extent.bottom + 1, extent.right + 1))
-        if patches.amplitude is not None and len(self._sums) < LAYERS:
+        if patches.amplitude is not None and len(self._added.sums) < LAYERS:
             # so far they were 1 everywhere
-            self._sums = np.concatenate([self._sums, weights(self._coverage, self._borders)[None]])
+            sums, coverage, borders = self._added
+            self._added = self._added._replace(sums=np.concatenate([sums, weights(coverage, borders)[None]]))
         corners = patches.corners_px - self._canvas.origin_px
         amplitude = patches.phase[:0] if patches.amplitude is None else patches.amplitude
 
         def add(rows: tuple[int, int]) -> None:
-            canvas = self._sums, self._coverage, self._borders
-            add_patches(*canvas, amplitude, patches.phase, corners, patches.beyond_px, rows)
+            add_patches(*self._added, amplitude, patches.phase, corners, patches.beyond_px, rows)
 
         first = extent.top - self._canvas.top
         rows = first, first + extent.shape_px[0] + 1
@@ -229,8 +229,7 @@ class Mosaic:
         rows, columns = area.slices(self._canvas.origin_px)
 
         def draw(band: tuple[int, int]) -> None:
-            canvas = self._sums, self._coverage, self._borders
-            draw_rows(*canvas, self._drawn, band, (columns.start, columns.stop))
+            draw_rows(*self._added, self._drawn, band, (columns.start, columns.stop))
 
         height, width = area.shape_px
         self._bands.run(draw, (rows.start, rows.stop), pixels=area.pixels, by_row=lambda: np.full(height, width))
@@ -247,12 +246,12 @@ class Mosaic:
             needed.bottom + margin_y if needed.bottom > old.bottom else old.bottom,
             needed.right + margin_x if needed.right > old.right else old.right,
         )
-        sums, borders = np.zeros((len(self._sums), *new.shape_px), np.float32), np.zeros((*new.shape_px, 2), np.float32)
-        coverage, drawn = np.zeros(new.shape_px, np.int32), np.full((2, *new.shape_px), np.nan, np.float32)
+        added = blank_canvas(len(self._added.sums), new.shape_px)
+        drawn = np.full((2, *new.shape_px), np.nan, np.float32)
         kept = old.slices(new.origin_px)
-        sums[:, *kept], borders[kept] = self._sums, self._borders
-        coverage[kept], drawn[:, *kept] = self._coverage, self._drawn
-        self._canvas, self._sums, self._borders, self._coverage, self._drawn = new, sums, borders, coverage, drawn
+        added.sums[:, *kept], added.coverage[kept], added.borders[kept] = self._added
+        drawn[:, *kept] = self._drawn
+        self._canvas, self._added, self._drawn = new, added, drawn
 
 
 def _pixels_by_row(patches: PlacedPatches, extent: Area) -> npt.NDArray[np.int64]:

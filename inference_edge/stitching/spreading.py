@@ -14,7 +14,7 @@ that only where all say the same; a scan covers a pixel some hundred times.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numba
 import numpy as np
@@ -25,6 +25,22 @@ COSINE, SINE, AMPLITUDE = range(3)
 LAYERS_WITHOUT_AMPLITUDE, LAYERS = 2, 3
 COUNT, WEIGHT = range(2)
 """What is kept of the borders of patches that cover a pixel: how many they are, and the sum of their weights."""
+
+
+class Canvas(NamedTuple):
+    """What patches are added to; as `add_patches` takes it."""
+
+    sums: npt.NDArray[np.float32]
+    coverage: npt.NDArray[np.int32]
+    borders: npt.NDArray[np.float32]
+
+
+def blank_canvas(layers: int, shape_px: tuple[int, int]) -> Canvas:
+    """Return a canvas that nothing was added to."""
+    return Canvas(
+        np.zeros((layers, *shape_px), np.float32), np.zeros(shape_px, np.int32), np.zeros((*shape_px, 2), np.float32)
+    )
+
 
 _compiled = numba.njit(nogil=True, cache=True, fastmath={"contract"}, error_model="numpy")
 
@@ -158,7 +174,7 @@ def weights(coverage: npt.NDArray[np.int32], borders: npt.NDArray[np.float32]) -
 def prepare_stitching() -> None:
     """Compile the loops, or load what was compiled before: what else the first frames would wait for."""
     patch, nowhere = np.zeros((1, 1, 1), np.float32), np.zeros((1, 2))
-    canvas = np.zeros((LAYERS, 2, 2), np.float32), np.zeros((2, 2), np.int32), np.zeros((2, 2, 2), np.float32)
+    canvas = blank_canvas(LAYERS, (2, 2))
     add_patches(*canvas, patch, patch, nowhere.astype(np.int64), nowhere.astype(np.float32), (0, 2))
     draw_rows(*canvas, np.zeros((2, 2, 2), np.float32), (0, 2), (0, 2))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,19 @@ from ptychoflow.streaming.messages import PerspectiveEnd
 from ptychoflow.streaming.private_folder import private_folder
 from ptychoflow.streaming.publisher import RETRY_S, Publisher
 from ptychoflow.streaming.settings import NetworkSettings
+
+
+@contextlib.contextmanager
+def with_a_port_taken(
+    network: NetworkSettings, spool_dir: Path, told: list[str]
+) -> Iterator[tuple[Publisher, socket.socket]]:
+    """Give a publisher of four samples, and the stranger's socket that has rank 1's port."""
+    with (
+        socket.create_server(("127.0.0.1", network.samples_port + 1)) as taken,
+        Publisher(network, spool_dir=spool_dir, memory_bytes=1 << 30, edge=False, warn=told.append) as publisher,
+    ):
+        post_samples(publisher, 4)
+        yield publisher, taken
 
 
 def test_samples_posted_before_any_rank_is_there_are_dealt_out_in_turn(
@@ -107,11 +121,7 @@ def test_ranks_whose_ports_are_taken_for_a_while_are_sent_their_samples_once_the
 ) -> None:
     told: list[str] = []
     with contextlib.ExitStack() as stack:
-        taken = stack.enter_context(socket.create_server(("127.0.0.1", network.samples_port + 1)))
-        publisher = stack.enter_context(
-            Publisher(network, spool_dir=tmp_path, memory_bytes=1 << 30, edge=False, warn=told.append)
-        )
-        post_samples(publisher, 4)
+        publisher, taken = stack.enter_context(with_a_port_taken(network, tmp_path, told))
         inboxes = [stack.enter_context(rank_inbox(network, rank, 2)) for rank in range(2)]
         wait_until(lambda: (publisher.pump(0.01), bool(told))[1])
         taken.close()
@@ -126,11 +136,7 @@ def test_a_rank_that_was_refused_is_not_forgotten_because_another_one_of_its_tra
 ) -> None:
     told: list[str] = []
     with contextlib.ExitStack() as stack:
-        taken = stack.enter_context(socket.create_server(("127.0.0.1", network.samples_port + 1)))
-        publisher = stack.enter_context(
-            Publisher(network, spool_dir=tmp_path, memory_bytes=1 << 30, edge=False, warn=told.append)
-        )
-        post_samples(publisher, 4)
+        publisher, taken = stack.enter_context(with_a_port_taken(network, tmp_path, told))
         refused = stack.enter_context(rank_inbox(network, 1, 2))
         wait_until(lambda: (publisher.pump(0.01), bool(told))[1])
         taken.close()

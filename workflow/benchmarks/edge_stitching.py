@@ -12,7 +12,7 @@ import numpy as np
 
 from ptychoflow.inference_edge.stitching.mosaic import Mosaic, place_patches
 from ptychoflow.inference_edge.stitching.row_bands import RowBands
-from ptychoflow.inference_edge.stitching.spreading import LAYERS
+from ptychoflow.inference_edge.stitching.spreading import LAYERS, blank_canvas
 from ptychoflow.streaming.device import available_processors
 from ptychoflow.workflow.benchmarks.beamline import STEP_PX
 from ptychoflow.workflow.benchmarks.paired_rounds import PairedRounds, Took, measure_pairs, spread, timed
@@ -68,8 +68,9 @@ class _Scan:
         self._positions_px = np.stack([rows, columns], axis=1) * STEP_PX
         corners = np.floor(self._positions_px).astype(np.int64)
         self._parts = [slice(start, start + PATCHES_AT_ONCE) for start in range(0, patches, PATCHES_AT_ONCE)]
-        self._corners, canvas_px = corners, corners.max(axis=0) + patch_px + 1
-        self._sums, self._coverage = np.zeros((LAYERS, *canvas_px), np.float32), np.zeros(canvas_px, np.int32)
+        self._corners = corners
+        height, width = corners.max(axis=0) + patch_px + 1
+        self._sums, self._coverage, _ = blank_canvas(LAYERS, (height, width))
 
     def stitch(self, bands: RowBands | None = None) -> Took:
         """Stitch all patches into one image."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +46,7 @@ FRAMES_FILE, PATCHES_FILE = "cropped_exp_diffr_data.npy", "patched_psi.npy"
 JOBS = "jobs"
 """Folder of what a ground-truth worker is given."""
 POLL_S = 1.0
+FindGroundTruth = Callable[[GroundTruthJob], GroundTruth]
 SEED_STEP = 1000
 """Between the seeds of repetitions and of scans, so that none meets another's."""
 
@@ -96,15 +98,10 @@ def _written(settings: PtychographyExperiment, seed: int, folder: Path) -> Itera
             stack.enter_context(closing(part.scan))
         total, number = sum(len(part.scan) for part in parts), 0
         for part in parts:
-            with ExitStack() as ended_with_part:
-                worker: GroundTruthWorker | None = None
+            with _finding(part.retrieval, folder / JOBS) as find:
                 for perspective in part.scan:
                     if not is_written(number, folder):
-                        if worker is None and part.retrieval.source in RETRIEVING:
-                            # a process of its own: what retrieves takes the GPUs it sees, and changes torch's defaults
-                            opened = GroundTruthWorker(part.retrieval, spool_dir=folder / JOBS)
-                            worker = ended_with_part.enter_context(opened)
-                        write_perspective(_with_ground_truth(perspective, part, worker, number=number), folder)
+                        write_perspective(_with_ground_truth(perspective, part, find, number=number), folder)
                     number += 1
                     yield number, total
 
@@ -133,7 +130,7 @@ def _seeded(source: SimulationSettings | ReplaySettings, seed: int) -> Simulatio
 
 
 def _with_ground_truth(
-    perspective: Perspective, part: _Part, worker: GroundTruthWorker | None, *, number: int
+    perspective: Perspective, part: _Part, find: FindGroundTruth, *, number: int
 ) -> PerspectiveSamples:
     frames, good = _usable_frames(perspective, number=number)
     positions_px = perspective.positions_px[good]
@@ -147,7 +144,7 @@ def _with_ground_truth(
         recorded=perspective.ground_truth,
         target_shape_px=target_shape_px,
     )
-    truth = compute_ground_truth(job, part.retrieval) if worker is None else _retrieved(job, worker)
+    truth = find(job)
     roles = assign_roles(
         part.roles,
         perspective.positions_px,
@@ -174,6 +171,20 @@ def _with_ground_truth(
         mask=perspective.mask,
         ground_truth_s=truth.seconds,
     )
+
+
+@contextmanager
+def _finding(retrieval: RetrievalSettings, jobs_dir: Path) -> Iterator[FindGroundTruth]:
+    """Give what finds ground truth; phases are retrieved in a process of its own, which is started with the first job.
+
+    What retrieves them takes all GPUs that it sees, and changes torch's defaults and all random generators.
+    """
+    if retrieval.source not in RETRIEVING:
+        yield lambda job: compute_ground_truth(job, retrieval)
+        return
+    with ExitStack() as stack:
+        worker = cache(lambda: stack.enter_context(GroundTruthWorker(retrieval, spool_dir=jobs_dir)))
+        yield lambda job: _retrieved(job, worker())
 
 
 def _retrieved(job: GroundTruthJob, worker: GroundTruthWorker) -> GroundTruth:

@@ -10,7 +10,7 @@ from ptychoflow.inference_edge.frame_queue import FrameQueue
 from ptychoflow.inference_edge.ptychography.diffraction_block import DiffractionBlock, diffraction_block
 from ptychoflow.inference_edge.ptychography.perspective import Perspective
 from ptychoflow.inference_edge.stitching.quality import reference_from_arrays
-from ptychoflow.inference_edge.stitching.row_bands import ONE_BAND, RowBands
+from ptychoflow.inference_edge.stitching.row_owners import ONE_OWNER, RowOwners
 from ptychoflow.inference_edge.stream_receiver import StreamReceiver, require_shape
 from ptychoflow.streaming.codec import Arrays, MalformedMessage
 from ptychoflow.streaming.illumination import illumination_from_arrays
@@ -22,7 +22,7 @@ class FrameReceiver(StreamReceiver[ScanStart, Perspective, DiffractionBlock]):
     """Receives a scan; for the other arguments see `StreamReceiver`.
 
     Args:
-        bands: threads that stitch what is received.
+        owners: threads that stitch what is received.
     """
 
     def __init__(
@@ -35,7 +35,7 @@ class FrameReceiver(StreamReceiver[ScanStart, Perspective, DiffractionBlock]):
         warn: Callable[[str], None],
         pause: Callable[[float], None] = time.sleep,
         closed: Iterable[int] = (),
-        bands: RowBands = ONE_BAND,
+        owners: RowOwners = ONE_OWNER,
     ) -> None:
         super().__init__(
             inbox,
@@ -47,7 +47,7 @@ class FrameReceiver(StreamReceiver[ScanStart, Perspective, DiffractionBlock]):
             pause=pause,
             closed=closed,
         )
-        self._bands = bands
+        self._owners = owners
         self.new_references: list[Perspective] = []
         """Perspectives whose reference came, or turned out not to come, since this list was last emptied."""
         self._closed_before = frozenset(self._closed)
@@ -58,7 +58,7 @@ class FrameReceiver(StreamReceiver[ScanStart, Perspective, DiffractionBlock]):
         return diffraction_block(arrays, start.frame_shape_px)
 
     def _open_section(self, index: int, angle_deg: float) -> Perspective:
-        return Perspective(index, angle_deg, self._bands)
+        return Perspective(index, angle_deg, self._owners)
 
     def _keep_repeated(self, sequence: int, section: Perspective, block: DiffractionBlock) -> None:
         self.hold(section, [sequence])

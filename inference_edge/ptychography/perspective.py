@@ -13,7 +13,7 @@ from ptychoflow.inference_edge.ptychography.frame_residuals import FrameResidual
 from ptychoflow.inference_edge.section import Section
 from ptychoflow.inference_edge.stitching.mosaic import Mosaic, PlacedPatches
 from ptychoflow.inference_edge.stitching.quality import ReferenceImage
-from ptychoflow.inference_edge.stitching.row_bands import ONE_BAND, RowBands
+from ptychoflow.inference_edge.stitching.row_owners import ONE_OWNER, RowOwners
 from ptychoflow.streaming.events import MosaicKind
 from ptychoflow.streaming.illumination import Illumination
 
@@ -24,12 +24,12 @@ class Rendering:
     """One stitching of a perspective: all frames, and beside it the held-out frames alone.
 
     Args:
-        bands: threads that stitch.
+        owners: threads that stitch.
     """
 
-    def __init__(self, bands: RowBands) -> None:
-        self.whole = Mosaic(bands)
-        self.held_out = Mosaic(bands)
+    def __init__(self, owners: RowOwners) -> None:
+        self.whole = Mosaic(owners)
+        self.held_out = Mosaic(owners)
         self.versions: set[int] = set()
         """Model versions that contributed."""
         self.residuals = FrameResiduals()
@@ -59,9 +59,9 @@ class Rendering:
 class _RefreshPass:
     """Frames still to be imaged again, and the image that grows from them."""
 
-    def __init__(self, blocks: list[DiffractionBlock], bands: RowBands) -> None:
+    def __init__(self, blocks: list[DiffractionBlock], owners: RowOwners) -> None:
         self.waiting = deque(blocks)
-        self.rendering = Rendering(bands)
+        self.rendering = Rendering(owners)
 
 
 class Perspective(Section):
@@ -74,12 +74,12 @@ class Perspective(Section):
     Args:
         index: of the perspective.
         angle_deg: of the specimen.
-        bands: threads that stitch.
+        owners: threads that stitch.
     """
 
-    def __init__(self, index: int, angle_deg: float, bands: RowBands = ONE_BAND) -> None:
+    def __init__(self, index: int, angle_deg: float, owners: RowOwners = ONE_OWNER) -> None:
         super().__init__(index)
-        self._bands = bands
+        self._owners = owners
         self.angle_deg = angle_deg
         self.illumination: Illumination | None = None
         """None where nothing is known of it."""
@@ -98,7 +98,7 @@ class Perspective(Section):
         self._known: set[int] = set()
         self._blocks: list[DiffractionBlock] = []
         self._placed: list[tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]] = []
-        first_pass = Rendering(bands)
+        first_pass = Rendering(owners)
         # one and the same until something has been imaged again
         self._renderings = {MosaicKind.FIRST_PASS: first_pass, MosaicKind.REFRESHED: first_pass}
         self._pass: _RefreshPass | None = None
@@ -171,7 +171,7 @@ class Perspective(Section):
     def next_to_refresh(self, frames_max: int) -> DiffractionBlock:
         """Return the next kept frames to be imaged again, about `frames_max` at most, and begin a pass if none runs."""
         if self._pass is None:
-            self._pass = _RefreshPass(self._blocks, self._bands)
+            self._pass = _RefreshPass(self._blocks, self._owners)
         waiting = self._pass.waiting
         taken = [waiting.popleft()]
         while waiting and sum(map(len, taken)) + len(waiting[0]) <= frames_max:

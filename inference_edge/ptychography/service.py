@@ -24,7 +24,7 @@ from ptychoflow.inference_edge.ptychography.perspective import Perspective
 from ptychoflow.inference_edge.ptychography.reconstructor import Reconstructor
 from ptychoflow.inference_edge.ptychography.reporting import STITCHED, Reporter
 from ptychoflow.inference_edge.settings import EdgeSettings
-from ptychoflow.inference_edge.stitching.row_bands import RowBands, choose_threads
+from ptychoflow.inference_edge.stitching.row_owners import RowOwners, choose_threads
 from ptychoflow.inference_edge.stitching.spreading import prepare_stitching
 from ptychoflow.inference_edge.weights_receiver import Check
 from ptychoflow.streaming.device import available_processors
@@ -66,7 +66,7 @@ def serve_edge(
     prepare_stitching()
     factory = factory or RunnerFactory(settings)
     with (
-        closing(RowBands(_stitching_threads(settings, factory))) as bands,
+        closing(RowOwners(_stitching_threads(settings, factory))) as owners,
         closing(Archive(run.folder)) as archive,
         closing(DeferringQueue(run.directory)) as queue,
         EdgeLinks[Model].open(settings, network=network, run=run) as links,
@@ -81,7 +81,7 @@ def serve_edge(
             reconstructor=reconstructor,
             queue=queue,
             archive=archive,
-            bands=bands,
+            owners=owners,
         ).run(stop)
 
 
@@ -103,7 +103,7 @@ class ScanEdge(Edge[ScanStart, Model]):
         reconstructor: runs them.
         queue: where frames wait.
         archive: writes perspectives.
-        bands: threads that stitch.
+        owners: threads that stitch.
     """
 
     SOURCE = "the scan"
@@ -118,7 +118,7 @@ class ScanEdge(Edge[ScanStart, Model]):
         reconstructor: Reconstructor,
         queue: DeferringQueue,
         archive: Archive,
-        bands: RowBands,
+        owners: RowOwners,
     ) -> None:
         self._settings, self._factory, self._archive = settings, factory, archive
         self._reconstructor, self._queue = reconstructor, queue
@@ -139,7 +139,7 @@ class ScanEdge(Edge[ScanStart, Model]):
             warn=links.warn,
             pause=links.wake_up.wait,
             closed=closed,
-            bands=bands,
+            owners=owners,
         )
         super().__init__(links, self._frames)
         self._first_pass = FirstPass(

@@ -11,13 +11,13 @@ The image's pixels lie at integer values of `position_px`. Pixel (N // 2, N // 2
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 import numpy.typing as npt
 
 from ptychoflow.inference_edge.stitching.area import NOWHERE, Area, Changes
-from ptychoflow.inference_edge.stitching.row_bands import ONE_BAND, RowBands
+from ptychoflow.inference_edge.stitching.row_owners import ONE_OWNER, RowOwners
 from ptychoflow.inference_edge.stitching.spreading import (
     LAYERS,
     LAYERS_WITHOUT_AMPLITUDE,
@@ -122,13 +122,13 @@ class Mosaic:
     """An image stitched patch by patch; its extent need not be known in advance.
 
     Args:
-        bands: threads that stitch and draw; the image does not depend on how many they are.
+        owners: threads that stitch and draw; the image does not depend on how many they are.
     """
 
-    def __init__(self, bands: RowBands = ONE_BAND) -> None:
+    def __init__(self, owners: RowOwners = ONE_OWNER) -> None:
         self.frames = 0
         """Patches stitched so far."""
-        self._bands = bands
+        self._owners = owners
         self._canvas = NOWHERE
         self._covered = NOWHERE
         self._added = blank_canvas(LAYERS_WITHOUT_AMPLITUDE, (0, 0))
@@ -143,7 +143,7 @@ class Mosaic:
         return self._covered
 
     def stitch(self, patches: PlacedPatches) -> int:
-        """Stitch patches in.
+        """Stitch patches in, or have the threads do it: nobody may write to them any more. Any image holds them.
 
         Returns:
             How many were left out because no scan reaches where they lie: more than `MAX_GAP_PX` from all others, or
@@ -209,35 +209,27 @@ class Mosaic:
         self._make_room(Area(extent.top, extent.left, extent.bottom + 1, extent.right + 1))
         if patches.amplitude is not None and len(self._added.sums) < LAYERS:
             # so far they were 1 everywhere
+            self._owners.settle()
             sums, coverage, borders = self._added
             self._added = self._added._replace(sums=np.concatenate([sums, weights(coverage, borders)[None]]))
         corners = patches.corners_px - self._canvas.origin_px
         amplitude = patches.phase[:0] if patches.amplitude is None else patches.amplitude
-
-        def add(rows: tuple[int, int]) -> None:
-            add_patches(*self._added, amplitude, patches.phase, corners, patches.beyond_px, rows)
-
-        first = extent.top - self._canvas.top
-        rows = first, first + extent.shape_px[0] + 1
-        self._bands.run(add, rows, pixels=patches.phase.size, by_row=lambda: _pixels_by_row(patches, extent))
+        self._owners.give(partial(add_patches, *self._added, amplitude, patches.phase, corners, patches.beyond_px))
         self.frames += len(patches)
         self._covered = self._covered.union(extent)
         for changes in (self._undrawn, *self._watching):
             changes.include(extent)
 
     def _draw(self, area: Area) -> None:
-        rows, columns = area.slices(self._canvas.origin_px)
-
-        def draw(band: tuple[int, int]) -> None:
-            draw_rows(*self._added, self._drawn, band, (columns.start, columns.stop))
-
-        height, width = area.shape_px
-        self._bands.run(draw, (rows.start, rows.stop), pixels=area.pixels, by_row=lambda: np.full(height, width))
+        rows, columns = ((pixels.start, pixels.stop) for pixels in area.slices(self._canvas.origin_px))
+        self._owners.give(partial(draw_rows, *self._added, self._drawn, rows, columns))
+        self._owners.settle()
 
     def _make_room(self, needed: Area) -> None:
         """Enlarge the canvas with a margin on the sides that need it, so that growing stays rare."""
         if self._canvas.holds(needed) and self._canvas:
             return
+        self._owners.settle()
         old = self._canvas or Area(needed.top, needed.left, needed.top, needed.left)
         margin_y, margin_x = (max(GROWTH_MARGIN_PX, length // 2) for length in old.union(needed).shape_px)
         new = Area(
@@ -252,16 +244,6 @@ class Mosaic:
         added.sums[:, *kept], added.coverage[kept], added.borders[kept] = self._added
         drawn[:, *kept] = self._drawn
         self._canvas, self._added, self._drawn = new, added, drawn
-
-
-def _pixels_by_row(patches: PlacedPatches, extent: Area) -> npt.NDArray[np.int64]:
-    """Return how many pixels of patches lie on each row of their extent, and on the one behind it."""
-    _, height, width = patches.phase.shape
-    tops = patches.corners_px[:, 0] - extent.top
-    changes = np.zeros(extent.shape_px[0] + 2, np.int64)
-    np.add.at(changes, tops, width)
-    np.subtract.at(changes, tops + height + 1, width)
-    return np.cumsum(changes[:-1])
 
 
 def _cut(image: StitchedImage, area: Area) -> StitchedImage:

@@ -2,10 +2,10 @@
 
 Each row of a patch is read once, and each row of the canvas is read and written once per patch; cosine and sine are
 computed on the way. The shares of a value that is spread over four pixels add up to 1, so that a patch has weight 1 on
-all pixels but those of its border: weights are counted, and only the border's are added. Both loops work on a band of
-rows, so that threads can share a canvas: every pixel is computed in the same order and by the same operations however
-many there are. Rows are addressed by unsigned offsets into flat arrays: a slice costs as much as thirty pixels, and a
-signed index is checked for each.
+all pixels but those of its border: weights are counted, and only the border's are added. Both loops work on strips of
+rows, so that threads can own a part of a canvas each: every pixel is computed in the same order and by the same
+operations however many there are. Rows are addressed by unsigned offsets into flat arrays: a slice costs as much as
+thirty pixels, and a signed index is checked for each.
 
 Sums are float32, as what they are sums of: what is moved is what stitching costs. A mean over n patches is off by 3e-8
 of its value times n at most (N. J. Higham, Accuracy and Stability of Numerical Algorithms, 2002, equation 4.4), near
@@ -69,9 +69,9 @@ def add_patches(
     phase: npt.NDArray[np.float32],
     corners: npt.NDArray[np.int64],
     beyond: npt.NDArray[np.float32],
-    rows: tuple[int, int],
+    strips: tuple[int, int, int],
 ) -> None:
-    """Add patches to a band of a canvas, in place; releases the interpreter's lock.
+    """Add patches to strips of a canvas, in place; releases the interpreter's lock.
 
     Args:
         sums: (2 or 3, canvas y, canvas x): weight × cos(phase), weight × sin(phase), weight × amplitude; all arrays
@@ -83,8 +83,19 @@ def add_patches(
         corners: (n, 2), the canvas pixel (y, x) that pixel (0, 0) of each patch lies on or behind; y + 1 rows and
             x + 1 columns from there must lie on the canvas, which is not checked.
         beyond: (n, 2), how far behind, within [0, 1) pixels.
-        rows: the first row of the band, and the first one behind it.
+        strips: how many rows each strip of the canvas has, the first that is added to, and one in how many.
     """
+    height_px, owner, owners = strips
+    for strip in range(owner, 1 + (sums.shape[1] - 1) // height_px, owners):
+        rows = strip * height_px, (strip + 1) * height_px
+        _add_to_band(sums, coverage, borders, amplitude, phase, corners, beyond, rows)
+
+
+@_compiled
+def _add_to_band(
+    sums: Any, coverage: Any, borders: Any, amplitude: Any, phase: Any, corners: Any, beyond: Any, rows: Any
+) -> None:
+    """Add to the rows from the first of `rows` up to and without the second."""
     count, height, width = phase.shape
     layers, canvas_height, canvas_width = sums.shape
     layer = np.uint64(canvas_height * canvas_width)
@@ -101,6 +112,8 @@ def add_patches(
     for n in range(count):
         top, left = corners[n]
         first, stop = max(rows[0] - top, 0), min(rows[1] - top, height + 1)
+        if first >= stop:
+            continue
         far_y, far_x = beyond[n]
         near_y, near_x = _ONE - far_y, _ONE - far_x
         shares = (near_y, far_y, near_x, far_x)
@@ -140,8 +153,9 @@ def draw_rows(
     drawn: npt.NDArray[np.float32],
     rows: tuple[int, int],
     columns: tuple[int, int],
+    strips: tuple[int, int, int],
 ) -> None:
-    """Compute amplitude and phase of a part of a canvas; releases the interpreter's lock.
+    """Compute amplitude and phase of strips of a part of a canvas; releases the interpreter's lock.
 
     Args:
         sums: as `add_patches` fills them.
@@ -150,7 +164,16 @@ def draw_rows(
         drawn: (2, canvas y, canvas x), gets amplitude and phase (radians within ±π); NaN where nothing covers a pixel.
         rows: the first row of the part, and the first one behind it.
         columns: likewise.
+        strips: of the canvas, as `add_patches` takes them.
     """
+    height_px, owner, owners = strips
+    for strip in range(owner, 1 + (rows[1] - 1) // height_px, owners):
+        band = max(rows[0], strip * height_px), min(rows[1], (strip + 1) * height_px)
+        _draw_band(sums, coverage, borders, drawn, band, columns)
+
+
+@_compiled
+def _draw_band(sums: Any, coverage: Any, borders: Any, drawn: Any, rows: Any, columns: Any) -> None:
     layers, canvas_height, canvas_width = sums.shape
     layer = np.uint64(canvas_height * canvas_width)
     totals, covered, images = sums.reshape(-1), coverage.reshape(-1), drawn.reshape(-1)
@@ -175,8 +198,8 @@ def prepare_stitching() -> None:
     """Compile the loops, or load what was compiled before: what else the first frames would wait for."""
     patch, nowhere = np.zeros((1, 1, 1), np.float32), np.zeros((1, 2))
     canvas = blank_canvas(LAYERS, (2, 2))
-    add_patches(*canvas, patch, patch, nowhere.astype(np.int64), nowhere.astype(np.float32), (0, 2))
-    draw_rows(*canvas, np.zeros((2, 2, 2), np.float32), (0, 2), (0, 2))
+    add_patches(*canvas, patch, patch, nowhere.astype(np.int64), nowhere.astype(np.float32), (2, 0, 1))
+    draw_rows(*canvas, np.zeros((2, 2, 2), np.float32), (0, 2), (0, 2), (2, 0, 1))
 
 
 @_compiled

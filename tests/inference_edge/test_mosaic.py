@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import threading
 from contextlib import closing
+from functools import partial
 
 import numpy as np
 import pytest
 from scipy import ndimage
 from skimage.registration import phase_cross_correlation
 
-from ptychoflow.inference_edge.stitching import row_bands
 from ptychoflow.inference_edge.stitching.area import Area
 from ptychoflow.inference_edge.stitching.mosaic import Mosaic, StitchedImage, crop_centre, place_patches
-from ptychoflow.inference_edge.stitching.row_bands import RowBands, choose_threads
+from ptychoflow.inference_edge.stitching.row_owners import AHEAD_MAX, ALL_ROWS, RowOwners, choose_threads
 from ptychoflow.inference_edge.stitching.spreading import AMPLITUDE, COSINE, COUNT, SINE, WEIGHT, draw_rows
 
 
@@ -106,14 +107,13 @@ def test_patches_without_an_amplitude_are_stitched_as_if_it_were_one():
 
 @pytest.mark.parametrize("threads", [2, 3, 16])
 @pytest.mark.parametrize("with_amplitude", [True, False])
-def test_an_image_is_the_same_to_the_bit_however_many_threads_stitch_it(monkeypatch, threads, with_amplitude):
-    monkeypatch.setattr(row_bands, "BAND_MIN_PX", 1)
+def test_an_image_is_the_same_to_the_bit_however_many_threads_stitch_it(threads, with_amplitude):
     amplitude, phase = random_patches(40, (9, 17), seed=3)
     positions = np.random.default_rng(5).uniform(-20, 30, (40, 2))
     positions[:5] = np.floor(positions[:5])
     images = []
-    with closing(RowBands(threads)) as bands:
-        for mosaic in (Mosaic(), Mosaic(bands)):
+    with closing(RowOwners(threads)) as owners:
+        for mosaic in (Mosaic(), Mosaic(owners)):
             for n in range(0, 40, 8):
                 some = slice(n, n + 8)
                 sizes = amplitude[some] if with_amplitude or n == 16 else None
@@ -129,23 +129,78 @@ def test_an_image_is_the_same_to_the_bit_however_many_threads_stitch_it(monkeypa
     assert_equal_to_slow(images[-1], stitch_slowly(amplitude, phase, positions))
 
 
-def test_threads_get_equal_shares_and_their_errors_are_raised(monkeypatch):
-    monkeypatch.setattr(row_bands, "BAND_MIN_PX", 10)
-    done, pixels = [], np.array([5, 5, 0, 0, 20, 10, 0, 40, 0, 0])
-    with closing(RowBands(4)) as bands:
-        bands.run(done.append, (100, 110), pixels=pixels.sum(), by_row=lambda: pixels)
-        assert [row for band in sorted(done) for row in range(*band)] == list(range(100, 110))
-        assert max(pixels[start - 100 : stop - 100].sum() for start, stop in done) == 40
-        done.clear()
-        bands.run(done.append, (100, 110), pixels=19, by_row=lambda: pixels)
-        assert done == [(100, 110)], "too little to wake anybody"
+@pytest.mark.parametrize("threads", [1, 2, 3, 16])
+def test_every_row_has_one_owner(threads):
+    owned: list[tuple[int, int]] = []
+    with closing(RowOwners(threads)) as owners:
+        owners.give(lambda strips: owned.extend((y, strips.owner) for y in range(300) if _owns(strips, y)))
+        owners.settle()
+    assert sorted(y for y, _ in owned) == list(range(300))
+    of_a_patch = {owner for y, owner in owned if 48 <= y < 112}
+    assert len(of_a_patch) == min(threads, 4)
 
-        def fail_behind(band):
-            if band[0] > 100:
-                raise ValueError("no more")
 
+def _owns(strips, y):
+    return y // strips.height_px % strips.owners == strips.owner
+
+
+def test_work_is_done_later_in_the_order_in_which_it_is_given_and_not_much_of_it_waits():
+    may_go_on, done = threading.Event(), {0: [], 1: []}
+
+    def do(number, strips):
+        assert may_go_on.wait(30)
+        done[strips.owner].append(number)
+
+    with closing(RowOwners(2)) as owners:
+        for number in range(AHEAD_MAX):
+            owners.give(partial(do, number))
+        assert done == {0: [], 1: []}
+        giver = threading.Thread(target=lambda: owners.give(partial(do, AHEAD_MAX)))
+        giver.start()
+        giver.join(0.2)
+        assert giver.is_alive(), "takes any number"
+        may_go_on.set()
+        giver.join(30)
+        owners.settle()
+        assert done == {0: list(range(AHEAD_MAX + 1)), 1: list(range(AHEAD_MAX + 1))}
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_an_error_of_what_was_given_is_raised_and_the_threads_go_on(threads):
+    def fail(strips):
+        raise ValueError("no more")
+
+    done = []
+    with closing(RowOwners(threads)) as owners:
         with pytest.raises(ValueError, match="no more"):
-            bands.run(fail_behind, (100, 110), pixels=pixels.sum(), by_row=lambda: pixels)
+            owners.give(fail)
+            owners.settle()
+        for _ in range(threads - 1):
+            with pytest.raises(ValueError, match="no more"):
+                owners.settle()
+        owners.give(lambda strips: done.append(strips.owner))
+        owners.settle()
+    assert sorted(done) == list(range(threads))
+
+
+def test_an_image_holds_what_threads_still_had_to_stitch():
+    amplitude, phase = random_patches(12, (9, 17))
+    positions = np.random.default_rng(1).uniform(-20, 30, (12, 2))
+    may_go_on = threading.Event()
+    with closing(RowOwners(2)) as owners:
+        mosaic = Mosaic(owners)
+        mosaic.stitch(place_patches(None, phase[:6], positions[:6]))
+        owners.give(lambda strips: may_go_on.wait(30))
+        mosaic.stitch(place_patches(None, phase[:6], positions[:6]))
+        assert mosaic.frames == 12
+        # amplitudes, for which the sums are copied, far off, for which the canvas is: both wait for what was given
+        threading.Timer(0.1, may_go_on.set).start()
+        mosaic.stitch(place_patches(amplitude[6:], phase[6:], positions[6:] + 300))
+        image = mosaic.image()
+    amplitude[:6] = 1
+    twice = [*range(6), *range(6), *range(6, 12)]
+    positions[6:] += 300
+    assert_equal_to_slow(image, stitch_slowly(amplitude[twice], phase[twice], positions[twice]))
 
 
 @pytest.mark.parametrize(("processors", "computing", "at_most", "threads"), [(2, 1, 4, 1), (1, 1, 4, 1), (8, 2, 4, 4)])
@@ -166,7 +221,7 @@ def test_phases_are_drawn_as_numpy_computes_them():
     borders[..., WEIGHT] = rng.uniform(1e-6, 1, (40, 50)) * borders[..., COUNT]
     weight = (coverage - borders[..., COUNT] + borders[..., WEIGHT]).astype(float)
     drawn = np.full((2, 40, 50), 5, np.float32)
-    draw_rows(sums, coverage, borders, drawn, (0, 40), (0, 48))
+    draw_rows(sums, coverage, borders, drawn, (0, 40), (0, 48), ALL_ROWS)
     covered = coverage > 0
     covered[:, 48:] = False
     phase = np.arctan2(sums[SINE].astype(float), sums[COSINE])[covered].astype(np.float32)

@@ -67,7 +67,8 @@ class EdgeCounts(Event, tag="edge_counts", frozen=True):
     duplicates: Whole
     frames_per_s: float
     frame_to_image_p50_ms: float
-    """Of recent frames that were imaged in turn; NaN while there are none."""
+    """Of recent frames that were imaged in turn, to when their patches are with the threads that stitch, which have
+    three batches before them at most; NaN while there are none."""
     frame_to_image_p99_ms: float
     refused: Whole = 0
     """Frames that cannot be imaged: of another size than the scan's, of complex numbers, without a position that a scan

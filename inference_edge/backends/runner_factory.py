@@ -36,7 +36,8 @@ class RunnerFactory:
         """Frames that a runner is given at most."""
         device = choose_device(settings.device, gpu=settings.gpu)
         self.on_gpu = device.type == "cuda"
-        """Networks leave the processors free."""
+        self.processors = 1 if self.on_gpu else settings.threads
+        """That networks keep busy; a GPU needs one that feeds it."""
         precision = resolve(settings.precision, device)
         self._backends: list[Backend] = [
             backend(device, precision, threads=settings.threads, batch_max=settings.batch_max)

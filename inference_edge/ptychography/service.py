@@ -86,10 +86,8 @@ def serve_edge(
 
 
 def _stitching_threads(settings: EdgeSettings, factory: RunnerFactory) -> int:
-    # a GPU needs one that feeds it
-    computing = 1 if factory.on_gpu else settings.threads
     return choose_threads(
-        processors=available_processors(), computing=computing, at_most=settings.stitching_threads_max
+        processors=available_processors(), computing=factory.processors, at_most=settings.stitching_threads_max
     )
 
 

@@ -16,6 +16,7 @@ ROWS_OF_ALL = 64
 """About as many rows as a small patch has: if all threads together own no more, each has a part of every patch."""
 STRIP_MIN_PX = 16
 """A strip costs the row above it once more."""
+THREAD_NAME = "stitching"
 
 
 class Strips(NamedTuple):
@@ -50,7 +51,7 @@ class RowOwners:
         for owner in range(threads if threads > 1 else 0):
             given = SimpleQueue[Work | None]()
             arguments = Strips(height_px, owner, threads), given, self._done
-            thread = threading.Thread(target=_do_all, args=arguments, name=f"stitching-{owner}", daemon=True)
+            thread = threading.Thread(target=_do_all, args=arguments, name=f"{THREAD_NAME}-{owner}", daemon=True)
             thread.start()
             self._owners.append((given, thread))
 

@@ -23,10 +23,15 @@ def test_the_edge_is_measured_beside_the_bare_model_and_phase_retrieval(monkeypa
         monkeypatch.setattr(edge, name, value)
     for name, value in {"ROUNDS": 2, "PATCHES": {8: 128}, "available_processors": lambda: 2}.items():
         monkeypatch.setattr(edge_stitching, name, value)
-    for name, value in {"ROUNDS": 2, "FRAMES": {32: 256}, "BATCH_FRAMES": (8,)}.items():
+    for name, value in {
+        "ROUNDS": 2,
+        "FRAMES": {32: 256},
+        "BATCH_FRAMES": (8,),
+        "available_processors": lambda: 2,
+    }.items():
         monkeypatch.setattr(edge_alone, name, value)
     measured = edge.bench_edge(batch_frames=4, round_s=0.05, frames_px=(32,))
-    case, beside_network, alone, shared = measured["results"]
+    case, beside_network, stitched_beside, alone, shared = measured["results"]
     assert (case["model"], case["backend"], case["frame_px"], case["batch_frames"]) == ("tiny", "eager", 32, 4)
     for figure in ("ours_frames_per_s", "bare_frames_per_s", "ours_frames_per_cpu_s", "ptychi_frame_ms"):
         assert case[figure] > 0
@@ -36,6 +41,11 @@ def test_the_edge_is_measured_beside_the_bare_model_and_phase_retrieval(monkeypa
     assert 0 < case["frame_to_image_p50_ms"] <= case["frame_to_image_p99_ms"]
     assert 0 < beside_network["thread_us_per_frame"].median < beside_network["process_us_per_frame"].median
     assert beside_network["frames_per_s"].lower > 0
+    assert (beside_network["stitching_threads"], beside_network["stitching_thread_us_per_frame"].median) == (1, 0)
+    assert (stitched_beside["stitching_threads"], stitched_beside["stitching_thread_us_per_frame"].median > 0) == (
+        2,
+        True,
+    )
     assert (alone["threads"], shared["threads"]) == (1, 2)
     assert alone["memory_patches_per_cpu_s"] > 0
     assert shared["two_images_patches_per_s"] > 0
@@ -45,6 +55,7 @@ def test_the_edge_is_measured_beside_the_bare_model_and_phase_retrieval(monkeypa
         "edge_tiny_32px_cpu_ratio",
         "edge_p99_to_two_batches_and_50_ms_tiny_32px",
         "edge_alone_32px_frames_per_thread_s",
+        "edge_alone_32px_frames_per_thread_s_stitched_beside",
         "edge_stitched_8px_patches_per_core_s",
         "edge_stitched_8px_patches_per_s_two_threads",
     }

@@ -20,6 +20,8 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
+from ptychoflow.inference_edge.stitching.row_owners import ALL_ROWS, Strips
+
 COSINE, SINE, AMPLITUDE = range(3)
 """Layers of a canvas. Without the last one, amplitudes are 1 everywhere."""
 LAYERS_WITHOUT_AMPLITUDE, LAYERS = 2, 3
@@ -69,7 +71,7 @@ def add_patches(
     phase: npt.NDArray[np.float32],
     corners: npt.NDArray[np.int64],
     beyond: npt.NDArray[np.float32],
-    strips: tuple[int, int, int],
+    strips: Strips,
 ) -> None:
     """Add patches to strips of a canvas, in place; releases the interpreter's lock.
 
@@ -83,7 +85,7 @@ def add_patches(
         corners: (n, 2), the canvas pixel (y, x) that pixel (0, 0) of each patch lies on or behind; y + 1 rows and
             x + 1 columns from there must lie on the canvas, which is not checked.
         beyond: (n, 2), how far behind, within [0, 1) pixels.
-        strips: how many rows each strip of the canvas has, the first that is added to, and one in how many.
+        strips: of the canvas, to which is added.
     """
     height_px, owner, owners = strips
     for strip in range(owner, 1 + (sums.shape[1] - 1) // height_px, owners):
@@ -153,7 +155,7 @@ def draw_rows(
     drawn: npt.NDArray[np.float32],
     rows: tuple[int, int],
     columns: tuple[int, int],
-    strips: tuple[int, int, int],
+    strips: Strips,
 ) -> None:
     """Compute amplitude and phase of strips of a part of a canvas; releases the interpreter's lock.
 
@@ -196,10 +198,11 @@ def weights(coverage: npt.NDArray[np.int32], borders: npt.NDArray[np.float32]) -
 
 def prepare_stitching() -> None:
     """Compile the loops, or load what was compiled before: what else the first frames would wait for."""
+    # all of the types that a mosaic passes on: for others, the loops are compiled once more
     patch, nowhere = np.zeros((1, 1, 1), np.float32), np.zeros((1, 2))
     canvas = blank_canvas(LAYERS, (2, 2))
-    add_patches(*canvas, patch, patch, nowhere.astype(np.int64), nowhere.astype(np.float32), (2, 0, 1))
-    draw_rows(*canvas, np.zeros((2, 2, 2), np.float32), (0, 2), (0, 2), (2, 0, 1))
+    add_patches(*canvas, patch, patch, nowhere.astype(np.int64), nowhere.astype(np.float32), ALL_ROWS)
+    draw_rows(*canvas, np.zeros((2, 2, 2), np.float32), (0, 2), (0, 2), ALL_ROWS)
 
 
 @_compiled

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from contextlib import closing
 from functools import partial
@@ -15,6 +17,23 @@ from ptychoflow.inference_edge.stitching.area import Area
 from ptychoflow.inference_edge.stitching.mosaic import Mosaic, StitchedImage, crop_centre, place_patches
 from ptychoflow.inference_edge.stitching.row_owners import AHEAD_MAX, ALL_ROWS, RowOwners, choose_threads
 from ptychoflow.inference_edge.stitching.spreading import AMPLITUDE, COSINE, COUNT, SINE, WEIGHT, draw_rows
+
+STITCH_AS_AN_EDGE = """
+import numpy as np
+from ptychoflow.inference_edge.stitching.mosaic import Mosaic, place_patches
+from ptychoflow.inference_edge.stitching.row_owners import RowOwners
+from ptychoflow.inference_edge.stitching.spreading import add_patches, draw_rows, prepare_stitching
+
+prepare_stitching()
+compiled = [len(loop.signatures) for loop in (add_patches, draw_rows)]
+patches = np.ones((2, 4, 4), np.float32)
+for threads in (1, 2):
+    for amplitude in (patches, None):
+        mosaic = Mosaic(RowOwners(threads))
+        mosaic.stitch(place_patches(amplitude, patches, np.zeros((2, 2))))
+        mosaic.image()
+assert [len(loop.signatures) for loop in (add_patches, draw_rows)] == compiled, add_patches.signatures
+"""
 
 
 def stitch(amplitude, phase, positions_px, batches=1) -> StitchedImage:
@@ -208,6 +227,10 @@ def test_as_many_threads_stitch_as_processors_are_free(caplog, processors, compu
     caplog.set_level("INFO")
     assert choose_threads(processors=processors, computing=computing, at_most=at_most) == threads
     assert f"stitching with {threads} threads: {processors} processors" in caplog.text
+
+
+def test_nothing_is_compiled_any_more_once_stitching_is_prepared():
+    subprocess.run([sys.executable, "-c", STITCH_AS_AN_EDGE], check=True, timeout=120)
 
 
 def test_phases_are_drawn_as_numpy_computes_them():

@@ -144,7 +144,8 @@ class Hdf5SwmrConnection(Connection):
             log.debug("%s: %s", self._settings.folder, error)
             return bool(self._waiting)
         self._known = names
-        self._waiting += [name for _, name in sorted(new)]
+        # one that waits may have been moved away and be back
+        self._waiting += [name for _, name in sorted(new) if name not in self._waiting]
         return bool(self._waiting)
 
 

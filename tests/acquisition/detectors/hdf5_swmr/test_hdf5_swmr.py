@@ -247,19 +247,24 @@ def test_what_was_written_meanwhile_is_told_once_a_receiver_is_back(
     assert not first.of(Malformed)
 
 
-def test_a_file_of_a_name_that_was_there_before_is_another_series_with_positions_of_its_own(
-    draining: Draining, tmp_path: Path, writer: Writer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def record_looks(monkeypatch: pytest.MonkeyPatch, path: Path) -> Counter[bool]:
+    """Count how often the folder is looked at while a file is there, or is not."""
     look, looks = Hdf5SwmrConnection._look, Counter[bool]()
 
     def counted(connection: Hdf5SwmrConnection) -> bool:
-        there = (tmp_path / "a.h5").exists()
+        there = path.exists()
         waits = look(connection)
         looks[there] += 1
         return waits
 
     monkeypatch.setattr(Hdf5SwmrConnection, "_look", counted)
-    its_settings = settings(tmp_path)
+    return looks
+
+
+def test_a_file_of_a_name_that_was_there_before_is_another_series_with_positions_of_its_own(
+    draining: Draining, tmp_path: Path, writer: Writer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks, its_settings = record_looks(monkeypatch, tmp_path / "a.h5"), settings(tmp_path)
     with draining(its_settings) as first:
         for count in (2, 3):
             writer("open", "a.h5")
@@ -281,6 +286,26 @@ def test_a_file_of_a_name_that_was_there_before_is_another_series_with_positions
         wait_until(lambda: bool(second.of(SeriesEnded)))
     first.messages += second.messages
     assert first.placed() == [[0, 1], [0, 1, 2], [0, 1, 2, 3]]
+
+
+def test_a_file_that_is_made_anew_while_it_waits_is_taken_once(
+    draining: Draining, tmp_path: Path, writer: Writer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked = record_looks(monkeypatch, tmp_path / "c.h5")
+    writer("open", "a.h5")
+    for name in ("b.h5", "c.h5"):
+        write_whole(tmp_path / name)
+    with draining(settings(tmp_path, settle_s=1.0, quiet_s=60.0, earlier_files=True)) as drained:
+        wait_until(lambda: len(drained.of(SeriesBegan)) == 1)
+        (tmp_path / "c.h5").unlink()
+        writer("close")
+        wait_until(lambda: looked[False] > 0)
+        write_whole(tmp_path / "c.h5")
+        wait_until(lambda: len(drained.of(SeriesEnded)) == 3)
+        write_whole(tmp_path / "d.h5")
+        wait_until(lambda: len(drained.of(SeriesEnded)) == 4)
+    assert [arrival.series for arrival in drained.of(SeriesBegan)] == ["a.h5", "b.h5", "c.h5", "d.h5"]
+    assert not drained.of(Malformed)
 
 
 def write_whole(path: Path, **options: Any) -> None:

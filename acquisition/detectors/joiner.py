@@ -213,6 +213,8 @@ class SeriesJoiner:
         """
         if self.last_arrival_s is not None:
             self.last_arrival_s = now_s
+        if self.first_frame_s is not None and self.last_frame_s is not None:
+            self.first_frame_s, self.last_frame_s = min(self.first_frame_s, now_s), min(self.last_frame_s, now_s)
         self._ended_s = min(self._ended_s, now_s)
         self._waiting = {
             trigger: replace(frame, at_s=min(frame.at_s, now_s)) for trigger, frame in self._waiting.items()

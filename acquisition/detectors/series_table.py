@@ -196,11 +196,20 @@ class SeriesTable:
             self._give_up_runs(now_s)
 
     def listen(self, now_s: float) -> None:
-        """Take in that a receiver listens from now on: nobody knows whether sources were silent before."""
+        """Take in that a receiver listens from now on: nobody knows whether sources were silent before.
+
+        Its clock may have been set back since the receiver before: nothing that came then came later than now.
+        """
         if self.last_arrival_s is not None:
             self.last_arrival_s = now_s
         for series in self._open.values():
             series.joiner.listen(now_s)
+            if series.former_s is not None:
+                first_s, last_s = series.former_s
+                series.former_s = min(first_s, now_s), min(last_s, now_s)
+        for run in self._runs.values():
+            run.began_s = None if run.began_s is None else min(run.began_s, now_s)
+            run.blocks = [block._replace(at_s=min(block.at_s, now_s)) for block in run.blocks]
 
     def let_go(self, series: Series) -> None:
         """Forget a series: what still comes of it is late."""

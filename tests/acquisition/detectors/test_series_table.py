@@ -170,3 +170,27 @@ def test_a_clock_that_is_set_back_between_two_receivers_holds_nothing_up(next_se
     table.pass_time(back_s + 62.5)
     assert first.over
     assert first.joiner.unplaced == {Unplaced.NO_POSITION: 3}
+
+
+@pytest.mark.parametrize("frames_come_first", [False, True])
+def test_positions_are_joined_across_a_clock_that_is_set_back_between_two_receivers(frames_come_first: bool) -> None:
+    """They are joined by when they began, which must be near, and for certain only some time later."""
+    table = SeriesTable(JoinSettings(first_frame=0, first_sample=0, samples_per_frame=1), idle_s=60.0)
+    frames = [SeriesBegan("1", SeriesHeader()), *(FrameCame("1", index, index) for index in range(3))]
+    positions = [PositionsBegan("r", None, captured=True), PositionsCame("r", np.arange(3), np.ones((3, 2)))]
+    first, second = (frames, positions) if frames_come_first else (positions, frames)
+    for arrival in first:
+        table.apply(arrival, at_s=5000.0)
+    for arrival in second[:2]:
+        table.apply(arrival, at_s=5000.9)
+    back_s = 1000.0
+    table.listen(back_s)
+    for arrival in second[2:]:
+        table.apply(arrival, at_s=back_s + 0.1)
+    table.pass_time(back_s + 5.0)
+    series = table.first
+    assert series is not None
+    assert len(series.joiner.placed) == 3
+    assert not series.joiner.unplaced
+    table.pass_time(back_s + 61.0)
+    assert series.joiner.ending is Ending.STALLED

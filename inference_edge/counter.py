@@ -31,11 +31,11 @@ class EdgeCounter:
         self._latencies: deque[tuple[float, int]] = deque(maxlen=RECENT_BATCHES)
         self._done: deque[tuple[float, int]] = deque(maxlen=RATE_WINDOW_BATCHES)
 
-    def count_imaged(self, frames: int, *, acquired_at_s: float, now_s: float, in_turn: bool = True) -> None:
-        """Count frames imaged for the first time at `now_s`; both times are those of `time.time()`."""
+    def count_imaged(self, frames: int, *, latency_s: float, now_s: float, in_turn: bool = True) -> None:
+        """Count frames imaged for the first time at `now_s` on the monotonic clock, `latency_s` after they came."""
         self.inferred += frames
         if in_turn:
-            self._latencies.append((now_s - acquired_at_s, frames))
+            self._latencies.append((latency_s, frames))
         self._done.append((now_s, frames))
 
     def totals(self) -> tuple[int, ...]:

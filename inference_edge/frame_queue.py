@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -77,14 +78,17 @@ class FrameQueue(Generic[SectionT, BlockT]):
         """Let go of what is not in memory; the base class keeps nothing elsewhere."""
 
 
-def finish_portions(portions: Sequence[Portion[SectionT, BlockT]], *, counter: EdgeCounter, now_s: float) -> list[int]:
-    """Count frames as imaged at `now_s`, a `time.time()`; return the messages of which all frames are."""
+def finish_portions(portions: Sequence[Portion[SectionT, BlockT]], *, counter: EdgeCounter) -> list[int]:
+    """Count frames as imaged now; return the messages of which all frames are."""
     finished: list[int] = []
+    # hosts have the time of day in common, but it may be set
+    time_of_day_s, now_s = time.time(), time.monotonic()
     for portion in portions:
         batch, frames = portion.batch, len(portion.block)
         batch.section.queued -= frames
         batch.left -= frames
-        counter.count_imaged(frames, acquired_at_s=batch.acquired_at_s, now_s=now_s, in_turn=not portion.put_off)
+        latency_s = time_of_day_s - batch.acquired_at_s
+        counter.count_imaged(frames, latency_s=latency_s, now_s=now_s, in_turn=not portion.put_off)
         if not batch.left:
             finished.append(batch.sequence)
     return finished

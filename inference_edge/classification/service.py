@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from functools import partial
 
 import torch
@@ -110,7 +109,7 @@ class ClassificationEdge(Edge[ClassificationStart, Classifier]):
             return
         block = ImageBlock.join([portion.block for portion in portions])
         portions[0].batch.section.count(block, model.classify(block.image), version=model.version)
-        self._classified += finish_portions(portions, counter=self._counter, now_s=time.time())
+        self._classified += finish_portions(portions, counter=self._counter)
 
     def _close_complete(self) -> None:
         for tally in [one for one in self._images.sections.values() if one.complete]:

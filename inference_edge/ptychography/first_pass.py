@@ -110,4 +110,4 @@ class FirstPass:
                 f"perspective {perspective.index}: {out_of_reach} frames were not stitched, their positions are far "
                 "from all others; check the unit and scale of the positions in the source settings"
             )
-        self._hold(perspective, finish_portions(batch.portions, counter=self._counter, now_s=time.time()))
+        self._hold(perspective, finish_portions(batch.portions, counter=self._counter))

@@ -52,6 +52,8 @@ class LiveScan(OpenEndedScan):
         probe: starting probe (mode, y, x) as `load_probe` returns it; None has it estimated from the first frames.
         ledger: counts frames that are in no batch: those without a place, and those that never came.
         warn: told what a person should know.
+        time_of_day_s: makes a `time.time()`, as the clock is set now, of when something came by the receiver's clock;
+            leaves it as it is by default.
     """
 
     def __init__(
@@ -64,9 +66,11 @@ class LiveScan(OpenEndedScan):
         probe: npt.NDArray[np.complex64] | None,
         ledger: Ledger,
         warn: Callable[[str], None],
+        time_of_day_s: Callable[[float], float] = float,
     ) -> None:
         self.name = " and ".join(one.kind for one in settings.sources)
         self.settings, self.probe = settings, probe
+        self.time_of_day_s = time_of_day_s
         self.ledger = ledger
         self.table = SeriesTable(settings.join, idle_s=settings.idle_s)
         self.decode = FrameDecoder(settings.decoders or os.cpu_count() or 1)
@@ -429,7 +433,7 @@ class LivePerspective(OpenEndedPerspective):
             positions_px=positions_px,
             frames=frames,
             notes=tuple(notes),
-            acquired_at_s=placed.received_at_s[-1],
+            acquired_at_s=self._scan.time_of_day_s(placed.received_at_s[-1]),
         )
 
     def _end(self) -> None:

@@ -31,6 +31,7 @@ class Receiver:
         self._warn = warn
         self._trouble = ""
         self._written_until_s: float | None = None
+        self._clock_ahead_s: float | None = None
         self._again_at_s = 0.0
         self._child: Child | None = Child(MODULE, self._arguments, threads=1)
 
@@ -61,6 +62,15 @@ class Receiver:
             self._warn(f"the receiver is gone ({end}); it is started again, and what comes meanwhile is missing")
         return self._written_until_s
 
+    def time_of_day_s(self, at_s: float) -> float:
+        """Return what `time.time()` would have been at a time by the receiver's clock, as the host's is set now.
+
+        The receiver's stays as it was when it began: nothing is given up because a clock is set.
+        """
+        if self._clock_ahead_s is None:
+            return at_s
+        return at_s - self._clock_ahead_s + time.time() - time.monotonic()
+
     def close(self) -> None:
         """End the receiver; what it has received is written first."""
         if self._child is not None:
@@ -69,7 +79,7 @@ class Receiver:
     def _hear(self, answer: ReceiverAnswer) -> None:
         if isinstance(answer, ReceiverFailed):
             raise UserError(answer.reason)
-        self._written_until_s = answer.written_until_s
+        self._written_until_s, self._clock_ahead_s = answer.written_until_s, answer.clock_ahead_s
         if answer.trouble and answer.trouble != self._trouble:
             self._warn(
                 f"what the detector sends cannot be written ({answer.trouble}): it waits in memory, up to "

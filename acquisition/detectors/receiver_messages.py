@@ -39,6 +39,8 @@ class ReceiverStatus(msgspec.Struct, frozen=True, forbid_unknown_fields=True, ta
     """Why the disk takes nothing; empty while it does."""
     written_until_s: float
     """By the receiver's clock: all that came before is in the arrivals files."""
+    clock_ahead_s: float
+    """Of the monotonic clock: so much later the receiver's clock is."""
 
 
 class ReceiverFailed(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="failed"):

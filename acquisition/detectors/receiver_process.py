@@ -65,11 +65,11 @@ class ReceivedQueue:
         self._lock = threading.Lock()
         self._less_waits = threading.Condition(self._lock)
         self._most_bytes, self._bytes, self._dropped = most_bytes, 0, 0
-        self._clock_ahead_s = time.time() - time.monotonic()
+        self.clock_ahead_s = time.time() - time.monotonic()
 
     def now_s(self) -> float:
         """Return the time of day as it was set when this was made: nothing is given up because a clock is set."""
-        return time.monotonic() + self._clock_ahead_s
+        return time.monotonic() + self.clock_ahead_s
 
     def put(self, source: int, parts: Sequence[Part]) -> None:
         """Take in one message. Does not block."""
@@ -248,7 +248,7 @@ def _write(
             failed = None
         if time.monotonic() >= status_due_s:
             status_due_s = time.monotonic() + STATUS_PERIOD_S
-            _say(answers, ReceiverStatus(trouble, written_until_s))
+            _say(answers, ReceiverStatus(trouble, written_until_s, received.clock_ahead_s))
         if empty_at_s is not None and (stop.is_set() or broken.is_set()):
             _end(writer, at_s=empty_at_s)
             return

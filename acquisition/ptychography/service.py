@@ -100,6 +100,7 @@ def _open_source(
         probe=None if source.probe is None else load_probe(source.probe),
         ledger=loop.ledger,
         warn=loop.warn,
+        time_of_day_s=receiver.time_of_day_s,
     )
     scan.told = told
     return scan

@@ -279,6 +279,7 @@ def _line(case: Case, port: int, positions_port: int, folder: Path, *, decoders:
             probe=None,
             ledger=Ledger(),
             warn=warnings.append,
+            time_of_day_s=receiver.time_of_day_s,
         )
         with closing(scan):
             yield Line(scan, receiver, folder, warnings)

@@ -385,6 +385,20 @@ def test_a_series_may_begin_before_the_last_is_done(tmp_path: Path) -> None:
     taken.assert_shows(SCAN.perspective(1), range(FRAMES), which=1)
 
 
+def test_frames_are_told_with_the_time_of_day_at_which_they_came(tmp_path: Path) -> None:
+    scan = Script(tmp_path).add_all(whole_series(SCAN.perspective(0))).scan({"perspectives": 1}).scan
+    assert scan is not None
+    scan.time_of_day_s = lambda at_s: at_s + 3600.0
+    with closing(scan):
+        (times_s,) = [
+            [batch.acquired_at_s for batch in perspective.batches(8) if batch is not None]
+            for perspective in scan.arriving()
+            if perspective is not None
+        ]
+    assert times_s == sorted(times_s)
+    assert times_s[-1] == pytest.approx(3600.0 + 0.01 * len(SCAN.perspective(0)))
+
+
 def test_a_silence_in_which_nobody_listened_ends_no_series(tmp_path: Path) -> None:
     """The acquisition was away for longer than a series may be silent, and what came meanwhile is missing."""
     events = whole_series(FIRST, begin_s=0.0)

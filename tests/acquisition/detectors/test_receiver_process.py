@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -28,6 +29,8 @@ from ptychoflow.acquisition.detectors.arrivals_file import (
     arrivals_files,
 )
 from ptychoflow.acquisition.detectors.live_scan import LiveScan
+from ptychoflow.acquisition.detectors.message import Message
+from ptychoflow.acquisition.detectors.receiver import Receiver
 from ptychoflow.acquisition.detectors.receiver_messages import ReceiverFailed, ReceiverJob, ReceiverStatus
 from ptychoflow.acquisition.detectors.receiver_process import ReceivedQueue, _drain, _write
 from ptychoflow.acquisition.detectors.settings import LiveSettings
@@ -120,13 +123,22 @@ def test_a_receiver_that_ends_by_itself_does_not_abort(tmp_path: Path) -> None:
         assert process.stderr.read() == b""
 
 
+def watched_folder(folder: Path) -> dict[str, Any]:
+    """Return settings of sources of which a test needs no more than a folder."""
+    frames = {"kind": "watched-folder", "folder": folder, "series": "file", "pattern": "*", "earlier_files": True}
+    return {"frames": frames, "positions": {"kind": "position-sender", "port": free_ports(1)[0]}}
+
+
+def came(arrivals: Path) -> list[Message]:
+    with contextlib.closing(ArrivalsReader(arrivals)) as reader:
+        return list(reader.read())
+
+
 def test_a_receiver_goes_on_while_nobody_reads_how_it_stands(tmp_path: Path) -> None:
     """The acquisition may be stopped, as by a debugger, for as long as it likes."""
     folder = tmp_path / "watched"
     folder.mkdir()
-    frames = {"kind": "watched-folder", "folder": folder, "series": "file", "pattern": "*", "earlier_files": True}
-    positions = {"kind": "position-sender", "port": free_ports(1)[0]}
-    settings = LiveSettings.model_validate(SETTINGS | {"frames": frames, "positions": positions})
+    settings = LiveSettings.model_validate(SETTINGS | watched_folder(folder))
     job = msgspec.json.encode(ReceiverJob.of(settings, tmp_path / "arrivals")).decode()
     command = [sys.executable, "-m", "ptychoflow.acquisition.detectors.receiver_process", job]
     unread, full = os.pipe()
@@ -138,18 +150,30 @@ def test_a_receiver_goes_on_while_nobody_reads_how_it_stands(tmp_path: Path) -> 
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=full) as process:
         os.close(full)
         np.save(folder / "a.npy", np.ones((1, 8, 8), np.uint16))
-
-        def came() -> list[int]:
-            return [message.source for message in ArrivalsReader(tmp_path / "arrivals").read()]
-
         try:
-            wait_until(lambda: came().count(0) == 3)
+            wait_until(lambda: [message.source for message in came(tmp_path / "arrivals")].count(0) == 3)
             process.stdin.close()
             assert process.wait(20) == 0
         finally:
             process.kill()
             os.close(unread)
-    assert came()[-1] == STOPPED
+    assert came(tmp_path / "arrivals")[-1].source == STOPPED
+
+
+def test_when_something_came_is_told_by_the_clock_as_it_is_set_now(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """How late an image is was off by what the clock had been set by, until the receiver was started again."""
+    (tmp_path / "watched").mkdir()
+    settings = LiveSettings.model_validate(SETTINGS | watched_folder(tmp_path / "watched"))
+    with contextlib.closing(Receiver(settings, tmp_path / "arrivals", warn=pytest.fail)) as receiver:
+        wait_until(lambda: receiver.attend() is not None)
+        clock = time.time
+        monkeypatch.setattr(time, "time", lambda: clock() + 3600.0)
+        np.save(tmp_path / "watched" / "a.npy", np.ones((1, 8, 8), np.uint16))
+        wait_until(lambda: receiver.attend() is not None and len(came(tmp_path / "arrivals")) > 2)
+        newest = came(tmp_path / "arrivals")[-1]
+        assert time.time() - 20.0 < receiver.time_of_day_s(newest.received_at_s) <= time.time()
 
 
 class Files:
@@ -200,7 +224,7 @@ class StuckDisk(ArrivalsWriter):
 class Answers(io.RawIOBase):
     """Keeps what a receiver has said last."""
 
-    status = ReceiverStatus("", 0.0)
+    status = ReceiverStatus("", 0.0, 0.0)
     said = 0
 
     def write(self, line) -> int:

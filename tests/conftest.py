@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 
 import pytest
 from support import free_network
 
+from ptychoflow.streaming.seldom import Seldom
 from ptychoflow.streaming.settings import NetworkSettings
+
+
+@pytest.fixture(autouse=True)
+def what_is_logged_seldom() -> None:
+    """Have the first log entry of each kind pass in every test, whatever the tests before have caused."""
+    loggers = [one for one in logging.root.manager.loggerDict.values() if isinstance(one, logging.Logger)]
+    for seldom in (one for logger in loggers for one in logger.filters if isinstance(one, Seldom)):
+        seldom._passed.clear()
 
 
 @pytest.fixture

@@ -64,6 +64,12 @@ def looked(monkeypatch: pytest.MonkeyPatch) -> list[list[NewFile]]:
     return looked
 
 
+def wait_for_looks(looked: list[list[NewFile]]) -> None:
+    """Wait until all that is there by now has been looked at."""
+    looks = len(looked)
+    wait_until(lambda: len(looked) >= looks + 2)
+
+
 @pytest.fixture
 def draining(caplog: pytest.LogCaptureFixture) -> Draining:
     """A connection that has looked at what was there before, and drains until the context ends."""
@@ -119,7 +125,7 @@ def test_files_of_folders_and_several_frames_in_a_file(draining: Draining, tmp_p
 @pytest.mark.parametrize("series", ["name", "folder"])
 @pytest.mark.parametrize("earlier_files", [False, True])
 def test_what_came_meanwhile_is_taken_once_a_receiver_is_back(
-    draining: Draining, tmp_path: Path, series: str, earlier_files: bool
+    draining: Draining, tmp_path: Path, looked: list[list[NewFile]], series: str, earlier_files: bool
 ) -> None:
     its_settings = settings(tmp_path, series=series, files_per_series=4, earlier_files=earlier_files)
 
@@ -138,7 +144,7 @@ def test_what_came_meanwhile_is_taken_once_a_receiver_is_back(
     with draining(its_settings, [*first.messages, [], [b""]]) as second:
         write(5)
         wait_until(lambda: len(second.of(FrameCame)) == 3)
-        time.sleep(0.3)
+        wait_for_looks(looked)
     first.messages += second.messages
     assert first.numbers == {"a": expected}
     assert len(first.of(SeriesBegan)) == len(first.of(SeriesEnded)) == 1
@@ -181,8 +187,7 @@ def test_a_series_whose_name_comes_again_after_it_was_moved_away_is_another_one(
         (watched / name).write_bytes(npy(FRAMES))
         wait_until(lambda: len(drained.of(FrameCame)) == 3)
         (watched / Path(name).parts[0]).rename(away)
-        looks = len(looked)
-        wait_until(lambda: len(looked) >= looks + 2)
+        wait_for_looks(looked)
         (watched / again).parent.mkdir(exist_ok=True)
         (watched / again).write_bytes(npy(FRAMES))
         wait_until(lambda: len(drained.of(FrameCame)) == 6)
@@ -207,8 +212,7 @@ def test_files_of_a_folder_that_was_made_anew_are_taken_once_a_receiver_is_back(
         write(0, 1, 2)
         wait_until(lambda: len(first.of(FrameCame)) == 3)
         (watched / "scan").rename(tmp_path / "away")
-        looks = len(looked)
-        wait_until(lambda: len(looked) >= looks + 2)
+        wait_for_looks(looked)
         write(0)
         wait_until(lambda: len(first.of(FrameCame)) == 4)
     write(1, 2)
@@ -220,12 +224,14 @@ def test_files_of_a_folder_that_was_made_anew_are_taken_once_a_receiver_is_back(
 
 
 @pytest.mark.parametrize(("name", "content"), [("a_1.npy", npy(FRAMES)), ("a_1.tif", tiff(FRAMES))])
-def test_a_file_counts_when_it_is_whole(draining: Draining, tmp_path: Path, name: str, content: bytes) -> None:
+def test_a_file_counts_when_it_is_whole(
+    draining: Draining, tmp_path: Path, looked: list[list[NewFile]], name: str, content: bytes
+) -> None:
     with draining(settings(tmp_path, frames_per_file=3, unreadable_s=5.0)) as drained:
         with (tmp_path / name).open("wb") as file:
             file.write(content[: len(content) // 2])
             file.flush()
-            time.sleep(0.4)  # longer than it must settle
+            wait_until(lambda: any(file.failed for files in looked for file in files))  # it has settled, and was read
             assert not drained.arrivals
             file.write(content[len(content) // 2 :])
         wait_until(lambda: len(drained.of(FrameCame)) == 3)
@@ -272,11 +278,11 @@ def test_what_is_no_file_of_the_folder_is_passed_over(
         (tmp_path / secret).write_bytes(tiff(FRAMES[0]))
     with draining(settings(folder, series=series)) as drained:
         make(folder / "sub" if series == "folder" and make is not link_to_a_folder else folder)
-        good = folder / "sub" / "good_7.tif" if series == "folder" else folder / "good_7.tif"
-        good.write_bytes(tiff(FRAMES[0]))
-        wait_until(lambda: bool(drained.of(FrameCame)))
-        time.sleep(0.3)
-    assert list(drained.numbers.values()) == [[7]]
+        for count, number in enumerate((7, 8)):  # with the second one, all that was there before the first has settled
+            good = (folder / "sub" if series == "folder" else folder) / f"good_{number}.tif"
+            good.write_bytes(tiff(FRAMES[0]))
+            wait_until(lambda count=count: len(drained.of(FrameCame)) > count)
+    assert list(drained.numbers.values()) == [[7, 8]]
     assert not drained.of(Malformed)
 
 

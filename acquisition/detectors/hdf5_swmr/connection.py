@@ -85,7 +85,11 @@ class Hdf5SwmrConnection(Connection):
             self._leave_out_earlier(deliver)
         while not stop.is_set():
             if self._waiting:
-                self._follow(self._waiting.pop(0), deliver, stop)
+                name = self._waiting.pop(0)
+                if name in self._known:
+                    self._follow(name, deliver, stop)
+                else:  # followed now, it would be followed again as one that came back
+                    deliver([encode(FileUnusable(name, "it was moved away before it was read"))])
             else:
                 stop.wait(POLL_S)
             self._look()

@@ -35,7 +35,10 @@ TILES_KEPT = 512
 
 NOT_THERE: dict[int | str, dict[str, Any]] = {
     404: {"model": models.Refused, "description": "There is no such run, perspective or image"},
-    409: {"model": models.Refused, "description": "The run was written by another version of ptychoflow"},
+    409: {
+        "model": models.Refused,
+        "description": "The run was written by another version of ptychoflow, or cannot be read",
+    },
 }
 RunName = Annotated[
     str | None, Query(pattern=NAME_PATTERN, description="An earlier run; the one that is watched if left out.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import stat
 import threading
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from ptychoflow.dashboard.cache import Cache
 from ptychoflow.dashboard.settings import DashboardSettings
 from ptychoflow.dashboard.state import DashboardState
 from ptychoflow.streaming.codec import UNREADABLE
+from ptychoflow.streaming.errors import UserError
 from ptychoflow.streaming.events import Whole
 from ptychoflow.streaming.run_folder import RunFolder
 from ptychoflow.streaming.telemetry_log import TelemetryLog, log_identity
@@ -91,9 +93,10 @@ class Runs:
     def all(self) -> list[models.RunRow]:
         """Return the newest runs, newest first."""
         beside = map(RunFolder, self._path.parent.glob("*/"))
-        folders = [folder for folder in beside if _may_be_named(folder.path.name) and folder.telemetry.is_file()]
-        newest = sorted(folders, key=_changed_s, reverse=True)[:RUNS_LISTED]
-        return [self._row(folder) for folder in newest]
+        found = [(folder, _changed_s(folder)) for folder in beside if _may_be_named(folder.path.name)]
+        runs = [(folder, changed_s) for folder, changed_s in found if changed_s is not None]
+        newest = sorted(runs, key=lambda run: run[1], reverse=True)[:RUNS_LISTED]
+        return [self._row(folder, changed_s) for folder, changed_s in newest]
 
     def open(self, name: str | None) -> Run | None:
         """Return a run, or None where there is none of this name; None means the run that is watched.
@@ -101,26 +104,29 @@ class Runs:
         Blocks while the telemetry of an earlier run is read, or what has come to it: it may be one that others watch.
 
         Raises:
-            UserError: another version of the program wrote its telemetry.
+            UserError: another version of the program wrote its telemetry, or it cannot be read.
         """
         if name is None or name == self._watched.state.run:
             return self._watched
         if not _may_be_named(name):
             return None
         folder = RunFolder(self._path.parent / name)
-        if not folder.telemetry.is_file():
+        if _changed_s(folder) is None:
             return None
-        key = name, log_identity(folder.telemetry)
-        return self._opened.get(key, lambda: _Earlier(folder, self._settings)).as_it_is_now()
+        try:
+            key = name, log_identity(folder.telemetry)
+            return self._opened.get(key, lambda: _Earlier(folder, self._settings)).as_it_is_now()
+        except OSError as error:
+            raise _unreadable(folder, error) from error
 
-    def _row(self, folder: RunFolder) -> models.RunRow:
+    def _row(self, folder: RunFolder, changed_s: float) -> models.RunRow:
         watched = folder.path == self._path
         summary = _summary(folder.summary)
         return models.RunRow(
             name=folder.path.name,
             watched=watched,
             live=watched and self._watched.state.live,
-            changed_s=_changed_s(folder),
+            changed_s=changed_s,
             frames=summary.frames.acquired,
             psnr_phase_db=summary.held_out.psnr_db.phase if summary.held_out else None,
         )
@@ -146,9 +152,16 @@ def read_run(folder: RunFolder, settings: DashboardSettings) -> DashboardState:
     """Return the state of an earlier run from the telemetry in its folder. Blocks while that is read.
 
     Raises:
-        UserError: another version of the program wrote it.
+        UserError: another version of the program wrote it, or it cannot be read.
     """
-    return _Earlier(folder, settings).as_it_is_now().state
+    try:
+        return _Earlier(folder, settings).as_it_is_now().state
+    except OSError as error:
+        raise _unreadable(folder, error) from error
+
+
+def _unreadable(folder: RunFolder, error: OSError) -> UserError:
+    return UserError(f"{folder.telemetry} cannot be read: {error.strerror}; its owner can let others read it")
 
 
 def _may_be_named(name: str) -> bool:
@@ -156,8 +169,13 @@ def _may_be_named(name: str) -> bool:
     return name.isprintable() and re.fullmatch(NAME_PATTERN, name) is not None and len(name.encode()) <= NAME_BYTES
 
 
-def _changed_s(folder: RunFolder) -> float:
-    return folder.telemetry.stat().st_mtime
+def _changed_s(folder: RunFolder) -> float | None:
+    """Return when the telemetry of a run changed last; None where there is none, or the folder is not for us to see."""
+    try:
+        found = folder.telemetry.stat()
+    except OSError:  # a folder may also go away at any moment
+        return None
+    return found.st_mtime if stat.S_ISREG(found.st_mode) else None
 
 
 def _summary(path: Path) -> _Summary:

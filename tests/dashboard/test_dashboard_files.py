@@ -5,8 +5,10 @@ from __future__ import annotations
 import io
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import h5py
 import httpx
@@ -21,13 +23,14 @@ from speaking import telemetry
 from telemetry_samples import acquired, mosaic, ramp, scores, step
 
 from ptychoflow.dashboard.app import create_app
-from ptychoflow.dashboard.runs import Runs
+from ptychoflow.dashboard.runs import Runs, read_run
 from ptychoflow.dashboard.settings import DashboardSettings
 from ptychoflow.dashboard.state import DashboardState
 from ptychoflow.inference_edge.ptychography.archive import Archive, PerspectiveImages
 from ptychoflow.inference_edge.ptychography.frame_residuals import ResidualMap
 from ptychoflow.inference_edge.stitching.mosaic import StitchedImage
 from ptychoflow.inference_edge.stitching.quality import ReferenceImage
+from ptychoflow.streaming.errors import UserError
 from ptychoflow.streaming.events import (
     FrameTaken,
     MosaicKind,
@@ -39,6 +42,7 @@ from ptychoflow.streaming.events import (
 from ptychoflow.streaming.messages import GroundTruthSource
 from ptychoflow.streaming.run_folder import RunFolder
 
+NOBODY = 65534
 PIXEL_SIZE_M = (9e-9, 8e-9)
 POSITIONS_PX = np.array([[1.0, 2.0], [3.0, 5.0]], np.float32)
 PROBE = (np.arange(32).reshape(2, 4, 4) * (1 + 2j)).astype(np.complex64)
@@ -365,6 +369,44 @@ def test_a_run_that_was_renamed_can_be_opened_and_one_that_cannot_be_named_hides
         assert client.get("/api/state", params={"run": name}).json()["present"]["frames"]["acquired"] == 12
     for name in ("two\nlines", "null\0", "\u00fc" * 200):
         assert client.get("/api/state", params={"run": name}).status_code == 404
+
+
+@contextmanager
+def without_privileges() -> Iterator[None]:
+    """Whoever is root is nobody for a while."""
+    user = os.geteuid()
+    os.seteuid(NOBODY if user == 0 else user)
+    try:
+        yield
+    finally:
+        os.seteuid(user)
+
+
+@pytest.mark.parametrize(
+    ("hidden", "listed", "status"), [("", ["own"], 404), ("telemetry.jsonl", ["own", "theirs"], 409)]
+)
+def test_the_run_of_somebody_who_lets_nobody_read_it_hides_no_other(
+    state: DashboardState, hidden: str, listed: list[str], status: int
+) -> None:
+    with TemporaryDirectory() as made:  # a test's own folder is for its user alone
+        folder = Path(made)
+        folder.chmod(0o755)
+        for name in ("own", "theirs"):
+            (folder / name).mkdir()
+            (folder / name / "telemetry.jsonl").touch()
+        (folder / "theirs" / hidden).chmod(0o000)
+        settings = DashboardSettings()
+        runs = Runs(state, RunFolder(folder / "own"), settings)
+        client = TestClient(create_app(runs, settings), base_url="http://127.0.0.1:8421")
+        client.get("/healthz")
+        with without_privileges():
+            found = client.get("/api/runs").json()
+            answer = client.get("/api/state?run=theirs")
+            with pytest.raises(UserError, match=r"cannot be read: Permission denied; its owner"):
+                read_run(RunFolder(folder / "theirs"), settings)
+        (folder / "theirs").chmod(0o755)
+    assert sorted(row["name"] for row in found) == listed
+    assert (answer.status_code, "theirs" in answer.json()["detail"]) == (status, True)
 
 
 def test_the_probe_and_the_newest_frame_are_shown(client: TestClient, state: DashboardState) -> None:

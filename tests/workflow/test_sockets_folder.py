@@ -74,6 +74,8 @@ def test_a_folder_that_a_user_has_yet_to_make_is_not_taken_for_one_of_a_run(
     assert ran[0].network.sockets_dir == named
 
 
+IMPORTS_S = 100.0
+"""What the command may take to be loaded beside others that use the processors."""
 CHECKING = """
 import sys, time
 from pathlib import Path
@@ -99,10 +101,10 @@ def test_a_run_that_is_ended_while_its_source_is_checked_leaves_nothing(tmp_path
             text=True,
         )
         try:
-            wait_until((tmp_path / "checking").exists)
+            wait_until((tmp_path / "checking").exists, timeout_s=IMPORTS_S)
             assert len(list(Path(place).iterdir())) == 1
             launcher.send_signal(number)
-            _, said = launcher.communicate(timeout=20.0)
+            _, said = launcher.communicate(timeout=IMPORTS_S)
         finally:
             launcher.kill()
         assert launcher.returncode == 130

@@ -179,6 +179,25 @@ def test_the_last_checkpoint_holds_all_that_may_be_acknowledged(tmp_path: Path, 
     assert all(moved), "the last gradients are learnt from"
 
 
+@pytest.mark.parametrize("stopped", [False, True])
+def test_what_no_checkpoint_could_hold_is_let_go_of_with_the_stream_s_end(tmp_path: Path, stopped: bool) -> None:
+    trained = training(tmp_path)
+    trained.folder = tmp_path / "in-the-way"
+    trained.folder.write_text("of a folder")
+    checkpointing = trained.checkpointing()
+    for _ in range(5):
+        trained.step()
+    checkpointing.finish(LOOP, stopped=stopped)
+    assert trained.parts.strategy.buffer is not None
+    trained.parts.strategy.buffer.close()
+    assert len(trained.failures) == 1
+    queue = trained.ingest.queue
+    assert queue.pop_acknowledgeable() == [], "a trainer that is started again now would need it"
+    queue.release_kept()
+    assert queue.pop_acknowledgeable() == ([0] if stopped else [0, 1])
+    assert queue.pop_acknowledgeable() == []
+
+
 class Stopping(Callback):
     """Asks for the end of training after the first step."""
 

@@ -272,6 +272,24 @@ def test_a_trainer_that_is_killed_while_its_final_weights_wait_is_started_again_
     assert again.exitcode == 0
 
 
+def test_a_run_ends_whose_checkpoints_cannot_be_written(network: NetworkSettings, tmp_path: Path) -> None:
+    RunFolder(tmp_path).checkpoints.write_text("in the way of a folder")
+    run, stop = Run(network, tmp_path), threading.Event()
+    settings = SETTINGS.model_copy(update={"finish_s": 0.5})
+    until_s = time.monotonic() + 60.0
+    with ThreadPoolExecutor(1) as executor:
+        trained = executor.submit(train, settings, network=network, run=RunContext("test", tmp_path, 1), stop=stop)
+        try:
+            run.follow(lambda: not trained.done() and time.monotonic() < until_s)
+            assert trained.done(), "the publisher waits for acknowledgements that never come"
+        finally:
+            stop.set()
+        trained.result()
+    assert run.unacknowledged == 0
+    assert any("no checkpoint after step" in event.text for event in run.events(WarningRaised))
+    assert run.final is not None
+
+
 def test_incremental_training_uses_the_stream_alone(network: NetworkSettings, tmp_path: Path) -> None:
     settings = SETTINGS.model_copy(update={"strategy": StrategyName.INCREMENTAL})
     run = train_here(settings, Run(network, tmp_path))

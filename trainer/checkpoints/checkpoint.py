@@ -7,6 +7,7 @@ average, optimiser, step, progress, and what identifies the scan and the model. 
 each is written once, to `validation/`, and named by every later shard.
 A message of the stream is acknowledged only when a complete checkpoint holds all its frames as done with: trained on,
 kept for validation, or refused. Until then the publisher keeps it, and sends it again to ranks that were started again.
+What the last checkpoint should have held, but could not be written, is acknowledged once the final weights are served.
 These go back to the newest complete checkpoint as a whole, model, buffer and counts alike: what was trained on after it
 is forgotten together with its effect, and comes again. What comes again although the checkpoint holds it (a resumed
 acquisition publishes everything anew, and another number of ranks is dealt other frames) is dropped, because every

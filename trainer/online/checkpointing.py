@@ -135,8 +135,7 @@ class Checkpointing:
 
         def note_complete() -> None:
             self._validation_files, self._unsaved = files, defaultdict(list)
-            self._ingest.queue.release(self._uncovered)
-            self._uncovered = []
+            self._ingest.queue.release(self._pop_uncovered())
 
         self._writer.write(
             learner.steps,
@@ -152,13 +151,25 @@ class Checkpointing:
         )
 
     def finish(self, loop: State, *, stopped: bool) -> None:
-        """Write the last checkpoint and wait until it is complete; all ranks call this after the last step."""
+        """Write the last checkpoint and wait until it is complete; all ranks call this after the last step.
+
+        Where it cannot be written, what it should have held is let go of together with the stream's end, when nobody
+        will ask for it again: the publisher would wait for ever.
+        """
         if not stopped:  # the last one holds all that was trained on, for nothing of it comes again
             self._contents.learner.complete()
         self.save(loop)
         self._writer.wait(STOP_PATIENCE_S if stopped else END_PATIENCE_S)
         if not stopped:
+            for sequence in self._pop_uncovered():
+                self._ingest.queue.keep_for_restart(sequence)
             self._ingest.queue.release_all_settled()
+
+    def _pop_uncovered(self) -> list[int]:
+        """Return the messages that wait for a checkpoint, each once; the writing thread asks as well."""
+        with self._ingest.queue.lock:
+            uncovered, self._uncovered = self._uncovered, []
+        return uncovered
 
     @property
     def _has_news(self) -> bool:

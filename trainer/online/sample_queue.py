@@ -255,12 +255,12 @@ class SampleQueue(Stream):
             self._until_checkpoint = False
 
     def keep_for_restart(self, sequence: int) -> None:
-        """Hold back a message that a trainer which is started again needs: the stream's announcement or its end."""
+        """Hold back what a trainer that is started again needs: its announcement, its end, what no checkpoint holds."""
         with self.lock:
             self._kept.append(sequence)
 
     def release_kept(self) -> None:
-        """Let the stream's announcement and its end be acknowledged: nothing of it will be asked for again."""
+        """Let what was kept be acknowledged: nothing of the stream will be asked for again."""
         with self.lock:
             self._released += self._kept
             self._kept = []

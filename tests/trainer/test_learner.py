@@ -11,6 +11,7 @@ from ranks_in_processes import run_in_ranks
 from torch import Tensor, nn
 from trainer_streams import FRAME, TARGET, samples
 
+from ptychoflow.trainer.device import Rank
 from ptychoflow.trainer.interface.agreement import Agreed, Proposal, agree
 from ptychoflow.trainer.interface.batch import Batch, join
 from ptychoflow.trainer.interface.pipeline import Minibatch
@@ -33,6 +34,7 @@ from ptychoflow.trainer.strategies.incremental import Incremental
 from ptychoflow.trainer.training.averaging import WARM_UP_STEPS, AveragedNetwork
 from ptychoflow.trainer.training.learner import Learner
 from ptychoflow.trainer.training.schedule import ScanSchedule
+from ptychoflow.trainer.training.section_checkpoints import SectionCheckpoints
 
 CPU = torch.device("cpu")
 PIPELINE = Ptychography(FRAME, TARGET)
@@ -87,14 +89,22 @@ def train_steps(trained: Learner[FrameNetwork], rank: int) -> list[float]:
 
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    """What two processes joined by gloo found."""
+    """What two processes joined by gloo found, and one that went on alone from where they stood."""
     folder = tmp_path_factory.mktemp("ranks")
     run_in_ranks(in_group, 2, folder, timeout_s=120.0)
-    return [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in (0, 1)]
+    found = [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in (0, 1)]
+    alone = learner(batch_norm=True)
+    checkpoints = SectionCheckpoints(folder, Rank(0, 1, CPU, Precision.FLOAT32))
+    checkpoint = checkpoints.newest()
+    assert checkpoint is not None
+    checkpoints.restore(checkpoint, alone, Incremental(PIPELINE, device=CPU))
+    for one in found:
+        one["gone_on_alone"] = statistics(alone)
+    return found
 
 
 def in_group(rank: int, folder: Path) -> None:
-    found = train_one_rank(rank) | share_one_rank(rank) | share_both_ranks(rank) | agree_on_everything(rank)
+    found = train_one_rank(rank) | share_one_rank(rank) | share_both_ranks(rank, folder) | agree_on_everything(rank)
     torch.save(found, folder / f"rank{rank}.pt")
 
 
@@ -148,8 +158,8 @@ def share_one_rank(rank: int) -> dict[str, Any]:
     return {"before": before, "local": local, "shared": statistics(trained)}
 
 
-def share_both_ranks(rank: int) -> dict[str, Any]:
-    """One step of both ranks, then some of rank 0 alone."""
+def share_both_ranks(rank: int, folder: Path) -> dict[str, Any]:
+    """One step of both ranks, then some of rank 0 alone, and a checkpoint."""
     trained, strategy = learner(batch_norm=True), Incremental(PIPELINE, device=CPU)
     trained.train(batch(range(3 * rank, 3 * rank + 3)), strategy, agree(propose(3)))
     found = {"own": statistics(trained)}
@@ -160,7 +170,9 @@ def share_both_ranks(rank: int) -> dict[str, Any]:
     found["later"] = statistics(trained)
     restored = learner(batch_norm=True)
     restored.restore(trained.state())
-    restored.restore_rank(trained.rank_state(), exact=True)
+    restored.restore_rank(trained.rank_state())
+    checkpoints = SectionCheckpoints(folder, Rank(rank, 2, CPU, Precision.FLOAT32))
+    checkpoints.save(trained.steps, trained, strategy, common={}, own={})
     for one, name in ((trained, "of_both_later"), (restored, "restored")):
         one.averaged.share_statistics()
         found[name] = statistics(one)
@@ -248,6 +260,13 @@ def test_batch_norm_statistics_weigh_less_the_longer_a_rank_has_had_no_samples(r
         for found in ranks:
             torch.testing.assert_close(found["of_both_later"][position], expected)
             assert torch.equal(found["restored"][position], found["of_both_later"][position])
+
+
+def test_one_rank_goes_on_with_the_batch_norm_statistics_that_two_ranks_would_have_shared(
+    ranks: list[dict[str, Any]],
+) -> None:
+    for position, found in enumerate(ranks[0]["gone_on_alone"]):
+        torch.testing.assert_close(found, ranks[0]["of_both_later"][position])
 
 
 def test_ranks_agree_on_the_kind_of_step(ranks: list[dict[str, Any]]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from typing import Generic, NamedTuple, TypeVar
 
 import torch
@@ -115,6 +116,15 @@ class AveragedNetwork(Generic[NetworkT]):
         for number, tensor in enumerate((*self._source_statistics, *self._statistics)):
             tensor.copy_(state[str(number)])
         self._freshness = state.get("freshness", 1.0)  # an earlier version did not keep it
+
+    @torch.no_grad()
+    def restore_mean_statistics(self, states: Sequence[State]) -> None:
+        """Go on from what `statistics` returned on ranks of another number: as `share_statistics` weighs them."""
+        freshness = [max(state.get("freshness", 1.0), LEAST_FRESH) for state in states]
+        for number, tensor in enumerate((*self._source_statistics, *self._statistics)):
+            weighted = [fresh * state[str(number)] for fresh, state in zip(freshness, states, strict=True)]
+            tensor.copy_(torch.stack(weighted).sum(dim=0) / sum(freshness))
+        self._freshness = max(freshness)
 
     def snapshot(self) -> NetworkT:
         """Return a copy on the CPU that training does not touch."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Generic
 
 import torch
@@ -171,25 +171,27 @@ class Learner(Generic[NetworkT]):
         pending = {"minibatches": self._accumulated, "had_samples": self._had_samples, "gradients": copies(gradients)}
         return state | {"pending": pending}
 
-    def restore_rank(self, state: State, *, exact: bool) -> None:
-        """Take over what one rank had; random numbers go on where they were only if there are as many ranks again.
-
-        Nor do gradients that waited for others: with another number of ranks they are begun anew.
-        """
+    def restore_rank(self, state: State) -> None:
+        """Take over what this rank had among as many ranks; random numbers go on where they were."""
         self.averaged.restore_all_statistics(state["statistics"])
-        pending = state.get("pending")
-        if exact:
-            torch.set_rng_state(state["random_state"])
-            if self._device.type == "cuda" and "cuda_random_state" in state:
-                torch.cuda.set_rng_state(state["cuda_random_state"], self._device)
-        if pending is not None and exact:
+        torch.set_rng_state(state["random_state"])
+        if self._device.type == "cuda" and "cuda_random_state" in state:
+            torch.cuda.set_rng_state(state["cuda_random_state"], self._device)
+        if (pending := state.get("pending")) is not None:
             self._accumulated, self._had_samples = pending["minibatches"], pending.get("had_samples", True)
             parameters = list(self._network.parameters())
             for number, gradient in pending["gradients"].items():
                 waiting = parameters[int(number)].grad
                 assert waiting is not None  # noqa: S101  # part of the flat gradient
                 waiting.copy_(gradient)
-        elif pending is not None:
+
+    def restore_other_ranks(self, states: Sequence[State]) -> None:
+        """Take over what all ranks of another number had: the mean of their batch-norm statistics.
+
+        Random numbers begin anew, and so do gradients that waited for others.
+        """
+        self.averaged.restore_mean_statistics([state["statistics"] for state in states])
+        if (pending := states[0].get("pending")) is not None:
             log.warning("other ranks than before: the gradients of %d minibatches are left out", pending["minibatches"])
 
     def _add_gradient(self, share: Tensor) -> None:

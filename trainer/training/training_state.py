@@ -41,7 +41,10 @@ def restore_training(
     """
     common, shards = checkpoint.common(), checkpoint.shards()
     learner.restore(common["learner"])
-    learner.restore_rank(shards[rank % len(shards)]["learner"], exact=len(shards) == ranks)
+    if len(shards) == ranks:
+        learner.restore_rank(shards[rank]["learner"])
+    else:
+        learner.restore_other_ranks([shard["learner"] for shard in shards])
     if strategy.buffer is not None:
         try:
             strategy.buffer.load_shards([shard["buffer"] for shard in shards])

@@ -113,7 +113,7 @@ def _train(setup: Setup, name: StrategyName, device: torch.device, precision: Pr
         strategy.close()
     restored = learner_of(setup, settings, device=device, precision=precision)
     restored.restore(learner.state())
-    restored.restore_rank(learner.rank_state(), exact=True)
+    restored.restore_rank(learner.rank_state())
     plain = Incremental(pipeline_of(setup), device=device)
     batch = batch_of(setup, 99, device)
     for one in (learner, restored):

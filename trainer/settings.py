@@ -123,8 +123,8 @@ class OptimizerSettings(Settings):
     weight_decay: NonNegativeFloat = 0.0
     """Added to the gradient, times the weights."""
     accumulate: PositiveInt = 1
-    """Minibatches whose gradients are averaged before a step; stands in for that many times the ranks. Before the last
-    checkpoint of a run, a step is made of fewer if there are no more."""
+    """Minibatches whose gradients are averaged before a step; stands in for that many times the ranks. At the
+    end of a run, a step is made of fewer if there are no more."""
 
 
 class LearningSettings(Settings):

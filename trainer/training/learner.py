@@ -113,13 +113,18 @@ class Learner(Generic[NetworkT]):
         self._under_way = StepUnderWay(share.detach(), self._step())
         return self._under_way
 
-    def complete(self) -> None:
-        """Make a step of the gradients that wait for others, if any do: there will be no others. Collective."""
+    def complete(self) -> StepUnderWay | None:
+        """Make a step of the gradients that wait for others, if any do: there will be no others. Collective.
+
+        Waits until it is known whether the step was made.
+        """
+        step: StepUnderWay | None = None
         if self._accumulated > 0:
             self._gradient.mul_(self._accumulate / self._accumulated)
             self._accumulated = 0
-            self._under_way = StepUnderWay(self._nothing, self._step())
+            step = self._under_way = StepUnderWay(self._nothing, self._step())
         self.settle()
+        return step
 
     def settle(self) -> None:
         """Count the last step as none if it was skipped; waits until that is known."""

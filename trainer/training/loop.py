@@ -78,7 +78,7 @@ class TrainingLoop:
         self._strategy, self._learner = strategy, learner
         self._callback, self._report, self._stop = callback, report, stop
         self._stepping = False
-        self._checkpoints = checkpoints
+        self._checkpoints, self._goes_on = checkpoints, False
         self._stream_ended_s: float | None = None
         self._finished_before = 0.0
         self._skipped_steps = 0
@@ -91,8 +91,13 @@ class TrainingLoop:
         """Go on from what a checkpoint remembered of the loop that took it."""
         self._skipped_steps, self._finished_before = memory["skipped_steps"], memory["finish"]
 
-    def run(self) -> None:
-        """Train, and tell the callback of every end."""
+    def run(self, *, goes_on: bool = False) -> None:
+        """Train, and tell the callback of every end.
+
+        Args:
+            goes_on: another loop of the same learner follows, and takes up gradients that still wait for others.
+        """
+        self._goes_on = goes_on
         while True:
             self._stream.check()
             batch = self._gather()
@@ -122,6 +127,8 @@ class TrainingLoop:
             self._end_section()
         if agreed.stream_ended and self._is_finished(agreed):
             self._settle()
+            if not self._goes_on:
+                self._complete()
             self._callback.on_stream_end()
             return True
         if agreed.checkpoint and self._checkpoints is not None:
@@ -173,13 +180,23 @@ class TrainingLoop:
         of_the_step = self._unlearnt + learnt
         self._unlearnt = 0 if step.is_due else of_the_step
         if not step.made:
-            self._skipped_steps += 1
-            self._stream.mark_refused(NOT_FINITE, of_the_step)
-            self._report.step_skipped(f"{NOT_FINITE}; {self._skipped_steps} steps skipped so far")
+            self._tell_skipped(of_the_step)
             return
         if batch is not None and learnt > 0:
             self._callback.on_step_end(batch)
         self._report.step_done(self._learner, step.share, batch, agreed)
+
+    def _tell_skipped(self, samples: int) -> None:
+        self._skipped_steps += 1
+        self._stream.mark_refused(NOT_FINITE, samples)
+        self._report.step_skipped(f"{NOT_FINITE}; {self._skipped_steps} steps skipped so far")
+
+    def _complete(self) -> None:
+        """Make a step of the gradients that wait for others: what is evaluated and published has learnt from all."""
+        step = self._learner.complete()
+        if step is not None and not step.made:
+            self._tell_skipped(self._unlearnt)
+        self._unlearnt = 0
 
     def _end_section(self) -> None:
         end = self._stream.end

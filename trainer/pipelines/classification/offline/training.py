@@ -148,7 +148,7 @@ class TaskTrainer:
             ),
             report=now.report,
             stop=threading.Event(),
-        ).run()
+        ).run(goes_on=True)
 
     def _end_epoch(self, now: _Progress) -> None:
         self._data.train.corrupt.gather(self._rank.device)

@@ -159,3 +159,18 @@ def test_revision_keeps_the_better_of_two_activations() -> None:
                     rewritten += bool(error < before)
                     seen[frame.numpy().tobytes()] = error
     assert rewritten > 5
+
+
+def test_revision_replaces_activations_that_are_not_finite() -> None:
+    """As a step leaves them that is skipped; without, they would ask for nothing for as long as they are stored."""
+    trainee = Trainee(StrategyName.XDER)
+    with trainee.buffer as buffer:
+        trainee.run([minibatch(range(4))])
+        stored = buffer.take()
+        assert len(stored) == 3
+        broken = torch.full_like(stored["activation_phase"], float("nan"))
+        assert buffer.update_items(stored.ids.clone(), activation_phase=broken) == 3
+        buffer.offer(None)
+        (step,) = trainee.run([None])
+        assert step.old["activation_phase"].isnan().all()
+        assert buffer.take()["activation_phase"].isfinite().all()

@@ -7,6 +7,8 @@ says that the newer activation is nearer.
 
 from __future__ import annotations
 
+import torch
+
 from ptychoflow.trainer.interface.batch import Batch
 from ptychoflow.trainer.interface.pipeline import Output
 from ptychoflow.trainer.strategies.derpp import DarkExperienceReplayPlusPlus
@@ -25,7 +27,8 @@ class RevisedDarkExperienceReplay(DarkExperienceReplayPlusPlus):
         error_now, error_stored = (
             self._pipeline.error(found, truth).sum(dim=1) for found in (current, batch.activation)
         )
-        better = error_now.detach() < error_stored
+        # what a skipped step left may be no number, and anything is nearer than that
+        better = error_now.detach() < error_stored.nan_to_num(nan=torch.inf, posinf=torch.inf)
         if better.any():
             revised = zip(self._pipeline.activations, current, strict=True)
             self.buffer.update_items(

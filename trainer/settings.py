@@ -76,7 +76,8 @@ class BufferSettings(Settings):
     candidates: PositiveInt = 14
     """Samples of each minibatch and rank that are offered for storage (c)."""
     rehearse_from_items: NonNegativeInt = 0
-    """Representatives are used once the ranks store so many items; until then the buffer only fills."""
+    """Representatives are used once the ranks store so many items, no more than they have room for; until then the
+    buffer only fills."""
     policy: Literal["random", "reservoir", "balanced_reservoir", "fifo"] = "random"
     """What a store that is full replaces. Those of the buffer's policies that need no score or feature of each sample,
     which strategies do not give."""

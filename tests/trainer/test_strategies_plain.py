@@ -10,12 +10,14 @@ from pydantic import ValidationError
 from strategy_steps import PIPELINE, Step, Trainee, minibatch, train_plainly
 
 from ptychoflow.buffer.names import PolicyName
+from ptychoflow.streaming.errors import UserError
 from ptychoflow.trainer.interface.loss import DISTANCES
 from ptychoflow.trainer.models.precision import Precision
 from ptychoflow.trainer.pipelines.ptychography.pipeline import ACTIVATIONS, FIELDS
 from ptychoflow.trainer.pipelines.ptychography.settings import TrainerSettings
 from ptychoflow.trainer.settings import Distance, DistillationSettings, StrategyName
 from ptychoflow.trainer.strategies.factory import make_strategy
+from ptychoflow.trainer.strategies.strategy import Strategy
 
 STREAM = [None, *(minibatch(range(first, first + size)) for first, size in [(0, 4), (10, 5), (20, 1)]), None, None]
 STREAM += [minibatch(range(first, first + 4)) for first in range(30, 70, 10)] + [None]
@@ -140,6 +142,24 @@ def test_rehearsal_begins_when_enough_is_stored() -> None:
     with trainee.buffer:
         gathered = [trainee.strategy.gather(minibatch(range(first, first + 4))) for first in range(0, 60, 10)]
     assert [len(batch.ids) for batch in gathered if batch is not None] == [0, 0, 0, 0, 6, 6]
+
+
+@pytest.mark.parametrize("room", [{"capacity": 24}, {"capacity_bytes": 40_000}])
+def test_rehearsal_that_would_never_begin_is_refused(room: dict[str, int]) -> None:
+    size = {"candidates": 2, "representatives": 2, "transport": "local"}
+
+    def made(begins_at_items: int) -> Strategy:
+        buffer = {**room, **size, "rehearse_from_items": begins_at_items}
+        settings = TrainerSettings.model_validate({"buffer": buffer})
+        return make_strategy(settings, PIPELINE, device=torch.device("cpu"), seed=0)
+
+    strategy = made(0)
+    assert strategy.buffer is not None
+    with strategy.buffer as buffer:
+        capacity = buffer.stats().capacity
+    made(capacity).close()
+    with pytest.raises(UserError, match=rf"rehearse_from_items {capacity + 1} is larger than .* {capacity} items"):
+        made(capacity + 1)
 
 
 def test_revision_keeps_the_better_of_two_activations() -> None:

@@ -52,7 +52,7 @@ def _open_buffer(
     settings: BufferSettings, pipeline: Pipeline, strategy: type[Rehearsal], *, device: torch.device, seed: int
 ) -> RehearsalBuffer:
     try:
-        return RehearsalBuffer(
+        buffer = RehearsalBuffer(
             pipeline.schema(strategy.stored(pipeline)),
             capacity=None if settings.capacity_bytes else settings.capacity,
             capacity_bytes=settings.capacity_bytes or None,
@@ -67,3 +67,10 @@ def _open_buffer(
         )
     except ValueError as error:
         raise UserError(f"trainer.buffer: {error}") from error
+    if settings.rehearse_from_items > (capacity := buffer.stats().capacity):
+        buffer.close()
+        raise UserError(
+            f"trainer.buffer: rehearse_from_items {settings.rehearse_from_items} is larger than the capacity of "
+            f"{capacity} items, so nothing would ever be rehearsed; lower it, or raise the capacity"
+        )
+    return buffer

@@ -1,15 +1,18 @@
 from __future__ import annotations
 
 import re
+import threading
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from ranks_in_processes import run_in_ranks
 from trainer_streams import samples, scan_start
 
 from ptychoflow.streaming.codec import Arrays
 from ptychoflow.streaming.messages import FrameRole, PerspectiveEnd, Samples, ScanEnd
 from ptychoflow.trainer.online.ingest import NO_SCAN, NOT_USABLE, SampleIngest
+from ptychoflow.trainer.online.start import wait_for_samples
 from ptychoflow.trainer.pipelines.choice import format_of
 
 
@@ -98,6 +101,44 @@ def test_the_dtype_of_frames_does_not_change_within_a_scan(ingest: SampleIngest)
     other = samples([1])
     ingest.route_message(2, Samples(perspective=0), other | {"diffraction": other["diffraction"].astype(np.uint32)})
     assert ingest.counts.rejected == {"diffraction is uint32, expected uint16": 1}
+
+
+def begin_with(rank: int, dtypes: tuple[str | None, str | None]) -> tuple[str | None, int, dict[str, int], int]:
+    """Return the dtype of the network's input, samples that wait on this rank and are refused, and settled messages."""
+    ingest = SampleIngest(format_of, queue_samples=100)
+    ingest.route_message(0, scan_start(), {})
+    if (own := dtypes[rank]) is not None:
+        ingest.route_message(1, Samples(perspective=rank), of_dtype(own, range(3)))
+    announced = wait_for_samples(ingest, stop=threading.Event())
+    assert announced is not None
+    for sequence, dtype in enumerate(("float32", "uint16"), start=2):
+        ingest.route_message(
+            sequence, Samples(perspective=rank), of_dtype(dtype, range(10 * sequence, 10 * sequence + 4))
+        )
+    end_perspective(ingest)
+    settled = len(ingest.queue.pop_acknowledgeable())
+    frames = ingest.queue.next_minibatch(100, timeout_s=0.0)
+    assert frames is not None
+    assert str(frames["diffraction"].dtype) == f"torch.{announced.frame_dtype}"
+    return announced.frame_dtype, len(frames["diffraction"]), dict(ingest.counts.rejected), settled
+
+
+def of_dtype(dtype: str, index: range) -> Arrays:
+    made = samples(index)
+    return made | {"diffraction": made["diffraction"].astype(dtype)}
+
+
+@pytest.mark.parametrize("dtypes", [("uint16", "float32"), ("float32", "uint16"), ("uint16", None), (None, "uint16")])
+def test_frames_of_another_dtype_than_other_ranks_frames_are_refused(dtypes: tuple[str | None, str | None]) -> None:
+    """On the rank that they came to first, too: the network and the buffer of all ranks take one dtype."""
+    for rank, (dtype, waiting, rejected, settled) in enumerate(run_in_ranks(begin_with, 2, dtypes)):
+        own = dtypes[rank]
+        assert dtype == "uint16"
+        assert waiting == (7 if own == dtype else 4)
+        assert rejected == {"diffraction is float32, expected uint16": 4} | (
+            {"frames are float32, expected uint16": 3} if own == "float32" else {}
+        )
+        assert settled == {"uint16": 0, None: 1, "float32": 2}[own], "what waits keeps what came later"
 
 
 @pytest.mark.parametrize("index", [np.array([0.5, 1.5]), np.zeros((2, 1), np.int32), np.array([2**40, 1])])

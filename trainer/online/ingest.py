@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -106,6 +107,7 @@ class SampleIngest:
         self._validation = ValidationStore(validation, spool_dir=spool_dir)
         self._new_validation: defaultdict[int, list[Arrays]] = defaultdict(list)
         self._until_checkpoint = until_checkpoint
+        self._routing = threading.Lock()
 
     def route_message(self, sequence: int, message: DataMessage, arrays: Arrays) -> None:
         """Sort one message of the stream.
@@ -113,6 +115,19 @@ class SampleIngest:
         Raises:
             UserError: the announcement of another scan than the checkpoint's.
         """
+        with self._routing:
+            self._route(sequence, message, arrays)
+
+    def hold_to(self, dtype: str) -> None:
+        """Take samples with frames of this dtype alone, by its NumPy name, and refuse those of another that wait."""
+        with self._routing:
+            own, self.frame_dtype = self.frame_dtype, dtype
+            if own not in (None, dtype):
+                reason = f"frames are {own}, expected {dtype}"
+                refused = self.queue.refuse_waiting(reason)
+                log.warning("refused %d samples: %s", refused, reason)
+
+    def _route(self, sequence: int, message: DataMessage, arrays: Arrays) -> None:
         match message:
             case ScanStart() | ClassificationStart():
                 self._announce(message)

@@ -228,6 +228,18 @@ class SampleQueue(Stream):
                 self.counts.trained -= samples
                 self.counts.rejected[reason] += samples
 
+    def refuse_waiting(self, reason: str) -> int:
+        """Count all samples that wait as refused, and return their number; ends stay where they are."""
+        with self._changed:
+            waiting = [entry for entry in self._entries if isinstance(entry, _Samples)]
+            self._entries = deque(entry for entry in self._entries if isinstance(entry, _End))
+            for entry in waiting:
+                entry.receipt.pending.difference_update(entry.frames)
+            refused, self._waiting = self._waiting, 0
+            self.counts.rejected[reason] += refused
+            self._changed.notify_all()
+        return refused
+
     def pending_frames(self) -> dict[int, set[int]]:
         """Return the frames by perspective that have arrived and are neither trained on nor refused."""
         pending: defaultdict[int, set[int]] = defaultdict(set)

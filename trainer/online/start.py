@@ -35,7 +35,7 @@ def wait_for_samples(
 ) -> Announced | None:
     """Block until every rank has the scan's announcement and any rank a training sample, or all the whole stream.
 
-    Collective. Returns None if `stop` was set on any rank.
+    Collective. Returns None if `stop` was set on any rank. From then on all ranks take samples of one dtype alone.
 
     Args:
         ingest: of this rank.
@@ -53,6 +53,8 @@ def wait_for_samples(
         if stopped:
             return None
         if announced and (dtype is not None or complete) and ingest.scan is not None:
+            if dtype is not None:
+                ingest.hold_to(dtype)
             return Announced(ingest.scan, dtype)
         if not meanwhile():
             stop.wait(POLL_S)

@@ -96,3 +96,19 @@ def test_ranks_draw_what_the_other_one_stored(ranks: list[dict[str, list[Step]]]
         drawn = [frame.numpy().tobytes() for step in ranks[0][name] for frame in step.old["diffraction"]]
         assert any(frame in own for frame in drawn)
         assert any(frame not in own for frame in drawn)
+
+
+def begin_alone(rank: int) -> list[int]:
+    """Return how many representatives each step of a rank has that keeps to its own items."""
+    trainee = Trainee(StrategyName.ER, begins_at_items=18, transport="local")
+    first = 1000 * rank
+    with trainee.buffer:
+        gathered = [
+            trainee.strategy.gather(minibatch(range(first + 10 * step, first + 10 * step + 4))) for step in range(6)
+        ]
+    return [len(batch.ids) for batch in gathered if batch is not None]
+
+
+def test_ranks_that_keep_to_their_own_items_begin_to_rehearse_when_all_of_them_store_enough() -> None:
+    """Each has room for twelve items of twenty-four, and stores three of each minibatch."""
+    assert run_in_ranks(begin_alone, 2) == [[0, 0, 0, 6, 6, 6]] * 2

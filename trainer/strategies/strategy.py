@@ -92,7 +92,10 @@ class Rehearsal(Strategy):
         """Wait for the draw begun a step ago; None if it is empty, or while rehearsal has not begun."""
         representatives = self.buffer.take()
         if not self._begun:
-            self._begun = sum(self.buffer.stats().size_per_rank.values()) >= self._begins_at_items
+            stats = self.buffer.stats()
+            # ranks that this one does not hear of, because it keeps to its own items, count as much as those it does
+            heard = stats.size_per_rank.values()
+            self._begun = sum(heard) * stats.world_size >= self._begins_at_items * len(heard)
         return representatives if self._begun and len(representatives) > 0 else None
 
     def _offer(self, minibatch: Minibatch | None) -> None:

@@ -141,6 +141,17 @@ def test_frames_of_another_dtype_than_other_ranks_frames_are_refused(dtypes: tup
         assert settled == {"uint16": 0, None: 1, "float32": 2}[own], "what waits keeps what came later"
 
 
+def test_validation_frames_of_another_dtype_are_no_refusal(ingest: SampleIngest) -> None:
+    """They may have come before any rank had a frame to train on; the network takes any dtype to evaluate."""
+    held = samples(range(3), role=FrameRole.VALIDATION)
+    ingest.route_message(1, Samples(perspective=0), held | {"diffraction": held["diffraction"].astype(np.float32)})
+    ingest.hold_to("uint16")
+    assert not ingest.counts.rejected, "a warning would tell of samples that are refused"
+    ingest.route_message(2, Samples(perspective=0), samples(range(10, 14)))
+    end_perspective(ingest)
+    assert (waiting(ingest), ingest.counts.validation) == (4, 3)
+
+
 @pytest.mark.parametrize("index", [np.array([0.5, 1.5]), np.zeros((2, 1), np.int32), np.array([2**40, 1])])
 def test_samples_whose_index_names_no_frames_are_refused(ingest: SampleIngest, index: NDArray[np.generic]) -> None:
     ingest.route_message(1, Samples(perspective=0), samples([0, 1]) | {"index": index})

@@ -124,8 +124,8 @@ class SampleIngest:
             own, self.frame_dtype = self.frame_dtype, dtype
             if own not in (None, dtype):
                 reason = f"frames are {own}, expected {dtype}"
-                refused = self.queue.refuse_waiting(reason)
-                log.warning("refused %d samples: %s", refused, reason)
+                if refused := self.queue.refuse_waiting(reason):
+                    log.warning("refused %d samples: %s", refused, reason)
 
     def _route(self, sequence: int, message: DataMessage, arrays: Arrays) -> None:
         match message:

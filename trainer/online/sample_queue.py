@@ -236,7 +236,8 @@ class SampleQueue(Stream):
             for entry in waiting:
                 entry.receipt.pending.difference_update(entry.frames)
             refused, self._waiting = self._waiting, 0
-            self.counts.rejected[reason] += refused
+            if refused:
+                self.counts.rejected[reason] += refused
             self._changed.notify_all()
         return refused
 

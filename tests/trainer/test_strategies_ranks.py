@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,7 +14,10 @@ from ranks_in_processes import run_in_ranks
 from strategy_steps import Samples, Step, Trainee, minibatch, train_plainly
 
 from ptychoflow.buffer.names import TransportName
+from ptychoflow.trainer.device import Rank
+from ptychoflow.trainer.models.precision import Precision
 from ptychoflow.trainer.settings import StrategyName
+from ptychoflow.trainer.training.section_checkpoints import SectionCheckpoints
 
 CASES = [
     (StrategyName.ER, "tcp"),
@@ -112,3 +117,30 @@ def begin_alone(rank: int) -> list[int]:
 def test_ranks_that_keep_to_their_own_items_begin_to_rehearse_when_all_of_them_store_enough() -> None:
     """Each has room for twelve items of twenty-four, and stores three of each minibatch."""
     assert run_in_ranks(begin_alone, 2) == [[0, 0, 0, 6, 6, 6]] * 2
+
+
+def draw_after_a_checkpoint(rank: int, folder: Path) -> int:
+    """Return how many items the first draw has after both ranks have gone on from a checkpoint, rank 1 later."""
+    checkpoints = SectionCheckpoints(folder, Rank(rank, 2, torch.device("cpu"), Precision.FLOAT32))
+    before, after = (Trainee(StrategyName.ER, transport="tcp") for _ in range(2))
+    with before.buffer:
+        before.run([minibatch(range(1000 * rank, 1000 * rank + 4))])
+        checkpoints.save(1, before.learner, before.strategy, common={}, own={})
+    found, load = checkpoints.newest(), after.buffer.load_shards
+    assert found is not None
+
+    def load_late(shards: Any) -> None:
+        time.sleep(0.5 * rank)
+        load(shards)
+
+    after.buffer.load_shards = load_late  # type: ignore[method-assign]
+    with after.buffer as buffer:
+        checkpoints.restore(found, after.learner, after.strategy)
+        drawn = len(buffer.take())
+        dist.barrier()
+    return drawn
+
+
+def test_the_first_draw_after_a_checkpoint_is_of_what_all_ranks_hold(tmp_path: Path) -> None:
+    """Each holds three of the six items that a draw asks for."""
+    assert run_in_ranks(draw_after_a_checkpoint, 2, tmp_path) == [6, 6]

@@ -6,6 +6,8 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
+import torch.distributed as dist
+
 from ptychoflow.streaming.errors import UserError
 from ptychoflow.trainer.checkpoints.checkpoint import Checkpoint
 from ptychoflow.trainer.checkpoints.state_file import State
@@ -53,6 +55,8 @@ def restore_training(
                 f"checkpoint {checkpoint.path} does not fit the buffer's settings: {str(error).rstrip('.')}; go on "
                 "with the policy of that run, and with room for all that its buffer held, in items or in bytes"
             ) from error
-        strategy.buffer.offer(None)  # so that the next step has representatives
+        if dist.is_initialized():
+            dist.barrier()  # ranks that have loaded have said what they hold
+        strategy.buffer.offer(None)  # so that the next step has representatives, of what all ranks hold
     log.info("training goes on from %s, written by %d ranks", checkpoint.path, len(shards))
     return common, shards

@@ -24,6 +24,8 @@ class Options:
     world_size: int
     draw: DrawName = "uniform"
     score_exponent: float = 1.0
+    quotas: bool = True
+    """Every class has room of its own."""
 
     def __post_init__(self) -> None:
         for name in ("representatives", "candidates", "classes"):
@@ -35,7 +37,12 @@ class Options:
             raise ValueError(f"Draw {self.draw!r} is unknown; use one of {', '.join(get_args(DrawName))}.")
         if not (math.isfinite(self.score_exponent) and self.score_exponent > 0):
             raise ValueError(f"score_exponent is {self.score_exponent}; it must be a positive number.")
-        if self.capacity < self.world_size * self.classes:
+        if self.capacity < self.world_size:
+            raise ValueError(
+                f"capacity {self.capacity} is smaller than the number of ranks, {self.world_size}: "
+                "every rank needs room for one item."
+            )
+        if self.quotas and self.capacity < self.world_size * self.classes:
             raise ValueError(
                 f"capacity {self.capacity} is smaller than ranks x classes = {self.world_size} x {self.classes}: "
                 "every class needs room for one item on every rank."

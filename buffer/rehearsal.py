@@ -110,6 +110,7 @@ class RehearsalBuffer:
             world_size=member.world_size,
             draw=draw,
             score_exponent=score_exponent,
+            quotas=not self._policy.open_classes,
         )
         self._check = OfferCheck(schema, classes=classes, policy=self._policy, draw=draw)
         self._generators = make_generators(seed, member.rank)

@@ -190,6 +190,20 @@ def test_classes_share_the_capacity() -> None:
         assert buffer.stats().size_per_class == {0: 4, 1: 3, 2: 3}
 
 
+def test_classes_that_share_all_room_may_be_more_than_there_is_room_for() -> None:
+    with make(capacity=6, classes=50, representatives=6, candidates=4, policy="balanced_reservoir") as buffer:
+        for first in range(0, 40, 4):
+            buffer.offer(batch(first, 4), labels=torch.arange(first, first + 4))
+            drawn = buffer.take()
+        assert len(drawn) == 6
+        assert sorted(drawn.labels.tolist()) == sorted(set(drawn.labels.tolist())), "one of each class"
+        again = buffer.state_dict()
+    with make(capacity=6, classes=50, representatives=6, candidates=4, policy="balanced_reservoir") as restored:
+        restored.load_shards([again])
+        restored.offer(None)
+        assert sorted(restored.take().ids.tolist()) == sorted(drawn.ids.tolist())
+
+
 def test_byte_budget_bounds_the_store() -> None:
     budget = 100 * SCHEMA.nbytes
     with make(capacity=None, capacity_bytes=budget) as buffer:
@@ -200,6 +214,7 @@ def test_byte_budget_bounds_the_store() -> None:
     ("settings", "message"),
     [
         ({"capacity": 3, "classes": 4, "representatives": 1}, "smaller than ranks x classes = 1 x 4"),
+        ({"capacity": 0, "policy": "balanced_reservoir"}, "smaller than the number of ranks, 1"),
         ({"representatives": 41}, "representatives 41 is larger than capacity 40"),
         ({"candidates": 0}, "candidates is 0"),
         ({"timeout_s": 0.0}, "timeout_s is 0.0"),

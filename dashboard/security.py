@@ -33,7 +33,8 @@ class SecureRequests:
     Args:
         app: the application.
         host: address that the dashboard listens on; if it is not loopback, any host name is accepted.
-        allowed_hosts: further host names.
+        allowed_hosts: further host names; pages under them may ask too, for a proxy may put a host name of its own in
+            place of the one that a browser asked for.
     """
 
     def __init__(self, app: ASGIApp, *, host: str, allowed_hosts: Collection[str] = ()) -> None:
@@ -59,13 +60,17 @@ class SecureRequests:
         host, origin = headers.get("host", ""), headers.get("origin")
         try:
             name = urlsplit(f"//{host}").hostname or ""
-            site = None if origin is None else urlsplit(origin).netloc
+            site = urlsplit("" if origin is None else origin)
+            site_name = site.hostname
         except ValueError:
             return 400, "the header Host or Origin is malformed"
         if not (self._any_host or is_loopback(name) or name in self._allowed_hosts):
             return 403, f"host name {name!r} is not served here; add it to dashboard.allowed_hosts"
-        if site not in (None, host):
-            return 403, "requests from other sites are refused"
+        if origin is not None and site.netloc != host and site_name not in self._allowed_hosts:
+            return (
+                403,
+                "requests from other sites are refused; a proxy's host name belongs into dashboard.allowed_hosts",
+            )
         return 200, None
 
 

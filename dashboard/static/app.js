@@ -21,8 +21,7 @@ let changed = false;
 let waiting = false;
 
 function connect() {
-  const scheme = location.protocol === "https:" ? "wss" : "ws";
-  const socket = new WebSocket(`${scheme}://${location.host}/ws`);
+  const socket = new WebSocket(new URL("ws", document.baseURI.replace(/^http/, "ws")));
   let last = Date.now();
   const watch = setInterval(() => Date.now() - last > SILENCE_MS && socket.close(), 1_000);
   socket.onopen = forget;
@@ -42,11 +41,11 @@ function connect() {
 
 async function loadEarlierRun() {
   try {
-    const answer = await fetch(address("/api/state"));
+    const answer = await fetch(address("api/state"));
     if (!answer.ok) return sayUnopened(await refusal(answer));
     const update = await answer.json();
     // resumed since the address was made: it would stand still, and say that it runs
-    if (update.present.live) location.replace("/");
+    if (update.present.live) location.replace("./");
     else takeUpdate(update);
   } catch (error) {
     console.info(`run not loaded: ${error}`);

@@ -26,7 +26,7 @@ export function valueOf([red, green, blue, alpha], colourMap, lower, upper) {
 
 async function loadPalette(colourMap) {
   palettes.set(colourMap, null);
-  const answer = await fetch(`/api/colour_maps/${colourMap}.png`);
+  const answer = await fetch(`api/colour_maps/${colourMap}.png`);
   const bitmap = await createImageBitmap(await answer.blob());
   const canvas = new OffscreenCanvas(bitmap.width, 1);
   const context = canvas.getContext("2d");

@@ -46,7 +46,7 @@ async function unlock(event) {
   event.preventDefault();
   sessionStorage.setItem(KEPT_AS, byId("token").value.trim());
   byId("token").value = "";
-  const answer = await ask("/api/commands");
+  const answer = await ask("api/commands");
   if (answer !== null) say(answer.ok ? "" : await refused(answer));
   drawCommands();
 }
@@ -57,7 +57,7 @@ function lock() {
 }
 
 async function send(command, parameters = {}) {
-  const answer = await ask(`/api/commands/${command}?${new URLSearchParams(parameters)}`, { method: "POST" });
+  const answer = await ask(`api/commands/${command}?${new URLSearchParams(parameters)}`, { method: "POST" });
   if (answer !== null) say(answer.ok ? `Sent: ${command.replaceAll("_", " ")}.` : await refused(answer));
 }
 

@@ -10,7 +10,7 @@ export function drawFrame() {
   const { probe, live } = store.present;
   byId("frame-card").hidden = !probe || !live;
   if (!probe || !live) return;
-  const source = `/api/frame.png?v=${store.present.instance}-${probe.revision}`;
+  const source = `api/frame.png?v=${store.present.instance}-${probe.revision}`;
   const image = byId("frame");
   if (source !== shown && image.complete) {
     image.src = source;

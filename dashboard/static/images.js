@@ -100,7 +100,7 @@ function isImaged(told) {
 async function askArchive(found, perspective, told) {
   found.askedAt = Infinity;
   try {
-    const answer = await fetch(address(`/api/mosaics/${perspective}`));
+    const answer = await fetch(address(`api/mosaics/${perspective}`));
     if (answer.ok) Object.assign(found, { rows: await answer.json(), of: told });
   } catch (error) {
     console.info(`images not listed: ${error}`);
@@ -282,7 +282,7 @@ function drawBitmap(context, bitmap, [height, width], { scaleY, scaleX, top, lef
 
 function drawColours(figure) {
   const { lower, upper, colourMap } = figure.picture;
-  const source = `/api/colour_maps/${colourMap}.png`;
+  const source = `api/colour_maps/${colourMap}.png`;
   if (!figure.bar.src.endsWith(source)) figure.bar.src = source;
   figure.lower.textContent = fixed(lower, 2);
   figure.upper.textContent = `${fixed(upper, 2)} ${figure.channel.unit}`.trim();

@@ -15,7 +15,7 @@ const loading = new Set();
 // another one. One that was refused has no bitmap, and says why.
 export function loadPicture({ grid, rows, kind, channel, limits, before = null }) {
   const stride = Math.ceil(Math.max(...grid.shape_px) / LARGEST_SIDE_PX);
-  const base = `/api/mosaics/${grid.perspective}/${kind}/${channel}`;
+  const base = `api/mosaics/${grid.perspective}/${kind}/${channel}`;
   const path = address(`${base}.png`, { ...limits, ...(stride > 1 && { stride }) });
   const last = fetchOnce(pictures, path, rows.map((row) => row.revision).join("-"), KEPT);
   if (last) return Object.assign(last, { base, stride });

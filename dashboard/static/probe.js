@@ -53,7 +53,7 @@ function pathOf(perspective) {
 
 async function load(key, perspective, length) {
   asked.set(key, length);
-  const answer = await fetch(address(`/api/positions/${perspective}.npy`));
+  const answer = await fetch(address(`api/positions/${perspective}.npy`));
   if (!answer.ok) return;
   const file = await answer.arrayBuffer();
   const start = NPY_HEADER_AT + new DataView(file).getUint16(8, true);

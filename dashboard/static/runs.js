@@ -5,14 +5,14 @@ import { count, fixed } from "./format.js";
 import { earlierRun, store } from "./store.js";
 
 async function fill() {
-  const answer = await fetch("/api/runs");
+  const answer = await fetch("api/runs");
   if (!answer.ok) return;
   const rows = await answer.json();
   const shown = store.present?.run ?? earlierRun;
   byId("run-list").replaceChildren(...rows.map((row) => element(
     "li", {},
     element(
-      "a", { href: row.watched ? "/" : `/?run=${encodeURIComponent(row.name)}`, ariaCurrent: row.name === shown ? "page" : "false" },
+      "a", { href: row.watched ? "./" : `./?run=${encodeURIComponent(row.name)}`, ariaCurrent: row.name === shown ? "page" : "false" },
       element("b", { textContent: row.name }),
       element("span", { textContent: describe(row) }),
     ),

@@ -20,5 +20,5 @@ export function drawSaving(perspective, rows, pass) {
 
 function link(perspective, kind, ending, text) {
   const file = `perspective_${perspective}_${kind}${ending.replace("/", "_")}`;
-  return element("a", { href: address(`/api/mosaics/${perspective}/${kind}${ending}`), download: file, textContent: text });
+  return element("a", { href: address(`api/mosaics/${perspective}/${kind}${ending}`), download: file, textContent: text });
 }

@@ -5,6 +5,7 @@ export const store = { present: null, series: {}, perspectives: new Map(), valid
 // An earlier run is named in the address; without, the page shows the run that is watched.
 export const earlierRun = new URLSearchParams(location.search).get("run");
 
+// Paths begin without a slash: a proxy may serve the page under a path of its own.
 export function address(path, parameters = {}) {
   const query = new URLSearchParams(parameters);
   if (earlierRun) query.set("run", earlierRun);

@@ -11,6 +11,7 @@ import uvicorn
 from browser import Browser
 from page_stories import Story
 from speaking import telemetry
+from starlette.types import ASGIApp
 from support import free_ports, wait_until
 
 from ptychoflow.dashboard.app import create_app
@@ -27,15 +28,22 @@ def empty_story() -> Story:
 
 
 @contextmanager
-def served(name: str, story: Callable[[], Story], directory: Path) -> Iterator[tuple[str, DashboardState]]:
-    """Serve the page of a run; yields its address."""
-    settings = DashboardSettings(update_interval_s=0.05)
+def served(
+    name: str,
+    story: Callable[[], Story],
+    directory: Path,
+    *,
+    proxied: Callable[[ASGIApp], ASGIApp] = lambda app: app,
+    allowed_hosts: tuple[str, ...] = (),
+) -> Iterator[tuple[str, DashboardState]]:
+    """Serve the page of a run, behind a proxy if there is one; yields its address."""
+    settings = DashboardSettings(update_interval_s=0.05, allowed_hosts=allowed_hosts)
     state = DashboardState(name, settings)
     for number, (said, arrays) in enumerate(story()):
         state.apply(telemetry(said, 1.7e9 + number), arrays)
     (port,) = free_ports(1)
     app = create_app(Runs(state, RunFolder(directory), settings), settings)
-    server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="warning", timeout_graceful_shutdown=1))
+    server = uvicorn.Server(uvicorn.Config(proxied(app), port=port, log_level="warning", timeout_graceful_shutdown=1))
     thread = threading.Thread(target=server.run)
     thread.start()
     wait_until(lambda: server.started)

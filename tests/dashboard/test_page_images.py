@@ -152,7 +152,7 @@ def test_the_list_of_versions_follows_what_the_edge_keeps_and_uses(browser: Brow
 NO_JSON = """{
   const asked = globalThis.fetch;
   const broken = () => Promise.resolve(new Response("<h1>Bad gateway</h1>", {status: 502}));
-  globalThis.fetch = (path) => path.startsWith("/api/state") ? broken() : asked(path);
+  globalThis.fetch = (path) => path.startsWith("api/state") ? broken() : asked(path);
 }"""
 
 
@@ -177,7 +177,7 @@ def test_from_a_run_that_cannot_be_opened_another_one_can(
         browser.value("document.getElementById('runs').open = true")
         listed = "[...document.querySelectorAll('#run-list a')]"
         browser.wait_for(f"{listed}.length === 2")
-        assert browser.value(f"{listed}.find((one) => one.ariaCurrent === 'page').getAttribute('href')") == "/?run=old"
+        assert browser.value(f"{listed}.find((one) => one.ariaCurrent === 'page').getAttribute('href')") == "./?run=old"
         browser.value("document.getElementById('back').click()")
         browser.wait_for("document.getElementById('run').textContent === 'night'")
         browser.call("Page.removeScriptToEvaluateOnNewDocument", identifier=added["identifier"])

@@ -1,6 +1,9 @@
 // Colour limits that the viewer chose, and values read back from colours.
 
 import { askRedraw, byId } from "./dom.js";
+import { decimals } from "./format.js";
+
+const COLOURS = 255;
 
 const palettes = new Map();
 
@@ -12,16 +15,23 @@ export function chosenLimits(channel) {
 
 // Show what limits are in use where the viewer chose none.
 export function showLimits(channel, lower, upper) {
-  byId(`${channel}-lower`).placeholder = lower.toFixed(3);
-  byId(`${channel}-upper`).placeholder = upper.toFixed(3);
+  const digits = decimals(lower, upper);
+  for (const [end, limit] of [["lower", lower], ["upper", upper]]) {
+    Object.assign(byId(`${channel}-${end}`), { placeholder: limit.toFixed(digits + 1), step: (5 / 10 ** digits).toFixed(digits) });
+  }
 }
 
-// The value that a pixel of a picture shows; undefined where it is transparent or its colours are not known yet.
+// The value that a pixel of a picture shows; undefined where it is transparent or its colours are not known yet. Of the
+// first and the last colour only a bound is known: they stand for whatever lies beyond the limits, too.
 export function valueOf([red, green, blue, alpha], colourMap, lower, upper) {
   const palette = palettes.get(colourMap);
   if (!palette) loadPalette(colourMap);
   const index = alpha ? palette?.get((red << 16) | (green << 8) | blue) : undefined;
-  return index === undefined ? undefined : lower + ((index + 0.5) / 255) * (upper - lower);
+  if (index === undefined) return undefined;
+  const at = (place) => lower + (place / COLOURS) * (upper - lower);
+  if (index === 0) return { bound: "≤ ", value: at(1) };
+  if (index === COLOURS - 1) return { bound: "≥ ", value: at(index) };
+  return { bound: "", value: at(index + 0.5) };
 }
 
 async function loadPalette(colourMap) {

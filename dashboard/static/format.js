@@ -12,6 +12,11 @@ export function fixed(value, digits) {
   return value == null ? missing : value.toFixed(digits).replace("-", "−");
 }
 
+// How many decimals tell a hundredth of what lies between two figures, of weak phases too.
+export function decimals(lower, upper) {
+  return Math.min(Math.max(2, 1 - Math.floor(Math.log10(upper - lower))), 12);
+}
+
 export function signed(value, digits) {
   return value == null ? missing : (value < 0 ? "−" : "+") + Math.abs(value).toFixed(digits);
 }

@@ -3,7 +3,7 @@
 import { comparison, drawCompared, watchDivider } from "./compare.js";
 import { chosenLimits, showLimits, valueOf } from "./colours.js";
 import { askRedraw, byId, chosen, element, setText } from "./dom.js";
-import { fixed, length, signed } from "./format.js";
+import { decimals, fixed, length, signed } from "./format.js";
 import { loadPicture } from "./pictures.js";
 import { drawProbe } from "./probe.js";
 import { drawResidual, loadResidual, residualNote } from "./residual.js";
@@ -284,8 +284,9 @@ function drawColours(figure) {
   const { lower, upper, colourMap } = figure.picture;
   const source = `api/colour_maps/${colourMap}.png`;
   if (!figure.bar.src.endsWith(source)) figure.bar.src = source;
-  figure.lower.textContent = fixed(lower, 2);
-  figure.upper.textContent = `${fixed(upper, 2)} ${figure.channel.unit}`.trim();
+  const digits = decimals(lower, upper);
+  figure.lower.textContent = fixed(lower, digits);
+  figure.upper.textContent = `${fixed(upper, digits)} ${figure.channel.unit}`.trim();
   if (figure.view.name === "network") showLimits(figure.channel.name, lower, upper);
 }
 
@@ -299,9 +300,9 @@ function pixelUnder({ picture, tiles }, y, x, [height, width]) {
 function drawPointer(figure, { shape_px: [height, width] }, { scaleY, scaleX, top, left }) {
   const { colourMap, lower, upper } = figure.picture;
   const inside = pointer.y !== null && pointer.y >= 0 && pointer.y < 1 && pointer.x >= 0 && pointer.x < 1;
-  const value = inside ? valueOf(pixelUnder(figure, pointer.y * height, pointer.x * width, [height, width]), colourMap, lower, upper) : undefined;
-  const text = figure.view.name === "difference" ? signed(value, 2) : fixed(value, 2);
-  figure.value.textContent = value === undefined ? "" : `${text} ${figure.channel.unit}`;
+  const under = inside ? valueOf(pixelUnder(figure, pointer.y * height, pointer.x * width, [height, width]), colourMap, lower, upper) : undefined;
+  const written = figure.view.name === "difference" ? signed : fixed;
+  figure.value.textContent = under === undefined ? "" : `${under.bound}${written(under.value, decimals(lower, upper))} ${figure.channel.unit}`.trim();
   if (!inside) return;
   const context = figure.canvas.getContext("2d");
   const [x, y, size] = [left + pointer.x * width * scaleX, top + pointer.y * height * scaleY, devicePixelRatio];

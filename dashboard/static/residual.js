@@ -1,7 +1,7 @@
 // The score without ground truth: a layer over the network's images, and what it says in words.
 
 import { byId, element } from "./dom.js";
-import { count, fixed } from "./format.js";
+import { count, decimals, fixed } from "./format.js";
 import { loadPicture } from "./pictures.js";
 import { store } from "./store.js";
 
@@ -26,7 +26,8 @@ export function drawResidual(context, layer, [height, width], { scaleY, scaleX, 
 export function residualNote(layer) {
   if (!byId("show-residual").checked) return "";
   if (!layer) return " No residual is known of this image.";
-  return ` Residual over the network: ${fixed(layer.lower, 3)} (dark) to ${fixed(layer.upper, 3)} (bright) of a frame’s energy is not explained.`;
+  const digits = decimals(layer.lower, layer.upper) + 1;
+  return ` Residual over the network: ${fixed(layer.lower, digits)} (dark) to ${fixed(layer.upper, digits)} (bright) of a frame’s energy is not explained.`;
 }
 
 // What is known of the newest frames without ground truth; nothing where no frame was scored.

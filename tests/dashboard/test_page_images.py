@@ -24,6 +24,7 @@ REFERENCE = 'document.querySelector(\'figure[data-view="reference"][data-channel
 EMPTY = "classList.contains('empty')"
 UPPER = f"{PHASE}.querySelector('.upper').textContent"
 WAITING = "querySelector('.waiting').textContent"
+CANVAS_BOX = f"{PHASE}.querySelector('canvas').getBoundingClientRect()"
 CHANGED = "dispatchEvent(new Event('change', {bubbles: true}))"
 PICK = f"Object.assign(document.getElementById('perspective'), {{value: '%s'}}).{CHANGED}"
 LIMIT = f"Object.assign(document.getElementById('phase-%s'), {{value: '%s'}}).{CHANGED}"
@@ -112,6 +113,33 @@ def test_a_reference_that_comes_late_into_the_folder_is_shown(browser: Browser, 
         assert "perspective 3" in browser.value(NOTE).lower()
 
 
+def weak_story() -> Story:
+    phase = np.linspace(-0.004, 0.004, 1200, dtype=np.float32).reshape(30, 40)
+    phase[:10, :10], phase[:10, 30:], phase[20:, :] = -2.0, 3.0, 0.001
+    yield mosaic(0, MosaicKind.FIRST_PASS, phase + 1, phase)
+
+
+def test_weak_phases_and_what_lies_beyond_the_colours_are_told_as_they_are(browser: Browser, tmp_path: Path) -> None:
+    with served("weak", weak_story, tmp_path) as (url, _):
+        opened(browser, url, "weak", width_px=DESKTOP_PX)
+        browser.wait_for(f"!{PHASE}.{EMPTY}")
+        for end, limit in (("lower", "-0.004"), ("upper", "0.004")):
+            browser.value(LIMIT % (end, limit))
+        browser.wait_for(f"{UPPER} === '0.0040 rad' && {PHASE}.querySelector('.lower').textContent === '−0.0040'")
+        x, y, width, height = browser.value(f"(({{x, y, width, height}}) => [x, y, width, height])({CANVAS_BOX})")
+        for share_y, share_x, told in (
+            (0.1, 0.1, "≤ −0.0040 rad"),
+            (0.1, 0.9, "≥ 0.0040 rad"),
+            (0.9, 0.5, "0.0010 rad"),
+        ):
+            at = {"x": x + share_x * width, "y": y + share_y * height}
+            browser.call("Input.dispatchMouseEvent", type="mouseMoved", **at)
+            browser.wait_for(f"{PHASE}.querySelector('.value').textContent === '{told}'", timeout_s=15)
+        browser.value(LIMIT % ("lower", "") + ";" + LIMIT % ("upper", ""))
+        placeholder = browser.wait_for("document.getElementById('phase-upper').placeholder")
+        assert float(placeholder) == pytest.approx(3.0, abs=0.01)
+
+
 def oblong_story() -> Story:
     phase = np.linspace(0, 1, 100 * 200, dtype=np.float32).reshape(100, 200)
     info = MosaicImage(0, MosaicKind.FIRST_PASS, 1, (0.0, 0.0), (17.2e-9, 8.6e-9))
@@ -123,8 +151,7 @@ def test_pixels_that_are_not_square_are_drawn_as_they_are(browser: Browser, tmp_
         opened(browser, url, "oblong", width_px=DESKTOP_PX)
         browser.wait_for(f"!{PHASE}.{EMPTY} && {OPACITIES}.every((one) => one === 255)")
         assert "100 × 200 pixels of 17.2 nm × 8.6 nm." in browser.value(NOTE)
-        box = f"{PHASE}.querySelector('canvas').getBoundingClientRect()"
-        x, y, width, height = browser.value(f"(({{x, y, width, height}}) => [x, y, width, height])({box})")
+        x, y, width, height = browser.value(f"(({{x, y, width, height}}) => [x, y, width, height])({CANVAS_BOX})")
         assert width / height == pytest.approx(1.0, abs=0.02)
         browser.call("Input.dispatchMouseEvent", type="mouseMoved", x=x + width / 4, y=y + height / 2)
         browser.wait_for(f"{NOTE}.includes('Pointer')")

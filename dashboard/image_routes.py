@@ -58,9 +58,9 @@ class Look(BaseModel):
     colour_map: ColourMap | None = None
     """One that suits the image if left out."""
     lower: float | None = None
-    """Colour limit; chosen from the reference if left out, and moved below `upper` if it is not."""
+    """Colour limit; chosen from the reference, or its preview, if left out, and moved below `upper` if it is not."""
     upper: float | None = None
-    """Colour limit; chosen from the reference if left out, and moved above `lower` if it is not."""
+    """Colour limit; chosen from the reference, or its preview, if left out, and moved above `lower` if it is not."""
     stride: int = Field(default=1, ge=1, le=64)
     """Show every n-th pixel only."""
 
@@ -135,7 +135,8 @@ def _add_pictures(routes: APIRouter, runs: Runs) -> None:
     ) -> Response:
         """Return a picture of a stitched image, transparent where nothing covers it.
 
-        The headers `X-Lower`, `X-Upper` and `X-Colour-Map` say what was used; prediction and reference share them.
+        The headers `X-Lower`, `X-Upper` and `X-Colour-Map` say what was used; prediction and reference, or
+        its preview, share them.
         """
         shown = look_at(perspective, kind, channel, look)
         revisions = "-".join(map(str, shown.picture.revisions))

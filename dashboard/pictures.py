@@ -57,7 +57,8 @@ def make_picture(images: Mapping[MosaicKind, Mosaic], kind: PictureKind, channel
     """Return what to show of one perspective, or None while an image that it needs is not there.
 
     The reference and its preview are shown on the grid of the newest prediction, so that both lie side by side pixel
-    by pixel. A residual is the same in both channels.
+    by pixel; predictions have the colour limits of the reference, or else of its preview. A residual is the same in
+    both channels.
     """
     reference = images.get(MosaicKind.REFERENCE)
     if kind in RETRIEVED:
@@ -70,7 +71,7 @@ def make_picture(images: Mapping[MosaicKind, Mosaic], kind: PictureKind, channel
     if kind in RESIDUALS:
         return _residual_picture(prediction)
     if kind not in DIFFERENCES:
-        return _prediction_picture(prediction, reference, channel)
+        return _prediction_picture(prediction, reference or images.get(MosaicKind.PREVIEW), channel)
     return None if reference is None else _difference_picture(prediction, reference, channel)
 
 
@@ -157,6 +158,10 @@ def colour_limits(image: FloatImage) -> tuple[float, float]:
 
 
 def _shared_limits(prediction: Mosaic, reference: Mosaic, channel: Channel) -> tuple[float, float]:
-    """Return the limits of the reference where the prediction covers it, so that equal values have equal colours."""
-    image = on_grid_of(prediction, reference, channel)
-    return colour_limits(np.where(np.isfinite(prediction.channels[channel]), image, np.float32(np.nan)))
+    """Return the limits of the reference where the prediction covers it, so that equal values have equal colours.
+
+    Of images that have nothing in common, those of the prediction.
+    """
+    image, predicted = on_grid_of(prediction, reference, channel), prediction.channels[channel]
+    common = np.isfinite(image) & np.isfinite(predicted)
+    return colour_limits(np.where(common, image, np.float32(np.nan)) if common.any() else predicted)

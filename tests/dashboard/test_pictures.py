@@ -35,6 +35,24 @@ def test_a_preview_is_shown_like_the_reference_and_beside_it():
     np.testing.assert_allclose(shown, ramp(6, 8)[2:5, 4:8] / 100, atol=1e-6)
 
 
+@pytest.mark.parametrize("channel", Channel)
+def test_equal_values_of_network_and_preview_have_equal_colours(channel):
+    images = {}
+    put(images, FIRST_PASS, ramp(6, 8) / 10)
+    alone = make_picture(images, PictureKind.FIRST_PASS, channel).limits
+    put(images, MosaicKind.PREVIEW, ramp(6, 8) / 100, origin_px=(100.0, 100.0))
+    assert make_picture(images, PictureKind.FIRST_PASS, channel).limits == alone, "nothing in common"
+    put(images, MosaicKind.PREVIEW, ramp(6, 8) / 100, origin_px=(2.0, 0.0))
+    network, preview = (make_picture(images, kind, channel) for kind in (PictureKind.FIRST_PASS, PictureKind.PREVIEW))
+    assert network.limits == preview.limits != alone
+    assert set(preview.revisions) == set(network.revisions), "both change with either"
+    put(images, REFERENCE, ramp(6, 8) / 20)
+    network, reference = (
+        make_picture(images, kind, channel) for kind in (PictureKind.FIRST_PASS, PictureKind.REFERENCE)
+    )
+    assert network.limits == reference.limits != preview.limits
+
+
 def test_half_a_pixel_is_interpolated_and_the_outside_is_nan():
     images = {}
     put(images, REFERENCE, ramp(4, 4) / 100)

@@ -5,6 +5,7 @@ import { byId, element, setText } from "./dom.js";
 import { store } from "./store.js";
 
 const KEPT_AS = "token";
+const WRONG = "That is not the token of this run.";
 const SURE_MS = 4_000;
 
 export function drawCommands() {
@@ -44,8 +45,11 @@ async function ask(path, options = {}) {
 
 async function unlock(event) {
   event.preventDefault();
-  sessionStorage.setItem(KEPT_AS, byId("token").value.trim());
+  const given = byId("token").value.trim();
   byId("token").value = "";
+  // a header holds nothing else: it would not be sent at all
+  if (!/^[\x20-\x7e\xa0-\xff]+$/.test(given)) return say(WRONG);
+  sessionStorage.setItem(KEPT_AS, given);
   const answer = await ask("api/commands");
   if (answer !== null) say(answer.ok ? "" : await refused(answer));
   drawCommands();
@@ -62,7 +66,7 @@ async function send(command, parameters = {}) {
 }
 
 async function refused(answer) {
-  return answer.status === 401 ? "That is not the token of this run." : `Refused: ${await refusal(answer)}`;
+  return answer.status === 401 ? WRONG : `Refused: ${await refusal(answer)}`;
 }
 
 function say(text) {

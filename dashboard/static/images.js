@@ -5,7 +5,7 @@ import { chosenLimits, showLimits, valueOf } from "./colours.js";
 import { askRedraw, byId, chosen, element, setText } from "./dom.js";
 import { decimals, fixed, length, signed } from "./format.js";
 import { loadPicture } from "./pictures.js";
-import { drawProbe } from "./probe.js";
+import { drawProbe, pathNote } from "./probe.js";
 import { drawResidual, loadResidual, residualNote } from "./residual.js";
 import { drawSaving } from "./saving.js";
 import { drawScaleBar } from "./scalebar.js";
@@ -176,7 +176,7 @@ function drawNote(rows, pass, grid, layer) {
   const name = source ? `${source}, ${label(shown.perspective).toLowerCase()}` : label(shown.perspective);
   const size = sizeY === sizeX ? length(sizeX) : `${length(sizeY)} × ${length(sizeX)}`;
   setText("images-note", `${name}, up to model version ${shown.model_version}. ${height} × ${width} pixels of ${size}.` +
-    `${pending || ` Network and reference (${truth}) share their colours.`}${residualNote(layer)}${substitute}${where}`);
+    `${pending || ` Network and reference (${truth}) share their colours.`}${residualNote(layer)}${pathNote(shown.perspective)}${substitute}${where}`);
 }
 
 function previewed(rows) {

@@ -4,6 +4,7 @@ import { askRedraw, byId } from "./dom.js";
 import { address, store } from "./store.js";
 
 const NPY_HEADER_AT = 10;
+const ASK_AGAIN_MS = 2_000;
 const paths = new Map();
 const asked = new Map(); // how long each path was when it was asked for: it may grow
 
@@ -43,6 +44,11 @@ function drawSpot(context, [x, y], size) {
   }
 }
 
+export function pathNote(perspective) {
+  const known = store.present.paths[perspective] > 0;
+  return byId("show-path").checked && !known ? " The scan path of this perspective is not at hand." : "";
+}
+
 function pathOf(perspective) {
   const length = store.present.paths[perspective];
   if (length === undefined) return null;
@@ -53,8 +59,11 @@ function pathOf(perspective) {
 
 async function load(key, perspective, length) {
   asked.set(key, length);
-  const answer = await fetch(address(`api/positions/${perspective}.npy`));
-  if (!answer.ok) return;
+  const answer = await fetch(address(`api/positions/${perspective}.npy`)).catch(() => null);
+  if (!answer?.ok) {
+    setTimeout(() => asked.delete(key), ASK_AGAIN_MS);
+    return;
+  }
   const file = await answer.arrayBuffer();
   const start = NPY_HEADER_AT + new DataView(file).getUint16(8, true);
   paths.set(key, new Float32Array(file.slice(start)));

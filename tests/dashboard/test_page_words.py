@@ -1,0 +1,104 @@
+"""What the page says where something is not to be had, and that whoever uses the keyboard sees where they are."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from browser import Browser, find_chromium
+from page_stories import scan_story
+from PIL import Image
+from served_page import DESKTOP_PX, empty_story, opened, served
+from speaking import telemetry
+from telemetry_samples import mosaic, ramp
+
+from ptychoflow.streaming.events import MosaicKind
+
+NOTE = "document.getElementById('images-note').textContent"
+SAVING = "document.getElementById('saving').textContent"
+ACCENT = (0x1F, 0x5F, 0xBF)
+"""Of the light scheme: what has the focus is framed in it."""
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    find_chromium()
+    with Browser() as browser:
+        yield browser
+
+
+def test_files_and_paths_that_are_not_to_be_had_are_said_so(browser: Browser, tmp_path: Path) -> None:
+    with served("night", empty_story, tmp_path) as (url, state):
+        opened(browser, url, "night", width_px=DESKTOP_PX)
+        browser.wait_for(f"{SAVING} === 'No image yet.'")
+        event, arrays = mosaic(0, MosaicKind.FIRST_PASS, ramp(), ramp())
+        state.apply(telemetry(event), arrays)
+        browser.wait_for(f"{SAVING}.startsWith('NetworkHDF5')")
+        told = "'The scan path of this perspective is not at hand.'"
+        assert not browser.value(f"{NOTE}.includes({told})")
+        browser.value("document.getElementById('show-path').click()")
+        browser.wait_for(f"{NOTE}.includes({told})")
+        browser.value("document.getElementById('show-path').click()")
+
+
+ONE_FAILURE = """{
+  const asked = globalThis.fetch;
+  globalThis.failures = 0;
+  globalThis.fetch = (path) =>
+    String(path).startsWith("api/positions") && !globalThis.failures++ ? Promise.reject(new TypeError()) : asked(path);
+}"""
+
+
+def test_a_path_that_did_not_come_is_asked_for_again(browser: Browser, tmp_path: Path) -> None:
+    pixels = "document.querySelector('figure canvas').toDataURL()"
+    with served("scan", scan_story, tmp_path) as (url, _):
+        opened(browser, url, "scan", width_px=DESKTOP_PX)
+        browser.wait_for("document.querySelectorAll('figure:not(.empty)').length === 6")
+        browser.value(ONE_FAILURE)
+        without = browser.value(pixels)
+        browser.value("document.getElementById('show-path').click()")
+        browser.wait_for(
+            f"failures > 0 && (document.dispatchEvent(new Event('redraw')), {pixels} !== {json.dumps(without)})"
+        )
+        assert browser.value("failures") == 2
+        browser.value("document.getElementById('show-path').click()")
+
+
+def test_a_token_that_no_header_can_hold_is_none_of_this_run(browser: Browser, tmp_path: Path) -> None:
+    said = "document.getElementById('command-result').textContent"
+    with served("night", empty_story, tmp_path) as (url, _):
+        opened(browser, url, "night", width_px=DESKTOP_PX)
+        browser.value("document.getElementById('token').value = 'pasted \u2013 with a dash\u2026'")
+        browser.value("document.getElementById('locked').requestSubmit()")
+        browser.wait_for(f"{said} === 'That is not the token of this run.'")
+        assert browser.value("document.getElementById('unlocked').hidden && sessionStorage.length === 0")
+
+
+def framed(browser: Browser, selector: str) -> float:
+    """Return what share of a line around an element, just beyond its edge, has the accent's colour."""
+    box = browser.value(
+        f"(({{x, y, width, height}}) => [x + scrollX, y + scrollY, width, height])({selector}.getBoundingClientRect())"
+    )
+    x, y, width, height = (round(one) for one in box)
+    clip = {"x": x - 6, "y": y - 6, "width": width + 12, "height": height + 12, "scale": 1}
+    png = base64.b64decode(browser.call("Page.captureScreenshot", format="png", clip=clip)["data"])
+    pixels = np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))
+    is_accent = np.abs(pixels.astype(int) - ACCENT).sum(axis=-1) < 24
+    return float(np.mean([is_accent[:6].any(axis=0).mean(), is_accent[-6:].any(axis=0).mean()]))
+
+
+def test_whoever_uses_the_keyboard_sees_which_switch_has_the_focus(browser: Browser, tmp_path: Path) -> None:
+    with served("scan", scan_story, tmp_path) as (url, _):
+        opened(browser, url, "scan", width_px=DESKTOP_PX)
+        browser.call("Emulation.setFocusEmulationEnabled", enabled=True)
+        for name in ("pass", "compare", "across"):
+            switch = f"document.querySelector('.switch:has([name={name}])')"
+            browser.value(f"{switch}.scrollIntoView({{block: 'center'}})")
+            assert framed(browser, switch) < 0.1
+            browser.value(f"document.querySelector('input[name={name}]:checked').focus({{focusVisible: true}})")
+            assert framed(browser, switch) > 0.9

@@ -8,6 +8,11 @@ export function count(value) {
   return value == null ? missing : whole.format(value).replaceAll(",", "\u202f").replace("-", "−");
 }
 
+// What may be whole or a fraction: counts, and intensities that a file holds normalised.
+export function amount(value) {
+  return value == null || Number.isInteger(value) || value >= 100 ? count(value) : String(Number(value.toPrecision(3)));
+}
+
 export function fixed(value, digits) {
   return value == null ? missing : value.toFixed(digits).replace("-", "−");
 }

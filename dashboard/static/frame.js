@@ -1,7 +1,7 @@
 // The newest frame, on a logarithmic scale.
 
 import { byId, setText } from "./dom.js";
-import { count } from "./format.js";
+import { amount, count } from "./format.js";
 import { store } from "./store.js";
 
 let shown = "";
@@ -17,6 +17,6 @@ export function drawFrame() {
     shown = source;
   }
   const binned = probe.binned_px > 1 ? `, ${probe.binned_px} × ${probe.binned_px} pixels summed` : "";
-  setText("frame-note", `Perspective ${probe.perspective}, frame ${count(probe.index)}: brightest pixel ${count(probe.brightest)} counts${binned}.`);
-  setText("frame-upper", count(probe.brightest));
+  setText("frame-note", `Perspective ${probe.perspective}, frame ${count(probe.index)}: brightest pixel ${amount(probe.brightest)} counts${binned}.`);
+  setText("frame-upper", amount(probe.brightest));
 }

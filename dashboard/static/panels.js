@@ -14,6 +14,8 @@ import { store } from "./store.js";
 
 const WARNINGS_SHOWN = 8;
 
+let olderShown = false;
+
 export function drawPanels() {
   for (const panel of [drawQuality, drawLedger, drawRates, drawFrame, drawStep, drawBuffer, drawRegime, drawParts, drawWarnings]) panel();
 }
@@ -34,14 +36,23 @@ function drawRates() {
 }
 
 function drawWarnings() {
-  const newest = [...store.warnings.values()].sort((a, b) => b.time_s - a.time_s).slice(0, WARNINGS_SHOWN);
+  const warnings = [...store.warnings.values()].sort((a, b) => b.time_s - a.time_s);
+  const [newest, older] = [warnings.slice(0, WARNINGS_SHOWN), warnings.slice(WARNINGS_SHOWN)];
   const notes = store.present.scan?.notes ?? [];
   byId("warnings-card").hidden = !newest.length && !notes.length;
-  refill("warnings", [newest, notes], () => [
-    ...newest.map((warning) => element(
-      "li", {}, element("b", { textContent: warning.part }), ` ${warning.text}`,
-      element("span", { className: "times", textContent: warning.count > 1 ? ` × ${warning.count}` : "" }),
-    )),
+  refill("warnings", [warnings, notes], () => [
+    ...newest.map(warningLine),
+    ...(older.length ? [element("li", {}, olderOnes(older))] : []),
     ...notes.map((note) => element("li", {}, element("b", { textContent: "scan" }), ` ${note}`)),
   ]);
+}
+
+function warningLine({ part, text, count: times }) {
+  return element("li", {}, element("b", { textContent: part }), ` ${text}`, element("span", { className: "times", textContent: times > 1 ? ` × ${times}` : "" }));
+}
+
+function olderOnes(older) {
+  const details = element("details", { open: olderShown }, element("summary", { textContent: `${count(older.length)} older` }), element("ul", {}, ...older.map(warningLine)));
+  details.ontoggle = () => { olderShown = details.open; };
+  return details;
 }

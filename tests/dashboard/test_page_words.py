@@ -14,10 +14,10 @@ from browser import Browser, find_chromium
 from page_stories import scan_story
 from PIL import Image
 from served_page import DESKTOP_PX, empty_story, opened, served
-from speaking import telemetry
+from speaking import of, telemetry
 from telemetry_samples import mosaic, ramp
 
-from ptychoflow.streaming.events import MosaicKind
+from ptychoflow.streaming.events import FrameTaken, MosaicKind, Part, WarningRaised
 
 NOTE = "document.getElementById('images-note').textContent"
 SAVING = "document.getElementById('saving').textContent"
@@ -77,6 +77,34 @@ def test_a_token_that_no_header_can_hold_is_none_of_this_run(browser: Browser, t
         browser.value("document.getElementById('locked').requestSubmit()")
         browser.wait_for(f"{said} === 'That is not the token of this run.'")
         assert browser.value("document.getElementById('unlocked').hidden && sessionStorage.length === 0")
+
+
+@pytest.mark.parametrize(
+    ("frame", "told"), [(0.0375, "0.0375"), (7, "7"), (2.5, "2.5"), (4111.4, "4\u202f111"), (0, "0")], ids=str
+)
+def test_the_brightest_pixel_of_normalised_frames_is_not_0(
+    browser: Browser, tmp_path: Path, frame: float, told: str
+) -> None:
+    with served("faint", empty_story, tmp_path) as (url, state):
+        opened(browser, url, "faint", width_px=DESKTOP_PX)
+        pixels = np.linspace(0, frame, 64, dtype=np.float32).reshape(8, 8)
+        state.apply(telemetry(FrameTaken(0, 3, 1)), {"diffraction": pixels})
+        browser.wait_for(f"document.getElementById('frame-upper').textContent === '{told}'")
+        assert f"brightest pixel {told} counts" in browser.value("document.getElementById('frame-note').textContent")
+
+
+def test_no_warning_is_out_of_reach(browser: Browser, tmp_path: Path) -> None:
+    with served("night", empty_story, tmp_path) as (url, state):
+        opened(browser, url, "night", width_px=DESKTOP_PX)
+        for number in range(11):
+            state.apply(telemetry(of(Part.EDGE, WarningRaised(f"warning number {number}")), 1.7e9 + number))
+        browser.wait_for("document.querySelector('#warnings summary')?.textContent === '3 older'")
+        assert not browser.value("document.getElementById('warnings').innerText.includes('warning number 2')")
+        browser.value("document.querySelector('#warnings summary').click()")
+        browser.wait_for("document.getElementById('warnings').innerText.includes('warning number 2')")
+        state.apply(telemetry(of(Part.EDGE, WarningRaised("warning number 11")), 1.8e9))
+        browser.wait_for("document.querySelector('#warnings summary').textContent === '4 older'")
+        assert browser.value("document.getElementById('warnings').innerText.includes('warning number 3')")
 
 
 def framed(browser: Browser, selector: str) -> float:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
@@ -16,6 +17,8 @@ ROBUST_PERCENTILES = (0.5, 99.5)
 CYCLIC_RANGE_RAD = 1.7 * math.pi
 DPI = 120
 IMAGE_WIDTH_IN = 5.0
+LEAST_HEIGHT_IN, MOST_HEIGHT_IN, LEAST_WIDTH_IN = 1.6, 15.0, 1.0
+"""Of the room for the image: a colour bar can be read, and a line scan stays a picture."""
 MARGIN_IN, BAR_IN = 0.1, 0.2
 BESIDE_IN = 1.5
 """For the colour bar with its numbers and its label."""
@@ -60,33 +63,48 @@ def write_picture(
     """Write `values` (y, x) as PNG; NaN is left white. Row 0 is at the top."""
     height, width = values.shape
     aspect = pixel_size_m[0] / pixel_size_m[1]
+    tallness = height * aspect / width
+    height_in = min(IMAGE_WIDTH_IN * tallness, MOST_HEIGHT_IN)
+    room_in = max(height_in, LEAST_HEIGHT_IN), max(height_in / tallness, LEAST_WIDTH_IN)
     # a layout that is computed would draw everything twice
-    size_in = IMAGE_WIDTH_IN + BESIDE_IN, IMAGE_WIDTH_IN * height * aspect / width + 2 * MARGIN_IN
+    size_in = room_in[1] + BESIDE_IN, room_in[0] + 2 * MARGIN_IN
     figure = Figure(figsize=size_in)
     FigureCanvasAgg(figure)
     axes, beside = (
         figure.add_axes((left / size_in[0], MARGIN_IN / size_in[1], wide / size_in[0], 1 - 2 * MARGIN_IN / size_in[1]))
-        for left, wide in ((MARGIN_IN, IMAGE_WIDTH_IN), (IMAGE_WIDTH_IN + 2 * MARGIN_IN, BAR_IN))
+        for left, wide in ((MARGIN_IN, room_in[1]), (room_in[1] + 2 * MARGIN_IN, BAR_IN))
     )
     axes.set_axis_off()
     shown = axes.imshow(
         values, cmap=scale.colour_map, vmin=scale.lower, vmax=scale.upper, aspect=aspect, interpolation="nearest"
     )
     figure.colorbar(shown, cax=beside, label=label)
-    length_m = _round_length(width * pixel_size_m[1] / 4)
-    length_px = length_m / pixel_size_m[1]
-    left, bottom, thickness = 0.04 * width, 0.955 * height, 0.012 * height
+    _draw_scale_bar(axes, shape_px=values.shape, pixel_width_m=pixel_size_m[1], height_in=height_in)
+    figure.savefig(path, dpi=DPI, format="png")
+
+
+def _draw_scale_bar(axes: Axes, *, shape_px: tuple[int, int], pixel_width_m: float, height_in: float) -> None:
+    """Draw it into the image's corner, or below an image that it would hide."""
+    height, width = shape_px
+    length_m = _round_length(width * pixel_width_m / 4)
+    length_px = length_m / pixel_width_m
+    inch = height / height_in
+    left, bottom, thickness = 0.04 * width, height - 0.22 * inch, 0.06 * inch
+    label_at, label_side = bottom - 0.11 * inch, "bottom"
+    if height_in < LEAST_HEIGHT_IN / 2:
+        bottom = height + 0.2 * inch
+        label_at, label_side = bottom + 0.04 * inch, "top"
     bar = Rectangle((left, bottom - thickness), length_px, thickness, facecolor="white", edgecolor="black", lw=0.6)
-    axes.add_patch(bar)
+    bar.set_clip_on(False)
+    axes.add_artist(bar)
     axes.text(
         left + length_px / 2,
-        bottom - 1.8 * thickness,
+        label_at,
         f"{length_m * 1e6:g} µm",
         ha="center",
-        va="bottom",
+        va=label_side,
         bbox={"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 1.5},
     )
-    figure.savefig(path, dpi=DPI, format="png")
 
 
 def _robust_limits(values: npt.NDArray[np.floating]) -> tuple[float, float]:

@@ -182,7 +182,7 @@ def _gain_db(scores: Summary, constant: Summary, channel: str) -> float | None:
 
 def _render(folder: RunFolder, summary: Summary, state: RunState) -> str:
     environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined)
-    environment.filters.update(decimal=_decimal, count=_count)
+    environment.filters.update(decimal=_decimal, count=_count, figure=_figure)
     return environment.get_template("report.html.j2").render(
         name=folder.path.resolve().name,
         summary=summary,
@@ -265,6 +265,11 @@ def _markup(svg: str | None) -> Markup | None:
 
 def _decimal(value: float | None, digits: int) -> str:
     return "–" if value is None else f"{value:.{digits}f}".replace("-", "−")
+
+
+def _figure(value: float | None) -> str:
+    """Write it to two digits at least: a slow rate and a short time are not 0."""
+    return "–" if value is None else _decimal(value, 0) if abs(value) >= 10 else f"{value:.2g}".replace("-", "−")
 
 
 def _count(value: int | None) -> str:

@@ -5,6 +5,8 @@ Laid out as fig. 5.4 of T. Bouvier, Distributed Rehearsal Buffers for Continual 
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from ptychoflow.streaming.state.run import RunState
@@ -34,7 +36,15 @@ def step_plot(state: RunState) -> str | None:
                 hatch=hatch, edgecolor="white", linewidth=0,
             )  # fmt: skip
             top += heights
-    axes.set_xticks(places, [f"to {columns['step'][group[-1]]:.0f}" for group in groups])
+    axes.set_xticks(places, [f"to {_short(columns['step'][group[-1]])}" for group in groups])
     axes.tick_params(axis="x", labelsize=7)
     axes.grid(visible=False, axis="x")
     return as_svg(figure, axes, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+
+
+def _short(step: float) -> str:
+    """Return the number of a step in so few letters that eight of them have room beside each other."""
+    for least, size, letter in ((1e6, 1e6, "M"), (1e4, 1e3, "k")):
+        if step >= least:
+            return f"{step / size:.{max(0, 2 - int(math.log10(step / size)))}f}{letter}"
+    return f"{step:.0f}"

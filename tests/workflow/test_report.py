@@ -13,6 +13,7 @@ from ptychoflow.streaming.events import (
     AcquisitionCounts,
     AnyEvent,
     Channels,
+    EdgeCounts,
     GroundTruthReady,
     GroundTruthSkipped,
     HeldOutScores,
@@ -51,12 +52,14 @@ class Page(HTMLParser):
         self.references: list[str] = []
         self.tags: list[str] = []
         self.comments: list[str] = []
+        self.figures: list[str] = []
         self._texts: list[str] = []
         self.feed(html)
         self.text = " ".join(" ".join(self._texts).split())
 
     def handle_starttag(self, tag, attrs):
         self.tags.append(tag)
+        self.figures += [value for name, value in attrs if tag == "svg" and name == "aria-label" and value]
         self.references += [value for name, value in attrs if name in ("src", "href", "data") and value]
 
     def handle_data(self, data):
@@ -293,6 +296,30 @@ def test_the_step_figure_shows_the_buffers_work_beside_the_step(tmp_path):
     assert all(page.comments.count(part) == 1 for part in parts)
     assert "to 200" in page.comments
     assert sum(comment.startswith("to ") for comment in page.comments) == 8
+
+
+def test_the_steps_of_a_long_run_are_told_in_few_letters(tmp_path):
+    breakdowns = [StepBreakdown(150_000 * (number + 1), 1.0, 20.0, 0.5, 2.0, 6.0) for number in range(16)]
+    page = page_of(tmp_path, TrainingStep(2_400_000, 0.5, 0.2, 0.3, 1e-3, 16, 24, 50.0), *breakdowns)
+    labels = [comment for comment in page.comments if comment.startswith("to ")]
+    assert labels == [f"to {step}" for step in ("300k", "600k", "900k", "1.20M", "1.50M", "1.80M", "2.10M", "2.40M")]
+
+
+def test_who_has_the_report_read_aloud_is_told_what_its_figures_show(tmp_path):
+    evaluations = [ValidationLoss(number, 10 * number, {0: 0.2}, 0.2, 0.3) for number in range(3)]
+    told = [scores(number, MosaicKind.FIRST_PASS, 12.0 + number) for number in range(3)]
+    steps = [TrainingStep(10, 0.5, 0.2, 0.3, 1e-3, 16, 24, 50.0), StepBreakdown(10, 1.0, 20.0, 0.5, 2.0, 6.0)]
+    page = page_of(tmp_path, *steps, *evaluations, *told)
+    assert page.tags.count("svg") == len(page.figures) == 4
+    assert "Chart: loss: L1 amplitude + L1 phase, over training step" in page.figures
+    assert "Chart: phase PSNR in dB, over perspective" in page.figures
+
+
+def test_slow_rates_and_short_times_are_not_0(tmp_path):
+    counts = EdgeCounts(2, 0, 0, 0.25, 0.6, 4.4)
+    page = page_of(tmp_path, TrainingStep(10, 0.5, 0.2, 0.3, 1e-3, 16, 24, 0.04), counts)
+    for line in ("Frames imaged 0.25 /s", "on 0.04 /s", "median 0.6 ms", "percentile 4.4 ms"):
+        assert line in page.text
 
 
 def test_unlabelled_frames_are_told_with_their_reasons(tmp_path):

@@ -97,10 +97,24 @@ class ImageKind(StrEnum):
 def image_routes(runs: Runs) -> APIRouter:
     """Return the routes of everything that is drawn."""
     routes = APIRouter(tags=["images"], responses=NOT_THERE)
+    _add_lists(routes, runs)
     _add_pictures(routes, runs)
     _add_files(routes, runs)
     _add_probe(routes, runs)
     return routes
+
+
+def _add_lists(routes: APIRouter, runs: Runs) -> None:
+    @routes.get("/api/mosaics", response_model=list[int])
+    def pictured(run: RunName = None) -> list[int]:
+        """Return the perspectives that have images, at hand or in the run's folder, in order."""
+        return _run(runs, run).perspectives()
+
+    @routes.get("/api/mosaics/{perspective}", response_model=list[models.MosaicRow])
+    def rows(perspective: PerspectiveName, run: RunName = None) -> list[models.MosaicRow]:
+        """Return which images of a perspective there are, at hand or in the run's folder."""
+        opened, index = _open(runs, run, perspective)
+        return [mosaic_row(mosaic) for mosaic in opened.images(index).values()]
 
 
 def _add_pictures(routes: APIRouter, runs: Runs) -> None:
@@ -118,12 +132,6 @@ def _add_pictures(routes: APIRouter, runs: Runs) -> None:
             raise HTTPException(404, f"perspective {perspective} has no image {kind}")
         suggested, fitting = colours_of(kind, channel, picture.limits)
         return _Shown(picture, key, _limits(look, suggested), look.colour_map or fitting)
-
-    @routes.get("/api/mosaics/{perspective}", response_model=list[models.MosaicRow])
-    def rows(perspective: PerspectiveName, run: RunName = None) -> list[models.MosaicRow]:
-        """Return which images of a perspective there are, at hand or in the run's folder."""
-        opened, index = _open(runs, run, perspective)
-        return [mosaic_row(mosaic) for mosaic in opened.images(index).values()]
 
     @routes.get("/api/mosaics/{perspective}/{kind}/{channel}.png", response_class=Response)
     def picture(
@@ -230,10 +238,15 @@ def _newest_diffraction(runs: Runs) -> npt.NDArray[np.float32]:
     return newest.diffraction
 
 
-def _open(runs: Runs, name: str | None, perspective: int | Literal["newest"]) -> tuple[Run, int]:
+def _run(runs: Runs, name: str | None) -> Run:
     run = runs.open(name)
     if run is None:
         raise HTTPException(404, f"there is no run {name}")
+    return run
+
+
+def _open(runs: Runs, name: str | None, perspective: int | Literal["newest"]) -> tuple[Run, int]:
+    run = _run(runs, name)
     index = run.newest_perspective() if perspective == "newest" else perspective
     if index is None or index < 0:
         raise HTTPException(404, f"no perspective {perspective} has an image yet")

@@ -64,10 +64,13 @@ class Run:
         """
         return self.archive.of(perspective) | self.state.images(perspective)
 
+    def perspectives(self) -> list[int]:
+        """Return the perspectives that have images, at hand or in the run's folder, in order."""
+        return sorted({*self.archive.perspectives(), *self.state.pictured()})
+
     def newest_perspective(self) -> int | None:
         """Return the newest perspective that has images, or None."""
-        at_hand = self.state.newest_perspective()
-        return max([*self.archive.perspectives(), *([] if at_hand is None else [at_hand])], default=None)
+        return max(self.perspectives(), default=None)
 
 
 class Runs:

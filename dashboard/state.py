@@ -113,10 +113,10 @@ class DashboardState:
         with self._lock:
             return self._probe.newest
 
-    def newest_perspective(self) -> int | None:
-        """Return the newest perspective that has an image at hand, or None."""
+    def pictured(self) -> set[int]:
+        """Return the perspectives that have an image at hand."""
         with self._lock:
-            return max((mosaic.info.perspective for mosaic in self._mosaics.all()), default=None)
+            return {mosaic.info.perspective for mosaic in self._mosaics.all()}
 
     def images(self, perspective: int) -> dict[MosaicKind, Mosaic]:
         """Return the newest images of a perspective as the edge sent them; empty where none is kept."""

@@ -28,7 +28,7 @@ export function signed(value, digits) {
 
 export function rate(value) {
   if (value == null) return missing;
-  return `${value >= 100 ? count(value) : fixed(value, 1)} /s`;
+  return `${value >= 100 ? count(value) : value >= 1 ? fixed(value, 1) : amount(value)} /s`;
 }
 
 export function milliseconds(value) {

@@ -29,9 +29,13 @@ const GROUND_TRUTHS = { ptychi: "phase retrieval", tike: "phase retrieval", reco
 
 const figures = new Map();
 const archived = new Map();
+const options = new Map();
+const pictured = new Set(); // perspectives that have images, in the run's folder too
+let picturedOf = null; // the start of the dashboard that told of them
 
 export function drawImages() {
   if (!figures.size) build();
+  notePictured();
   drawChooser();
   const perspective = chosenPerspective();
   const rows = rowsOf(perspective);
@@ -118,13 +122,32 @@ function retrieved(rows) {
   return rows.find((row) => row.kind === "reference") ?? rows.find((row) => row.kind === "preview");
 }
 
+// Images at hand leave room for newer ones, and stay in the run's folder.
+function notePictured() {
+  const { instance, mosaics } = store.present;
+  if (picturedOf !== instance) {
+    picturedOf = instance;
+    pictured.clear();
+    listFolder(instance);
+  }
+  for (const row of mosaics) pictured.add(row.perspective);
+}
+
+async function listFolder(instance) {
+  const answer = await fetch(address("api/mosaics")).catch(() => null);
+  const listed = answer?.ok ? await answer.json().catch(() => null) : null;
+  if (picturedOf !== instance) return;
+  if (listed === null) return void setTimeout(() => picturedOf === instance && listFolder(instance), ASK_AGAIN_MS);
+  for (const perspective of listed) pictured.add(perspective);
+  askRedraw();
+}
+
 function known() {
-  const shown = [...store.present.mosaics.map((row) => row.perspective), ...store.perspectives.keys()];
-  return [...new Set(shown)].sort((a, b) => b - a);
+  return [...new Set([...pictured, ...store.perspectives.keys()])].sort((a, b) => b - a);
 }
 
 function newest() {
-  const imaged = [...store.present.mosaics.map((row) => row.perspective), ...perspectivesThat(isImaged)];
+  const imaged = [...pictured, ...perspectivesThat(isImaged)];
   return Math.max(...(imaged.length ? imaged : store.perspectives.keys()));
 }
 
@@ -142,14 +165,18 @@ function perspectivesThat(are) {
 function drawChooser() {
   const select = byId("perspective");
   const wanted = known();
-  const shown = [...select.options].slice(FIXED_CHOICES).map((option) => Number(option.value));
-  if (wanted.join() !== shown.join()) {
+  if (wanted.join() !== [...options.keys()].join()) {
     const { value } = select;
-    select.replaceChildren(...[...select.options].slice(0, FIXED_CHOICES), ...wanted.map((index) => element("option", { value: String(index) })));
+    options.clear();
+    for (const index of wanted) options.set(index, element("option", { value: String(index) }));
+    select.replaceChildren(...[...select.options].slice(0, FIXED_CHOICES), ...options.values());
     select.value = value;
     if (select.selectedIndex < 0) select.value = "newest";
   }
-  for (const option of [...select.options].slice(FIXED_CHOICES)) option.textContent = label(Number(option.value));
+  for (const [index, option] of options) {
+    const text = label(index);
+    if (option.textContent !== text) option.textContent = text;
+  }
   byId("previous").disabled = select.selectedIndex >= select.options.length - 1;
   byId("next").disabled = select.selectedIndex <= 0;
 }

@@ -113,6 +113,29 @@ def test_a_reference_that_comes_late_into_the_folder_is_shown(browser: Browser, 
         assert "perspective 3" in browser.value(NOTE).lower()
 
 
+@pytest.mark.parametrize("is_earlier", [False, True], ids=["restarted dashboard", "earlier run"])
+def test_images_in_the_folder_that_nothing_was_told_of_can_be_chosen(
+    browser: Browser, tmp_path: Path, is_earlier: bool
+) -> None:
+    for name in ("night", "day"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "telemetry.jsonl").write_bytes(msgspec.json.encode(telemetry(acquired(70))) + b"\n")
+    for perspective, highest in ((3, 1.0), (1200, 2.0)):
+        write_images(tmp_path / "night", perspective, ramp_to(highest))
+    watched, shown = ("day", "?run=night") if is_earlier else ("night", "")
+    with served(watched, empty_story, tmp_path / watched) as (url, state):
+        state.apply(telemetry(acquired(70)))
+        opened(browser, url + shown, "night", width_px=DESKTOP_PX)
+        # its colours are those of the reference, half as high
+        browser.wait_for(f"!{PHASE}.{EMPTY} && {UPPER}.startsWith('1.0')")
+        assert browser.value("[...document.getElementById('perspective').options].map((one) => one.value)") == [
+            "newest", "compared", "1200", "3",
+        ]  # fmt: skip
+        browser.value(PICK % 3)
+        browser.wait_for(f"!{PHASE}.{EMPTY} && {UPPER}.startsWith('0.5')")
+        assert "perspective 3" in browser.value(NOTE).lower()
+
+
 def weak_story() -> Story:
     phase = np.linspace(-0.004, 0.004, 1200, dtype=np.float32).reshape(30, 40)
     phase[:10, :10], phase[:10, 30:], phase[20:, :] = -2.0, 3.0, 0.001

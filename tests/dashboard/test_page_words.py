@@ -17,7 +17,7 @@ from served_page import DESKTOP_PX, empty_story, opened, served
 from speaking import of, telemetry
 from telemetry_samples import mosaic, ramp
 
-from ptychoflow.streaming.events import FrameTaken, MosaicKind, Part, WarningRaised
+from ptychoflow.streaming.events import EdgeCounts, FrameTaken, MosaicKind, Part, WarningRaised
 
 NOTE = "document.getElementById('images-note').textContent"
 SAVING = "document.getElementById('saving').textContent"
@@ -91,6 +91,13 @@ def test_the_brightest_pixel_of_normalised_frames_is_not_0(
         state.apply(telemetry(FrameTaken(0, 3, 1)), {"diffraction": pixels})
         browser.wait_for(f"document.getElementById('frame-upper').textContent === '{told}'")
         assert f"brightest pixel {told} counts" in browser.value("document.getElementById('frame-note').textContent")
+
+
+def test_slow_rates_are_not_0(browser: Browser, tmp_path: Path) -> None:
+    with served("slow", empty_story, tmp_path) as (url, state):
+        opened(browser, url, "slow", width_px=DESKTOP_PX)
+        state.apply(telemetry(EdgeCounts(2, 0, 0, 0.04, 60.0, 90.0)))
+        browser.wait_for("document.getElementById('rates').innerText.replace(/\\s+/g, ' ').includes('imaged 0.04 /s')")
 
 
 def test_no_warning_is_out_of_reach(browser: Browser, tmp_path: Path) -> None:

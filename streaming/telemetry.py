@@ -34,6 +34,7 @@ from ptychoflow.streaming.settings import NetworkSettings
 from ptychoflow.streaming.sockets import Sockets, receive_now
 from ptychoflow.streaming.speakers import Speakers
 from ptychoflow.streaming.telemetry_log import log_identity
+from ptychoflow.streaming.utf8 import in_utf8
 
 log = logging.getLogger(__name__)
 
@@ -112,9 +113,12 @@ class TelemetrySender:
             self._look()
             telemetry = Telemetry(time.time(), self._part, self._rank, event)
             try:
-                parts = self._codec.encode(telemetry, arrays)
-            except (UnicodeEncodeError, OverflowError) as error:
-                # a file name that is no UTF-8, say
+                try:
+                    parts = self._codec.encode(telemetry, arrays)
+                except UnicodeEncodeError:  # it quotes a file name that is no UTF-8, say
+                    telemetry = in_utf8(telemetry)
+                    parts = self._codec.encode(telemetry, arrays)
+            except OverflowError as error:
                 self.dropped += 1
                 log.warning("%s cannot be sent: %s", type(event).__name__, error)
                 return

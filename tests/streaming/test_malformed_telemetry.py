@@ -19,9 +19,11 @@ from ptychoflow.streaming.codec import Codec, MalformedMessage
 from ptychoflow.streaming.errors import UserError
 from ptychoflow.streaming.events import (
     Channels,
+    ClassificationInfo,
     HeldOutScores,
     Part,
     Quality,
+    TaskAccuracies,
     Telemetry,
     TrainingStep,
     WarningRaised,
@@ -32,6 +34,7 @@ from ptychoflow.streaming.settings import NetworkSettings
 from ptychoflow.streaming.sockets import Sockets
 from ptychoflow.streaming.telemetry import TelemetryHub, TelemetrySender, TelemetrySubscriber
 from ptychoflow.streaming.telemetry_log import MAX_LINE_BYTES, TelemetryLog
+from ptychoflow.streaming.utf8 import in_utf8
 
 GOOD = msgspec.json.encode(telemetry(WeightsApplied(1)))
 ENVELOPE = b'{"time_s":1.0,"part":"edge","rank":0,"schema":%d,"event":%%s}' % SCHEMA_VERSION
@@ -201,9 +204,30 @@ def test_an_event_that_cannot_be_sent_ends_no_part(
     network: NetworkSettings, hub: TelemetryHub, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with closing(TelemetrySender(network, part=Part.ACQUISITION)) as sender:
-        sender.send(WarningRaised("cannot read scan\udcff.h5"))
         sender.send(TrainingStep(10**30, 0.5, None, None, 1e-3, 1, 1, 1.0))
         sender.send(WeightsApplied(2))
         wait_until(lambda: b"weights_applied" in (tmp_path / "telemetry.jsonl").read_bytes())
-        assert sender.dropped == 2
-    assert "WarningRaised cannot be sent" in caplog.text
+        assert sender.dropped == 1
+    assert "TrainingStep cannot be sent" in caplog.text
+
+
+def test_an_event_that_quotes_a_name_that_is_no_utf8_is_told_all_the_same(
+    network: NetworkSettings, hub: TelemetryHub, tmp_path: Path
+) -> None:
+    """Else a folder of images with one such class would have no results."""
+    with closing(TelemetrySender(network, part=Part.ACQUISITION)) as sender:
+        sender.send(ClassificationInfo("images", [["ant", "k\udce4fer"]], [3], 1, 8, [[1, 1]]))
+        sender.send(TaskAccuracies(0, 7, top1={0: 0.5}, top5={0: 1.0}))
+        wait_until(lambda: b"task_accuracies" in (tmp_path / "telemetry.jsonl").read_bytes())
+        assert sender.dropped == 0
+    events = [told.event for told in TelemetryLog(tmp_path / "telemetry.jsonl")]
+    assert events == [
+        ClassificationInfo("images", [["ant", "k\\udce4fer"]], [3], 1, 8, [[1, 1]]),
+        TaskAccuracies(0, 7, top1={0: 0.5}, top5={0: 1.0}),
+    ]
+
+
+def test_what_has_no_utf8_is_written_out_anywhere_in_an_event() -> None:
+    event = TaskAccuracies(0, 7, top1={0: math.inf}, top5={})
+    assert in_utf8(telemetry(event)) == telemetry(event)
+    assert in_utf8(telemetry(WarningRaised("scan\udcff.h5 \u00e4"))).event == WarningRaised("scan\\udcff.h5 \u00e4")

@@ -29,7 +29,10 @@ class Settings(BaseModel):
     @field_validator("*")
     @classmethod
     def _at_home(cls, value: Any) -> Any:
-        """Let `~` stand for the user's home: a shell sees to it at the beginning of a word alone."""
+        """Let `~` stand for the user's home: a shell sees to it at the beginning of a word alone.
+
+        A path must have UTF-8, in which configurations are written.
+        """
         if isinstance(value, list | tuple):
             return type(value)(map(_expanded, value))
         return _expanded(value)
@@ -39,9 +42,12 @@ def _expanded(value: Any) -> Any:
     if not isinstance(value, Path):
         return value
     try:
+        str(value).encode()
         return value.expanduser()
     except RuntimeError:
         raise ValueError(f"there is no home folder {value.parts[0]}") from None
+    except UnicodeEncodeError:
+        raise ValueError("it is no UTF-8, in which settings are kept: rename it, or name a link to it") from None
 
 
 LONGEST_FOLDER = 100

@@ -276,3 +276,9 @@ def test_the_configuration_of_a_run_on_images_is_read_back_equal(tmp_path: Path)
     config = load_config("classification")
     write_config(config, tmp_path / "config.toml")
     assert load_config(file=tmp_path / "config.toml") == config
+
+
+@pytest.mark.parametrize(("kind", "key"), [("images", "folder"), ("replay", "path")])
+def test_a_path_that_cannot_be_written_into_a_configuration_is_refused(kind: str, key: str) -> None:
+    with pytest.raises(UserError, match=rf"source\.{key} = .* is no UTF-8, in which settings are kept: rename it"):
+        load_config(options={"source": {"kind": kind, key: "k\udce4fer"}})

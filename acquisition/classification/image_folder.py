@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +31,14 @@ class ImageFolder:
     """Names, sorted."""
     train: tuple[ImageFile, ...]
     val: tuple[ImageFile, ...]
+
+    def fingerprint(self) -> str:
+        """Return a digest of the names of all files, the same wherever the folder is."""
+        names = hashlib.sha256()
+        for part, files in (("train", self.train), ("val", self.val)):
+            for file in files:
+                names.update(os.fsencode(Path(part, self.classes[file.label], file.path.name)) + b"\0")
+        return names.hexdigest()
 
 
 def read_image_folder(folder: Path) -> ImageFolder:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,12 @@ from ptychoflow.workflow.cli import run_command_line
 from ptychoflow.workflow.exit_status import USER_ERROR_STATUS
 from ptychoflow.workflow.experiments.case import CaseFolder
 from ptychoflow.workflow.experiments.classification.case import ClassificationCase, all_cases
+from ptychoflow.workflow.experiments.classification.experiment import Classification
 from ptychoflow.workflow.experiments.classification.plain import Reservoir
 from ptychoflow.workflow.experiments.classification.settings import ClassificationExperiment
 from ptychoflow.workflow.experiments.classification.targets import targets
 from ptychoflow.workflow.experiments.configuration import load_experiment, preset_names
+from ptychoflow.workflow.experiments.results import Results
 
 CONFIG = f"""
 [images]
@@ -186,6 +189,37 @@ def test_results_of_another_configuration_are_not_gone_on_from(
     file.write_text("{}")
     assert experiment(digits, config, "--json", str(file), "--resume") == USER_ERROR_STATUS
     assert "holds results of another configuration" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("change", ["added", "renamed"])
+def test_results_of_other_images_are_not_gone_on_from(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], change: str
+) -> None:
+    """Methods would be compared on different data; where the folder lies is of no matter."""
+    images, file = write_digits(tmp_path / "images", classes=4, train=4, val=2), tmp_path / "results.json"
+    begun_results(images, config, file).begin()
+    images = images.rename(tmp_path / "elsewhere")
+    begun_results(images, config, file).take_over()
+    first = images / "train" / "0" / "000.png"
+    shutil.copy(first, first.with_name("z.png"))
+    if change == "renamed":
+        first.unlink()
+    assert experiment(images, config, "--json", str(file), "--resume") == USER_ERROR_STATUS
+    asked = "images, file_names" if change == "added" else "file_names"
+    assert f"holds results of another configuration, with other {asked}; name another file" in capsys.readouterr().err
+
+
+def begun_results(images: Path, config: Path, file: Path) -> Results:
+    loaded = load_experiment(
+        ClassificationExperiment,
+        "classification",
+        preset="fashion-mnist",
+        file=config,
+        assignments=(),
+        options={"images": {"folder": str(images)}},
+    )
+    folder = file.with_name("results-checkpoints")
+    return Results(Classification(loaded, folder=folder, json_file=file), preset="fashion-mnist", file=file)
 
 
 def test_a_mistake_in_a_rank_is_one_line(digits: Path, config: Path, capsys: pytest.CaptureFixture[str]) -> None:

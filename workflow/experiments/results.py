@@ -67,8 +67,12 @@ class Results:
         earlier = self._earlier(self.file)
         head = json.loads(json.dumps(self._experiment.head()))
         parts = {name for name, value in head.items() if value == {}}
-        if any(earlier.get(name) != value for name, value in head.items() if name not in parts):
-            raise UserError(f"{self.file} holds results of another configuration; {self._experiment.otherwise}")
+        others = [name for name, value in head.items() if name not in parts and earlier.get(name) != value]
+        if others:
+            raise UserError(
+                f"{self.file} holds results of another configuration, with other {', '.join(others)}; "
+                f"{self._experiment.otherwise}"
+            )
         self.content |= {name: earlier.get(name, {}) for name in parts}
         self._conclude()
 

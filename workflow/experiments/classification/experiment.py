@@ -52,8 +52,8 @@ class Classification(Experiment):
 
     def __init__(self, config: ClassificationExperiment, *, folder: Path, json_file: Path | None) -> None:
         self.folder, self._config, self._json_file = folder, config, json_file
-        self._classes = len(read_image_folder(config.images.folder).classes)
-        deal_classes(self._classes, tasks=config.images.tasks, seed=0)
+        self._images = read_image_folder(config.images.folder)
+        deal_classes(len(self._images.classes), tasks=config.images.tasks, seed=0)
         self.max_restarts = config.experiment.max_restarts if json_file is not None else 0
         self.goes_on = (
             "--resume goes on from the last checkpoint"
@@ -64,8 +64,10 @@ class Classification(Experiment):
     def head(self) -> Content:
         """Return what the results begin with."""
         return {
-            "classes": self._classes,
+            "classes": len(self._images.classes),
             "tasks": self._config.images.tasks,
+            "images": [len(self._images.train), len(self._images.val)],
+            "file_names": self._images.fingerprint(),
             "configuration": self._config.model_dump(mode="json", exclude={"images": {"folder"}, "experiment": True}),
             STRATEGIES: {},
             PLAIN: {},

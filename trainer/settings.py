@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
@@ -29,6 +29,11 @@ class StrategyName(StrEnum):
     """DER++ that draws twice as many: half with their outputs, half with their ground truth, as its authors draw."""
     XDER = "xder"
     """DER++ whose stored outputs are rewritten where the network has become better since."""
+
+    @property
+    def draws(self) -> int:
+        """How many representatives a step asks for, as a multiple of the configured number."""
+        return 2 if self is StrategyName.DERPP_TWO_DRAWS else 1
 
 
 class Pace(StrEnum):
@@ -131,6 +136,8 @@ class OptimizerSettings(Settings):
 class LearningSettings(Settings):
     """What every pipeline's training is made of."""
 
+    SECTION: ClassVar[str] = "trainer"
+    """Where a user sets this."""
     strategy: StrategyName = StrategyName.ER
     pace: Pace = Pace.CONTINUOUS
     buffer: BufferSettings = Field(default_factory=BufferSettings)

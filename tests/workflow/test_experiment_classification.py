@@ -196,7 +196,7 @@ def test_results_of_other_images_are_not_gone_on_from(
     config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], change: str
 ) -> None:
     """Methods would be compared on different data; where the folder lies is of no matter."""
-    images, file = write_digits(tmp_path / "images", classes=4, train=4, val=2), tmp_path / "results.json"
+    images, file = write_digits(tmp_path / "images", classes=4, train=10, val=2), tmp_path / "results.json"
     begun_results(images, config, file).begin()
     images = images.rename(tmp_path / "elsewhere")
     begun_results(images, config, file).take_over()
@@ -238,13 +238,23 @@ def test_a_mistake_in_a_rank_is_one_line(digits: Path, config: Path, capsys: pyt
         ("images.image_px=9", "image_px must not be larger than stored_px"),
         ("training.optimizer.accumulate=2", "set training.optimizer.accumulate to 1"),
         ("training.buffer.capacity_bytes=10000", "set training.buffer_share in place of"),
+        ("training.buffer_share=0.04", "of 160 training images is a buffer of 6, but er on 2 ranks needs room for 8"),
+        ("experiment.buffer_shares=[0.2,0.01]", "experiment.buffer_shares = 0.01 of 160 training images"),
+        ("experiment.representatives=[33]", "lower experiment.representatives or the ranks"),
+        ("experiment.rank_counts=[9]", "er on 9 ranks needs room for 36"),
+        (
+            'experiment.methods=["derpp_two_draws"] training.buffer.representatives=17',
+            "derpp_two_draws on 2 ranks needs room for 34",
+        ),
     ],
 )
 def test_mistakes_are_found_before_anything_is_trained(
     digits: Path, config: Path, change: str, message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     command = ["experiment", "classification", "--config", str(config), "--set", f"images.folder={digits}"]
-    assert run_command_line([*command, "--set", change]) == USER_ERROR_STATUS
+    assert run_command_line([*command, *(part for one in change.split(" ") for part in ("--set", one))]) == (
+        USER_ERROR_STATUS
+    )
     assert message in capsys.readouterr().err
 
 

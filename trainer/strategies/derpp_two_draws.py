@@ -21,13 +21,14 @@ from ptychoflow.trainer.interface.agreement import Agreed
 from ptychoflow.trainer.interface.batch import Batch
 from ptychoflow.trainer.interface.loss import share_of_mean
 from ptychoflow.trainer.interface.pipeline import Output
+from ptychoflow.trainer.settings import StrategyName
 from ptychoflow.trainer.strategies.derpp import DarkExperienceReplayPlusPlus
 
 
 class TwoDrawDarkExperienceReplayPlusPlus(DarkExperienceReplayPlusPlus):
     """DER++ in which one half of the representatives has its activations, the other its ground truth."""
 
-    draws: ClassVar[int] = 2
+    draws: ClassVar[int] = StrategyName.DERPP_TWO_DRAWS.draws
 
     with_truth: Tensor
     """Which representatives of the last step had their ground truth, bool (n,)."""

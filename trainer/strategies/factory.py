@@ -7,7 +7,7 @@ import torch
 from ptychoflow.buffer import RehearsalBuffer
 from ptychoflow.streaming.errors import UserError
 from ptychoflow.trainer.interface.pipeline import Pipeline
-from ptychoflow.trainer.settings import BufferSettings, LearningSettings, StrategyName
+from ptychoflow.trainer.settings import LearningSettings, StrategyName
 from ptychoflow.trainer.strategies.der import DarkExperienceReplay
 from ptychoflow.trainer.strategies.derpp import DarkExperienceReplayPlusPlus
 from ptychoflow.trainer.strategies.derpp_two_draws import TwoDrawDarkExperienceReplayPlusPlus
@@ -25,7 +25,7 @@ def make_strategy(settings: LearningSettings, pipeline: Pipeline, *, device: tor
     """
 
     def rehearsing(strategy: type[Rehearsal]) -> Rehearsal:
-        buffer = _open_buffer(settings.buffer, pipeline, strategy, device=device, seed=seed)
+        buffer = _open_buffer(settings, pipeline, strategy, device=device, seed=seed)
         begins_at_items = settings.buffer.rehearse_from_items
         if issubclass(strategy, DarkExperienceReplay):
             return strategy(
@@ -49,8 +49,9 @@ def make_strategy(settings: LearningSettings, pipeline: Pipeline, *, device: tor
 
 
 def _open_buffer(
-    settings: BufferSettings, pipeline: Pipeline, strategy: type[Rehearsal], *, device: torch.device, seed: int
+    learning: LearningSettings, pipeline: Pipeline, strategy: type[Rehearsal], *, device: torch.device, seed: int
 ) -> RehearsalBuffer:
+    settings = learning.buffer
     try:
         buffer = RehearsalBuffer(
             pipeline.schema(strategy.stored(pipeline)),
@@ -66,11 +67,11 @@ def _open_buffer(
             timeout_s=settings.timeout_s,
         )
     except ValueError as error:
-        raise UserError(f"trainer.buffer: {error}") from error
+        raise UserError(f"{learning.SECTION}.buffer: {error}") from error
     if settings.rehearse_from_items > (capacity := buffer.stats().capacity):
         buffer.close()
         raise UserError(
-            f"trainer.buffer: rehearse_from_items {settings.rehearse_from_items} is larger than the capacity of "
-            f"{capacity} items, so nothing would ever be rehearsed; lower it, or raise the capacity"
+            f"{learning.SECTION}.buffer: rehearse_from_items {settings.rehearse_from_items} is larger than the capacity "
+            f"of {capacity} items, so nothing would ever be rehearsed; lower it, or raise the capacity"
         )
     return buffer

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Self
+from typing import ClassVar, Self
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
@@ -72,6 +72,7 @@ class TaskScheduleSettings(Settings):
 class ClassificationSettings(LearningSettings):
     """The `[training]` section."""
 
+    SECTION: ClassVar[str] = "training"
     model: ClassifierSettings = Field(default_factory=ClassifierSettings)
     epochs: PositiveInt = 30
     """Times that each task's samples are seen."""

@@ -10,6 +10,7 @@ from ptychoflow.acquisition.classification.image_folder import read_image_folder
 from ptychoflow.acquisition.classification.tasks import deal_classes
 from ptychoflow.workflow.configuration.pipeline_name import PipelineName
 from ptychoflow.workflow.experiments.case import STRATEGIES
+from ptychoflow.workflow.experiments.classification.buffer_room import require_room
 from ptychoflow.workflow.experiments.classification.case import (
     BUFFER_SHARE,
     DRAWS,
@@ -44,7 +45,8 @@ class Classification(Experiment):
         json_file: gets the results; without one there are no checkpoints, and plots are drawn nowhere.
 
     Raises:
-        UserError: the folder of images is not laid out as it should be, or has too few classes.
+        UserError: the folder of images is not laid out as it should be, or has too few classes, or a buffer is too
+            small for them.
     """
 
     pipeline = PipelineName.CLASSIFICATION
@@ -54,6 +56,7 @@ class Classification(Experiment):
         self.folder, self._config, self._json_file = folder, config, json_file
         self._images = read_image_folder(config.images.folder)
         deal_classes(len(self._images.classes), tasks=config.images.tasks, seed=0)
+        require_room(all_cases(config), training_set=len(self._images.train), classes=len(self._images.classes))
         self.max_restarts = config.experiment.max_restarts if json_file is not None else 0
         self.goes_on = (
             "--resume goes on from the last checkpoint"

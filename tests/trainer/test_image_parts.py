@@ -13,7 +13,7 @@ from ptychoflow.trainer.continual_metrics import average_over_seen, backward_tra
 from ptychoflow.trainer.interface.loss import DISTANCES
 from ptychoflow.trainer.models.accuracy import is_correct
 from ptychoflow.trainer.models.augmentation import crop_at_random, crop_middle
-from ptychoflow.trainer.models.classifier import ImageClassifier, make_network
+from ptychoflow.trainer.models.classifier import ImageClassifier, make_network, untrained_classifier
 from ptychoflow.trainer.models.classifier_settings import (
     ClassifierConfig,
     ClassifierSettings,
@@ -24,11 +24,14 @@ from ptychoflow.trainer.pipelines.classification.offline.epochs import Shards
 from ptychoflow.trainer.pipelines.classification.offline.schedule import TaskSchedule
 from ptychoflow.trainer.pipelines.classification.pipeline import Classification
 from ptychoflow.trainer.pipelines.classification.settings import (
+    ClassificationSettings,
     ImageSettings,
     Sharding,
     TaskScheduleSettings,
 )
-from ptychoflow.trainer.settings import Distance
+from ptychoflow.trainer.pipelines.ptychography.settings import TrainerSettings
+from ptychoflow.trainer.settings import BufferSettings, Distance, LearningSettings
+from ptychoflow.trainer.strategies.factory import make_strategy
 
 FILES = [ImageFile(Path(f"{label}-{number}"), label) for label in range(4) for number in range(5)]
 TASKS = (frozenset({3, 0}), frozenset({1, 2}))
@@ -132,6 +135,40 @@ def test_networks_that_do_not_exist_are_named(settings: ClassifierSettings, chan
         make_network(settings, channels=channels, classes=10)
 
 
+@pytest.mark.parametrize(
+    ("settings", "px", "message"),
+    [
+        (ClassifierSettings(name="squeezenet1_0"), 10, "squeezenet1_0 cannot .* images of 10 px: .*size is too small"),
+        (ClassifierSettings(name="googlenet"), 64, "googlenet cannot be trained .* in training it has further outputs"),
+        (
+            ClassifierSettings(family=ModelFamily.TIMM, name="vit_tiny_patch16_224"),
+            28,
+            "Input height .28. doesn't match",
+        ),
+    ],
+)
+def test_networks_that_do_not_take_such_images_are_named(settings: ClassifierSettings, px: int, message: str) -> None:
+    with pytest.raises(UserError, match=f"model.name: .*{message}.*choose another model, or images of another size"):
+        untrained_classifier(classifier_config(settings, px=px))
+
+
+@pytest.mark.parametrize("least_crop_area", [0.5, 1.0])
+def test_whether_a_network_takes_images_is_tried_without_a_trace(least_crop_area: float) -> None:
+    config = classifier_config(ClassifierSettings(name="resnet18"), px=32, least_crop_area=least_crop_area)
+    torch.manual_seed(5)
+    tried, drawn = untrained_classifier(config), torch.rand(1)
+    torch.manual_seed(5)
+    untouched = ImageClassifier(config).state_dict()
+    assert torch.equal(drawn, torch.rand(1)), "a training repeats with its seed"
+    assert all(torch.equal(tensor, untouched[name]) for name, tensor in tried.state_dict().items())
+    assert tried.training
+
+
+def classifier_config(settings: ClassifierSettings, *, px: int, least_crop_area: float = 1.0) -> ClassifierConfig:
+    view = ViewSettings(image_px=px, least_crop_area=least_crop_area, flip=True)
+    return ClassifierConfig(model=settings, view=view, channels=3, stored_px=px, classes=10)
+
+
 def test_a_crop_of_the_whole_is_the_image_or_its_mirror_image() -> None:
     torch.manual_seed(0)
     images = torch.rand(16, 3, 8, 8)
@@ -189,3 +226,13 @@ def test_evaluation_sees_the_middle_and_training_another_crop_every_time() -> No
     first, second = network.prepare(images), network.prepare(images)
     assert first.shape == second.shape == (2, 3, 8, 8)
     assert not first.equal(second)
+
+
+@pytest.mark.parametrize(("kind", "section"), [(ClassificationSettings, "training"), (TrainerSettings, "trainer")])
+def test_a_buffer_that_cannot_be_is_told_with_the_section_that_it_was_set_in(
+    kind: type[LearningSettings], section: str
+) -> None:
+    settings = kind(buffer=BufferSettings(capacity_bytes=10))
+    pipeline = Classification(classes=2, channels=1, stored_px=8)
+    with pytest.raises(UserError, match=rf"^{section}\.buffer: capacity_bytes 10 is too small"):
+        make_strategy(settings, pipeline, device=torch.device("cpu"), seed=0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import NamedTuple
 
 import torch
@@ -50,6 +51,31 @@ class ImageClassifier(nn.Module):
                 return crop_at_random(pixels, px=view.image_px, least_area=view.least_crop_area, flip=view.flip)
         pixels = crop_middle(pixels, px=view.image_px)
         return _mirror_some(pixels) if self.training and view.flip else pixels
+
+
+def untrained_classifier(config: ClassifierConfig) -> ImageClassifier:
+    """Return a new network, once a copy of it was seen to take such images; random numbers go on as if it was not.
+
+    Raises:
+        UserError: as `ImageClassifier`; or the network takes no images of this size, or gives other outputs.
+    """
+    network = ImageClassifier(config)
+    images = torch.zeros(2, config.channels, config.stored_px, config.stored_px, dtype=torch.uint8)
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            outputs: object = copy.deepcopy(network)(images)[0]
+    except (AssertionError, RuntimeError, ValueError) as error:
+        raise _unfit(config, str(error).split("\n", 1)[0].rstrip(".")) from error
+    if not isinstance(outputs, Tensor):
+        raise _unfit(config, "in training it has further outputs")
+    return network
+
+
+def _unfit(config: ClassifierConfig, reason: str) -> UserError:
+    return UserError(
+        f"model.name: {config.model.name} cannot be trained on images of {config.view.image_px} px: {reason}; "
+        "choose another model, or images of another size"
+    )
 
 
 def _mirror_some(images: Tensor) -> Tensor:

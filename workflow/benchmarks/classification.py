@@ -13,7 +13,7 @@ from ptychoflow.trainer.interface.callback import Callback
 from ptychoflow.trainer.interface.pipeline import Minibatch
 from ptychoflow.trainer.interface.stream import SectionEnd, Stream, StreamEnd
 from ptychoflow.trainer.models.arithmetic import resolve
-from ptychoflow.trainer.models.classifier import ImageClassifier
+from ptychoflow.trainer.models.classifier import ImageClassifier, untrained_classifier
 from ptychoflow.trainer.pipelines.classification.offline.schedule import TaskSchedule
 from ptychoflow.trainer.pipelines.classification.pipeline import Classification
 from ptychoflow.trainer.pipelines.classification.settings import ClassificationSettings, ImageSettings
@@ -47,7 +47,7 @@ def bench_images(
     """
     settings, device = prepare_alone(settings)
     torch.manual_seed(0)
-    network = ImageClassifier(images.classifier(settings.model, classes=classes))
+    network = untrained_classifier(images.classifier(settings.model, classes=classes))
     pipeline = Classification(classes=classes, channels=images.channels, stored_px=images.stored_px)
     minibatches, batches = (
         [_minibatch(count, images, classes=classes) for _ in range(DISTINCT_BATCHES)]

@@ -8,7 +8,7 @@ from typing import cast
 from ptychoflow.streaming.errors import UserError
 from ptychoflow.streaming.messages import ClassificationStart
 from ptychoflow.trainer.device import Rank
-from ptychoflow.trainer.models.classifier import ImageClassifier
+from ptychoflow.trainer.models.classifier import ImageClassifier, untrained_classifier
 from ptychoflow.trainer.models.classifier_file import classifier_writer, load_classifier
 from ptychoflow.trainer.models.classifier_settings import Channels, ClassifierConfig, ViewSettings
 from ptychoflow.trainer.models.tensor_file import Writer
@@ -62,7 +62,7 @@ class ClassificationRecipe(Recipe[ImageClassifier]):
         super().__init__(settings, self._config, ingest=ingest, rank=rank, seed=seed)
 
     def _untrained(self) -> ImageClassifier:
-        return ImageClassifier(self._config)
+        return untrained_classifier(self._config)
 
     def _load(self, network: ImageClassifier, path: Path) -> None:
         load_classifier(network, path)

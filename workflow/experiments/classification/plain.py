@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from ptychoflow.acquisition.classification.tasks import deal_classes
 from ptychoflow.trainer.device import Rank
-from ptychoflow.trainer.models.classifier import ImageClassifier
+from ptychoflow.trainer.models.classifier import untrained_classifier
 from ptychoflow.trainer.pipelines.classification.offline.data import ImageData
 from ptychoflow.trainer.pipelines.classification.offline.epochs import Shards
 from ptychoflow.trainer.pipelines.classification.offline.evaluation import AccuracyEvaluator
@@ -67,7 +67,7 @@ def train_plainly(
     shards = Shards(data.files.train, tasks, sharding=images.sharding, world_size=1, seed=seed)
     evaluator = AccuracyEvaluator(data, tasks, rank=rank)
     torch.manual_seed(seed)
-    network = ImageClassifier(images.classifier(settings.model, classes=data.classes)).to(rank.device)
+    network = untrained_classifier(images.classifier(settings.model, classes=data.classes)).to(rank.device)
     optimizer = make_optimizer(settings.optimizer, network.parameters(), rate=settings.learning_rate)
     schedule = TaskSchedule(settings.schedule, settings.learning_rate, minibatches=ranks)
     reservoir = Reservoir(settings.buffer.capacity, seed=seed)

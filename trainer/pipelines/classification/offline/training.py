@@ -14,7 +14,7 @@ import torch
 from ptychoflow.acquisition.classification.tasks import deal_classes
 from ptychoflow.trainer.checkpoints.state_file import State
 from ptychoflow.trainer.device import Rank
-from ptychoflow.trainer.models.classifier import ImageClassifier
+from ptychoflow.trainer.models.classifier import ImageClassifier, untrained_classifier
 from ptychoflow.trainer.pipelines.classification.offline.callback import TaskCallback
 from ptychoflow.trainer.pipelines.classification.offline.data import ImageData
 from ptychoflow.trainer.pipelines.classification.offline.epochs import EpochStream, Shards
@@ -175,7 +175,7 @@ class TaskTrainer:
 
     def _new_learner(self) -> Learner[ImageClassifier]:
         torch.manual_seed(self._seed)
-        network = ImageClassifier(self._images.classifier(self._settings.model, classes=self._data.classes))
+        network = untrained_classifier(self._images.classifier(self._settings.model, classes=self._data.classes))
         learner = Learner(
             network,
             self._pipeline,

@@ -19,12 +19,13 @@ from ptychoflow.trainer.pipelines.classification.settings import Sharding
 from ptychoflow.workflow.cli import run_command_line
 from ptychoflow.workflow.exit_status import USER_ERROR_STATUS
 from ptychoflow.workflow.experiments.case import CaseFolder
-from ptychoflow.workflow.experiments.classification.case import ClassificationCase, all_cases
+from ptychoflow.workflow.experiments.classification.case import PLAIN, ClassificationCase, all_cases
 from ptychoflow.workflow.experiments.classification.experiment import Classification
 from ptychoflow.workflow.experiments.classification.plain import Reservoir
 from ptychoflow.workflow.experiments.classification.settings import ClassificationExperiment
 from ptychoflow.workflow.experiments.classification.targets import targets
 from ptychoflow.workflow.experiments.configuration import load_experiment, preset_names
+from ptychoflow.workflow.experiments.methods import Method
 from ptychoflow.workflow.experiments.results import Results
 
 CONFIG = f"""
@@ -209,8 +210,8 @@ def test_results_of_other_images_are_not_gone_on_from(
     assert f"holds results of another configuration, with other {asked}; name another file" in capsys.readouterr().err
 
 
-def begun_results(images: Path, config: Path, file: Path) -> Results:
-    loaded = load_experiment(
+def loaded_experiment(images: Path, config: Path) -> ClassificationExperiment:
+    return load_experiment(
         ClassificationExperiment,
         "classification",
         preset="fashion-mnist",
@@ -218,8 +219,15 @@ def begun_results(images: Path, config: Path, file: Path) -> Results:
         assignments=(),
         options={"images": {"folder": str(images)}},
     )
+
+
+def begun_results(images: Path, config: Path, file: Path) -> Results:
     folder = file.with_name("results-checkpoints")
-    return Results(Classification(loaded, folder=folder, json_file=file), preset="fashion-mnist", file=file)
+    return Results(
+        Classification(loaded_experiment(images, config), folder=folder, json_file=file),
+        preset="fashion-mnist",
+        file=file,
+    )
 
 
 def test_a_mistake_in_a_rank_is_one_line(digits: Path, config: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -311,6 +319,22 @@ def test_targets_compare_means_of_the_same_run() -> None:
     assert found["er_gain_over_incremental"] == (pytest.approx(3.75), True)
     assert found["er_mean_over_plain_least"] == (pytest.approx(0.75 / 0.74), True)
     assert found["er_time_over_cost_of_its_samples"] == (pytest.approx(1.2), False)
+
+
+@pytest.mark.parametrize(("reached", "met"), [(0.5, True), (0.0, False)])
+def test_results_beside_a_training_that_got_nothing_right_are_kept(
+    digits: Path, config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], reached: float, met: bool
+) -> None:
+    results = begun_results(digits, config, tmp_path / "results.json")
+    cases = all_cases(loaded_experiment(digits, config))
+    for case in cases:
+        top1 = 0.0 if case.method is Method.INCREMENTAL or case.part == PLAIN else reached
+        results.add(case, {"average_top1": top1, "average_top5": top1, "forgetting": 0.0, "seconds": 1.0})
+    found = {target["name"]: target for target in json.loads((tmp_path / "results.json").read_text())["targets"]}
+    for name in ("er_gain_over_incremental", "er_mean_over_plain_least"):
+        assert (found[name]["value"], found[name]["met"]) == (None, met)
+    Classification(loaded_experiment(digits, config), folder=tmp_path, json_file=None).table(results.content).print()
+    assert f"target {'met' if met else 'missed'}: er_gain_over_incremental = undefined" in capsys.readouterr().out
 
 
 def test_the_plain_reservoir_keeps_a_uniform_part() -> None:

@@ -134,4 +134,5 @@ def _by_ranks(runs: Runs) -> dict[int, Runs]:
 
 def _verdict(target: dict[str, Any]) -> str:
     verdict = "met" if target["met"] else "missed"
-    return f"target {verdict}: {target['name']} = {target['value']:.3g} ({target['direction']} {target['target']:g})"
+    value = "undefined, nothing to compare with was right" if target["value"] is None else f"{target['value']:.3g}"
+    return f"target {verdict}: {target['name']} = {value} ({target['direction']} {target['target']:g})"

@@ -25,20 +25,26 @@ def targets(content: dict[str, Any], config: ClassificationExperiment) -> list[d
     made = []
     for method in (Method.ER, Method.DERPP):
         if method in runs and incremental:
-            gain = _mean(runs[method], "average_top1") / _mean(incremental, "average_top1")
-            made.append(make_target(f"{method}_gain_over_incremental", gain, REHEARSAL_GAIN, "min"))
+            reached, beside = (_mean(found, "average_top1") for found in (runs[method], incremental))
+            made.append(_ratio(f"{method}_gain_over_incremental", reached, beside, least=REHEARSAL_GAIN))
         ranks = {run["ranks"] for run in runs.get(method, [])}
         alike = [run["average_top1"] for run in plain.get(method, []) if run["ranks"] in ranks]
         if alike:
-            least = min(alike)
             worst = min(_mean(runs[method], "average_top1"), max(run["average_top1"] for run in runs[method]))
-            made.append(make_target(f"{method}_mean_over_plain_least", worst / least, 1.0, "min"))
+            made.append(_ratio(f"{method}_mean_over_plain_least", worst, min(alike), least=1.0))
     if Method.ER in runs and incremental:
         training = config.training
         cost = (training.batch_size + training.buffer.representatives) / training.batch_size
         ratio = _mean(runs[Method.ER], "seconds") / _mean(incremental, "seconds")
         made.append(make_target("er_time_over_cost_of_its_samples", ratio / cost, COST_ALLOWED, "max"))
     return made
+
+
+def _ratio(name: str, reached: float, beside: float, *, least: float) -> dict[str, Any]:
+    """Return the target that an accuracy is `least` times another; beside none right it has no value (None)."""
+    if beside > 0:
+        return make_target(name, reached / beside, least, "min")
+    return make_target(name, 0.0, least, "min") | {"value": None, "met": reached > 0}
 
 
 def _mean(runs: Runs, name: str) -> float:

@@ -241,6 +241,10 @@ def test_a_mistake_in_a_rank_is_one_line(digits: Path, config: Path, capsys: pyt
     ("change", "message"),
     [
         ("images.tasks=5", "images.tasks is 5, but there are only 4 classes"),
+        (
+            "experiment.methods=[] experiment.plain=false",
+            "no training is asked for: name methods in experiment.methods",
+        ),
         ("images.folder=nowhere", "nowhere/train cannot be listed"),
         ("training.epoch=3", "did you mean training.epochs?"),
         ("images.image_px=9", "image_px must not be larger than stored_px"),
@@ -299,6 +303,20 @@ def test_a_sweep_over_shares_of_the_buffer_is_refused_where_bytes_would_replace_
         ClassificationExperiment.model_validate(
             {"training": {"buffer": {"capacity_bytes": 10_000}}, "experiment": {"buffer_shares": [0.1, 0.2]}}
         )
+
+
+def test_what_is_asked_for_twice_is_counted_once(digits: Path, config: Path, tmp_path: Path) -> None:
+    """All trainings were done when the process that asked for them was killed."""
+    file = tmp_path / "results.json"
+    begun_results(digits, config, file).begin()
+    accuracies = {"average_top1": 0.5, "average_top5": 0.5, "forgetting": 0.0, "seconds": 1.0}
+    for case in all_cases(loaded_experiment(digits, config)):
+        folder = CaseFolder(tmp_path / "results-checkpoints" / case.name)
+        folder.begin(case)
+        folder.finish({**accuracies, "epochs": [accuracies], "breakdown_ms": {"train": 1.0}})
+    twice = ["--set", 'experiment.methods=["incremental", "er", "er"]']
+    assert experiment(digits, config, "--json", str(file), "--resume", *twice) in (0, 1)
+    assert [run["seed"] for run in json.loads(file.read_text())["strategies"]["er"]] == [0]
 
 
 def test_targets_compare_means_of_the_same_run() -> None:

@@ -41,11 +41,13 @@ def run_experiment(experiment: Experiment, results: Results, *, resume: bool) ->
         resume: go on with the results that are in the file, and with the training that was under way.
 
     Raises:
-        UserError: a source, data, sizes or a model that cannot be used, results of another configuration, ranks that
-            were killed too often, or a folder that cannot be written.
+        UserError: no training is asked for, a source, data, sizes or a model that cannot be used, results of another
+            configuration, ranks that were killed too often, or a folder that cannot be written.
     """
     if under_torchrun():
         raise UserError("an experiment starts torchrun by itself: start it without, and set the number of its ranks")
+    if not experiment.cases():
+        raise UserError("no training is asked for: name methods in experiment.methods")
     with writing(f"the experiment's folder {experiment.folder}"):
         if resume:
             results.take_over()
@@ -63,7 +65,8 @@ def run_experiment(experiment: Experiment, results: Results, *, resume: bool) ->
 
 
 def _run_cases(experiment: Experiment, results: Results) -> None:
-    cases = [case for case in experiment.cases() if results.lacks(case)]
+    asked = {case.name: case for case in experiment.cases()}  # what is asked for twice is no second seed
+    cases = [case for case in asked.values() if results.lacks(case)]
     log.info("%d trainings to run", len(cases))
     for together in dict.fromkeys(case.together for case in cases):
         alike = [case for case in cases if case.together == together]

@@ -85,10 +85,12 @@ def decode(path: Path, *, channels: int, px: int) -> Pixels:
         ValueError,
         EOFError,
         RuntimeError,
+        OverflowError,
+        MemoryError,
         struct.error,
         Image.DecompressionBombError,
     ) as error:
-        raise CorruptImage(f"{path}: {error}") from error
+        raise CorruptImage(f"{path}: {str(error) or type(error).__name__}") from error
     return np.ascontiguousarray(pixels.reshape(px, px, channels).transpose(2, 0, 1))
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import zlib
 from pathlib import Path
 
@@ -91,6 +92,22 @@ def test_a_file_that_is_no_image_is_named(tmp_path: Path, content: bytes) -> Non
     (tmp_path / "bad.png").write_bytes(content)
     with pytest.raises(CorruptImage, match=r"bad\.png: "):
         decode(tmp_path / "bad.png", channels=3, px=10)
+
+
+@pytest.mark.parametrize(
+    ("written_as", "place", "damage"),
+    [("JPEG2000", 35, b"\x01"), ("SPIDER", 4 * 23, np.float32(np.inf).tobytes())],
+    ids=["a length", "a number of the header"],
+)
+def test_a_damaged_file_is_named_whatever_its_decoder_makes_of_it(
+    tmp_path: Path, written_as: str, place: int, damage: bytes
+) -> None:
+    with io.BytesIO() as file:
+        Image.new("F" if written_as == "SPIDER" else "L", (40, 40)).save(file, written_as)
+        whole = file.getvalue()
+    (tmp_path / "bad.png").write_bytes(whole[:place] + damage + whole[place + len(damage) :])
+    with pytest.raises(CorruptImage, match=r"bad\.png: \w+"):
+        decode(tmp_path / "bad.png", channels=1, px=8)
 
 
 @pytest.mark.parametrize("workers", [0, 1])

@@ -51,7 +51,8 @@ def order_stream(settings: ImageFolderSettings, *, seed: int) -> tuple[ImageTask
     images += [StreamedImage(file.path, file.label, FrameRole.VALIDATION) for file in folder.val]
     labels = np.array([image.label for image in images])
     tasks = []
-    for number, classes in enumerate(deal_classes(len(folder.classes), tasks=settings.tasks, seed=seed)):
+    dealt = deal_classes(len(folder.classes), tasks=settings.tasks, seed=seed, setting="source.tasks")
+    for number, classes in enumerate(dealt):
         rows = np.flatnonzero(np.isin(labels, list(classes)))
         order = np.random.default_rng((seed, number)).permutation(rows).tolist()
         names = tuple(folder.classes[label] for label in sorted(classes))

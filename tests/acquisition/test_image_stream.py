@@ -92,6 +92,11 @@ def test_the_order_holds_every_image_once_and_mixes_what_nothing_learns_from(dig
         assert min(judged) < len(task.images) / 2 < max(judged)
 
 
+def test_more_tasks_than_classes_are_told_by_the_setting_of_a_run(digits: Path) -> None:
+    with pytest.raises(UserError, match=r"^source.tasks is 6, but there are only 5 classes"):
+        order_stream(settings(digits, tasks=6), seed=SEED)
+
+
 def test_edge_and_ranks_get_the_images_and_their_labels(digits: Path, tmp_path: Path, network: NetworkSettings) -> None:
     spoilt = next((digits / "train" / "0").iterdir())
     spoilt.write_bytes(b"no image")

@@ -414,3 +414,21 @@ def test_files_that_are_not_fashion_mnist_are_named(
     assert run_command_line(command) == USER_ERROR_STATUS
     assert "install Debian's package dataset-fashion-mnist" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (np.arange(40) % 10, "t10k-labels-idx1-ubyte.gz has 40 labels, but there are 10 images"),
+        (np.arange(9) % 10, "has 9 labels, but there are 10 images beside it: take both from the same data set"),
+        (np.arange(10) + 37, "has labels up to 46, those of Fashion-MNIST end with 9"),
+    ],
+    ids=["more", "fewer", "others"],
+)
+def test_labels_that_are_not_those_of_the_images_are_refused(
+    idx_files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], labels: np.ndarray, message: str
+) -> None:
+    write_idx(idx_files / "t10k-labels-idx1-ubyte.gz", labels)
+    assert run_command_line(["fashion-mnist", str(tmp_path / "out"), "--source", str(idx_files)]) == USER_ERROR_STATUS
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

@@ -41,15 +41,10 @@ def write_image_folder(source: Path, out: Path, *, per_class: int | None = None)
         per_class: take the first so many training images of each class only; None takes all.
 
     Raises:
-        UserError: a file is missing or not what it should be, or `out` exists or cannot be written.
+        UserError: a file is missing or not what it should be, labels do not belong to the images, or `out` exists or
+            cannot be written.
     """
-    read = {
-        part: (
-            read_idx(source / f"{prefix}-images-idx3-ubyte.gz", dimensions=3),
-            read_idx(source / f"{prefix}-labels-idx1-ubyte.gz", dimensions=1),
-        )
-        for part, prefix in PARTS.items()
-    }
+    read = {part: _read_part(source, prefix) for part, prefix in PARTS.items()}
     try:
         out.mkdir(parents=True)
         limits = {"train": per_class, "val": None}
@@ -58,6 +53,24 @@ def write_image_folder(source: Path, out: Path, *, per_class: int | None = None)
         raise UserError(f"{out} exists already; name a new folder") from None
     except OSError as error:
         raise UserError(f"{error.filename or out} cannot be written: {error.strerror}") from error
+
+
+def _read_part(source: Path, prefix: str) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
+    """Return images and labels; raise UserError where they do not belong together, or are of another data set."""
+    labels_file = source / f"{prefix}-labels-idx1-ubyte.gz"
+    images = read_idx(source / f"{prefix}-images-idx3-ubyte.gz", dimensions=3)
+    labels = read_idx(labels_file, dimensions=1)
+    if len(labels) != len(images):
+        raise UserError(
+            f"{labels_file} has {len(labels)} labels, but there are {len(images)} images beside it: "
+            "take both from the same data set"
+        )
+    if len(labels) and labels.max() >= len(CLASSES):
+        raise UserError(
+            f"{labels_file} has labels up to {labels.max()}, those of Fashion-MNIST end with {len(CLASSES) - 1}: "
+            "of another data set, write the images as train/CLASS/* and val/CLASS/* yourself"
+        )
+    return images, labels
 
 
 def read_idx(path: Path, *, dimensions: int) -> npt.NDArray[np.uint8]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from image_folders import DIGITS_PX, write_digits
@@ -18,6 +20,7 @@ from ptychoflow.trainer.pipelines.classification.settings import (
     TaskScheduleSettings,
 )
 from ptychoflow.trainer.settings import BufferSettings, StrategyName
+from ptychoflow.workflow.experiments.classification.plain import train_plainly
 
 ALONE = Rank(rank=0, world_size=1, device=torch.device("cpu"), precision=Precision.FLOAT32)
 EPOCHS = 4
@@ -39,8 +42,8 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> ImageSettings:
     )
 
 
-def train(images: ImageSettings, strategy: StrategyName, *, from_scratch: bool = False) -> TrainingRecord:
-    settings = ClassificationSettings(
+def learning(strategy: StrategyName) -> ClassificationSettings:
+    return ClassificationSettings(
         strategy=strategy,
         model=ClassifierSettings(family=ModelFamily.SMALL, width=8),
         epochs=EPOCHS,
@@ -49,8 +52,13 @@ def train(images: ImageSettings, strategy: StrategyName, *, from_scratch: bool =
         schedule=TaskScheduleSettings(warm_up_epochs=0.2, decays=((3, 0.1),)),
         buffer=BufferSettings(capacity=60, representatives=10, candidates=10, transport="local"),
     )
+
+
+def train(images: ImageSettings, strategy: StrategyName, *, from_scratch: bool = False) -> TrainingRecord:
     torch.set_num_threads(1)
-    return TaskTrainer(settings, images, ImageData(images), rank=ALONE, seed=0, from_scratch=from_scratch).run()
+    return TaskTrainer(
+        learning(strategy), images, ImageData(images), rank=ALONE, seed=0, from_scratch=from_scratch
+    ).run()
 
 
 def test_incremental_training_learns_each_task_and_forgets_the_one_before(images: ImageSettings) -> None:
@@ -84,3 +92,18 @@ def test_training_from_scratch_learns_all_tasks_seen_with_a_new_network_each_tim
     assert record.samples == EPOCHS * (200 + 400)
     incremental = train(images, StrategyName.INCREMENTAL)
     assert record.after_task[0].top1 == incremental.after_task[0].top1, "the first task is the same"
+
+
+@pytest.mark.parametrize("plain", [False, True])
+def test_files_that_cannot_be_read_are_counted_whatever_they_are_for(
+    images: ImageSettings, tmp_path: Path, plain: bool
+) -> None:
+    folder = write_digits(tmp_path / "digits", classes=2, train=20, val=5)
+    for part, number in (("train", 3), ("val", 4)):
+        (folder / part / "1" / f"{number:03d}.png").write_bytes(b"no image")
+    images = images.model_copy(update={"folder": folder, "corrupt_share": 0.2})
+    if plain:
+        record = train_plainly(learning(StrategyName.ER), images, ImageData(images), rank=ALONE, seed=0, ranks=1)
+    else:
+        record = train(images, StrategyName.INCREMENTAL)
+    assert record.corrupt == 2

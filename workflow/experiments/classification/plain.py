@@ -97,4 +97,5 @@ def train_plainly(
                 record.samples += len(labels)
             record.seconds += time.monotonic() - began_s
         record.after_task.append(evaluator.evaluate(network.eval()))
+    record.corrupt = data.corrupt
     return record

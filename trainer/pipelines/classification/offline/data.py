@@ -31,6 +31,11 @@ class ImageData:
         """Of all tasks together."""
         return len(self.files.classes)
 
+    @property
+    def corrupt(self) -> int:
+        """Files for training and for validation that no rank could read so far."""
+        return len(self.train.corrupt.reasons) + len(self.val.corrupt.reasons)
+
 
 def make_loader(files: Sequence[ImageFile], settings: ImageSettings) -> Loader:
     """Return the loader that the settings name; raise UserError if it cannot be used on this host."""

@@ -42,7 +42,7 @@ class TrainingRecord:
     """Trained on by all ranks, representatives included."""
     skipped_steps: int = 0
     corrupt: int = 0
-    """Files that this rank could not read."""
+    """Files that could not be read, for training or for validation."""
     breakdown_ms: dict[str, float] = field(default_factory=dict)
     """Mean of a step."""
     buffer: dict[str, Any] | None = None

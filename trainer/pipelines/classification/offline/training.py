@@ -208,5 +208,5 @@ class TaskTrainer:
     def _complete(self, now: _Progress) -> None:
         record, report = now.record, now.report
         record.steps, record.samples, record.skipped_steps = report.steps, report.samples, report.skipped
-        record.corrupt = len(self._data.train.corrupt.reasons)
+        record.corrupt = self._data.corrupt
         record.breakdown_ms, record.buffer = report.breakdown_ms(), report.buffer_figures()

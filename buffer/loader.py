@@ -263,7 +263,10 @@ class RehearsalLoader:
         if callable(self._fields):
             return self._fields(loaded)
         if self._fields is not None:
-            return dict(zip(self._fields, loaded, strict=True))
+            parts = tuple(loaded)
+            if len(self._fields) != len(parts):
+                raise ValueError(f"The loader's batches have {len(parts)} parts, but fields names {self._fields!r}.")
+            return dict(zip(self._fields, parts, strict=True))
         if isinstance(loaded, Mapping):
             return loaded
         raise ValueError(f"The loader's batches are of type {type(loaded).__name__}: name their parts by fields=(...).")

@@ -52,6 +52,8 @@ class OfferCheck:
             if self._classes > 1:
                 raise ValueError(f"The buffer has {self._classes} classes, so offer() needs labels, one per sample.")
             return
+        if not isinstance(labels, torch.Tensor):
+            raise ValueError(f"labels must be {count} integers in a tensor, not a {type(labels).__name__}.")
         if tuple(labels.shape) != (count,) or labels.dtype not in _INTEGERS:
             raise ValueError(f"labels must be {count} integers, not {tuple(labels.shape)} of {labels.dtype}.")
         if count == 0:

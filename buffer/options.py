@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from numbers import Integral
 from typing import get_args
 
 from ptychoflow.buffer.capacity import items_in_budget
@@ -28,6 +29,7 @@ class Options:
     """Every class has room of its own."""
 
     def __post_init__(self) -> None:
+        self._require_whole_numbers()
         for name in ("representatives", "candidates", "classes"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1.")
@@ -49,6 +51,13 @@ class Options:
             )
         if self.representatives > self.capacity:
             raise ValueError(f"representatives {self.representatives} is larger than capacity {self.capacity}.")
+
+    def _require_whole_numbers(self) -> None:
+        for name in ("capacity", "representatives", "candidates", "classes", "seed"):
+            if not isinstance(getattr(self, name), Integral):
+                raise ValueError(f"{name} is {getattr(self, name)!r}; it must be a whole number.")
+        if self.seed < 0:
+            raise ValueError(f"seed is {self.seed}; it must not be negative.")
 
     @property
     def spare_rows(self) -> int:

@@ -141,6 +141,8 @@ class Schema(Mapping[str, Field]):
 
     def _check_tensor(self, name: str, tensor: torch.Tensor) -> int:
         field = self._fields[name]
+        if not isinstance(tensor, torch.Tensor):
+            raise ValueError(f"Field {name!r} is a {type(tensor).__name__}, not a tensor.")
         if tensor.dtype != field.torch_dtype:
             raise ValueError(f"Field {name!r} has dtype {tensor.dtype}; the schema says torch.{field.dtype}.")
         if tensor.ndim != len(field.shape) + 1 or tuple(tensor.shape[1:]) != field.shape:

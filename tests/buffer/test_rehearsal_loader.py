@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
+import numpy as np
 import pytest
 import torch
 from support import wait_until
@@ -208,6 +209,7 @@ def test_a_policy_that_needs_scores_is_given_them_by_store() -> None:
         ({}, r"type list: name their parts by fields="),
         ({"fields": ("x", "y", "z")}, r"none of the buffer's \['number', 'image'\]"),
         ({"fields": ("number", "image", "class"), "labels": "label"}, "no labels 'label'"),
+        ({"fields": ("number", "image")}, r"batches have 3 parts, but fields names \('number', 'image'\)"),
     ],
 )
 def test_batches_that_do_not_say_what_they_are_are_refused(settings: dict[str, Any], message: str) -> None:
@@ -217,6 +219,34 @@ def test_batches_that_do_not_say_what_they_are_are_refused(settings: dict[str, A
         pytest.raises(ValueError, match=message),
     ):
         next(iter(RehearsalLoader(loader, buffer, **settings)))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"image": np.zeros((4, 2, 2), np.float32)}, "Field 'image' is a ndarray, not a tensor"),
+        ({"class": [0, 1, 2, 3]}, "labels must be 4 integers in a tensor, not a list"),
+    ],
+)
+def test_what_is_no_tensor_is_told(change: dict[str, Any], message: str) -> None:
+    batch = {"number": torch.arange(4), "image": torch.zeros(4, 2, 2), "class": torch.arange(4)}
+    with RehearsalBuffer(SCHEMA, **SETTINGS) as buffer, pytest.raises(ValueError, match=message):
+        next(iter(RehearsalLoader([batch | change], buffer, labels="class")))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"capacity": 0.3 * 80}, r"capacity is 24\.0; it must be a whole number"),
+        ({"candidates": 1.5}, r"candidates is 1\.5; it must be a whole number"),
+        ({"seed": None}, "seed is None; it must be a whole number"),
+        ({"seed": -1}, "seed is -1; it must not be negative"),
+    ],
+)
+def test_sizes_that_are_no_whole_numbers_are_told(change: dict[str, Any], message: str) -> None:
+    """A capacity is often a share of a data set, which is a float."""
+    with pytest.raises(ValueError, match=message):
+        RehearsalBuffer(SCHEMA, **SETTINGS | change)
 
 
 @pytest.mark.parametrize(

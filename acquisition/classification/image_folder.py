@@ -83,7 +83,10 @@ def _files(folder: Path, classes: tuple[str, ...]) -> tuple[ImageFile, ...]:
     suffixes = _suffixes()
     files: list[ImageFile] = []
     for label, name in enumerate(classes):
-        found = sorted(path for path in (folder / name).iterdir() if _is_image(path, suffixes))
+        try:
+            found = sorted(path for path in (folder / name).iterdir() if _is_image(path, suffixes))
+        except OSError as error:
+            raise UserError(f"{folder / name} cannot be listed: {error.strerror}; it should hold images") from error
         if not found:
             raise UserError(f"{folder / name} holds no image; remove the class or add images")
         files.extend(ImageFile(path, label) for path in found)

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import io
+import os
 import zlib
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
@@ -61,6 +63,24 @@ def test_a_missing_part_is_named(folder: Path, missing: str) -> None:
     (folder / missing).rename(folder / "elsewhere")
     with pytest.raises(UserError, match=rf"{missing} cannot be listed: No such file or directory"):
         read_image_folder(folder)
+
+
+def test_a_class_that_may_not_be_listed_is_named() -> None:
+    """Not in pytest's folder, which is closed to whom root becomes here."""
+    Image.registered_extensions()  # read once, as root
+    with TemporaryDirectory() as temporary:
+        Path(temporary).chmod(0o755)
+        folder = write_digits(Path(temporary) / "digits", classes=2, train=2, val=2)
+        (folder / "val" / "1").chmod(0)
+        user = os.geteuid()
+        try:
+            if user == 0:
+                os.seteuid(65534)
+            with pytest.raises(UserError, match=r"val/1 cannot be listed: Permission denied; it should hold images"):
+                read_image_folder(folder)
+        finally:
+            os.seteuid(user)
+            (folder / "val" / "1").chmod(0o755)
 
 
 def test_more_tasks_than_classes_are_refused() -> None:

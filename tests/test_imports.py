@@ -47,6 +47,7 @@ TRAINER_ROOMS = (
     ("service",),
 )
 WORKFLOW_ROOMS = (
+    ("interruption",),
     ("exit_status", "former_names", "logs", "environment", "drawing", "target", "progress_bar", "summary"),
     ("configuration", "contained", "progress", "json_results", "loss_plot", "step_plot"),
     ("judged_scores", "monitoring_spans"),

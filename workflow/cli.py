@@ -5,10 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import resource
+import signal
 import sys
+from collections.abc import Iterator
 
 from ptychoflow.streaming.errors import UserError
-from ptychoflow.workflow.exit_status import INTERRUPTED_STATUS, USER_ERROR_STATUS
+from ptychoflow.workflow.exit_status import FAILED_STATUS, USER_ERROR_STATUS
+from ptychoflow.workflow.interruption import Interruption
 from ptychoflow.workflow.logs import PROGRAM, configure_logging, outlive_terminal, print_error, report_bug
 
 
@@ -16,17 +19,31 @@ def main() -> None:
     """Run the command line of this process and exit with its status.
 
     0: the work was done. 2: a user's mistake, told in one line. 130: ended in order after Ctrl-C. 1: anything else.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C, where the command does not end in an order of its own.
     """
     sys.excepthook = report_bug
     outlive_terminal()
     configure_logging()
     let_waiting_threads_sleep()
     allow_many_files()
-    try:
+    with _interruptions_kept():
         sys.exit(run_command_line(sys.argv[1:]))
-    except KeyboardInterrupt:
-        print_error("interrupted")
-        sys.exit(INTERRUPTED_STATUS)
+
+
+@contextlib.contextmanager
+def _interruptions_kept() -> Iterator[None]:
+    """Let Ctrl-C raise KeyboardInterrupt, also where a library that is interrupted raises an error of its own."""
+    interruption = Interruption()
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, interruption)
+    try:
+        yield
+    except Exception as error:
+        if interruption.came:  # pydantic does so while its classes are made
+            raise KeyboardInterrupt from error
+        raise
 
 
 def let_waiting_threads_sleep() -> None:
@@ -55,16 +72,22 @@ def run_command_line(arguments: list[str]) -> int:
     from ptychoflow.workflow.app import create_app  # noqa: PLC0415
     from ptychoflow.workflow.former_names import with_present_names  # noqa: PLC0415
 
+    command = get_command(create_app())
     try:
-        status = get_command(create_app()).main(
-            args=with_present_names(arguments), prog_name=PROGRAM, standalone_mode=False
-        )
+        # not its main(), which tells an interruption by a status alone
+        with command.make_context(PROGRAM, with_present_names(arguments)) as context:
+            status = command.invoke(context)
+    except typer.Exit as end:
+        return end.exit_code
+    except BrokenPipeError:  # who read the output has ended, as head does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED_STATUS
     except UserError as error:
         print_error(str(error))
         return USER_ERROR_STATUS
     except typer.TyperException as error:
-        context = getattr(error, "ctx", None)  # mistakes in the use of a command have one
-        command = PROGRAM if context is None else context.command_path
-        print_error(f"{error.format_message().rstrip('.')}; try '{command} --help'")
+        where = getattr(error, "ctx", None)  # mistakes in the use of a command have one
+        path = PROGRAM if where is None else where.command_path
+        print_error(f"{error.format_message().rstrip('.')}; try '{path} --help'")
         return USER_ERROR_STATUS
     return int(status or 0)

@@ -1,6 +1,7 @@
 """The command `ptychoflow`, also as `python -m ptychoflow`; the launcher starts the parts so."""
 
 import importlib.util
+import signal
 import sys
 
 NEEDED = (
@@ -12,7 +13,18 @@ NEEDED = (
 
 
 def main() -> None:
-    """Run the command line, or say in one line which extra is not installed."""
+    """Run the command line; or say in one line which extra is not installed, or that Ctrl-C has ended it."""
+    try:
+        _main()
+    except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # it ends already
+        print("ptychoflow: interrupted", file=sys.stderr)  # noqa: T201 what prints may not be imported yet
+        from ptychoflow.workflow.exit_status import INTERRUPTED_STATUS  # noqa: PLC0415
+
+        sys.exit(INTERRUPTED_STATUS)
+
+
+def _main() -> None:
     missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
     if missing:
         sys.exit(

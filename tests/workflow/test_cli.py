@@ -182,6 +182,68 @@ def test_a_bug_keeps_its_traceback_in_a_file_and_prints_one_line(tmp_path: Path)
     assert "Traceback" in log.read_text()
 
 
+IMPORTING = """
+import builtins, os, signal, sys
+from ptychoflow.__main__ import main
+module = sys.argv.pop()
+imported = builtins.__import__
+def interrupted(name, *rest, **more):
+    if name == module:
+        builtins.__import__ = imported
+        os.kill(os.getpid(), signal.SIGINT)
+    return imported(name, *rest, **more)
+builtins.__import__ = interrupted
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        "ptychoflow.workflow.cli",
+        "ptychoflow.workflow.app",
+        "ptychoflow.workflow.launching.launcher",
+    ],
+)
+def test_ctrl_c_in_the_first_second_ends_with_one_line(tmp_path: Path, module: str) -> None:
+    command = [sys.executable, "-c", IMPORTING, "run", "--preset", "simulated", module]
+    answer = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    assert (answer.returncode, answer.stderr) == (130, "ptychoflow: interrupted\n")
+    assert list(tmp_path.iterdir()) == []
+
+
+MADE_OTHERWISE = """
+import os, signal
+from pathlib import Path
+from ptychoflow.__main__ import main
+from ptychoflow.workflow import cli
+from ptychoflow.workflow.launching import launcher
+def check(_config):
+    try:
+        os.kill(os.getpid(), signal.SIGINT)
+    except KeyboardInterrupt:
+        ANSWER
+launcher.check_source = check
+main()
+"""
+"""A library makes an error of its own of Ctrl-C, or ignores it."""
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        ("raise RuntimeError('no schema') from None", "ptychoflow: interrupted\n"),
+        ("pass", "ptychoflow: interrupted; the summary holds what was done until then\n"),
+    ],
+)
+def test_ctrl_c_that_a_library_takes_for_itself_is_not_lost(tmp_path: Path, answer: str, said: str) -> None:
+    command = [sys.executable, "-c", MADE_OTHERWISE.replace("ANSWER", answer), "run", "--preset", "simulated"]
+    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode == 130, ended.stderr
+    assert ended.stderr.endswith(said)
+    assert "Traceback" not in ended.stderr
+
+
 @pytest.mark.parametrize(("met", "status"), [(True, 0), (False, 1)])
 def test_benchmark_results_are_json_and_a_missed_target_fails(tmp_path: Path, met: bool, status: int) -> None:
     target = {"name": "ratio", "value": 0.4, "target": 0.5, "direction": "min", "met": met}

@@ -100,6 +100,7 @@ def test_a_killed_reader_is_said() -> None:
 PROGRAM = """
 import collections, itertools, os, sys
 from ptychoflow.workflow import cli
+from ptychoflow.__main__ import main
 from ptychoflow.workflow.contained import contained
 
 def hang():
@@ -107,7 +108,7 @@ def hang():
     collections.deque(itertools.repeat(0), maxlen=0)
 
 cli.run_command_line = lambda arguments: contained(hang, ["scan.h5"])
-cli.main()
+main()
 """
 
 

@@ -106,25 +106,35 @@ def test_a_crashed_acquisition_is_told_with_what_to_do(supervisor: Supervisor, c
         assert end.reason.startswith(f"ended by signal SIGSEGV{said.rstrip(';')}")
 
 
-def test_parts_are_asked_to_end_one_after_the_other(supervisor: Supervisor, children: Children) -> None:
+def test_parts_of_a_stage_are_asked_to_end_at_once_and_those_of_the_next_when_they_have(
+    children: Children, supervisor: Supervisor
+) -> None:
     on_term = f"""
 import signal, sys, time, pathlib
+own = pathlib.Path(sys.argv[1])
+def note(what):
+    with (own.parent / "order").open("a") as order:
+        order.write(own.name + " " + what + "\\n")
 def end(*_):
-    time.sleep(0.2)
-    with (pathlib.Path(sys.argv[1]).parent / "order").open("a") as order:
-        order.write(pathlib.Path(sys.argv[1]).name + " ")
+    note("asked")
+    deadline_s = time.monotonic() + 0.5
+    while (own.parent / "order").read_text().count("asked") < 2 and time.monotonic() < deadline_s:
+        time.sleep(0.01)
+    note("ends")
     sys.exit(0)
 signal.signal(signal.SIGTERM, end)
 {SLEEP}
 """
-    order = (Part.ACQUISITION, Part.TRAINER, Part.EDGE)
-    for part in reversed(order):
+    stages = ((Part.TRAINER, Part.EDGE), (Part.DASHBOARD,))
+    for part in (Part.DASHBOARD, Part.EDGE, Part.TRAINER):
         supervisor.start(children.command(part, on_term))
-    for part in order:
         children.pid(part)
-    ends = supervisor.stop(order)
-    assert [(end.part, end.status) for end in ends] == [(part, 0) for part in order]
-    assert (children.folder / "order").read_text() == "acquisition trainer edge "
+    ends = supervisor.stop(stages)
+    assert {(end.part, end.status) for end in ends} == {(part, 0) for stage in stages for part in stage}
+    said = (children.folder / "order").read_text().splitlines()
+    assert set(said[:2]) == {"trainer asked", "edge asked"}
+    assert set(said[2:4]) == {"trainer ends", "edge ends"}
+    assert said[4:] == ["dashboard asked", "dashboard ends"]
 
 
 def test_who_ignores_the_request_is_killed_with_all_descendants(supervisor: Supervisor, children: Children) -> None:
@@ -139,7 +149,7 @@ subprocess.Popen([sys.executable, "-c", inner, sys.argv[1] + ".own-session"], st
     supervisor.start(children.command(Part.TRAINER, code))
     pids = [children.pid(name) for name in ("trainer", "trainer.same-group", "trainer.own-session")]
     began_s = time.monotonic()
-    (end,) = supervisor.stop([Part.TRAINER])
+    (end,) = supervisor.stop([[Part.TRAINER]])
     assert time.monotonic() - began_s < 5.0
     assert end.status == -signal.SIGKILL
     wait_until(lambda: all(gone(pid) for pid in pids))
@@ -153,7 +163,7 @@ subprocess.Popen([sys.executable, "-c", {DEAF_SLEEP!r}, sys.argv[1] + ".child"])
 """
     supervisor.start(children.command(Part.ACQUISITION, code))
     pids = [children.pid(name) for name in ("acquisition", "acquisition.child")]
-    supervisor.stop([Part.ACQUISITION])
+    supervisor.stop([[Part.ACQUISITION]])
     wait_until(lambda: all(gone(pid) for pid in pids))
 
 
@@ -201,6 +211,17 @@ def test_a_killed_watchdog_disturbs_nobody(children: Children) -> None:
         pid = children.pid("trainer")
         assert supervisor.running == {Part.TRAINER}
     assert gone(pid)
+
+
+def test_a_run_whose_every_part_is_deaf_is_over_in_less_than_ten_seconds(children: Children) -> None:
+    parts = (Part.ACQUISITION, Part.TRAINER, Part.EDGE, Part.DASHBOARD)
+    with Supervisor() as supervisor:
+        for part in parts:
+            supervisor.start(children.command(part, DEAF_SLEEP))
+            children.pid(part)
+        began_s = time.monotonic()
+        supervisor.stop([parts[:3], parts[3:]])
+    assert time.monotonic() - began_s < 9.0  # summary and report take the rest
 
 
 def test_terminating_nobody_takes_no_time() -> None:

@@ -24,6 +24,7 @@ from ptychoflow.streaming.telemetry import SPEAKERS, TelemetrySender
 from ptychoflow.workflow.configuration.config import AnyConfig, load_config
 from ptychoflow.workflow.configuration.pipeline_name import PipelineName
 from ptychoflow.workflow.exit_status import INTERRUPTED_STATUS
+from ptychoflow.workflow.interruption import Interruption
 from ptychoflow.workflow.launching.ended_run import refuse_ended_run
 from ptychoflow.workflow.launching.lifeline import stop_without_launcher
 from ptychoflow.workflow.launching.ports import require_fixed, warn_if_open
@@ -130,7 +131,7 @@ def _failure_reported(part: Part, network: NetworkSettings) -> Iterator[None]:
 def stop_on_signals(stop: threading.Event, *, interrupted: threading.Event | None = None) -> Iterator[None]:
     """Within the context, SIGTERM, SIGHUP and SIGINT set `stop`, and SIGINT also sets `interrupted`.
 
-    A SIGHUP that is ignored, as `nohup` has it, stays ignored.
+    So does a Ctrl-C of before that nobody has noticed. A SIGHUP that is ignored, as `nohup` has it, stays ignored.
     """
 
     def request_stop(number: int, _frame: FrameType | None) -> None:
@@ -138,7 +139,9 @@ def stop_on_signals(stop: threading.Event, *, interrupted: threading.Event | Non
         if number == signal.SIGINT and interrupted is not None:
             interrupted.set()
 
-    with _handling([signal.SIGTERM, signal.SIGINT], request_stop):
+    with _handling([signal.SIGTERM, signal.SIGINT], request_stop) as previous:
+        if any(isinstance(handler, Interruption) and handler.came for handler in previous):
+            request_stop(signal.SIGINT, None)
         yield
 
 
@@ -154,13 +157,15 @@ def interrupted_by_signals() -> Iterator[None]:
 
 
 @contextmanager
-def _handling(signals: list[signal.Signals], handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    """Handle signals within the context, and SIGHUP unless it is ignored."""
+def _handling(
+    signals: list[signal.Signals], handler: Callable[[int, FrameType | None], None]
+) -> Iterator[list[object]]:
+    """Handle signals within the context, and SIGHUP unless it is ignored; yields what handled them before."""
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
         signals = [*signals, signal.SIGHUP]
     previous = [signal.signal(number, handler) for number in signals]
     try:
-        yield
+        yield list(previous)
     finally:
         for number, earlier in zip(signals, previous, strict=True):
             signal.signal(number, earlier)

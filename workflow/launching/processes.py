@@ -11,8 +11,8 @@ from collections.abc import Iterable, Sequence
 import psutil
 
 POLL_S = 0.05
-GRACE_S = 12.0
-"""Leaves the edge time to write its images on a busy host; parts that work as they should need a second or two."""
+GRACE_S = 7.0
+"""With summary and report, Ctrl-C ends a run within ten seconds; parts that work as they should need one or two."""
 
 
 def is_alive(process: psutil.Process) -> bool:
@@ -23,20 +23,25 @@ def is_alive(process: psutil.Process) -> bool:
         return False
 
 
-def terminate_in_order(processes: Sequence[psutil.Process], *, grace_s: float) -> None:
-    """Ask each process with SIGTERM to end, the next one when the one before has ended or used its share of `grace_s`.
+def terminate_in_order(stages: Sequence[Sequence[psutil.Process]], *, grace_s: float) -> None:
+    """Ask the processes of each stage at once with SIGTERM to end.
 
-    Then kill what is left of them, of their descendants and of their process groups. Blocks for at most about
-    `grace_s`. Processes that ended before are skipped.
+    The next stage is asked when the one before has ended, or has used its share of `grace_s`: the same for each process
+    of any stage. Then kill what is left of them, of their descendants and of their process groups. Blocks for at most
+    about `grace_s`. Processes that ended before are skipped.
     """
+    processes = [process for stage in stages for process in stage]
     families = {process.pid: family(process) for process in processes}
     started_s = time.monotonic()
-    for position, process in enumerate(processes, start=1):
-        if is_alive(process):
+    asked = 0
+    for stage in stages:
+        for process in filter(is_alive, stage):
             families[process.pid] = family(process)
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.terminate()
-        _wait_until_gone([process], deadline_s=started_s + grace_s * position / len(processes))
+        asked += len(stage)
+        if stage:
+            _wait_until_gone(stage, deadline_s=started_s + grace_s * asked / len(processes))
     _wait_until_gone(processes, deadline_s=started_s + grace_s)
     for process in processes:
         kill_family(process, families[process.pid])

@@ -22,7 +22,8 @@ WORKING = (Part.ACQUISITION, Part.TRAINER, Part.EDGE)
 """Parts that end by themselves when the scan has ended, in this order."""
 LEAVING_S = 20.0
 """What a trainer has for leaving once the acquisition has left; it needs a second or two."""
-STOP_ORDER = (*WORKING, Part.OUTPUTS, Part.DASHBOARD)
+STOP_STAGES = (WORKING, (Part.OUTPUTS,), (Part.DASHBOARD,))
+"""Those who watch are asked to end when they have seen the others end."""
 
 
 class RunParts:
@@ -60,7 +61,7 @@ class RunParts:
             if failure is not None:
                 log.warning("ending the parts that still run")
                 self._report(failure)
-            ends = supervisor.stop(STOP_ORDER)
+            ends = supervisor.stop(STOP_STAGES)
             if failure is None and not stop.is_set() and (failure := _first_failed(ends)) is not None:
                 self._report(failure)
         return failure
@@ -125,5 +126,5 @@ def _let_go_of_trainer(supervisor: Supervisor) -> None:
 
     What was killed on its way out is started again, by torchrun or by us, and then waits for a scan that nobody sends.
     """
-    for end in supervisor.stop([Part.TRAINER]):
+    for end in supervisor.stop([[Part.TRAINER]]):
         log.info("%s had nothing more to do, and was ended", end.part)

@@ -93,7 +93,7 @@ class Supervisor:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.stop(list(self._running))
+        self.stop([list(self._running)])
         self._watchdog.close()
         self._lifeline.close()
 
@@ -121,14 +121,17 @@ class Supervisor:
         """Return the parts that ended since the last call. Does not block."""
         return [self._forget(part) for part, (process, _) in list(self._running.items()) if process.poll() is not None]
 
-    def stop(self, order: Sequence[Part]) -> list[PartEnd]:
-        """End the parts of `order` that still run, one after the other, and kill what is left after the grace time.
+    def stop(self, stages: Sequence[Sequence[Part]]) -> list[PartEnd]:
+        """End the parts that still run, those of a stage at once, and kill what is left after the grace time.
 
         Blocks for at most about the grace time; returns how each one ended.
         """
-        parts = [part for part in order if part in self._running]
-        terminate_in_order([psutil.Process(self._running[part][0].pid) for part in parts], grace_s=self._grace_s)
-        return [self._forget(part) for part in parts]
+        running = [[part for part in stage if part in self._running] for stage in stages]
+        terminate_in_order(
+            [[psutil.Process(self._running[part][0].pid) for part in stage] for stage in running],
+            grace_s=self._grace_s,
+        )
+        return [self._forget(part) for stage in running for part in stage]
 
     def _forget(self, part: Part) -> PartEnd:
         process, command = self._running.pop(part)

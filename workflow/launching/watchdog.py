@@ -75,7 +75,7 @@ def watch_input(lines: IO[str], *, grace_s: float) -> None:
     for line in lines:
         with contextlib.suppress(psutil.NoSuchProcess):
             processes.append(psutil.Process(int(line)))
-    terminate_in_order(processes, grace_s=grace_s)
+    terminate_in_order([[process] for process in processes], grace_s=grace_s)
 
 
 if __name__ == "__main__":

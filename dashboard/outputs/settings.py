@@ -61,8 +61,15 @@ class TiledOutputSettings(Settings):
     The key, if the server wants one, is taken from the environment variable `TILED_API_KEY`.
     """
 
-    url: Annotated[str, written_as(r"https?://[^\s?#]+", "give http://HOST:PORT or https://..., without ? and #")]
-    """Of the server, such as `http://127.0.0.1:8000`."""
+    url: Annotated[
+        str,
+        written_as(
+            r"https?://[^\s?#@/]+(/[^\s?#]*)?",
+            "give http://HOST:PORT or https://..., without ?, # and a password: it would be kept in the run's folder; "
+            "the server's key is taken from the environment variable TILED_API_KEY",
+        ),
+    ]
+    """Of the server, such as `http://127.0.0.1:8000`; without a password, which would be kept in the run's folder."""
     container: Annotated[
         str, written_as(r"([^\s?#/]+(/[^\s?#/]+)*)?", "give names with / between them, without spaces, ? and #")
     ] = ""

@@ -87,6 +87,12 @@ def test_what_names_no_source_is_refused(text: str) -> None:
         live_options(text, None)
 
 
+def test_a_password_for_a_source_is_refused_and_not_repeated() -> None:
+    with pytest.raises(UserError, match="takes neither user nor password") as refused:
+        live_options("dectris-v2://user:hunter2@10.0.0.5", None)
+    assert "hunter2" not in str(refused.value)
+
+
 @pytest.mark.parametrize(
     ("detector", "positions", "assignments", "said"),
     [

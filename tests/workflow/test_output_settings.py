@@ -57,9 +57,32 @@ def test_a_missing_library_is_told_with_what_installs_it(
     assert said == f"{missing}, which this needs, is not installed: pip install 'ptychoflow[{extra}]'"
 
 
-def test_a_key_in_the_address_of_a_tiled_server_is_refused_as_it_would_be_kept_in_the_run_folder() -> None:
-    with pytest.raises(UserError, match=r"outputs\.tiled\.url"):
-        load_config(assignments=(*SIMULATION, "outputs.tiled.url=http://127.0.0.1:8000/api/v1?api_key=secret"))
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://127.0.0.1:8000/api/v1?api_key=hunter2",
+        "https://user:hunter2@tiled.example",
+        "https://user:hunter2@tiled.example/api@v1",
+        "https://hunter2@tiled.example",
+    ],
+)
+def test_a_secret_in_the_address_of_a_tiled_server_is_refused_and_not_repeated(tmp_path: Path, url: str) -> None:
+    said = ""
+    with pytest.raises(UserError, match=r"setting outputs\.tiled\.url .*TILED_API_KEY") as refused:
+        load_config(assignments=(*SIMULATION, f"outputs.tiled.url={url}"))
+    said += str(refused.value)
+    file = tmp_path / "mine.toml"
+    file.write_text(f'[source]\nkind = "simulation"\n[outputs.tiled]\nurl = "{url}"\n')
+    with pytest.raises(UserError, match=r"outputs\.tiled\.url") as refused:
+        load_config(file=file)
+    said += str(refused.value)
+    assert "hunter2" not in said
+
+
+def test_an_address_of_a_tiled_server_may_have_a_path() -> None:
+    config = load_scan_config(assignments=(*SIMULATION, "outputs.tiled.url=https://tiled.example:8000/at@home/v1"))
+    assert config.outputs.tiled is not None
+    assert config.outputs.tiled.url == "https://tiled.example:8000/at@home/v1"
 
 
 @pytest.mark.parametrize("section", ["ntndarray.prefix=X: outputs.ntndarray.port", "bluesky.port"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Mapping
 from typing import Any, Literal, get_args, get_origin
 
@@ -12,6 +13,7 @@ from pydantic_core import ErrorDetails
 from ptychoflow.streaming.errors import UserError
 
 Location = tuple[int | str, ...]
+SECRET_IN_ADDRESS = re.compile(r"(?<=://)[^/\s]+(?=@)|(?<=[?&])[^\s'\"]+(?=['\"])")
 
 
 def explain(error: ValidationError, *, model: type[BaseModel], values: Any, origins: Mapping[str, str]) -> UserError:
@@ -36,7 +38,12 @@ def _explain_one(details: ErrorDetails, *, model: type[BaseModel], values: Any, 
     message = details["msg"].removeprefix("Value error, ")
     if isinstance(details["input"], dict):
         return f"setting {key or 'file'}{origin} is wrong: {message}"
-    return f"setting {key} = {details['input']!r}{origin} is wrong: {message}"
+    return f"setting {key} = {_without_secrets(repr(details['input']))}{origin} is wrong: {message}"
+
+
+def _without_secrets(text: str) -> str:
+    """Leave out a password and what is asked for in an address: what is wrong is printed, and may be logged."""
+    return SECRET_IN_ADDRESS.sub("…", text)
 
 
 def _explain_kind(details: ErrorDetails, key: str, origin: str) -> str:

@@ -76,6 +76,8 @@ def _address(text: str) -> dict[str, Any]:
         said = {"kind": parts.scheme, "host": parts.hostname, "port": parts.port}
     except ValueError as error:
         raise UserError(f"{text!r} is no KIND://HOST[:PORT], such as dectris-v2://10.0.0.5: {error}") from None
+    if parts.username is not None:
+        raise UserError(f"{parts.scheme}://...@{parts.hostname}: a live source takes neither user nor password")
     if not parts.scheme or parts.path.strip("/") or parts.query:
         raise UserError(f"{text!r} is no KIND or KIND://HOST[:PORT], such as dectris-v2://10.0.0.5")
     return {name: value for name, value in said.items() if value is not None}

@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ptychoflow.acquisition.source_settings import ProbeUse
+from ptychoflow.streaming.set_option import set_option
 
 BRIGHT_PERCENTILE = 99.5
 BRIGHT_SHARE = 0.2
@@ -55,7 +56,7 @@ def centre_notes(mean: npt.NDArray[np.float64], expected_px: tuple[int, int]) ->
     y, x = np.rint(np.array(expected_px) + shift).astype(int)
     return [
         f"The direct beam is off the middle of the frame by ({shift[0]:.0f}, {shift[1]:.0f}) px (y, x): "
-        f"--set source.preprocess.centre_px=[{y % lengths[0]},{x % lengths[1]}]"
+        + set_option("source.preprocess.centre_px", f"[{y % lengths[0]},{x % lengths[1]}]")
     ]
 
 

@@ -33,6 +33,7 @@ from ptychoflow.acquisition.scan import Geometry, Perspective
 from ptychoflow.acquisition.source_settings import PreprocessSettings
 from ptychoflow.streaming.errors import UserError
 from ptychoflow.streaming.frame_memory import PART_BYTES, frames_within
+from ptychoflow.streaming.set_option import set_option
 
 log = logging.getLogger(__name__)
 
@@ -215,7 +216,7 @@ class FilePerspective(Perspective):
         if self.index == 0 and height * width > LARGE_FRAME_PX:
             note = (
                 f"Frames of {height} × {width} px take much memory and time: cut them out about the beam, such as with "
-                "--set source.preprocess.crop_px=[512,512]"
+                + set_option("source.preprocess.crop_px", "[512,512]")
             )
             log.warning("%s", note)
             self.notes.append(note)

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from ptychoflow.acquisition.source_settings import HoldOut, RegionEnd, RoleSettings
 from ptychoflow.streaming.errors import UserError
 from ptychoflow.streaming.messages import FrameRole
+from ptychoflow.streaming.set_option import set_option
 
 INTERPOLATION_PX = 1.0
 """A patch at a sub-pixel position touches one pixel more than it has."""
@@ -152,7 +153,8 @@ def _find_region(
     if known_px is None:
         raise UserError(
             "A region cannot be held out: nothing says how far this scan will reach; give its extent, such as "
-            "--set source.extent_m=[[0,0],[5e-6,5e-6]], or hold out nothing with --set acquisition.roles.hold_out=none"
+            f"{set_option('source.extent_m', '[[0,0],[5e-6,5e-6]]')}, or hold out nothing with "
+            "--set acquisition.roles.hold_out=none"
         )
     axis = 0 if settings.region_end in {RegionEnd.LOW_Y, RegionEnd.HIGH_Y} else 1
     sign = 1.0 if settings.region_end in {RegionEnd.LOW_Y, RegionEnd.LOW_X} else -1.0

@@ -7,6 +7,7 @@ admits the roles that may connect to it.
 
 from __future__ import annotations
 
+import shlex
 import stat
 import tempfile
 from collections.abc import Iterable
@@ -140,8 +141,8 @@ def _load(directory: Path, path: Path) -> tuple[bytes, bytes | None]:
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise UserError(
-            f"no usable key in {path}: {reason}; make keys with `ptychoflow keys {directory}`, or copy it from "
-            "where they were made"
+            f"no usable key in {path}: {reason}; make keys with `ptychoflow keys {shlex.quote(str(directory))}`, "
+            "or copy it from where they were made"
         ) from error
     if secret is not None and mode & OF_OTHERS:
         raise UserError(

@@ -15,6 +15,7 @@ from ptychoflow.acquisition.preprocess import FilePerspective, FrameTransform
 from ptychoflow.acquisition.readers.stored import StoredPerspective, check
 from ptychoflow.acquisition.scan import Geometry
 from ptychoflow.streaming.errors import UserError
+from ptychoflow.streaming.set_option import set_option
 
 CENTRE_PX = 2.0
 
@@ -111,5 +112,5 @@ def _beam_centre_note(header: SeriesHeader, settings: LiveSettings) -> list[str]
     said = [round(place) for place in header.beam_centre_px]
     return [
         f"The detector says that the beam centre is at pixel ({said[0]}, {said[1]}), while ({taken[0]}, {taken[1]}) is "
-        f"used; to follow it, --set source.preprocess.centre_px=[{said[0]},{said[1]}]"
+        f"used; to follow it, {set_option('source.preprocess.centre_px', f'[{said[0]},{said[1]}]')}"
     ]

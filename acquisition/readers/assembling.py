@@ -18,6 +18,7 @@ from ptychoflow.acquisition.readers.stored import StoredPerspective
 from ptychoflow.acquisition.scan import ObjectImage
 from ptychoflow.acquisition.source_settings import FrameAxes, FrameChoice, FrameRange, ReplaySettings
 from ptychoflow.streaming.errors import UserError
+from ptychoflow.streaming.set_option import set_option
 
 Indices = npt.NDArray[np.intp]
 
@@ -196,7 +197,7 @@ def _refuse_missing(contents: FileContents, used: Indices) -> None:
                 contents,
                 f"frames {missing.start} to {missing.stop - 1} are kept in {missing.source}, which is missing; "
                 "put it there, or leave these frames out with "
-                f"--set source.drop_frames=[[{missing.start},{missing.stop - 1}]]",
+                + set_option("source.drop_frames", f"[[{missing.start},{missing.stop - 1}]]"),
             )
 
 

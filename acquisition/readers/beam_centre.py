@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+from ptychoflow.streaming.set_option import set_option
+
 
 def centre_note(centre_px: tuple[float | None, float | None], shape_px: tuple[int, int]) -> list[str]:
     """Return a note, with the setting, if a file's beam centre (y, x) is not where frames have it: (y // 2, x // 2)."""
@@ -16,5 +18,5 @@ def centre_note(centre_px: tuple[float | None, float | None], shape_px: tuple[in
         return []
     return [
         f"The file has the beam's centre at ({y:g}, {x:g}) px, not in the middle of the frame: correct it with "
-        f"--set source.preprocess.centre_px=[{round(y)},{round(x)}] (and crop_px)"
+        f"{set_option('source.preprocess.centre_px', f'[{round(y)},{round(x)}]')} (and crop_px)"
     ]

@@ -35,6 +35,7 @@ from ptychoflow.acquisition.readers.reader import FormatReader, ScanFiles
 from ptychoflow.acquisition.readers.units import EnergyUnit, LengthUnit, Quantity, Unit, as_text, scale
 from ptychoflow.acquisition.source_settings import FrameAxes
 from ptychoflow.streaming.errors import UserError
+from ptychoflow.streaming.set_option import set_option
 
 DEFINITIONS = {"NXptycho", "NXcxi_ptycho"}
 SMALLEST_IN_EV = 1e3
@@ -219,7 +220,7 @@ def _positioners(entry: h5py.Group) -> tuple[h5py.Dataset, h5py.Dataset] | None:
         first, second = (str(dataset.name) for _, dataset in moving[:2])
         raise UserError(
             f"{location(entry)}: which positioner is x and which is y is not said; say it, such as "
-            f"--set source.positions.path_x={first} --set source.positions.path_y={second}"
+            f"{set_option('source.positions.path_x', first)} {set_option('source.positions.path_y', second)}"
         )
     return found["y"], found["x"]
 

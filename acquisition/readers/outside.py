@@ -6,6 +6,7 @@ whichever file an external link, a virtual dataset or external storage names, th
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -14,6 +15,7 @@ from pathlib import Path
 import h5py
 
 from ptychoflow.streaming.errors import UserError
+from ptychoflow.streaming.set_option import set_option
 
 MAXIMUM_DEPTH = 16
 """Of links that lead to links; HDF5 follows no more."""
@@ -123,9 +125,10 @@ def _sources(own: Path, name: str) -> list[Path]:
 def _refuse_unless(path: Path, folders: Sequence[Path], what: str, why: str = OUTSIDE) -> None:
     if any(is_inside(path, folder) for folder in folders):
         return
+    named = json.dumps([str(path.parent)], ensure_ascii=False)
     allowed = (
         "copy it beside the file"
         if _NAMED.get() is None
-        else f"if it may be read, name its folder: --set 'source.links_to=[\"{path.parent}\"]'"
+        else f"if it may be read, name its folder: {set_option('source.links_to', named)}"
     )
     raise UserError(f"{what} {path}, {why}; {allowed}")

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from ptychoflow.acquisition.position_check import what_is_wrong
 from ptychoflow.acquisition.scan import Geometry, ObjectImage
 from ptychoflow.streaming.errors import UserError
+from ptychoflow.streaming.set_option import set_option
 
 MINIMUM_ENERGY_EV = 10.0
 MAXIMUM_ENERGY_EV = 1e6
@@ -77,10 +78,11 @@ def _check_positions(stored: StoredPerspective) -> None:
     broken = np.flatnonzero(~np.isfinite(positions).all(axis=1))
     if len(broken):
         first = broken[0] if stored.numbers is None else stored.numbers[broken[0]]
+        more = ", …" if len(broken) > 1 else ""
         _fail(
             stored,
             f"{len(broken)} positions are not finite numbers, the first one of frame {first}; repair it, or leave "
-            f"such frames out with --set source.drop_frames=[{first}{', …' if len(broken) > 1 else ''}]"
+            f"such frames out with {set_option('source.drop_frames', f'[{first}{more}]')}"
             f"{'' if stored.numbers is None else ', beside those that are left out already'}",
         )
     if len(positions) > 1 and np.ptp(positions, axis=0).max() == 0:
@@ -115,7 +117,7 @@ def _check_pixels(pixel_y_m: float, pixel_x_m: float, *, where: str) -> None:
     likely = f"{usual[0]:g}" if len(usual) == 1 else "[Y,X]"
     raise UserError(
         f"{where}: detector pixels are {pixel_y_m:g} m along y and {pixel_x_m:g} m along x; one is in another unit. "
-        f"Give them with --set source.geometry.detector_pixel_size_m={likely}"
+        f"Give them with {set_option('source.geometry.detector_pixel_size_m', likely)}"
     )
 
 

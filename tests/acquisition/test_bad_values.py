@@ -287,7 +287,7 @@ def test_a_missing_position_is_named_by_its_number_in_the_file_where_others_are_
     positions[17, 0] = np.nan
     text = refusal(write_scan(path, positions_m=positions), drop_frames=[[0, 4], 9])
     assert "the first one of frame 17" in text
-    assert "--set source.drop_frames=[17], beside those that are left out already" in text
+    assert "--set 'source.drop_frames=[17]', beside those that are left out already" in text
     assert len(opened(path, drop_frames=[[0, 4], 9, 17]).perspective(0)) == 137
 
 

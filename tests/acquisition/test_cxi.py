@@ -314,7 +314,7 @@ def test_a_virtual_dataset_without_its_source_is_refused_until_its_frames_are_dr
     text = refusal(cxi)
     assert "frames 18 to 29 are kept in" in text
     assert "moved.h5, which is missing" in text
-    assert "--set source.drop_frames=[[18,29]]" in text
+    assert "--set 'source.drop_frames=[[18,29]]'" in text
     scan = opened(cxi, drop_frames=[[18, 29]])
     assert len(scan.perspective(0)) == 18
     np.testing.assert_array_equal(scan.perspective(0).read(0, 18), frames[:18])

@@ -37,7 +37,7 @@ def test_eiger_master_with_its_data_files_and_positions_in_a_text_file(tmp_path)
     assert perspective.geometry.detector_distance_m == pytest.approx(DISTANCE_M)
     assert scan.name == "run_12"
     assert "The detector was set for 30 images; there are 25" in scan.notes
-    assert any("--set source.preprocess.centre_px=[5,12]" in note for note in scan.notes)
+    assert any("--set 'source.preprocess.centre_px=[5,12]'" in note for note in scan.notes)
 
 
 def test_a_data_file_of_an_eiger_that_is_missing_is_named(tmp_path):

@@ -127,7 +127,7 @@ def test_measured_star_in_all_ways(measured_data):
 def test_beam_off_the_middle_is_told_and_put_right(path):
     scan = opened(write_scan(path, np.roll(frames(), (9, -6), (1, 2))))
     note = next(note for note in scan.notes if "off the middle" in note)
-    assert "by (9, -6) px (y, x): --set source.preprocess.centre_px=[41,26]" in note
+    assert "by (9, -6) px (y, x): --set 'source.preprocess.centre_px=[41,26]'" in note
     assert any("The estimated probe is uncertain" in one for one in scan.notes)
     right = opened(path, preprocess={"centre_px": [41, 26]})
     assert not any("off the middle" in one or "uncertain" in one for one in right.notes)

@@ -11,10 +11,10 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from ptychoflow.acquisition.disk_file import DiskFile
 from ptychoflow.acquisition.readers import layout
 from ptychoflow.acquisition.readers.hdf5 import PARTIAL_SUFFIX
 from ptychoflow.acquisition.scan import ELEMENTARY_CHARGE_C, FrameBatch, OpenEndedPerspective
+from ptychoflow.streaming.disk_file import DiskFile
 from ptychoflow.streaming.durable_file import move_durably
 from ptychoflow.streaming.errors import UserError
 

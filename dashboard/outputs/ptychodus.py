@@ -14,7 +14,8 @@ from ptychoflow.dashboard.mosaics import Mosaic
 from ptychoflow.dashboard.outputs.news import News
 from ptychoflow.dashboard.outputs.output import ConsumerAway, Output
 from ptychoflow.dashboard.outputs.settings import PtychodusOutputSettings
-from ptychoflow.streaming.durable_file import durable_file, make_folder_durably
+from ptychoflow.streaming.durable_file import make_folder_durably
+from ptychoflow.streaming.durable_hdf5 import durable_hdf5
 from ptychoflow.streaming.errors import UserError, writing
 from ptychoflow.streaming.events import MosaicKind
 from ptychoflow.streaming.frame_memory import frames_within
@@ -93,10 +94,10 @@ class PtychodusOutput(Output):
         folder = self._folder / f"perspective_{perspective:04d}"
         make_folder_durably(folder)
         if kept.frames.exists():
-            with durable_file(folder / "diffraction.h5") as unfinished, h5py.File(unfinished, "w") as file:
+            with durable_hdf5(folder / "diffraction.h5") as file:
                 self._photons[perspective] = _write_diffraction(file, kept)
             kept.frames.unlink()
-        with durable_file(folder / "product.h5") as unfinished, h5py.File(unfinished, "w") as file:
+        with durable_hdf5(folder / "product.h5") as file:
             write_product(file, best, self._scanned(kept), run=self._run.name)
         self._written[perspective] = best
         log.info("handed over perspective %d with its %s image", perspective, best.info.kind)

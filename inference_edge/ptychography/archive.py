@@ -24,7 +24,8 @@ from ptychoflow.inference_edge.ptychography.frame_residuals import ResidualMap
 from ptychoflow.inference_edge.ptychography.picture_drawer import PictureDrawer
 from ptychoflow.inference_edge.stitching.mosaic import StitchedImage
 from ptychoflow.inference_edge.stitching.quality import Comparison, ReferenceImage, compare
-from ptychoflow.streaming.durable_file import durable_file, make_folder_durably
+from ptychoflow.streaming.durable_file import make_folder_durably
+from ptychoflow.streaming.durable_hdf5 import durable_hdf5
 from ptychoflow.streaming.errors import writing
 from ptychoflow.streaming.events import MosaicKind
 from ptychoflow.streaming.run_folder import RunFolder
@@ -168,10 +169,7 @@ class Archive:
 
     def _write_arrays(self, images: PerspectiveImages) -> None:
         try:
-            with (
-                durable_file(self._folder.image_file(images.perspective)) as unfinished,
-                h5py.File(unfinished, "w") as file,
-            ):
+            with durable_hdf5(self._folder.image_file(images.perspective)) as file:
                 _write_arrays(file, images, _comparison(images))
             with self._lock:
                 self._undrawn[images.perspective] = None

@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import h5py
 import pytest
 
 from ptychoflow.inference_edge.ptychography import archive
-from ptychoflow.streaming.durable_file import durable_file
+from ptychoflow.streaming.durable_hdf5 import durable_hdf5
 
 
 @contextmanager
@@ -19,12 +20,12 @@ def hold_disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
     goes_on = threading.Event()
 
     @contextmanager
-    def durable_file_later(path: Path) -> Iterator[Path]:
+    def durable_hdf5_later(path: Path) -> Iterator[h5py.File]:
         goes_on.wait(120)
-        with durable_file(path) as unfinished:
-            yield unfinished
+        with durable_hdf5(path) as file:
+            yield file
 
-    monkeypatch.setattr(archive, "durable_file", durable_file_later)
+    monkeypatch.setattr(archive, "durable_hdf5", durable_hdf5_later)
     try:
         yield goes_on
     finally:

@@ -72,6 +72,36 @@ def test_arrays_can_be_read_back_and_the_difference_is_free_of_the_global_phase(
     assert picture.std() > 0.05
 
 
+FULL_DISK = """
+import resource, signal, sys
+from pathlib import Path
+sys.path[:0] = sys.argv[2:]
+from test_image_archive import images
+from ptychoflow.inference_edge.ptychography.archive import Archive
+from ptychoflow.streaming.errors import UserError
+from ptychoflow.streaming.run_folder import RunFolder
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (30000, 30000))
+archive = Archive(RunFolder(Path(sys.argv[1])))
+archive.write(images(reference=True))
+try:
+    archive.close()
+except UserError as error:
+    print(error)
+    sys.exit(2)
+"""
+
+
+def test_a_full_disk_is_one_clear_line_and_no_crash(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", FULL_DISK, str(tmp_path), *sys.path], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (2, "")
+    assert done.stdout.startswith(f"cannot write images to {tmp_path / 'images'}: ")
+    assert done.stdout.endswith("; check permission and disk space\n")
+    assert list((tmp_path / "images").iterdir()) == []
+
+
 def test_without_a_reference_there_is_nothing_to_compare(tmp_path):
     archive = Archive(RunFolder(tmp_path))
     archive.write(images(reference=False))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -177,6 +178,46 @@ def test_frames_that_came_after_the_last_image_are_handed_over_at_the_end(
         output.send(news(image_of(perspective, FIRST_PASS, 0.1)))
         keep(perspective, run)
     assert shown_phase(tmp_path / "handed" / "star" / "perspective_0001") == pytest.approx(0.1)
+
+
+FULL_DISK = """
+import resource, signal, sys
+from pathlib import Path
+sys.path[:0] = sys.argv[2:]
+from output_news import FIRST_PASS, news
+from test_ptychodus_output import SOURCE, image_of, keep
+from ptychoflow.acquisition.sources import open_scan
+from ptychoflow.dashboard.outputs.output import ConsumerAway
+from ptychoflow.dashboard.outputs.ptychodus import PtychodusOutput
+from ptychoflow.dashboard.outputs.settings import PtychodusOutputSettings
+from ptychoflow.streaming.settings import RunContext
+folder = Path(sys.argv[1])
+run = RunContext("star", folder / "runs" / "star", seed=0)
+scanned = open_scan(SOURCE).perspective(1)
+keep(scanned, run)
+output = PtychodusOutput(PtychodusOutputSettings(folder=folder / "handed"), run=run)
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (20000, resource.RLIM_INFINITY))
+try:
+    output.send(news(image_of(scanned, FIRST_PASS)))
+except ConsumerAway as error:
+    print(error)
+resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+output.close()
+"""
+
+
+def test_a_full_disk_is_a_consumer_that_is_away_and_crashes_nothing(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", FULL_DISK, str(tmp_path), *sys.path], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout.startswith("cannot hand over perspective 1: ")
+    folder = tmp_path / "handed" / "star" / "perspective_0001"
+    assert sorted(path.name for path in folder.iterdir()) == ["diffraction.h5", "product.h5"]
+    with h5py.File(folder / "diffraction.h5") as file:
+        assert len(file["patterns"]) == 29
 
 
 def test_a_disk_that_takes_nothing_is_a_consumer_that_is_away_and_is_tried_again(

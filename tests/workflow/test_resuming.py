@@ -100,3 +100,9 @@ def test_the_page_of_a_run_that_goes_on_is_its_own(folder: RunFolder) -> None:
         assert is_claimed(folder)
         with pytest.raises(UserError, match="is still going on: open its live page"):
             view(folder.path)
+
+
+@pytest.mark.parametrize("key", ["name", "directory"])
+def test_another_folder_for_a_run_that_is_resumed_is_refused(folder: RunFolder, key: str) -> None:
+    with pytest.raises(UserError, match=rf"^run\.{key}: a resumed run stays in its folder; move "):
+        resumed_config(folder.path, [f"run.{key}=other"])

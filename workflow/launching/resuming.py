@@ -12,11 +12,14 @@ from ptychoflow.streaming.errors import UserError
 from ptychoflow.streaming.run_folder import RunFolder
 from ptychoflow.trainer.checkpoints.checkpoint import newest
 from ptychoflow.workflow.configuration.config import AnyConfig, load_config
-from ptychoflow.workflow.configuration.layers import Table
+from ptychoflow.workflow.configuration.layers import Table, parse_assignments
 from ptychoflow.workflow.launching.ended_run import refuse_ended_run
 from ptychoflow.workflow.launching.ports import is_free, without_taken_ports
 
 log = logging.getLogger(__name__)
+
+PLACE = frozenset({"directory", "name"})
+"""Keys of [run] that the folder itself tells."""
 
 
 def resumed_config(run: Path, assignments: Iterable[str] = (), *, options: Table | None = None) -> AnyConfig:
@@ -35,6 +38,10 @@ def resumed_config(run: Path, assignments: Iterable[str] = (), *, options: Table
             f"{run} is not the folder of a run: it holds no {folder.config.name}; name a folder runs/<name>"
         )
     refuse_ended_run(folder)
+    assignments = list(assignments)
+    if moved := PLACE & parse_assignments(assignments).values.get("run", {}).keys():
+        names = " and ".join(f"run.{key}" for key in sorted(moved))
+        raise UserError(f"{names}: a resumed run stays in its folder; move {run} itself before, or leave this out")
     before = load_config(file=folder.config)
     place = {"run": {"directory": str(run.parent), "name": run.name}}
     after = load_config(file=folder.config, assignments=assignments, options=_merge(options or {}, place))

@@ -71,7 +71,7 @@ def _open_buffer(
     if settings.rehearse_from_items > (capacity := buffer.stats().capacity):
         buffer.close()
         raise UserError(
-            f"{learning.SECTION}.buffer: rehearse_from_items {settings.rehearse_from_items} is larger than the capacity "
-            f"of {capacity} items, so nothing would ever be rehearsed; lower it, or raise the capacity"
+            f"{learning.SECTION}.buffer: rehearse_from_items {settings.rehearse_from_items} is larger than the "
+            f"capacity of {capacity} items, so nothing would ever be rehearsed; lower it, or raise the capacity"
         )
     return buffer

@@ -7,7 +7,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from ptychoflow.streaming.settings import NetworkSettings
 
@@ -130,3 +130,14 @@ class Proxy:
                     self.cut()
                     return
                 sink.sendall(data)
+
+
+@contextlib.contextmanager
+def without_privileges() -> Iterator[None]:
+    """Whoever is root is nobody for a while."""
+    user = os.geteuid()
+    os.seteuid(65534 if user == 0 else user)
+    try:
+        yield
+    finally:
+        os.seteuid(user)

@@ -85,6 +85,11 @@ def run_command_line(arguments: list[str]) -> int:
     except UserError as error:
         print_error(str(error))
         return USER_ERROR_STATUS
+    except PermissionError as error:
+        if error.filename is None:
+            raise
+        print_error(f"{error.filename}: {error.strerror}; ask its owner, or name another place")
+        return USER_ERROR_STATUS
     except typer.TyperException as error:
         where = getattr(error, "ctx", None)  # mistakes in the use of a command have one
         path = PROGRAM if where is None else where.command_path

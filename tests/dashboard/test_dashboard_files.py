@@ -5,8 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -20,6 +19,7 @@ import tifffile
 from fastapi.testclient import TestClient
 from PIL import Image
 from speaking import telemetry
+from support import without_privileges
 from telemetry_samples import acquired, mosaic, ramp, scores, step
 
 from ptychoflow.dashboard.app import create_app
@@ -42,7 +42,6 @@ from ptychoflow.streaming.events import (
 from ptychoflow.streaming.messages import GroundTruthSource
 from ptychoflow.streaming.run_folder import RunFolder
 
-NOBODY = 65534
 PIXEL_SIZE_M = (9e-9, 8e-9)
 POSITIONS_PX = np.array([[1.0, 2.0], [3.0, 5.0]], np.float32)
 PROBE = (np.arange(32).reshape(2, 4, 4) * (1 + 2j)).astype(np.complex64)
@@ -369,17 +368,6 @@ def test_a_run_that_was_renamed_can_be_opened_and_one_that_cannot_be_named_hides
         assert client.get("/api/state", params={"run": name}).json()["present"]["frames"]["acquired"] == 12
     for name in ("two\nlines", "null\0", "\u00fc" * 200):
         assert client.get("/api/state", params={"run": name}).status_code == 404
-
-
-@contextmanager
-def without_privileges() -> Iterator[None]:
-    """Whoever is root is nobody for a while."""
-    user = os.geteuid()
-    os.seteuid(NOBODY if user == 0 else user)
-    try:
-        yield
-    finally:
-        os.seteuid(user)
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,12 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 import h5py
 import pytest
+from support import without_privileges
 
 from ptychoflow.workflow.benchmarks.results import tell
 from ptychoflow.workflow.cli import run_command_line
@@ -150,6 +152,20 @@ def test_a_run_folder_that_cannot_be_made_is_refused(ptychoflow: Command, tmp_pa
     for directory in (tmp_path / "file", Path("/proc")):
         answer = ptychoflow("run", "--preset", "simulated", "--set", f"run.directory={directory}", "--no-dashboard")
         assert str(directory) in complaint(answer)
+
+
+@pytest.mark.parametrize("command", ["view", "report", "resume", "inspect", "run"])
+def test_what_may_not_be_read_is_told_in_one_line(ptychoflow: Command, command: str) -> None:
+    with TemporaryDirectory() as made:  # a test's own folder is for its user alone
+        Path(made).chmod(0o755)
+        folder = Path(made) / "theirs"
+        folder.mkdir(mode=0o700)
+        (folder / "telemetry.jsonl").touch()
+        (folder / "config.toml").touch()
+        with without_privileges():
+            said = complaint(ptychoflow(command, folder))
+    assert str(folder) in said
+    assert "Permission denied" in said
 
 
 def test_keys_are_made_once(ptychoflow: Command, tmp_path: Path) -> None:

@@ -249,6 +249,7 @@ def test_a_mistake_in_a_rank_is_one_line(digits: Path, config: Path, capsys: pyt
         ("training.epoch=3", "did you mean training.epochs?"),
         ("images.image_px=9", "image_px must not be larger than stored_px"),
         ("training.optimizer.accumulate=2", "set training.optimizer.accumulate to 1"),
+        ("training.finish_s=5", "only methods that rehearse learn: set it to 0"),
         ("training.buffer.capacity_bytes=10000", "set training.buffer_share in place of"),
         ("training.buffer_share=0.04", "of 160 training images is a buffer of 6, but er on 2 ranks needs room for 8"),
         ("experiment.buffer_shares=[0.2,0.01]", "experiment.buffer_shares = 0.01 of 160 training images"),

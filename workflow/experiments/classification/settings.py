@@ -67,4 +67,8 @@ class ClassificationExperiment(Settings):
             )
         if self.training.optimizer.accumulate > 1 and asked.plain:
             raise ValueError("experiment.plain makes a step of every minibatch: set training.optimizer.accumulate to 1")
+        if self.training.finish_s > 0:
+            raise ValueError(
+                "training.finish_s is time after the last task, in which only methods that rehearse learn: set it to 0"
+            )
         return self

@@ -78,10 +78,11 @@ def test_a_last_word_that_cannot_be_sent_does_not_keep_a_part_from_ending(
 ) -> None:
     sender = TelemetrySender(network, part=Part.TRAINER)
     sender.send(FINAL)
+    sender.send(RankCounts(1 << 64, 8, 0, 0, ranks=1, final=True))
     sender.send(PartStatus(PartState.FAILED, "cannot read sc\udce4n.h5"))
     sender.close()
     assert sender.dropped == 1
-    assert told(tmp_path) == [FINAL]
+    assert told(tmp_path) == [FINAL, PartStatus(PartState.FAILED, r"cannot read sc\udce4n.h5")]
 
 
 @pytest.mark.usefixtures("hub")

@@ -10,7 +10,8 @@ export PTYCHOFLOW_DATA ?= $(abspath ../shared/data)
 # whole runs and experiments, killed, resumed and struck, the manual's pages word by word, and trials of phase retrieval
 # to the end; one whole run stays with the others
 RUNS := tests/chaos tests/docs/test_tutorials.py tests/buffer/test_language_example.py \
-	tests/acquisition/test_orientation_trial.py tests/workflow/test_classification_killed.py $(wildcard tests/workflow/test_experiment_*.py) \
+	tests/acquisition/test_orientation_trial.py tests/workflow/test_classification_killed.py \
+	$(wildcard tests/workflow/test_experiment_*.py) \
 	$(filter-out tests/end_to_end/test_run.py,$(wildcard tests/end_to_end/test_*.py))
 
 # what comes out is told to the bit, which a GPU does not promise; and three tests at a time are many for its memory

@@ -85,9 +85,16 @@ class Told(Stream, Callback):
 def trained(kind: type[Learner[FrameNetwork]], *, accumulate: int = 1) -> tuple[Told, TimeReport, dict[str, Any]]:
     made = learner(batch_norm=True, optimizer=OptimizerSettings(accumulate=accumulate))
     made.__class__ = kind
-    told, report = Told(), TimeReport(None)
+    told = Told()
+    report = run_loop(told, made)
+    return told, report, made.state() | made.rank_state()
+
+
+def run_loop(told: Told, made: Learner[FrameNetwork], **settings: Any) -> TimeReport:
+    """Train on all that `told` serves; return the loop's report."""
+    report = TimeReport(None)
     TrainingLoop(
-        TrainerSettings(batch_size=SIZE, finish_s=0.0),
+        TrainerSettings(batch_size=SIZE, finish_s=0.0, **settings),
         stream=told,
         strategy=Incremental(PIPELINE, device=torch.device("cpu")),
         learner=made,
@@ -95,7 +102,7 @@ def trained(kind: type[Learner[FrameNetwork]], *, accumulate: int = 1) -> tuple[
         report=report,
         stop=threading.Event(),
     ).run()
-    return told, report, made.state() | made.rank_state()
+    return report
 
 
 @dataclass
@@ -115,15 +122,7 @@ class Waiting(Told):
 
 def test_a_rank_without_anything_to_learn_from_sleeps_until_there_is() -> None:
     stream = Waiting()
-    TrainingLoop(
-        TrainerSettings(batch_size=SIZE, finish_s=0.0, pace=Pace.CONTINUOUS),
-        stream=stream,
-        strategy=Incremental(PIPELINE, device=torch.device("cpu")),
-        learner=learner(batch_norm=True),
-        callback=stream,
-        report=TimeReport(None),
-        stop=threading.Event(),
-    ).run()
+    run_loop(stream, learner(batch_norm=True), pace=Pace.CONTINUOUS)
     assert stream.served == 1
     assert stream.allowed_s == [IDLE_WAIT_S, IDLE_WAIT_S, 0.0, *[IDLE_WAIT_S] * 4]
 
@@ -168,17 +167,9 @@ def test_what_is_evaluated_last_has_learnt_from_minibatches_that_waited_for_othe
 ) -> None:
     """The last step is made of two minibatches, where others are made of three, or is refused as a whole."""
     monkeypatch.setattr("test_late_steps.BAD", bad)
-    made, report = learner(batch_norm=True, optimizer=OptimizerSettings(accumulate=3)), TimeReport(None)
+    made = learner(batch_norm=True, optimizer=OptimizerSettings(accumulate=3))
     told = Ended(made=made)
-    TrainingLoop(
-        TrainerSettings(batch_size=SIZE, finish_s=0.0),
-        stream=told,
-        strategy=Incremental(PIPELINE, device=torch.device("cpu")),
-        learner=made,
-        callback=told,
-        report=report,
-        stop=threading.Event(),
-    ).run()
+    report = run_loop(told, made)
     assert told.steps == made.steps == (2 if bad else 3)
     refused = 2 * SIZE if bad else 0
     assert (told.trained, told.refused) == (SIZE * STEPS - refused, refused)

@@ -30,7 +30,7 @@ STITCHING_THREADS = 2
 
 
 def bench_edge_alone() -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Return results and targets; takes about half a minute."""
+    """Return results and targets; takes about a minute."""
     results, targets = [], []
     for frame_px in FRAMES:
         for batch_frames in BATCH_FRAMES:

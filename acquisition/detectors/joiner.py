@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -138,6 +139,8 @@ class SeriesJoiner:
         self.last_arrival_s: float | None = None
         self.ending: Ending | None = None
         self._ended_s = 0.0
+        self._listening_s = -math.inf
+        """Since when a receiver listens, where there was another one before it."""
         self._settings = settings
         self._waiting: dict[int, _Waiting] = {}
         self._positions: dict[int, tuple[float, float]] = {}
@@ -186,7 +189,7 @@ class SeriesJoiner:
 
     def decides_within(self, first_s: float, last_s: float, *, idle_s: float) -> bool:
         """Whether the time from one frame to another may decide anything, though others come in between."""
-        oldest_s = min(first_s, next(iter(self._waiting.values())).at_s) if self._waiting else first_s
+        oldest_s = min(first_s, self._waits_since_s(next(iter(self._waiting.values())))) if self._waiting else first_s
         return self.ending is not None or last_s - first_s >= idle_s or last_s - oldest_s >= self._settings.wait_s
 
     def add_positions(
@@ -207,15 +210,16 @@ class SeriesJoiner:
             self.ending, self._ended_s = ending, at_s
 
     def listen(self, now_s: float) -> None:
-        """Take in that a receiver listens from now on: a silence before that means nothing.
+        """Take in that a receiver listens from now on: a silence before that means nothing, and what waits waits anew.
 
         Its clock may have been set back since the receiver before: nothing of what came then waits longer for that.
         """
+        self._listening_s = now_s
         if self.last_arrival_s is not None:
             self.last_arrival_s = now_s
         if self.first_frame_s is not None and self.last_frame_s is not None:
             self.first_frame_s, self.last_frame_s = min(self.first_frame_s, now_s), min(self.last_frame_s, now_s)
-        self._ended_s = min(self._ended_s, now_s)
+        self._ended_s = now_s
         self._waiting = {
             trigger: replace(frame, at_s=min(frame.at_s, now_s)) for trigger, frame in self._waiting.items()
         }
@@ -225,7 +229,7 @@ class SeriesJoiner:
         patience_s = 0.0 if self.ending is not None and self.positions_over else self._settings.wait_s
         while self._waiting:
             trigger, frame = next(iter(self._waiting.items()))
-            if now_s - frame.at_s < patience_s:
+            if now_s - self._waits_since_s(frame) < patience_s:
                 break
             del self._waiting[trigger]
             self.unplaced[Unplaced.NO_POSITION] += 1
@@ -258,6 +262,10 @@ class SeriesJoiner:
         if not self.positions_over or sorted(triggers) != list(range(len(triggers))) or not triggers:
             return None
         return np.array([triggers[trigger] for trigger in range(len(triggers))])
+
+    def _waits_since_s(self, frame: _Waiting) -> float:
+        """Return since when a frame's position could have come: not while nobody listened."""
+        return max(frame.at_s, self._listening_s)
 
     def _heard(self, at_s: float) -> None:
         """Note when something came: positions may have waited for their series for long."""

@@ -172,6 +172,37 @@ def test_a_clock_that_is_set_back_between_two_receivers_holds_nothing_up(next_se
     assert first.joiner.unplaced == {Unplaced.NO_POSITION: 3}
 
 
+@pytest.mark.parametrize("ended", [False, True])
+def test_frames_do_not_wait_for_their_positions_while_nobody_listens(ended: bool) -> None:
+    """Their source may say them again to the next receiver, which is asked for as long as any other."""
+    table = SeriesTable(JoinSettings(first_frame=0, first_sample=0, samples_per_frame=1, wait_s=2.0), idle_s=60.0)
+    said: list[Arrival] = [SeriesBegan("1", SeriesHeader()), *(FrameCame("1", index, index) for index in range(3))]
+    said += [PositionsBegan("r", "1"), PositionsCame("r", np.arange(2), np.ones((2, 2)))]
+    said += [SeriesEnded("1", Ending.COMPLETE)] if ended else []
+    for arrival in said:
+        table.apply(arrival, at_s=10.0)
+    table.listen(40.0)
+    table.pass_time(41.9)
+    series = table.first
+    assert series is not None
+    assert not series.joiner.unplaced
+    table.apply(PositionsCame("r", np.array([2]), np.ones((1, 2))), at_s=41.95)
+    assert len(series.joiner.placed) == 3
+    assert series.joiner.placed.take(3).received_at_s == [10.0, 10.0, 10.0], "when they came is kept"
+
+
+def test_frames_whose_positions_the_next_receiver_does_not_bring_are_given_up() -> None:
+    table = SeriesTable(JoinSettings(first_frame=0, first_sample=0, samples_per_frame=1, wait_s=2.0), idle_s=60.0)
+    for arrival in (SeriesBegan("1", SeriesHeader()), FrameCame("1", 0, 0), SeriesEnded("1", Ending.COMPLETE)):
+        table.apply(arrival, at_s=10.0)
+    table.listen(40.0)
+    series = table.first
+    assert series is not None
+    table.pass_time(42.0)
+    assert series.joiner.unplaced == {Unplaced.NO_POSITION: 1}
+    assert series.over
+
+
 @pytest.mark.parametrize("frames_come_first", [False, True])
 def test_positions_are_joined_across_a_clock_that_is_set_back_between_two_receivers(frames_come_first: bool) -> None:
     """They are joined by when they began, which must be near, and for certain only some time later."""

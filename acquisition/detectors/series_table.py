@@ -51,6 +51,8 @@ class Series:
     header: SeriesHeader = field(default_factory=SeriesHeader)
     run: str | None = None
     """The run of positions that belongs to it."""
+    run_ending: Ending | None = None
+    """How that ended; None while it goes on."""
     most_placed: int | None = None
     """Frames that there will be positions for, where their source has said."""
     over: bool = False
@@ -77,10 +79,16 @@ class _Run:
     captured: bool
     total: int | None
     """Samples that there will be."""
+    announced_s: float
+    former: int | None
+    """Number of the series that had the name already, with frames."""
+    amid: bool
+    """That one had not ended, and its own positions had not either, or only because these began."""
     began_s: float | None = None
     """When its first sample came."""
     blocks: list[_Block] = field(default_factory=list)
-    over: bool = False
+    ending: Ending | None = None
+    """None while it goes on."""
 
 
 class SeriesTable:
@@ -103,7 +111,8 @@ class SeriesTable:
         self._malformed = 0
         self._known: PositionsKnown | None = None
         self._open: dict[str, Series] = {}
-        self._finished: dict[str, None] = {}
+        self._finished: dict[str, int | None] = {}
+        """The numbers of series that were let go of; None where no frame came."""
         self._runs: dict[str, _Run] = {}
         self._series_of_run: dict[str, Series] = {}
         self._newest: SeriesJoiner | None = None
@@ -172,11 +181,11 @@ class SeriesTable:
     ) -> None:
         match arrival:
             case PositionsBegan():
-                self._begin_run(arrival)
+                self._begin_run(arrival, at_s)
             case PositionsCame(run=run, numbers=numbers, positions_m=positions_m):
                 self._add_positions(run, numbers, positions_m, at_s)
-            case PositionsEnded(run=run, lost=lost):
-                self._end_run(run, lost)
+            case PositionsEnded(run=run, ending=ending, lost=lost):
+                self._end_run(run, ending, lost)
             case PositionsKnown():
                 self._known = arrival
                 for series in self._open.values():
@@ -190,6 +199,7 @@ class SeriesTable:
             series.over |= series.joiner.finished(now_s=now_s)
             if series.over and not series.over_told:
                 self._tell_misnamed(series)
+                self._leave_out_second(series)
             if series.over and series.joiner.first_frame_s is None:
                 self.let_go(series)
         if self._runs:
@@ -208,13 +218,14 @@ class SeriesTable:
                 first_s, last_s = series.former_s
                 series.former_s = min(first_s, now_s), min(last_s, now_s)
         for run in self._runs.values():
+            run.announced_s = min(run.announced_s, now_s)
             run.began_s = None if run.began_s is None else min(run.began_s, now_s)
             run.blocks = [block._replace(at_s=min(block.at_s, now_s)) for block in run.blocks]
 
     def let_go(self, series: Series) -> None:
         """Forget a series: what still comes of it is late."""
         self._open.pop(series.name, None)
-        self._finished[series.name] = None
+        self._finished[series.name] = None if series.joiner.first_frame_s is None else series.number
         if len(self._finished) > FINISHED_KEPT:
             del self._finished[next(iter(self._finished))]
         if series.run is not None:
@@ -233,6 +244,7 @@ class SeriesTable:
     def _open_series(self, name: str, header: SeriesHeader, at_s: float) -> Series:
         for former in self._open.values():
             former.joiner.end(Ending.NEXT_SERIES, at_s=at_s)
+            self._leave_out_second(former)
         self._series_begun += 1
         former_s = None if self._newest is None else _frames_s(self._newest)
         self._newest = SeriesJoiner(self._join)
@@ -263,9 +275,19 @@ class SeriesTable:
             series = self._open_series(name, SeriesHeader(), at_s)
         series.joiner.add_frame(number, image, at_s=at_s)
 
-    def _begin_run(self, began: PositionsBegan) -> None:
+    def _begin_run(self, began: PositionsBegan, at_s: float) -> None:
         self._runs_begun += 1
-        self._runs[began.run] = _Run(began.series, self._runs_begun, began.captured, began.total)
+        former = None if began.series is None else self._number_of(began.series)
+        amid = any(
+            one.number == former
+            and one.run is not None
+            and one.joiner.ending is None
+            and one.run_ending in (None, Ending.NEXT_SERIES)
+            for one in self._open.values()
+        )
+        self._runs[began.run] = _Run(
+            began.series, self._runs_begun, began.captured, began.total, announced_s=at_s, former=former, amid=amid
+        )
         while len(self._runs) > RUNS_KEPT:
             self._give_up_run(next(iter(self._runs)))
 
@@ -283,15 +305,15 @@ class SeriesTable:
         if run.began_s is None:
             run.began_s = at_s
 
-    def _end_run(self, name: str, lost: int) -> None:
+    def _end_run(self, name: str, ending: Ending, lost: int) -> None:
         if lost:
             self.notes.append(
                 f"the source of positions could not capture {lost} samples; their frames have no position"
             )
         if (known := self._series_of_run.get(name)) is not None:
-            known.joiner.positions_over = True
+            known.joiner.positions_over, known.run_ending = True, ending
         elif name in self._runs:
-            self._runs[name].over = True
+            self._runs[name].ending = ending
 
     def _match(self, now_s: float) -> None:
         """Join runs and series of which it is certain by now, one after the other, as if it had been done in time."""
@@ -306,7 +328,8 @@ class SeriesTable:
         """Let go of positions that began too long ago for any series that is there or comes."""
         for name, run in list(self._runs.items()):
             early = run.began_s is not None and now_s - run.began_s > self._join.begin_within_s
-            awaited = run.series is not None or any(self._may_belong(run, series) for series in self._open.values())
+            first_of_name = run.series is not None and run.former is None
+            awaited = first_of_name or any(self._may_belong(run, series) for series in self._open.values())
             if early and not awaited:
                 self._give_up_run(name)
 
@@ -322,13 +345,19 @@ class SeriesTable:
         """Let go of a run of positions: what still comes of it is left out as well."""
         run = self._runs.pop(name)
         if run.series is not None:
-            self.notes.append(
-                f"positions came that name the series {run.series}, which did not come; they are left out"
-            )
+            why = "which did not come" if run.former is None else "which was over or had others, and did not come again"
+            self.notes.append(f"positions came that name the series {run.series}, {why}; they are left out")
             return
         if not self._no_series_told:
             self.notes.append("positions came that belong to no series; they are left out")
         self._no_series_told = True
+
+    def _leave_out_second(self, series: Series) -> None:
+        """Let go of positions whose source began anew in the middle of a series: they are of none that comes later."""
+        last_s = series.joiner.last_frame_s
+        for name, run in list(self._runs.items()):
+            if run.amid and run.former == series.number and last_s is not None and run.announced_s <= last_s:
+                self._give_up_run(name)
 
     def _matches(self) -> Iterator[tuple[float, str, Series]]:
         """Yield what may be joined, and when it is certain: nothing can begin any more that is nearer in time."""
@@ -349,7 +378,9 @@ class SeriesTable:
 
     def _belong(self, run: _Run, series: Series) -> bool:
         if run.series is not None:
-            return series is self._named(run.series)
+            # of a name that comes again, positions may have come late for the former series
+            again = run.former is not None and run.former != series.number
+            return series is self._named(run.series) and (not again or self._is_near(run, series))
         frames_s = _frames_s(series.joiner)
         if run.began_s is None or frames_s is None:
             return False
@@ -371,6 +402,14 @@ class SeriesTable:
         return next(
             (one for one in reversed(self._open.values()) if one.name.startswith(f"{name}-") and not one.over), None
         )
+
+    def _number_of(self, name: str) -> int | None:
+        """Return the number of the newest series that `_named` would find and of which frames came, over or not."""
+        numbers = {one.name: None if one.joiner.first_frame_s is None else one.number for one in self._open.values()}
+        known = self._finished | numbers
+        if name in known or not name.isdecimal():
+            return known.get(name)
+        return max((number for one, number in known.items() if number and one.startswith(f"{name}-")), default=None)
 
     def _tell_misnamed(self, series: Series) -> None:
         """Say so where a series had no positions while some waited for one of another name."""
@@ -409,7 +448,7 @@ class SeriesTable:
         self._tell_far(run, series)
         for block in run.blocks:
             series.joiner.add_positions(block.numbers, block.positions_m, at_s=block.at_s)
-        series.joiner.positions_over = run.over
+        series.joiner.positions_over, series.run_ending = run.ending is not None, run.ending
 
 
 def _frames_s(joiner: SeriesJoiner) -> tuple[float, float] | None:

@@ -57,7 +57,8 @@ class JoinSettings(Settings):
     begin_within_s: PositiveFloat = 10.0
     """Positions that do not say to which series they belong go with the one whose first frame came nearest to the first
     of them in time, if it was not further away than this. Those of a PandA must have come while its frames did,
-    if those before them have."""
+    if those before them have. Those that name a series are its own whenever they come; only if a series of that name
+    was there before, they must have begun this near to the first frame of the next one."""
     most_frames: PositiveInt = 10_000_000
     """A trigger number beyond this is a mistake."""
 

@@ -225,3 +225,67 @@ def test_positions_are_joined_across_a_clock_that_is_set_back_between_two_receiv
     assert not series.joiner.unplaced
     table.pass_time(back_s + 61.0)
     assert series.joiner.ending is Ending.STALLED
+
+
+def said_of(series: str, run: str, at: float, *, begin_s: float) -> list[Event]:
+    """Return two frames of a series and their positions, which name it, both at `at`."""
+    return [
+        (begin_s, PositionsBegan(run, series)),
+        (begin_s + 0.1, SeriesBegan(series, SeriesHeader())),
+        *((begin_s + 0.2, FrameCame(series, index, (at, index))) for index in range(2)),
+        (begin_s + 0.3, PositionsCame(run, np.arange(2), np.full((2, 2), at))),
+        (begin_s + 0.4, PositionsEnded(run, Ending.COMPLETE)),
+        (begin_s + 0.4, SeriesEnded(series, Ending.COMPLETE)),
+    ]
+
+
+@pytest.mark.parametrize("name", ["scan", "1"])
+@pytest.mark.parametrize("late_s", [4.0, 30.0])
+def test_positions_that_come_too_late_for_their_series_are_not_those_of_the_next_one_of_its_name(
+    name: str, late_s: float
+) -> None:
+    """A detector that is started again counts from 1 again. The next series begins at 5000 s."""
+    former, again = (name, name) if name == "scan" else (f"{name}-a", f"{name}-b")
+    events: list[Event] = [
+        (10.0, SeriesBegan(former, SeriesHeader())),
+        *((10.0, FrameCame(former, index, (1.0, index))) for index in range(2)),
+        (10.0, SeriesEnded(former, Ending.COMPLETE)),
+        (10.0 + late_s, PositionsBegan("late", name)),
+        (10.0 + late_s, PositionsCame("late", np.arange(2), np.ones((2, 2)))),
+    ]
+    own = said_of(again, "own", 2.0, begin_s=5000.0)
+    # frames come before their positions: what waits would be taken at once
+    events += [own[1], *own[2:4], (5000.25, PositionsBegan("own", name)), *own[4:]]
+    events.append((6000.0, SeriesEnded("none", Ending.COMPLETE)))
+    assert placed(events) == Counter({((2.0, index), (2.0, 2.0)): 1 for index in range(2)})
+
+
+def test_positions_that_began_anew_amid_a_series_are_not_those_of_the_next_one_of_its_name() -> None:
+    table = SeriesTable(JoinSettings(first_frame=0, first_sample=0, samples_per_frame=1), idle_s=60.0)
+    events = said_of("1", "first", 1.0, begin_s=10.0)
+    events[5:] = [  # as a sender says it that is started again
+        (10.4, PositionsEnded("first", Ending.NEXT_SERIES)),
+        (10.4, PositionsBegan("second", "1")),
+        (10.4, PositionsCame("second", np.arange(2), np.ones((2, 2)))),
+        (10.5, FrameCame("1", 2, (1.0, 2))),
+        (10.6, SeriesEnded("1", Ending.COMPLETE)),
+    ]
+    own = said_of("1", "own", 2.0, begin_s=11.0)
+    for at_s, arrival in [*events, *own[1:4], own[0], *own[4:]]:
+        table.apply(arrival, at_s=at_s)
+    table.pass_time(20.0)
+    assert list(table.notes) == [
+        "positions came that name the series 1, which was over or had others, and did not come again; they are left out"
+    ]
+    while (first := table.first) is not None:
+        taken = first.joiner.placed.take(2)
+        table.let_go(first)
+    assert taken.images == [(2.0, 0), (2.0, 1)]
+    assert taken.positions_m == [(2.0, 2.0), (2.0, 2.0)]
+
+
+def test_positions_that_come_before_a_series_whose_name_was_there_are_its_own() -> None:
+    events = [event for number in range(4) for event in said_of("1", f"r{number}", number, begin_s=10.0 + number)]
+    events.append((100.0, SeriesEnded("none", Ending.COMPLETE)))
+    expected = Counter({((number, index), (number, number)): 1 for number in range(4) for index in range(2)})
+    assert placed(events) == expected

@@ -155,7 +155,9 @@ class FolderWatch:
         """Find new files in a folder, and new folders in the watched one."""
         path = self._settings.folder / folder
         try:
-            changed_ns, now_s = path.lstat().st_mtime_ns, time.monotonic()
+            # the watched folder itself may be named by a link
+            found, now_s = path.stat(follow_symlinks=not folder), time.monotonic()
+            changed_ns = found.st_mtime_ns
             listed = self._listed.get(folder)
             if listed is None or listed.changed_ns != changed_ns:
                 listed = _Listed(changed_ns, now_s)

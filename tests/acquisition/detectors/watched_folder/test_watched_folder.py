@@ -197,6 +197,19 @@ def test_a_series_whose_name_comes_again_after_it_was_moved_away_is_another_one(
     assert endings == ([Ending.COMPLETE] * 2 if whole else [Ending.NEXT_SERIES])
 
 
+def test_a_folder_may_be_named_by_a_link(
+    draining: Draining, tmp_path: Path, looked: list[list[NewFile]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files_module, "LISTED_AGAIN_S", 0.0)
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    with draining(settings(tmp_path / "link")) as drained:
+        for number in range(3):
+            wait_for_looks(looked)
+            (tmp_path / "real" / f"a_{number}.npy").write_bytes(npy(FRAMES[0]))
+            wait_until(lambda number=number: drained.numbers.get("a_", [])[-1:] == [number])
+
+
 def test_files_of_a_folder_that_was_made_anew_are_taken_once_a_receiver_is_back(
     draining: Draining, tmp_path: Path, looked: list[list[NewFile]]
 ) -> None:

@@ -7,8 +7,9 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from ptychoflow.acquisition.detectors.hdf5_swmr.files import Stage, stage_of
 from ptychoflow.acquisition.detectors.hdf5_swmr.followed_file import FollowedFile, Told
@@ -34,6 +35,14 @@ NUMBER_BYTES = 8
 """In the message about positions."""
 
 
+class _State(NamedTuple):
+    """What tells a file from another one that comes under its name."""
+
+    inode: int
+    size: int
+    changed_ns: int
+
+
 class Hdf5SwmrConnection(Connection):
     """Follows one file after the other. Positions are in the messages; of frames, they say where they are."""
 
@@ -41,6 +50,8 @@ class Hdf5SwmrConnection(Connection):
         self._settings = settings
         self._known: set[str] = set()
         self._waiting: list[str] = []
+        self._done: dict[str, _State] = {}
+        """Of files that are read or left out, as they were: one that is moved away and back is not another one."""
         self._told: dict[str, Told] = {}
         """Of files that were recalled."""
         self._left_out_ns: int | None = None
@@ -79,7 +90,7 @@ class Hdf5SwmrConnection(Connection):
             raise UserError(f"{folder}: there is no such folder; make it, or name the one that files are written into")
         self._look()
         over = {name for name, told in self._told.items() if told.over}
-        self._waiting = [name for name in self._waiting if name not in over]
+        self._leave_out(over)
         self._told = {name: told for name, told in self._told.items() if name not in over}
         if not self._settings.earlier_files:
             self._leave_out_earlier(deliver)
@@ -111,8 +122,20 @@ class Hdf5SwmrConnection(Connection):
             self._left_out_ns = max(written_ns.values(), default=0)
             deliver([encode(WatchBegan(self._left_out_ns))])
         left_out = {name for name, changed_ns in written_ns.items() if changed_ns <= self._left_out_ns}
-        self._waiting = [name for name in self._waiting if name not in left_out]
+        self._leave_out(left_out)
         log.info("%s: %d files that were written before are left out", folder, len(left_out))
+
+    def _leave_out(self, names: Collection[str]) -> None:
+        for name in self._waiting:
+            if name in names:
+                self._note_done(name)
+        self._waiting = [name for name in self._waiting if name not in names]
+
+    def _note_done(self, name: str) -> None:
+        try:
+            self._done[name] = _state_of((self._settings.folder / name).stat())
+        except OSError as error:  # one that is moved away before it was read to its end is another one when it is back
+            log.debug("%s: %s", name, error)
 
     def _follow(self, name: str, deliver: Deliver, stop: threading.Event) -> None:
         log.info("%s: this file is followed", self._settings.folder / name)
@@ -125,6 +148,8 @@ class Hdf5SwmrConnection(Connection):
                     stop.wait(POLL_S)
                 else:
                     self._tell(followed.give_up(), deliver)
+            if followed.over:
+                self._note_done(name)
 
     def _tell(self, messages: Iterable[Message], deliver: Deliver) -> bool:
         told = False
@@ -143,7 +168,9 @@ class Hdf5SwmrConnection(Connection):
                     if fits and entry.is_file():
                         names.add(entry.name)
                         if entry.name not in self._known:
-                            new.append((entry.stat().st_mtime_ns, entry.name))
+                            found = entry.stat()
+                            if self._done.get(entry.name) != _state_of(found):
+                                new.append((found.st_mtime_ns, entry.name))
         except OSError as error:  # a folder may go away for a while, and a file at any moment
             log.debug("%s: %s", self._settings.folder, error)
             return bool(self._waiting)
@@ -151,6 +178,10 @@ class Hdf5SwmrConnection(Connection):
         # one that waits may have been moved away and be back
         self._waiting += [name for _, name in sorted(new) if name not in self._waiting]
         return bool(self._waiting)
+
+
+def _state_of(found: os.stat_result) -> _State:
+    return _State(found.st_ino, found.st_size, found.st_mtime_ns)
 
 
 def _changed_ns(path: Path) -> int:

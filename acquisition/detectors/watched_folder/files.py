@@ -7,7 +7,7 @@ import os
 import re
 import stat
 import time
-from collections.abc import Container
+from collections.abc import Collection, Container
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,6 +71,10 @@ class FolderWatch:
         self._known: dict[str, set[str]] = {"": set()}
         """Names in each folder that need not be looked at again."""
         self._new: dict[tuple[str, str], NewFile] = {}
+        self._inode: int | None = None
+        """Of the watched folder."""
+        self._away = False
+        """Another folder is in its place, with nothing in it."""
         self.gone: set[str] = set()
         """Folders that were there and are no more, since this was cleared."""
         os.close(os.open(settings.folder, os.O_RDONLY | os.O_DIRECTORY))
@@ -167,11 +171,31 @@ class FolderWatch:
                 names = {entry.name: entry.is_dir(follow_symlinks=False) for entry in entries}
         except OSError:  # a folder may go away for a while
             return
+        if not folder and self._is_away(found.st_ino, names):
+            return
         listed.known = now_s - listed.since_s > LISTED_AGAIN_S
         self._listed[folder] = listed
-        known = self._known[folder]
-        for name in names.keys() - known:
+        for name in names.keys() - self._known[folder]:
             self._meet(folder, name, is_folder=names[name])
+        self._know(folder, names)
+
+    def _is_away(self, inode: int, names: Collection[str]) -> bool:
+        """Whether the watched folder is not there, but what nothing is mounted on; what is back then was there before.
+
+        Args:
+            inode: of what is there.
+            names: in it.
+        """
+        another = self._inode not in (None, inode)
+        if another and not names:
+            self._away = True
+            return True
+        if another and self._away:
+            self._know("", ())
+        self._inode, self._away = inode, False
+        return False
+
+    def _know(self, folder: str, names: Collection[str]) -> None:
         self._known[folder] = set(names)
         if not folder:
             gone = [one for one in self._known if one and one not in names]

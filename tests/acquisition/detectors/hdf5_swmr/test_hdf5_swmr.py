@@ -319,6 +319,37 @@ def test_a_file_that_is_moved_away_while_it_waits_and_is_back_is_taken_once(
     assert [arrival.series for arrival in drained.of(SeriesBegan)] == ["a.h5", "b.h5", "c.h5", "d.h5"]
 
 
+@pytest.mark.parametrize("earlier_files", [False, True])
+def test_files_that_are_moved_away_and_back_after_their_turn_are_not_taken_again(
+    draining: Draining, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, earlier_files: bool
+) -> None:
+    """As where a folder is unmounted for a while: the empty one below is in its place."""
+    folder, away = tmp_path / "folder", tmp_path / "away"
+    folder.mkdir()
+    write_whole(folder / "a.h5")
+    os.utime(folder / "a.h5", (1e9, 1e9))
+    looks = record_looks(monkeypatch, folder / "a.h5")
+    with draining(settings(folder, earlier_files=earlier_files)) as drained:
+        write_whole(folder / "b.h5")
+        wait_until(lambda: len(drained.of(SeriesEnded)) == 1 + earlier_files)
+        there = looks[True]
+        wait_until(lambda: looks[True] > there + 1)
+        folder.rename(away)
+        folder.mkdir()
+        wait_until(lambda: looks[False] > 1)
+        folder.rmdir()
+        away.rename(folder)
+        write_whole(folder / "c.h5")
+        wait_until(lambda: "c.h5" in [ended.series for ended in drained.of(SeriesEnded)])
+        (folder / "b.h5").unlink()
+        before = looks.total()
+        wait_until(lambda: looks.total() > before + 1)
+        write_whole(folder / "b.h5")
+        wait_until(lambda: drained.of(SeriesEnded)[-1].series == "b.h5")
+    expected = ["a.h5"] if earlier_files else []
+    assert [began.series for began in drained.of(SeriesBegan)] == [*expected, "b.h5", "c.h5", "b.h5"]
+
+
 def write_whole(path: Path, **options: Any) -> None:
     with h5py.File(path, "w", **options) as file:
         file["entry/data/data"] = np.stack([frame(index) for index in range(3)])

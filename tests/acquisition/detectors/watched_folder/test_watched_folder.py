@@ -197,6 +197,46 @@ def test_a_series_whose_name_comes_again_after_it_was_moved_away_is_another_one(
     assert endings == ([Ending.COMPLETE] * 2 if whole else [Ending.NEXT_SERIES])
 
 
+@pytest.mark.parametrize("series", ["name", "file", "folder"])
+def test_files_of_a_folder_that_was_unmounted_for_a_while_are_not_taken_again(
+    draining: Draining, tmp_path: Path, looked: list[list[NewFile]], series: str
+) -> None:
+    """The empty folder below is in its place. What was there before the run is left out still."""
+    watched, away = tmp_path / "watched", tmp_path / "away"
+    (watched / "scan").mkdir(parents=True)
+    folder = watched / "scan" if series == "folder" else watched
+    (folder / "a_0.npy").write_bytes(npy(FRAMES[0]))
+    with draining(settings(watched, series=series)) as drained:
+        (folder / "a_1.npy").write_bytes(npy(FRAMES[1]))
+        wait_until(lambda: len(drained.of(FrameCame)) == 1)
+        watched.rename(away)
+        watched.mkdir()
+        wait_for_looks(looked)
+        watched.rmdir()
+        away.rename(watched)
+        (folder / "a_2.npy").write_bytes(npy(FRAMES[2]))
+        wait_until(lambda: len(drained.of(FrameCame)) >= 2)
+        wait_for_looks(looked)
+    assert [came.number for came in drained.of(FrameCame)] == ([0, 0] if series == "file" else [1, 2])
+    assert len(drained.of(SeriesBegan)) == (2 if series == "file" else 1)
+
+
+def test_files_of_another_folder_in_the_place_of_the_watched_one_are_taken(
+    draining: Draining, tmp_path: Path, looked: list[list[NewFile]]
+) -> None:
+    watched = tmp_path / "watched"
+    watched.mkdir()
+    with draining(settings(watched)) as drained:
+        (watched / "a_1.npy").write_bytes(npy(FRAMES[1]))
+        wait_until(lambda: len(drained.of(FrameCame)) == 1)
+        watched.rename(tmp_path / "away")
+        watched.mkdir()
+        wait_for_looks(looked)
+        (watched / "a_1.npy").write_bytes(npy(FRAMES[1]))
+        wait_until(lambda: len(drained.of(FrameCame)) == 2)
+    assert len(drained.of(SeriesBegan)) == 2
+
+
 def test_a_folder_may_be_named_by_a_link(
     draining: Draining, tmp_path: Path, looked: list[list[NewFile]], monkeypatch: pytest.MonkeyPatch
 ) -> None:

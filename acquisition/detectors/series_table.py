@@ -87,6 +87,8 @@ class _Run:
     began_s: float | None = None
     """When its first sample came."""
     blocks: list[_Block] = field(default_factory=list)
+    samples: int = 0
+    """In the blocks."""
     ending: Ending | None = None
     """None while it goes on."""
 
@@ -108,6 +110,7 @@ class SeriesTable:
         """What a person should know, since it was taken."""
         self.last_arrival_s: float | None = None
         self._join, self._idle_s = join, idle_s
+        self._most_samples = join.first_sample + join.most_frames * join.samples_per_frame
         self._malformed = 0
         self._known: PositionsKnown | None = None
         self._open: dict[str, Series] = {}
@@ -301,6 +304,9 @@ class SeriesTable:
         run = self._runs.get(name)
         if run is None:
             return  # of a series that is over, or of a run that was given up
+        if run.samples >= self._most_samples:
+            return  # a series has use for no more, and this one may never come
+        run.samples += len(numbers)
         run.blocks.append(_Block(numbers, positions_m, at_s))
         if run.began_s is None:
             run.began_s = at_s

@@ -134,6 +134,25 @@ def test_positions_without_a_series_take_bounded_memory_and_are_told_once() -> N
     assert len(table.first.joiner.placed) == 2
 
 
+def test_positions_that_name_a_series_that_never_comes_take_bounded_memory() -> None:
+    join = JoinSettings(first_frame=0, first_sample=0, samples_per_frame=1, most_frames=10_000)
+    table = SeriesTable(join, idle_s=60.0)
+    table.apply(PositionsBegan("r", "misspelt"), at_s=0.0)
+    tracemalloc.start()
+    try:
+        for block in range(1000):
+            table.apply(PositionsCame("r", np.arange(1000 * block, 1000 * (block + 1)), np.zeros((1000, 2))), at_s=1.0)
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak_bytes < 2 * 10_000 * 24, "what a series may have, and a bit"
+    table.apply(SeriesBegan("misspelt", SeriesHeader()), at_s=2.0)
+    table.apply(FrameCame("misspelt", 9_999, 0), at_s=2.0)
+    table.pass_time(2.1)
+    assert table.first is not None
+    assert len(table.first.joiner.placed) == 1
+
+
 def test_series_of_one_name_that_wait_to_be_read_stay_apart() -> None:
     """A detector that is started anew for every scan counts from 1 again; a resume reads them all at once."""
     table = SeriesTable(JoinSettings(first_frame=0, first_sample=0, samples_per_frame=1), idle_s=60.0)

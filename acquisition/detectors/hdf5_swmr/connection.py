@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ptychoflow.acquisition.detectors.hdf5_swmr.files import Stage, stage_of
-from ptychoflow.acquisition.detectors.hdf5_swmr.followed_file import FollowedFile, Told
+from ptychoflow.acquisition.detectors.hdf5_swmr.followed_file import GONE, FollowedFile, Told
 from ptychoflow.acquisition.detectors.hdf5_swmr.messages import (
     FileBegan,
     FileEnded,
@@ -76,6 +76,8 @@ class Hdf5SwmrConnection(Connection):
                 told.frames = message.first + message.count
             case PositionsWritten():
                 told.positions += len(message.numbers) // NUMBER_BYTES
+            case FileUnusable(gone=True):
+                pass
             case FileEnded() | FileUnusable():
                 told.over = True
 
@@ -100,7 +102,7 @@ class Hdf5SwmrConnection(Connection):
                 if name in self._known:
                     self._follow(name, deliver, stop)
                 else:  # followed now, it would be followed again as one that came back
-                    deliver([encode(FileUnusable(name, "it was moved away before it was read"))])
+                    deliver([encode(FileUnusable(name, GONE, gone=True))])
             else:
                 stop.wait(POLL_S)
             self._look()

@@ -25,6 +25,8 @@ from ptychoflow.acquisition.detectors.hdf5_swmr.written_positions import Written
 from ptychoflow.acquisition.readers.hdf5 import HDF5_ERRORS, one_line
 from ptychoflow.streaming.errors import UserError
 
+GONE = "it was moved away before it was read"
+
 
 @dataclass
 class Told:
@@ -65,7 +67,8 @@ class FollowedFile:
         stage = stage_of(settings.folder / self.name, settle_s=settings.settle_s, watched=self._watched)
         self.closed = stage is Stage.CLOSED
         if stage is Stage.ABSENT:
-            yield from self.give_up()
+            self.over = True
+            yield FileEnded(self.name, complete=False) if self._open else FileUnusable(self.name, GONE, gone=True)
             return
         try:
             if not self._open:

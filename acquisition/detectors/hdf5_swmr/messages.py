@@ -60,6 +60,8 @@ class FileUnusable(_Message, tag="unusable", frozen=True):
     """A file, or the rest of it, cannot be taken."""
 
     reason: str
+    gone: bool = False
+    """It was moved away before anything was read of it: one that is back is taken."""
 
 
 class WatchBegan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="watch"):

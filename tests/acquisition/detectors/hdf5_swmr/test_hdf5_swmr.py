@@ -350,6 +350,24 @@ def test_files_that_are_moved_away_and_back_after_their_turn_are_not_taken_again
     assert [began.series for began in drained.of(SeriesBegan)] == [*expected, "b.h5", "c.h5", "b.h5"]
 
 
+def test_a_file_that_was_moved_away_unread_and_is_back_is_taken_by_the_next_receiver(
+    draining: Draining, tmp_path: Path, writer: Writer
+) -> None:
+    folder, its_settings = tmp_path, settings(tmp_path, settle_s=1.0, quiet_s=60.0, earlier_files=True)
+    writer("open", "a.h5")
+    write_whole(folder / "b.h5")
+    with draining(its_settings) as first:
+        wait_until(lambda: len(first.of(SeriesBegan)) == 1)
+        (folder / "b.h5").rename(folder / "b.away")
+        writer("close")
+        wait_until(lambda: len(first.of(Malformed)) == 1)
+    (folder / "b.away").rename(folder / "b.h5")
+    with draining(its_settings, first.messages) as second:
+        wait_until(lambda: len(second.of(SeriesEnded)) == 1)
+    assert second.frames("b.h5") == [0, 1, 2]
+    assert len(second.of(SeriesBegan)) == 1
+
+
 def write_whole(path: Path, **options: Any) -> None:
     with h5py.File(path, "w", **options) as file:
         file["entry/data/data"] = np.stack([frame(index) for index in range(3)])

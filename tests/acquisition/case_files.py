@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +11,7 @@ import h5py
 import numpy as np
 import tifffile
 from asymmetric_scan import N, frames, translation, write_scan
+from file_case import answered, refused
 from format_files import GEOMETRY, SCAN, write_eiger, write_fold_slice, write_nexus, write_ptychodus
 from scan_files import (
     DETECTOR,
@@ -33,52 +32,6 @@ GAP = np.zeros((N, N), bool)
 GAP[:, 40:43] = GAP[20:22] = True
 WHERE = {"positions.file": "where.npy", "positions.columns": "yx", "positions.unit": "m"}
 KNOWN = {f"geometry.{key}": value for key, value in GEOMETRY.items()}
-
-
-@dataclass(frozen=True)
-class Case:
-    """A file and what must be said of it."""
-
-    name: str
-    write: Callable[[Path], list[Path]]
-    """Writes it into an empty folder; returns what the command is given."""
-    words: tuple[str, ...]
-    refused: bool
-    options: tuple[str, ...] = ()
-
-
-def _options(settings: dict[str, Any]) -> tuple[str, ...]:
-    return tuple(part for key, value in settings.items() for part in ("--set", f"source.{key}={json.dumps(value)}"))
-
-
-def _case(
-    name: str,
-    write: Callable[[Path], Any],
-    *words: str,
-    refused: bool = False,
-    orientation: bool = False,
-    **settings: Any,
-) -> Case:
-    """A case whose writer returns one path or several; settings are those of [source], with `__` for a dot."""
-
-    def written(folder: Path) -> list[Path]:
-        found = write(folder)
-        return found if isinstance(found, list) else [found]
-
-    options = _options({key.replace("__", "."): value for key, value in settings.items()})
-    if orientation:
-        options += ("--orientation",)
-    return Case(name, written, words, refused, options)
-
-
-def answered(name: str, write: Callable[[Path], Any], *words: str, **settings: Any) -> Case:
-    """A case that is described, these words among what is said."""
-    return _case(name, write, *words, **settings)
-
-
-def refused(name: str, write: Callable[[Path], Any], *words: str, **settings: Any) -> Case:
-    """A case that is refused in one line, these words in it."""
-    return _case(name, write, *words, refused=True, **settings)
 
 
 # Writers. Those of scans of 144 frames of 64 x 64 pixels end in "scan", those of small ones do not.
@@ -525,35 +478,3 @@ SEVERAL = (
 )
 
 CASES = FORMATS + VALUES + LINKS + SEVERAL
-
-
-def _more(name: str, *words: str, is_refused: bool = False, file: str = "") -> Case:
-    return Case(f"more: {name}", lambda folder: [folder / (file or f"{name}.cxi")], words, is_refused)
-
-
-MORE = (
-    _more("control", "144 of 64 × 64 px", "diameter of 46% of the field"),
-    _more("control_with_probe", "144 of 64 × 64 px", "1 mode"),
-    _more("gap_uint32", "314 pixels hold 4294967295 in every frame looked at"),
-    _more(
-        "virtual_half_missing", "moved_away.h5, which is missing", is_refused=True, file="virtual_half_missing/scan.cxi"
-    ),
-    _more("link_entry_missing", "links to", "scan_0001.cxi, which is missing", is_refused=True),
-    _more("eiger_master", "the file has no positions", is_refused=True, file="eiger_master/x_master.h5"),
-    _more("one_frame_nan", "1 of 144 frames show nothing (1 without a finite value): 10"),
-    _more("hot_pixel", "1 pixels are hot, at (50, 50)", "diameter of 46% of the field"),
-    _more("mask_inverted", "ignores 92% of the pixels", "source.preprocess.invert_mask=true"),
-    _more("units_distance_mm", "distance 2 m"),
-    _more("grid_4d", "144 of 64 × 64 px"),
-    _more("more_positions_than_frames", "140 frames but 144 positions", "source.frames=first", is_refused=True),
-    _more("nan_tail", "last 24 of 144 positions are no numbers", "frames 120 to 143 are set aside"),
-    _more("probe_matlab_complex", "144 of 64 × 64 px", "1 mode, diameter 30 × 30 px"),
-    _more("all_frames_zero", "none of the 144 frames looked at shows anything", is_refused=True),
-    _more("off_centre", "off the middle of the frame by (9, -6) px", "source.preprocess.centre_px=[41,26]"),
-    _more("flip_x", "source.preprocess.flip_x=true"),
-    _more("transposed", "source.preprocess.transpose=true"),
-    _more("positions_exchanged", "source.preprocess.swap_positions=true"),
-    _more("translation_1000_too_small", "source.preprocess.position_scale=1000", is_refused=True),
-    _more("position_outlier", "1 of 144 positions lie far from all others", "frames 7 are set aside"),
-)
-"""Files that a script of an independent model writes, by their names."""

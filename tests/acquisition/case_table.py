@@ -20,7 +20,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from case_files import CASES, MORE, Case
+from case_files import CASES
+from file_case import Case
+from more_case_files import MORE
 from rich.console import Console
 from rich.table import Table
 

@@ -4,8 +4,10 @@
 """
 
 import pytest
-from case_files import CASES, MORE, Case
+from case_files import CASES
 from case_table import said
+from file_case import Case
+from more_case_files import MORE
 
 from ptychoflow.workflow.cli import run_command_line
 

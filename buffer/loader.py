@@ -233,6 +233,8 @@ class RehearsalLoader:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over what `state_dict` returned on this rank, and begin a draw for the first batch.
 
+        Call it on every rank: it waits for the others as `RehearsalBuffer.load_state_dict` does.
+
         Raises:
             ValueError: see `RehearsalBuffer.load_state_dict`.
         """

@@ -363,8 +363,9 @@ class RehearsalBuffer:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over what this rank saved in a run on as many ranks, so that it goes on as if never interrupted.
 
-        Call it on every rank, each with its own state, before the first `offer`. The capacity may be another one if
-        every rank still has room for its own items; `load_shards` deals them anew where one has not.
+        Call it on every rank, each with its own state, before the first `offer`. It waits until all ranks have, at most
+        `timeout_s`, so that the next draw is from all that was stored. The capacity may be another one if every rank
+        still has room for its own items; `load_shards` deals them anew where one has not.
 
         Args:
             state: what `state_dict` returned on this rank.
@@ -384,7 +385,7 @@ class RehearsalBuffer:
 
         Items keep their ids. On as many ranks and with the same capacity this does what `load_state_dict` does; else
         every rank gets an equal share of every class, and the random numbers begin anew. Call it on every rank before
-        the first `offer`.
+        the first `offer`; it waits for the others as `load_state_dict` does.
 
         Args:
             shards: what `state_dict` returned on all ranks, in their order, the same on every rank; may be read lazily.
@@ -408,7 +409,7 @@ class RehearsalBuffer:
             self._offers = self._background.submit(restore).result()
             if self._store.index.features is not None:
                 self._check.expect_features(self._store.index.features.shape[1])
-            self._background.submit(self._transport.announce).result()
+            self._background.submit(self._transport.announce_restored).result()
 
     def close(self) -> None:
         """End the background thread and leave the group; the other ranks go on without this rank's items."""

@@ -31,6 +31,9 @@ class LocalTransport(Transport):
     def announce(self) -> None:
         """There is nobody to tell."""
 
+    def announce_restored(self) -> None:
+        """There is nobody to tell, or to wait for."""
+
     def request_items(
         self, rank: int, *, count: int, into: OutputSet, first: int, excluded: Ints | None = None
     ) -> None:

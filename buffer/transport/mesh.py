@@ -73,6 +73,7 @@ class MeshTransport(Transport):
         self._short = False
         self._deliveries: dict[int, Delivery] = {}
         self._updated = 0
+        self._restored: set[int] = set()
         self._closing = False
         self._selector = selectors.DefaultSelector()
         self._woken, self._waker = socket.socketpair()
@@ -145,9 +146,28 @@ class MeshTransport(Transport):
 
     def announce(self) -> None:
         """See `Transport.announce`."""
+        self._tell_share(Kind.SIZE)
+
+    def announce_restored(self) -> None:
+        """See `Transport.announce_restored`."""
+        self._tell_share(Kind.RESTORED)
+        deadline = time.monotonic() + self._timeout_s
+        while (missing := self._connections.keys() - self._restored) and not self.interrupted:
+            remaining = deadline - time.monotonic()
+            if remaining <= 0:
+                _log.warning(
+                    "rank %d: going on though ranks %s have restored nothing in %g s: restore the buffer on every rank",
+                    self._store.rank,
+                    sorted(missing),
+                    self._timeout_s,
+                )
+                return
+            self.serve(remaining)
+
+    def _tell_share(self, kind: Kind) -> None:
         size, weight = self._store.share
         for rank in list(self._connections):
-            self._send(rank, Message(Kind.SIZE, size), *self._weight(weight))
+            self._send(rank, Message(kind, size), *self._weight(weight))
 
     def _weight(self, weight: float) -> list[bytes]:
         """What follows a header that says of a weight."""
@@ -254,6 +274,7 @@ class MeshTransport(Transport):
         """What a rank sends, message after message; ValueError if it breaks the protocol."""
         handlers = {
             Kind.SIZE: self._receive_size,
+            Kind.RESTORED: self._receive_restored,
             Kind.WANT_ITEMS: self._serve_items,
             Kind.ITEMS: self._receive_items,
             Kind.PLACED: self._receive_placed,
@@ -275,6 +296,11 @@ class MeshTransport(Transport):
         """Learn of another rank's store what its draws need; the number of items was read with the header."""
         if self._store.weights is not None:
             self.weights[rank] = yield from self._receive_weight()
+
+    def _receive_restored(self, rank: int, message: Message) -> Iterator[memoryview]:
+        """Learn the same of a store that a checkpoint has filled."""
+        yield from self._receive_size(rank, message)
+        self._restored.add(rank)
 
     def _receive_weight(self) -> Generator[memoryview, None, float]:
         if self._store.weights is None:

@@ -85,6 +85,13 @@ class Transport(ABC):
         """Tell every other rank what it must know of this rank's store."""
 
     @abstractmethod
+    def announce_restored(self) -> None:
+        """Tell every other rank what was restored here, and serve until all have told the same, or are gone.
+
+        Goes on without those that let the timeout pass, and logs a warning.
+        """
+
+    @abstractmethod
     def request_items(
         self, rank: int, *, count: int, into: OutputSet, first: int, excluded: Ints | None = None
     ) -> None:

@@ -40,6 +40,8 @@ class Kind(IntEnum):
     """You may be able to write to this `window` of mine: its key, `items` bytes."""
     BYE = 8
     """I leave the group; ask me no more."""
+    RESTORED = 9
+    """I have taken over what a checkpoint held: `SIZE`, after which draws may count on me."""
 
 
 class Message(NamedTuple):

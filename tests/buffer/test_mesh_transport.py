@@ -34,8 +34,8 @@ class Pair(NamedTuple):
 
 
 @pytest.fixture
-def pair() -> Iterator[Pair]:
-    """Rank 0 draws by score; its item has id 0 and weighs 1."""
+def pair(request: pytest.FixtureRequest) -> Iterator[Pair]:
+    """Rank 0 draws by score; its item has id 0 and weighs 1. The parameter is its timeout in seconds."""
     store = LocalStore(
         SCHEMA,
         quotas=np.array([4]),
@@ -50,8 +50,9 @@ def pair() -> Iterator[Pair]:
     store.rows.write([row], {"number": torch.tensor([7])}, [0])
     store.insert([row], [Candidate(0, 1.0)], rng)
     own, peer = socket.socketpair()
+    timeout_s = getattr(request, "param", 10.0)
     transport = MeshTransport(
-        Peers({1: own}, {}), TcpItemChannel(), store, serve_rng=rng, largest_draw=ITEMS, timeout_s=10.0
+        Peers({1: own}, {}), TcpItemChannel(), store, serve_rng=rng, largest_draw=ITEMS, timeout_s=timeout_s
     )
     yield Pair(store, transport, peer)
     peer.close()
@@ -93,4 +94,35 @@ def test_a_rank_may_die_that_has_asked_for_a_rewrite(pair: Pair) -> None:
     transport.serve(10.0)
     assert store.share.weight == 5.0
     assert "connection lost" in transport.lost[1]
+    assert transport.sizes == {}
+
+
+def test_what_was_restored_is_told_and_waited_for(pair: Pair, caplog: pytest.LogCaptureFixture) -> None:
+    """A store that only grows says nothing of a checkpoint."""
+    _, transport, peer = pair
+    peer.sendall(Message(Kind.SIZE, 1).pack() + floats(1.0) + Message(Kind.RESTORED, 5).pack() + floats(2.5))
+    transport.announce_restored()
+    assert (transport.sizes, transport.weights) == ({1: 5}, {1: 2.5})
+    told = Message(Kind.RESTORED, 1).pack() + floats(1.0)
+    assert peer.recv(len(told)) == told
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("pair", [0.2], indirect=True)
+def test_a_rank_that_restores_nothing_is_not_waited_for_longer_than_the_limit(
+    pair: Pair, caplog: pytest.LogCaptureFixture
+) -> None:
+    _, transport, peer = pair
+    peer.sendall(Message(Kind.SIZE, 5).pack() + floats(2.5))
+    transport.announce_restored()
+    assert "ranks [1] have restored nothing in 0.2 s: restore the buffer on every rank" in caplog.text
+    assert transport.sizes == {1: 5}
+
+
+@pytest.mark.parametrize("leaves", [True, False], ids=["leaves", "dies"])
+def test_a_rank_that_is_gone_is_not_waited_for(pair: Pair, leaves: bool) -> None:
+    _, transport, peer = pair
+    peer.sendall(BYE if leaves else b"")
+    peer.shutdown(socket.SHUT_WR)
+    transport.announce_restored()
     assert transport.sizes == {}

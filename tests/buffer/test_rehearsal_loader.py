@@ -363,3 +363,27 @@ def test_it_goes_on_from_its_state() -> None:
         assert batch.rehearsed.sum() == 6
         assert rehearsal.position == state["loader"]["position"] + 1
         assert set(batch.ids[batch.rehearsed].tolist()) <= set(state["buffer"]["ids"].tolist())
+
+
+def drawn_after_loading(rank: int) -> list[int]:
+    """The ranks whose items the first draw after a checkpoint has; rank 1 loads once it sees that rank 0 has."""
+    settings = SETTINGS | {"transport": "tcp"}
+    with RehearsalBuffer(SCHEMA, **settings) as buffer:
+        rehearsal = RehearsalLoader(CountingLoader(), buffer, labels="class")
+        for _ in zip(rehearsal, range(2), strict=False):
+            pass
+        state = rehearsal.state_dict()
+        dist.barrier()
+    with RehearsalBuffer(SCHEMA, **settings) as buffer:
+        rehearsal = RehearsalLoader(CountingLoader(), buffer, labels="class")
+        if rank == 1:
+            wait_until(lambda: buffer.stats().size_per_rank[0] > 0)
+        rehearsal.load_state_dict(state)
+        drawn = buffer.take().ids.tolist()
+        dist.barrier()
+    return sorted({item & 1 for item in drawn})
+
+
+def test_the_first_batch_after_loading_is_drawn_from_what_all_ranks_have_loaded(run_ranks: RunRanks) -> None:
+    """A draw of six from one rank's items alone would be one in many hundreds."""
+    assert run_ranks(drawn_after_loading, 2) == [[0, 1]] * 2

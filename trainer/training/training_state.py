@@ -56,7 +56,7 @@ def restore_training(
                 "with the policy of that run, and with room for all that its buffer held, in items or in bytes"
             ) from error
         if dist.is_initialized():
-            dist.barrier()  # ranks that have loaded have said what they hold
+            dist.barrier()  # a disk may let a rank load for longer than the others' buffers wait
         strategy.buffer.offer(None)  # so that the next step has representatives, of what all ranks hold
     log.info("training goes on from %s, written by %d ranks", checkpoint.path, len(shards))
     return common, shards

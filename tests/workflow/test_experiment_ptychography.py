@@ -236,6 +236,19 @@ def test_pixels_that_do_not_count_are_ignored_by_all_that_is_asked_of_the_sample
     assert psnr_db[1] > psnr_db[0] - 4
 
 
+def test_a_perspective_that_makes_no_step_of_its_own_has_a_checkpoint_all_the_same(tmp_path: Path) -> None:
+    """Its minibatches wait for those of the next to make a step with."""
+    settings = experiment(
+        trainer={"threads": 1, "model": {"width": 2, "levels": 2}, "optimizer": {"accumulate": 1000}},
+        experiment={"methods": ["incremental"]},
+    )
+    (figures,) = trained(settings, tmp_path)
+    (case,) = all_cases(settings, tmp_path)
+    found = newest(CaseFolder(tmp_path / case.name).checkpoints)
+    assert found is not None
+    assert len(found.common()["record"]["sections"]) == len(figures["validation_loss"]) > 1
+
+
 def train_rank(number: int, case: PtychographyCase, folder: CaseFolder) -> None:
     train(case, folder, Rank(number, 2, torch.device("cpu"), Precision.FLOAT32))
 

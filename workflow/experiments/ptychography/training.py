@@ -237,7 +237,8 @@ def _validation(training: Training) -> dict[int, Arrays]:
 def _save(training: Training) -> None:
     """Write a checkpoint of all ranks; blocks until it is complete."""
     training.checkpoints.save(
-        training.learner.steps,
+        # a perspective whose gradients are skipped, or wait for others, makes no step, and its checkpoint needs a name
+        training.learner.steps + len(training.record.sections),
         training.learner,
         training.strategy,
         common={"record": asdict(training.record)},

@@ -33,6 +33,7 @@ CLEAR_GAIN_DB = 0.5
 CLEAR_FACTOR = 1.5
 """A smaller multiple of the accuracy of guessing is called slight."""
 PERSPECTIVES_SHOWN = 3
+PERSPECTIVES_NAMED = 12
 CHANNELS = ("phase", "amplitude")
 PICTURES = {
     "refreshed": "Network, refreshed",
@@ -193,6 +194,7 @@ def _render(folder: RunFolder, summary: Summary, state: RunState) -> str:
             ("Without a place in the scan", summary["unplaced_because"], UNPLACED),
             ("Never came, as is known", summary["missing_because"], MISSING),
         ],
+        held_out_in=_named(summary["held_out"]["perspectives"]) if summary["held_out"] else None,
         channels=CHANNELS,
         images=_images(folder, summary),
         loss=_markup(loss_plot(state, of_images=summary["classification"] is not None)),
@@ -203,6 +205,16 @@ def _render(folder: RunFolder, summary: Summary, state: RunState) -> str:
         config=_read_text(folder.config),
         environment=_read_json(folder.environment, missing={}),
     )
+
+
+def _named(perspectives: Sequence[int]) -> str:
+    """Return which perspectives these are, at least one, rising; of many the first and the last."""
+    *before, last = perspectives
+    if not before:
+        return f"perspective {last}"
+    if len(perspectives) > PERSPECTIVES_NAMED:
+        return f"{len(perspectives)} perspectives from {before[0]} to {last}"
+    return f"perspectives {', '.join(map(str, before))} and {last}"
 
 
 def _images(folder: RunFolder, summary: Summary) -> list[Summary]:

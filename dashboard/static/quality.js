@@ -9,10 +9,11 @@ import { isOver, store } from "./store.js";
 const TITLES = { refreshed: "refreshed", first_pass: "first pass" };
 
 export function drawQuality() {
-  const perspective = scored(chosenPerspective());
+  const shown = chosenPerspective();
+  const perspective = scored(shown);
   const scores = store.perspectives.get(perspective);
   const pass = scores?.[chosen("pass")] ? chosen("pass") : "first_pass";
-  const held = store.present.held_out.slice(-1);
+  const held = heldOut(shown);
   const { residual, calibration } = store.present;
   refill("quality", [perspective, pass, scores, held, residual, calibration, isOver()], () => [...tables(perspective, pass, scores, held), ...residualBlock()]);
 }
@@ -20,8 +21,8 @@ export function drawQuality() {
 function tables(perspective, pass, scores, held) {
   const children = [];
   if (scores?.[pass]) children.push(table(`Perspective ${perspective}, ${TITLES[pass]}`, scores[pass], scores.constant));
-  for (const { frames, quality, constant, memoriser } of held) {
-    children.push(table(`Held out: ${count(frames)} frames never learned from`, quality, constant, memoriser));
+  for (const { perspective: of, frames, quality, constant, memoriser } of held) {
+    children.push(table(`Held out in perspective ${of}: ${count(frames)} frames never learned from`, quality, constant, memoriser));
   }
   if (!children.length) children.push(element("p", { className: "note", textContent: isOver() ? "Nothing was scored: no image had a reference." : "Scores come with the first reference image." }));
   return children;
@@ -41,6 +42,13 @@ function table(title, quality, constant, memoriser = null) {
       element("b", { textContent: finite ? signed(gain, 1) : missing }), ` ${finite ? verdict : ""}`),
     element("table", {}, element("thead", {}, head), element("tbody", {}, ...lines.map((one) => line(one, quality)))),
   );
+}
+
+// The held-out frames of the perspective that is shown, or of the newest that has some.
+function heldOut(shown) {
+  const rows = store.present.held_out;
+  const own = rows.filter((row) => row.perspective === shown);
+  return own.length ? own : rows.slice(-1);
 }
 
 // The perspective that is shown, or the newest that has scores.

@@ -15,12 +15,13 @@ from page_stories import scan_story
 from PIL import Image
 from served_page import DESKTOP_PX, empty_story, opened, served
 from speaking import of, telemetry
-from telemetry_samples import mosaic, ramp
+from telemetry_samples import mosaic, quality, ramp
 
-from ptychoflow.streaming.events import EdgeCounts, FrameTaken, MosaicKind, Part, WarningRaised
+from ptychoflow.streaming.events import EdgeCounts, FrameTaken, HeldOutScores, MosaicKind, Part, WarningRaised
 
 NOTE = "document.getElementById('images-note').textContent"
 SAVING = "document.getElementById('saving').textContent"
+PICK = "Object.assign(document.getElementById('perspective'), {value: '%s'}).dispatchEvent(new Event('change'))"
 ACCENT = (0x1F, 0x5F, 0xBF)
 """Of the light scheme: what has the focus is framed in it."""
 
@@ -91,6 +92,23 @@ def test_the_brightest_pixel_of_normalised_frames_is_not_0(
         state.apply(telemetry(FrameTaken(0, 3, 1)), {"diffraction": pixels})
         browser.wait_for(f"document.getElementById('frame-upper').textContent === '{told}'")
         assert f"brightest pixel {told} counts" in browser.value("document.getElementById('frame-note').textContent")
+
+
+def test_held_out_frames_are_those_of_the_perspective_that_is_shown_or_the_newest(
+    browser: Browser, tmp_path: Path
+) -> None:
+    held = "[...document.querySelectorAll('#quality h3')].map((title) => title.textContent).at(-1)"
+    with served("night", empty_story, tmp_path) as (url, state):
+        opened(browser, url, "night", width_px=DESKTOP_PX)
+        for perspective in range(4):
+            event, arrays = mosaic(perspective, MosaicKind.FIRST_PASS, ramp(), ramp())
+            state.apply(telemetry(event), arrays)
+        for perspective, frames in ((0, 30), (2, 50)):
+            state.apply(telemetry(HeldOutScores(perspective, frames, quality(22.8), quality(15.1), 1)))
+        for shown, told, frames in ((0, 0, 30), (2, 2, 50), (0, 0, 30), (1, 2, 50), (3, 2, 50)):
+            browser.wait_for(f"document.querySelector('#perspective option[value=\"{shown}\"]') !== null")
+            browser.value(PICK % shown)
+            browser.wait_for(f"{held} === 'Held out in perspective {told}: {frames} frames never learned from'")
 
 
 def test_slow_rates_are_not_0(browser: Browser, tmp_path: Path) -> None:

@@ -169,7 +169,7 @@ def test_the_report_tells_the_whole_run(tmp_path):
     )  # fmt: skip
     for words in (
         "star.cxi: 98 frames of 128 × 128 pixels in 1 perspective,",
-        "170 frames that neither training nor validation saw",
+        "170 frames of perspective 0 that neither training nor validation saw",
         "Network 14.00 0.500 0.70 19.00 0.600 0.10",
         "Constant 10.00 0.500 0.70 15.00 0.600 0.10",
         "Memoriser 12.00 0.500 0.70 17.00 0.600 0.10",
@@ -183,6 +183,16 @@ def test_the_report_tells_the_whole_run(tmp_path):
     ):
         assert words in page.text, words
     assert {"training", "validation, perspectives so far", "constant prediction"} <= set(page.comments)
+
+
+@pytest.mark.parametrize(
+    ("perspectives", "named"),
+    [([3], "perspective 3"), ([3, 7], "perspectives 3 and 7"), (range(2, 22), "20 perspectives from 2 to 21")],
+)
+def test_it_is_said_which_perspectives_frames_were_held_out_of(tmp_path, perspectives, named):
+    page = page_of(tmp_path, *(held_out(4.0, perspective=index) for index in perspectives))
+    assert f"{170 * len(perspectives):,} frames of {named} that neither".replace(",", " ") in page.text
+    assert ("scores are means over these perspectives" in page.text) == (len(perspectives) > 1)
 
 
 def test_a_lost_frame_and_a_failed_part_come_first(tmp_path):

@@ -3,6 +3,10 @@
 R[i][j] is the accuracy on task j after task i, i and j from 0. Sources: D. Lopez-Paz and M. Ranzato, "Gradient episodic
 memory for continual learning" (2017), for the transfers; A. Chaudhry et al., "Riemannian walk for incremental learning"
 (2018), for forgetting; T. Bouvier (2024), eq. 5.1, for the average.
+
+Chaudhry et al. look for the best accuracy on task j in all rows before the last; here only rows from j on count, in
+which the task has been learnt. Where classes come task by task that is the same: before, none of the task's classes is
+named. Where accuracies may be high before (perspectives that are alike), what is lost of that was not learnt from it.
 """
 
 from __future__ import annotations
@@ -19,7 +23,10 @@ def average_over_seen(row: Sequence[float], *, task: int) -> float:
 
 
 def forgetting(accuracy: Matrix) -> float | None:
-    """Return by how much accuracies have fallen from their best to the end, the mean over all tasks but the last."""
+    """Return how far accuracies are in the end below their best since the task was learnt; the mean without the last.
+
+    Negative where they are higher than ever. Rows need no more than the tasks so far.
+    """
     tasks = len(accuracy)
     falls = [max(row[j] for row in accuracy[j:-1]) - accuracy[-1][j] for j in range(tasks - 1)]
     return fmean(falls) if falls else None

@@ -78,6 +78,7 @@ def test_metrics_of_a_known_matrix() -> None:
     assert backward_transfer(ACCURACY) == pytest.approx(((0.3 - 0.9) + (0.7 - 0.8)) / 2)
     assert forward_transfer(ACCURACY, [0.3, 0.3, 0.1]) == pytest.approx(((0.1 - 0.3) + (0.2 - 0.1)) / 2)
     assert forgetting([[1.0]]) is None
+    assert forgetting([[0.9, 0.8, 0.1], [0.9, 0.5, 0.1], [0.9, 0.5, 0.7]]) == 0.0, "what came before it was learnt"
 
 
 def test_correct_is_what_is_among_the_likeliest() -> None:

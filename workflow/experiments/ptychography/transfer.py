@@ -39,7 +39,10 @@ def of_both(losses: Matrix, learnt: Sequence[int], validated: Sequence[int]) -> 
 
 
 def forgetting(losses: Matrix) -> float | None:
-    """Return by how much losses have risen from their lowest to the end, over all perspectives but the last."""
+    """Return by how much losses have risen to the end from their lowest since the perspective was learnt.
+
+    The mean over all perspectives but the last.
+    """
     return continual_metrics.forgetting(_negative(losses))
 
 

@@ -78,6 +78,8 @@ class Language:
     held_out: Tensor
 
 
+OTHER_TEXTS = "see --help for other texts"
+
 Results = dict[Method, list[list[list[float]]]]
 """Held-out bits per byte: [method][seed][after language][of language]."""
 
@@ -206,17 +208,24 @@ def byte_counts(language: Language) -> float:
     return float(-(counts / counts.sum()).log2()[language.held_out[:, 1:].long()].mean())
 
 
-def cut(name: str, documents: Mapping[str, str], size: Size) -> Language:
-    """Cut documents into windows; one document in ten, chosen by a hash of its title, is held out."""
+def cut(name: str, documents: Mapping[str, str], size: Size, *, advice: str) -> Language:
+    """Cut documents into windows; one document in ten, chosen by a hash of its title, is held out.
+
+    `advice`: what to do where the documents are too short.
+    """
     if len(documents) == 1:
         whole = next(iter(documents.values()))
         documents = {f"part {start}": whole[start : start + 5000] for start in range(0, len(whole), 5000)}
     texts, span = (bytearray(), bytearray()), size.context + 1
     for hashed, title in sorted((zlib.crc32(title.encode()), title) for title in documents):
         texts[hashed % 10 == 0].extend(documents[title].encode())
-    for text, windows in zip(texts, (size.steps * (size.new + size.rehearsed), size.held_out), strict=True):
+    needed = {"to learn from": size.steps * (size.new + size.rehearsed), "to hold out": size.held_out}
+    for text, (purpose, windows) in zip(texts, needed.items(), strict=True):
         if len(text) < windows * span:
-            sys.exit(f"{name}: {len(text)} bytes of {len(documents)} texts are too few, {windows * span} are needed.")
+            sys.exit(
+                f"{name}: {len(documents)} texts give {len(text)} bytes {purpose}, "
+                f"{windows * span} are needed: {advice}."
+            )
     training, held_out = (torch.frombuffer(text[: len(text) // span * span], dtype=torch.uint8) for text in texts)
     spread = torch.arange(size.held_out) * (len(held_out) // span // size.held_out)
     return Language(name, training.view(-1, span), held_out.view(-1, span)[spread])
@@ -225,10 +234,8 @@ def cut(name: str, documents: Mapping[str, str], size: Size) -> Language:
 def manual_pages(languages: Sequence[str], root: Path = Path("/usr/share/man")) -> dict[str, dict[str, str]]:
     """Texts of manual pages by language and file name; a page has the same name in all languages."""
     pages = {language: [*root.glob(f"{language}/man*/*.gz")] for language in languages}
-    if missing := [f"manpages-{language.lower().replace('_', '-')}" for language in languages if not pages[language]]:
-        sys.exit(
-            f"Manual pages are missing in {root}: apt-get install {' '.join(missing)}; or see --help for other texts."
-        )
+    if missing := [language for language in languages if not pages[language]]:
+        sys.exit(f"Manual pages are missing in {root}: {install(missing)}.")
     return {
         language: {
             path.name: plain(gzip.decompress(path.read_bytes()).decode(errors="replace"))
@@ -237,6 +244,12 @@ def manual_pages(languages: Sequence[str], root: Path = Path("/usr/share/man")) 
         }
         for language, paths in pages.items()
     }
+
+
+def install(languages: Sequence[str]) -> str:
+    """What to do where there are no manual pages, or too few: other packages bring some in many languages."""
+    packages = (f"manpages-{language.lower().replace('_', '-')}" for language in languages)
+    return f"apt-get install {' '.join(packages)}; or {OTHER_TEXTS}"
 
 
 def plain(roff: str) -> str:
@@ -323,7 +336,10 @@ def main() -> None:
         documents = folder_texts(options.texts) if options.texts else manual_pages(options.manuals)
     if len(documents) < 2:
         sys.exit(f"At least two languages are needed, one after another; found: {', '.join(documents) or 'none'}.")
-    languages = [cut(name, pages, size) for name, pages in documents.items()]
+    manuals = not (options.shipped or options.texts)
+    languages = [
+        cut(name, pages, size, advice=install([name]) if manuals else OTHER_TEXTS) for name, pages in documents.items()
+    ]
     new, rehearsed, joined = size.new, size.rehearsed, size.new + size.rehearsed
     methods = (
         Method(f"incremental, {new} windows a step", new),

@@ -65,10 +65,19 @@ def test_missing_manual_pages_name_the_packages(example: ModuleType, tmp_path: P
         example.manual_pages(["de", "pt_BR"], tmp_path)
 
 
+def test_too_few_manual_pages_name_the_package(example: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Debian has some pages in many languages, of packages that are always there."""
+    pages = {"dpkg.1.gz": "Una página. " * 9000, "apt.8.gz": "Otra página. " * 9000}
+    monkeypatch.setattr(example, "manual_pages", lambda languages: dict.fromkeys(languages, pages))
+    monkeypatch.setattr(sys, "argv", ["language_model.py", "--manuals", "es", "pt_BR"])
+    with pytest.raises(SystemExit, match=r"es: 2 texts give 0 bytes to hold out, .*: apt-get install manpages-es; or"):
+        example.main()
+
+
 def test_what_is_held_out_is_in_no_training_window(example: ModuleType) -> None:
     size = example.Size(context=31, steps=2, held_out=4)
     documents = {f"document {number}": f"{number:03d}-" * 100 for number in range(200)}
-    language = example.cut("numbers", documents, size)
+    language = example.cut("numbers", documents, size, advice="")
     numbers = [
         {bytes(window.tolist())[start : start + 4] for window in windows for start in range(4)}
         for windows in (language.training, language.held_out)
@@ -85,9 +94,10 @@ def test_texts_of_a_folder(example: ModuleType, tmp_path: Path) -> None:
     assert list(texts) == ["a", "b"]
     assert texts["b"] == {"one.txt": "eins"}
     size = example.Size(steps=50, held_out=20)
-    assert len(example.cut("a", texts["a"], size).held_out) == 20  # of one long document, parts are held out
-    with pytest.raises(SystemExit, match="b: 4 bytes of 1 texts are too few"):
-        example.cut("b", texts["b"], size)
+    # of one long document, parts are held out
+    assert len(example.cut("a", texts["a"], size, advice="").held_out) == 20
+    with pytest.raises(SystemExit, match=r"b: 1 texts give 4 bytes to learn from, 52000 are needed: write more\."):
+        example.cut("b", texts["b"], size, advice="write more")
 
 
 def test_one_language_is_not_enough(example: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -253,19 +253,36 @@ def train_rank(number: int, case: PtychographyCase, folder: CaseFolder) -> None:
     train(case, folder, Rank(number, 2, torch.device("cpu"), Precision.FLOAT32))
 
 
-def test_ranks_draw_random_numbers_of_their_own(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def on_two_ranks(tmp_path_factory: pytest.TempPathFactory) -> tuple[PtychographyCase, CaseFolder]:
+    """Return a case that two ranks have trained, and its folder with the last checkpoint."""
+    folder = tmp_path_factory.mktemp("on-two-ranks")
     settings = experiment(
         trainer={"threads": 1, "ranks": 2, "model": {"width": 2, "levels": 2}}, experiment={"methods": ["incremental"]}
     )
-    (case,) = all_cases(settings, tmp_path)
+    (case,) = all_cases(settings, folder)
     prepare(settings, seed=0, folder=case.dataset)
-    folder = CaseFolder(tmp_path / case.name)
-    folder.begin(case)
-    run_in_ranks(train_rank, 2, case, folder)
+    trained_in = CaseFolder(folder / case.name)
+    trained_in.begin(case)
+    run_in_ranks(train_rank, 2, case, trained_in)
+    return case, trained_in
+
+
+def test_ranks_draw_random_numbers_of_their_own(on_two_ranks: tuple[PtychographyCase, CaseFolder]) -> None:
+    _, folder = on_two_ranks
     found = newest(folder.checkpoints)
     assert found is not None
     first, second = (shard["learner"]["random_state"] for shard in found.shards())
     assert not torch.equal(first, second)
+
+
+def test_the_constant_prediction_is_the_mean_patch_of_all_ranks(
+    on_two_ranks: tuple[PtychographyCase, CaseFolder],
+) -> None:
+    case, folder = on_two_ranks
+    phases = np.concatenate([part.of_role(FrameRole.TRAIN)["phase"] for part in open_dataset(case.dataset)])
+    constant = read_weights(weights_of(folder).read_bytes()).constant_phase
+    np.testing.assert_allclose(constant, phases.astype(np.float64).mean(axis=0), atol=1e-4)
 
 
 def test_incremental_has_as_many_samples_and_steps_as_rehearsal_has(tmp_path: Path) -> None:

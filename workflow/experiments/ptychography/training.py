@@ -24,6 +24,7 @@ from ptychoflow.trainer.interface.agreement import Agreed
 from ptychoflow.trainer.interface.batch import Batch
 from ptychoflow.trainer.models.frame_network import FrameNetwork
 from ptychoflow.trainer.models.initial_weights import load_initial_weights
+from ptychoflow.trainer.models.ptychonn import Patches
 from ptychoflow.trainer.models.ptychonn_settings import NetworkConfig
 from ptychoflow.trainer.models.weights_file import Manifest, write_weights
 from ptychoflow.trainer.pipelines.ptychography.evaluation import Evaluator
@@ -134,7 +135,10 @@ def train(case: PtychographyCase, folder: CaseFolder, rank: Rank) -> dict[str, A
     training = _prepare(case, folder, rank, case.samples())
     with closing(training.strategy):
         _train(training, case.learning, first=_go_on(training))
-        return _finish(training) if rank.rank == 0 else {}
+        # a last step of gradients that had waited for others comes after the last evaluation
+        training.learner.averaged.share_statistics()
+        constant = training.mean_patch.over_all_ranks()
+        return _finish(training, constant) if rank.rank == 0 else {}
 
 
 def _prepare(case: PtychographyCase, folder: CaseFolder, rank: Rank, dataset: Dataset) -> Training:
@@ -246,9 +250,14 @@ def _save(training: Training) -> None:
     )
 
 
-def _finish(training: Training) -> dict[str, Any]:
-    """Keep the network and the held-out image, and return the figures; rank 0 alone."""
-    network, constant = training.learner.averaged.network, training.mean_patch.on_this_rank()
+def _finish(training: Training, constant: Patches) -> dict[str, Any]:
+    """Keep the network and the held-out image, and return the figures; rank 0 alone.
+
+    Args:
+        training: is done.
+        constant: the mean training patch of all ranks.
+    """
+    network = training.learner.averaged.network
     manifest = Manifest(
         version=1,
         step=training.learner.steps,

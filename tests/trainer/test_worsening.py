@@ -3,8 +3,20 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import pytest
+import torch
+
+from ptychoflow.trainer.checkpoints.state_file import read_state, write_state
+from ptychoflow.trainer.interface.stream import SectionEnd
+from ptychoflow.trainer.pipelines.ptychography.callback import PtychographyCallback
+from ptychoflow.trainer.pipelines.ptychography.mean_patch import MeanPatch
+from ptychoflow.trainer.pipelines.ptychography.settings import TrainerSettings
 from ptychoflow.trainer.pipelines.ptychography.worsening import Worsening
+from ptychoflow.trainer.training.evaluation import Evaluation
 
 
 def heed(worsening: Worsening, *evaluations: dict[int, float]) -> list[str | None]:
@@ -57,3 +69,55 @@ def test_a_new_row_is_warned_of_again() -> None:
 
 def test_a_loss_that_is_not_a_number_is_worse() -> None:
     assert heed(Worsening(1), {0: 0.1}, {0: math.nan})[1] is not None
+
+
+class Evaluated(PtychographyCallback):
+    """A callback whose evaluations are given, and which publishes nothing."""
+
+    def __init__(self) -> None:
+        self.warned: list[str] = []
+        self.losses: dict[int, float] = {}
+        learner: Any = SimpleNamespace(steps=1, averaged=SimpleNamespace(share_statistics=lambda: None))
+        ingest: Any = SimpleNamespace(validation=dict)
+        report: Any = SimpleNamespace(warn=self.warned.append, send=lambda _: None)
+        of_rank_0: Any = object()
+        super().__init__(
+            TrainerSettings(worsening_perspectives=3),
+            ingest=ingest,
+            learner=learner,
+            evaluator=of_rank_0,
+            mean_patch=MeanPatch((2, 2), device=torch.device("cpu")),
+            publication=of_rank_0,
+            report=report,
+        )
+
+    def _evaluate(self, samples: object, *, limit: int | None) -> Evaluation:
+        return Evaluation(self.losses, dict.fromkeys(self.losses, 1.0))
+
+    def _publish(self, *, final: bool, stopped: bool = False) -> None:
+        pass
+
+    def end(self, perspective: int, losses: dict[int, float]) -> list[str]:
+        """Return all warnings so far."""
+        self.losses = losses
+        self.on_section_end(SectionEnd(perspective))
+        return self.warned
+
+
+@pytest.mark.parametrize("interrupted_after", [0, 1, 2])
+def test_a_row_goes_on_after_a_checkpoint(tmp_path: Path, interrupted_after: int) -> None:
+    callback = Evaluated()
+    for number in range(4):
+        warned = callback.end(number, {0: 0.10 * 1.02**number})
+        assert bool(warned) == (number == 3)
+        if number == interrupted_after:
+            write_state(callback.state(), tmp_path / "state")
+            callback = Evaluated()
+            callback.restore(read_state(tmp_path / "state"))
+
+
+def test_a_checkpoint_of_an_earlier_version_begins_a_new_row() -> None:
+    callback = Evaluated()
+    callback.restore({"perspective": 5, "validation_loss": 0.1})
+    assert callback.state()["perspective"] == 5
+    assert callback.end(6, {0: 0.2}) == []

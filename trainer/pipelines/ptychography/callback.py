@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ptychoflow.streaming.codec import Arrays
+from ptychoflow.trainer.checkpoints.state_file import State
 from ptychoflow.trainer.interface.batch import Batch
 from ptychoflow.trainer.models.frame_network import FrameNetwork
 from ptychoflow.trainer.models.ptychonn import Patches
@@ -18,6 +19,9 @@ from ptychoflow.trainer.pipelines.ptychography.settings import TrainerSettings
 from ptychoflow.trainer.pipelines.ptychography.worsening import Worsening
 from ptychoflow.trainer.training.evaluation import Evaluation
 from ptychoflow.trainer.training.learner import Learner
+
+WORSENING = "worsening"
+"""What was compared, in a checkpoint."""
 
 
 class PtychographyCallback(PublishingCallback[FrameNetwork]):
@@ -50,6 +54,16 @@ class PtychographyCallback(PublishingCallback[FrameNetwork]):
         self._constant = mean_patch.on_this_rank()
         self._warned_of_amplitude = False
         self._worsening = Worsening(settings.worsening_perspectives)
+
+    def state(self) -> State:
+        """Return what the next evaluations, comparisons and publications go on from."""
+        return {**super().state(), WORSENING: self._worsening.state()}
+
+    def restore(self, state: State) -> None:
+        """Go on from what `state` returned."""
+        super().restore(state)
+        if WORSENING in state:  # an earlier version did not keep it
+            self._worsening.restore(state[WORSENING])
 
     def on_step_end(self, batch: Batch) -> None:
         """Take the ground truth into the mean patch."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Set
 
+from ptychoflow.trainer.checkpoints.state_file import State
+
 MARGIN = 0.01
 """Rises up to this share of the loss are the noise of an evaluation."""
 
@@ -39,6 +41,20 @@ class Worsening:
             return None
         self._in_a_row += 1
         return self._warning(losses) if self._in_a_row == self._evaluations else None
+
+    def state(self) -> State:
+        """Return what the next comparison goes on from."""
+        losses = {"before": self._before, "at_first": self._at_first}
+        return {
+            "ended": sorted(self._ended),
+            "in_a_row": self._in_a_row,
+            **{name: [*found.items()] for name, found in losses.items()},
+        }
+
+    def restore(self, state: State) -> None:
+        """Go on from what `state` returned."""
+        self._ended, self._in_a_row = set(state["ended"]), state["in_a_row"]
+        self._before, self._at_first = dict(state["before"]), dict(state["at_first"])
 
     def _warning(self, losses: Mapping[int, float]) -> str:
         known = self._at_first.keys() & losses.keys()

@@ -172,8 +172,11 @@ def _share_streams(store: LocalStore, shards: Sequence[Shard], *, capacity: int)
     for shard in shards:
         for label, count in shard["seen"].items():
             store.index.seen[int(label)] += count
-    for label, count in store.index.seen.items():
-        store.index.seen[label] = round(count * share)
+    total = 0
+    for label, count in sorted(store.index.seen.items()):
+        # rounded in sum: else many classes of one sample each would be none
+        store.index.seen[label] = round((total + count) * share) - round(total * share)
+        total += count
 
 
 def _remember_moves(store: LocalStore, assignment: Assignment) -> None:

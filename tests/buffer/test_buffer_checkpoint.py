@@ -17,6 +17,8 @@ from ptychoflow.buffer.names import PolicyName
 
 RunRanks = Callable[..., list[Any]]
 SCHEMA = Schema(number=Field((), "int64"), image=Field((3, 2), "uint16"), state=Field((2,), "bfloat16"))
+RARE = Schema(number=Field((), "int64"))
+RARE_SETTINGS: dict[str, Any] = {"capacity": 30, "representatives": 8, "candidates": 6, "timeout_s": 20.0}
 POLICIES: list[PolicyName] = ["random", "reservoir", "balanced_reservoir", "fifo", "loss_aware", "herding"]
 
 
@@ -383,3 +385,27 @@ def test_a_shard_is_plain_data() -> None:
             assert not isinstance(value, np.generic)
 
     check(shard)
+
+
+def go_on_with_rare_classes(rank: int, folder: str) -> tuple[int, int]:
+    """What a rank of two remembers of a stream of 300 classes, and how many of 60 more samples it takes in."""
+    shard = torch.load(Path(folder) / "shard.pt", weights_only=True)
+    with RehearsalBuffer(RARE, policy="balanced_reservoir", transport="local", **RARE_SETTINGS) as buffer:
+        buffer.load_shards([shard])
+        for step in range(10):
+            numbers = torch.arange(6 * step, 6 * step + 6) + 1000 * (rank + 1)
+            buffer.offer({"number": numbers}, labels=numbers)
+        seen: dict[str, int] = buffer.state_dict()["seen"]  # type: ignore[assignment]
+        return sum(seen.values()), buffer.stats().accepted
+
+
+def test_a_stream_of_classes_that_came_once_each_is_shared_among_ranks(run_ranks: RunRanks, tmp_path: Path) -> None:
+    """Half of one sample of a class is no sample, but half of 300 are 150."""
+    with RehearsalBuffer(RARE, policy="balanced_reservoir", **RARE_SETTINGS) as buffer:
+        for step in range(50):
+            numbers = torch.arange(6 * step, 6 * step + 6)
+            buffer.offer({"number": numbers}, labels=numbers)
+        torch.save(buffer.state_dict(), tmp_path / "shard.pt")
+    for seen, accepted in run_ranks(go_on_with_rare_classes, 2, str(tmp_path)):
+        assert seen == 150 + 60
+        assert accepted < 20, "15 ln(210 / 150), about 5, are to be expected; of a stream that begins, 15 (1 + ln 4)"

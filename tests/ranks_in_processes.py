@@ -22,6 +22,7 @@ def _in_process(pipe: Connection, function: Callable[..., Any], rank: int, ranks
     store = dist.TCPStore("127.0.0.1", port, is_master=False)
     try:
         dist.init_process_group("gloo", store=store, rank=rank, world_size=ranks, timeout=timedelta(seconds=60))
+        dist.barrier()  # a rank that is done at once would be gone while others still connect to it
         pipe.send((True, function(rank, *args)))
     except BaseException:  # noqa: BLE001  everything must reach the test
         pipe.send((False, traceback.format_exc()))

@@ -190,7 +190,7 @@ class StreamSettings(LearningSettings):
     """Publish every so many steps as well; 0 does not."""
     evaluation_frames: PositiveInt = 512
     """Validation frames per rank that an evaluation at the end of a perspective uses at most, spread evenly over the
-    perspectives seen; the last evaluation uses all."""
+    perspectives seen; four of each of these are used even where that makes more. The last evaluation uses all."""
     wait_until_served_s: NonNegativeFloat = 300.0
     """How long the final weights wait for every edge that has ever asked for weights; a minute at most where none has.
     One that is still loading or cut off then gets none."""

@@ -8,6 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from ptychoflow.dashboard.command_routes import PlainCommand
+from ptychoflow.dashboard.image_routes import ImageKind
+from ptychoflow.streaming.events import Regime
+
 DOCS = Path(__file__).parents[2] / "docs"
 
 
@@ -33,3 +37,9 @@ def test_the_configuration_is_described_key_by_key(manual):
     assert 'id="setting-trainer.batch_size"' in page
     assert "Samples of the stream per step and rank (b)." in page
     assert 'id="setting-trainer.buffer.representatives"' in page
+
+
+def test_commands_and_regimes_are_named_where_the_manual_says_that_all_are(manual):
+    page = (manual / "reference" / "rest.html").read_text()
+    for name in (*PlainCommand, *Regime, *ImageKind):
+        assert f">{name}<" in page, f"the reference does not tell of {name}"

@@ -24,7 +24,7 @@ def rest_reference() -> str:
     parts = []
     for path, methods in schema["paths"].items():
         for method, route in methods.items():
-            parts.append(_route(path, method.upper(), route))
+            parts.append(_route(path, method.upper(), route, schema["components"]["schemas"]))
     return "\n".join(parts)
 
 
@@ -36,12 +36,22 @@ def openapi() -> dict[str, Any]:
         return create_app(runs, settings, commands=CommandAccess(sender, "token")).openapi()
 
 
-def _route(path: str, method: str, route: dict[str, Any]) -> str:
-    rows = [_parameter(parameter) for parameter in route.get("parameters", ())]
+def _route(path: str, method: str, route: dict[str, Any], schemas: dict[str, Any]) -> str:
+    rows = [_parameter(parameter, schemas) for parameter in route.get("parameters", ())]
     return "\n".join([f"## {method} `{path}`\n", route.get("description", ""), "", *rows, ""])
 
 
-def _parameter(parameter: dict[str, Any]) -> str:
+def _parameter(parameter: dict[str, Any], schemas: dict[str, Any]) -> str:
     text = parameter.get("description") or parameter["schema"].get("description", "")
+    choices = ", ".join(f"`{choice}`" for choice in _choices(parameter["schema"], schemas))
+    said = " ".join(filter(None, [text, choices and f"One of {choices}."]))
     needed = "" if parameter.get("required") else ", may be left out"
-    return f"- `{parameter['name']}` ({parameter['in']}{needed}){f': {text}' if text else ''}"
+    return f"- `{parameter['name']}` ({parameter['in']}{needed}){f': {said}' if said else ''}"
+
+
+def _choices(schema: dict[str, Any], schemas: dict[str, Any]) -> list[str]:
+    """Return what a parameter that is an enumeration can be, else nothing."""
+    for one in schema.get("anyOf", [schema]):
+        if "$ref" in one:
+            return list(schemas[one["$ref"].rpartition("/")[2]].get("enum", ()))
+    return []

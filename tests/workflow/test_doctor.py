@@ -52,7 +52,7 @@ def test_a_host_as_it_is_has_nothing_red_and_every_matter_has_its_line(
     assert run_command_line(["doctor"]) == 0
     printed = capfd.readouterr().out
     lines = [line.split(maxsplit=2) for line in printed.splitlines()]
-    assert [topic for _, topic, _ in lines] == TOPICS
+    assert list(dict.fromkeys(topic for _, topic, _ in lines)) == TOPICS
     assert {light for light, _, _ in lines} <= {"green", "yellow"}
     assert "\x1b" not in printed
     assert not list(tmp_path.iterdir()), "it leaves nothing behind"
@@ -142,6 +142,27 @@ def test_ports_are_free_or_in_use_or_must_be_fixed(network: NetworkSettings) -> 
         (taken,) = look_at_ports(network, ranks=2)
     assert taken.light is Light.YELLOW
     assert f"network.samples_port = {network.samples_port + 1}" in taken.text
+
+
+def test_a_page_whose_port_is_in_use_is_told_where_it_would_be_served(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(examination, "look_at_clocks", partial(look_at_clocks, listen_s=0.1))
+    Path("my.toml").write_text('[source]\nkind = "simulation"\n')
+
+    def said(*settings: str) -> str:
+        options = [word for setting in settings for word in ("--set", setting)]
+        run_command_line(["doctor", "--config", "my.toml", *options])
+        return capfd.readouterr().out
+
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = f"dashboard.port={taken.getsockname()[1]}"
+        told = f"yellow  ports      in use on this host: {port.replace('=', ' = ')}"
+        assert told in said(port)
+        assert told not in said(port, "dashboard.enabled=false")
+        assert told not in said(port, f"network.hub_host={AWAY}", f"network.acquisition_host={AWAY}")
+    assert told not in said(port)
 
 
 @pytest.mark.parametrize(

@@ -7,13 +7,14 @@ from collections.abc import Iterable, Iterator
 from rich.console import Console
 from rich.text import Text
 
+from ptychoflow.dashboard.settings import DashboardSettings
 from ptychoflow.streaming.settings import NetworkSettings
 from ptychoflow.workflow.configuration.config import AnyConfig
 from ptychoflow.workflow.configuration.run_settings import RunSettings
 from ptychoflow.workflow.doctor.clocks import look_at_clocks
 from ptychoflow.workflow.doctor.disk import look_at_disk
 from ptychoflow.workflow.doctor.finding import Finding, Light
-from ptychoflow.workflow.doctor.hosts import look_at_interface, look_at_names, look_at_ports
+from ptychoflow.workflow.doctor.hosts import look_at_interface, look_at_names, look_at_page, look_at_ports
 from ptychoflow.workflow.doctor.keys import look_at_keys
 from ptychoflow.workflow.doctor.software import look_at_gpus, look_at_ucx, look_at_versions
 from ptychoflow.workflow.exit_status import FAILED_STATUS
@@ -31,6 +32,7 @@ def examine(config: AnyConfig | None) -> Iterator[Finding]:
     yield from look_at_interface(network)
     yield from look_at_names(network)
     yield from look_at_ports(network, ranks=1 if config is None else config.trainer.ranks)
+    yield from look_at_page(DashboardSettings() if config is None else config.dashboard, network)
     yield from look_at_keys(network)
     yield from look_at_disk(run.context())
     yield from look_at_clocks(network)

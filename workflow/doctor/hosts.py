@@ -10,6 +10,7 @@ from contextlib import closing
 
 from ptychoflow.buffer.transport.host_interfaces import addresses_of, interface_addresses, interface_of
 from ptychoflow.buffer.transport.own_address import named_interface
+from ptychoflow.dashboard.settings import DashboardSettings
 from ptychoflow.streaming.errors import UserError
 from ptychoflow.streaming.settings import NetworkSettings, is_loopback
 from ptychoflow.trainer.network_interface import find_interface
@@ -91,6 +92,16 @@ def look_at_ports(network: NetworkSettings, *, ranks: int) -> Iterator[Finding]:
         yield yellow("ports", f"in use on this host: {', '.join(taken)}: if it is not this run, choose others")
     elif own:
         yield green("ports", f"free on this host: {', '.join(str(port) for _, _, port in own)}")
+
+
+def look_at_page(page: DashboardSettings, network: NetworkSettings) -> Iterator[Finding]:
+    """Yield that the live page's port is in use, if it would be served on this host."""
+    hub = _resolve(network.hub_host)
+    if not page.enabled or not page.port or hub is None or interface_of(hub) is None:
+        return
+    if not is_free(page.port, host=page.host):
+        said = f"in use on this host: dashboard.port = {page.port}: if it is not this run, choose another, or 0"
+        yield yellow("ports", said)
 
 
 def _shifts(name: str, ranks: int) -> range:

@@ -40,9 +40,24 @@ def load_dataset_map(source: ShippedMap | Path, changes: Mapping[str, Any] | Non
     try:
         return DatasetMap.model_validate(content)
     except ValidationError as error:
-        mistake = error.errors()[0]
-        place = ".".join(str(part) for part in mistake["loc"]) or "top level"
-        raise UserError(f"{name}: mistake in the dataset map at {place}: {mistake['msg']}") from error
+        first, *others = error.errors()
+        place = _place_in(content, first["loc"])
+        # what may be one of several, as a unit may, has a message from each
+        said = [first, *(other for other in others if _place_in(content, other["loc"]) == place)]
+        messages = "; or: ".join(dict.fromkeys(one["msg"] for one in said))
+        raise UserError(f"{name}: mistake in the dataset map at {place or 'top level'}: {messages}") from error
+
+
+def _place_in(content: Mapping[str, Any], location: tuple[int | str, ...]) -> str:
+    """Return the key that a location of pydantic's names, without the members of a union that may follow it."""
+    place: list[str] = []
+    here: Any = content
+    for step in location:
+        if not isinstance(here, Mapping):
+            break
+        place.append(str(step))
+        here = here.get(str(step))
+    return ".".join(place)
 
 
 def _read(path: Path, name: str) -> dict[str, Any]:

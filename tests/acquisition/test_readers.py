@@ -302,7 +302,7 @@ def test_positions_may_be_two_datasets_in_object_pixels(mapped):
     ("before", "after", "words"),
     [
         ('"/points"', '"/nowhere"', "has no positions where the dataset map says"),
-        ('unit = "um"', 'unit = "furlong"', r"mistake in the dataset map at positions.unit"),
+        ('unit = "um"', 'unit = "furlong"', r"mistake in the dataset map at positions.unit: .*'um'.*'px'$"),
         ('axes = ["x", "frame", "y"]', 'axes = ["x", "x", "y"]', "axes must name frame, y and x once each"),
         ("[positions]", "[positions", "not valid TOML"),
         ('values = "amplitudes"', "colour = 3", "mistake in the dataset map at frames.colour"),

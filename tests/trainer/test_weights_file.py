@@ -138,7 +138,8 @@ def test_initial_weights_that_cannot_be_used_are_a_users_mistake(network: FrameN
     path = tmp_path / "own.safetensors"
     path.write_bytes(write_weights(network, manifest(), constant=CONSTANT))
     model = ModelSettings(width=2, levels=2, heads=Heads.PHASE)
-    here = "belong to another network: model.heads is both in the file and phase here; set"
+    advice = "set trainer.model and retrieval.target_shape_px"
+    here = f"belong to another network: model.heads is both in the file and phase here; {advice}"
     with pytest.raises(UserError, match=here):
         load_initial_weights(FrameNetwork(CONFIG.model_copy(update={"model": model})), path)
     with pytest.raises(UserError, match="No such file"):

@@ -25,7 +25,7 @@ def load_initial_weights(network: FrameNetwork, path: Path) -> None:
         UserError: the file cannot be read or belongs to another layout.
     """
     if path.suffix == ".safetensors":
-        advice = "set trainer.model and the target shape accordingly"
+        advice = "set trainer.model and retrieval.target_shape_px accordingly"
         load_earlier_weights(network, path, config=network.config, read=read_weights, advice=advice)
         return
     try:

@@ -18,7 +18,8 @@ from ptychoflow.workflow.logs import PROGRAM, configure_logging, outlive_termina
 def main() -> None:
     """Run the command line of this process and exit with its status.
 
-    0: the work was done. 2: a user's mistake, told in one line. 130: ended in order after Ctrl-C. 1: anything else.
+    0: the work was done. 2: a user's mistake, told in one line. 130: ended in order after Ctrl-C (of `view` and
+    `detector`: 0). 1: anything else.
 
     Raises:
         KeyboardInterrupt: Ctrl-C, where the command does not end in an order of its own.

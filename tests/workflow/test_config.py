@@ -177,6 +177,14 @@ def test_a_choice_lists_the_choices() -> None:
     assert "'continuous'" in text
 
 
+def test_a_value_that_may_be_one_of_several_is_named_by_its_key_alone() -> None:
+    text = mistake("source.kind=replay", "source.path=scan.h5", "source.positions.unit=furlong", preset=None)
+    messages = text.split("; ")
+    assert len(messages) == 2
+    assert all(one.startswith("setting source.positions.unit = 'furlong' (from --set) is wrong: ") for one in messages)
+    assert messages[1].endswith("'px'")
+
+
 def test_a_value_in_place_of_a_section_is_named() -> None:
     assert "setting trainer.buffer = 3 (from --set) is wrong" in mistake("trainer.buffer=3")
 

@@ -80,10 +80,15 @@ def _path_in(values: Any, location: Location, *, absent: bool) -> list[str]:
     here = values
     for position, step in enumerate(location):
         is_last = position == len(location) - 1
-        if isinstance(here, dict) and step not in here and not (is_last and absent):
-            continue
+        if isinstance(here, dict):
+            if step not in here and not (is_last and absent):
+                continue
+            here = here.get(step)
+        elif isinstance(here, list) and isinstance(step, int):
+            here = here[step] if step < len(here) else None
+        else:
+            continue  # within a value that may be one of several
         path.append(str(step))
-        here = here.get(step) if isinstance(here, dict) else None
     return path
 
 

@@ -65,7 +65,8 @@ class Receiver:
     def time_of_day_s(self, at_s: float) -> float:
         """Return what `time.time()` would have been at a time by the receiver's clock, as the host's is set now.
 
-        The receiver's stays as it was when it began: nothing is given up because a clock is set.
+        The receiver's stays as it was when it began, but for what its process stood still: nothing is given up because
+        a clock is set, or because nobody listened. What came before it stood still seems later by as much.
         """
         if self._clock_ahead_s is None:
             return at_s

@@ -43,6 +43,8 @@ WRITTEN_TOGETHER = 128
 WRITTEN_TOGETHER_BYTES = 1 << 23
 LEAST_BYTES = 512
 """What a message takes in memory, however short it is."""
+STOOD_STILL_S = 5 * POLL_S
+"""A process that does nothing for so long was stopped, or had no processor: what came meanwhile waits at sockets."""
 
 
 class Answers(Protocol):
@@ -66,10 +68,30 @@ class ReceivedQueue:
         self._less_waits = threading.Condition(self._lock)
         self._most_bytes, self._bytes, self._dropped = most_bytes, 0, 0
         self.clock_ahead_s = time.time() - time.monotonic()
+        """Of the monotonic clock."""
+        self._ran_s: float | None = None
+        """When the process was last seen to run, on the monotonic clock; None while nobody calls `runs`."""
 
     def now_s(self) -> float:
-        """Return the time of day as it was set when this was made: nothing is given up because a clock is set."""
-        return time.monotonic() + self.clock_ahead_s
+        """Return the time of day as it was set when this was made: nothing is given up because a clock is set.
+
+        Nor because the process stood still: that time is left out.
+        """
+        with self._lock:
+            return self._time_s()
+
+    def runs(self) -> None:
+        """Take in that the process runs; called every `POLL_S` for as long as it does."""
+        with self._lock:
+            self._ran_s = self._ran_s or time.monotonic()
+            self._time_s()
+
+    def _time_s(self) -> float:
+        monotonic_s = time.monotonic()
+        if self._ran_s is not None:
+            still_s, self._ran_s = monotonic_s - self._ran_s, monotonic_s
+            self.clock_ahead_s -= still_s if still_s > STOOD_STILL_S else 0.0
+        return monotonic_s + self.clock_ahead_s
 
     def put(self, source: int, parts: Sequence[Part]) -> None:
         """Take in one message. Does not block."""
@@ -89,7 +111,7 @@ class ReceivedQueue:
 
     def _append(self, source: int, parts: Sequence[Part], size: int) -> None:
         self._bytes += size
-        self._waiting.append((Message(source, self.now_s(), parts), size))
+        self._waiting.append((Message(source, self._time_s(), parts), size))
         if not self._there_are_some.is_set():
             self._there_are_some.set()
 
@@ -116,7 +138,7 @@ class ReceivedQueue:
     def empty_at_s(self) -> float | None:
         """The time, if nothing waits: all that was put in before has been taken."""
         with self._lock:
-            return None if self._waiting else self.now_s()
+            return None if self._waiting else self._time_s()
 
     def count_dropped(self, messages: int) -> None:
         """Count messages that could not be kept."""
@@ -157,6 +179,7 @@ def main() -> None:
         for place, connection in enumerate(connections)
     ]
     received.put(LISTENING, ())
+    threading.Thread(target=_see_running, args=(received,), daemon=True).start()
     for thread in threads:
         thread.start()
     _write(received, writer, connections[FRAMES], stop, broken, failures, answers)
@@ -174,6 +197,13 @@ def _recall(connections: Sequence[Connection], folder: Path) -> None:
         for message in arrivals.read():
             if message.source < len(connections) and connections[message.source].recalls:
                 connections[message.source].recall(message.parts)
+
+
+def _see_running(received: ReceivedQueue) -> None:
+    """Tell the queue that the process runs, for as long as it does: to wait for a slow disk is no standing still."""
+    while True:
+        received.runs()
+        time.sleep(POLL_S)
 
 
 def _stop_at_end_of_input(stop: threading.Event) -> None:

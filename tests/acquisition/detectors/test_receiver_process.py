@@ -7,6 +7,7 @@ import errno
 import io
 import os
 import queue
+import signal
 import subprocess
 import sys
 import threading
@@ -17,7 +18,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
-from live_scans import SCAN, SETTINGS, ScriptDecoder, Taken, whole_series
+from live_scans import SCAN, SETTINGS, ScriptDecoder, Taken, positions_m, whole_series
 from support import free_ports, wait_until
 
 from ptychoflow.acquisition.detectors.arrivals_file import (
@@ -30,10 +31,13 @@ from ptychoflow.acquisition.detectors.arrivals_file import (
 )
 from ptychoflow.acquisition.detectors.live_scan import LiveScan
 from ptychoflow.acquisition.detectors.message import Message
+from ptychoflow.acquisition.detectors.position_sender import PositionSender
 from ptychoflow.acquisition.detectors.receiver import Receiver
 from ptychoflow.acquisition.detectors.receiver_messages import ReceiverFailed, ReceiverJob, ReceiverStatus
-from ptychoflow.acquisition.detectors.receiver_process import ReceivedQueue, _drain, _write
+from ptychoflow.acquisition.detectors.receiver_process import STOOD_STILL_S, ReceivedQueue, _drain, _write
 from ptychoflow.acquisition.detectors.settings import LiveSettings
+from ptychoflow.acquisition.detectors.sources import make_decoder
+from ptychoflow.acquisition.publishing.ledger import Ledger
 from ptychoflow.acquisition.scan import Ending
 from ptychoflow.streaming.errors import UserError
 
@@ -283,3 +287,65 @@ def test_a_clock_that_is_set_gives_nothing_up(monkeypatch: pytest.MonkeyPatch) -
     assert 0 <= second.received_at_s - first.received_at_s < 60
     assert received.empty_at_s is not None
     assert 0 <= received.empty_at_s - second.received_at_s < 60
+
+
+def test_what_came_while_a_receiver_stood_still_is_not_late(tmp_path: Path) -> None:
+    """Its process was stopped for longer than frames wait: their positions wait at its socket."""
+    folder, scan = tmp_path / "watched", SCAN.perspective(0)
+    folder.mkdir()
+    sources = watched_folder(folder)
+    sources["frames"] |= {"series": "name", "settle_s": 0.05}
+    settings = LiveSettings.model_validate(SETTINGS | sources)
+    wait_s = settings.join.wait_s
+    with (
+        contextlib.closing(Receiver(settings, tmp_path / "arrivals", warn=pytest.fail)) as receiver,
+        contextlib.closing(ArrivalsReader(tmp_path / "arrivals")) as arrivals,
+        PositionSender(port=sources["positions"]["port"]) as sender,
+    ):
+        live = LiveScan(
+            settings,
+            arrivals,
+            [make_decoder(source) for source in settings.sources],
+            attend=receiver.attend,
+            probe=None,
+            ledger=Ledger(),
+            warn=pytest.fail,
+        )
+        sender.begin()
+        sender.send(positions_m(scan, [0]))
+        for number in range(3):
+            np.save(folder / f"a_{number}.npy", scan.read(number, number + 1))
+
+        def placed() -> int:
+            live.advance()
+            series = live.table.first
+            assert series is None or not series.joiner.unplaced
+            return 0 if series is None else len(series.joiner.placed)
+
+        wait_until(lambda: placed() == 1)
+        assert receiver.pid is not None
+        os.kill(receiver.pid, signal.SIGSTOP)
+        stopped_s = time.monotonic()
+        sender.send(positions_m(scan, [1, 2]))
+        wait_until(lambda: time.monotonic() > stopped_s + wait_s)
+        os.kill(receiver.pid, signal.SIGCONT)
+        wait_until(lambda: placed() == 3)
+
+
+def test_the_time_for_which_the_process_stood_still_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = {"s": 100.0}
+    monkeypatch.setattr(time, "monotonic", lambda: clock["s"])
+    received = ReceivedQueue(1 << 20)
+    received.runs()
+
+    def after_s(passed_s: float) -> float:
+        before_s = received.now_s()
+        clock["s"] += passed_s
+        received.put(0, [b"frame"])
+        (message,) = received.take(0.0)
+        assert received.empty_at_s == message.received_at_s
+        return message.received_at_s - before_s
+
+    assert after_s(0.9 * STOOD_STILL_S) == pytest.approx(0.9 * STOOD_STILL_S), "it ran"
+    assert after_s(60.0) == pytest.approx(0.0)
+    assert after_s(0.1) == pytest.approx(0.1)

@@ -74,12 +74,13 @@ class Proxy:
 
     Args:
         target_port: where connections are relayed to.
+        port: where it listens; 0 takes a free one.
         limit_bytes: cut the first connection after this many bytes towards the client; None never cuts.
     """
 
-    def __init__(self, target_port: int, *, limit_bytes: int | None = None) -> None:
+    def __init__(self, target_port: int, *, port: int = 0, limit_bytes: int | None = None) -> None:
         self._target_port, self._limit = target_port, limit_bytes
-        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener = socket.create_server(("127.0.0.1", port))
         self.port: int = self._listener.getsockname()[1]
         self.connections = 0
         self.swallows = False

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ import numpy as np
 import psutil
 import pytest
 from acquisition_runs import Outcome, receivers, run_acquisition
-from support import free_network, free_ports, wait_until
+from support import Proxy, free_network, free_ports, wait_until
 
 from ptychoflow.acquisition.detectors.arrivals_file import ArrivalsReader, arrivals_files
 from ptychoflow.acquisition.detectors.settings import LiveSettings
@@ -40,6 +40,8 @@ GEOMETRY = {
     "detector_distance_m": SCAN.detector_distance_m,
     "detector_pixel_size_m": SCAN.detector_pixel_size_m,
 }
+PATIENT = {"first_frame": 0, "first_sample": 0, "samples_per_frame": 1, "wait_s": 20.0}
+"""What says where the probe was is a process of its own, which may lag behind the frames."""
 PTYCHI = RetrievalSettings(source=GroundTruthSource.PTYCHI, epochs=2, target_shape_px=(16, 16))
 
 
@@ -74,6 +76,22 @@ def detector(source: str, scan: Path, *arguments: str) -> Iterator[subprocess.Po
     finally:
         process.kill()
         process.wait()
+
+
+@contextmanager
+def listening_detectors(scan: Path, ports: Mapping[str, int], *arguments: str) -> Iterator[None]:
+    """Detectors, by their source, that wait for a receiver: they begin together when it connects."""
+    with ExitStack() as stack:
+        for source, port in ports.items():
+            address = f"{source}://127.0.0.1:{port}"
+            process = psutil.Process(stack.enter_context(detector(address, scan, *arguments)).pid)
+            wait_until(lambda process=process, port=port: listens(process, port), timeout_s=60.0)
+        yield
+
+
+def listens(process: psutil.Process, port: int) -> bool:
+    """Return whether a process listens at a port."""
+    return any(one.laddr.port == port and one.status == psutil.CONN_LISTEN for one in process.net_connections())
 
 
 @contextmanager
@@ -152,11 +170,8 @@ def test_a_file_replayed_as_a_detector_is_the_same_scan(
     network: NetworkSettings, tmp_path: Path, scan_file: Path, closed: Closed, kind: str
 ) -> None:
     ports = free_ports(2)
-    with ExitStack() as stack:
-        for source, port in ((kind, ports[0]), ("panda", ports[1])):
-            address = f"{source}://127.0.0.1:{port}"
-            stack.enter_context(detector(address, scan_file, "--rate", "150", "--pause", "1.5"))
-        source = live(kind, *ports, closed.folder)
+    source = live(kind, *ports, closed.folder, join=PATIENT)
+    with listening_detectors(scan_file, {kind: ports[0], "panda": ports[1]}, "--rate", "40", "--pause", "1.5"):
         outcome = run_acquisition(network, tmp_path / "live", source=source, retrieval=PTYCHI)
     assert_the_same_scan(outcome, closed.outcome)
     assert len(arrivals_files(tmp_path / "live" / "arrivals")) >= 2
@@ -224,17 +239,20 @@ def test_a_scan_told_by_documents_is_the_same_scan(
 def test_files_in_a_watched_folder_are_the_same_scan(
     network: NetworkSettings, tmp_path: Path, scan_file: Path, closed: Closed
 ) -> None:
-    folder, port = tmp_path / "files", free_ports(1)[0]
+    folder, (port, panda_port) = tmp_path / "files", free_ports(2)
     folder.mkdir()
-    source = live("dectris-v2", 1, port, closed.folder, geometry=GEOMETRY).model_copy(
+    source = live("dectris-v2", 1, port, closed.folder, geometry=GEOMETRY, join=PATIENT).model_copy(
         update={"frames": WatchedFolderSettings(folder=folder, series=SeriesBy.FOLDER, files_per_series=64)}
     )
     with ExitStack() as stack:
 
         def begin() -> None:
+            """Begin the positions with the files, which wait for nobody."""
             wait_until((tmp_path / "live" / "arrivals").exists, timeout_s=60.0)
-            for address in (f"watched-folder://{folder}", f"panda://127.0.0.1:{port}"):
-                stack.enter_context(detector(address, scan_file, "--rate", "40", "--pause", "3"))
+            stack.enter_context(listening_detectors(scan_file, {"panda": panda_port}, "--rate", "40", "--pause", "3"))
+            stack.enter_context(detector(f"watched-folder://{folder}", scan_file, "--rate", "40", "--pause", "3"))
+            wait_until(lambda: any(folder.iterdir()), timeout_s=60.0)
+            stack.callback(Proxy(panda_port, port=port).close)
 
         beginning = threading.Thread(target=begin)
         beginning.start()
@@ -281,11 +299,8 @@ def test_a_receiver_that_is_killed_is_started_again_and_the_rest_is_exact(
     ports = free_ports(2)
     source = live("dectris-v2", *ports, None, idle_s=5.0, first_frames=16, end_after_idle_s=8.0)
     arrivals = tmp_path / "live" / "arrivals"
-
-    with ExitStack() as stack:
-        for name, port in (("dectris-v2", ports[0]), ("panda", ports[1])):
-            address = f"{name}://127.0.0.1:{port}"
-            stack.enter_context(detector(address, scan_file, "--rate", "25", "--pause", "2"))
+    both = {"dectris-v2": ports[0], "panda": ports[1]}
+    with listening_detectors(scan_file, both, "--rate", "25", "--pause", "2"):
         killer = threading.Thread(target=kill_receiver, args=(arrivals,), kwargs={"sources": 2})
         killer.start()
         outcome = run_acquisition(network, tmp_path / "live", source=source, retrieval=PTYCHI)
@@ -344,11 +359,9 @@ def test_an_acquisition_that_is_killed_and_started_again_sends_the_same_frames_a
     write_config(Config(source=source, retrieval=PTYCHI, network=network, run=run), config)
     with ExitStack() as stack:
         edge, rank = stack.enter_context(receivers(network, 1))
+        options = ["--rate", "6", "--pause", "2", "--set", "simulator.loses_unheard=true"]
+        stack.enter_context(listening_detectors(scan_file, {"dectris-v2": ports[0], "panda": ports[1]}, *options))
         first = stack.enter_context(acquisition(config))
-        for name, port in (("dectris-v2", ports[0]), ("panda", ports[1])):
-            address = f"{name}://127.0.0.1:{port}"
-            options = ["--rate", "6", "--pause", "2", "--set", "simulator.loses_unheard=true"]
-            stack.enter_context(detector(address, scan_file, *options))
         wait_until(lambda: len(edge.frames) >= 20, timeout_s=60.0)
         first.kill()
         first.wait()

@@ -69,6 +69,32 @@ def wait_until(condition: Callable[[], bool], *, timeout_s: float = 20.0) -> Non
         time.sleep(0.005)
 
 
+class Stopwatch:
+    """Counts the seconds in which this process ran, in a context: those in which the machine stands still are nobody's.
+
+    `passed_s` may be read at any time.
+    """
+
+    def __init__(self) -> None:
+        self.passed_s = 0.0
+        self._ended = threading.Event()
+        self._counting = threading.Thread(target=self._count, daemon=True)
+
+    def __enter__(self) -> Stopwatch:
+        self._counting.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._counting.join()
+
+    def _count(self) -> None:
+        last_s = time.monotonic()
+        while not self._ended.wait(0.05):
+            before_s, last_s = last_s, time.monotonic()
+            self.passed_s += min(last_s - before_s, 0.2)
+
+
 class Proxy:
     """A TCP relay on loopback whose connections a test can cut.
 

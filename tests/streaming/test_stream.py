@@ -25,6 +25,7 @@ from streams import (
 )
 from support import Proxy, wait_until
 
+from ptychoflow.streaming import inbox as inbox_module
 from ptychoflow.streaming.codec import Codec
 from ptychoflow.streaming.inbox import Inbox
 from ptychoflow.streaming.messages import (
@@ -110,8 +111,9 @@ def test_a_score_told_while_the_connection_is_broken_arrives_once_it_is_back(
 
 
 def test_a_consumer_that_has_finished_stays_until_its_last_acknowledgement_has_come(
-    network: NetworkSettings, publisher_of: MakePublisher
+    network: NetworkSettings, publisher_of: MakePublisher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(inbox_module, "AWAY_S", 60.0)  # it is the proxy that is away, for as long as its threads need
     publisher = publisher_of(trainer=False)
     proxy = Proxy(network.acknowledgements_port)
     post_batches(publisher, 3)

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from functools import partial
+from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -231,16 +232,26 @@ def test_clocks_of_the_parts_that_speak_are_compared(
     assert "edge" in found.text
 
 
+def test_a_word_that_comes_late_is_no_clock_that_is_behind(network: NetworkSettings, tmp_path: Path) -> None:
+    """As where its host, or this one, stood still for a moment."""
+    with closing(TelemetryHub(network, jsonl=tmp_path / "telemetry.jsonl")), speaking_edge(network, 0.0, late_s=5.0):
+        (found,) = look_at_clocks(network, listen_s=2.0)
+    assert found.light is Light.GREEN, found.text
+
+
 @contextmanager
-def speaking_edge(network: NetworkSettings, ahead_s: float) -> Iterator[None]:
-    """Let an edge speak whose clock is ahead."""
+def speaking_edge(network: NetworkSettings, ahead_s: float, *, late_s: float = 0.0) -> Iterator[None]:
+    """Let an edge speak whose clock is ahead; all its words but every fifth come late."""
     ended = threading.Event()
 
     def speak() -> None:
         with Sockets(network) as sockets:
             hub = sockets.connect(zmq.DEALER, network.hub_host, network.telemetry_port)
-            while not ended.wait(0.1):
-                told = Telemetry(time.time() + ahead_s, Part.EDGE, 0, PartStatus(PartState.RUNNING))
+            for number in count():
+                if ended.wait(0.1):
+                    return
+                said_s = time.time() + ahead_s - (late_s if number % 5 else 0.0)
+                told = Telemetry(said_s, Part.EDGE, 0, PartStatus(PartState.RUNNING))
                 hub.send_multipart(Codec(Telemetry).encode(told))
 
     thread = threading.Thread(target=speak)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from support import wait_until
+from support import Stopwatch, wait_until
 
 from ptychoflow.streaming.events import Part
 from ptychoflow.workflow.launching.processes import is_alive, terminate_in_order
@@ -106,9 +106,7 @@ def test_a_crashed_acquisition_is_told_with_what_to_do(supervisor: Supervisor, c
         assert end.reason.startswith(f"ended by signal SIGSEGV{said.rstrip(';')}")
 
 
-def test_parts_of_a_stage_are_asked_to_end_at_once_and_those_of_the_next_when_they_have(
-    children: Children, supervisor: Supervisor
-) -> None:
+def test_parts_of_a_stage_are_asked_to_end_at_once_and_those_of_the_next_when_they_have(children: Children) -> None:
     on_term = f"""
 import signal, sys, time, pathlib
 own = pathlib.Path(sys.argv[1])
@@ -117,7 +115,7 @@ def note(what):
         order.write(own.name + " " + what + "\\n")
 def end(*_):
     note("asked")
-    deadline_s = time.monotonic() + 0.5
+    deadline_s = time.monotonic() + 20
     while (own.parent / "order").read_text().count("asked") < 2 and time.monotonic() < deadline_s:
         time.sleep(0.01)
     note("ends")
@@ -126,10 +124,11 @@ signal.signal(signal.SIGTERM, end)
 {SLEEP}
 """
     stages = ((Part.TRAINER, Part.EDGE), (Part.DASHBOARD,))
-    for part in (Part.DASHBOARD, Part.EDGE, Part.TRAINER):
-        supervisor.start(children.command(part, on_term))
-        children.pid(part)
-    ends = supervisor.stop(stages)
+    with Supervisor(grace_s=120.0) as supervisor:
+        for part in (Part.DASHBOARD, Part.EDGE, Part.TRAINER):
+            supervisor.start(children.command(part, on_term))
+            children.pid(part)
+        ends = supervisor.stop(stages)
     assert {(end.part, end.status) for end in ends} == {(part, 0) for stage in stages for part in stage}
     said = (children.folder / "order").read_text().splitlines()
     assert set(said[:2]) == {"trainer asked", "edge asked"}
@@ -148,9 +147,9 @@ subprocess.Popen([sys.executable, "-c", inner, sys.argv[1] + ".own-session"], st
 """
     supervisor.start(children.command(Part.TRAINER, code))
     pids = [children.pid(name) for name in ("trainer", "trainer.same-group", "trainer.own-session")]
-    began_s = time.monotonic()
-    (end,) = supervisor.stop([[Part.TRAINER]])
-    assert time.monotonic() - began_s < 5.0
+    with Stopwatch() as stopwatch:
+        (end,) = supervisor.stop([[Part.TRAINER]])
+    assert stopwatch.passed_s < 5.0
     assert end.status == -signal.SIGKILL
     wait_until(lambda: all(gone(pid) for pid in pids))
 
@@ -219,12 +218,12 @@ def test_a_run_whose_every_part_is_deaf_is_over_in_less_than_ten_seconds(childre
         for part in parts:
             supervisor.start(children.command(part, DEAF_SLEEP))
             children.pid(part)
-        began_s = time.monotonic()
-        supervisor.stop([parts[:3], parts[3:]])
-    assert time.monotonic() - began_s < 9.0  # summary and report take the rest
+        with Stopwatch() as stopwatch:
+            supervisor.stop([parts[:3], parts[3:]])
+    assert stopwatch.passed_s < 9.0  # summary and report take the rest
 
 
 def test_terminating_nobody_takes_no_time() -> None:
     began_s = time.monotonic()
-    terminate_in_order([], grace_s=10.0)
-    assert time.monotonic() - began_s < 1.0
+    terminate_in_order([], grace_s=600.0)
+    assert time.monotonic() - began_s < 60.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -39,12 +40,13 @@ def look_at_clocks(network: NetworkSettings, *, listen_s: float = LISTEN_S) -> I
 
 
 def _listen(network: NetworkSettings, listen_s: float) -> dict[str, float]:
-    """Return how far ahead of this host's the clocks of those are that speak."""
+    """Return how far ahead of this host's the clocks of those are that speak, as the word says that came fastest."""
     ahead_s: dict[str, float] = {}
     deadline_s = time.monotonic() + listen_s
     with closing(TelemetrySubscriber(network)) as subscriber:
         while (remaining_s := deadline_s - time.monotonic()) > 0:
             if (told := subscriber.receive(remaining_s)) is not None:
                 speaker = f"{told.body.part} {told.body.rank}" if told.body.rank else str(told.body.part)
-                ahead_s[speaker] = told.body.time_s - time.time()
+                # whatever delays a word makes its clock seem behind
+                ahead_s[speaker] = max(told.body.time_s - time.time(), ahead_s.get(speaker, -math.inf))
     return ahead_s

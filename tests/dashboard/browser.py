@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import shutil
 import signal
@@ -34,6 +35,12 @@ FLAGS = (
 )
 PATIENCE_S = 90.0
 POLL_S = 0.05
+LEFT = ("Inspected target navigated or closed", "Execution context was destroyed", "Cannot find context")
+"""How Chromium's errors begin where a page is left while it is asked."""
+
+
+class PageLeft(Exception):
+    """The page was left while it was asked, as it leaves itself for another address or is loaded anew."""
 
 
 def find_chromium() -> str:
@@ -83,12 +90,18 @@ class Browser:
             process.send_signal(signal.SIGSTOP)
 
     def call(self, method: str, **parameters: Any) -> dict[str, Any]:
-        """Call a method of the DevTools protocol; return its result."""
+        """Call a method of the DevTools protocol; return its result.
+
+        Raises:
+            PageLeft: the page was left meanwhile.
+        """
         self._calls += 1
         self._page.send(json.dumps({"id": self._calls, "method": method, "params": parameters}))
         while True:
             answer = json.loads(self._page.recv(PATIENCE_S))
             if answer.get("id") == self._calls:
+                if answer.get("error", {}).get("message", "").startswith(LEFT):
+                    raise PageLeft(answer["error"]["message"])
                 assert "error" not in answer, answer
                 return answer["result"]
             self._hear(answer)
@@ -126,14 +139,19 @@ class Browser:
         return result["result"].get("value")
 
     def wait_for(self, expression: str, timeout_s: float = PATIENCE_S) -> Any:
-        """Wait until a JavaScript expression is true; return its value. One that fails counts as not yet true."""
+        """Wait until a JavaScript expression is true; return its value.
+
+        One that fails counts as not yet true, as does one of a page that is left meanwhile.
+        """
         deadline_s = time.monotonic() + timeout_s
         guarded = f"(() => {{ try {{ return {expression}; }} catch {{ return null; }} }})()"
-        while not (value := self.value(guarded)):
+        while True:
+            with contextlib.suppress(PageLeft):
+                if value := self.value(guarded):
+                    return value
             if time.monotonic() > deadline_s:
                 raise TimeoutError(f"{expression} did not come true within {timeout_s} s")
             time.sleep(POLL_S)
-        return value
 
     def _connect(self) -> ClientConnection:
         port_file = Path(self._profile.name) / "DevToolsActivePort"

@@ -127,6 +127,12 @@ def test_what_a_killed_part_ended_with_is_not_called_lost(browser: Browser, tmp_
         assert "the end of 10 is not known, as no last count came from the acquisition and rank 0 of the" in ledger
 
 
+def test_a_page_that_loads_itself_anew_while_it_is_asked_is_asked_again(browser: Browser) -> None:
+    browser.open("about:blank")
+    left = "(window.name = 'left', location.reload(), new Promise(() => {}))"
+    assert browser.wait_for(f"window.name === 'left' ? 'again' : {left}") == "again"
+
+
 def test_the_run_that_is_watched_stays_live_under_its_own_name_too(browser: Browser, tmp_path: Path) -> None:
     """An address kept from when it was an earlier run, before it was resumed."""
     frames = "document.getElementById('frames-short').textContent"

@@ -297,7 +297,8 @@ def test_a_receiver_that_is_killed_is_started_again_and_the_rest_is_exact(
 ) -> None:
     """What comes while there is no receiver is missing or without a position, and counted; everything else is right."""
     ports = free_ports(2)
-    source = live("dectris-v2", *ports, None, idle_s=5.0, first_frames=16, end_after_idle_s=8.0)
+    join = PATIENT | {"wait_s": 8.0}  # so long the frames wait whose positions are lost
+    source = live("dectris-v2", *ports, None, idle_s=5.0, first_frames=16, end_after_idle_s=8.0, join=join)
     arrivals = tmp_path / "live" / "arrivals"
     both = {"dectris-v2": ports[0], "panda": ports[1]}
     with listening_detectors(scan_file, both, "--rate", "25", "--pause", "2"):
@@ -354,7 +355,7 @@ def test_an_acquisition_that_is_killed_and_started_again_sends_the_same_frames_a
 ) -> None:
     """Ids, roles, positions and pixels are those of before, and what came before it was killed is all there."""
     ports = free_ports(2)
-    source = live("dectris-v2", *ports, None, idle_s=1.0, first_frames=16)
+    source = live("dectris-v2", *ports, None, idle_s=5.0, first_frames=16, join=PATIENT | {"wait_s": 8.0})
     config, run = tmp_path / "config.toml", RunSettings(directory=tmp_path, name="live")
     write_config(Config(source=source, retrieval=PTYCHI, network=network, run=run), config)
     with ExitStack() as stack:

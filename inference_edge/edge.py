@@ -182,9 +182,10 @@ class Edge(ABC, Generic[StartT, ModelT]):
     def _see_to_weights(self) -> None:
         if self._weights.apply_commands(self._links.commands):
             self._use_other_weights()
-        waited_s = self._waited_for_trainer_s()
-        self._update_weights(published=self._looks_for_published(waited_s))
-        if self._receiver.ended and waited_s > self._links.trainer_patience_s and not self._weights.final_seen:
+        self._update_weights(published=self._looks_for_published(self._waited_for_trainer_s()))
+        # asked anew: what was found just now is being checked
+        gives_up = self._waited_for_trainer_s() > self._links.trainer_patience_s
+        if self._receiver.ended and gives_up and not self._weights.final_seen:
             self._end(finished=False)
             raise UserError(
                 "edge: the final weights have not come, and the trainer has been away for "

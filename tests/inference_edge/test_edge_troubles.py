@@ -394,9 +394,11 @@ def keep_published(folder, version: int, **stamp) -> None:
     path.write_bytes(weights_file(version, final=True, **stamp))
 
 
-def test_an_edge_that_missed_the_final_weights_takes_them_from_the_run_folder(run, tmp_path):
+@pytest.mark.parametrize("patience_s", [4.0, 1e-3], ids=["in time", "looked at when it is over already"])
+def test_an_edge_that_missed_the_final_weights_takes_them_from_the_run_folder(run, tmp_path, patience_s):
+    """Also where it stood still meanwhile, or its host did: it looks before it gives up."""
     run.trainer.publish(*weights(1))
-    run.start_edge(SETTINGS.model_copy(update={"wait_for_trainer_s": 4.0}))
+    run.start_edge(SETTINGS.model_copy(update={"wait_for_trainer_s": patience_s}))
     run.post_perspective(0)
     wait_until(lambda: run.inferred() == FRAMES_EACH)
     keep_published(tmp_path, 2)

@@ -1,4 +1,4 @@
-"""Helpers that tests import: free ports, waiting for a condition, a connection that can be cut."""
+"""Helpers that tests import: free ports, waiting for a condition, bounds of time, a connection that can be cut."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+
+import psutil
 
 from ptychoflow.streaming.settings import NetworkSettings
 
@@ -43,6 +45,11 @@ def is_free(port: int) -> bool:
         except OSError:
             return False
     return True
+
+
+def listens(process: psutil.Process, port: int) -> bool:
+    """Return whether a process listens at a port; it is not disturbed."""
+    return any(one.laddr.port == port and one.status == psutil.CONN_LISTEN for one in process.net_connections())
 
 
 def free_network() -> NetworkSettings:

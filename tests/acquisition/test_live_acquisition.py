@@ -17,7 +17,7 @@ import numpy as np
 import psutil
 import pytest
 from acquisition_runs import Outcome, receivers, run_acquisition
-from support import Proxy, free_network, free_ports, wait_until
+from support import Proxy, free_network, free_ports, listens, wait_until
 
 from ptychoflow.acquisition.detectors.arrivals_file import ArrivalsReader, arrivals_files
 from ptychoflow.acquisition.detectors.settings import LiveSettings
@@ -87,11 +87,6 @@ def listening_detectors(scan: Path, ports: Mapping[str, int], *arguments: str) -
             process = psutil.Process(stack.enter_context(detector(address, scan, *arguments)).pid)
             wait_until(lambda process=process, port=port: listens(process, port), timeout_s=60.0)
         yield
-
-
-def listens(process: psutil.Process, port: int) -> bool:
-    """Return whether a process listens at a port."""
-    return any(one.laddr.port == port and one.status == psutil.CONN_LISTEN for one in process.net_connections())
 
 
 @contextmanager

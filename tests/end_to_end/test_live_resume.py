@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import psutil
 from beamline import JOINED
-from support import free_ports, wait_until
+from support import free_ports, listens, wait_until
 from test_resume import ended, processes, started
 
 from ptychoflow.acquisition.simulate import simulate_to_file
@@ -68,12 +68,14 @@ def acquired(folder: Path) -> int:
 def test_an_acquisition_killed_in_mid_series_is_resumed_from_its_arrivals(tmp_path: Path) -> None:
     scan, folder = tmp_path / "scan.h5", tmp_path / "run"
     simulate_to_file(SCAN, scan)
-    addresses = [
-        f"{kind}://127.0.0.1:{port}" for kind, port in zip(("dectris-v2", "panda"), free_ports(2), strict=True)
-    ]
+    ports = free_ports(2)
+    addresses = [f"{kind}://127.0.0.1:{port}" for kind, port in zip(("dectris-v2", "panda"), ports, strict=True)]
     with ExitStack() as stack:
-        process = stack.enter_context(started(*run_arguments(folder, *addresses)))
         simulators = [simulator(stack, address, scan) for address in addresses]
+        for one, port in zip(simulators, ports, strict=True):  # they begin together, when the run connects
+            speaks = psutil.Process(one.pid)
+            wait_until(lambda speaks=speaks, port=port: listens(speaks, port), timeout_s=60.0)
+        process = stack.enter_context(started(*run_arguments(folder, *addresses)))
         wait_until(lambda: acquired(folder) > 40, timeout_s=120)
         (acquisition,) = processes(process, "ptychoflow", "acquire")
         receivers = acquisition.children(recursive=True)

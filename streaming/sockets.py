@@ -221,6 +221,16 @@ class Sockets:
         self._authenticator.configure_curve_callback(access.name, _Admitted(public_keys))
 
 
+def require_unclaimed(folder: Path, port: int) -> None:
+    """Make a folder of sockets, if there is none, and see that nobody listens on one of its files.
+
+    Raises:
+        UserError: the folder cannot be made, is not this user's alone, or somebody listens there.
+    """
+    require_private(folder)
+    os.close(_claim(folder / f"{port}.lock"))
+
+
 def _claim(lock: Path) -> int:
     """Return the descriptor of a lock, held until it is closed: ZeroMQ would take over a file that others listen on."""
     with writing(f"{lock}"):

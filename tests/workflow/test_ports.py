@@ -8,6 +8,7 @@ import pytest
 from ptychoflow.streaming.errors import UserError
 from ptychoflow.streaming.settings import PORT_FIELDS, NetworkSettings
 from ptychoflow.workflow.launching.ports import (
+    Place,
     choose_port,
     is_free,
     require_fixed,
@@ -54,10 +55,10 @@ def test_ipv6_hosts_can_be_checked() -> None:
     except OSError:
         pytest.skip("this host has no IPv6 loopback address")
     with server:
-        port = server.getsockname()[1]
+        place = Place(server.getsockname()[1], "dashboard.port", "::1", "dashboard.host")
         with pytest.raises(UserError, match="in use on ::1"):
-            require_free(port, host="::1", setting="dashboard.port")
-    require_free(port, host="::1", setting="dashboard.port")
+            require_free(place)
+    require_free(place)
 
 
 def test_parts_that_are_started_alone_need_fixed_ports() -> None:

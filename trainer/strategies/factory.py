@@ -8,6 +8,7 @@ from ptychoflow.buffer import RehearsalBuffer
 from ptychoflow.streaming.errors import UserError
 from ptychoflow.trainer.interface.pipeline import Pipeline
 from ptychoflow.trainer.settings import LearningSettings, StrategyName
+from ptychoflow.trainer.strategies.buffer_check import require_reachable
 from ptychoflow.trainer.strategies.der import DarkExperienceReplay
 from ptychoflow.trainer.strategies.derpp import DarkExperienceReplayPlusPlus
 from ptychoflow.trainer.strategies.derpp_two_draws import TwoDrawDarkExperienceReplayPlusPlus
@@ -68,10 +69,9 @@ def _open_buffer(
         )
     except ValueError as error:
         raise UserError(f"{learning.SECTION}.buffer: {error}") from error
-    if settings.rehearse_from_items > (capacity := buffer.stats().capacity):
+    try:
+        require_reachable(learning, capacity=buffer.stats().capacity)
+    except UserError:
         buffer.close()
-        raise UserError(
-            f"{learning.SECTION}.buffer: rehearse_from_items {settings.rehearse_from_items} is larger than the "
-            f"capacity of {capacity} items, so nothing would ever be rehearsed; lower it, or raise the capacity"
-        )
+        raise
     return buffer

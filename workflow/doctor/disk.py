@@ -6,9 +6,9 @@ import fcntl
 import shutil
 import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 
 from ptychoflow.streaming.settings import RunContext
+from ptychoflow.streaming.writable import nearest_existing
 from ptychoflow.workflow.doctor.finding import Finding, green, red, yellow
 
 LITTLE_GIB, TOO_LITTLE_GIB = 10.0, 1.0
@@ -17,7 +17,7 @@ GIB = 1 << 30
 
 def look_at_disk(run: RunContext) -> Iterator[Finding]:
     """Yield whether the run's folder can be written, and how much room there is."""
-    place = _nearest(run.folder.path.absolute())
+    place = nearest_existing(run.folder.path)
     try:
         with tempfile.NamedTemporaryFile(dir=place) as probe:
             fcntl.flock(probe, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -32,8 +32,3 @@ def look_at_disk(run: RunContext) -> Iterator[Finding]:
         yield yellow("disk", f"{said}: checkpoints and images of a long scan need more")
     else:
         yield green("disk", said)
-
-
-def _nearest(path: Path) -> Path:
-    """Return the folder itself, or the nearest above it that is there."""
-    return next(one for one in (path, *path.parents) if one.is_dir())

@@ -15,15 +15,9 @@ from ptychoflow.streaming.errors import UserError
 from ptychoflow.streaming.settings import NetworkSettings, is_loopback
 from ptychoflow.trainer.network_interface import find_interface
 from ptychoflow.workflow.doctor.finding import Finding, green, red, yellow
-from ptychoflow.workflow.launching.ports import is_free
+from ptychoflow.workflow.launching.ports import PORTS_OF_HOST, is_free
 
 CONNECT_TIMEOUT_S = 2.0
-PORTS_OF_HOST: Mapping[str, tuple[str, ...]] = {
-    "acquisition_host": ("frames_port", "samples_port", "acknowledgements_port"),
-    "trainer_host": ("weights_port",),
-    "hub_host": ("telemetry_port", "fanout_port", "commands_port", "commands_fanout_port"),
-}
-"""What listens on a host, by the setting that names it."""
 PART_OF_HOST = {"acquisition_host": "acquire", "trainer_host": "train", "hub_host": "dashboard"}
 
 

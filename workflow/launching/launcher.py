@@ -11,12 +11,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from ptychoflow.dashboard.address import page_url
-from ptychoflow.dashboard.outputs.checks import check_outputs
-from ptychoflow.dashboard.outputs.settings import OutputsSettings
 from ptychoflow.dashboard.settings import DashboardSettings
 from ptychoflow.dashboard.token import make_token
 from ptychoflow.streaming.commands import AnyCommand, CommandHub, StopRun
-from ptychoflow.streaming.errors import UserError, writing
+from ptychoflow.streaming.errors import writing
 from ptychoflow.streaming.events import Part, Telemetry
 from ptychoflow.streaming.private_folder import is_made_by_us, private_folder
 from ptychoflow.streaming.run_folder import RunFolder
@@ -28,12 +26,17 @@ from ptychoflow.workflow.configuration.config import AnyConfig, Config, load_con
 from ptychoflow.workflow.exit_status import FAILED_STATUS, INTERRUPTED_STATUS
 from ptychoflow.workflow.launching.dashboard_token import TOKEN_VARIABLE, show_token
 from ptychoflow.workflow.launching.initial_weights import with_found_weights
+from ptychoflow.workflow.launching.links import require_links
+from ptychoflow.workflow.launching.part_checks import check_parts
 from ptychoflow.workflow.launching.part_commands import part_command
 from ptychoflow.workflow.launching.part_process import interrupted_by_signals, stop_on_signals
 from ptychoflow.workflow.launching.ports import (
     choose_port,
+    network_places,
+    require_distinct,
     require_free,
     resolve_ports,
+    served_places,
     warn_if_open,
     without_made_folder,
 )
@@ -65,8 +68,8 @@ def launch(config: AnyConfig) -> int:
     running.
 
     Raises:
-        UserError: before anything starts: a part would get nothing, the scan or the initial weights cannot be read, an
-            output cannot work, a port is in use, or the run folder cannot be made.
+        UserError: before anything starts: the scan or the initial weights cannot be read, a part could not work, a port
+            is in use, a host is another one, keys are missing, or the run folder cannot be made.
     """
     config = with_found_weights(config)
     config = config.model_copy(update={"network": without_made_folder(config.network)})
@@ -132,48 +135,34 @@ def _checked(config: AnyConfig, sockets_folder: Path | None) -> AnyConfig:
     """Return the configuration with all ports chosen, once it is sure that all parts can start."""
     if sockets_folder is not None:
         config = config.model_copy(update={"network": config.network.in_folder(sockets_folder)})
-    _require_receivers(config)
     check_source(config)
-    if isinstance(config, Config):
-        check_outputs(config.outputs)
-    return _with_ports(config)
-
-
-def _require_receivers(config: AnyConfig) -> None:
-    for name in ("edge", "trainer"):
-        if not getattr(config.acquisition, name):
-            raise UserError(
-                f"acquisition.{name} = false is for parts that are started one by one: "
-                "`ptychoflow run` starts all of them, and one that gets nothing would wait for ever"
-            )
+    check_parts(config)
+    config = _with_ports(config)
+    require_links(config.network, _parts(config))
+    return config
 
 
 def _with_ports(config: AnyConfig) -> AnyConfig:
-    network = resolve_ports(config.network, ranks=config.trainer.ranks)
-    dashboard = config.dashboard
-    if dashboard.enabled and dashboard.port:
-        require_free(dashboard.port, host=dashboard.host, setting="dashboard.port")
-    elif dashboard.enabled:
-        port = choose_port(network, ranks=config.trainer.ranks)
-        dashboard = dashboard.model_copy(update={"port": port})
-    if isinstance(config, Config):
-        _require_free_for_outputs(config.outputs)
+    ranks, dashboard = config.trainer.ranks, config.dashboard
+    served = served_places(dashboard, config.outputs if isinstance(config, Config) else None)
+    require_distinct([*network_places(config.network, ranks=ranks), *served])
+    network = resolve_ports(config.network, ranks=ranks)
+    for place in served:
+        require_free(place)
+    if dashboard.enabled and not dashboard.port:
+        dashboard = dashboard.model_copy(update={"port": choose_port(network, ranks=ranks)})
     return config.model_copy(update={"network": network, "dashboard": dashboard})
 
 
-def _require_free_for_outputs(outputs: OutputsSettings) -> None:
-    if (served := outputs.ntndarray) is not None:
-        require_free(served.port, host=served.host, setting="outputs.ntndarray.port")
-    if (published := outputs.bluesky) is not None and not published.proxy:
-        require_free(published.port, host=published.host, setting="outputs.bluesky.port")
-
-
-def _commands(config: AnyConfig, folder: RunFolder, scratch: Path | None) -> list[PartCommand]:
+def _parts(config: AnyConfig) -> list[Part]:
     unwanted = set() if config.dashboard.enabled else {Part.DASHBOARD}
     if not (isinstance(config, Config) and config.outputs.chosen):
         unwanted.add(Part.OUTPUTS)
-    parts = [part for part in START_ORDER if part not in unwanted]
-    commands = [part_command(part, folder, config.trainer, scratch=scratch) for part in parts]
+    return [part for part in START_ORDER if part not in unwanted]
+
+
+def _commands(config: AnyConfig, folder: RunFolder, scratch: Path | None) -> list[PartCommand]:
+    commands = [part_command(part, folder, config.trainer, scratch=scratch) for part in _parts(config)]
     page = config.dashboard
     return [_with_token(command, page) if command.part is Part.DASHBOARD else command for command in commands]
 

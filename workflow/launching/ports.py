@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import random
 import socket
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
+from ptychoflow.dashboard.outputs.settings import OutputsSettings
+from ptychoflow.dashboard.settings import DashboardSettings
 from ptychoflow.streaming.errors import UserError
 from ptychoflow.streaming.private_folder import is_made_by_us
 from ptychoflow.streaming.settings import PORT_FIELDS, NetworkSettings
@@ -13,6 +18,14 @@ from ptychoflow.streaming.settings import PORT_FIELDS, NetworkSettings
 FIRST_PORT, LAST_PORT = 20000, 32000
 """Below the range from which the system takes ports for outgoing connections, so nobody is given one meanwhile."""
 ATTEMPTS = 200
+PORTS_OF_HOST: Mapping[str, tuple[str, ...]] = {
+    "acquisition_host": ("frames_port", "samples_port", "acknowledgements_port"),
+    "trainer_host": ("weights_port",),
+    "hub_host": ("telemetry_port", "fanout_port", "commands_port", "commands_fanout_port"),
+}
+"""What listens on a host, by the setting that names it."""
+HOST_OF_PORT = {port: host for host, ports in PORTS_OF_HOST.items() for port in ports}
+LAST = 65535
 
 OPEN = (
     "the parts of this run talk over ports of loopback without keys: every user of this host can read and "
@@ -24,15 +37,20 @@ log = logging.getLogger(__name__)
 
 def is_free(port: int, *, host: str = "127.0.0.1") -> bool:
     """Whether a socket can listen on the port now."""
+    return _refusal(port, host) is None
+
+
+def _refusal(port: int, host: str) -> OSError | None:
+    """Return why no socket can listen on the port now, or None; port 0 asks for the host alone."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         # without it, a connection of an earlier run that still lingers would look like a port in use
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
-        except OSError:
-            return False
-    return True
+        except OSError as error:
+            return error
+    return None
 
 
 def resolve_ports(network: NetworkSettings, *, ranks: int) -> NetworkSettings:
@@ -41,13 +59,12 @@ def resolve_ports(network: NetworkSettings, *, ranks: int) -> NetworkSettings:
     Where the parts talk over files in a folder, there are no ports to choose.
 
     Raises:
-        UserError: a port that the configuration fixes is in use on this host.
+        UserError: a port that the configuration fixes is in use on this host, or a host is another one.
     """
     if network.sockets_dir is not None:
         return network
-    for name in PORT_FIELDS:
-        for port in _claimed(network, name, ranks):
-            require_free(port, setting=f"network.{name}")
+    for place in network_places(network, ranks=ranks):
+        require_free(place)
     for name in PORT_FIELDS:
         if not getattr(network, name):
             taken = _all_claimed(network, ranks)
@@ -59,7 +76,7 @@ def without_taken_ports(network: NetworkSettings, *, ranks: int) -> NetworkSetti
     """Return the settings with 0 in place of every port that is in use on this host, and without a folder of a run."""
     if network.sockets_dir is not None:
         return without_made_folder(network)
-    taken = [name for name in PORT_FIELDS if not all(is_free(port) for port in _claimed(network, name, ranks))]
+    taken = [name for name in PORT_FIELDS if not _all_free(network, name, ranks)]
     samples = set(_claimed(network, "samples_port", ranks))
     if any(getattr(network, name) in samples for name in PORT_FIELDS if name != "samples_port"):
         taken.append("samples_port")
@@ -78,12 +95,74 @@ def choose_port(network: NetworkSettings, *, ranks: int) -> int:
     return _choose(1, _all_claimed(network, ranks))
 
 
-def require_free(port: int, *, setting: str, host: str = "127.0.0.1") -> None:
-    """Raise UserError if the port that `setting` names is in use on this host."""
-    if port and not is_free(port, host=host):
-        raise UserError(
-            f"port {port} is in use on {host}; stop what holds it, or choose another with --set {setting}=N"
-        )
+@dataclass(frozen=True)
+class Place:
+    """Where a part will listen, and the settings that say so."""
+
+    port: int
+    """0 for any."""
+    setting: str
+    """What names the port."""
+    host: str
+    """Name or address of this host."""
+    host_setting: str
+
+
+def network_places(network: NetworkSettings, *, ranks: int) -> list[Place]:
+    """Return where the parts of a run will listen, but for those that talk over files in a folder.
+
+    Raises:
+        UserError: the last rank's port would be above 65535.
+    """
+    if network.sockets_dir is not None:
+        return []
+    return [
+        Place(port, f"network.{name}", _host(network, name), f"network.{HOST_OF_PORT[name]}")
+        for name in PORT_FIELDS
+        for port in _claimed(network, name, ranks) or [0]
+    ]
+
+
+def served_places(dashboard: DashboardSettings, outputs: OutputsSettings | None) -> list[Place]:
+    """Return where the page and the outputs that listen will do so."""
+    places = []
+    if dashboard.enabled:
+        places.append(Place(dashboard.port, "dashboard.port", dashboard.host, "dashboard.host"))
+    if outputs is not None and (served := outputs.ntndarray) is not None:
+        places.append(Place(served.port, "outputs.ntndarray.port", served.host, "outputs.ntndarray.host"))
+    if outputs is not None and (published := outputs.bluesky) is not None and not published.proxy:
+        places.append(Place(published.port, "outputs.bluesky.port", published.host, "outputs.bluesky.host"))
+    return places
+
+
+def require_free(place: Place) -> None:
+    """Raise `UserError` unless this host can listen there now."""
+    match _refusal(place.port, place.host):
+        case None:
+            return
+        case OSError(errno=errno.EADDRINUSE):
+            raise UserError(
+                f"port {place.port} is in use on {place.host}; stop what holds it, or choose another with "
+                f"--set {place.setting}=N"
+            )
+        case OSError(errno=errno.EACCES):
+            raise UserError(
+                f"this user may not listen on port {place.port}; choose one above 1023 with --set {place.setting}=N"
+            )
+        case OSError() as error:
+            raise UserError(
+                f"{place.host_setting} = {place.host}: this host cannot listen there: {error.strerror}; "
+                "name an address of this host"
+            )
+
+
+def require_distinct(places: Iterable[Place]) -> None:
+    """Raise `UserError` if two settings name the same port of a host."""
+    settings: dict[tuple[str, int], str] = {}
+    for place in places:
+        other = settings.setdefault((place.host, place.port), place.setting)
+        if place.port and other != place.setting:
+            raise UserError(f"{other} and {place.setting} both come to port {place.port}; choose another for one")
 
 
 def require_fixed(network: NetworkSettings) -> None:
@@ -103,6 +182,16 @@ def warn_if_open(network: NetworkSettings) -> None:
         log.warning("%s", OPEN)
 
 
+def _host(network: NetworkSettings, port_name: str) -> str:
+    """Return the host of a port, as the system wants it; ZeroMQ also takes addresses in brackets."""
+    host: str = getattr(network, HOST_OF_PORT[port_name])
+    return host.strip("[]")
+
+
+def _all_free(network: NetworkSettings, name: str, ranks: int) -> bool:
+    return all(is_free(port, host=_host(network, name)) for port in _claimed(network, name, ranks))
+
+
 def _width(name: str, ranks: int) -> int:
     return ranks if name == "samples_port" else 1
 
@@ -113,7 +202,13 @@ def _all_claimed(network: NetworkSettings, ranks: int) -> set[int]:
 
 def _claimed(network: NetworkSettings, name: str, ranks: int) -> range:
     first = getattr(network, name)
-    return range(first, first + _width(name, ranks)) if first else range(0)
+    ports = range(first, first + _width(name, ranks)) if first else range(0)
+    if ports and ports[-1] > LAST:
+        raise UserError(
+            f"network.{name} = {first}: {ranks} ranks need so many consecutive ports, the last of which would be "
+            f"{ports[-1]}, above {LAST}; choose a lower one"
+        )
+    return ports
 
 
 def _choose(count: int, taken: set[int]) -> int:

@@ -26,7 +26,7 @@ from ptychoflow.acquisition.detectors.ntndarray.messages import (
 from ptychoflow.acquisition.detectors.ntndarray.series import AcquireRule, Notice, series_rule
 from ptychoflow.acquisition.detectors.ntndarray.settings import NtndarraySettings, SeriesByAcquire
 from ptychoflow.streaming.errors import UserError
-from ptychoflow.streaming.libraries import library
+from ptychoflow.streaming.libraries import library, require_library
 
 log = logging.getLogger(__name__)
 
@@ -41,9 +41,13 @@ class NtndarrayConnection(Connection):
 
     What a channel holds when it is first seen is the last frame of before: it is left out unless it is newer than the
     subscription or the series. Pixels are handed on without a copy.
+
+    Raises:
+        UserError: p4p is not installed.
     """
 
     def __init__(self, settings: NtndarraySettings) -> None:
+        require_library("p4p", extra="epics")
         self._settings = settings
         self._rule = series_rule(settings.series)
         self._named = _named_attributes(settings)
@@ -54,7 +58,7 @@ class NtndarrayConnection(Connection):
         """Number and time of the newest frame."""
 
     def drain(self, deliver: Deliver, stop: threading.Event) -> None:
-        """Deliver until `stop` is set. Raises `UserError` without p4p, and where the channel holds no NTNDArray."""
+        """Deliver until `stop` is set. Raises `UserError` where the channel holds no NTNDArray."""
         with closing(_Subscriptions(self._settings)) as updates:
             if isinstance(self._settings.series, SeriesByAcquire):
                 updates.watch(self._settings.series.pv)
@@ -143,11 +147,7 @@ class NtndarrayConnection(Connection):
 
 
 class _Subscriptions:
-    """A client of PvAccess, whose updates come one by one and in order.
-
-    Raises:
-        UserError: p4p is not installed.
-    """
+    """A client of PvAccess, whose updates come one by one and in order."""
 
     def __init__(self, settings: NtndarraySettings) -> None:
         client, util = (library(name, extra="epics") for name in ("p4p.client.thread", "p4p.util"))

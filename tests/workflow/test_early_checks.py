@@ -1,0 +1,163 @@
+"""What a part would refuse when it starts is refused in one line before any starts, and leaves no folder of a run."""
+
+from __future__ import annotations
+
+import importlib.util
+import socket
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+
+import pytest
+import zmq
+from support import free_ports
+
+from ptychoflow.streaming import libraries
+from ptychoflow.streaming.errors import UserError
+from ptychoflow.streaming.keys import make_keys
+from ptychoflow.streaming.settings import NetworkSettings
+from ptychoflow.streaming.sockets import Sockets
+from ptychoflow.workflow.configuration.config import load_config
+from ptychoflow.workflow.launching import launcher
+
+SMALL = ("source.kind=simulation", "source.perspectives=2", "source.frames_per_perspective=9")
+FAR = "198.51.100.7"
+"""An address that no host has (RFC 5737)."""
+
+
+@pytest.fixture(autouse=True)
+def _nothing_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launcher, "_run", lambda *_: 0)
+
+
+def refusal(folder: Path, *assignments: str, source: tuple[str, ...] = SMALL) -> str:
+    runs = folder / "runs"
+    given = (*source, "source.frame_shape_px=[32,32]") if source is SMALL else source
+    with pytest.raises(UserError) as error:
+        launcher.launch(load_config(assignments=(*given, f"run.directory={runs}", *assignments)))
+    assert not runs.exists()
+    return str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("assignments", "said"),
+    [
+        (["buffer.capacity=23"], "trainer.buffer: representatives 24 is larger than capacity 23"),
+        (["buffer.capacity=47", "strategy=derpp_two_draws"], "representatives 48 is larger than capacity 47"),
+        (["buffer.capacity=2", "buffer.representatives=1", "ranks=3"], "smaller than the number of ranks, 3"),
+        (["buffer.rehearse_from_items=4001"], "trainer.buffer: rehearse_from_items 4001 is larger than"),
+    ],
+)
+def test_a_buffer_that_cannot_be(tmp_path: Path, assignments: list[str], said: str) -> None:
+    assert said in refusal(tmp_path, *(f"trainer.{one}" for one in assignments))
+
+
+def test_the_sizes_of_a_buffer_that_is_not_used_do_not_matter(tmp_path: Path) -> None:
+    given = ("trainer.buffer.capacity=1", "trainer.strategy=incremental", f"run.directory={tmp_path / 'runs'}")
+    assert launcher.launch(load_config(assignments=(*SMALL, "source.frame_shape_px=[32,32]", *given))) == 0
+
+
+@pytest.mark.parametrize("missing", ["tike", "ucxx", "openvino", "p4p"])
+def test_what_is_not_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, missing: str) -> None:
+    found = importlib.util.find_spec
+
+    def find_spec(name: str, package: str | None = None) -> ModuleSpec | None:
+        return None if name == missing else found(name, package)
+
+    monkeypatch.setattr(importlib.util, "find_spec", find_spec)
+    monkeypatch.setattr(libraries, "find_spec", find_spec)
+    monkeypatch.setattr("ptychoflow.inference_edge.backends.openvino.find_spec", find_spec)
+    asked = {
+        "tike": ("retrieval.source=tike",),
+        "ucxx": ("trainer.buffer.transport=ucx",),
+        "openvino": ("edge.backend=openvino",),
+        "p4p": (
+            *("source.kind=live", "source.frames.kind=ntndarray", "source.frames.pv=P", "source.perspectives=2"),
+            *("source.positions.kind=position-sender", "source.frames.series.by=pause", "source.join.first_frame=0"),
+            *("source.frames.series.pause_s=1", "source.frames.number_from=unique_id"),
+            *("source.join.first_sample=0", "source.join.samples_per_frame=1"),
+        ),
+    }
+    said = refusal(tmp_path, *asked[missing], source=() if missing == "p4p" else SMALL)
+    assert missing in said
+    assert "not installed" in said
+
+
+@pytest.mark.parametrize("setting", ["trainer.device", "edge.device", "retrieval.device"])
+def test_a_gpu_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, setting: str) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    assert refusal(tmp_path, f"{setting}=cuda").startswith(f'{setting} = "cuda", but this host has no usable GPU')
+
+
+def test_a_backend_for_another_device(tmp_path: Path) -> None:
+    assert "cuda_graph" in refusal(tmp_path, "edge.backend=cuda_graph", "edge.device=cpu")
+
+
+def test_a_folder_for_outputs_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for folder in (tmp_path / "file", tmp_path / "file" / "in", Path("/proc/ptychoflow")):
+        said = refusal(tmp_path, f"outputs.ptychodus.folder={folder}")
+        assert said.startswith(f"cannot write {folder}/")
+    wanted = tmp_path / "made" / "later"
+    (tmp_path / "runs").touch()
+    with pytest.raises(UserError, match="cannot make the run folder"):
+        given = (*SMALL, f"run.directory={tmp_path / 'runs'}", f"outputs.ptychodus.folder={wanted}")
+        launcher.launch(load_config(assignments=given))
+    assert not wanted.parent.exists()
+
+
+@pytest.mark.parametrize("part", ["hub", "acquisition", "trainer"])
+def test_a_host_of_the_network_that_is_another_one(tmp_path: Path, part: str) -> None:
+    make_keys(tmp_path / "keys")
+    said = refusal(tmp_path, f"network.keys_dir={tmp_path / 'keys'}", f"network.{part}_host={FAR}")
+    assert said.startswith(f"network.{part}_host = {FAR}: this host cannot listen there: ")
+
+
+@pytest.mark.parametrize("section", ["dashboard", "outputs.bluesky"])
+def test_a_host_of_the_page_or_of_an_output_that_is_another_one(tmp_path: Path, section: str) -> None:
+    for port in (0, 8421) if section == "dashboard" else (5578,):
+        said = refusal(tmp_path, f"{section}.host={FAR}", f"{section}.port={port}")
+        assert said.startswith(f"{section}.host = {FAR}: this host cannot listen there: ")
+
+
+def test_a_port_that_is_taken_on_the_host_where_it_is_wanted(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.2", 0)) as server:
+        port = server.getsockname()[1]
+        said = refusal(tmp_path, f"network.weights_port={port}", "network.trainer_host=127.0.0.2")
+    assert f"port {port} is in use on 127.0.0.2" in said
+
+
+def test_one_port_for_two_things(tmp_path: Path) -> None:
+    port, other = free_ports(2)
+    for one, two in [
+        ("network.frames_port", "network.telemetry_port"),
+        ("network.weights_port", "dashboard.port"),
+        ("dashboard.port", "outputs.bluesky.port"),
+    ]:
+        said = refusal(tmp_path, f"network.fanout_port={other}", f"{one}={port}", f"{two}={port}")
+        assert f"both come to port {port}" in said
+        assert one in said
+        assert two in said
+
+
+def test_ports_of_ranks_beyond_the_last_one(tmp_path: Path) -> None:
+    assert "above 65535" in refusal(tmp_path, "network.samples_port=65535", "trainer.ranks=2")
+
+
+def test_keys_that_are_missing(tmp_path: Path) -> None:
+    assert "0.0.0.0 is not loopback and needs keys" in refusal(tmp_path, "network.hub_host=0.0.0.0")
+    port = f"network.frames_port={free_ports(1)[0]}"
+    assert "holds no hub.key_secret" in refusal(tmp_path, port, f"network.keys_dir={tmp_path / 'absent'}")
+    make_keys(tmp_path / "keys")
+    (tmp_path / "keys" / "edge.key_secret").unlink()
+    assert "holds no edge.key_secret" in refusal(tmp_path, port, f"network.keys_dir={tmp_path / 'keys'}")
+
+
+def test_a_folder_of_sockets_that_cannot_be_made_or_is_in_use(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    assert "cannot write the folder" in refusal(tmp_path, f"network.sockets_dir={tmp_path / 'file'}")
+    network = NetworkSettings(sockets_dir=tmp_path / "sockets")
+    with Sockets(network) as sockets:
+        sockets.bind(zmq.PULL, network.hub_host, network.telemetry_port)
+        assert "Address already in use" in refusal(tmp_path, f"network.sockets_dir={tmp_path / 'sockets'}")
+    (tmp_path / "sockets").chmod(0o755)
+    assert "other users can enter" in refusal(tmp_path, f"network.sockets_dir={tmp_path / 'sockets'}")

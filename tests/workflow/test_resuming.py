@@ -12,13 +12,17 @@ import pytest
 from checkpoint_files import save
 
 from ptychoflow.streaming.errors import UserError
+from ptychoflow.streaming.events import Part
 from ptychoflow.streaming.run_folder import RunFolder
 from ptychoflow.trainer.checkpoints.checkpoint import MARKER
 from ptychoflow.workflow.commands.view import view
 from ptychoflow.workflow.configuration.config import load_config
+from ptychoflow.workflow.exit_status import FAILED_STATUS
 from ptychoflow.workflow.json_results import write_json
+from ptychoflow.workflow.launching import launcher
 from ptychoflow.workflow.launching.resuming import resumed_config
 from ptychoflow.workflow.launching.run_folder import claimed, create_run_folder, is_claimed
+from ptychoflow.workflow.launching.supervision import PartCommand
 
 
 @pytest.fixture
@@ -106,3 +110,42 @@ def test_the_page_of_a_run_that_goes_on_is_its_own(folder: RunFolder) -> None:
 def test_another_folder_for_a_run_that_is_resumed_is_refused(folder: RunFolder, key: str) -> None:
     with pytest.raises(UserError, match=rf"^run\.{key}: a resumed run stays in its folder; move "):
         resumed_config(folder.path, [f"run.{key}=other"])
+
+
+FAILING = "raise SystemExit(2)"
+TRAINING = """
+import sys
+from contextlib import closing
+from pathlib import Path
+from ptychoflow.streaming.events import Part, TrainingStep
+from ptychoflow.streaming.telemetry import TelemetrySender
+from ptychoflow.workflow.configuration.config import load_config
+with closing(TelemetrySender(load_config(file=Path(sys.argv[1])).network, part=Part.TRAINER)) as sender:
+    sender.send(TrainingStep(9, 0.1, 0.1, 0.0, 1e-3, 23, 0, 210.4))
+raise SystemExit(2)
+"""
+
+
+@pytest.mark.parametrize(("trainer", "kept"), [(FAILING, False), (TRAINING, True)])
+def test_what_was_set_is_kept_once_training_goes_on(
+    folder: RunFolder, monkeypatch: pytest.MonkeyPatch, trainer: str, kept: bool
+) -> None:
+    before = folder.config.read_text()
+
+    def command(part: Part, _folder: RunFolder, *_: object, **__: object) -> PartCommand:
+        return PartCommand(part, [sys.executable, "-c", trainer, str(folder.config)], folder.log(part))
+
+    monkeypatch.setattr(launcher, "part_command", command)
+    monkeypatch.setattr(launcher, "START_ORDER", (Part.TRAINER,))
+    monkeypatch.setattr(launcher, "check_source", lambda _: None)
+    changed = resumed_config(folder.path, ["trainer.finish_s=7.5"], options={"dashboard": {"enabled": False}})
+    assert launcher.relaunch(changed) == FAILED_STATUS
+    assert ("finish_s = 7.5" in folder.config.read_text()) is kept
+    assert (folder.config.read_text() == before) is not kept
+
+
+def test_what_is_refused_is_not_kept(folder: RunFolder) -> None:
+    before = folder.config.read_text()
+    with pytest.raises(UserError, match="larger than capacity 4"):
+        launcher.relaunch(resumed_config(folder.path, ["trainer.buffer.capacity=4"]))
+    assert folder.config.read_text() == before

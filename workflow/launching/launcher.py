@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -14,8 +14,9 @@ from ptychoflow.dashboard.address import page_url
 from ptychoflow.dashboard.settings import DashboardSettings
 from ptychoflow.dashboard.token import make_token
 from ptychoflow.streaming.commands import AnyCommand, CommandHub, StopRun
+from ptychoflow.streaming.durable_file import write_durably
 from ptychoflow.streaming.errors import writing
-from ptychoflow.streaming.events import Part, Telemetry
+from ptychoflow.streaming.events import Part, Telemetry, TrainingResumed, TrainingStep
 from ptychoflow.streaming.private_folder import is_made_by_us, private_folder
 from ptychoflow.streaming.run_folder import RunFolder
 from ptychoflow.streaming.settings import NetworkSettings
@@ -83,6 +84,8 @@ def launch(config: AnyConfig) -> int:
 def relaunch(config: AnyConfig) -> int:
     """Go on with a run in its folder, as `launch` began it; its summary is made from all of its telemetry.
 
+    The folder's `config.toml` is as before unless training went on, or no part failed.
+
     Raises:
         UserError: the run is still going on, or its folder cannot be written; or as `launch`.
     """
@@ -90,11 +93,19 @@ def relaunch(config: AnyConfig) -> int:
     with interrupted_by_signals(), claimed(folder) as claim, _sockets_folder(config.network) as scratch:
         config = _checked(config, scratch)
         _remove_left_sockets(folder)
-        describe_run(config, folder)
-        return _run(config, folder, claim, scratch)
+        with _taken_back(folder.config) as begun:
+            describe_run(config, folder)
+            return _run(config, folder, claim, scratch, begun.set)
 
 
-def _run(config: AnyConfig, folder: RunFolder, claim: int, scratch: Path | None) -> int:
+def _run(
+    config: AnyConfig,
+    folder: RunFolder,
+    claim: int,
+    scratch: Path | None,
+    on_begun: Callable[[], None] = lambda: None,
+) -> int:
+    """Run the parts, and call `on_begun` as soon as the configuration has proved of use."""
     with writing(f"the run folder {folder.path}"):
         log_to_file(folder.log("launcher"))
     log.info("run %s in %s", config.run.name, folder.path)
@@ -104,14 +115,29 @@ def _run(config: AnyConfig, folder: RunFolder, claim: int, scratch: Path | None)
         state.apply_all(TelemetryLog(folder.telemetry))
     stop = threading.Event()
     with stop_on_signals(stop):
-        with _telemetry(config, folder, state) as reporter, _commanded(config, stop):
+        with _telemetry(config, folder, state, on_begun) as reporter, _commanded(config, stop):
             parts = RunParts(_commands(config, folder, scratch), reporter, state, restarts=config.trainer.restarts)
             failure = parts.run(stop, claim=claim, scratch=scratch)
+        if failure is None:
+            on_begun()
         summary, report = write_results(state, folder, interrupted=stop.is_set(), failed=failure is not None)
         log.info("report: %s", report)
     if summary["ended_well"]:
         remove_what_a_resume_needs(folder, config)
     return _conclude(summary, failure, interrupted=stop.is_set())
+
+
+@contextmanager
+def _taken_back(file: Path) -> Iterator[threading.Event]:
+    """Give a file the content of before at the end of the context, unless the event that it yields is set by then."""
+    before, kept = file.read_bytes(), threading.Event()
+    try:
+        yield kept
+    finally:
+        if not kept.is_set() and file.read_bytes() != before:
+            with writing(file):
+                write_durably(file, before)
+            log.warning("nothing went on: %s is again as it was before; what was --set has to be given again", file)
 
 
 @contextmanager
@@ -174,12 +200,16 @@ def _with_token(command: PartCommand, dashboard: DashboardSettings) -> PartComma
 
 
 @contextmanager
-def _telemetry(config: AnyConfig, folder: RunFolder, state: RunState) -> Iterator[TelemetrySender]:
+def _telemetry(
+    config: AnyConfig, folder: RunFolder, state: RunState, on_training: Callable[[], None]
+) -> Iterator[TelemetrySender]:
     """Collect the telemetry of all parts within the context; yields a sender for what the launcher itself observes."""
 
     def take(telemetry: Telemetry, _arrays: object) -> None:
         state.apply(telemetry)
         log_for_people(telemetry)
+        if isinstance(telemetry.event, TrainingStep | TrainingResumed):
+            on_training()
 
     with (
         closing(TelemetryHub(config.network, jsonl=folder.telemetry, on_event=take)),

@@ -30,7 +30,17 @@ def write_results(results: dict[str, Any], json_file: Path | None) -> None:
 def write_json(content: dict[str, Any], path: Path) -> None:
     """Write plain JSON values, indented; a file is whole at any time. Raises OSError."""
     text = json.dumps(content, indent=2, allow_nan=False) + "\n"
-    if path.exists() and not path.is_file():
-        path.write_text(text, encoding="utf-8")  # a pipe or a terminal, such as /dev/stdout
-    else:
+    if is_ordinary(path):
         write_durably(path, text)
+        return
+    sys.stdout.flush()
+    with path.open("a", encoding="utf-8") as stream:  # behind what was printed, where that goes to the same file
+        stream.write(text)
+
+
+def is_ordinary(path: Path) -> bool:
+    """Whether a path stands for a file that can be written again and have others beside it; /dev/stdout does not."""
+    place = path.parent.resolve()
+    if place == Path("/dev") or place.is_relative_to("/proc"):
+        return False  # also where output goes to a file: its name here must not be replaced
+    return path.is_file() or not path.exists()

@@ -36,13 +36,20 @@ def describe(state: RunState) -> str:
     if step is None and counts.acquired:
         texts.append("waiting for the first ground truth")
     if step is not None:
-        texts += [f"step {step.step}", f"loss {step.loss:.3f}", f"{step.samples_per_s:.0f} samples/s"]
+        texts += [f"step {step.step}", f"loss {step.loss:.3f}", _rate(step.samples_per_s)]
     if scores is not None:
         quality, constant = scores.quality.psnr_db.phase, scores.constant.psnr_db.phase
         texts.append(f"phase PSNR {quality:.1f} dB (constant {constant:.1f})")
     if task is not None:
         texts.append(f"task {task.task}: top-1 {task.top1:.2f}, top-5 {task.top5:.2f}")
     return ", ".join(texts)
+
+
+def _rate(samples_per_s: float) -> str:
+    """Return a rate; below one in two seconds by its period, as it would come to 0."""
+    if 0 < samples_per_s < 0.5:
+        return f"a sample in {1 / samples_per_s:.0f} s"
+    return f"{samples_per_s:.{0 if samples_per_s >= 10 else 1}f} samples/s"
 
 
 class ProgressDisplay(ProgressBar):

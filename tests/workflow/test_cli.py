@@ -18,6 +18,7 @@ from support import without_privileges
 
 from ptychoflow.workflow.benchmarks.results import tell
 from ptychoflow.workflow.cli import run_command_line
+from ptychoflow.workflow.json_results import write_json
 
 
 class Answer(NamedTuple):
@@ -96,6 +97,9 @@ def test_a_process_ends_with_status_2_and_one_line(tmp_path: Path, arguments: li
         (["edge"], "nothing to scan: give a --config file with a [source] section; `ptychoflow run` also takes"),
         (["bench", "train", "--json", "absent/t.json"], "--json absent/t.json: there is no folder absent"),
         (["experiment", "ptychography", "--json", "absent/e.json"], "there is no folder absent; make it, or name"),
+        (["bench", "train", "--json", "."], "--json .: this is a folder; name a file in it"),
+        (["bench", "train", "--json", "alone.toml/t.json"], "there is no folder alone.toml"),
+        (["experiment", "classification", "--json", "/proc/t.json"], "--json /proc/t.json: this cannot be written"),
         (["edge", "--config", "alone.toml"], "port 0 is chosen by `ptychoflow run` only"),
     ],
 )
@@ -258,6 +262,23 @@ def test_ctrl_c_that_a_library_takes_for_itself_is_not_lost(tmp_path: Path, answ
     assert ended.returncode == 130, ended.stderr
     assert ended.stderr.endswith(said)
     assert "Traceback" not in ended.stderr
+
+
+def test_results_in_a_folder_that_cannot_be_written_are_refused_before_they_are_measured(ptychoflow: Command) -> None:
+    with TemporaryDirectory() as made:
+        Path(made).chmod(0o755)
+        with without_privileges():
+            said = complaint(ptychoflow("bench", "train", "--json", Path(made) / "t.json"))
+    assert said.startswith(f"cannot write {made}: Permission denied")
+
+
+def test_results_on_an_output_that_goes_to_a_file_follow_what_was_printed(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with out.open("w") as file:
+        print("a table", file=file, flush=True)
+        write_json({"a": 1}, Path(f"/dev/fd/{file.fileno()}"))
+    assert out.read_text() == 'a table\n{\n  "a": 1\n}\n'
+    assert list(tmp_path.iterdir()) == [out]
 
 
 @pytest.mark.parametrize(("met", "status"), [(True, 0), (False, 1)])

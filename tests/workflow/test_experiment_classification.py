@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import shutil
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +120,21 @@ SMALL = ("training.epochs=1", 'experiment.methods=["incremental"]')
 
 def changed(*changes: str) -> list[str]:
     return [part for change in (*SMALL, *changes) for part in ("--set", change)]
+
+
+def test_what_is_no_ordinary_file_gets_the_results_once_and_nothing_beside_it(
+    digits: Path, config: Path, tmp_path: Path
+) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    said: list[str] = []
+    reader = threading.Thread(target=lambda: said.append(pipe.read_text()), daemon=True)
+    reader.start()
+    changes = changed("experiment.ranks=1", "experiment.plain=false", "experiment.methods=['er']", "training.epochs=1")
+    assert experiment(digits, config, "--json", str(pipe), *changes) in (0, 1)
+    reader.join(20)
+    assert len(json.loads(said[0])["strategies"]["er"]) == 1
+    assert {path.name for path in tmp_path.iterdir()} == {"pipe", config.name}
 
 
 def test_on_other_ranks_only_what_depends_on_them_is_trained_again(digits: Path, config: Path, tmp_path: Path) -> None:

@@ -53,6 +53,22 @@ def test_the_line_tells_frames_training_and_quality() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("rate", "said"),
+    [
+        (210.4, "210 samples/s"),
+        (9.96, "10.0 samples/s"),
+        (0.5, "0.5 samples/s"),
+        (0.04, "a sample in 25 s"),
+        (0.0, "0.0 samples/s"),
+    ],
+)
+def test_slow_training_is_not_told_as_none(rate: float, said: str) -> None:
+    state = RunState()
+    state.apply(telemetry(TrainingStep(9, 0.1, 0.1, 0.0, 1e-3, 23, 0, rate), 0.0))
+    assert describe(state).endswith(f", {said}")
+
+
 def test_a_terminal_shows_a_bar_and_the_line() -> None:
     screen = io.StringIO()
     console = Console(file=screen, force_terminal=True, width=200)

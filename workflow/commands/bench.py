@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from importlib.util import find_spec
 from typing import Annotated, Literal
 
@@ -123,7 +124,7 @@ def buffer(
     """What the rehearsal buffer costs, beside memcpy and beside training without it; about 12 min on two cores."""
     from ptychoflow.workflow.benchmarks.buffer import bench_buffer
     from ptychoflow.workflow.benchmarks.results import tell
-    from ptychoflow.workflow.json_results import write_results
+    from ptychoflow.workflow.json_results import is_ordinary, write_results
 
     if torchrl and find_spec("torchrl") is None:
         raise UserError("torchrl is not installed, with which --torchrl compares: pip install torchrl")
@@ -136,7 +137,7 @@ def buffer(
         scaling=not quick,
         device=device,
         torchrl=torchrl,
-        after_case=lambda so_far: write_results(so_far, json_file),
+        after_case=partial(write_results, json_file=json_file) if json_file and is_ordinary(json_file) else None,
     )
     return tell(measured, json_file)
 

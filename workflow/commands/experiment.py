@@ -95,7 +95,8 @@ def classification(
     """Class-incremental image classification: accuracy, forgetting and time of each strategy.
 
     Results are written to --json FILE after every training; plots stand beside them. There the training under way has
-    a folder of checkpoints, too: ranks that are killed go on from the last one, and so does --resume.
+    a folder of checkpoints, too: ranks that are killed go on from the last one, and so does --resume. A pipe or a
+    terminal, such as /dev/stdout, gets the results at the end alone.
     Exit status 1 if a target is missed.
     """
     from ptychoflow.workflow.configuration.config import option_table
@@ -104,6 +105,7 @@ def classification(
     from ptychoflow.workflow.experiments.configuration import load_experiment
     from ptychoflow.workflow.experiments.results import Results
     from ptychoflow.workflow.experiments.runner import run_experiment
+    from ptychoflow.workflow.json_results import is_ordinary, write_results
 
     settings = load_experiment(
         ClassificationExperiment,
@@ -113,10 +115,13 @@ def classification(
         assignments=assignments or (),
         options=option_table(images__folder=str(folder) if folder is not None else None),
     )
-    with working_folder(json_file) as cases:
-        experiment = Classification(settings, folder=cases, json_file=json_file)
-        results = Results(experiment, preset=preset, file=json_file)
+    kept = json_file if json_file is not None and is_ordinary(json_file) else None
+    with working_folder(kept) as cases:
+        experiment = Classification(settings, folder=cases, json_file=kept)
+        results = Results(experiment, preset=preset, file=kept)
         run_experiment(experiment, results, resume=resume)
+    if kept is None:
+        write_results(results.content, json_file)
     return 0 if all(target["met"] for target in results.content["targets"]) else 1
 
 

@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from ptychoflow.streaming.errors import UserError
+from ptychoflow.streaming.writable import require_writable
 from ptychoflow.workflow.configuration.pipeline_name import PipelineName
 
 
-def _in_a_folder(file: Path | None) -> Path | None:
-    """Refuse a file whose folder is not there, before hours are measured for it."""
-    if file is not None and not file.parent.is_dir():
+def _writable(file: Path | None) -> Path | None:
+    """Refuse a file that cannot be written, before hours are measured for it."""
+    from ptychoflow.workflow.json_results import is_ordinary
+
+    if file is None:
+        return None
+    if not file.parent.is_dir():
         raise UserError(f"--json {file}: there is no folder {file.parent}; make it, or name another file")
+    if file.is_dir():
+        raise UserError(f"--json {file}: this is a folder; name a file in it")
+    if is_ordinary(file):
+        require_writable(file.parent)
+    elif not os.access(file, os.W_OK):
+        raise UserError(f"--json {file}: this cannot be written; name another file")
     return file
 
 
@@ -39,5 +51,5 @@ MapOption = Annotated[
 ]
 JsonOption = Annotated[
     Path | None,
-    typer.Option("--json", help="Also write the results as JSON to this file.", metavar="FILE", callback=_in_a_folder),
+    typer.Option("--json", help="Also write the results as JSON to this file.", metavar="FILE", callback=_writable),
 ]

@@ -17,9 +17,13 @@ from ptychoflow.streaming.keys import make_keys
 from ptychoflow.streaming.settings import NetworkSettings
 from ptychoflow.streaming.sockets import Sockets
 from ptychoflow.workflow.configuration.config import load_config
+from ptychoflow.workflow.experiments.configuration import load_experiment
+from ptychoflow.workflow.experiments.ptychography.experiment import Ptychography
+from ptychoflow.workflow.experiments.ptychography.settings import PtychographyExperiment
 from ptychoflow.workflow.launching import launcher
 
 SMALL = ("source.kind=simulation", "source.perspectives=2", "source.frames_per_perspective=9")
+FREE_PORT = "dashboard.port=0"
 FAR = "198.51.100.7"
 """An address that no host has (RFC 5737)."""
 
@@ -33,7 +37,7 @@ def refusal(folder: Path, *assignments: str, source: tuple[str, ...] = SMALL) ->
     runs = folder / "runs"
     given = (*source, "source.frame_shape_px=[32,32]") if source is SMALL else source
     with pytest.raises(UserError) as error:
-        launcher.launch(load_config(assignments=(*given, f"run.directory={runs}", *assignments)))
+        launcher.launch(load_config(assignments=(*given, FREE_PORT, f"run.directory={runs}", *assignments)))
     assert not runs.exists()
     return str(error.value)
 
@@ -52,7 +56,12 @@ def test_a_buffer_that_cannot_be(tmp_path: Path, assignments: list[str], said: s
 
 
 def test_the_sizes_of_a_buffer_that_is_not_used_do_not_matter(tmp_path: Path) -> None:
-    given = ("trainer.buffer.capacity=1", "trainer.strategy=incremental", f"run.directory={tmp_path / 'runs'}")
+    given = (
+        FREE_PORT,
+        "trainer.buffer.capacity=1",
+        "trainer.strategy=incremental",
+        f"run.directory={tmp_path / 'runs'}",
+    )
     assert launcher.launch(load_config(assignments=(*SMALL, "source.frame_shape_px=[32,32]", *given))) == 0
 
 
@@ -100,7 +109,7 @@ def test_a_folder_for_outputs_that_cannot_be_made(tmp_path: Path) -> None:
     wanted = tmp_path / "made" / "later"
     (tmp_path / "runs").touch()
     with pytest.raises(UserError, match="cannot make the run folder"):
-        given = (*SMALL, f"run.directory={tmp_path / 'runs'}", f"outputs.ptychodus.folder={wanted}")
+        given = (*SMALL, FREE_PORT, f"run.directory={tmp_path / 'runs'}", f"outputs.ptychodus.folder={wanted}")
         launcher.launch(load_config(assignments=given))
     assert not wanted.parent.exists()
 
@@ -161,3 +170,32 @@ def test_a_folder_of_sockets_that_cannot_be_made_or_is_in_use(tmp_path: Path) ->
         assert "Address already in use" in refusal(tmp_path, f"network.sockets_dir={tmp_path / 'sockets'}")
     (tmp_path / "sockets").chmod(0o755)
     assert "other users can enter" in refusal(tmp_path, f"network.sockets_dir={tmp_path / 'sockets'}")
+
+
+def test_a_network_that_does_not_fit_the_frames(tmp_path: Path) -> None:
+    said = refusal(tmp_path, "trainer.model.levels=5")
+    assert "cannot map frames of (32, 32) px" in said
+    assert "not smaller than the patch" in refusal(tmp_path, "retrieval.target_shape_px=[64,64]")
+
+
+@pytest.mark.parametrize(
+    ("assignments", "said"),
+    [
+        (
+            ["experiment.methods=['er_more']", "trainer.buffer.capacity=40"],
+            "representatives 48 is larger than capacity",
+        ),
+        (["retrieval.source=tike"], "retrieval.source is tike, which is not installed"),
+    ],
+)
+def test_an_experiment_that_cannot_be_trained_prepares_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, assignments: list[str], said: str
+) -> None:
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "tike" else found(name))
+    settings = load_experiment(
+        PtychographyExperiment, "ptychography", preset="small", file=None, assignments=assignments, options={}
+    )
+    with pytest.raises(UserError, match=said):
+        Ptychography(settings, folder=tmp_path / "out")
+    assert not (tmp_path / "out").exists()

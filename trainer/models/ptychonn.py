@@ -14,8 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ptychoflow.streaming.errors import UserError
-from ptychoflow.trainer.models.ptychonn_settings import Heads, ModelSettings, NetworkConfig
+from ptychoflow.trainer.models.ptychonn_settings import Heads, ModelSettings, NetworkConfig, require_fit
 
 
 class Patches(NamedTuple):
@@ -70,14 +69,9 @@ def edge_model() -> ModelSettings:
 
 
 def _doublings(config: NetworkConfig) -> int:
-    shrink = config.model.fold * 2**config.model.levels
-    sizes = list(zip(config.frame_shape_px, config.target_shape_px, strict=True))
-    if any(frame % config.model.fold or frame < shrink or target > frame for frame, target in sizes):
-        raise UserError(
-            f"a network with {config.model.levels} levels and fold {config.model.fold} cannot map frames of "
-            f"{config.frame_shape_px} px to patches of {config.target_shape_px} px: frames must be a multiple of fold, "
-            f"at least {shrink} px wide and not smaller than the patch; change trainer.model or the crop"
-        )
+    require_fit(config.model, config.frame_shape_px, config.target_shape_px)
+    shrink = config.model.shrink
+    sizes = zip(config.frame_shape_px, config.target_shape_px, strict=True)
     return max(0, *(math.ceil(math.log2(target / (frame // shrink))) for frame, target in sizes))
 
 

@@ -7,6 +7,7 @@ from typing import Annotated
 
 from pydantic import Field, PositiveFloat
 
+from ptychoflow.streaming.errors import UserError
 from ptychoflow.streaming.settings import Settings
 
 ShapePx = tuple[Annotated[int, Field(ge=1, le=8192)], Annotated[int, Field(ge=1, le=8192)]]
@@ -45,6 +46,11 @@ class ModelSettings(Settings):
     heads: Heads = Heads.BOTH
     input_transform: InputTransform = InputTransform.SQRT
 
+    @property
+    def shrink(self) -> int:
+        """How many pixels of a frame, in y and in x, become one of the code."""
+        return self.fold << self.levels
+
 
 class NetworkConfig(Settings):
     """Everything needed to rebuild a network before its tensors are loaded."""
@@ -56,3 +62,14 @@ class NetworkConfig(Settings):
     """(y, x) of the central patch that is predicted."""
     amplitude_scale: PositiveFloat = 2.0
     """Upper end of the amplitude head's range; reconstructed amplitudes exceed 1, a plain sigmoid cannot."""
+
+
+def require_fit(model: ModelSettings, frame_shape_px: tuple[int, int], target_shape_px: tuple[int, int]) -> None:
+    """Raise `UserError` if a network of this layout cannot map frames to patches of these shapes (y, x)."""
+    sizes = zip(frame_shape_px, target_shape_px, strict=True)
+    if any(frame % model.fold or frame < model.shrink or target > frame for frame, target in sizes):
+        raise UserError(
+            f"a network with {model.levels} levels and fold {model.fold} cannot map frames of "
+            f"{frame_shape_px} px to patches of {target_shape_px} px: frames must be a multiple of fold, "
+            f"at least {model.shrink} px wide and not smaller than the patch; change trainer.model or the crop"
+        )

@@ -14,6 +14,7 @@ from ptychoflow.acquisition.source_settings import HoldOut, ReplaySettings, Simu
 from ptychoflow.acquisition.sources import load_probe, open_scan
 from ptychoflow.streaming.errors import UserError
 from ptychoflow.streaming.messages import GroundTruthSource
+from ptychoflow.trainer.models.ptychonn_settings import require_fit
 from ptychoflow.workflow.configuration.config import AnyConfig, ClassificationConfig, Config
 from ptychoflow.workflow.contained import contained
 
@@ -22,8 +23,8 @@ def check_source(config: AnyConfig) -> None:
     """Open the source as the acquisition will.
 
     Raises:
-        UserError: it cannot be read, has no ground truth where it is to bring that, or nothing would be left to train
-            on.
+        UserError: it cannot be read, has no ground truth where it is to bring that, its frames do not fit the network,
+            or nothing would be left to train on.
     """
     if isinstance(config, ClassificationConfig):
         order_stream(config.source, seed=config.run.seed)
@@ -40,17 +41,20 @@ def check_source(config: AnyConfig) -> None:
 
 
 def _check_scan(config: Config, source: ReplaySettings | SimulationSettings) -> None:
-    """Open the scan, look for the ground truth of its first perspective, and deal out the roles."""
+    """Open the scan, look for the ground truth of its first perspective, see if frames fit, and deal out the roles."""
     with closing(open_scan(source)) as scan:
         first = scan.perspective(0)
         if first.ground_truth is None:
             _require_retrieval(config, "the scan")
+        frame_shape_px = first.geometry.frame_shape_px
+        target_shape_px = config.retrieval.target_shape_for(frame_shape_px)
+        require_fit(config.trainer.model, frame_shape_px, target_shape_px)
         assign_roles(
             config.acquisition.roles,
             first.positions_px,
             perspective=0,
             perspectives=len(scan),
-            target_shape_px=config.retrieval.target_shape_for(first.geometry.frame_shape_px),
+            target_shape_px=target_shape_px,
             seed=config.run.seed,
         )
 

@@ -8,7 +8,9 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
+from ptychoflow.acquisition.retrieval.engines import check_installed
 from ptychoflow.streaming.errors import UserError
+from ptychoflow.trainer.strategies.buffer_check import check_buffer
 from ptychoflow.workflow.configuration.pipeline_name import PipelineName
 from ptychoflow.workflow.experiments.case import STRATEGIES, Case
 from ptychoflow.workflow.experiments.experiment import Content, Experiment
@@ -24,7 +26,7 @@ from ptychoflow.workflow.experiments.ptychography.case import (
 from ptychoflow.workflow.experiments.ptychography.dataset import open_dataset
 from ptychoflow.workflow.experiments.ptychography.plots import write_plots
 from ptychoflow.workflow.experiments.ptychography.preparation import prepare, prepare_earlier
-from ptychoflow.workflow.experiments.ptychography.settings import PtychographyExperiment
+from ptychoflow.workflow.experiments.ptychography.settings import PtychographyExperiment, TrainingSetSettings
 from ptychoflow.workflow.experiments.ptychography.warm_start import COLD, WARM, compare_starts, epochs_needed
 from ptychoflow.workflow.experiments.table import UNKNOWN, Cell, ResultTable, Run, Runs, spread
 
@@ -44,6 +46,9 @@ class Ptychography(Experiment):
     Args:
         settings: what is compared.
         folder: of the experiment; everything that is done stays in it.
+
+    Raises:
+        UserError: a buffer is too small for what is drawn of it, or phase retrieval is asked for that is not installed.
     """
 
     pipeline = PipelineName.PTYCHOGRAPHY
@@ -53,6 +58,10 @@ class Ptychography(Experiment):
     def __init__(self, settings: PtychographyExperiment, *, folder: Path) -> None:
         self.folder, self._settings = folder, settings
         self.max_restarts = settings.experiment.max_restarts
+        if not isinstance(settings.source, TrainingSetSettings):
+            check_installed(settings.retrieval.source)
+        for case in self.cases():
+            check_buffer(case.learning, ranks=case.ranks)
 
     def head(self) -> Content:
         """Return what the results begin with; what is compared, and how often, may be extended later."""

@@ -130,7 +130,7 @@ class OptimizerSettings(Settings):
     """Added to the gradient, times the weights."""
     accumulate: PositiveInt = 1
     """Minibatches whose gradients are averaged before a step; stands in for that many times the ranks. At the
-    end of a run, a step is made of fewer if there are no more."""
+    end of a stream, a step is made of fewer if there are no more; an experiment on images leaves those out."""
 
 
 class LearningSettings(Settings):

@@ -18,7 +18,8 @@ def crop_at_random(images: Tensor, *, px: int, least_area: float, flip: bool) ->
     Args:
         images: float (n, channels, y, x).
         px: size of the square.
-        least_area: a crop covers this share of the image at least; its proportions vary within `ASPECTS`.
+        least_area: a rectangle has this share of the image's area at least; its proportions vary within `ASPECTS`. One
+            that would stick out is cut to the image, so that a crop of more than 3/4 may cover less.
         flip: mirror every image with probability 1/2.
 
     Returns:

@@ -40,7 +40,8 @@ class ViewSettings(Settings):
     image_px: SidePx = 224
     """A crop, scaled to this size; in evaluation the middle."""
     least_crop_area: float = Field(default=0.08, gt=0, le=1)
-    """Share of the stored image that a training crop covers at least; 1 takes the middle, as evaluation does."""
+    """Share of the stored image that a training crop covers at least, before what sticks out of it is cut off: above
+    0.75 it may be less. 1 takes the middle, as evaluation does."""
     flip: bool = True
     """Mirror every other image in training."""
 

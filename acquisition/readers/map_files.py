@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from ptychoflow.acquisition.readers.dataset_map import DatasetMap
 from ptychoflow.acquisition.source_settings import ShippedMap
 from ptychoflow.streaming.errors import UserError
+from ptychoflow.streaming.mistaken_key import mistaken_key
 
 SHIPPED = Path(__file__).with_name("maps")
 ASK = "ask"
@@ -40,24 +41,12 @@ def load_dataset_map(source: ShippedMap | Path, changes: Mapping[str, Any] | Non
     try:
         return DatasetMap.model_validate(content)
     except ValidationError as error:
-        first, *others = error.errors()
-        place = _place_in(content, first["loc"])
+        mistakes = [(".".join(mistaken_key(one, content)), one["msg"]) for one in error.errors()]
+        first = mistakes[0][0]
         # what may be one of several, as a unit may, has a message from each
-        said = [first, *(other for other in others if _place_in(content, other["loc"]) == place)]
-        messages = "; or: ".join(dict.fromkeys(one["msg"] for one in said))
-        raise UserError(f"{name}: mistake in the dataset map at {place or 'top level'}: {messages}") from error
-
-
-def _place_in(content: Mapping[str, Any], location: tuple[int | str, ...]) -> str:
-    """Return the key that a location of pydantic's names, without the members of a union that may follow it."""
-    place: list[str] = []
-    here: Any = content
-    for step in location:
-        if not isinstance(here, Mapping):
-            break
-        place.append(str(step))
-        here = here.get(str(step))
-    return ".".join(place)
+        said = [message for place, message in mistakes if place == first]
+        messages = "; or: ".join(dict.fromkeys(said))
+        raise UserError(f"{name}: mistake in the dataset map at {first or 'top level'}: {messages}") from error
 
 
 def _read(path: Path, name: str) -> dict[str, Any]:

@@ -11,8 +11,8 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from ptychoflow.streaming.errors import UserError
+from ptychoflow.streaming.mistaken_key import mistaken_key
 
-Location = tuple[int | str, ...]
 SECRET_IN_ADDRESS = re.compile(r"(?<=://)[^/\s]+(?=@)|(?<=[?&])[^\s'\"]+(?=['\"])")
 
 
@@ -26,7 +26,7 @@ def explain(error: ValidationError, *, model: type[BaseModel], values: Any, orig
 
 
 def _explain_one(details: ErrorDetails, *, model: type[BaseModel], values: Any, origins: Mapping[str, str]) -> str:
-    path = _path_in(values, details["loc"], absent=details["type"] == "missing")
+    path = mistaken_key(details, values)
     key = ".".join(path)
     origin = _origin(path, origins)
     if details["type"] == "extra_forbidden":
@@ -72,24 +72,6 @@ def _required_keys(sections: list[type[BaseModel]]) -> list[str]:
         for name, field in first.model_fields.items()
         if get_origin(field.annotation) is Literal and all(name in other.model_fields for other in others)
     ]
-
-
-def _path_in(values: Any, location: Location, *, absent: bool) -> list[str]:
-    """Drop from a pydantic location the names of union members, which are no keys; `absent`: its last step is one."""
-    path: list[str] = []
-    here = values
-    for position, step in enumerate(location):
-        is_last = position == len(location) - 1
-        if isinstance(here, dict):
-            if step not in here and not (is_last and absent):
-                continue
-            here = here.get(step)
-        elif isinstance(here, list) and isinstance(step, int):
-            here = here[step] if step < len(here) else None
-        else:
-            continue  # within a value that may be one of several
-        path.append(str(step))
-    return path
 
 
 def _origin(path: list[str], origins: Mapping[str, str]) -> str:

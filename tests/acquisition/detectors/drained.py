@@ -5,7 +5,10 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
+
+import pytest
+from support import wait_until
 
 from ptychoflow.acquisition.detectors.arrivals import Arrival, PositionsCame, PositionsEnded
 from ptychoflow.acquisition.detectors.interface import Connection, Decoder, Deliver, Part
@@ -38,6 +41,9 @@ class Drained:
         }
 
 
+DrainedT = TypeVar("DrainedT", bound=Drained)
+
+
 @contextmanager
 def drains(connection: Connection, deliver: Deliver) -> Iterator[None]:
     """Drain a connection in a thread until the context ends, and see the thread end."""
@@ -50,3 +56,25 @@ def drains(connection: Connection, deliver: Deliver) -> Iterator[None]:
         stop.set()
         thread.join(10.0)
         assert not thread.is_alive()
+
+
+@contextmanager
+def drains_folder(
+    connection: Connection,
+    drained: DrainedT,
+    caplog: pytest.LogCaptureFixture,
+    *,
+    recalled: Sequence[Sequence[Part]],
+    left_out: str | None,
+) -> Iterator[DrainedT]:
+    """Drain a connection that has recalled messages, from when it has logged that it leaves out what was there before.
+
+    `left_out`: what it logs then; None where it takes that as well.
+    """
+    caplog.set_level("INFO")
+    caplog.clear()
+    for parts in recalled:
+        connection.recall(parts)
+    with drains(connection, drained.messages.append):
+        wait_until(lambda: left_out is None or left_out in caplog.text)
+        yield drained

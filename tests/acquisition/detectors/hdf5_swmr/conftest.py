@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
-from drained import drains
+from drained import drains_folder
 from growing_files import Draining, Files, Writer
-from support import wait_until
 
 from ptychoflow.acquisition.detectors.hdf5_swmr.connection import Hdf5SwmrConnection
 from ptychoflow.acquisition.detectors.hdf5_swmr.settings import Hdf5SwmrSettings
@@ -21,17 +19,12 @@ from ptychoflow.acquisition.detectors.interface import Part
 def draining(caplog: pytest.LogCaptureFixture) -> Draining:
     """A connection that has looked at what was there before, and drains until the context ends."""
 
-    @contextmanager
-    def draining(its_settings: Hdf5SwmrSettings, recalled: Sequence[Sequence[Part]] = ()) -> Iterator[Files]:
-        drained = Files(its_settings)
-        caplog.set_level(logging.INFO)
-        caplog.clear()
-        connection = Hdf5SwmrConnection(its_settings)
-        for parts in recalled:
-            connection.recall(parts)
-        with drains(connection, drained.messages.append):
-            wait_until(lambda: "written before are left out" in caplog.text or its_settings.earlier_files)
-            yield drained
+    def draining(
+        its_settings: Hdf5SwmrSettings, recalled: Sequence[Sequence[Part]] = ()
+    ) -> AbstractContextManager[Files]:
+        left_out = None if its_settings.earlier_files else "written before are left out"
+        connection, drained = Hdf5SwmrConnection(its_settings), Files(its_settings)
+        return drains_folder(connection, drained, caplog, recalled=recalled, left_out=left_out)
 
     return draining
 

@@ -6,14 +6,14 @@ import os
 import pickle
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from drained import Drained, drains
+from drained import Drained, drains_folder
 from support import wait_until
 from watched_folder_messages import FRAMES, npy, tiff
 
@@ -74,17 +74,12 @@ def wait_for_looks(looked: list[list[NewFile]]) -> None:
 def draining(caplog: pytest.LogCaptureFixture) -> Draining:
     """A connection that has looked at what was there before, and drains until the context ends."""
 
-    @contextmanager
-    def draining(its_settings: WatchedFolderSettings, recalled: Sequence[Sequence[Part]] = ()) -> Iterator[Files]:
-        drained = Files(its_settings)
-        caplog.set_level("INFO")
-        caplog.clear()
-        connection = WatchedFolderConnection(its_settings)
-        for parts in recalled:
-            connection.recall(parts)
-        with drains(connection, drained.messages.append):
-            wait_until(lambda: "there before are left out" in caplog.text or its_settings.earlier_files)
-            yield drained
+    def draining(
+        its_settings: WatchedFolderSettings, recalled: Sequence[Sequence[Part]] = ()
+    ) -> AbstractContextManager[Files]:
+        left_out = None if its_settings.earlier_files else "there before are left out"
+        connection, drained = WatchedFolderConnection(its_settings), Files(its_settings)
+        return drains_folder(connection, drained, caplog, recalled=recalled, left_out=left_out)
 
     return draining
 

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Mapping, Sequence
 
 from ptychoflow.streaming.signal_name import signal_name
+from ptychoflow.streaming.waiting_threads import waiting_threads
 
 CLOSE_TIMEOUT_S = 5.0
 
@@ -39,8 +40,7 @@ class Child:
             [sys.executable, "-m", module, *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            # Threads that spin while they wait cost several times the work on a machine that is shared.
-            env=os.environ | limits | {"OMP_WAIT_POLICY": "PASSIVE"} | dict(environment or {}),
+            env=os.environ | limits | waiting_threads(os.environ) | dict(environment or {}),
         )
         self._lines: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         self._reader = threading.Thread(target=self._read, name=module, daemon=True)

@@ -18,7 +18,7 @@ def keep_freed_memory() -> None:
     """Keep up to 256 MiB of what this process frees, where the C library can do that.
 
     Otherwise the pages of every batch of frames go back to the system and come again, emptied: that takes longer than
-    to copy frames, or to decode them.
+    to copy frames, or to decode them. So do those of the tensors that a step of training or of phase retrieval makes.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt

@@ -15,6 +15,7 @@ from torch.distributed.rendezvous import rendezvous
 
 from ptychoflow.streaming.device import use_cuda
 from ptychoflow.streaming.errors import UserError
+from ptychoflow.streaming.freed_memory import keep_freed_memory
 from ptychoflow.trainer.meeting import MEETING_VARIABLE, agree_on_start, is_done, note_done
 from ptychoflow.trainer.models.arithmetic import resolve
 from ptychoflow.trainer.models.precision import Precision
@@ -65,6 +66,7 @@ def join_ranks(settings: LearningSettings, *, interface: str | None = None) -> I
     local_rank, local_ranks = int(os.environ.get("LOCAL_RANK", "0")), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     place = _place(settings, local_rank=local_rank, local_ranks=local_ranks)
     torch.set_num_threads(settings.threads or max(1, len(os.sched_getaffinity(0)) // local_ranks))
+    keep_freed_memory()
     with ExitStack() as stack:
         distributed = "RANK" in os.environ and "WORLD_SIZE" in os.environ
         if distributed:

@@ -160,9 +160,9 @@ class LearningSettings(Settings):
     """On a GPU, replay forward and backward passes as CUDA graphs. `ptychoflow bench gpu` says whether that gives the
     same and how much time it saves."""
     threads: NonNegativeInt = 0
-    """CPU threads per rank; 0 shares the cores evenly between the ranks of this host. More than one needs
-    OMP_WAIT_POLICY=passive in the environment: on busy cores, threads that spin while they wait for each other made
-    training 20 times slower."""
+    """CPU threads per rank; 0 shares the cores evenly between the ranks of this host. Threads that wait for each other
+    spin for some tens of microseconds, then sleep; OMP_WAIT_POLICY and GOMP_SPINCOUNT in the environment change that.
+    """
 
 
 class CheckpointSettings(Settings):

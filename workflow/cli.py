@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 
 from ptychoflow.streaming.errors import UserError
+from ptychoflow.streaming.waiting_threads import waiting_threads
 from ptychoflow.workflow.exit_status import FAILED_STATUS, USER_ERROR_STATUS
 from ptychoflow.workflow.interruption import Interruption
 from ptychoflow.workflow.logs import PROGRAM, configure_logging, outlive_terminal, print_error, report_bug
@@ -27,7 +28,7 @@ def main() -> None:
     sys.excepthook = report_bug
     outlive_terminal()
     configure_logging()
-    let_waiting_threads_sleep()
+    os.environ.update(waiting_threads(os.environ))  # for this process and its children
     allow_many_files()
     with _interruptions_kept():
         sys.exit(run_command_line(sys.argv[1:]))
@@ -45,15 +46,6 @@ def _interruptions_kept() -> Iterator[None]:
         if interruption.came:  # pydantic does so while its classes are made
             raise KeyboardInterrupt from error
         raise
-
-
-def let_waiting_threads_sleep() -> None:
-    """Make OpenMP's threads sleep while they wait, in this process and its children, unless the user said otherwise.
-
-    By default they spin, which costs several times the work where parts outnumber processors. The variable is read
-    when torch is loaded, so it must be set before.
-    """
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def allow_many_files() -> None:

@@ -56,6 +56,7 @@ def acquire(
     """
     if retrieval.warm_start and not acquisition.edge:
         raise UserError("retrieval.warm_start needs an edge: phase retrieval starts from what it images")
+    keep_freed_memory()
     jobs_dir = run.folder.spool / JOBS
     with ExitStack() as stack:
         loop = stack.enter_context(open_loop(acquisition, network=network, run=run, stop=stop))
@@ -88,7 +89,6 @@ def _open_source(
             f"there is nothing in {run.folder.arrivals} from which the scan could go on, of which {told} perspectives "
             "were acquired: it has ended (source.keep_arrivals = false), or it was deleted; choose another run.name"
         )
-    keep_freed_memory()
     receiver = stack.enter_context(closing(Receiver(source, run.folder.arrivals, warn=loop.warn)))
     # a detector does not wait while the acquisition does: paused, or for a disk
     loop.attendants.append(receiver.attend)

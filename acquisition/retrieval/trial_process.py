@@ -31,11 +31,13 @@ from ptychoflow.acquisition.retrieval.trial_messages import (
 )
 from ptychoflow.streaming.child_process import begin_child, requests_of_parent
 from ptychoflow.streaming.errors import UserError
+from ptychoflow.streaming.freed_memory import keep_freed_memory
 
 
 def main() -> None:
     """Do trials until standard input is closed. Arguments: the settings as JSON, the folder of the arrays."""
     answers = begin_child()
+    keep_freed_memory()
     logging.getLogger("ptychoflow.acquisition").setLevel(logging.WARNING)  # a dozen retrievals need no line each
     warnings.filterwarnings("ignore", category=UserWarning, module=r"torch\.")
     # The parent sets a time to all of it; one that reads damaged files has less processor time for itself.

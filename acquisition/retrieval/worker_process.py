@@ -35,6 +35,7 @@ from ptychoflow.acquisition.retrieval.worker_messages import (
 )
 from ptychoflow.streaming.child_process import begin_child, requests_of_parent
 from ptychoflow.streaming.errors import UserError
+from ptychoflow.streaming.freed_memory import keep_freed_memory
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +46,7 @@ FULL_RETRY_S = 0.5
 def main() -> None:
     """Do jobs until standard input is closed. Arguments: the settings as JSON, the folder of the jobs' arrays."""
     answers = begin_child()
+    keep_freed_memory()
     warnings.filterwarnings("ignore", category=UserWarning, module=r"torch\.")
     settings = RetrievalSettings.model_validate_json(sys.argv[1])
     previewer = Previewer(settings)

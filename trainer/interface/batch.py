@@ -54,13 +54,16 @@ def join(
 ) -> Batch:
     """Put the stream's samples in front of the representatives, on `device`, whose copies are not waited for.
 
-    Samples in pinned memory must not be written to again.
+    Neither samples in pinned memory nor any on `device` may be written to while the step lasts: these are not copied
+    where nothing is joined to them.
     """
     old = representatives.tensors if representatives is not None else {}
     new = minibatch or {}
 
     def joined(name: str, parts: Sequence[Mapping[str, Tensor]]) -> Tensor:
         found = [part[name].to(device, non_blocking=True) for part in parts if name in part]
+        if len(found) == 1:
+            return found[0]
         field = pipeline.fields[name]
         return torch.cat(found) if found else torch.zeros(0, *field.shape, dtype=field.torch_dtype, device=device)
 

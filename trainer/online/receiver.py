@@ -8,7 +8,6 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Self
 
-from ptychoflow.streaming.freed_memory import keep_freed_memory
 from ptychoflow.streaming.inbox import Inbox
 from ptychoflow.streaming.messages import ScanEnd
 from ptychoflow.streaming.publisher import rank_name
@@ -52,7 +51,6 @@ class SampleReceiver:
 
     def __enter__(self) -> Self:
         """Begin to receive."""
-        keep_freed_memory()
         self._executor.submit(self._run).add_done_callback(self._note_end)
         return self
 

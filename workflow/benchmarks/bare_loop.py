@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ptychoflow.buffer import Representatives
 from ptychoflow.streaming.device import use_cuda
+from ptychoflow.streaming.freed_memory import keep_freed_memory
 from ptychoflow.trainer.interface.agreement import Agreed
 from ptychoflow.trainer.interface.batch import Batch, join
 from ptychoflow.trainer.interface.pipeline import Minibatch, Output, Pipeline
@@ -106,9 +107,10 @@ def alone(batch: Batch) -> Agreed:
 
 
 def prepare_alone(settings: SettingsT) -> tuple[SettingsT, torch.device]:
-    """Return the settings for one process without others, and its device; sets the number of threads."""
+    """Return the settings for one process without others, and its device; sets up the process as that of a rank."""
     if settings.threads:
         torch.set_num_threads(settings.threads)
+    keep_freed_memory()
     device = torch.device(
         "cuda" if use_cuda(settings.device, found=torch.cuda.device_count(), setting="trainer.device") else "cpu"
     )

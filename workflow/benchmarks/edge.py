@@ -23,6 +23,7 @@ from ptychoflow.inference_edge.backends.name import BackendName
 from ptychoflow.inference_edge.device import choose_device
 from ptychoflow.inference_edge.settings import EdgeSettings
 from ptychoflow.streaming.device import Device
+from ptychoflow.streaming.freed_memory import keep_freed_memory
 from ptychoflow.streaming.private_folder import private_folder
 from ptychoflow.streaming.settings import NetworkSettings
 from ptychoflow.trainer.models.ptychonn import edge_model, original_model
@@ -191,6 +192,7 @@ def _scan(
 def _ptychi_frame_ms(frame_px: int) -> float:
     """Return what phase retrieval takes per frame with the settings of a run, on one thread."""
     torch.set_num_threads(1)
+    keep_freed_memory()
     source = SimulationSettings(
         perspectives=1, frames_per_perspective=PTYCHI_FRAMES, frame_shape_px=(frame_px, frame_px)
     )

@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+
 from ptychoflow.streaming.waiting_threads import POLICY, SPINS, waiting_threads
 
 AS_THE_COMMAND_DOES = """

@@ -16,6 +16,7 @@ from torch import distributed as dist
 
 from ptychoflow.buffer.names import TransportName
 from ptychoflow.streaming.device import Device, use_cuda
+from ptychoflow.streaming.freed_memory import keep_freed_memory
 from ptychoflow.streaming.private_folder import private_folder
 from ptychoflow.trainer.network_interface import shared_interface
 from ptychoflow.workflow.benchmarks.buffer_peer import compare_with_torchrl
@@ -127,6 +128,7 @@ def _receive(receiver: Connection, rank: int, case: Case) -> Figures:
 
 def _rank(case: Case, rank: int, meeting: Path, sender: Connection) -> None:
     torch.set_num_threads(threads_per_rank(case.ranks))
+    keep_freed_memory()  # as ranks do
     store = dist.FileStore(str(meeting))  # type: ignore[attr-defined]
     with shared_interface(None, store, rank=rank, world_size=case.ranks, on_one_host=True):
         dist.init_process_group("gloo", store=store, rank=rank, world_size=case.ranks)

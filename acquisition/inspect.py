@@ -83,7 +83,8 @@ class ScanDescription:
         yield "scan", self.name
         yield (
             "frames",
-            f"{self.frames} of {_pair(geometry.frame_shape_px, 'd')} px in {len(self.perspectives)} perspectives",
+            f"{self.frames} of {_pair(geometry.frame_shape_px, 'd')} px in {len(self.perspectives)} "
+            f"perspective{'s' * (len(self.perspectives) > 1)}",
         )
         yield "photon energy", f"{geometry.energy_eV / 1e3:.4g} keV, wavelength {geometry.wavelength_m * 1e9:.4g} nm"
         yield "detector distance", f"{geometry.detector_distance_m:.4g} m"

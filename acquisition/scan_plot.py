@@ -27,7 +27,8 @@ def plot_scan(scan: Scan, png_path: Path) -> None:
     perspective = scan.perspective(0)
     figure = Figure(figsize=(14, 7.5), layout="constrained")
     FigureCanvasAgg(figure)
-    figure.suptitle(f"{scan.name}: {len(scan)} perspectives, {len(perspective)} frames in the first")
+    several = f"{len(scan)} perspective{'s' * (len(scan) > 1)}"
+    figure.suptitle(f"{scan.name}: {several}, {len(perspective)} frames in the first")
     upper, lower = figure.subplots(2, 4)
     _draw_mean(upper[0], perspective)
     _draw_positions(upper[1], perspective)

@@ -6,7 +6,8 @@ import logging
 
 from rich.console import Console
 
-from ptychoflow.streaming.events import ScanInfo, Telemetry, WarningRaised
+from ptychoflow.streaming.events import Part, PartState, ScanInfo, Telemetry, WarningRaised
+from ptychoflow.streaming.printable import printable
 from ptychoflow.streaming.state.run import RunState
 from ptychoflow.workflow.progress_bar import ProgressBar
 
@@ -32,7 +33,11 @@ def describe(state: RunState) -> str:
     with state.lock:
         counts, step, task = state.ledger.counts(), state.training.newest, state.tasks.newest
         scores = state.perspectives.newest
+        acquisition = next((health for health in state.parts.all() if health.part is Part.ACQUISITION), None)
     texts = [f"acquired {counts.acquired}", f"imaged {counts.inferred}", f"trained on {counts.trained}"]
+    # nothing moves: without a word, a detector that is off looks like a run that hangs
+    if not counts.acquired and acquisition is not None and acquisition.state is PartState.RUNNING and acquisition.text:
+        texts.append(printable(acquisition.text))
     if step is None and counts.acquired:
         texts.append("waiting for the first ground truth")
     if step is not None:

@@ -138,7 +138,7 @@ class ScanStreamer(SourceStreamer):
 
     def _stream_scan(self) -> None:
         announced = False
-        self._loop.send(PartStatus(PartState.RUNNING, "waiting for the first frames"))
+        self._loop.send(PartStatus(PartState.RUNNING, f"waiting for the first frames of {self._scan.name}"))
         for perspective in self._working_meanwhile(self._scan.arriving()):
             if not announced:
                 self._announce(perspective)

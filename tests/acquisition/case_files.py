@@ -257,7 +257,7 @@ def _information_bits() -> np.ndarray:
 
 
 FORMATS = (
-    answered("CXI", _scan(), "144 of 64 × 64 px in 1 perspectives", "8 keV", "2 m", "diameter of 46% of the field"),
+    answered("CXI", _scan(), "144 of 64 × 64 px in 1 perspective", "8 keV", "2 m", "diameter of 46% of the field"),
     answered("CXI with its probe", _scan(with_probe=True), "144 of 64 × 64 px", "1 mode"),
     answered("recording", _kind("recording"), "12 of 16 × 16 px in 2 perspectives"),
     answered(

@@ -47,6 +47,12 @@ def test_description_of_a_simulated_scan():
     assert "The scan is simulated" in text
 
 
+def test_one_perspective_is_told_in_the_singular():
+    text = printed(inspect_scan(SimulatedScan(SETTINGS.model_copy(update={"perspectives": 1}))))
+    assert "36 of 64 × 64 px in 1 perspective" in text
+    assert "perspectives" not in text
+
+
 def test_description_of_the_measured_scan(measured_data):
     description = inspect_scan(open_scan(ReplaySettings(path=measured_data / "siemens_star.cxi")))
     assert description.frames == 516

@@ -13,6 +13,8 @@ from ptychoflow.streaming.events import (
     EdgeCounts,
     MosaicKind,
     Part,
+    PartState,
+    PartStatus,
     PerspectiveScores,
     Quality,
     RankCounts,
@@ -53,6 +55,14 @@ def test_the_line_tells_frames_training_and_quality() -> None:
     )
 
 
+def test_the_line_says_what_the_acquisition_waits_for_until_frames_come() -> None:
+    state = RunState()
+    state.apply(telemetry(of(Part.ACQUISITION, PartStatus(PartState.RUNNING, "waiting for the first frames of panda"))))
+    assert describe(state) == "acquired 0, imaged 0, trained on 0, waiting for the first frames of panda"
+    state.apply(telemetry(AcquisitionCounts(1, 1, 0, 0, 0, 0, 0, 0, 0, 0)))
+    assert describe(state) == "acquired 1, imaged 0, trained on 0, waiting for the first ground truth"
+
+
 @pytest.mark.parametrize(
     ("rate", "said"),
     [
@@ -76,6 +86,14 @@ def test_a_terminal_shows_a_bar_and_the_line() -> None:
         pass
     assert "38/80" in screen.getvalue()
     assert "loss 0.123" in screen.getvalue()
+
+
+def test_brackets_in_what_is_waited_for_are_shown_as_they_are() -> None:
+    state, screen = RunState(), io.StringIO()
+    state.apply(telemetry(of(Part.ACQUISITION, PartStatus(PartState.RUNNING, "waiting for [/scan]"))))
+    with ProgressDisplay(state, Console(file=screen, force_terminal=True, width=200)):
+        pass
+    assert "waiting for [/scan]" in screen.getvalue()
 
 
 def test_no_bar_is_drawn_into_a_file() -> None:

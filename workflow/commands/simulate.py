@@ -44,4 +44,4 @@ def simulate(
             bar.show("simulating", written, frames)
 
         simulate_to_file(source, out, on_frames=show)
-    typer.echo(f"{out}: {perspectives} perspectives, {frames} frames")
+    typer.echo(f"{out}: {perspectives} perspective{'s' * (perspectives > 1)}, {frames} frames")

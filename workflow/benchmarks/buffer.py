@@ -21,6 +21,7 @@ from ptychoflow.streaming.private_folder import private_folder
 from ptychoflow.trainer.network_interface import shared_interface
 from ptychoflow.workflow.benchmarks.buffer_peer import compare_with_torchrl
 from ptychoflow.workflow.benchmarks.buffer_rank import Case, Figures, Precision, measure, threads_per_rank
+from ptychoflow.workflow.benchmarks.helper_process import HelperProcess
 from ptychoflow.workflow.benchmarks.results import BenchmarkFailed
 from ptychoflow.workflow.target import make_target
 
@@ -102,12 +103,11 @@ def _scaling_cases(transport: TransportName, device: str) -> list[Case]:
 
 def run_case(case: Case) -> dict[str, Any]:
     """The case's parameters and figures: means over the ranks, but the worst rank where a rank waits for the worst."""
-    context = multiprocessing.get_context("spawn")
     receivers, processes = [], []
     with private_folder() as folder:
         for rank in range(case.ranks):
-            receiver, sender = context.Pipe(duplex=False)
-            process = context.Process(target=_rank, args=(case, rank, folder / "meeting", sender), daemon=True)
+            receiver, sender = multiprocessing.Pipe(duplex=False)
+            process = HelperProcess(_rank, case, rank, folder / "meeting", sender)
             process.start()
             sender.close()
             receivers.append(receiver)

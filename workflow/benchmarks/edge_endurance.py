@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +23,7 @@ from ptychoflow.streaming.private_folder import private_folder
 from ptychoflow.streaming.settings import NetworkSettings, RunContext
 from ptychoflow.trainer.models.ptychonn_settings import ModelSettings
 from ptychoflow.workflow.benchmarks.beamline import SCAN_COLUMNS, STEP_PX, Beamline, random_weights
+from ptychoflow.workflow.benchmarks.helper_process import HelperProcess
 from ptychoflow.workflow.launching.ports import choose_port
 from ptychoflow.workflow.target import make_target
 
@@ -105,8 +104,8 @@ def _reference(perspective: int, frames: int) -> tuple[Reference, dict[str, Any]
 
 
 @contextmanager
-def _process(serve: Callable[..., None], network: NetworkSettings, folder: Path) -> Iterator[SpawnProcess]:
-    process = multiprocessing.get_context("spawn").Process(target=serve, args=(network, folder))
+def _process(serve: Callable[..., None], network: NetworkSettings, folder: Path) -> Iterator[HelperProcess]:
+    process = HelperProcess(serve, network, folder)
     process.start()
     try:
         yield process

@@ -23,6 +23,7 @@ from ptychoflow.inference_edge.stitching.row_owners import THREAD_NAME
 from ptychoflow.streaming.settings import NetworkSettings, RunContext
 from ptychoflow.trainer.models.frame_network import FrameNetwork
 from ptychoflow.trainer.models.weights_file import read_weights
+from ptychoflow.workflow.benchmarks.helper_process import HelperProcess
 from ptychoflow.workflow.benchmarks.paired_rounds import Took
 from ptychoflow.workflow.benchmarks.results import BenchmarkFailed
 
@@ -69,9 +70,8 @@ class EdgeProcess:
     """
 
     def __init__(self, weights: bytes) -> None:
-        context = multiprocessing.get_context("spawn")
-        self._connection, theirs = context.Pipe()
-        self._process = context.Process(target=_work, args=(theirs, weights))
+        self._connection, theirs = multiprocessing.Pipe()
+        self._process = HelperProcess(_work, theirs, weights)
 
     def __enter__(self) -> Self:
         """Start the process."""

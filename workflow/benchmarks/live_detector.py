@@ -19,6 +19,7 @@ from ptychoflow.acquisition.detectors.dectris_v2.simulator import DectrisV2Simul
 from ptychoflow.acquisition.detectors.interface import Part
 from ptychoflow.acquisition.detectors.position_sender.sender import PositionSender
 from ptychoflow.acquisition.scan import Geometry, Perspective
+from ptychoflow.workflow.benchmarks.helper_process import HelperProcess
 from ptychoflow.workflow.benchmarks.results import BenchmarkFailed
 
 DISTINCT_FRAMES = 32
@@ -103,9 +104,8 @@ class Detector:
     """
 
     def __init__(self, stream: Stream, *, positions_port: int | None, cores: Sequence[int]) -> None:
-        context = multiprocessing.get_context("spawn")
-        self._connection, theirs = context.Pipe()
-        self._process = context.Process(target=_work, args=(theirs, stream, positions_port, tuple(cores)), daemon=True)
+        self._connection, theirs = multiprocessing.Pipe()
+        self._process = HelperProcess(_work, theirs, stream, positions_port, tuple(cores))
         self.port = 0
         """Where it listens."""
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
+
+from ptychoflow.workflow.benchmarks.helper_process import HelperProcess
 
 ENDING_S = 10.0
 
@@ -16,8 +17,7 @@ def receiver_processes(receivers: Sequence[tuple[Callable[..., None], tuple[Any,
 
     What makes them end is sent to them before this ends; one that stays is killed.
     """
-    context = multiprocessing.get_context("spawn")
-    processes = [context.Process(target=receive, args=arguments) for receive, arguments in receivers]
+    processes = [HelperProcess(receive, *arguments) for receive, arguments in receivers]
     for process in processes:
         process.start()
     try:

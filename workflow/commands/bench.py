@@ -11,7 +11,15 @@ import typer
 from ptychoflow.streaming.errors import UserError
 from ptychoflow.workflow.commands.options import JsonOption, SetOption
 
-app = typer.Typer(help="Measure a part beside a bare counterpart.", rich_markup_mode=None)
+app = typer.Typer(rich_markup_mode=None)
+
+
+@app.callback()
+def _ended_in_order(context: typer.Context) -> None:
+    """Measure a part beside a bare counterpart."""
+    from ptychoflow.workflow.launching.part_process import interrupted_by_signals
+
+    context.with_resource(interrupted_by_signals())  # a process that is killed leaves those that it has started
 
 
 @app.command()

@@ -13,7 +13,15 @@ import typer
 
 from ptychoflow.workflow.commands.options import ConfigOption, JsonOption, SetOption
 
-app = typer.Typer(help="Compare strategies on the same stream, with several seeds.", rich_markup_mode=None)
+app = typer.Typer(rich_markup_mode=None)
+
+
+@app.callback()
+def _ended_in_order(context: typer.Context) -> None:
+    """Compare strategies on the same stream, with several seeds."""
+    from ptychoflow.workflow.launching.part_process import interrupted_by_signals
+
+    context.with_resource(interrupted_by_signals())  # a process that is killed leaves those that it has started
 
 
 @app.command()

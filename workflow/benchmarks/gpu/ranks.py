@@ -21,6 +21,7 @@ from ptychoflow.trainer.strategies.incremental import Incremental
 from ptychoflow.workflow.benchmarks.bare_loop import alone
 from ptychoflow.workflow.benchmarks.gpu.networks import batch_of, learner_of, pipeline_of, settings_of
 from ptychoflow.workflow.benchmarks.gpu.section import ERRORS, Figures, Setup, Skipped, Unmet
+from ptychoflow.workflow.benchmarks.helper_process import HelperProcess
 from ptychoflow.workflow.launching.ports import choose_port
 
 PATIENCE_S = 60.0
@@ -45,13 +46,9 @@ def two_ranks(setup: Setup) -> Figures:
 
 
 def _together(setup: Setup, world_size: int) -> Figures:
-    context = multiprocessing.get_context("spawn")
     port = choose_port(NetworkSettings(), ranks=1)
-    pipes = [context.Pipe() for _ in range(world_size)]
-    processes = [
-        context.Process(target=_rank, args=(theirs, setup, rank, world_size, port), daemon=True)
-        for rank, (_, theirs) in enumerate(pipes)
-    ]
+    pipes = [multiprocessing.Pipe() for _ in range(world_size)]
+    processes = [HelperProcess(_rank, theirs, setup, rank, world_size, port) for rank, (_, theirs) in enumerate(pipes)]
     for process in processes:
         process.start()
     for _, theirs in pipes:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import multiprocessing
-import multiprocessing.process
 import time
 from multiprocessing.connection import Connection
 
 from ptychoflow.workflow.benchmarks.gpu.section import Check, Outcome, Setup, Status, carry_out
+from ptychoflow.workflow.benchmarks.helper_process import HelperProcess
 
 ENDED_WITHIN_S = 5.0
 
@@ -21,7 +21,7 @@ class Worker:
 
     def __init__(self, setup: Setup) -> None:
         self._setup = setup
-        self._process: multiprocessing.process.BaseProcess | None = None
+        self._process: HelperProcess | None = None
 
     def carry_out(self, check: Check, within_s: float) -> Outcome:
         """Return what became of a section."""
@@ -55,10 +55,9 @@ class Worker:
             self._process.join()
         self._process = None
 
-    def _start(self) -> multiprocessing.process.BaseProcess:
-        context = multiprocessing.get_context("spawn")
-        self._connection, theirs = context.Pipe()
-        self._process = context.Process(target=_work, args=(theirs, self._setup))
+    def _start(self) -> HelperProcess:
+        self._connection, theirs = multiprocessing.Pipe()
+        self._process = HelperProcess(_work, theirs, self._setup, daemon=False)
         self._process.start()
         theirs.close()
         return self._process

@@ -19,6 +19,11 @@ class RunFolder:
         return self.path / "config.toml"
 
     @property
+    def earlier_config(self) -> Path:
+        """The configuration of before, while a resume may come to nothing."""
+        return self.path / "config.before.toml"
+
+    @property
     def environment(self) -> Path:
         """Versions, host, git revision, seed."""
         return self.path / "environment.json"

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from signal import SIGKILL
 
 import pytest
 from checkpoint_files import save
@@ -142,6 +143,25 @@ def test_what_was_set_is_kept_once_training_goes_on(
     assert launcher.relaunch(changed) == FAILED_STATUS
     assert ("finish_s = 7.5" in folder.config.read_text()) is kept
     assert (folder.config.read_text() == before) is not kept
+    assert not folder.earlier_config.exists()
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from ptychoflow.workflow.launching import launcher
+from ptychoflow.workflow.launching.resuming import resumed_config
+launcher.check_source = lambda _: None
+launcher._commands = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
+launcher.relaunch(resumed_config(Path(sys.argv[1]), ["trainer.finish_s=7.5", "dashboard.enabled=false"]))
+"""
+
+
+def test_what_was_set_is_not_kept_of_a_launcher_that_was_killed(folder: RunFolder) -> None:
+    before = load_config(file=folder.config).trainer
+    for _ in range(2):
+        assert subprocess.run([sys.executable, "-c", KILLED, str(folder.path)], check=False).returncode == -SIGKILL
+        assert resumed_config(folder.path).trainer == before
 
 
 def test_what_is_refused_is_not_kept(folder: RunFolder) -> None:

@@ -14,7 +14,7 @@ from ptychoflow.dashboard.address import page_url
 from ptychoflow.dashboard.settings import DashboardSettings
 from ptychoflow.dashboard.token import make_token
 from ptychoflow.streaming.commands import AnyCommand, CommandHub, StopRun
-from ptychoflow.streaming.durable_file import write_durably
+from ptychoflow.streaming.durable_file import move_durably, sync_names, write_durably
 from ptychoflow.streaming.errors import writing
 from ptychoflow.streaming.events import Part, Telemetry, TrainingResumed, TrainingStep
 from ptychoflow.streaming.private_folder import is_made_by_us, private_folder
@@ -93,9 +93,9 @@ def relaunch(config: AnyConfig) -> int:
     with interrupted_by_signals(), claimed(folder) as claim, _sockets_folder(config.network) as scratch:
         config = _checked(config, scratch)
         _remove_left_sockets(folder)
-        with _taken_back(folder.config) as begun:
+        with _taken_back(folder) as on_begun:
             describe_run(config, folder)
-            return _run(config, folder, claim, scratch, begun.set)
+            return _run(config, folder, claim, scratch, on_begun)
 
 
 def _run(
@@ -128,16 +128,34 @@ def _run(
 
 
 @contextmanager
-def _taken_back(file: Path) -> Iterator[threading.Event]:
-    """Give a file the content of before at the end of the context, unless the event that it yields is set by then."""
-    before, kept = file.read_bytes(), threading.Event()
+def _taken_back(folder: RunFolder) -> Iterator[Callable[[], None]]:
+    """Give `config.toml` the content of before at the end of the context, unless what it yields was called by then.
+
+    A launcher that is killed leaves that content beside it, where the next resume finds it.
+    """
+    earlier, kept = folder.earlier_config, False
+    with writing(earlier):
+        if not earlier.exists():
+            write_durably(earlier, folder.config.read_bytes())
+
+    def keep() -> None:
+        nonlocal kept
+        if not kept:  # it is called at every step
+            kept = True
+            earlier.unlink()
+            sync_names(folder.path)
+
     try:
-        yield kept
+        yield keep
     finally:
-        if not kept.is_set() and file.read_bytes() != before:
-            with writing(file):
-                write_durably(file, before)
-            log.warning("nothing went on: %s is again as it was before; what was --set has to be given again", file)
+        if not kept:
+            changed = earlier.read_bytes() != folder.config.read_bytes()
+            with writing(folder.config):
+                move_durably(earlier, folder.config)
+            if changed:
+                log.warning(
+                    "nothing went on: %s is again as it was before; what was --set has to be given again", folder.config
+                )
 
 
 @contextmanager

@@ -42,9 +42,10 @@ def resumed_config(run: Path, assignments: Iterable[str] = (), *, options: Table
     if moved := PLACE & parse_assignments(assignments).values.get("run", {}).keys():
         names = " and ".join(f"run.{key}" for key in sorted(moved))
         raise UserError(f"{names}: a resumed run stays in its folder; move {run} itself before, or leave this out")
-    before = load_config(file=folder.config)
+    file = folder.earlier_config if folder.earlier_config.exists() else folder.config
+    before = load_config(file=file)
     place = {"run": {"directory": str(run.parent), "name": run.name}}
-    after = load_config(file=folder.config, assignments=assignments, options=_merge(options or {}, place))
+    after = load_config(file=file, assignments=assignments, options=_merge(options or {}, place))
     if type(before) is not type(after):
         raise UserError("source.kind: cannot be changed in a run that is resumed; start a new run instead")
     changed = [key for key in before.fixed if _section(before, key) != _section(after, key)]

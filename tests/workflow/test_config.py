@@ -194,6 +194,11 @@ def test_a_missing_key_says_how_to_give_it() -> None:
     assert text == "setting source.path is missing: give it with --set source.path=... or in a --config file"
 
 
+def test_a_list_that_is_too_short_is_named_as_a_whole() -> None:
+    text = mistake("retrieval.target_shape_px=[1]")
+    assert text == "setting retrieval.target_shape_px = [1] (from --set) is wrong: give more values"
+
+
 def test_a_missing_section_is_asked_for_by_its_keys() -> None:
     live = ("source.kind=live", "source.frames.kind=dectris-v2", "source.frames.host=a")
     text = mistake(*live, preset=None)

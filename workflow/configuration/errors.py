@@ -33,9 +33,11 @@ def _explain_one(details: ErrorDetails, *, model: type[BaseModel], values: Any, 
         return f"unknown setting {key}{origin}{_suggestion(path, model, values)}"
     if details["type"] in ("union_tag_not_found", "union_tag_invalid"):
         return _explain_kind(details, key, origin)
-    if details["type"] == "missing":
-        return _explain_missing(path, model, values)
     message = details["msg"].removeprefix("Value error, ")
+    if details["type"] == "missing":
+        if isinstance(details["input"], dict):
+            return _explain_missing(path, model, values)
+        key, message = ".".join(path[:-1]), "give more values"  # a list is given as a whole
     if isinstance(details["input"], dict):
         return f"setting {key or 'file'}{origin} is wrong: {message}"
     return f"setting {key} = {_without_secrets(repr(details['input']))}{origin} is wrong: {message}"

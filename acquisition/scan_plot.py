@@ -13,7 +13,8 @@ from matplotlib.figure import Figure
 
 from ptychoflow.acquisition.frame_check import readable_frames, usable
 from ptychoflow.acquisition.scan import Perspective, Scan
-from ptychoflow.streaming.errors import UserError
+from ptychoflow.streaming.durable_file import durable_file
+from ptychoflow.streaming.errors import writing
 
 MEAN_FRAMES = 64
 SAMPLE_FRAMES = 4
@@ -42,10 +43,8 @@ def plot_scan(scan: Scan, png_path: Path) -> None:
         else:
             axes.set_axis_off()
             axes.set_title(f"frame {index} cannot be read")
-    try:
-        figure.savefig(png_path, dpi=100, format="png")
-    except OSError as error:
-        raise UserError(f"{png_path}: the plot cannot be written: {error.strerror}") from error
+    with writing(png_path), durable_file(png_path) as unfinished:
+        figure.savefig(unfinished, dpi=100, format="png")
 
 
 def _spread(frames: int, count: int) -> list[int]:

@@ -43,7 +43,7 @@ def use_cuda(choice: Device, *, found: int, setting: str, gpu: int = 0) -> bool:
         part = setting.partition(".")[0]
         raise UserError(f'{part}.gpu = {gpu}, counted from 0, is not there: name another, or set {setting} = "cpu"')
     if choice is Device.CUDA and not found:
-        raise UserError(f'{setting} = "cuda", but this host has no usable GPU: set it to "auto" or "cpu"')
+        raise UserError(f'{setting} = "cuda", but this host has no usable GPU: set it to "cpu"')
     return choice is not Device.CPU and found > 0
 
 

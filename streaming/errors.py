@@ -28,4 +28,15 @@ def writing(what: object) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise UserError(f"cannot write {what}: {error.strerror or error}; check permission and disk space") from error
+        raise UserError(f"cannot write {what}: {error.strerror or error}; {_remedy(error)}") from error
+
+
+def _remedy(error: OSError) -> str:
+    match error:
+        case FileNotFoundError():
+            return "make the folder that it belongs in, or name another place"
+        case FileExistsError() | NotADirectoryError():
+            return "a part of this path is a file: name another place"
+        case IsADirectoryError():
+            return "a folder is in its place: remove it, or name another place"
+    return "check permission and disk space"

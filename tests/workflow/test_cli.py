@@ -99,6 +99,16 @@ def test_a_process_ends_with_status_2_and_one_line(tmp_path: Path, arguments: li
         (["experiment", "ptychography", "--json", "absent/e.json"], "there is no folder absent; make it, or name"),
         (["bench", "train", "--json", "."], "--json .: this is a folder; name a file in it"),
         (["bench", "train", "--json", "alone.toml/t.json"], "there is no folder alone.toml"),
+        (
+            ["inspect", "alone.toml", "--plot", "absent/s.png"],
+            "--plot absent/s.png: there is no folder absent",
+        ),
+        (["inspect", "alone.toml", "--plot", "."], "--plot .: this is a folder; name a file in it"),
+        (
+            ["keys", "alone.toml/keys"],
+            "alone.toml/keys: Not a directory; a part of this path is a file",
+        ),
+        (["submit"], "Missing argument 'CONFIG'"),
         (["experiment", "classification", "--json", "/proc/t.json"], "--json /proc/t.json: this cannot be written"),
         (["edge", "--config", "alone.toml"], "port 0 is chosen by `ptychoflow run` only"),
     ],

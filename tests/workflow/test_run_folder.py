@@ -83,7 +83,9 @@ def test_a_folder_that_cannot_be_claimed_or_described_is_told_in_one_line(
     folder = create_run_folder(config)
     folder.environment.unlink()
     folder.environment.mkdir()
-    with pytest.raises(UserError, match=r"cannot write the run folder .*first: .*; check permission and disk space"):
+    with pytest.raises(
+        UserError, match=r"cannot write the run folder .*first: .*; a folder is in its place: remove it"
+    ):
         describe_run(config, folder)
     folder.lock.mkdir()
     with pytest.raises(UserError, match=r"cannot write .*\.lock: "), claimed(folder):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ptychoflow.streaming.errors import UserError
-from ptychoflow.workflow.commands.options import ConfigOption, MapOption, SetOption
+from ptychoflow.workflow.commands.options import ConfigOption, MapOption, PlotOption, SetOption
 
 if TYPE_CHECKING:
     from ptychoflow.acquisition.orientation import Orientation
@@ -26,7 +26,7 @@ def inspect(
     ],
     *,
     dataset_map: MapOption = None,
-    plot: Annotated[Path | None, typer.Option(help="Also draw it.", metavar="PNG")] = None,
+    plot: PlotOption = None,
     orientation: Annotated[
         bool,
         typer.Option(

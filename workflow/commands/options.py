@@ -13,20 +13,20 @@ from ptychoflow.streaming.writable import require_writable
 from ptychoflow.workflow.configuration.pipeline_name import PipelineName
 
 
-def _writable(file: Path | None) -> Path | None:
+def _writable(option: typer.CallbackParam, file: Path | None) -> Path | None:
     """Refuse a file that cannot be written, before hours are measured for it."""
     from ptychoflow.workflow.json_results import is_ordinary
 
     if file is None:
         return None
     if not file.parent.is_dir():
-        raise UserError(f"--json {file}: there is no folder {file.parent}; make it, or name another file")
+        raise UserError(f"{option.opts[0]} {file}: there is no folder {file.parent}; make it, or name another file")
     if file.is_dir():
-        raise UserError(f"--json {file}: this is a folder; name a file in it")
+        raise UserError(f"{option.opts[0]} {file}: this is a folder; name a file in it")
     if is_ordinary(file):
         require_writable(file.parent)
     elif not os.access(file, os.W_OK):
-        raise UserError(f"--json {file}: this cannot be written; name another file")
+        raise UserError(f"{option.opts[0]} {file}: this cannot be written; name another file")
     return file
 
 
@@ -53,3 +53,4 @@ JsonOption = Annotated[
     Path | None,
     typer.Option("--json", help="Also write the results as JSON to this file.", metavar="FILE", callback=_writable),
 ]
+PlotOption = Annotated[Path | None, typer.Option("--plot", help="Also draw it.", metavar="PNG", callback=_writable)]

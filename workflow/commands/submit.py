@@ -16,7 +16,9 @@ MASTER_PORT = 29500
 
 
 def submit(
-    config: Annotated[Path, typer.Argument(help="TOML file with fixed ports, as for parts started one by one.")],
+    config: Annotated[
+        Path, typer.Argument(help="TOML file with fixed ports, as for parts started one by one.", metavar="CONFIG")
+    ],
     *,
     nodes: Annotated[int, typer.Option(help="Nodes; the trainer runs on all of them.")] = 1,
     gpus: Annotated[int, typer.Option(help="GPUs of each node.")] = 0,

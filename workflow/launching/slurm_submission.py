@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
+from ptychoflow.streaming.durable_file import write_durably
 from ptychoflow.streaming.errors import UserError, writing
 
 SBATCH_TIMEOUT_S = 60.0
@@ -19,7 +20,7 @@ def write_script(script: str, path: Path) -> Path:
     with writing(path):
         if path.exists() and path.read_text(encoding="utf-8", errors="replace") != script:
             raise UserError(f"{path} is there already, and another: delete it, or choose a file with --output FILE")
-        path.write_text(script, encoding="utf-8")
+        write_durably(path, script)
     return path
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import queue
+import signal
 import subprocess
 import sys
 import threading
@@ -36,12 +37,16 @@ class Child:
     ) -> None:
         """`environment` is added to this process's own."""
         limits = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads))
-        self._process = subprocess.Popen(  # noqa: S603
-            [sys.executable, "-m", module, *arguments],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env=os.environ | limits | waiting_threads(os.environ) | dict(environment or {}),
-        )
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # the child inherits it: Ctrl-C is for us
+        try:
+            self._process = subprocess.Popen(  # noqa: S603
+                [sys.executable, "-m", module, *arguments],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                env=os.environ | limits | waiting_threads(os.environ) | dict(environment or {}),
+            )
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         self._lines: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         self._reader = threading.Thread(target=self._read, name=module, daemon=True)
         self._reader.start()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import resource
 import signal
@@ -14,6 +15,8 @@ from ptychoflow.streaming.waiting_threads import waiting_threads
 from ptychoflow.workflow.exit_status import FAILED_STATUS, USER_ERROR_STATUS
 from ptychoflow.workflow.interruption import Interruption
 from ptychoflow.workflow.logs import PROGRAM, configure_logging, outlive_terminal, print_error, report_bug
+
+DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 def main() -> None:
@@ -78,10 +81,10 @@ def run_command_line(arguments: list[str]) -> int:
     except UserError as error:
         print_error(str(error))
         return USER_ERROR_STATUS
-    except PermissionError as error:
-        if error.filename is None:
+    except OSError as error:
+        if (complaint := _complaint(error)) is None:
             raise
-        print_error(f"{error.filename}: {error.strerror}; ask its owner, or name another place")
+        print_error(complaint)
         return USER_ERROR_STATUS
     except typer.TyperException as error:
         where = getattr(error, "ctx", None)  # mistakes in the use of a command have one
@@ -89,3 +92,12 @@ def run_command_line(arguments: list[str]) -> int:
         print_error(f"{error.format_message().rstrip('.')}; try '{path} --help'")
         return USER_ERROR_STATUS
     return int(status or 0)
+
+
+def _complaint(error: OSError) -> str | None:
+    """Return what to tell a person who can mend it; None of any other error."""
+    if isinstance(error, PermissionError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}; ask its owner, or name another place"
+    if error.errno in DISK_FULL:
+        return f"{error.filename or 'the output'}: {error.strerror}; make room, or name another place"
+    return None

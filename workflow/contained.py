@@ -37,6 +37,8 @@ class _Said(StrEnum):
     READING = "reading"
     REFUSED = "refused"
     TOO_LARGE = "too large"
+    UNREAD = "unread"
+    """Nobody reads what is printed any more."""
     REPORTED = "reported"
     """What went wrong was reported by the copy itself."""
 
@@ -48,6 +50,7 @@ def contained(work: Callable[[], object], files: Sequence[Path]) -> None:
 
     Raises:
         UserError: `work` has raised it, or the copy crashed, needed too much memory or did not end.
+        BrokenPipeError: nobody reads what the copy prints any more.
         SystemExit: `work` has raised anything else, which was reported as an uncaught exception of this process is.
         KeyboardInterrupt: Ctrl-C; the copy is gone.
     """
@@ -129,12 +132,17 @@ class _Notes(logging.Handler):
 def _work(work: Callable[[], object], writing: int) -> int:
     try:
         work()
+        sys.stdout.flush()
     except UserError as error:
         _say(writing, _Said.REFUSED, str(error))
         return USER_ERROR_STATUS
     except MemoryError:
         _say(writing, _Said.TOO_LARGE, "")
         return USER_ERROR_STATUS
+    except (BrokenPipeError, SystemExit):  # rich makes the latter of it
+        _say(writing, _Said.UNREAD, "")
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED_STATUS
     except KeyboardInterrupt:
         return INTERRUPTED_STATUS
     return 0
@@ -156,6 +164,8 @@ def _raise(status: int, said: str, files: Sequence[Path]) -> NoReturn:
         raise UserError(last[_Said.REFUSED])
     if status == INTERRUPTED_STATUS:
         raise KeyboardInterrupt
+    if _Said.UNREAD in last:
+        raise BrokenPipeError
     if _Said.REPORTED in last:
         raise SystemExit(FAILED_STATUS)
     if _Said.TOO_LARGE in last:

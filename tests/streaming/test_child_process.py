@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
+from contextlib import closing
+from pathlib import Path
 
 import pytest
+
+from ptychoflow.streaming.child import Child
 
 READS = "from ptychoflow.streaming.child_process import requests_of_parent; requests = requests_of_parent(); "
 
@@ -31,3 +37,11 @@ def test_a_child_that_ends_while_it_listens_ends_as_it_says(then: str, status: i
         child.kill()
         for pipe in (child.stdin, child.stdout, child.stderr):
             pipe.close()
+
+
+def test_ctrl_c_does_not_reach_a_child_that_still_imports(tmp_path: Path) -> None:
+    (tmp_path / "echo.py").write_text("print(input())")
+    with closing(Child("echo", [], threads=1, environment={"PYTHONPATH": str(tmp_path)})) as child:
+        os.kill(child.pid, signal.SIGINT)
+        child.send(b"still there")
+        assert child.receive(60.0) == b"still there\n"

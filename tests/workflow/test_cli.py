@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import h5py
 import pytest
@@ -119,6 +119,20 @@ def test_a_mistake_gets_one_line_and_leaves_nothing(
     (tmp_path / "alone.toml").write_text('[source]\nkind = "simulation"\n')
     assert said in complaint(ptychoflow(*arguments))
     assert [path.name for path in tmp_path.iterdir()] == ["alone.toml"]
+
+
+def test_output_that_nobody_reads_or_takes_is_no_bug(ptychoflow: Command, tmp_path: Path) -> None:
+    assert ptychoflow("simulate", "scan.h5", *SMALL).status == 0
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "ptychoflow"]
+    with os.fdopen(writing, "wb") as unread, Path("/dev/full").open("wb") as full:
+        options: dict[str, Any] = {"cwd": tmp_path, "stderr": subprocess.PIPE, "text": True, "timeout": 120}
+        answer = subprocess.run([*command, "inspect", "scan.h5"], stdout=unread, check=False, **options)
+        assert answer.returncode == 1
+        assert [line for line in answer.stderr.splitlines() if " INFO " not in line] == []
+        answer = subprocess.run([*command, "--version"], stdout=full, check=False, **options)
+        assert "No space left on device" in complaint(Answer(answer.returncode, "", answer.stderr))
 
 
 def test_a_folder_with_neither_frames_nor_images_is_not_taken_for_one_of_images(

@@ -20,9 +20,14 @@ UNUSABLE = "without counts, saturated all over, or with values that are negative
 RANGES_NAMED = 6
 
 
+def streamed_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """Return the dtype that frames of `dtype` travel in: uint8 and uint16 as they are, everything else as float32."""
+    return dtype if dtype in COUNT_DTYPES else np.dtype(np.float32)
+
+
 def as_streamed(frames: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Return frames in the dtype that they travel in: uint8 and uint16 as they are, everything else as float32."""
-    return frames if frames.dtype in COUNT_DTYPES else frames.astype(np.float32)
+    """Return frames in the dtype that they travel in."""
+    return frames.astype(streamed_dtype(frames.dtype), copy=False)
 
 
 def chosen_as_streamed(frames: npt.NDArray[Any], chosen: npt.NDArray[np.bool_]) -> npt.NDArray[Any]:

@@ -35,7 +35,8 @@ from ptychoflow.trainer.online.stream_checkpoint import open_ingest, validation_
 from ptychoflow.trainer.online.unlabelled_frames import UnlabelledStore
 from ptychoflow.trainer.pipelines.choice import MakeRecipe, choose_pipeline, format_of
 from ptychoflow.trainer.settings import StreamSettings
-from ptychoflow.trainer.strategies.factory import make_strategy
+from ptychoflow.trainer.strategies.buffer_check import check_buffer
+from ptychoflow.trainer.strategies.factory import item_bytes, make_strategy
 from ptychoflow.trainer.strategies.incremental import Incremental
 from ptychoflow.trainer.strategies.strategy import Strategy
 from ptychoflow.trainer.training.learner import Learner
@@ -150,7 +151,7 @@ def _serve(session: _Session, *, publication: Publication | None) -> bool:
             announced = wait_for_samples(
                 ingest,
                 stop=session.stop,
-                on_scan=beginning.begin if beginning else lambda _: None,
+                on_scan=lambda scan: _announced(session, ingest, beginning, scan),
                 meanwhile=beginning.go_on if beginning else lambda: False,
             )
             if announced is None:
@@ -242,6 +243,20 @@ def _checkpointing(work: _Work, contents: CheckpointContents, stack: ExitStack) 
     )
 
 
+def _announced(session: _Session, ingest: SampleIngest, beginning: _Beginning | None, scan: StreamStart) -> None:
+    """Begin with what was announced, unless it cannot be learnt with these settings: samples may be minutes away."""
+    recipe = _make_recipe(session, ingest, Announced(scan, None))
+    settings, pipeline = session.settings, recipe.pipeline
+    check_buffer(
+        settings,
+        ranks=session.rank.world_size,
+        classes=pipeline.classes,
+        item_bytes=lambda: item_bytes(settings.strategy, pipeline),
+    )
+    if beginning is not None:
+        beginning.begin(recipe)
+
+
 class _Beginning:
     """What rank 0 does before the first ground truth comes, so that an edge has something to work with.
 
@@ -255,9 +270,8 @@ class _Beginning:
         if publication is not None and session.settings.init_weights is None:
             ingest.unlabelled = UnlabelledStore()
 
-    def begin(self, scan: StreamStart) -> None:
+    def begin(self, recipe: Recipe[Any]) -> None:
         """Publish, or prepare to learn, what was announced."""
-        recipe = _make_recipe(self._session, self._ingest, Announced(scan, None))
         if self._publication is None:
             recipe.network()
         elif self._ingest.unlabelled is None:

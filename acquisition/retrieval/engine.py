@@ -10,10 +10,18 @@ import numpy as np
 import numpy.typing as npt
 
 from ptychoflow.acquisition.scan import ObjectImage
+from ptychoflow.streaming.errors import UserError
 
 MARGIN_PX = 2
 FAILURES = (ArithmeticError, MemoryError, OSError, RuntimeError, ValueError)
 """What a retrieval, or what it is given, may fail with beside a `UserError`; others are mistakes of the program."""
+
+
+def require_square(shape_px: tuple[int, int]) -> None:
+    """Raise `UserError` if frames of this shape (y, x) are not square: tike takes no others."""
+    height, width = shape_px
+    if height != width:
+        raise UserError(f"tike needs square frames, not {height}x{width}: crop them, or use pty-chi")
 
 
 @dataclass(frozen=True)

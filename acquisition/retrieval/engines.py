@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 
-from ptychoflow.acquisition.retrieval.engine import Engine
+from ptychoflow.acquisition.retrieval.engine import Engine, require_square
 from ptychoflow.acquisition.retrieval.settings import RetrievalSettings
 from ptychoflow.streaming.errors import UserError
 from ptychoflow.streaming.messages import GroundTruthSource
@@ -20,6 +20,12 @@ def check_installed(source: GroundTruthSource) -> None:
             f"retrieval.source is {source.value}, which is not installed: "
             f"install it, or set retrieval.source to {GroundTruthSource.PTYCHI.value}"
         )
+
+
+def check_frame_shape(source: GroundTruthSource, shape_px: tuple[int, int]) -> None:
+    """Raise `UserError` when `source` is phase retrieval that takes no frames of this shape (y, x)."""
+    if source is GroundTruthSource.TIKE:
+        require_square(shape_px)
 
 
 def make_engine(settings: RetrievalSettings) -> Engine:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, model_validator
 
 from ptychoflow.streaming.device import Device
 from ptychoflow.streaming.messages import GroundTruthSource
@@ -74,6 +74,13 @@ class RetrievalSettings(Settings):
     minimum_illumination: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.05
     """Pixels that got less light than this share of the median inside the scanned area are noise: the gauge does
     not look at them, and a retrieved or recorded object is replaced there by void (amplitude 1, phase 0)."""
+
+    @model_validator(mode="after")
+    def _can_start_warm(self) -> Self:
+        able = self.source is GroundTruthSource.PTYCHI and self.algorithm is not Algorithm.DM
+        if self.warm_start and not able:
+            raise ValueError("warm_start needs source = 'ptychi' with the algorithm lsqml or rpie")
+        return self
 
     def target_shape_for(self, frame_shape_px: tuple[int, int]) -> tuple[int, int]:
         """Return the shape (y, x) of the ground-truth patch of frames of `frame_shape_px`."""

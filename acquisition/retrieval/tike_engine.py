@@ -23,6 +23,7 @@ from ptychoflow.acquisition.retrieval.engine import (
     Reconstruction,
     canvas_for,
     never,
+    require_square,
     starting_object,
 )
 from ptychoflow.acquisition.retrieval.probe import add_modes, scale_to_frames
@@ -52,8 +53,7 @@ class TikeEngine:
             UserError: the frames are not square.
         """
         height, width = measurement.frames.shape[1:]
-        if height != width:
-            raise UserError(f"tike needs square frames, not {height}x{width}: crop them, or use pty-chi")
+        require_square((height, width))
         if interrupted():
             raise Interrupted
         canvas = canvas_for(measurement.positions_px, (height, width))

@@ -449,3 +449,25 @@ def test_initial_weights_reach_an_edge_before_the_first_sample(network: NetworkS
     served_state = read_weights(data, weights.sha256).network.state_dict()
     for name, tensor in first.final.network.state_dict().items():
         torch.testing.assert_close(served_state[name], tensor, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"buffer": BufferSettings(capacity_bytes=10)}, r"^trainer\.buffer: capacity_bytes 10 is too small"),
+        ({"model": ModelSettings(levels=7), "head_start_s": 0.0}, "cannot map frames"),
+    ],
+)
+def test_what_cannot_learn_the_scan_is_refused_when_it_is_announced(
+    network: NetworkSettings, tmp_path: Path, changes: dict[str, Any], said: str
+) -> None:
+    run = Run(network, tmp_path, post=lambda publisher: publisher.post_to_ranks(scan_start()))
+    stop, until_s = threading.Event(), time.monotonic() + 60.0
+    settings = SETTINGS.model_copy(update=changes)
+    with ThreadPoolExecutor(1) as executor:
+        context = RunContext("test", tmp_path, 1)
+        future = executor.submit(train, settings, network=network, run=context, stop=stop)
+        run.follow(lambda: not future.done() and time.monotonic() < until_s)
+        stop.set()
+        with pytest.raises(UserError, match=said):
+            future.result()

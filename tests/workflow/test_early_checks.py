@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 import socket
+from datetime import UTC, datetime
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 
 import pytest
+import torch
 import zmq
+from image_folders import write_digits
 from support import free_ports
 
 from ptychoflow.streaming import libraries
@@ -16,6 +19,10 @@ from ptychoflow.streaming.errors import UserError
 from ptychoflow.streaming.keys import make_keys
 from ptychoflow.streaming.settings import NetworkSettings
 from ptychoflow.streaming.sockets import Sockets
+from ptychoflow.trainer.models.frame_network import FrameNetwork
+from ptychoflow.trainer.models.ptychonn import Patches
+from ptychoflow.trainer.models.weights_file import Manifest, write_weights
+from ptychoflow.trainer.pipelines.ptychography.settings import TrainerSettings
 from ptychoflow.workflow.configuration.config import load_config
 from ptychoflow.workflow.experiments.configuration import load_experiment
 from ptychoflow.workflow.experiments.ptychography.experiment import Ptychography
@@ -26,6 +33,13 @@ SMALL = ("source.kind=simulation", "source.perspectives=2", "source.frames_per_p
 FREE_PORT = "dashboard.port=0"
 FAR = "198.51.100.7"
 """An address that no host has (RFC 5737)."""
+
+
+DETECTOR = (
+    *("source.kind=live", "source.frames.kind=dectris-v2", "source.frames.host=127.0.0.1", "source.perspectives=2"),
+    *("source.positions.kind=position-sender", "source.join.first_frame=0"),
+    *("source.join.first_sample=0", "source.join.samples_per_frame=1"),
+)
 
 
 @pytest.fixture(autouse=True)
@@ -53,6 +67,70 @@ def refusal(folder: Path, *assignments: str, source: tuple[str, ...] = SMALL) ->
 )
 def test_a_buffer_that_cannot_be(tmp_path: Path, assignments: list[str], said: str) -> None:
     assert said in refusal(tmp_path, *(f"trainer.{one}" for one in assignments))
+
+
+@pytest.mark.parametrize(("strategy", "arrays"), [("er", 2), ("derpp", 4)])
+def test_a_buffer_in_bytes_that_cannot_be(tmp_path: Path, strategy: str, arrays: int) -> None:
+    # 24 representatives, and 2 * 14 rows to spare, of frames in float32 and patches in float16
+    enough = (24 + 28) * (16 * 32 * 4 + arrays * 16 * 16 * 2)
+    given = (f"trainer.strategy={strategy}", "retrieval.target_shape_px=[16,16]", "source.frame_shape_px=[16,32]")
+    given = (*SMALL, *given)
+    bytes_ = "trainer.buffer.capacity_bytes"
+    assert f"capacity_bytes 1000 is too small: 1 rank(s) need {enough // 52 * 29}" in refusal(
+        tmp_path, f"{bytes_}=1000", source=given
+    )
+    assert "representatives 24 is larger than capacity 23" in refusal(tmp_path, f"{bytes_}={enough - 1}", source=given)
+    launch = (*given, FREE_PORT, f"{bytes_}={enough}", f"run.directory={tmp_path / 'runs'}")
+    assert launcher.launch(load_config(assignments=launch)) == 0
+
+
+def test_what_does_not_fit_the_frames_that_are_cut_out_of_a_detectors(tmp_path: Path) -> None:
+    cut = (*DETECTOR, "source.preprocess.crop_px=[64,48]")
+    assert "capacity_bytes 1000 is too small" in refusal(tmp_path, "trainer.buffer.capacity_bytes=1000", source=cut)
+    assert "cannot map frames of (64, 48) px" in refusal(tmp_path, "trainer.model.levels=6", source=cut)
+
+
+def test_a_warm_start_of_what_cannot_start_warm() -> None:
+    for unable in ("retrieval.source=simulated", "retrieval.algorithm=dm"):
+        with pytest.raises(UserError, match="warm_start needs source = 'ptychi' with the algorithm lsqml or rpie"):
+            load_config(assignments=(*SMALL, "retrieval.warm_start=true", unable))
+
+
+def test_frames_that_tike_does_not_take(tmp_path: Path) -> None:
+    given = (*SMALL, "source.frame_shape_px=[32,64]", "retrieval.source=tike")
+    assert "tike needs square frames, not 32x64" in refusal(tmp_path, source=given)
+
+
+def test_initial_weights_of_another_network(tmp_path: Path) -> None:
+    network = FrameNetwork(TrainerSettings().network((64, 64), (64, 64)))
+    manifest = Manifest(
+        version=1,
+        step=0,
+        network=network.config,
+        validation_loss=None,
+        final=True,
+        created_at=datetime.now(UTC),
+        run="earlier",
+    )
+    constant = Patches(*(torch.zeros(64, 64) for _ in Patches._fields))
+    file = tmp_path / "weights.safetensors"
+    file.write_bytes(write_weights(network, manifest, constant=constant))
+    assert "belong to another network: frame_shape_px is" in refusal(tmp_path, f"trainer.init_weights={file}")
+
+
+@pytest.mark.parametrize(
+    ("classes", "assignments", "said"),
+    [
+        (1, ["source.tasks=1"], "there is one class alone"),
+        (4, ["trainer.model.name=resnet19"], "torchvision has no model 'resnet19'"),
+        (4, ["trainer.buffer.capacity=24", "trainer.ranks=7"], "smaller than ranks x classes = 7 x 4"),
+        (4, ["trainer.buffer.capacity_bytes=1000"], "trainer.buffer: capacity_bytes 1000 is too small"),
+    ],
+)
+def test_images_that_cannot_be_learnt(tmp_path: Path, classes: int, assignments: list[str], said: str) -> None:
+    images = write_digits(tmp_path / "images", classes=classes, train=2, val=1)
+    given = ("source.kind=images", f"source.folder={images}", "source.stored_px=32", "trainer.image_px=32")
+    assert said in refusal(tmp_path, *assignments, source=(*given, "source.tasks=2"))
 
 
 def test_the_sizes_of_a_buffer_that_is_not_used_do_not_matter(tmp_path: Path) -> None:

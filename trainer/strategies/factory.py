@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 
 from ptychoflow.buffer import RehearsalBuffer
@@ -17,6 +19,15 @@ from ptychoflow.trainer.strategies.incremental import Incremental
 from ptychoflow.trainer.strategies.strategy import Rehearsal, Strategy
 from ptychoflow.trainer.strategies.xder import RevisedDarkExperienceReplay
 
+REHEARSALS: Mapping[StrategyName, type[Rehearsal]] = {
+    StrategyName.ER: ExperienceReplay,
+    StrategyName.DER: DarkExperienceReplay,
+    StrategyName.DERPP: DarkExperienceReplayPlusPlus,
+    StrategyName.DERPP_TWO_DRAWS: TwoDrawDarkExperienceReplayPlusPlus,
+    StrategyName.XDER: RevisedDarkExperienceReplay,
+}
+"""All strategies that have a buffer."""
+
 
 def make_strategy(settings: LearningSettings, pipeline: Pipeline, *, device: torch.device, seed: int) -> Strategy:
     """Return the strategy; with several ranks its buffer, which the caller closes, makes this collective.
@@ -24,29 +35,21 @@ def make_strategy(settings: LearningSettings, pipeline: Pipeline, *, device: tor
     Raises:
         UserError: the buffer's sizes cannot work.
     """
+    if settings.strategy is StrategyName.INCREMENTAL:
+        return Incremental(pipeline, device=device)
+    strategy = REHEARSALS[settings.strategy]
+    buffer = _open_buffer(settings, pipeline, strategy, device=device, seed=seed)
+    begins_at_items = settings.buffer.rehearse_from_items
+    if issubclass(strategy, DarkExperienceReplay):
+        return strategy(
+            pipeline, buffer, settings=settings.distillation, device=device, begins_at_items=begins_at_items
+        )
+    return strategy(pipeline, buffer, device=device, begins_at_items=begins_at_items)
 
-    def rehearsing(strategy: type[Rehearsal]) -> Rehearsal:
-        buffer = _open_buffer(settings, pipeline, strategy, device=device, seed=seed)
-        begins_at_items = settings.buffer.rehearse_from_items
-        if issubclass(strategy, DarkExperienceReplay):
-            return strategy(
-                pipeline, buffer, settings=settings.distillation, device=device, begins_at_items=begins_at_items
-            )
-        return strategy(pipeline, buffer, device=device, begins_at_items=begins_at_items)
 
-    match settings.strategy:
-        case StrategyName.INCREMENTAL:
-            return Incremental(pipeline, device=device)
-        case StrategyName.ER:
-            return rehearsing(ExperienceReplay)
-        case StrategyName.DER:
-            return rehearsing(DarkExperienceReplay)
-        case StrategyName.DERPP:
-            return rehearsing(DarkExperienceReplayPlusPlus)
-        case StrategyName.DERPP_TWO_DRAWS:
-            return rehearsing(TwoDrawDarkExperienceReplayPlusPlus)
-        case StrategyName.XDER:
-            return rehearsing(RevisedDarkExperienceReplay)
+def item_bytes(strategy: StrategyName, pipeline: Pipeline) -> int:
+    """Return how many bytes an item takes in the buffer of a strategy that has one."""
+    return pipeline.schema(REHEARSALS[strategy].stored(pipeline)).nbytes
 
 
 def _open_buffer(

@@ -7,7 +7,6 @@ from ptychoflow.dashboard.outputs.checks import check_outputs
 from ptychoflow.inference_edge.backends.name import BackendName
 from ptychoflow.streaming.device import Device, use_cuda
 from ptychoflow.streaming.errors import UserError
-from ptychoflow.trainer.strategies.buffer_check import check_buffer
 from ptychoflow.workflow.configuration.config import AnyConfig, Config
 
 
@@ -15,11 +14,10 @@ def check_parts(config: AnyConfig) -> None:
     """Look at what each part would refuse when it starts; blocks for PyTorch, where a GPU or a backend is asked for.
 
     Raises:
-        UserError: a part would get nothing, the buffer is too small, a library is missing, a GPU or a backend is asked
-            for that this host does not have, or a folder of the outputs cannot be written.
+        UserError: a part would get nothing, a library is missing, a GPU or a backend is asked for that this host does
+            not have, or a folder of the outputs cannot be written.
     """
     _require_receivers(config)
-    check_buffer(config.trainer, ranks=config.trainer.ranks)
     _check_devices(config)
     if isinstance(config, Config):
         check_installed(config.retrieval.source)

@@ -10,7 +10,7 @@ from ptychoflow.streaming.messages import ClassificationStart
 from ptychoflow.trainer.device import Rank
 from ptychoflow.trainer.models.classifier import ImageClassifier, untrained_classifier
 from ptychoflow.trainer.models.classifier_file import classifier_writer, load_classifier
-from ptychoflow.trainer.models.classifier_settings import Channels, ClassifierConfig, ViewSettings
+from ptychoflow.trainer.models.classifier_settings import Channels
 from ptychoflow.trainer.models.tensor_file import Writer
 from ptychoflow.trainer.online.ingest import SampleIngest
 from ptychoflow.trainer.online.publication import Publication
@@ -52,12 +52,8 @@ class ClassificationRecipe(Recipe[ImageClassifier]):
             )
         self._settings = settings
         self.pipeline = Classification(classes=start.classes, channels=start.channels, stored_px=start.stored_px)
-        self._config = ClassifierConfig(
-            model=settings.model,
-            view=ViewSettings(image_px=settings.image_px, least_crop_area=settings.least_crop_area, flip=settings.flip),
-            channels=cast(Channels, start.channels),
-            stored_px=start.stored_px,
-            classes=start.classes,
+        self._config = settings.classifier(
+            classes=start.classes, channels=cast(Channels, start.channels), stored_px=start.stored_px
         )
         super().__init__(settings, self._config, ingest=ingest, rank=rank, seed=seed)
 

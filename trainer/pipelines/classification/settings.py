@@ -9,7 +9,12 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 
 from ptychoflow.acquisition.classification.settings import ImageFolderSettings
 from ptychoflow.streaming.settings import Settings
-from ptychoflow.trainer.models.classifier_settings import ClassifierConfig, ClassifierSettings, ViewSettings
+from ptychoflow.trainer.models.classifier_settings import (
+    Channels,
+    ClassifierConfig,
+    ClassifierSettings,
+    ViewSettings,
+)
 from ptychoflow.trainer.settings import LearningSettings, OptimizerKind, OptimizerSettings, Pace, StreamSettings
 
 
@@ -94,3 +99,8 @@ class ClassificationTrainerSettings(StreamSettings, ViewSettings):
     """The `[trainer]` section of a stream of images."""
 
     model: ClassifierSettings = Field(default_factory=ClassifierSettings)
+
+    def classifier(self, *, classes: int, channels: Channels, stored_px: int) -> ClassifierConfig:
+        """Return what fixes a network for images of `channels`, squares of `stored_px`."""
+        view = ViewSettings(image_px=self.image_px, least_crop_area=self.least_crop_area, flip=self.flip)
+        return ClassifierConfig(model=self.model, view=view, channels=channels, stored_px=stored_px, classes=classes)

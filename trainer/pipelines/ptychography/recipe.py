@@ -15,7 +15,7 @@ from ptychoflow.streaming.messages import ScanStart
 from ptychoflow.trainer.device import Rank
 from ptychoflow.trainer.models.frame_network import FrameNetwork
 from ptychoflow.trainer.models.initial_weights import load_initial_weights
-from ptychoflow.trainer.models.ptychonn_settings import NetworkConfig
+from ptychoflow.trainer.models.ptychonn_settings import require_fit
 from ptychoflow.trainer.models.tensor_file import Writer
 from ptychoflow.trainer.models.weights_file import weights_writer
 from ptychoflow.trainer.online.ingest import SampleIngest
@@ -44,6 +44,9 @@ class PtychographyRecipe(Recipe[FrameNetwork]):
         rank: this process.
         seed: of a new network.
         frame_dtype: numpy name; None where no sample has come.
+
+    Raises:
+        UserError: the network does not fit the scan.
     """
 
     def __init__(
@@ -57,15 +60,11 @@ class PtychographyRecipe(Recipe[FrameNetwork]):
         frame_dtype: str | None,
     ) -> None:
         self._settings = settings
-        self._config = NetworkConfig(
-            model=settings.model,
-            frame_shape_px=scan.frame_shape_px,
-            target_shape_px=scan.target_shape_px,
-            amplitude_scale=settings.amplitude_scale,
-        )
+        self._config = settings.network(scan.frame_shape_px, scan.target_shape_px)
+        require_fit(settings.model, scan.frame_shape_px, scan.target_shape_px)
         super().__init__(settings, self._config, ingest=ingest, rank=rank, seed=seed)
-        # Without a single sample, nothing will ever have this dtype.
-        dtype = cast(DTypeName, frame_dtype or "uint16")
+        # before the first sample, the smallest that may come: no buffer is refused then that may have room
+        dtype = cast(DTypeName, frame_dtype or "uint8")
         self.pipeline = Ptychography(scan.frame_shape_px, scan.target_shape_px, frame_dtype=dtype)
         self._mean_patch = MeanPatch(scan.target_shape_px, device=rank.device)
         self.own = {"mean_patch": self._mean_patch}

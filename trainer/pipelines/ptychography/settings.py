@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
-from ptychoflow.trainer.models.ptychonn_settings import ModelSettings
+from ptychoflow.trainer.models.ptychonn_settings import ModelSettings, NetworkConfig
 from ptychoflow.trainer.settings import StreamSettings
 
 
@@ -20,3 +20,12 @@ class TrainerSettings(StreamSettings):
     by then, it rose each time by more than 1 %."""
     amplitude_scale: PositiveFloat = 2.0
     """Upper end of the amplitudes that the network can predict; a vacuum has 1."""
+
+    def network(self, frame_shape_px: tuple[int, int], target_shape_px: tuple[int, int]) -> NetworkConfig:
+        """Return what fixes a network from frames to patches of these shapes (y, x)."""
+        return NetworkConfig(
+            model=self.model,
+            frame_shape_px=frame_shape_px,
+            target_shape_px=target_shape_px,
+            amplitude_scale=self.amplitude_scale,
+        )

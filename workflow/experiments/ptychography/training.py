@@ -25,7 +25,6 @@ from ptychoflow.trainer.interface.batch import Batch
 from ptychoflow.trainer.models.frame_network import FrameNetwork
 from ptychoflow.trainer.models.initial_weights import load_initial_weights
 from ptychoflow.trainer.models.ptychonn import Patches
-from ptychoflow.trainer.models.ptychonn_settings import NetworkConfig
 from ptychoflow.trainer.models.weights_file import Manifest, write_weights
 from ptychoflow.trainer.pipelines.ptychography.evaluation import Evaluator
 from ptychoflow.trainer.pipelines.ptychography.mean_patch import MeanPatch
@@ -144,14 +143,8 @@ def train(case: PtychographyCase, folder: CaseFolder, rank: Rank) -> dict[str, A
 def _prepare(case: PtychographyCase, folder: CaseFolder, rank: Rank, dataset: Dataset) -> Training:
     settings, first = case.learning, dataset[0].samples
     frame_shape_px, target_shape_px = first["diffraction"].shape[1:], first["phase"].shape[1:]
-    config = NetworkConfig(
-        model=settings.model,
-        frame_shape_px=frame_shape_px,
-        target_shape_px=target_shape_px,
-        amplitude_scale=settings.amplitude_scale,
-    )
     torch.manual_seed(case.seed)
-    network = FrameNetwork(config)
+    network = FrameNetwork(settings.network(frame_shape_px, target_shape_px))
     if settings.init_weights is not None:
         load_initial_weights(network, settings.init_weights)
     else:

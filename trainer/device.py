@@ -128,11 +128,13 @@ class _Place:
 
 def _place(settings: LearningSettings, *, local_rank: int, local_ranks: int) -> _Place:
     found = torch.cuda.device_count()
-    if not use_cuda(settings.device, found=found, setting="trainer.device"):
+    if not use_cuda(settings.device, found=found, setting=f"{settings.SECTION}.device"):
         return _Place(torch.device("cpu"))
     usable = found - settings.first_gpu
     if usable <= 0:
-        raise UserError(f"trainer.first_gpu = {settings.first_gpu}, but this host has {found} GPUs, counted from 0")
+        raise UserError(
+            f"{settings.SECTION}.first_gpu = {settings.first_gpu}, but this host has {found} GPUs, counted from 0"
+        )
     if local_ranks > usable and local_rank == 0:
         log.warning(
             "%d ranks share %d GPUs: gradients travel through the host's memory, which is slower",

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import socket
 from datetime import UTC, datetime
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import zmq
@@ -23,7 +25,9 @@ from ptychoflow.trainer.models.frame_network import FrameNetwork
 from ptychoflow.trainer.models.ptychonn import Patches
 from ptychoflow.trainer.models.weights_file import Manifest, write_weights
 from ptychoflow.trainer.pipelines.ptychography.settings import TrainerSettings
+from ptychoflow.workflow.cli import run_command_line
 from ptychoflow.workflow.configuration.config import load_config
+from ptychoflow.workflow.exit_status import USER_ERROR_STATUS
 from ptychoflow.workflow.experiments.configuration import load_experiment
 from ptychoflow.workflow.experiments.ptychography.experiment import Ptychography
 from ptychoflow.workflow.experiments.ptychography.settings import PtychographyExperiment
@@ -264,16 +268,130 @@ def test_a_network_that_does_not_fit_the_frames(tmp_path: Path) -> None:
             "representatives 48 is larger than capacity",
         ),
         (["retrieval.source=tike"], "retrieval.source is tike, which is not installed"),
+        (["trainer.buffer.capacity_bytes=1000"], "trainer.buffer: capacity_bytes 1000 is too small"),
+        (["trainer.model.levels=7"], "cannot map frames of"),
+        (["earlier.source.frame_shape_px=[32,32]"], r"earlier.source: its frames have \(32, 32\) px"),
+        (["trainer.device=cuda"], 'trainer.device = "cuda", but this host has no usable GPU'),
+        (["roles.validation_fraction=0"], "roles.validation_fraction must be above 0"),
+        (["experiment.warm_start_epochs=[5,2]"], "numbers must rise"),
     ],
 )
 def test_an_experiment_that_cannot_be_trained_prepares_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, assignments: list[str], said: str
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    assignments: list[str],
+    said: str,
 ) -> None:
     found = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "tike" else found(name))
-    settings = load_experiment(
-        PtychographyExperiment, "ptychography", preset="small", file=None, assignments=assignments, options={}
-    )
-    with pytest.raises(UserError, match=said):
-        Ptychography(settings, folder=tmp_path / "out")
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    given = [part for one in ("experiment.methods=['er']", *assignments) for part in ("--set", one)]
+    status = run_command_line(["experiment", "ptychography", "--out", str(tmp_path / "out"), *given])
+    assert status == USER_ERROR_STATUS
+    assert re.search(said, " ".join(capsys.readouterr().err.split()))
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("source", "retrieval", "said"),
+    [
+        ("frame_shape_px = [64, 64]", "tike", "retrieval.source is tike, which is not installed"),
+        ("frame_shape_px = [32, 32]", "simulated", "later.0.source: its frames have (32, 32) px"),
+        (
+            "frame_shape_px = [64, 64], photons_per_frame = 1e9",
+            "simulated",
+            "later.0.source: its frames come as float32",
+        ),
+        ("frame_shape_px = [64, 64]", "recorded", None),
+    ],
+)
+def test_a_later_scan_that_cannot_be_learnt_after_the_first(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    source: str,
+    retrieval: str,
+    said: str | None,
+) -> None:
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "tike" else found(name))
+    file = tmp_path / "later.toml"
+    scan = f"{{ kind = 'simulation', frames_per_perspective = 9, {source} }}"
+    file.write_text(f"[[later]]\nsource = {scan}\nretrieval = {{ source = '{retrieval}' }}\n")
+    settings = load_experiment(
+        PtychographyExperiment,
+        "ptychography",
+        preset="small",
+        file=file,
+        assignments=["source.photons_per_frame=1e5"],
+        options={},
+    )
+
+    def check() -> None:
+        experiment = Ptychography(settings, folder=tmp_path / "out")
+        experiment.check(experiment.cases())
+
+    if said is None:
+        check()
+    else:
+        with pytest.raises(UserError, match=re.escape(said)):
+            check()
+
+
+def training_set(folder: Path, *shapes_px: tuple[int, int]) -> Path:
+    for number, shape_px in enumerate(shapes_px):
+        scan = folder / "train" / f"scan{number}"
+        scan.mkdir(parents=True)
+        np.save(scan / "cropped_exp_diffr_data.npy", np.ones((4, *shape_px), np.float32))
+        np.save(scan / "patched_psi.npy", np.ones((4, *shape_px), np.complex64))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("shapes_px", "said"),
+    [
+        ([(4, 4)], "cannot map frames of (4, 4) px"),
+        ([(32, 32), (32, 48)], "scan1: frames and patches have other shapes or types than in"),
+    ],
+)
+def test_a_training_set_that_cannot_be_learnt_is_not_prepared(
+    tmp_path: Path, shapes_px: list[tuple[int, int]], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = training_set(tmp_path / "set", *shapes_px)
+    file = tmp_path / "set.toml"
+    file.write_text(f"later = []\n[source]\nkind = 'training_set'\npath = '{folder}'\n")
+    command = ["experiment", "ptychography", "--preset", "measured", "--config", str(file)]
+    assert run_command_line([*command, "--out", str(tmp_path / "out")]) == USER_ERROR_STATUS
+    assert said in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("classes", "assignments", "said"),
+    [
+        (1, ["images.tasks=1"], "there is one class alone"),
+        (4, ["training.model.family=timm", "training.model.name=resnet19"], "timm has no model 'resnet19'"),
+        (4, ["training.buffer.rehearse_from_items=100"], "training.buffer: rehearse_from_items 100 is larger"),
+        (4, ["training.buffer.capacity_bytes=1000"], "training.buffer: capacity_bytes 1000 is too small"),
+        (4, ["training.device=cuda"], 'training.device = "cuda", but this host has no usable GPU'),
+        (4, ["images.loader=dali", "images.keep_in_memory=false"], "images.loader is 'dali', but"),
+    ],
+)
+def test_an_experiment_on_images_that_cannot_be_trained_replaces_no_results(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    classes: int,
+    assignments: list[str],
+    said: str,
+) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    images = write_digits(tmp_path / "images", classes=classes, train=20, val=1)
+    results = tmp_path / "results.json"
+    results.write_text("of before")
+    changes = ["images.tasks=2", "training.buffer_share=1.0", "training.buffer.representatives=8", *assignments]
+    given = [part for one in changes for part in ("--set", one)]
+    status = run_command_line(["experiment", "classification", str(images), "--json", str(results), *given])
+    assert status == USER_ERROR_STATUS
+    assert said in " ".join(capsys.readouterr().err.split())
+    assert results.read_text() == "of before"

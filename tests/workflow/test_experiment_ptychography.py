@@ -431,7 +431,10 @@ def test_a_killed_rank_does_not_change_the_result(tmp_path: Path, capsys: pytest
     wide = arguments(tmp_path / "wide", "--set", "earlier.source.frame_shape_px=[64,64]")
     assert run_command_line(wide) == USER_ERROR_STATUS
     errors = capsys.readouterr().err
-    assert "the earlier scan has frames of (64, 64) px, this one of (32, 32) px: set earlier.source" in errors
+    assert (
+        "earlier.source: its frames have (64, 64) px, those of the first scan (32, 32) px: "
+        "set earlier.source.frame_shape_px" in errors
+    )
     assert run_command_line(arguments(folder, "--set", "trainer.learning_rate=0.5")) == USER_ERROR_STATUS
     errors = capsys.readouterr().err
     assert errors.strip().splitlines()[-1].endswith("choose another --out, or remove it")

@@ -39,6 +39,13 @@ class Experiment(ABC):
     def cases(self) -> Sequence[Case]:
         """Return all trainings, in their order."""
 
+    def check(self, cases: Sequence[Case]) -> None:
+        """See whether cases can be prepared and trained, before anything of them is done; blocks for seconds.
+
+        Raises:
+            UserError: a source that cannot be used, or a network or buffer that does not fit it.
+        """
+
     def prepare(self, case: Case) -> None:
         """Make what a case is trained on, unless it is there; blocks.
 

@@ -51,12 +51,15 @@ def run_experiment(experiment: Experiment, results: Results, *, resume: bool) ->
     with writing(f"the experiment's folder {experiment.folder}"):
         if resume:
             results.take_over()
-            make_folder_durably(experiment.folder)
-        else:
-            make_folder_durably(experiment.folder)
+        asked = {case.name: case for case in experiment.cases()}  # what is asked for twice is no second seed
+        cases = [case for case in asked.values() if results.lacks(case)]
+        if cases:
+            experiment.check(cases)
+        make_folder_durably(experiment.folder)
+        if not resume:
             CaseFolder.remove_all(experiment.folder)
             results.begin()
-        _run_cases(experiment, results)
+        _run_cases(experiment, results, cases)
     table = experiment.table(results.content)
     table.print()
     for path in experiment.draw(results.content):
@@ -64,9 +67,7 @@ def run_experiment(experiment: Experiment, results: Results, *, resume: bool) ->
     return table
 
 
-def _run_cases(experiment: Experiment, results: Results) -> None:
-    asked = {case.name: case for case in experiment.cases()}  # what is asked for twice is no second seed
-    cases = [case for case in asked.values() if results.lacks(case)]
+def _run_cases(experiment: Experiment, results: Results, cases: Sequence[Case]) -> None:
     log.info("%d trainings to run", len(cases))
     for together in dict.fromkeys(case.together for case in cases):
         alike = [case for case in cases if case.together == together]

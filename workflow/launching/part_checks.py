@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from ptychoflow.acquisition.retrieval.engines import RETRIEVING, check_installed
 from ptychoflow.dashboard.outputs.checks import check_outputs
 from ptychoflow.inference_edge.backends.name import BackendName
@@ -38,6 +40,11 @@ def _check_devices(config: AnyConfig) -> None:
     chosen = {"trainer.device": config.trainer.device, "edge.device": config.edge.device}
     if isinstance(config, Config) and config.retrieval.source in RETRIEVING:
         chosen["retrieval.device"] = config.retrieval.device
+    require_gpus(chosen)
+
+
+def require_gpus(chosen: Mapping[str, Device]) -> None:
+    """Raise `UserError` where a setting asks for a GPU and this host has none; loads PyTorch only if one does."""
     asked = [setting for setting, device in chosen.items() if device is Device.CUDA]
     if asked:
         import torch  # noqa: PLC0415 takes seconds, and nothing else needs it here

@@ -16,7 +16,7 @@ from ptychoflow.acquisition.source_settings import HoldOut, ReplaySettings, Role
 from ptychoflow.acquisition.sources import load_probe, open_scan
 from ptychoflow.streaming.errors import UserError
 from ptychoflow.streaming.messages import GroundTruthSource
-from ptychoflow.trainer.pipelines.classification.check import check_images
+from ptychoflow.trainer.pipelines.classification.check import check_classifier, check_image_buffer
 from ptychoflow.trainer.pipelines.ptychography.check import Shapes, check_network, check_scan_buffer
 from ptychoflow.trainer.pipelines.ptychography.settings import TrainerSettings
 from ptychoflow.trainer.strategies.buffer_check import check_buffer
@@ -51,7 +51,8 @@ def _check_images(config: ClassificationConfig) -> None:
     classes = sum(len(task.class_names) for task in tasks)
     source, trainer = config.source, config.trainer
     network = trainer.classifier(classes=classes, channels=source.channels, stored_px=source.stored_px)
-    check_images(trainer, network, ranks=trainer.ranks, init_weights=trainer.init_weights)
+    check_image_buffer(trainer, network, ranks=trainer.ranks)
+    check_classifier(network, trainer.init_weights)
 
 
 def _check_scan(config: Config, source: ReplaySettings | SimulationSettings) -> None:

@@ -10,24 +10,14 @@ from ptychoflow.trainer.settings import LearningSettings
 from ptychoflow.trainer.strategies.buffer_check import check_buffer
 
 
-def check_images(
-    settings: LearningSettings, network: ClassifierConfig, *, ranks: int, init_weights: Path | None = None
-) -> None:
-    """Look at network, initial weights and rehearsal buffer; blocks for PyTorch, and until the network is made.
-
-    Args:
-        settings: of the training.
-        network: what fixes it.
-        ranks: that train.
-        init_weights: what training starts from.
+def check_classifier(network: ClassifierConfig, init_weights: Path | None = None) -> None:
+    """Look at a network, and at the weights that it starts from; blocks for PyTorch, and until the network is made.
 
     Raises:
-        UserError: there is a single class, no such network or none for such images, weights that do not fit it, or a
-            buffer that is too small for the classes.
+        UserError: there is a single class, no such network or none for such images, or weights that do not fit it.
     """
     if network.classes == 1:
         raise UserError("there is one class alone, so there is nothing to learn; two are needed at least")
-    check_image_buffer(settings, network, ranks=ranks)
     from ptychoflow.trainer.models.classifier import untrained_classifier  # noqa: PLC0415
     from ptychoflow.trainer.models.classifier_file import load_classifier  # noqa: PLC0415
 

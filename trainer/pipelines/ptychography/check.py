@@ -7,6 +7,7 @@ from typing import cast
 
 from ptychoflow.trainer.models.ptychonn_settings import require_fit
 from ptychoflow.trainer.pipelines.ptychography.settings import TrainerSettings
+from ptychoflow.trainer.settings import LearningSettings
 from ptychoflow.trainer.strategies.buffer_check import check_buffer
 
 
@@ -34,7 +35,7 @@ def check_network(settings: TrainerSettings, shapes: Shapes) -> None:
         load_initial_weights(FrameNetwork(settings.network(shapes.frame_px, shapes.patch_px)), settings.init_weights)
 
 
-def check_scan_buffer(settings: TrainerSettings, shapes: Shapes, *, ranks: int) -> None:
+def check_scan_buffer(settings: LearningSettings, shapes: Shapes, *, ranks: int) -> None:
     """Look at the rehearsal buffer; loads PyTorch only where it is given in bytes, or UCX is asked for.
 
     Raises:

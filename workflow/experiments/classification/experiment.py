@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 from ptychoflow.acquisition.classification.image_folder import read_image_folder
 from ptychoflow.acquisition.classification.tasks import deal_classes
+from ptychoflow.trainer.pipelines.classification.check import check_classifier, check_image_buffer
+from ptychoflow.trainer.pipelines.classification.offline.dali_loader import require_dali
+from ptychoflow.trainer.pipelines.classification.settings import LoaderName
 from ptychoflow.workflow.configuration.pipeline_name import PipelineName
-from ptychoflow.workflow.experiments.case import STRATEGIES
+from ptychoflow.workflow.experiments.case import STRATEGIES, Case
 from ptychoflow.workflow.experiments.classification.buffer_room import require_room
 from ptychoflow.workflow.experiments.classification.case import (
     BUFFER_SHARE,
@@ -26,6 +30,7 @@ from ptychoflow.workflow.experiments.classification.settings import Classificati
 from ptychoflow.workflow.experiments.classification.targets import targets
 from ptychoflow.workflow.experiments.experiment import Content, Experiment
 from ptychoflow.workflow.experiments.table import ResultTable, Runs, spread
+from ptychoflow.workflow.launching.part_checks import require_gpus
 
 COLUMN_OF_SWEEP = {
     BUFFER_SHARE: "buffer_share",
@@ -80,6 +85,19 @@ class Classification(Experiment):
     def cases(self) -> list[ClassificationCase]:
         """Return all trainings, seed after seed."""
         return all_cases(self._config, checkpoints=self._json_file is not None)
+
+    def check(self, cases: Sequence[Case]) -> None:
+        """Look at the network and the loader, and at the buffers of all cases."""
+        config, classes = self._config, len(self._images.classes)
+        require_gpus({"training.device": config.training.device})
+        if config.images.loader is LoaderName.DALI:
+            require_dali()
+        network = config.images.classifier(config.training.model, classes=classes)
+        check_classifier(network)
+        for case in cases:
+            if isinstance(case, ClassificationCase) and case.part != PLAIN:
+                settings = case.own_training(training_set=len(self._images.train))
+                check_image_buffer(settings, network, ranks=case.ranks)
 
     def conclude(self, content: Content) -> Content:
         """Return the targets, and whether they are met."""

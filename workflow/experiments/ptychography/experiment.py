@@ -10,6 +10,7 @@ from typing import Any
 
 from ptychoflow.acquisition.retrieval.engines import check_installed
 from ptychoflow.streaming.errors import UserError
+from ptychoflow.streaming.messages import FrameRole, GroundTruthSource
 from ptychoflow.trainer.strategies.buffer_check import check_buffer
 from ptychoflow.workflow.configuration.pipeline_name import PipelineName
 from ptychoflow.workflow.experiments.case import STRATEGIES, Case
@@ -23,12 +24,14 @@ from ptychoflow.workflow.experiments.ptychography.case import (
     labelled_part,
     start_of,
 )
+from ptychoflow.workflow.experiments.ptychography.checks import check_scans
 from ptychoflow.workflow.experiments.ptychography.dataset import open_dataset
 from ptychoflow.workflow.experiments.ptychography.plots import write_plots
 from ptychoflow.workflow.experiments.ptychography.preparation import prepare, prepare_earlier
-from ptychoflow.workflow.experiments.ptychography.settings import PtychographyExperiment, TrainingSetSettings
+from ptychoflow.workflow.experiments.ptychography.settings import PtychographyExperiment
 from ptychoflow.workflow.experiments.ptychography.warm_start import COLD, WARM, compare_starts, epochs_needed
 from ptychoflow.workflow.experiments.table import UNKNOWN, Cell, ResultTable, Run, Runs, spread
+from ptychoflow.workflow.launching.part_checks import require_gpus
 
 log = logging.getLogger(__name__)
 
@@ -58,8 +61,10 @@ class Ptychography(Experiment):
     def __init__(self, settings: PtychographyExperiment, *, folder: Path) -> None:
         self.folder, self._settings = folder, settings
         self.max_restarts = settings.experiment.max_restarts
-        if not isinstance(settings.source, TrainingSetSettings):
-            check_installed(settings.retrieval.source)
+        if settings.experiment.warm_start_epochs:
+            check_installed(GroundTruthSource.PTYCHI)
+        for retrieval in settings.retrievals:
+            check_installed(retrieval.source)
         for case in self.cases():
             check_buffer(case.learning, ranks=case.ranks)
 
@@ -77,6 +82,12 @@ class Ptychography(Experiment):
         """Return all trainings, seed after seed."""
         return all_cases(self._settings, self.folder)
 
+    def check(self, cases: Sequence[Case]) -> None:
+        """Look at the scans, and at what is to learn them."""
+        settings = self._settings
+        require_gpus({"trainer.device": settings.trainer.device, "retrieval.device": settings.retrieval.device})
+        check_scans(settings, cases)
+
     def prepare(self, case: Case) -> None:
         """Write the samples of a case."""
         if not isinstance(case, PtychographyCase):
@@ -85,10 +96,13 @@ class Ptychography(Experiment):
         prepare(self._settings, seed=case.seed, folder=scan.dataset)
         if case.earlier and self._settings.earlier is not None:
             prepare_earlier(self._settings, self._settings.earlier, seed=case.seed, folder=case.dataset)
-            there, here = (open_dataset(one.dataset)[0].samples["diffraction"].shape[1:] for one in (case, scan))
-            if there != here:
-                raise UserError(f"the earlier scan has frames of {there} px, this one of {here} px: set earlier.source")
-        counts = [len(part.roles) for part in open_dataset(case.dataset)]
+        dataset = open_dataset(case.dataset)
+        if not any(len(part.rows(FrameRole.VALIDATION)) for part in dataset):
+            raise UserError(
+                f"{case.name}: none of the frames that are not void became one for validation, on which losses are "
+                "measured: raise roles.validation_fraction"
+            )
+        counts = [len(part.roles) for part in dataset]
         log.info("%s: %d perspectives, %d frames with ground truth", case.name, len(counts), sum(counts))
 
     def complete(self, case: Case, figures: dict[str, Any]) -> dict[str, Any]:

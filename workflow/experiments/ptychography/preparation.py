@@ -25,7 +25,7 @@ from ptychoflow.acquisition.retrieval.void import is_void, squared_phase_rad2
 from ptychoflow.acquisition.retrieval.worker import GroundTruthResult, GroundTruthWorker
 from ptychoflow.acquisition.roles import assign_roles
 from ptychoflow.acquisition.scan import Perspective, Scan
-from ptychoflow.acquisition.source_settings import HoldOut, ReplaySettings, RoleSettings, SimulationSettings
+from ptychoflow.acquisition.source_settings import ReplaySettings, RoleSettings, SimulationSettings
 from ptychoflow.acquisition.sources import open_scan
 from ptychoflow.inference_edge.stitching.quality import ReferenceImage
 from ptychoflow.streaming.errors import UserError, writing
@@ -69,9 +69,9 @@ def prepare_earlier(settings: PtychographyExperiment, earlier: EarlierScan, *, s
     """Write the dataset of the scan that was learnt before, as `prepare` does; nothing of it is held out."""
     alone = {
         "source": earlier.source,
-        "retrieval": _like_first(settings, earlier.retrieval),
+        "retrieval": settings.like_first(earlier.retrieval),
         "later": (),
-        "roles": settings.roles.model_copy(update={"hold_out": HoldOut.NONE}),
+        "roles": settings.nothing_held_out,
     }
     prepare(settings.model_copy(update=alone), seed=seed, folder=folder)
 
@@ -110,15 +110,10 @@ def _open_parts(
     settings: PtychographyExperiment, first: SimulationSettings | ReplaySettings, *, seed: int
 ) -> Iterator[_Part]:
     yield _Part(open_scan(_seeded(first, seed)), settings.roles, settings.retrieval, seed)
-    nothing_held_out = settings.roles.model_copy(update={"hold_out": HoldOut.NONE})
     for place, later in enumerate(settings.later, 1):
         scan = open_scan(_seeded(later.source, seed))
-        yield _Part(scan, nothing_held_out, _like_first(settings, later.retrieval), seed + place * SEED_STEP)
-
-
-def _like_first(settings: PtychographyExperiment, retrieval: RetrievalSettings) -> RetrievalSettings:
-    """Return how the truth of another scan is found, with patches of the first scan's shape."""
-    return retrieval.model_copy(update={"target_shape_px": settings.retrieval.target_shape_px})
+        retrieval = settings.like_first(later.retrieval)
+        yield _Part(scan, settings.nothing_held_out, retrieval, seed + place * SEED_STEP)
 
 
 def _seeded(source: SimulationSettings | ReplaySettings, seed: int) -> SimulationSettings | ReplaySettings:
@@ -216,17 +211,29 @@ def _usable_frames(perspective: Perspective, *, number: int) -> tuple[npt.NDArra
     return chosen_as_streamed(batch.frames, good), good
 
 
-def _from_training_set(
-    settings: PtychographyExperiment, source: TrainingSetSettings, *, seed: int, folder: Path
-) -> Iterator[tuple[int, int]]:
+def training_set_scans(source: TrainingSetSettings) -> list[Path]:
+    """Return the folders of the scans of a training set, in order; raise UserError if there are none."""
     scans = sorted(path.parent for path in (source.path / "train").glob(f"*/{FRAMES_FILE}"))
     if not scans:
         raise UserError(f"{source.path}: no train/SCAN/{FRAMES_FILE} in it; source.path names the folder above train")
+    return scans
+
+
+def load_training_set_scan(scan: Path) -> tuple[npt.NDArray[np.generic], npt.NDArray[np.generic]]:
+    """Return frames and patches of a scan of a training set, mapped; raise UserError if they are no such pair."""
+    frames, patches = _load(scan / FRAMES_FILE), _load(scan / PATCHES_FILE)
+    if len(frames) != len(patches) or frames.ndim != 3 or patches.ndim != 3:
+        raise UserError(f"{scan}: frames {frames.shape} and patches {patches.shape} do not belong together")
+    return frames, patches
+
+
+def _from_training_set(
+    settings: PtychographyExperiment, source: TrainingSetSettings, *, seed: int, folder: Path
+) -> Iterator[tuple[int, int]]:
+    scans = training_set_scans(source)
     for index, scan in enumerate(scans):
         if not is_written(index, folder):
-            frames, patches = _load(scan / FRAMES_FILE), _load(scan / PATCHES_FILE)
-            if len(frames) != len(patches) or frames.ndim != 3 or patches.ndim != 3:
-                raise UserError(f"{scan}: frames {frames.shape} and patches {patches.shape} do not belong together")
+            frames, patches = load_training_set_scan(scan)
             write_perspective(_of_training_set(frames, patches, settings, seed=seed, place=(index, len(scans))), folder)
         yield index + 1, len(scans)
 

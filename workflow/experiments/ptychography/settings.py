@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from ptychoflow.acquisition.retrieval.settings import RetrievalSettings
 from ptychoflow.acquisition.source_settings import HoldOut, ReplaySettings, RoleSettings, SimulationSettings
@@ -92,6 +92,13 @@ class ComparisonSettings(Settings):
     max_restarts: Annotated[int, Field(ge=0)] = 2
     """How often the ranks of a training are started again from its last checkpoint after one of them was killed."""
 
+    @field_validator("warm_start_epochs")
+    @classmethod
+    def _rising(cls, epochs: tuple[int, ...]) -> tuple[int, ...]:
+        if list(epochs) != sorted(set(epochs)):
+            raise ValueError("numbers must rise from one to the next")
+        return epochs
+
     @property
     def all_seeds(self) -> range:
         """Return the seed of every repetition."""
@@ -115,6 +122,28 @@ class PtychographyExperiment(Settings):
     """Model, sizes, buffer, schedule; `strategy` is set by the experiment, `ranks` are its processes."""
     experiment: ComparisonSettings = Field(default_factory=ComparisonSettings)
     """What is compared, and how often."""
+
+    @property
+    def retrievals(self) -> list[RetrievalSettings]:
+        """How the ground truth of all scans is found; a folder of training samples brings its own."""
+        first = [] if isinstance(self.source, TrainingSetSettings) else [self.retrieval]
+        before = [] if self.earlier is None else [self.earlier.retrieval]
+        return [*first, *before, *(later.retrieval for later in self.later)]
+
+    def like_first(self, retrieval: RetrievalSettings) -> RetrievalSettings:
+        """Return how the truth of another scan is found, with patches of the first scan's shape."""
+        return retrieval.model_copy(update={"target_shape_px": self.retrieval.target_shape_px})
+
+    @property
+    def nothing_held_out(self) -> RoleSettings:
+        """What the frames of other scans are used for."""
+        return self.roles.model_copy(update={"hold_out": HoldOut.NONE})
+
+    @model_validator(mode="after")
+    def _losses_can_be_measured(self) -> Self:
+        if self.roles.validation_fraction == 0:
+            raise ValueError("roles.validation_fraction must be above 0: losses are measured on these frames")
+        return self
 
     @model_validator(mode="after")
     def _one_beginning(self) -> Self:

@@ -39,9 +39,7 @@ class DaliLoader:
     """
 
     def __init__(self, files: Sequence[ImageFile], settings: ImageSettings, *, on_gpu: bool = True) -> None:
-        obstacle = _obstacle(on_gpu=on_gpu)
-        if obstacle is not None:
-            raise UserError(f"images.loader is 'dali', but {obstacle}; or use images.loader = 'torchvision'")
+        require_dali(on_gpu=on_gpu)
         self._corrupt = RanksCorruptFiles(len(files), share=settings.corrupt_share)
         self._files, self._settings, self._on_gpu = files, settings, on_gpu
         # its own, so that waiting for a copy is not waiting for the training; one, as streams are handed out in turn
@@ -116,6 +114,13 @@ def build_pipeline(settings: ImageSettings, *, batch: int, device: int | None) -
         pipeline.set_outputs(fn.crop_mirror_normalize(images, crop=[px, px], dtype=types.UINT8, output_layout="CHW"))
     pipeline.build()
     return pipeline
+
+
+def require_dali(*, on_gpu: bool = True) -> None:
+    """Raise `UserError` if DALI is not installed, or there is no GPU where it is to use one."""
+    obstacle = _obstacle(on_gpu=on_gpu)
+    if obstacle is not None:
+        raise UserError(f"images.loader is 'dali', but {obstacle}; or use images.loader = 'torchvision'")
 
 
 def _obstacle(*, on_gpu: bool) -> str | None:

@@ -91,11 +91,8 @@ class Hdf5SwmrConnection(Connection):
         if not folder.is_dir():
             raise UserError(f"{folder}: there is no such folder; make it, or name the one that files are written into")
         self._look()
-        over = {name for name, told in self._told.items() if told.over}
-        self._leave_out(over)
-        self._told = {name: told for name, told in self._told.items() if name not in over}
-        if not self._settings.earlier_files:
-            self._leave_out_earlier(deliver)
+        empty_inode = None if self._known else _inode_of(folder)
+        self._leave_out_told(deliver)
         while not stop.is_set():
             if self._waiting:
                 name = self._waiting.pop(0)
@@ -106,11 +103,27 @@ class Hdf5SwmrConnection(Connection):
             else:
                 stop.wait(POLL_S)
             self._look()
+            if empty_inode is not None and self._known:
+                if _inode_of(folder) != empty_inode:  # it was not mounted yet
+                    self._leave_out_told(deliver)
+                self._forget_over()
+                empty_inode = None
 
     @staticmethod
     def begins_series(parts: Sequence[Part]) -> bool:
         """Whether a file is there."""
         return begins(parts)
+
+    def _leave_out_told(self, deliver: Deliver) -> None:
+        self._leave_out({name for name, told in self._told.items() if told.over})
+        if not self._settings.earlier_files:
+            self._leave_out_earlier(deliver)
+        if self._known:  # else the folder may have to be mounted yet
+            self._forget_over()
+
+    def _forget_over(self) -> None:
+        """Let files that come under names of before be others."""
+        self._told = {name: told for name, told in self._told.items() if not told.over}
 
     def _leave_out_earlier(self, deliver: Deliver) -> None:
         folder, settle_s = self._settings.folder, self._settings.settle_s
@@ -150,7 +163,9 @@ class Hdf5SwmrConnection(Connection):
                     stop.wait(POLL_S)
                 else:
                     self._tell(followed.give_up(), deliver)
-            if followed.over:
+            if followed.gone:
+                self._known.discard(name)  # it may be back before the folder is looked at again
+            elif followed.over:
                 self._note_done(name)
 
     def _tell(self, messages: Iterable[Message], deliver: Deliver) -> bool:
@@ -184,6 +199,13 @@ class Hdf5SwmrConnection(Connection):
 
 def _state_of(found: os.stat_result) -> _State:
     return _State(found.st_ino, found.st_size, found.st_mtime_ns)
+
+
+def _inode_of(folder: Path) -> int | None:
+    try:
+        return folder.stat().st_ino
+    except OSError:
+        return None
 
 
 def _changed_ns(path: Path) -> int:

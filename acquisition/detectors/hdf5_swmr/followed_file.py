@@ -51,6 +51,8 @@ class FollowedFile:
         self.name = name
         self.over = False
         """Nothing more comes."""
+        self.gone = False
+        """It was moved away; what comes under its name is another one."""
         self.closed = False
         """Nobody is writing it; it is over soon, unless somebody opens it again."""
         self._settings = settings
@@ -67,7 +69,7 @@ class FollowedFile:
         stage = stage_of(settings.folder / self.name, settle_s=settings.settle_s, watched=self._watched)
         self.closed = stage is Stage.CLOSED
         if stage is Stage.ABSENT:
-            self.over = True
+            self.over = self.gone = True
             yield FileEnded(self.name, complete=False) if self._open else FileUnusable(self.name, GONE, gone=True)
             return
         try:

@@ -110,7 +110,7 @@ class WatchedFolderConnection(Connection):
         if until_ns is None:
             deliver([encode(WatchBegan(newest_ns))])
         log.info("%s: %d files that were there before are left out", self._settings.folder, count)
-        self._told.clear()
+        self._told = set()  # the watch may need those
 
     def _open(self, series: str) -> _Delivered:
         self._delivered.pop(series, None)

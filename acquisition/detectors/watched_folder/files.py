@@ -74,7 +74,9 @@ class FolderWatch:
         self._inode: int | None = None
         """Of the watched folder."""
         self._away = False
-        """Another folder is in its place, with nothing in it."""
+        """An empty folder is in its place."""
+        self._left_out: tuple[Container[tuple[str, str]], int] | None = None
+        """What is to be left out once the folder is there; None where it was from the beginning."""
         self.gone: set[str] = set()
         """Folders that were there and are no more, since this was cleared."""
         os.close(os.open(settings.folder, os.O_RDONLY | os.O_DIRECTORY))
@@ -84,12 +86,18 @@ class FolderWatch:
 
         Args:
             told: their series and names.
-            until_ns: None leaves out every file that is there.
+            until_ns: None leaves out every file that is there; else a folder that is empty now may have to be mounted
+                yet, and the same is left out of another one that comes in its place.
 
         Returns:
             How many were left out, and when the last of them was changed last.
         """
         self.look()
+        if until_ns is not None and not self._known[""]:
+            self._away, self._left_out = True, (told, until_ns)
+        return self._leave_out(told, until_ns)
+
+    def _leave_out(self, told: Container[tuple[str, str]], until_ns: int | None) -> tuple[int, int]:
         present = [
             file
             for file in self._new.values()
@@ -116,6 +124,9 @@ class FolderWatch:
                 del self._new[key]
             elif (state := (found.st_size, found.st_mtime_ns)) != file.state:
                 file.state, file.settled_s, file.failed = state, now_s, None
+        if self._left_out is not None and not self._away:
+            self._leave_out(*self._left_out)
+            self._left_out = None
         settled = [file for file in self._new.values() if now_s - file.settled_s >= self._settings.settle_s]
         return sorted(settled, key=lambda file: (file.state[1], natural_order(file.path)))
 
@@ -187,11 +198,13 @@ class FolderWatch:
             names: in it.
         """
         another = self._inode not in (None, inode)
-        if another and not names:
+        if not names and (another or self._left_out is not None):
             self._away = True
             return True
         if another and self._away:
             self._know("", ())
+        if not another:  # it was empty, and there
+            self._left_out = None
         self._inode, self._away = inode, False
         return False
 

@@ -23,6 +23,7 @@ from ptychoflow.acquisition.detectors.arrivals import (
     SeriesBegan,
     SeriesEnded,
 )
+from ptychoflow.acquisition.detectors.hdf5_swmr import followed_file
 from ptychoflow.acquisition.detectors.hdf5_swmr.connection import Hdf5SwmrConnection
 from ptychoflow.acquisition.detectors.hdf5_swmr.decoder import Hdf5SwmrDecoder
 from ptychoflow.acquisition.detectors.hdf5_swmr.files import Stage, stage_of
@@ -248,6 +249,59 @@ def test_a_file_that_was_moved_away_unread_and_is_back_is_taken_by_the_next_rece
         wait_until(lambda: len(second.of(SeriesEnded)) == 1)
     assert second.frames("b.h5") == [0, 1, 2]
     assert len(second.of(SeriesBegan)) == 1
+
+
+@pytest.mark.parametrize("earlier_files", [False, True])
+def test_files_of_a_folder_that_is_mounted_after_a_receiver_is_back_are_not_taken_again(
+    draining: Draining, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, earlier_files: bool
+) -> None:
+    folder, away = tmp_path / "folder", tmp_path / "away"
+    folder.mkdir()
+    write_whole(folder / "a.h5")
+    os.utime(folder / "a.h5", (1e9, 1e9))
+    its_settings = settings(folder, earlier_files=earlier_files)
+    with draining(its_settings) as first:
+        write_whole(folder / "b.h5")
+        wait_until(lambda: len(first.of(SeriesEnded)) == 1 + earlier_files)
+    folder.rename(away)
+    folder.mkdir()
+    looks = record_looks(monkeypatch, folder / "a.h5")
+    with draining(its_settings, first.messages) as second:
+        wait_until(lambda: looks[False] > 1)
+        folder.rmdir()
+        away.rename(folder)
+        write_whole(folder / "c.h5")
+        wait_until(lambda: "c.h5" in [ended.series for ended in second.of(SeriesEnded)])
+    assert [began.series for began in second.of(SeriesBegan)] == ["c.h5"]
+
+
+def test_a_file_of_a_name_that_was_told_is_taken_in_a_folder_that_was_emptied(
+    draining: Draining, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with draining(settings(tmp_path)) as first:
+        write_whole(tmp_path / "a.h5")
+        wait_until(lambda: len(first.of(SeriesEnded)) == 1)
+    (tmp_path / "a.h5").unlink()
+    looks = record_looks(monkeypatch, tmp_path / "a.h5")
+    with draining(settings(tmp_path), first.messages) as second:
+        wait_until(lambda: looks[False] > 1)
+        write_whole(tmp_path / "a.h5")
+        wait_until(lambda: len(second.of(SeriesEnded)) == 1)
+    assert second.frames("a.h5") == [0, 1, 2]
+
+
+def test_a_file_that_is_away_at_its_turn_and_back_at_once_is_taken(
+    draining: Draining, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    away = [Stage.ABSENT]
+    monkeypatch.setattr(
+        followed_file, "stage_of", lambda path, **options: away.pop() if away else stage_of(path, **options)
+    )
+    with draining(settings(tmp_path)) as drained:
+        write_whole(tmp_path / "a.h5")
+        wait_until(lambda: bool(drained.of(SeriesEnded)))
+    assert drained.frames("a.h5") == [0, 1, 2]
+    assert len(drained.of(Malformed)) == 1
 
 
 @pytest.mark.parametrize("options", [{}, {"libver": "latest"}, {"userblock_size": 512}])

@@ -216,6 +216,45 @@ def test_files_of_a_folder_that_was_unmounted_for_a_while_are_not_taken_again(
     assert len(drained.of(SeriesBegan)) == (2 if series == "file" else 1)
 
 
+@pytest.mark.parametrize("series", ["name", "file", "folder"])
+@pytest.mark.parametrize("earlier_files", [False, True])
+def test_files_of_a_folder_that_is_mounted_after_a_receiver_is_back_are_not_taken_again(
+    draining: Draining, tmp_path: Path, looked: list[list[NewFile]], series: str, earlier_files: bool
+) -> None:
+    watched, away = tmp_path / "watched", tmp_path / "away"
+    (watched / "scan").mkdir(parents=True)
+    folder = watched / "scan" if series == "folder" else watched
+    (folder / "a_0.npy").write_bytes(npy(FRAMES[0]))
+    its_settings = settings(watched, series=series, earlier_files=earlier_files)
+    with draining(its_settings) as first:
+        (folder / "a_1.npy").write_bytes(npy(FRAMES[1]))
+        wait_until(lambda: len(first.of(FrameCame)) == 1 + earlier_files)
+    watched.rename(away)
+    watched.mkdir()
+    with draining(its_settings, first.messages) as second:
+        wait_for_looks(looked)
+        watched.rmdir()
+        away.rename(watched)
+        (folder / "a_2.npy").write_bytes(npy(FRAMES[2]))
+        wait_until(lambda: bool(second.of(FrameCame)))
+        wait_for_looks(looked)
+    assert [came.number for came in second.of(FrameCame)] == [0 if series == "file" else 2]
+    assert second.of(FrameCame)[0].image.decode().tolist() == FRAMES[2].tolist()
+
+
+def test_files_of_names_that_were_told_are_taken_in_a_folder_that_was_emptied(
+    draining: Draining, tmp_path: Path, looked: list[list[NewFile]]
+) -> None:
+    with draining(settings(tmp_path)) as first:
+        (tmp_path / "a_1.npy").write_bytes(npy(FRAMES[1]))
+        wait_until(lambda: len(first.of(FrameCame)) == 1)
+    (tmp_path / "a_1.npy").unlink()
+    with draining(settings(tmp_path), first.messages) as second:
+        wait_for_looks(looked)
+        (tmp_path / "a_1.npy").write_bytes(npy(FRAMES[1]))
+        wait_until(lambda: len(second.of(FrameCame)) == 1)
+
+
 def test_files_of_another_folder_in_the_place_of_the_watched_one_are_taken(
     draining: Draining, tmp_path: Path, looked: list[list[NewFile]]
 ) -> None:

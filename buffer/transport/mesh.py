@@ -26,6 +26,7 @@ from ptychoflow.buffer.transport.transport import Collected, Delivery, Transport
 from ptychoflow.buffer.transport.wire import HEADER_BYTES, SCORES_BIT, WEIGHT_BYTES, Kind, Message
 
 _LINGER_S = 2.0
+_LONGEST_NAP_S = 1.0
 _LARGEST_KEY_BYTES = 4096
 _log = logging.getLogger(__name__)
 
@@ -151,18 +152,13 @@ class MeshTransport(Transport):
     def announce_restored(self) -> None:
         """See `Transport.announce_restored`."""
         self._tell_share(Kind.RESTORED)
-        deadline = time.monotonic() + self._timeout_s
-        while (missing := self._connections.keys() - self._restored) and not self.interrupted:
-            remaining = deadline - time.monotonic()
-            if remaining <= 0:
-                _log.warning(
-                    "rank %d: going on though ranks %s have restored nothing in %g s: restore the buffer on every rank",
-                    self._store.rank,
-                    sorted(missing),
-                    self._timeout_s,
-                )
-                return
-            self.serve(remaining)
+        if not self._reached_in_time(lambda: self._connections.keys() <= self._restored):
+            _log.warning(
+                "rank %d: going on though ranks %s have restored nothing in %g s: restore the buffer on every rank",
+                self._store.rank,
+                sorted(self._connections.keys() - self._restored),
+                self._timeout_s,
+            )
 
     def _tell_share(self, kind: Kind) -> None:
         size, weight = self._store.share
@@ -208,14 +204,9 @@ class MeshTransport(Transport):
 
     def collect(self) -> Collected:
         """See `Transport.collect`."""
-        deadline = time.monotonic() + self._timeout_s
-        while self._requests and not self.interrupted:
-            remaining = deadline - time.monotonic()
-            if remaining <= 0:
-                for rank in {request.rank for request in self._requests.values()}:
-                    self._give_up(rank, f"no answer for {self._timeout_s:g} s")
-            else:
-                self.serve(remaining)
+        if not self._reached_in_time(lambda: not self._requests):
+            for rank in {request.rank for request in self._requests.values()}:
+                self._give_up(rank, f"no answer for {self._timeout_s:g} s")
         collected = Collected(not self._short and not self._requests, self._deliveries, self._updated)
         self._short, self._deliveries, self._updated = False, {}, 0
         return collected
@@ -244,6 +235,21 @@ class MeshTransport(Transport):
     def _serve_until(self, reached: Callable[[], bool], deadline: float) -> None:
         while not reached() and (remaining := deadline - time.monotonic()) > 0:
             self.serve(remaining)
+
+    def _reached_in_time(self, reached: Callable[[], bool]) -> bool:
+        """Serve until `reached` or interrupted; False once others had `timeout_s` for it.
+
+        Time in which this process stood still does not count: a scheduler that suspends a job stops all of its ranks,
+        and what came meanwhile is still to be read.
+        """
+        waited_s, nap_s = 0.0, min(_LONGEST_NAP_S, self._timeout_s / 10)
+        while not reached() and not self.interrupted:
+            if waited_s >= self._timeout_s:
+                return False
+            began_s = time.monotonic()
+            self.serve(nap_s)
+            waited_s += min(time.monotonic() - began_s, nap_s)
+        return True
 
     def _let_go(self, rank: int) -> None:
         self.left.append(rank)

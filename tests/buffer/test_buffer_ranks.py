@@ -157,13 +157,15 @@ def test_any_field_of_many_can_be_updated(run_ranks: RunRanks) -> None:
     assert run_ranks(update_the_last_of_many_fields, 2) == [[0, 0, 1, 1]] * 2
 
 
-STRUCK_TIMEOUT_S = 2.0
+STOPPED_TIMEOUT_S = 5.0
+"""More than a rank goes without a processor where others have something to do."""
+KILLED_TIMEOUT_S = 30.0
 
 
-def survive(rank: int, transport: TransportName, sent: int) -> dict[str, Any]:
+def survive(rank: int, transport: TransportName, sent: int, timeout_s: float) -> dict[str, Any]:
     """Rank 1 is struck by a signal in the middle of training; the others draw on."""
     survivors = dist.new_group([0, 2])
-    with make(transport, timeout_s=STRUCK_TIMEOUT_S) as buffer:
+    with make(transport, timeout_s=timeout_s) as buffer:
         fill(buffer, rank, 30, ranks=3)
         waits: list[float] = []
         while (step := len(waits)) < 60 or 1 not in buffer.stats().lost_ranks:
@@ -182,22 +184,22 @@ def survive(rank: int, transport: TransportName, sent: int) -> dict[str, Any]:
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
 def test_a_rank_that_is_killed_is_noticed_at_once(run_ranks: RunRanks, transport: TransportName) -> None:
-    results = run_ranks(survive, 3, transport, int(signal.SIGKILL), doomed=(1,))
+    results = run_ranks(survive, 3, transport, int(signal.SIGKILL), KILLED_TIMEOUT_S, doomed=(1,))
     for rank in (0, 2):
         assert "connection lost" in results[rank]["lost"][1]
         assert results[rank]["sizes"] == {0, 2}
-        assert results[rank]["waits"][-1] < STRUCK_TIMEOUT_S
+        assert results[rank]["waits"][-1] < KILLED_TIMEOUT_S
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
 def test_a_rank_that_is_stopped_costs_the_timeout_once(run_ranks: RunRanks, transport: TransportName) -> None:
-    results = run_ranks(survive, 3, transport, int(signal.SIGSTOP), doomed=(1,))
+    results = run_ranks(survive, 3, transport, int(signal.SIGSTOP), STOPPED_TIMEOUT_S, doomed=(1,))
     for rank in (0, 2):
-        assert results[rank]["lost"] == {1: "no answer for 2 s"}
+        assert results[rank]["lost"] == {1: "no answer for 5 s"}
         assert results[rank]["sizes"] == {0, 2}
         *others, longest = results[rank]["waits"]
-        assert STRUCK_TIMEOUT_S * 0.9 < longest < 2 * STRUCK_TIMEOUT_S
-        assert max(others) < STRUCK_TIMEOUT_S
+        assert STOPPED_TIMEOUT_S * 0.9 < longest < 2 * STOPPED_TIMEOUT_S
+        assert max(others) < STOPPED_TIMEOUT_S
 
 
 def come_back_late(rank: int, transport: TransportName) -> set[int]:
@@ -205,7 +207,7 @@ def come_back_late(rank: int, transport: TransportName) -> set[int]:
     pids: list[int] = [0, 0, 0]
     dist.all_gather_object(pids, os.getpid())
     survivors = dist.new_group([0, 2])
-    with make(transport, timeout_s=1.0) as buffer:
+    with make(transport, timeout_s=STOPPED_TIMEOUT_S) as buffer:
         fill(buffer, rank, 30, ranks=3)
 
         def draw(steps: int) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import socket
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import numpy as np
@@ -12,9 +14,11 @@ import torch
 
 from ptychoflow.buffer import Candidate, Field, Schema
 from ptychoflow.buffer.draws import ScoreDraw
+from ptychoflow.buffer.item_update import ItemUpdate
 from ptychoflow.buffer.local_store import LocalStore
 from ptychoflow.buffer.outputs import Outputs
 from ptychoflow.buffer.policies import make_policy
+from ptychoflow.buffer.transport import mesh
 from ptychoflow.buffer.transport.mesh import MeshTransport
 from ptychoflow.buffer.transport.rendezvous import Peers
 from ptychoflow.buffer.transport.tcp import TcpItemChannel
@@ -95,6 +99,23 @@ def test_a_rank_may_die_that_has_asked_for_a_rewrite(pair: Pair) -> None:
     assert store.share.weight == 5.0
     assert "connection lost" in transport.lost[1]
     assert transport.sizes == {}
+
+
+def test_a_process_that_stood_still_gives_nobody_up(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it was sent meanwhile is still to be read when more than its timeout has passed."""
+    _, transport, peer = pair
+    clock, serve = itertools.count(step=1000), transport.serve
+    monkeypatch.setattr(mesh, "time", SimpleNamespace(monotonic=lambda: float(next(clock))))
+    transport.request_update(1, ItemUpdate(np.array([0]), {}, np.array([5.0])))
+    answers = iter([b"", Message(Kind.UPDATED, 0, request_id=1, items=1).pack()])
+
+    def stand_still_and_serve(timeout_s: float | None) -> None:
+        peer.sendall(next(answers, b""))
+        serve(0)
+
+    monkeypatch.setattr(transport, "serve", stand_still_and_serve)
+    assert transport.collect().updated == 1
+    assert transport.lost == {}
 
 
 def test_what_was_restored_is_told_and_waited_for(pair: Pair, caplog: pytest.LogCaptureFixture) -> None:

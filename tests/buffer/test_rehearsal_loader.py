@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from moved_tensors import Moved
 from support import wait_until
 from torch import distributed as dist
 from torch.utils.data import BatchSampler, DataLoader, DistributedSampler, TensorDataset
@@ -261,18 +262,6 @@ def test_tuples_are_named_by_their_user(fields: Any) -> None:
     assert torch.equal(first.loaded[0], torch.arange(4))
     assert second.rehearsed.tolist() == [False] * 4 + [True] * 3
     assert (second["image"] == second["number"].view(-1, 1, 1)).all()
-
-
-class Moved(torch.Tensor):
-    """Keeps how tensors of its kind were moved."""
-
-    moves: ClassVar[list[tuple[torch.device, bool]]] = []
-
-    @classmethod
-    def __torch_function__(cls, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if function is torch.Tensor.to and isinstance(args[1], torch.device):
-            cls.moves.append((args[1], bool(kwargs and kwargs.get("non_blocking"))))
-        return super().__torch_function__(function, types, args, kwargs)
 
 
 def test_what_goes_to_the_host_is_waited_for() -> None:

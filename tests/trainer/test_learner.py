@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from moved_tensors import Moved
 from ranks_in_processes import run_in_ranks
 from torch import Tensor, nn
 from trainer_streams import FRAME, TARGET, samples
@@ -53,6 +54,14 @@ def minibatch(index: range) -> Minibatch | None:
 def batch(index: range) -> Batch | None:
     found = minibatch(index)
     return join(found, None, pipeline=PIPELINE, device=CPU) if found else None
+
+
+def test_samples_that_come_to_the_cpu_are_waited_for() -> None:
+    """DALI's lie on a GPU, and a copy that is not waited for may be read before it has arrived."""
+    found = {name: tensor.as_subclass(Moved) for name, tensor in (minibatch(range(2)) or {}).items()}
+    Moved.moves.clear()
+    join(found, None, pipeline=PIPELINE, device=CPU)
+    assert Moved.moves == [(CPU, False)] * 3
 
 
 def learner(*, batch_norm: bool, seed: int = 0, optimizer: OptimizerSettings | None = None) -> Learner[FrameNetwork]:

@@ -52,7 +52,7 @@ def join(
     pipeline: Pipeline,
     device: torch.device,
 ) -> Batch:
-    """Put the stream's samples in front of the representatives, on `device`, whose copies are not waited for.
+    """Put the stream's samples in front of the representatives, on `device`; copies to a GPU are not waited for.
 
     Neither samples in pinned memory nor any on `device` may be written to while the step lasts: these are not copied
     where nothing is joined to them.
@@ -61,7 +61,8 @@ def join(
     new = minibatch or {}
 
     def joined(name: str, parts: Sequence[Mapping[str, Tensor]]) -> Tensor:
-        found = [part[name].to(device, non_blocking=True) for part in parts if name in part]
+        # what comes from a GPU to the CPU is waited for: the CPU would read it before it has arrived
+        found = [part[name].to(device, non_blocking=device.type != "cpu") for part in parts if name in part]
         if len(found) == 1:
             return found[0]
         field = pipeline.fields[name]

@@ -13,7 +13,7 @@ from ptychoflow.streaming.errors import UserError
 from ptychoflow.workflow.configuration.config import load_config, load_scan_config, write_config
 from ptychoflow.workflow.launching.launcher import launch
 
-SIMULATION = ("source.kind=simulation", "source.perspectives=2")
+SIMULATION = ("source.kind=simulation", "source.perspectives=2", "dashboard.port=0")
 
 
 def refusal(folder: Path, *assignments: str) -> str:

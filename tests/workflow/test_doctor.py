@@ -15,6 +15,7 @@ import pytest
 import zmq
 from rich.console import Console
 
+from ptychoflow.dashboard.settings import DashboardSettings
 from ptychoflow.streaming.codec import Codec
 from ptychoflow.streaming.events import Part, PartState, PartStatus, Telemetry
 from ptychoflow.streaming.keys import make_keys
@@ -29,7 +30,7 @@ from ptychoflow.workflow.doctor.clocks import look_at_clocks
 from ptychoflow.workflow.doctor.disk import look_at_disk
 from ptychoflow.workflow.doctor.examination import show
 from ptychoflow.workflow.doctor.finding import Finding, Light, green, red
-from ptychoflow.workflow.doctor.hosts import look_at_interface, look_at_names, look_at_ports
+from ptychoflow.workflow.doctor.hosts import look_at_interface, look_at_names, look_at_page, look_at_ports
 from ptychoflow.workflow.doctor.keys import look_at_keys
 from ptychoflow.workflow.doctor.software import look_at_gpus, look_at_ucx
 
@@ -125,10 +126,11 @@ def test_the_interface_is_the_one_that_the_ranks_would_use(monkeypatch: pytest.M
 
 
 def test_names_that_stand_for_nothing_are_red() -> None:
-    good, bad = look_at_names(NetworkSettings(trainer_host="node1.invalid"))
-    assert good.light is Light.GREEN
-    assert bad.light is Light.RED
-    assert "network.trainer_host = node1.invalid" in bad.text
+    for name in ("node1.invalid", "node1..lab"):
+        good, bad = look_at_names(NetworkSettings(trainer_host=name))
+        assert good.light is Light.GREEN
+        assert bad.light is Light.RED
+        assert f"network.trainer_host = {name}" in bad.text
 
 
 def test_ports_are_free_or_in_use_or_must_be_fixed(network: NetworkSettings) -> None:
@@ -143,6 +145,9 @@ def test_ports_are_free_or_in_use_or_must_be_fixed(network: NetworkSettings) -> 
         (taken,) = look_at_ports(network, ranks=2)
     assert taken.light is Light.YELLOW
     assert f"network.samples_port = {network.samples_port + 1}" in taken.text
+    (beyond,) = look_at_ports(network.model_copy(update={"samples_port": 65535}), ranks=2)
+    assert beyond.light is Light.RED
+    assert "above 65535" in beyond.text
 
 
 def test_a_page_whose_port_is_in_use_is_told_where_it_would_be_served(
@@ -164,6 +169,13 @@ def test_a_page_whose_port_is_in_use_is_told_where_it_would_be_served(
         assert told not in said(port, "dashboard.enabled=false")
         assert told not in said(port, f"network.hub_host={AWAY}", f"network.acquisition_host={AWAY}")
     assert told not in said(port)
+
+
+def test_a_page_on_an_address_that_is_not_this_hosts_is_red_and_its_port_is_not_in_use() -> None:
+    for port in (0, 8421):
+        (found,) = look_at_page(DashboardSettings(host=AWAY, port=port), NetworkSettings())
+        assert found.light is Light.RED
+        assert found.text.startswith(f"dashboard.host = {AWAY}: this host cannot listen there: ")
 
 
 @pytest.mark.parametrize(

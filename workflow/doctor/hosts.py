@@ -5,8 +5,9 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
+from dataclasses import replace
 
 from ptychoflow.buffer.transport.host_interfaces import addresses_of, interface_addresses, interface_of
 from ptychoflow.buffer.transport.own_address import named_interface
@@ -15,7 +16,14 @@ from ptychoflow.streaming.errors import UserError
 from ptychoflow.streaming.settings import NetworkSettings, is_loopback
 from ptychoflow.trainer.network_interface import find_interface
 from ptychoflow.workflow.doctor.finding import Finding, green, red, yellow
-from ptychoflow.workflow.launching.ports import PORTS_OF_HOST, is_free
+from ptychoflow.workflow.launching.ports import (
+    PORTS_OF_HOST,
+    Place,
+    is_taken,
+    network_places,
+    require_free,
+    served_places,
+)
 
 CONNECT_TIMEOUT_S = 2.0
 PART_OF_HOST = {"acquisition_host": "acquire", "trainer_host": "train", "hub_host": "dashboard"}
@@ -71,7 +79,12 @@ def look_at_ports(network: NetworkSettings, *, ranks: int) -> Iterator[Finding]:
             yield red("ports", f"{said}; but these parts are started one by one: fix {', '.join(missing)}")
         else:
             yield green("ports", said)
-    own: list[tuple[str, str, int]] = []
+    try:
+        places = network_places(network, ranks=ranks)
+    except UserError as error:
+        yield red("ports", str(error))
+        return
+    own: list[Place] = []
     for key, names in PORTS_OF_HOST.items():
         host = getattr(network, key)
         address = _resolve(host)
@@ -79,27 +92,35 @@ def look_at_ports(network: NetworkSettings, *, ranks: int) -> Iterator[Finding]:
         if address is None or not ports:
             continue  # said above
         if interface_of(address) is not None:
-            own += [(address, name, port + shift) for name, port in ports.items() for shift in _shifts(name, ranks)]
+            here = [place for place in places if place.port and place.host_setting == f"network.{key}"]
+            own += [replace(place, host=address) for place in here]
         else:
             yield _far_host(key, host, ports)
-    if taken := [f"network.{name} = {port}" for address, name, port in own if not is_free(port, host=address)]:
-        yield yellow("ports", f"in use on this host: {', '.join(taken)}: if it is not this run, choose others")
-    elif own:
-        yield green("ports", f"free on this host: {', '.join(str(port) for _, _, port in own)}")
+    refused = list(_refused(own, advice="choose others"))
+    if own and not refused:
+        yield green("ports", f"free on this host: {', '.join(str(place.port) for place in own)}")
+    yield from refused
 
 
 def look_at_page(page: DashboardSettings, network: NetworkSettings) -> Iterator[Finding]:
-    """Yield that the live page's port is in use, if it would be served on this host."""
+    """Yield that the live page cannot have its port, if it would be served on this host."""
     hub = _resolve(network.hub_host)
-    if not page.enabled or not page.port or hub is None or interface_of(hub) is None:
-        return
-    if not is_free(page.port, host=page.host):
-        said = f"in use on this host: dashboard.port = {page.port}: if it is not this run, choose another, or 0"
-        yield yellow("ports", said)
+    if hub is not None and interface_of(hub) is not None:
+        yield from _refused(served_places(page, None), advice="choose another, or 0")
 
 
-def _shifts(name: str, ranks: int) -> range:
-    return range(ranks if name == "samples_port" else 1)
+def _refused(places: Sequence[Place], *, advice: str) -> Iterator[Finding]:
+    """Yield where this host cannot listen: on ports that are in use, perhaps by this very run, or at all."""
+    taken = [place for place in places if place.port and is_taken(place.port, host=place.host)]
+    if taken:
+        said = ", ".join(f"{place.setting} = {place.port}" for place in taken)
+        yield yellow("ports", f"in use on this host: {said}: if it is not this run, {advice}")
+    for place in places:
+        if place not in taken:
+            try:
+                require_free(place)
+            except UserError as error:
+                yield red("ports", str(error))
 
 
 def _far_host(key: str, host: str, ports: Mapping[str, int]) -> Finding:
@@ -150,5 +171,5 @@ def _spans_hosts(network: NetworkSettings) -> bool:
 def _resolve(host: str) -> str | None:
     try:
         return str(socket.getaddrinfo(host.strip("[]"), None, type=socket.SOCK_STREAM)[0][4][0])
-    except OSError:
+    except (OSError, UnicodeError):  # the latter of a name that cannot be one, as of two dots
         return None

@@ -40,6 +40,12 @@ def is_free(port: int, *, host: str = "127.0.0.1") -> bool:
     return _refusal(port, host) is None
 
 
+def is_taken(port: int, *, host: str) -> bool:
+    """Whether somebody listens on the port now; not where nobody can, as on another host's address."""
+    refusal = _refusal(port, host)
+    return refusal is not None and refusal.errno == errno.EADDRINUSE
+
+
 def _refusal(port: int, host: str) -> OSError | None:
     """Return why no socket can listen on the port now, or None; port 0 asks for the host alone."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -76,7 +82,7 @@ def without_taken_ports(network: NetworkSettings, *, ranks: int) -> NetworkSetti
     """Return the settings with 0 in place of every port that is in use on this host, and without a folder of a run."""
     if network.sockets_dir is not None:
         return without_made_folder(network)
-    taken = [name for name in PORT_FIELDS if not _all_free(network, name, ranks)]
+    taken = [name for name in PORT_FIELDS if _any_taken(network, name, ranks)]
     samples = set(_claimed(network, "samples_port", ranks))
     if any(getattr(network, name) in samples for name in PORT_FIELDS if name != "samples_port"):
         taken.append("samples_port")
@@ -188,8 +194,8 @@ def _host(network: NetworkSettings, port_name: str) -> str:
     return host.strip("[]")
 
 
-def _all_free(network: NetworkSettings, name: str, ranks: int) -> bool:
-    return all(is_free(port, host=_host(network, name)) for port in _claimed(network, name, ranks))
+def _any_taken(network: NetworkSettings, name: str, ranks: int) -> bool:
+    return any(is_taken(port, host=_host(network, name)) for port in _claimed(network, name, ranks))
 
 
 def _width(name: str, ranks: int) -> int:

@@ -14,7 +14,7 @@ from ptychoflow.trainer.checkpoints.checkpoint import newest
 from ptychoflow.workflow.configuration.config import AnyConfig, load_config
 from ptychoflow.workflow.configuration.layers import Table, parse_assignments
 from ptychoflow.workflow.launching.ended_run import refuse_ended_run
-from ptychoflow.workflow.launching.ports import is_free, without_taken_ports
+from ptychoflow.workflow.launching.ports import is_taken, without_taken_ports
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ def resumed_config(run: Path, assignments: Iterable[str] = (), *, options: Table
     log.info("the trainer goes on from %s", checkpoint.path if checkpoint else "its beginning: there is no checkpoint")
     network = without_taken_ports(after.network, ranks=after.trainer.ranks)
     dashboard = after.dashboard
-    if not is_free(dashboard.port, host=dashboard.host):
+    if is_taken(dashboard.port, host=dashboard.host):
         dashboard = dashboard.model_copy(update={"port": 0})
     return after.model_copy(update={"network": network, "dashboard": dashboard})
 

@@ -374,6 +374,7 @@ def test_a_training_set_that_cannot_be_learnt_is_not_prepared(
         (4, ["training.buffer.rehearse_from_items=100"], "training.buffer: rehearse_from_items 100 is larger"),
         (4, ["training.buffer.capacity_bytes=1000"], "training.buffer: capacity_bytes 1000 is too small"),
         (4, ["training.device=cuda"], 'training.device = "cuda", but this host has no usable GPU'),
+        (4, ["training.optimizer.accumulate=7"], "2 ranks have 2 minibatches in all tasks together"),
         (4, ["images.loader=dali", "images.keep_in_memory=false"], "images.loader is 'dali', but"),
     ],
 )

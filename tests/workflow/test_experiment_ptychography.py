@@ -66,8 +66,12 @@ def test_a_first_try_that_was_refused_leaves_the_folder_to_the_next(
     for name in ("nothere.h5", "neither.h5"):
         assert run_command_line(["experiment", "ptychography", name, "--out", str(folder)]) == USER_ERROR_STATUS
         assert f"{name}: there is no such file" in capsys.readouterr().err
+        assert not folder.exists()
     sample = folder / "samples-seed-1" / "perspective"
-    sample.parent.mkdir(exist_ok=True)
+    sample.parent.mkdir(parents=True)
+    (folder / "results.json").write_text("{}")
+    assert run_command_line(["experiment", "ptychography", "nothere.h5", "--out", str(folder)]) == USER_ERROR_STATUS
+    assert "there is no such file" in capsys.readouterr().err
     sample.touch()
     assert run_command_line(["experiment", "ptychography", "nothere.h5", "--out", str(folder)]) == USER_ERROR_STATUS
     assert "holds results of another configuration" in capsys.readouterr().err

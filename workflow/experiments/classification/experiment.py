@@ -9,8 +9,10 @@ from typing import Any
 
 from ptychoflow.acquisition.classification.image_folder import read_image_folder
 from ptychoflow.acquisition.classification.tasks import deal_classes
+from ptychoflow.streaming.errors import UserError
 from ptychoflow.trainer.pipelines.classification.check import check_classifier, check_image_buffer
 from ptychoflow.trainer.pipelines.classification.offline.dali_loader import require_dali
+from ptychoflow.trainer.pipelines.classification.offline.epochs import Shards
 from ptychoflow.trainer.pipelines.classification.settings import LoaderName
 from ptychoflow.workflow.configuration.pipeline_name import PipelineName
 from ptychoflow.workflow.experiments.case import STRATEGIES, Case
@@ -96,8 +98,23 @@ class Classification(Experiment):
         check_classifier(network)
         for case in cases:
             if isinstance(case, ClassificationCase) and case.part != PLAIN:
+                self._require_steps(case)
                 settings = case.own_training(training_set=len(self._images.train))
                 check_image_buffer(settings, network, ranks=case.ranks)
+
+    def _require_steps(self, case: ClassificationCase) -> None:
+        """Raise `UserError` if more minibatches are averaged for a step than there are in all tasks together."""
+        averaged = case.training.optimizer.accumulate
+        if averaged == 1:
+            return
+        tasks = deal_classes(len(self._images.classes), tasks=case.images.tasks, seed=case.seed)
+        shards = Shards(self._images.train, tasks, sharding=case.sharding, world_size=case.ranks, seed=case.seed)
+        steps = [shards.steps_per_epoch([task], batch_size=case.training.batch_size) for task in range(len(tasks))]
+        if (minibatches := case.training.epochs * sum(steps)) < averaged:
+            raise UserError(
+                f"training.optimizer.accumulate is {averaged}, but {case.ranks} ranks have {minibatches} minibatches "
+                "in all tasks together, so that no step would be made: lower it, or training.batch_size"
+            )
 
     def conclude(self, content: Content) -> Content:
         """Return the targets, and whether they are met."""

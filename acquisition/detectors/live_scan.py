@@ -17,7 +17,8 @@ from ptychoflow.acquisition.detectors.frame_decoder import Cut, FrameDecoder, Fr
 from ptychoflow.acquisition.detectors.interface import Decoder
 from ptychoflow.acquisition.detectors.joiner import PlacedFrames, missing_in_words
 from ptychoflow.acquisition.detectors.message import Run
-from ptychoflow.acquisition.detectors.series_table import Series, SeriesTable
+from ptychoflow.acquisition.detectors.series import Series
+from ptychoflow.acquisition.detectors.series_table import SeriesTable
 from ptychoflow.acquisition.detectors.settings import LiveSettings
 from ptychoflow.acquisition.frame_check import shows_counts
 from ptychoflow.acquisition.position_check import Reach, outliers

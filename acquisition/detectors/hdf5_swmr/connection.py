@@ -106,7 +106,8 @@ class Hdf5SwmrConnection(Connection):
             if empty_inode is not None and self._known:
                 if _inode_of(folder) != empty_inode:  # it was not mounted yet
                     self._leave_out_told(deliver)
-                self._forget_over()
+                else:
+                    self._forget_all_but((), deliver)
                 empty_inode = None
 
     @staticmethod
@@ -119,11 +120,15 @@ class Hdf5SwmrConnection(Connection):
         if not self._settings.earlier_files:
             self._leave_out_earlier(deliver)
         if self._known:  # else the folder may have to be mounted yet
-            self._forget_over()
+            self._forget_all_but(self._known, deliver)
 
-    def _forget_over(self) -> None:
-        """Let files that come under names of before be others."""
-        self._told = {name: told for name, told in self._told.items() if not told.over}
+    def _forget_all_but(self, there: Collection[str], deliver: Deliver) -> None:
+        """Forget files that are over, and those that are not there: what comes under their names is another one."""
+        for name, told in list(self._told.items()):
+            if told.over or name not in there:
+                del self._told[name]
+                if told.begun and not told.over:
+                    deliver([encode(FileEnded(name, complete=False))])
 
     def _leave_out_earlier(self, deliver: Deliver) -> None:
         folder, settle_s = self._settings.folder, self._settings.settle_s
@@ -182,13 +187,17 @@ class Hdf5SwmrConnection(Connection):
             with os.scandir(self._settings.folder) as entries:
                 for entry in entries:
                     fits = entry.name.isprintable() and fnmatch.fnmatchcase(entry.name, self._settings.pattern)
-                    if fits and entry.is_file():
-                        names.add(entry.name)
-                        if entry.name not in self._known:
+                    if not fits or not entry.is_file():
+                        continue
+                    if entry.name not in self._known:
+                        try:
                             found = entry.stat()
-                            if self._done.get(entry.name) != _state_of(found):
-                                new.append((found.st_mtime_ns, entry.name))
-        except OSError as error:  # a folder may go away for a while, and a file at any moment
+                        except FileNotFoundError:  # a file may go away at any moment
+                            continue
+                        if self._done.get(entry.name) != _state_of(found):
+                            new.append((found.st_mtime_ns, entry.name))
+                    names.add(entry.name)
+        except OSError as error:  # a folder may go away for a while
             log.debug("%s: %s", self._settings.folder, error)
             return bool(self._waiting)
         self._known = names

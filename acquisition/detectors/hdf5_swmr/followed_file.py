@@ -70,7 +70,7 @@ class FollowedFile:
         self.closed = stage is Stage.CLOSED
         if stage is Stage.ABSENT:
             self.over = self.gone = True
-            yield FileEnded(self.name, complete=False) if self._open else FileUnusable(self.name, GONE, gone=True)
+            yield FileEnded(self.name, complete=False) if self._begun else FileUnusable(self.name, GONE, gone=True)
             return
         try:
             if not self._open:
@@ -83,7 +83,7 @@ class FollowedFile:
         except (*HDF5_ERRORS, UserError) as error:
             self.over = True
             yield FileUnusable(self.name, one_line(error)[:500])
-            if self._open:
+            if self._begun:
                 yield FileEnded(self.name, complete=False)
             return
         if stage is Stage.WRITTEN:  # asked before the rows were: no more can have come
@@ -93,7 +93,7 @@ class FollowedFile:
     def give_up(self) -> Iterator[Message]:
         """Yield that the file is over although nobody has closed it."""
         self.over = True
-        if self._open:
+        if self._begun:
             yield FileEnded(self.name, complete=False)
         else:
             yield FileUnusable(self.name, "it was never finished, or is no HDF5 file")
@@ -105,6 +105,11 @@ class FollowedFile:
     def __exit__(self, *_raised: object) -> None:
         """Close the file."""
         self._opened.close()
+
+    @property
+    def _begun(self) -> bool:
+        """Whether it was told that the file is there, by this receiver or one before."""
+        return self._open or self._begun_before
 
     def _can_open(self) -> bool:
         """Open the file; it may still lack its end, in a copy that is going on."""

@@ -290,6 +290,72 @@ def test_a_file_of_a_name_that_was_told_is_taken_in_a_folder_that_was_emptied(
     assert second.frames("a.h5") == [0, 1, 2]
 
 
+@pytest.mark.parametrize("others", [False, True])
+def test_a_file_that_was_moved_away_half_read_is_over_for_the_next_receiver_and_its_name_free(
+    draining: Draining, tmp_path: Path, writer: Writer, monkeypatch: pytest.MonkeyPatch, others: bool
+) -> None:
+    with draining(settings(tmp_path)) as first:
+        writer("open", "a.h5")
+        writer("frames", 2)
+        wait_until(lambda: len(first.of(FrameCame)) == 2)
+    (tmp_path / "a.h5").unlink()
+    if others:
+        write_whole(tmp_path / "b.h5")
+    looks = record_looks(monkeypatch, tmp_path / "a.h5")
+    with draining(settings(tmp_path), first.messages) as second:
+        wait_until(lambda: looks[False] > 1)
+        write_whole(tmp_path / "a.h5")
+        wait_until(lambda: SeriesEnded("a.h5", Ending.COMPLETE) in second.of(SeriesEnded))
+    ended = [one.ending for one in second.of(SeriesEnded) if one.series == "a.h5"]
+    assert ended == [Ending.ABORTED, Ending.COMPLETE]
+    assert second.frames("a.h5") == [0, 1, 2]
+
+
+def test_a_file_that_was_begun_and_goes_before_the_next_receiver_reads_on_is_over(
+    draining: Draining, tmp_path: Path, writer: Writer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with draining(settings(tmp_path)) as first:
+        writer("open", "a.h5")
+        writer("frames", 2)
+        wait_until(lambda: len(first.of(FrameCame)) == 2)
+    monkeypatch.setattr(followed_file, "stage_of", lambda path, **_: Stage.ABSENT)
+    with draining(settings(tmp_path), first.messages) as second:
+        wait_until(lambda: bool(second.messages))
+    first.messages += second.messages[:1]
+    assert first.of(SeriesEnded) == [SeriesEnded("a.h5", Ending.ABORTED)]
+
+
+def test_a_file_that_goes_while_a_receiver_looks_first_brings_no_others_back(
+    draining: Draining, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with draining(settings(tmp_path)) as first:
+        write_whole(tmp_path / "a.h5")
+        wait_until(lambda: len(first.of(SeriesEnded)) == 1)
+    going, scandir = [tmp_path / "b.h5"], os.scandir
+    going[0].touch()
+
+    class Listing:
+        """What is there, and then one file less."""
+
+        def __init__(self, folder: Path) -> None:
+            with scandir(folder) as entries:
+                self._entries = list(entries)
+            if going:
+                going.pop().unlink()
+
+        def __enter__(self) -> list[os.DirEntry[str]]:
+            return self._entries
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+    monkeypatch.setattr(os, "scandir", Listing)
+    with draining(settings(tmp_path), first.messages) as second:
+        write_whole(tmp_path / "c.h5")
+        wait_until(lambda: "c.h5" in [ended.series for ended in second.of(SeriesEnded)])
+    assert [began.series for began in second.of(SeriesBegan)] == ["c.h5"]
+
+
 def test_a_file_that_is_away_at_its_turn_and_back_at_once_is_taken(
     draining: Draining, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import queue
-import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Mapping, Sequence
 
 from ptychoflow.streaming.signal_name import signal_name
+from ptychoflow.streaming.uninterrupted_start import uninterrupted_start
 from ptychoflow.streaming.waiting_threads import waiting_threads
 
 CLOSE_TIMEOUT_S = 5.0
@@ -37,16 +37,13 @@ class Child:
     ) -> None:
         """`environment` is added to this process's own."""
         limits = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads))
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # the child inherits it: Ctrl-C is for us
-        try:
+        with uninterrupted_start():  # Ctrl-C is for us
             self._process = subprocess.Popen(  # noqa: S603
                 [sys.executable, "-m", module, *arguments],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 env=os.environ | limits | waiting_threads(os.environ) | dict(environment or {}),
             )
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         self._lines: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         self._reader = threading.Thread(target=self._read, name=module, daemon=True)
         self._reader.start()

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from ptychoflow.streaming.printable import printable
+
+DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 class UserError(Exception):

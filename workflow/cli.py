@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import resource
 import signal
 import sys
 from collections.abc import Iterator
 
-from ptychoflow.streaming.errors import UserError
+from ptychoflow.streaming.errors import DISK_FULL, UserError
 from ptychoflow.streaming.waiting_threads import waiting_threads
 from ptychoflow.workflow.exit_status import FAILED_STATUS, USER_ERROR_STATUS
 from ptychoflow.workflow.interruption import Interruption
 from ptychoflow.workflow.logs import PROGRAM, configure_logging, outlive_terminal, print_error, report_bug
-
-DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 def main() -> None:

@@ -6,7 +6,6 @@ It ends as soon as standard input is closed, so also when its parent is killed, 
 from __future__ import annotations
 
 import contextlib
-import errno
 import logging
 import shutil
 import sys
@@ -34,12 +33,11 @@ from ptychoflow.acquisition.retrieval.worker_messages import (
     write_preview,
 )
 from ptychoflow.streaming.child_process import begin_child, requests_of_parent
-from ptychoflow.streaming.errors import UserError
+from ptychoflow.streaming.errors import DISK_FULL, UserError
 from ptychoflow.streaming.freed_memory import keep_freed_memory
 
 log = logging.getLogger(__name__)
 
-FULL = (errno.ENOSPC, errno.EDQUOT)
 FULL_RETRY_S = 0.5
 
 
@@ -98,7 +96,7 @@ def write_when_there_is_room(truth: GroundTruth, perspective: int, directory: Pa
         try:
             return write_ground_truth(truth, perspective, directory)
         except OSError as error:
-            if error.errno not in FULL:
+            if error.errno not in DISK_FULL:
                 raise
             if not waits:
                 log.warning("the ground truth of perspective %d waits for room on the disk: %s", perspective, error)

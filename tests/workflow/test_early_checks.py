@@ -5,13 +5,11 @@ from __future__ import annotations
 import importlib.util
 import re
 import socket
-from datetime import UTC, datetime
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 import zmq
 from image_folders import write_digits
 from support import free_ports
@@ -21,10 +19,8 @@ from ptychoflow.streaming.errors import UserError
 from ptychoflow.streaming.keys import make_keys
 from ptychoflow.streaming.settings import NetworkSettings
 from ptychoflow.streaming.sockets import Sockets
-from ptychoflow.trainer.models.frame_network import FrameNetwork
-from ptychoflow.trainer.models.ptychonn import Patches
-from ptychoflow.trainer.models.weights_file import Manifest, write_weights
 from ptychoflow.trainer.pipelines.ptychography.settings import TrainerSettings
+from ptychoflow.workflow.benchmarks.beamline import random_weights
 from ptychoflow.workflow.cli import run_command_line
 from ptychoflow.workflow.configuration.config import load_config
 from ptychoflow.workflow.exit_status import USER_ERROR_STATUS
@@ -106,19 +102,8 @@ def test_frames_that_tike_does_not_take(tmp_path: Path) -> None:
 
 
 def test_initial_weights_of_another_network(tmp_path: Path) -> None:
-    network = FrameNetwork(TrainerSettings().network((64, 64), (64, 64)))
-    manifest = Manifest(
-        version=1,
-        step=0,
-        network=network.config,
-        validation_loss=None,
-        final=True,
-        created_at=datetime.now(UTC),
-        run="earlier",
-    )
-    constant = Patches(*(torch.zeros(64, 64) for _ in Patches._fields))
     file = tmp_path / "weights.safetensors"
-    file.write_bytes(write_weights(network, manifest, constant=constant))
+    file.write_bytes(random_weights(TrainerSettings().model, 64))
     assert "belong to another network: frame_shape_px is" in refusal(tmp_path, f"trainer.init_weights={file}")
 
 

@@ -9,6 +9,8 @@ from multiprocessing import resource_tracker
 from multiprocessing.context import SpawnProcess
 from typing import Any
 
+from ptychoflow.streaming.uninterrupted_start import uninterrupted_start
+
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -27,16 +29,12 @@ class HelperProcess(SpawnProcess):
     def start(self) -> None:
         """Start it, from the main thread; once."""
         resource_tracker.ensure_running()  # its start would unblock the signal
-        with _uninterrupted():
-            before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # the process inherits it
-            try:
-                super().start()
-            finally:
-                signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        with _put_off(), uninterrupted_start():
+            super().start()
 
 
 @contextmanager
-def _uninterrupted() -> Iterator[None]:
+def _put_off() -> Iterator[None]:
     """Put what signals do off to the end of the context: other threads take what is blocked in this one."""
     came: list[int] = []
     numbers = [number for number in ENDING if callable(signal.getsignal(number))]

@@ -202,26 +202,41 @@ def test_a_file_that_is_moved_away_while_it_waits_and_is_back_is_taken_once(
     assert [arrival.series for arrival in drained.of(SeriesBegan)] == ["a.h5", "b.h5", "c.h5", "d.h5"]
 
 
+def folder_with_an_old_file(tmp_path: Path) -> Path:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    write_whole(folder / "a.h5")
+    os.utime(folder / "a.h5", (1e9, 1e9))
+    return folder
+
+
+def unmount(folder: Path) -> None:
+    """Put an empty folder in its place."""
+    folder.rename(folder.with_suffix(".away"))
+    folder.mkdir()
+
+
+def mount(folder: Path) -> None:
+    """Undo `unmount`."""
+    folder.rmdir()
+    folder.with_suffix(".away").rename(folder)
+
+
 @pytest.mark.parametrize("earlier_files", [False, True])
 def test_files_that_are_moved_away_and_back_after_their_turn_are_not_taken_again(
     draining: Draining, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, earlier_files: bool
 ) -> None:
     """As where a folder is unmounted for a while: the empty one below is in its place."""
-    folder, away = tmp_path / "folder", tmp_path / "away"
-    folder.mkdir()
-    write_whole(folder / "a.h5")
-    os.utime(folder / "a.h5", (1e9, 1e9))
+    folder = folder_with_an_old_file(tmp_path)
     looks = record_looks(monkeypatch, folder / "a.h5")
     with draining(settings(folder, earlier_files=earlier_files)) as drained:
         write_whole(folder / "b.h5")
         wait_until(lambda: len(drained.of(SeriesEnded)) == 1 + earlier_files)
         there = looks[True]
         wait_until(lambda: looks[True] > there + 1)
-        folder.rename(away)
-        folder.mkdir()
+        unmount(folder)
         wait_until(lambda: looks[False] > 1)
-        folder.rmdir()
-        away.rename(folder)
+        mount(folder)
         write_whole(folder / "c.h5")
         wait_until(lambda: "c.h5" in [ended.series for ended in drained.of(SeriesEnded)])
         (folder / "b.h5").unlink()
@@ -255,21 +270,16 @@ def test_a_file_that_was_moved_away_unread_and_is_back_is_taken_by_the_next_rece
 def test_files_of_a_folder_that_is_mounted_after_a_receiver_is_back_are_not_taken_again(
     draining: Draining, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, earlier_files: bool
 ) -> None:
-    folder, away = tmp_path / "folder", tmp_path / "away"
-    folder.mkdir()
-    write_whole(folder / "a.h5")
-    os.utime(folder / "a.h5", (1e9, 1e9))
+    folder = folder_with_an_old_file(tmp_path)
     its_settings = settings(folder, earlier_files=earlier_files)
     with draining(its_settings) as first:
         write_whole(folder / "b.h5")
         wait_until(lambda: len(first.of(SeriesEnded)) == 1 + earlier_files)
-    folder.rename(away)
-    folder.mkdir()
+    unmount(folder)
     looks = record_looks(monkeypatch, folder / "a.h5")
     with draining(its_settings, first.messages) as second:
         wait_until(lambda: looks[False] > 1)
-        folder.rmdir()
-        away.rename(folder)
+        mount(folder)
         write_whole(folder / "c.h5")
         wait_until(lambda: "c.h5" in [ended.series for ended in second.of(SeriesEnded)])
     assert [began.series for began in second.of(SeriesBegan)] == ["c.h5"]
